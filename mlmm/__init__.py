@@ -1,0 +1,54 @@
+"""Hybrid machine-learning / molecular-mechanics simulation on OpenMM and PyTorch.
+
+Names are imported when first used, so that ``import mlmm`` is quick and the thread settings below come first.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+
+# Idle OpenMP threads that spin starve OpenMM's own threads; the policy is read once, when torch loads its
+# runtime.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "AtomEnergies": "potentials",
+    "BuiltSystem": "build",
+    "CheckReport": "diagnostics",
+    "Equilibrate": "stages",
+    "HybridSystem": "hybrid",
+    "Minimise": "stages",
+    "NVECheck": "stages",
+    "PotentialModel": "potentials",
+    "PotentialSpec": "potentials",
+    "Produce": "stages",
+    "Region": "regions",
+    "RunDirectory": "run_directory",
+    "Structure": "structures",
+    "ZonePartition": "zones",
+    "build_system": "build",
+    "check": "diagnostics",
+    "energy_and_forces": "potentials",
+    "hard_zones": "zones",
+    "hybrid_system": "hybrid",
+    "load_potential": "potentials",
+    "select_region": "regions",
+    "simulate": "simulate",
+    "write_report": "report",
+}
+__all__ = [*_HOME]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'mlmm' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"mlmm.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

@@ -1,0 +1,69 @@
+"""What can go wrong, one class per place where the user has to act.
+
+Every message has three parts: what was expected, what was found, what to do next. The command line prints
+them without a traceback and ends with status 2; in a script they are ordinary exceptions that also belong to
+a built-in type.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConfigError",
+    "EmbeddingError",
+    "MLMMError",
+    "MissingPackageError",
+    "PotentialError",
+    "SelectionError",
+    "SimulationError",
+    "StructureError",
+]
+
+
+class MLMMError(Exception):
+    """A problem that the user can solve.
+
+    Parameters
+    ----------
+    expected : str
+        What would have been right.
+    got : str
+        What was found instead: file, line, residue or value.
+    do : str
+        The next step, if possible as something to type.
+    """
+
+    def __init__(self, expected: str, got: str, do: str):
+        self.expected, self.got, self.do = expected, got, do
+        super().__init__(f"expected {expected}; got {got}; {do}")
+
+    def __reduce__(self):
+        # Exception's own rule would rebuild it from the joined message alone.
+        return type(self), (self.expected, self.got, self.do)
+
+
+class ConfigError(MLMMError, ValueError):
+    """A setting, quantity, unit or run directory that cannot be used."""
+
+
+class StructureError(MLMMError, ValueError):
+    """A structure file that cannot be read, or a system that cannot be parametrised from it."""
+
+
+class SelectionError(MLMMError, ValueError):
+    """A selection that is not understood or matches nothing."""
+
+
+class PotentialError(MLMMError, ValueError):
+    """A machine-learned potential that is unknown, or that cannot describe the region."""
+
+
+class EmbeddingError(MLMMError, ValueError):
+    """A region or a force that the chosen embedding scheme cannot handle."""
+
+
+class SimulationError(MLMMError, ArithmeticError):
+    """Dynamics that left the range of finite numbers."""
+
+
+class MissingPackageError(MLMMError, ImportError):
+    """An optional package that is not installed; the message ends with the line that installs it."""

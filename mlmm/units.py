@@ -1,0 +1,120 @@
+"""Internal units (nm, ps, kJ/mol, K, amu, e) and every conversion factor, once.
+
+A bare number is in internal units. A string such as ``"2 fs"`` or an OpenMM ``Quantity`` is converted once,
+at entry.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from typing import Any
+
+from mlmm.errors import ConfigError
+
+#: Coulomb's constant 1/(4 pi eps0), kJ nm / (mol e^2): OpenMM's own value, so that pair sums cancel to the
+#: last digit.
+COULOMB = 138.93545764438198
+#: Gas constant, kJ / (mol K) (CODATA 2018, exact).
+GAS_CONSTANT = 8.31446261815324e-3
+#: kJ/mol per hartree (CODATA 2018).
+HARTREE = 2625.4996394798254
+#: kJ/mol per electronvolt (CODATA 2018).
+ELECTRONVOLT = 96.48533212331002
+#: kJ/mol per thermochemical kcal/mol (exact).
+KILOCALORIE = 4.184
+#: nm per angstrom.
+ANGSTROM = 0.1
+#: ps per fs.
+FEMTOSECOND = 1e-3
+#: ps per ns.
+NANOSECOND = 1e3
+
+# dimension -> {unit as typed: factor to internal units}; the first entry is the internal unit.
+_UNITS: dict[str, dict[str, float]] = {
+    "length": {"nm": 1.0, "angstrom": ANGSTROM, "A": ANGSTROM, "Å": ANGSTROM, "pm": 1e-3},
+    "time": {"ps": 1.0, "fs": FEMTOSECOND, "ns": NANOSECOND, "us": 1e6},
+    "energy": {"kJ/mol": 1.0, "kcal/mol": KILOCALORIE, "eV": ELECTRONVOLT, "hartree": HARTREE, "Ha": HARTREE},
+    "force": {"kJ/mol/nm": 1.0, "kcal/mol/A": KILOCALORIE / ANGSTROM, "eV/A": ELECTRONVOLT / ANGSTROM},
+    "temperature": {"K": 1.0, "kelvin": 1.0},
+    "rate": {"1/ps": 1.0, "/ps": 1.0, "ps^-1": 1.0, "1/fs": 1.0 / FEMTOSECOND},
+    "pressure": {"bar": 1.0, "atm": 1.01325, "kPa": 0.01},
+    "mass": {"amu": 1.0, "Da": 1.0, "dalton": 1.0},
+    "concentration": {"M": 1.0, "molar": 1.0, "mol/L": 1.0, "mM": 1e-3},
+}
+# The same internal units under OpenMM's names, for Quantity.value_in_unit.
+_OPENMM_UNIT = {
+    "length": "nanometer",
+    "time": "picosecond",
+    "energy": "kilojoule_per_mole",
+    "temperature": "kelvin",
+    "pressure": "bar",
+    "mass": "dalton",
+    "concentration": "molar",
+}
+_NUMBER_AND_UNIT = re.compile(r"^\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(\S*)\s*$")
+
+
+def parse(value: Any, dimension: str, name: str = "value") -> float:
+    """Convert a quantity to internal units.
+
+    Parameters
+    ----------
+    value : float, str or openmm.unit.Quantity
+        A bare number is taken as it is (internal units); ``"2 fs"`` and ``2*unit.femtosecond`` are converted.
+    dimension : str
+        One of ``length time energy force temperature rate pressure mass concentration``.
+    name : str
+        What the number is for; it opens the error message.
+
+    Raises
+    ------
+    ConfigError
+        No number, no unit in a string, a unit of another dimension, or a value that is not finite.
+    """
+    table = _UNITS[dimension]
+    internal = next(iter(table))
+    expected = f'{name} as a {dimension}, such as "1 {internal}"'
+    if isinstance(value, str):
+        match = _NUMBER_AND_UNIT.match(value)
+        if match is None:
+            raise ConfigError(expected, repr(value), f"write a number and a unit; units: {', '.join(table)}")
+        number, unit = float(match[1]), match[2]
+        if not unit:
+            raise ConfigError(
+                expected, f"{value!r} without a unit", f'write "{value.strip()} {internal}" or another unit'
+            )
+        if unit not in table:
+            near = difflib.get_close_matches(unit, table, n=1, cutoff=0.6)
+            hint = (
+                f'did you mean "{match[1]} {near[0]}"?'
+                if near
+                else f"units for a {dimension}: {', '.join(table)}"
+            )
+            raise ConfigError(expected, f"{value!r}", hint)
+        result = number * table[unit]
+    elif hasattr(value, "value_in_unit"):
+        result = _from_openmm(value, dimension, expected)
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        result = float(value)
+    else:
+        raise ConfigError(expected, repr(value), f"write a number and a unit; units: {', '.join(table)}")
+    if not math.isfinite(result):
+        raise ConfigError(expected, repr(value), "write a finite number")
+    return result
+
+
+def _from_openmm(quantity: Any, dimension: str, expected: str) -> float:
+    """Convert an OpenMM Quantity; OpenMM is loaded already, since the caller holds one of its objects."""
+    from openmm import unit
+
+    if dimension == "rate":
+        target = unit.picosecond**-1
+    elif dimension == "force":
+        target = unit.kilojoule_per_mole / unit.nanometer
+    else:
+        target = getattr(unit, _OPENMM_UNIT[dimension])
+    if not quantity.unit.is_compatible(target):
+        raise ConfigError(expected, str(quantity), f"give a quantity that converts to {target}")
+    return float(quantity.value_in_unit(target))
