@@ -1,0 +1,239 @@
+"""From checked text to complete heavy atoms: what is missing, what is replaced, and what cannot be mended.
+
+PDBFixer finds and mends; every change is put into words, and what it would invent (loops, whole side chains
+of a CA trace, a peptide bond across a gap) is refused.
+"""
+
+from __future__ import annotations
+
+import logging
+from io import StringIO
+
+import numpy as np
+import openmm
+import pdbfixer
+from openmm import app, unit
+
+from mlmm.build.reading import StructureText
+from mlmm.build.topology_json import set_topology_box, topology_box
+from mlmm.errors import StructureError
+
+logger = logging.getLogger(__name__)
+
+_CLASH = 0.05  # nm; half a C-H bond, so only a duplicate or a broken file comes closer
+_LONGEST_PEPTIDE_BOND = 0.2  # nm; 0.133 at equilibrium
+_WATER = {"HOH"}
+
+
+def repaired_model(
+    source: StructureText, ligand_names: set[str], known_names: set[str], seed: int
+) -> tuple[app.Topology, np.ndarray, list[str]]:
+    """Topology and coordinates with all heavy atoms of the residues that are present.
+
+    Parameters
+    ----------
+    source : StructureText
+        One model with one location per atom.
+    ligand_names : set of str
+        Residues that the user's ligand files describe; never replaced.
+    known_names : set of str
+        Residues that the force field describes, ligands included.
+    seed : int
+        Of the dynamics by which PDBFixer moves new atoms out of the way.
+
+    Returns
+    -------
+    topology, positions (N, 3) nm, decisions in words
+
+    Raises
+    ------
+    StructureError
+        Unreadable text, clashes, gaps in a chain, unknown residues, or a chain with less than half of its
+        heavy atoms.
+    """
+    fixer = _load(source)
+    positions = _positions(fixer)
+    _check_clashes(fixer.topology, positions, source.name)
+    decisions = _missing_residues(fixer, source.name)
+    _check_peptide_bonds(fixer.topology, positions, source.name)
+    decisions += _replace_nonstandard(fixer, ligand_names)
+    _check_known(fixer.topology, known_names, source.name)
+    decisions += _add_missing_atoms(fixer, source.name, seed)
+    for decision in decisions:
+        logger.info("%s: %s", source.name, decision)
+    return fixer.topology, _positions(fixer), decisions
+
+
+def describe_residue(residue: app.topology.Residue) -> str:
+    """``"ALA 12A of chain B"``."""
+    chain = f" of chain {residue.chain.id}" if str(residue.chain.id).strip() else ""
+    return f"{residue.name} {residue.id}{residue.insertionCode.strip()}{chain}"
+
+
+def _list(items: list[str], limit: int = 8) -> str:
+    return ", ".join(items[:limit]) + (f" and {len(items) - limit} more" if len(items) > limit else "")
+
+
+def _load(source: StructureText) -> pdbfixer.PDBFixer:
+    """Parse the text; the Reference platform makes every later minimisation repeatable."""
+    platform = openmm.Platform.getPlatformByName("Reference")
+    handle = StringIO(source.text)
+    kind = {"pdbxfile" if source.format == "mmcif" else "pdbfile": handle}
+    try:
+        return pdbfixer.PDBFixer(platform=platform, **kind)
+    except (
+        Exception
+    ) as error:  # the readers raise IndexError, AttributeError, AssertionError ... for bad files
+        raise StructureError(
+            f"a {source.format} file that OpenMM can read",
+            f"{type(error).__name__} in {source.name}: {error}",
+            "write the file again with another program, or delete the records that are not coordinates",
+        ) from error
+
+
+def _positions(fixer: pdbfixer.PDBFixer) -> np.ndarray:
+    positions = np.array(fixer.positions.value_in_unit(unit.nanometer), dtype=float).reshape(-1, 3)
+    bad = np.flatnonzero(~np.isfinite(positions).all(axis=1))
+    if len(bad):
+        atom = list(fixer.topology.atoms())[bad[0]]
+        raise StructureError(
+            "finite coordinates",
+            f"{positions[bad[0]].tolist()} for atom {atom.name} of {describe_residue(atom.residue)}",
+            "correct the coordinates or delete the atom",
+        )
+    return positions
+
+
+def _check_clashes(topology: app.Topology, positions: np.ndarray, name: str) -> None:
+    """Two atoms nearer than 0.05 nm: a duplicate, or a file whose coordinates are not in angstrom."""
+    order = np.argsort(positions[:, 0], kind="stable")
+    swept = positions[order]
+    for shift in range(1, len(swept)):
+        difference = swept[shift:] - swept[:-shift]
+        if not (difference[:, 0] < _CLASH).any():
+            return
+        close = np.flatnonzero((difference**2).sum(axis=1) < _CLASH**2)
+        if len(close):
+            atoms = list(topology.atoms())
+            first, second = sorted((order[close[0]], order[close[0] + shift]))
+            distance = np.linalg.norm(positions[first] - positions[second])
+            raise StructureError(
+                f"atoms at least {_CLASH} nm apart",
+                f"{distance:.4f} nm between {atoms[first].name} of {describe_residue(atoms[first].residue)} "
+                f"and {atoms[second].name} of {describe_residue(atoms[second].residue)} in {name}",
+                "delete one of them; if every atom is too close, the file may be in nm instead of angstrom",
+            )
+
+
+def _missing_residues(fixer: pdbfixer.PDBFixer, name: str) -> list[str]:
+    """Residues of the SEQRES sequence without coordinates: refused inside a chain, left out at its ends."""
+    try:
+        fixer.findMissingResidues()
+    except (ValueError, IndexError) as error:
+        raise StructureError(
+            "residue numbers that grow along each chain", f"{error} in {name}", "renumber the residues"
+        ) from error
+    chains = list(fixer.topology.chains())
+    gaps, decisions = [], []
+    for (chain_index, position), missing in sorted(fixer.missingResidues.items()):
+        chain = chains[chain_index]
+        residues = list(chain.residues())
+        if 0 < position < len(residues):
+            before, after = describe_residue(residues[position - 1]), describe_residue(residues[position])
+            gaps.append(f"{'-'.join(missing)} between {before} and {after}")
+        else:
+            end = "start" if position == 0 else "end"
+            decisions.append(
+                f"{len(missing)} residues of SEQRES without coordinates at the {end} of chain {chain.id} "
+                f"({'-'.join(missing)}) not modelled; the chain {end}s with a charged terminus"
+            )
+    if gaps:
+        raise StructureError(
+            "chains without gaps",
+            f"no coordinates for {_list(gaps)} in {name}",
+            "model the missing residues (for example with MODELLER), or end the chain before the gap with a "
+            "TER line and delete its SEQRES records",
+        )
+    fixer.missingResidues = {}
+    return decisions
+
+
+def _check_peptide_bonds(topology: app.Topology, positions: np.ndarray, name: str) -> None:
+    """Readers bond neighbours however far apart they are; a long bond is a gap that nobody mentioned."""
+    for first, second in topology.bonds():
+        if first.residue is second.residue or {first.name, second.name} != {"C", "N"}:
+            continue
+        distance = np.linalg.norm(positions[first.index] - positions[second.index])
+        if distance > _LONGEST_PEPTIDE_BOND:
+            one, other = sorted((first.residue, second.residue), key=lambda residue: residue.index)
+            raise StructureError(
+                f"peptide bonds C-N shorter than {_LONGEST_PEPTIDE_BOND} nm",
+                f"{distance:.3f} nm between {describe_residue(one)} and {describe_residue(other)} in {name}",
+                f"model the missing residues, or end the chain after {describe_residue(one)} with a TER line",
+            )
+
+
+def _replace_nonstandard(fixer: pdbfixer.PDBFixer, ligand_names: set[str]) -> list[str]:
+    """Modified residues (MSE, CSO ...) become the standard one, unless a ligand file describes them."""
+    fixer.findNonstandardResidues()
+    fixer.nonstandardResidues = [
+        pair for pair in fixer.nonstandardResidues if pair[0].name not in ligand_names
+    ]
+    decisions = [
+        f"{describe_residue(residue)} replaced by {new}" for residue, new in fixer.nonstandardResidues
+    ]
+    for decision in decisions:
+        logger.warning("%s", decision)
+    fixer.replaceNonstandardResidues()
+    return decisions
+
+
+def _check_known(topology: app.Topology, known_names: set[str], name: str) -> None:
+    """Every residue needs parameters; find all that lack them before anything slow begins."""
+    unknown = [residue for residue in topology.residues() if residue.name not in known_names]
+    if unknown:
+        first = unknown[0].name
+        raise StructureError(
+            "residues that the force field or a ligand file describes",
+            f"unknown {_list([describe_residue(residue) for residue in unknown])} in {name}",
+            f'give ligands = ["file.xml"] with <Residue name="{first}">, or delete the residue from the file',
+        )
+    if all(residue.name in _WATER for residue in topology.residues()):
+        raise StructureError(
+            "a molecule besides water", f"only water in {name}", "give a file that holds the solute"
+        )
+
+
+def _add_missing_atoms(fixer: pdbfixer.PDBFixer, name: str, seed: int) -> list[str]:
+    """Add the heavy atoms that a residue lacks; refuse where most of a chain would be invented."""
+    fixer.findMissingAtoms()
+    for chain in fixer.topology.chains():
+        missing = sum(len(fixer.missingAtoms.get(residue, ())) for residue in chain.residues())
+        present = sum(
+            atom.element not in (None, app.element.hydrogen)
+            for residue in chain.residues()
+            if residue.name in fixer.templates
+            for atom in residue.atoms()
+        )
+        if missing > present:
+            raise StructureError(
+                "at least half of the heavy atoms of every chain",
+                f"{present} of {present + missing} in chain {chain.id} of {name}"
+                + (" (a trace of CA atoms)" if present <= len(chain) else ""),
+                "rebuild backbone and side chains first (for example with PULCHRA or MODELLER)",
+            )
+    decisions = [
+        f"{describe_residue(residue)}: missing {', '.join(atom.name for atom in atoms)} added"
+        for residue, atoms in fixer.missingAtoms.items()
+    ]
+    decisions += [
+        f"{describe_residue(residue)}: terminal {', '.join(atoms)} added"
+        for residue, atoms in fixer.missingTerminals.items()
+    ]
+    if decisions:
+        box = topology_box(fixer.topology)
+        # Zero would ask OpenMM for a random seed.
+        fixer.addMissingAtoms(seed=1 + seed % (2**31 - 2))
+        # PDBFixer carries over only the edge lengths of the cell, which makes it rectangular.
+        set_topology_box(fixer.topology, box)
+    return decisions
