@@ -1,0 +1,361 @@
+"""ANI potentials: symmetry functions and element networks, all members of the committee in one pass.
+
+Smith, Isayev, Roitberg, Chem. Sci. 8, 3192 (2017), doi 10.1039/C6SC05720A (equations below are numbered as
+there). Geometry in float64, symmetry functions and networks in the chosen precision, energies summed in
+float64 without the isolated-atom energies, which are never added.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+import torch
+
+from mlmm.errors import PotentialError
+from mlmm.potentials.base import SYMBOLS, AtomEnergies, PotentialSpec, check_elements
+from mlmm.potentials.neurochem import ANIParameters
+from mlmm.structures import Structure, neighbour_pairs
+from mlmm.units import ANGSTROM, HARTREE
+
+__all__ = ["ANINetworks", "ANIPotential", "SymmetryFunctions", "load_ani_file", "save_ani_file"]
+
+_CELU_ALPHA = 0.1
+_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+class SymmetryFunctions(torch.nn.Module):
+    """Atomic environment vectors of a fixed list of atoms.
+
+    Parameters
+    ----------
+    parameters : ANIParameters
+        Constants of the symmetry functions, in angstrom.
+    species : torch.Tensor, shape (N,), int64
+        Index of each atom's element.
+    dtype : torch.dtype
+        Arithmetic of the functions; distances and angles come from float64 geometry.
+    """
+
+    def __init__(self, parameters: ANIParameters, species: torch.Tensor, dtype: torch.dtype):
+        super().__init__()
+        constants = parameters.constants
+        n_species = len(parameters.elements)
+        self.radial_cutoff = float(constants["Rcr"])
+        self.angular_cutoff = float(constants["Rca"])
+        self.n_atoms = len(species)
+        self.n_species = n_species
+        self.n_species_pairs = n_species * (n_species + 1) // 2
+        self.n_radial = constants["EtaR"].size * constants["ShfR"].size
+        self.n_angular = math.prod(constants[name].size for name in ("EtaA", "Zeta", "ShfA", "ShfZ"))
+        self.length = n_species * self.n_radial + self.n_species_pairs * self.n_angular
+        self.dtype = dtype
+        # Every width meets every shift, in the published order; one flat list each keeps the kernels simple.
+        eta_radial, shift_radial = _grid(constants["EtaR"], constants["ShfR"])
+        eta_angular, shift_angular = _grid(constants["EtaA"], constants["ShfA"])
+        zeta, angle = _grid(constants["Zeta"], constants["ShfZ"])
+        if constants["EtaA"].size > 1 and constants["Zeta"].size > 1:
+            raise PotentialError(
+                "one EtaA or one Zeta", "several of both", "use a published ANI parameter file"
+            )
+        self.register_buffer("eta_radial", eta_radial.to(dtype))
+        self.register_buffer("shift_radial", shift_radial.to(dtype))
+        self.register_buffer("eta_angular", eta_angular.to(dtype))
+        self.register_buffer("shift_angular", shift_angular.to(dtype))
+        self.register_buffer("zeta", zeta.to(dtype))
+        self.register_buffer("cos_angle", torch.cos(angle).to(dtype))
+        self.register_buffer("sin_angle", torch.sin(angle).to(dtype))
+        # Index of the unordered pair of elements: 00 01 02 … 11 12 …
+        first, second = torch.triu_indices(n_species, n_species).unbind(0)
+        pair_index = torch.zeros(n_species, n_species, dtype=torch.int64)
+        pair_index[first, second] = torch.arange(self.n_species_pairs)
+        pair_index[second, first] = torch.arange(self.n_species_pairs)
+        self.register_buffer("pair_index", pair_index)
+        self.register_buffer("species", species)
+
+    def forward(self, positions: torch.Tensor, cell: Optional[torch.Tensor]) -> torch.Tensor:
+        """Environment vectors (N, length) for positions (N, 3) and cell (3, 3) in angstrom, float64."""
+        centre, neighbour, vectors = neighbour_pairs(positions, cell, self.radial_cutoff)
+        distances = vectors.square().sum(-1).sqrt()
+        radial = self._radial(centre, neighbour, distances)
+        angular = self._angular(centre, neighbour, vectors, distances)
+        return torch.cat([radial, angular], dim=1)
+
+    def _radial(self, centre: torch.Tensor, neighbour: torch.Tensor, distances: torch.Tensor) -> torch.Tensor:
+        """Eq. 3 with the factor 1/4 of the published networks, summed over neighbours by element."""
+        r = distances.to(self.dtype).unsqueeze(1)
+        switch = 0.5 * torch.cos(r * (math.pi / self.radial_cutoff)) + 0.5
+        terms = 0.25 * torch.exp(-self.eta_radial * (r - self.shift_radial).square()) * switch
+        sums = torch.zeros(self.n_atoms * self.n_species, self.n_radial, dtype=self.dtype, device=r.device)
+        sums = sums.index_add(0, centre * self.n_species + self.species[neighbour], terms)
+        return sums.reshape(self.n_atoms, self.n_species * self.n_radial)
+
+    def _angular(
+        self, centre: torch.Tensor, neighbour: torch.Tensor, vectors: torch.Tensor, distances: torch.Tensor
+    ) -> torch.Tensor:
+        """Eq. 4, summed over pairs of neighbours by pair of elements; 0.95 cos(theta) as published."""
+        near = (distances.detach() < self.angular_cutoff).nonzero().squeeze(1)
+        centre = centre[near]
+        neighbour_species = self.species[neighbour[near]]
+        r = distances.index_select(0, near)
+        unit = vectors.index_select(0, near) / r.unsqueeze(1)
+        first, second = self._pairs_of_neighbours(centre)
+        cosine = 0.95 * (unit.index_select(0, first) * unit.index_select(0, second)).sum(-1)
+        # cos(theta - angle) without arccos: |cosine| <= 0.95 keeps the root smooth.
+        sine = (1.0 - cosine.square()).sqrt().to(self.dtype).unsqueeze(1)
+        cosine = cosine.to(self.dtype).unsqueeze(1)
+        r = r.to(self.dtype)
+        switch = 0.5 * torch.cos(r * (math.pi / self.angular_cutoff)) + 0.5
+        r_first, r_second = r.index_select(0, first), r.index_select(0, second)
+        both_switched = (2.0 * switch.index_select(0, first) * switch.index_select(0, second)).unsqueeze(1)
+        by_angle = (0.5 + 0.5 * (cosine * self.cos_angle + sine * self.sin_angle)).pow(self.zeta)
+        mean = (0.5 * (r_first + r_second)).unsqueeze(1)
+        by_distance = torch.exp(-self.eta_angular * (mean - self.shift_angular).square()) * both_switched
+        terms = (by_distance.unsqueeze(2) * by_angle.unsqueeze(1)).reshape(-1, self.n_angular)
+        pair = self.pair_index[neighbour_species[first], neighbour_species[second]]
+        sums = torch.zeros(
+            self.n_atoms * self.n_species_pairs, self.n_angular, dtype=self.dtype, device=r.device
+        )
+        sums = sums.index_add(0, centre[first] * self.n_species_pairs + pair, terms)
+        return sums.reshape(self.n_atoms, self.n_species_pairs * self.n_angular)
+
+    def _pairs_of_neighbours(self, centre: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Every unordered pair of neighbours of one centre: two index lists into the neighbour list."""
+        counts = torch.bincount(centre, minlength=self.n_atoms)
+        ends = counts.cumsum(0)
+        # Neighbour k of the list is paired with each later neighbour of its centre.
+        later = ends.index_select(0, centre) - torch.arange(1, len(centre) + 1, device=centre.device)
+        first = torch.repeat_interleave(torch.arange(len(centre), device=centre.device), later)
+        begins = later.cumsum(0) - later
+        second = first + 1 + torch.arange(len(first), device=centre.device) - begins.index_select(0, first)
+        return first, second
+
+
+class ANINetworks(torch.nn.Module):
+    """Per-atom ANI energies of a fixed list of atoms, for all members at once; TorchScript can compile it.
+
+    Parameters
+    ----------
+    parameters : ANIParameters
+    numbers : sequence of int
+        Atomic numbers.
+    dtype : torch.dtype
+        Arithmetic of symmetry functions and networks.
+    """
+
+    def __init__(self, parameters: ANIParameters, numbers: Sequence[int], dtype: torch.dtype):
+        super().__init__()
+        symbols = [SYMBOLS[int(number)] for number in numbers]
+        species = torch.tensor([parameters.elements.index(symbol) for symbol in symbols], dtype=torch.int64)
+        self.symmetry_functions = SymmetryFunctions(parameters, species, dtype)
+        present = [element for element in parameters.elements if element in symbols]
+        atoms = [
+            torch.tensor([i for i, symbol in enumerate(symbols) if symbol == element]) for element in present
+        ]
+        self.networks = torch.nn.ModuleList(
+            _ElementNetworks(parameters.weights[element], parameters.biases[element], indices, dtype)
+            for element, indices in zip(present, atoms, strict=True)
+        )
+        # Energies come out element by element; this puts them back in the order of the atoms.
+        self.register_buffer("order", torch.argsort(torch.cat(atoms)))
+        self.to_angstrom = 1.0 / ANGSTROM
+        self.hartree = HARTREE
+
+    def forward(self, positions: torch.Tensor, cell: Optional[torch.Tensor]) -> torch.Tensor:
+        """Energies, shape (members, N), kJ/mol, float64, for positions (N, 3) and cell (3, 3) in nm."""
+        positions = positions.to(torch.float64) * self.to_angstrom
+        if cell is not None:
+            cell = cell.to(torch.float64) * self.to_angstrom
+        environments = self.symmetry_functions(positions, cell)
+        energies: list[torch.Tensor] = []
+        for network in self.networks:
+            energies.append(network(environments))
+        return torch.cat(energies, dim=1).index_select(1, self.order).to(torch.float64) * self.hartree
+
+
+class _ElementNetworks(torch.nn.Module):
+    """The networks of one element, all members batched: (members, atoms of it) in hartree."""
+
+    def __init__(
+        self, weights: list[np.ndarray], biases: list[np.ndarray], atoms: torch.Tensor, dtype: torch.dtype
+    ):
+        super().__init__()
+        self.n_members = weights[0].shape[0]
+        self.celu_alpha = _CELU_ALPHA
+        self.register_buffer("atoms", atoms)
+        # The first layer sees the same input in every member: one matrix product for all of them.
+        first = torch.from_numpy(weights[0]).to(dtype)
+        self.register_buffer("first_weight", first.flatten(0, 1).t().contiguous())
+        self.register_buffer("first_bias", torch.from_numpy(biases[0]).to(dtype).flatten())
+        self.layers = torch.nn.ModuleList(
+            _BatchedLinear(weight, bias, dtype) for weight, bias in zip(weights[1:], biases[1:], strict=True)
+        )
+
+    def forward(self, environments: torch.Tensor) -> torch.Tensor:
+        x = environments.index_select(0, self.atoms)
+        x = torch.addmm(self.first_bias, x, self.first_weight)
+        x = x.reshape(x.shape[0], self.n_members, -1).transpose(0, 1)
+        for layer in self.layers:
+            x = layer(torch.celu(x, self.celu_alpha))
+        return x.squeeze(2)
+
+
+class _BatchedLinear(torch.nn.Module):
+    """One linear layer for all members: (members, atoms, inputs) to (members, atoms, outputs)."""
+
+    def __init__(self, weight: np.ndarray, bias: np.ndarray, dtype: torch.dtype):
+        super().__init__()
+        self.register_buffer("weight", torch.from_numpy(weight).to(dtype).transpose(1, 2).contiguous())
+        self.register_buffer("bias", torch.from_numpy(bias).to(dtype).unsqueeze(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.baddbmm(self.bias, x, self.weight)
+
+
+class ANIPotential:
+    """A committee of ANI networks as a potential.
+
+    Parameters
+    ----------
+    parameters : ANIParameters
+    name, trained_on, level_of_theory, licence, citation : str
+        See `PotentialSpec`.
+    members : sequence of int, optional
+        Use only these members; all by default.
+    precision : {"float32", "float64"}
+    device : str
+        A torch device.
+    """
+
+    def __init__(
+        self,
+        parameters: ANIParameters,
+        *,
+        name: str,
+        trained_on: str = "total",
+        level_of_theory: str = "not stated",
+        licence: str = "not stated",
+        citation: str = "not stated",
+        members: Sequence[int] | None = None,
+        precision: str = "float32",
+        device: str = "cpu",
+    ):
+        if precision not in _DTYPES:
+            raise PotentialError(
+                'precision "float32" or "float64"', repr(precision), 'write precision = "float32"'
+            )
+        if members is not None:
+            parameters = _choose_members(parameters, members)
+        self.parameters = parameters
+        self.device = torch.device(device)
+        radial_cutoff = float(parameters.constants["Rcr"]) * ANGSTROM
+        self.spec = PotentialSpec(
+            name=name,
+            elements=tuple(SYMBOLS.index(symbol) for symbol in parameters.elements),
+            cutoff=radial_cutoff,
+            receptive_field=radial_cutoff,
+            trained_on=trained_on,
+            members=parameters.members,
+            reference_energies={
+                SYMBOLS.index(symbol): float(energy) * HARTREE
+                for symbol, energy in zip(parameters.elements, parameters.self_energies, strict=True)
+            },
+            precision=precision,
+            level_of_theory=level_of_theory,
+            licence=licence,
+            citation=citation,
+        )
+        self._bound: tuple[tuple[int, ...], ANINetworks] | None = None
+
+    def scriptable(self, numbers: Sequence[int]) -> ANINetworks:
+        """The potential bound to a list of atomic numbers, as a module that TorchScript can compile."""
+        check_elements(self.spec, numbers)
+        return ANINetworks(self.parameters, numbers, _DTYPES[self.spec.precision]).to(self.device).eval()
+
+    def atom_energies(self, structure: Structure) -> AtomEnergies:
+        """Per-atom energies in kJ/mol, mean over the members, isolated-atom energies removed.
+
+        Raises
+        ------
+        PotentialError
+            An element that the networks do not know.
+        """
+        numbers = tuple(structure.numbers.tolist())
+        # The last region is kept: dynamics asks for the same atoms at every step.
+        if self._bound is None or self._bound[0] != numbers:
+            self._bound = (numbers, self.scriptable(numbers))
+        members = self._bound[1](structure.positions, structure.cell)
+        return AtomEnergies(members.mean(dim=0), members)
+
+
+def _grid(rows: np.ndarray, columns: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two flat float64 lists that together run over all (row, column), the column fastest."""
+    first, second = np.meshgrid(rows, columns, indexing="ij")
+    return torch.from_numpy(first.ravel()), torch.from_numpy(second.ravel())
+
+
+def _choose_members(parameters: ANIParameters, members: Sequence[int]) -> ANIParameters:
+    chosen = list(members)
+    if not chosen or min(chosen) < 0 or max(chosen) >= parameters.members or len(set(chosen)) != len(chosen):
+        raise PotentialError(
+            f"different members between 0 and {parameters.members - 1}", str(chosen), "choose from that range"
+        )
+    return ANIParameters(
+        parameters.elements,
+        parameters.constants,
+        parameters.self_energies,
+        {element: [layer[chosen] for layer in layers] for element, layers in parameters.weights.items()},
+        {element: [layer[chosen] for layer in layers] for element, layers in parameters.biases.items()},
+    )
+
+
+def save_ani_file(parameters: ANIParameters, path: str | Path, about: dict[str, str]) -> None:
+    """Write a committee to one safetensors file: float32 weights, float64 constants, metadata."""
+    from safetensors.numpy import save_file
+
+    tensors = {f"constants.{name}": np.atleast_1d(value) for name, value in parameters.constants.items()}
+    tensors["self_energies"] = parameters.self_energies
+    for element in parameters.elements:
+        for k, (weight, bias) in enumerate(
+            zip(parameters.weights[element], parameters.biases[element], strict=True)
+        ):
+            tensors[f"{element}.{k}.weight"] = np.ascontiguousarray(weight)
+            tensors[f"{element}.{k}.bias"] = np.ascontiguousarray(bias)
+    save_file(tensors, str(path), metadata=about | {"elements": json.dumps(parameters.elements)})
+
+
+def load_ani_file(path: str | Path) -> tuple[ANIParameters, dict[str, str]]:
+    """Read a file of `save_ani_file`; returns the parameters and the metadata.
+
+    Raises
+    ------
+    PotentialError
+        A file that is missing, damaged or not an ANI committee.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            about = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
+        elements = tuple(json.loads(about.pop("elements")))
+        constants = {
+            name.removeprefix("constants."): value
+            if len(value) > 1 or name[-3:] not in ("Rcr", "Rca")
+            else value[0]
+            for name, value in tensors.items()
+            if name.startswith("constants.")
+        }
+        depth = max(int(name.split(".")[1]) for name in tensors if name.endswith(".weight")) + 1
+        weights = {e: [tensors[f"{e}.{k}.weight"] for k in range(depth)] for e in elements}
+        biases = {e: [tensors[f"{e}.{k}.bias"] for k in range(depth)] for e in elements}
+        parameters = ANIParameters(elements, constants, tensors["self_energies"], weights, biases)
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise PotentialError(
+            f"an ANI committee in {path}", f"{type(error).__name__}: {error}", "install the package again"
+        ) from error
+    return parameters, about

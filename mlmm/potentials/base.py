@@ -1,0 +1,217 @@
+"""The contract between the engine and a machine-learned potential.
+
+A potential is any object with a `spec` and a method `atom_energies(structure)`. Forces are derived here,
+once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import torch
+
+from mlmm.errors import PotentialError
+from mlmm.structures import Structure
+
+__all__ = [
+    "AtomEnergies",
+    "PotentialModel",
+    "PotentialSpec",
+    "check_elements",
+    "energy_and_forces",
+    "scriptable_module",
+]
+
+SYMBOLS = [
+    "X",
+    "H",
+    "He",
+    "Li",
+    "Be",
+    "B",
+    "C",
+    "N",
+    "O",
+    "F",
+    "Ne",
+    "Na",
+    "Mg",
+    "Al",
+    "Si",
+    "P",
+    "S",
+    "Cl",
+    "Ar",
+    "K",
+    "Ca",
+    "Sc",
+    "Ti",
+    "V",
+    "Cr",
+    "Mn",
+    "Fe",
+    "Co",
+    "Ni",
+    "Cu",
+    "Zn",
+    "Ga",
+    "Ge",
+    "As",
+    "Se",
+    "Br",
+    "Kr",
+    "Rb",
+    "Sr",
+    "Y",
+    "Zr",
+    "Nb",
+    "Mo",
+    "Tc",
+    "Ru",
+    "Rh",
+    "Pd",
+    "Ag",
+    "Cd",
+    "In",
+    "Sn",
+    "Sb",
+    "Te",
+    "I",
+    "Xe",
+]
+
+
+@dataclass(frozen=True)
+class PotentialSpec:
+    """What a potential is, so that the engine can tell where it may be used.
+
+    Parameters
+    ----------
+    name : str
+        As shown in reports and by ``mlmm models``.
+    elements : tuple of int
+        Atomic numbers that the model knows.
+    cutoff : float
+        Largest distance of a direct neighbour, nm.
+    receptive_field : float
+        Distance beyond which no atom can change an atom's energy, nm: layers times cutoff for message
+        passing.
+    trained_on : {"total", "isolated", "correction"}
+        Total energies with intermolecular contacts, isolated molecules, or a correction to a force field.
+    per_atom : bool
+        Whether the model gives meaningful per-atom energies.
+    charges : bool
+        Whether the model predicts atomic charges.
+    long_range : bool
+        Whether the model has interactions beyond the receptive field (then none is declared).
+    members : int
+        Number of members of a committee.
+    reference_energies : mapping of int to float
+        Isolated-atom energy by atomic number, kJ/mol; removed from every energy that the model returns.
+    precision : {"float32", "float64"}
+        Arithmetic of the networks; geometry and sums are float64 always.
+    level_of_theory, licence, citation : str
+        For the record.
+    """
+
+    name: str
+    elements: tuple[int, ...]
+    cutoff: float
+    receptive_field: float
+    trained_on: str
+    per_atom: bool = True
+    charges: bool = False
+    long_range: bool = False
+    members: int = 1
+    reference_energies: Mapping[int, float] = field(default_factory=dict)
+    precision: str = "float64"
+    level_of_theory: str = "not stated"
+    licence: str = "not stated"
+    citation: str = "not stated"
+
+
+@dataclass(frozen=True)
+class AtomEnergies:
+    """Per-atom energies of a structure, isolated-atom energies removed, kJ/mol.
+
+    Parameters
+    ----------
+    energies : torch.Tensor, shape (N,), float64
+        Mean over the committee, if there is one.
+    members : torch.Tensor, shape (K, N), float64, optional
+        The same for each member of a committee.
+    charges : torch.Tensor, shape (N,), optional
+        Predicted charges, e.
+    """
+
+    energies: torch.Tensor
+    members: torch.Tensor | None = None
+    charges: torch.Tensor | None = None
+
+    @property
+    def spread(self) -> torch.Tensor | None:
+        """Standard deviation of each atom's energy over the members (N,); None for a single model."""
+        return None if self.members is None or len(self.members) < 2 else self.members.std(dim=0)
+
+    @property
+    def total_spread(self) -> torch.Tensor | None:
+        """Standard deviation of the total energy over the members; None for a single model."""
+        return None if self.members is None or len(self.members) < 2 else self.members.sum(dim=1).std()
+
+
+@runtime_checkable
+class PotentialModel(Protocol):
+    """Anything that gives per-atom energies.
+
+    A model may also have ``scriptable(numbers) -> torch.nn.Module`` whose ``forward(positions, cell)``
+    TorchScript can compile: positions (N, 3) in nm, cell (3, 3) or None, result (K, N) in kJ/mol for K
+    members. With it the model runs inside a TorchForce without Python; without it, through a PythonForce.
+    """
+
+    spec: PotentialSpec
+
+    def atom_energies(self, structure: Structure) -> AtomEnergies:
+        """Per-atom energies in kJ/mol, differentiable in ``structure.positions``."""
+        ...
+
+
+def scriptable_module(model: PotentialModel) -> Callable[[Sequence[int]], torch.nn.Module] | None:
+    """The factory of the model's TorchScript form, or None where it has none."""
+    return getattr(model, "scriptable", None)
+
+
+def energy_and_forces(model: PotentialModel, structure: Structure) -> tuple[float, torch.Tensor]:
+    """Energy and its negative gradient by automatic differentiation.
+
+    Returns
+    -------
+    energy : float
+        kJ/mol, isolated-atom energies removed.
+    forces : torch.Tensor, shape (N, 3), kJ/mol/nm
+        Zero for an atom that the energy does not depend on.
+    """
+    positions = structure.positions.detach().clone().requires_grad_(True)
+    moved = Structure(structure.numbers, positions, structure.cell, structure.charge, structure.spin)
+    energy = model.atom_energies(moved).energies.sum()
+    (gradient,) = torch.autograd.grad(energy, positions, allow_unused=True)
+    forces = torch.zeros_like(positions) if gradient is None else -gradient
+    return float(energy.detach()), forces
+
+
+def check_elements(spec: PotentialSpec, numbers: Sequence[int]) -> None:
+    """Make sure that the model knows every element of the region.
+
+    Raises
+    ------
+    PotentialError
+        Names the elements that are missing and the potential's own.
+    """
+    unknown = sorted(set(int(n) for n in numbers) - set(spec.elements))
+    if unknown:
+        raise PotentialError(
+            f"only elements that {spec.name} knows ({' '.join(SYMBOLS[z] for z in spec.elements)})",
+            ", ".join(SYMBOLS[z] if 0 < z < len(SYMBOLS) else f"atomic number {z}" for z in unknown),
+            "choose a smaller region or another potential (`mlmm models` lists them)",
+        )

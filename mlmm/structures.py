@@ -1,0 +1,118 @@
+"""A structure as a potential sees it: elements, positions, cell. Minimum image and neighbour pairs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional
+
+import torch
+
+from mlmm.errors import PotentialError
+
+__all__ = ["Structure", "minimum_image", "neighbour_pairs"]
+
+
+@dataclass(frozen=True)
+class Structure:
+    """Atoms in space: the only thing that a potential sees.
+
+    Parameters
+    ----------
+    numbers : torch.Tensor, shape (N,), int64
+        Atomic numbers.
+    positions : torch.Tensor, shape (N, 3), float64, nm
+        May require gradients.
+    cell : torch.Tensor, shape (3, 3), float64, nm, optional
+        Box vectors in rows, in OpenMM's reduced (lower triangular) form; None for an open boundary.
+    charge : int
+        Net charge in units of e.
+    spin : int
+        Multiplicity, 1 for a closed shell.
+
+    Raises
+    ------
+    PotentialError
+        Shapes that do not belong together, or a cell that is not lower triangular.
+    """
+
+    numbers: torch.Tensor
+    positions: torch.Tensor
+    cell: torch.Tensor | None = None
+    charge: int = 0
+    spin: int = 1
+
+    def __post_init__(self):
+        n = len(self.numbers)
+        if self.numbers.ndim != 1 or self.positions.shape != (n, 3):
+            raise PotentialError(
+                "numbers of shape (N,) and positions of shape (N, 3)",
+                f"{tuple(self.numbers.shape)} and {tuple(self.positions.shape)}",
+                "pass one atomic number and one position per atom",
+            )
+        if self.cell is not None:
+            if self.cell.shape != (3, 3):
+                raise PotentialError(
+                    "a cell of shape (3, 3)",
+                    str(tuple(self.cell.shape)),
+                    "pass the three box vectors in rows",
+                )
+            if self.cell[0, 1] != 0 or self.cell[0, 2] != 0 or self.cell[1, 2] != 0:
+                raise PotentialError(
+                    "box vectors in reduced form, a = (ax, 0, 0), b = (bx, by, 0)",
+                    str(self.cell.tolist()),
+                    "rotate the structure, or reduce the vectors with openmm.app.internal.unitcell",
+                )
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+
+# The annotations of the two functions below are what TorchScript can read.
+def minimum_image(displacements: torch.Tensor, cell: Optional[torch.Tensor]) -> torch.Tensor:
+    """Shortest periodic image of each displacement.
+
+    Exact for every displacement whose shortest image is below half of the smallest box width (ax, by, cz):
+    inside that radius the image is unique and the three reductions find it, also for a triclinic box.
+
+    Parameters
+    ----------
+    displacements : torch.Tensor, shape (..., 3)
+        In nm, as the cell.
+    cell : torch.Tensor, shape (3, 3), optional
+        Reduced box vectors in rows; None leaves the displacements as they are.
+    """
+    if cell is None:
+        return displacements
+    displacements = displacements - torch.round(displacements[..., 2:3] / cell[2, 2]) * cell[2]
+    displacements = displacements - torch.round(displacements[..., 1:2] / cell[1, 1]) * cell[1]
+    return displacements - torch.round(displacements[..., 0:1] / cell[0, 0]) * cell[0]
+
+
+def neighbour_pairs(
+    positions: torch.Tensor,
+    cell: Optional[torch.Tensor],
+    cutoff: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """All ordered pairs of different atoms closer than a cutoff, by minimum image.
+
+    Parameters
+    ----------
+    positions : torch.Tensor, shape (N, 3), nm
+    cell : torch.Tensor, shape (3, 3), nm, optional
+    cutoff : float
+        In nm; below half of the smallest box width.
+
+    Returns
+    -------
+    first, second : torch.Tensor, shape (P,), int64
+        Each pair stands twice, once from either side; sorted by `first`, then by `second`.
+    displacements : torch.Tensor, shape (P, 3), nm
+        From first to second, differentiable in the positions.
+    """
+    detached = positions.detach()
+    squared = minimum_image(detached.unsqueeze(0) - detached.unsqueeze(1), cell).square().sum(-1)
+    squared.fill_diagonal_(float("inf"))
+    pairs = (squared < cutoff * cutoff).nonzero()
+    first, second = pairs[:, 0], pairs[:, 1]
+    displacements = minimum_image(positions.index_select(0, second) - positions.index_select(0, first), cell)
+    return first, second, displacements
