@@ -1,0 +1,185 @@
+"""A machine-learned potential as an OpenMM Force: the only place on the force path that knows both libraries.
+
+Two hosts give the same numbers. A TorchForce runs the model as TorchScript without Python in the loop; a
+PythonForce runs any model through its `atom_energies`. A force is made by calling `make_force` again, never
+by copying: copying a TorchForce ends the process with openmmtorch 1.5.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Sequence
+from typing import Optional
+
+import numpy as np
+import openmm
+import torch
+from openmm import unit
+
+from mlmm.errors import ConfigError, MissingPackageError, PotentialError
+from mlmm.potentials.base import PotentialModel, check_elements, energy_and_forces, scriptable_module
+from mlmm.structures import Structure
+
+__all__ = ["BRIDGES", "choose_bridge", "make_force", "torchforce_problem"]
+
+logger = logging.getLogger(__name__)
+BRIDGES = ("auto", "torchforce", "pythonforce")
+
+
+def choose_bridge(bridge: str, model: PotentialModel) -> str:
+    """Resolve ``"auto"``: a TorchForce where the model has a TorchScript form and TorchForce works here.
+
+    Parameters
+    ----------
+    bridge : {"auto", "torchforce", "pythonforce"}
+    model : PotentialModel
+
+    Returns
+    -------
+    str
+        ``"torchforce"`` or ``"pythonforce"``.
+
+    Raises
+    ------
+    ConfigError
+        Another word.
+    PotentialError
+        A TorchForce for a model without TorchScript form.
+    MissingPackageError
+        A TorchForce where openmm-torch is missing or does not work.
+    """
+    if bridge not in BRIDGES:
+        raise ConfigError(f"bridge = {' | '.join(BRIDGES)}", repr(bridge), 'write bridge = "auto"')
+    if bridge == "pythonforce":
+        return bridge
+    if scriptable_module(model) is None:
+        if bridge == "torchforce":
+            raise PotentialError(
+                "a potential with a TorchScript form for bridge 'torchforce'",
+                f"{model.spec.name}, which has none",
+                'set bridge = "pythonforce" or "auto"',
+            )
+        return "pythonforce"
+    problem = torchforce_problem()
+    if problem is None:
+        return "torchforce"
+    if bridge == "torchforce":
+        raise MissingPackageError(
+            "a working TorchForce",
+            problem,
+            "pip install torch==2.9.1 openmmtorch==1.5, or set bridge to pythonforce",
+        )
+    logger.warning("TorchForce does not work here (%s): using PythonForce", problem)
+    return "pythonforce"
+
+
+@functools.cache
+def torchforce_problem() -> str | None:
+    """Evaluate a tiny TorchForce once; returns None if its energy and force are right, else what is wrong."""
+    try:
+        system = openmm.System()
+        system.addParticle(1.0)
+        system.addForce(_torch_force_class()(torch.jit.script(_Quadratic())))
+        context = openmm.Context(
+            system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference")
+        )
+        context.setPositions([openmm.Vec3(1.0, 2.0, 3.0)])
+        state = context.getState(energy=True, forces=True)
+        energy = state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
+        force = state.getForces()[0].value_in_unit(unit.kilojoule_per_mole / unit.nanometer)
+        right = abs(energy - 14.0) < 1e-9 and abs(force[2] + 6.0) < 1e-9
+        return None if right else f"energy {energy} instead of 14"
+    except Exception as error:  # an ABI mismatch shows as ImportError, RuntimeError or OpenMMException
+        return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0] or 'no message'}"
+
+
+def make_force(
+    model: PotentialModel,
+    numbers: Sequence[int],
+    atoms: Sequence[int],
+    *,
+    bridge: str,
+    periodic: bool,
+    charge: int = 0,
+    spin: int = 1,
+) -> openmm.Force:
+    """The energy of a region as an OpenMM Force.
+
+    Parameters
+    ----------
+    model : PotentialModel
+    numbers : sequence of int
+        Atomic numbers of the region.
+    atoms : sequence of int
+        Their indices in the System.
+    bridge : {"torchforce", "pythonforce"}
+        As `choose_bridge` returns it.
+    periodic : bool
+        Whether the model gets the box (minimum image inside the region).
+    charge, spin : int
+        Net charge (e) and multiplicity of the region.
+
+    Raises
+    ------
+    PotentialError
+        An element that the model does not know.
+    """
+    check_elements(model.spec, numbers)
+    if bridge == "torchforce":
+        module = _RegionModule(scriptable_module(model)(list(numbers)), torch.tensor(list(atoms)))
+        force = _torch_force_class()(torch.jit.script(module.eval()))
+    else:
+        force = openmm.PythonForce(_RegionFunction(model, numbers, periodic, charge, spin))
+        force.setParticles(list(atoms))
+    force.setUsesPeriodicBoundaryConditions(periodic)
+    force.setName(f"{model.spec.name} region")
+    return force
+
+
+class _RegionModule(torch.nn.Module):
+    """What a TorchForce evaluates: positions of the whole system to the energy of the region, kJ/mol."""
+
+    def __init__(self, model: torch.nn.Module, atoms: torch.Tensor):
+        super().__init__()
+        self.model = model
+        self.register_buffer("atoms", atoms)
+
+    def forward(self, positions: torch.Tensor, box: Optional[torch.Tensor] = None) -> torch.Tensor:
+        return self.model(positions.index_select(0, self.atoms).to(torch.float64), box).mean(dim=0).sum()
+
+
+class _RegionFunction:
+    """What a PythonForce calls: a State with the region's positions to its energy and forces."""
+
+    def __init__(self, model: PotentialModel, numbers: Sequence[int], periodic: bool, charge: int, spin: int):
+        self.model = model
+        self.numbers = torch.tensor(list(numbers), dtype=torch.int64)
+        self.periodic = periodic
+        self.charge, self.spin = charge, spin
+
+    def __call__(self, state: openmm.State) -> tuple[float, np.ndarray]:
+        positions = torch.from_numpy(state.getPositions(asNumpy=True).value_in_unit(unit.nanometer))
+        cell = None
+        if self.periodic:
+            cell = torch.from_numpy(state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.nanometer))
+        structure = Structure(self.numbers, positions.to(torch.float64), cell, self.charge, self.spin)
+        energy, forces = energy_and_forces(self.model, structure)
+        return energy, forces.detach().cpu().numpy()
+
+
+class _Quadratic(torch.nn.Module):
+    def forward(self, positions: torch.Tensor) -> torch.Tensor:
+        return positions.square().sum()
+
+
+def _torch_force_class() -> type:
+    """The TorchForce class; torch is imported already, as openmmtorch needs."""
+    # openmmtorch imports OpenMM under its old name, which logs a warning that no user can act on.
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        from openmmtorch import TorchForce
+    finally:
+        logging.disable(disabled)
+    return TorchForce

@@ -1,0 +1,366 @@
+"""Does the hybrid system do what it says? Finite differences, both bridges, images, energy drift."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import openmm
+from openmm import unit
+
+from mlmm.bridge import make_force, torchforce_problem
+from mlmm.errors import ConfigError
+from mlmm.hybrid import HybridSystem
+from mlmm.potentials.base import scriptable_module
+from mlmm.regions import molecules_of
+from mlmm.reporters import degrees_of_freedom
+from mlmm.statistics import linear_drift
+from mlmm.units import NANOSECOND, parse
+
+__all__ = ["CheckReport", "CheckResult", "check", "energy_drift", "finite_difference_error"]
+
+logger = logging.getLogger(__name__)
+_LIMITS = {"float64": {"forces": 1e-6, "bridges": 1e-9}, "float32": {"forces": 1e-2, "bridges": 1e-5}}
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """One figure and what it should be.
+
+    Parameters
+    ----------
+    name, unit : str
+    value : float
+    error : float or None
+        Standard error, for sampled figures.
+    limit : float or None
+        None for a figure that is only shown.
+    passed : bool
+    detail : str
+    """
+
+    name: str
+    value: float
+    unit: str
+    limit: float | None = None
+    error: float | None = None
+    passed: bool = True
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """All figures of a check; prints as a table."""
+
+    results: tuple[CheckResult, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every figure is within its limit."""
+        return all(result.passed for result in self.results)
+
+    def __str__(self) -> str:
+        rows = [("check", "value", "limit", "", "")]
+        for r in self.results:
+            value = f"{r.value:.3g}" + ("" if r.error is None else f" ± {r.error:.2g}") + f" {r.unit}"
+            limit = "" if r.limit is None else f"{r.limit:.3g}"
+            verdict = "" if r.limit is None else ("ok" if r.passed else "FAILED")
+            rows.append((r.name, value.strip(), limit, verdict, r.detail))
+        widths = [max(len(row[k]) for row in rows) for k in range(4)]
+        return "\n".join(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, (*widths, 0), strict=True)).rstrip()
+            for row in rows
+        )
+
+
+def check(
+    hybrid: HybridSystem,
+    *,
+    nve_length: str | float = "1 ps",
+    equilibration: str | float = "0.5 ps",
+    timestep: str | float = "0.5 fs",
+    temperature: str | float = "300 K",
+    seed: int = 0,
+    platform: str | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> CheckReport:
+    """Check a hybrid system with numbers.
+
+    - forces: central finite differences of the region's energy on the Reference platform, relative to the
+      largest force;
+    - bridges: TorchForce against PythonForce, where both are possible;
+    - images: energy change when molecules are moved by whole box vectors;
+    - drift: energy drift in NVE of the hybrid and of the pure force field, started and run in the same way.
+
+    Parameters
+    ----------
+    hybrid : HybridSystem
+    nve_length, equilibration, timestep : str or float
+        ps; a length of 0 leaves the drift out.
+    temperature : str or float
+        K.
+    seed : int
+    platform : str, optional
+        For the drift; the fastest by default.
+    progress : callable, optional
+        Called with a line of text at the start of each part.
+
+    Returns
+    -------
+    CheckReport
+    """
+    say = progress or (lambda text: None)
+    length = parse(nve_length, "time", "nve_length")
+    equilibrate = parse(equilibration, "time", "equilibration")
+    step = parse(timestep, "time", "timestep")
+    kelvin = parse(temperature, "temperature", "temperature")
+    if length and length / step < 100:
+        raise ConfigError(
+            "an NVE run of at least 100 steps", f"{length / step:.0f}", "make nve_length longer, or 0"
+        )
+    limits = _LIMITS[hybrid.spec.precision]
+    say("finite differences")
+    results = [
+        CheckResult(
+            "forces vs finite differences",
+            worst,
+            "of max|F|",
+            limits["forces"],
+            None,
+            worst < limits["forces"],
+        )
+        for worst in [finite_difference_error(hybrid, seed=seed)]
+    ]
+    if scriptable_module(hybrid.potential) is not None and torchforce_problem() is None:
+        say("both bridges")
+        worst = _bridge_difference(hybrid)
+        results.append(
+            CheckResult(
+                "TorchForce vs PythonForce",
+                worst,
+                "of max|F|",
+                limits["bridges"],
+                None,
+                worst < limits["bridges"],
+            )
+        )
+    if hybrid.built.periodic:
+        say("periodic images")
+        change, scale = _image_change(hybrid, seed)
+        limit = 1e-8 if hybrid.spec.precision == "float64" else 1e-3
+        # Sums over many pairs carry rounding in proportion to the energy.
+        results.append(
+            CheckResult(
+                "moving molecules by box vectors",
+                change,
+                "kJ/mol",
+                limit * max(1.0, scale),
+                None,
+                change < limit * max(1.0, scale),
+            )
+        )
+    if length:
+        results += _drifts(hybrid, equilibrate, length, step, kelvin, seed, platform, say)
+    return CheckReport(tuple(results))
+
+
+def finite_difference_error(
+    hybrid: HybridSystem, *, groups: int = -1, n_coordinates: int = 24, delta: float = 1e-5, seed: int = 0
+) -> float:
+    """Largest difference between force and central difference of the energy, relative to the largest force.
+
+    Parameters
+    ----------
+    hybrid : HybridSystem
+    groups : int
+        Bit mask of force groups; all by default.
+    n_coordinates : int
+        Random coordinates of region atoms, and a third as many of other atoms.
+    delta : float
+        Displacement, nm; widened to 1e-4 for a float32 model, whose energies are too coarse for less.
+    seed : int
+    """
+    if hybrid.spec.precision == "float32":
+        delta = max(delta, 1e-4)
+    generator = np.random.default_rng(seed)
+    context = _reference_context(hybrid.system)
+    positions = np.array(hybrid.built.positions)
+    forces = _forces(context, positions, groups)
+    largest = np.abs(forces).max()
+    core = np.array(hybrid.zones.core)
+    others = np.setdiff1d(np.arange(len(positions)), core)
+    chosen = [(atom, k) for atom in core for k in range(3)]
+    coordinates = [chosen[i] for i in generator.permutation(len(chosen))[:n_coordinates]]
+    if len(others):
+        picked = generator.choice(others, min(len(others), max(1, n_coordinates // 3)), replace=False)
+        coordinates += [(atom, int(generator.integers(3))) for atom in picked]
+    worst = 0.0
+    for atom, k in coordinates:
+        energies = []
+        for sign in (1, -1):
+            moved = positions.copy()
+            moved[atom, k] += sign * delta
+            energies.append(_potential(context, moved, groups))
+        slope = -(energies[0] - energies[1]) / (2 * delta)
+        worst = max(worst, abs(slope - forces[atom, k]))
+    return worst / largest
+
+
+def energy_drift(
+    system: openmm.System,
+    positions: np.ndarray,
+    *,
+    equilibration: float,
+    length: float,
+    timestep: float,
+    temperature: float = 300.0,
+    seed: int = 0,
+    platform: str | None = None,
+    samples: int = 200,
+) -> tuple[float, float, float]:
+    """Drift of the total energy in NVE after minimisation and a thermostatted start.
+
+    Parameters
+    ----------
+    system : openmm.System
+    positions : ndarray, shape (N, 3), nm
+    equilibration, length, timestep : float
+        ps.
+    temperature : float
+        K.
+    seed : int
+    platform : str, optional
+    samples : int
+        Energies along the run.
+
+    Returns
+    -------
+    drift, error, fluctuation : float
+        Slope and standard error in kJ/mol/ns per degree of freedom; standard deviation around the line,
+        kJ/mol.
+    """
+    arguments = [] if platform is None else [openmm.Platform.getPlatformByName(platform)]
+    integrator = openmm.LangevinMiddleIntegrator(temperature, 5.0, timestep)
+    integrator.setRandomNumberSeed(seed + 1)
+    integrator.setConstraintTolerance(1e-7)
+    context = openmm.Context(system, integrator, *arguments)
+    context.setPositions(positions)
+    openmm.LocalEnergyMinimizer.minimize(context, 10.0, 200)
+    context.setVelocitiesToTemperature(temperature, seed + 1)
+    integrator.step(round(equilibration / timestep))
+    state = context.getState(positions=True, velocities=True)
+    verlet = openmm.VerletIntegrator(timestep)
+    verlet.setConstraintTolerance(1e-7)
+    context = openmm.Context(system, verlet, *arguments)
+    context.setPositions(state.getPositions())
+    context.setVelocities(state.getVelocities())
+    interval = max(1, round(length / timestep / samples))
+    times, energies = [], []
+    for k in range(1, round(length / timestep) // interval + 1):
+        verlet.step(interval)
+        now = context.getState(energy=True)
+        times.append(k * interval * timestep / NANOSECOND)
+        energies.append(
+            (now.getPotentialEnergy() + now.getKineticEnergy()).value_in_unit(unit.kilojoule_per_mole)
+        )
+    slope, error = linear_drift(np.array(times), np.array(energies))
+    around = np.array(energies) - np.polyval(np.polyfit(times, energies, 1), times)
+    freedom = degrees_of_freedom(system)
+    return slope / freedom, error / freedom, float(np.std(around))
+
+
+def _drifts(
+    hybrid: HybridSystem,
+    equilibration: float,
+    length: float,
+    timestep: float,
+    temperature: float,
+    seed: int,
+    platform: str | None,
+    say: Callable[[str], None],
+) -> list[CheckResult]:
+    """The hybrid may drift at most twice as much as the force field, within two standard errors."""
+    measured = {}
+    for name, system in (("pure MM", hybrid.built.system), ("hybrid", hybrid.system)):
+        say(f"energy drift of the {name} system, {length:g} ps")
+        measured[name] = energy_drift(
+            system,
+            hybrid.built.positions,
+            equilibration=equilibration,
+            length=length,
+            timestep=timestep,
+            temperature=temperature,
+            seed=seed,
+            platform=platform,
+        )
+    (mm, mm_error, mm_noise), (ml, ml_error, ml_noise) = measured["pure MM"], measured["hybrid"]
+    limit = 2 * abs(mm)
+    passed = abs(ml) <= limit + 2 * np.hypot(ml_error, 2 * mm_error)
+    what = f"{length:g} ps at {1e3 * timestep:g} fs, fluctuation"
+    unit_name = "kJ/mol/ns/dof"
+    return [
+        CheckResult(
+            "NVE drift, pure MM", mm, unit_name, None, mm_error, True, f"{what} {mm_noise:.2g} kJ/mol"
+        ),
+        CheckResult(
+            "NVE drift, hybrid", ml, unit_name, limit, ml_error, bool(passed), f"{what} {ml_noise:.2g} kJ/mol"
+        ),
+    ]
+
+
+def _bridge_difference(hybrid: HybridSystem) -> float:
+    """Largest difference of the region's forces between the two hosts, relative to the largest force."""
+    numbers = hybrid.region_structure(hybrid.built.positions).numbers.tolist()
+    found = []
+    for bridge in ("torchforce", "pythonforce"):
+        system = openmm.System()
+        for i in range(hybrid.system.getNumParticles()):
+            system.addParticle(hybrid.system.getParticleMass(i))
+        if hybrid.built.periodic:
+            system.setDefaultPeriodicBoxVectors(*hybrid.built.box_vectors)
+        system.addForce(
+            make_force(
+                hybrid.potential,
+                numbers,
+                hybrid.zones.core,
+                bridge=bridge,
+                periodic=hybrid.built.periodic,
+                charge=hybrid.charge,
+            )
+        )
+        found.append(_forces(_reference_context(system), hybrid.built.positions, -1))
+    return float(np.abs(found[0] - found[1]).max() / np.abs(found[0]).max())
+
+
+def _image_change(hybrid: HybridSystem, seed: int) -> tuple[float, float]:
+    """Energy change when every molecule is moved by random box vectors, and the energy in 1e4 kJ/mol."""
+    generator = np.random.default_rng(seed)
+    context = _reference_context(hybrid.system)
+    positions = np.array(hybrid.built.positions)
+    before = _potential(context, positions, -1)
+    for molecule in molecules_of(hybrid.built.topology):
+        positions[list(molecule)] += generator.integers(-2, 3, size=3) @ hybrid.built.box_vectors
+    return abs(_potential(context, positions, -1) - before), abs(before) / 1e4
+
+
+def _reference_context(system: openmm.System) -> openmm.Context:
+    return openmm.Context(
+        system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference")
+    )
+
+
+def _potential(context: openmm.Context, positions: np.ndarray, groups: int) -> float:
+    context.setPositions(positions)
+    return (
+        context.getState(energy=True, groups=groups)
+        .getPotentialEnergy()
+        .value_in_unit(unit.kilojoule_per_mole)
+    )
+
+
+def _forces(context: openmm.Context, positions: np.ndarray, groups: int) -> np.ndarray:
+    context.setPositions(positions)
+    forces = context.getState(forces=True, groups=groups).getForces(asNumpy=True)
+    return forces.value_in_unit(unit.kilojoule_per_mole / unit.nanometer)

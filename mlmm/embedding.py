@@ -1,0 +1,290 @@
+"""Which force-field terms stay when a region is handed to a machine-learned potential.
+
+Scheme ``intra`` (mechanical embedding): the potential owns every interaction among the atoms of the region,
+the force field everything else, electrostatics of the region with its surroundings included. PME is not
+touched: a pair leaves it through an exception, which OpenMM evaluates exactly (reciprocal part included).
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import logging
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+
+import openmm
+
+from mlmm.errors import EmbeddingError
+
+__all__ = ["Embedding", "embed_intra"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """What an embedding scheme did to the force field.
+
+    Parameters
+    ----------
+    scheme : str
+    removed : dict of str to int
+        Terms that the potential took over, by force class; ``"constraints"`` counts those that were freed.
+    kept : tuple of str
+        Forces that were left alone because they are no part of the force field, or because the user said so.
+    """
+
+    scheme: str
+    removed: dict[str, int] = field(default_factory=dict)
+    kept: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Bonded:
+    """How to list, copy and empty one class of bonded forces."""
+
+    term: str  # the X of getNumXs, getXParameters, addX
+    atoms: Callable[[Sequence], Sequence[int]]  # the atoms among the parameters of one term
+    per_term: str | None = None  # the Y of getNumPerYParameters, for the Custom classes
+
+
+_BONDED: dict[str, _Bonded] = {
+    "HarmonicBondForce": _Bonded("Bond", lambda p: p[:2]),
+    "HarmonicAngleForce": _Bonded("Angle", lambda p: p[:3]),
+    "PeriodicTorsionForce": _Bonded("Torsion", lambda p: p[:4]),
+    "RBTorsionForce": _Bonded("Torsion", lambda p: p[:4]),
+    "CMAPTorsionForce": _Bonded("Torsion", lambda p: p[1:9]),
+    "CustomBondForce": _Bonded("Bond", lambda p: p[:2], "Bond"),
+    "CustomAngleForce": _Bonded("Angle", lambda p: p[:3], "Angle"),
+    "CustomTorsionForce": _Bonded("Torsion", lambda p: p[:4], "Torsion"),
+    "CustomCompoundBondForce": _Bonded("Bond", lambda p: p[0], "Bond"),
+}
+# No part of a force field: they act on the whole box, or restrain atoms to points in space.
+_NEUTRAL = frozenset(
+    [
+        "CMMotionRemover",
+        "AndersenThermostat",
+        "MonteCarloBarostat",
+        "MonteCarloAnisotropicBarostat",
+        "MonteCarloMembraneBarostat",
+        "MonteCarloFlexibleBarostat",
+        "CustomExternalForce",
+    ]
+)
+# Copying a TorchForce ends the process with openmmtorch 1.5, so it must be refused before anything is cloned.
+_NEVER_COPIED = frozenset(["TorchForce", "PythonForce"])
+
+
+def embed_intra(
+    system: openmm.System,
+    atoms: Sequence[int],
+    *,
+    bonds: Collection[tuple[int, int]] = (),
+    keep: Collection[str] = (),
+    label: Callable[[int], str] = str,
+) -> tuple[openmm.System, Embedding]:
+    """Remove every force-field interaction among the atoms of a region; the input is not changed.
+
+    Parameters
+    ----------
+    system : openmm.System
+        The full force field.
+    atoms : sequence of int
+        The region: whole molecules.
+    bonds : collection of (int, int)
+        Bonds known from the topology, in addition to those of the system.
+    keep : collection of str
+        Names or class names of forces to leave as they are: biases and restraints that act inside the region.
+    label : callable
+        Index to a name of the atom, for messages.
+
+    Returns
+    -------
+    system : openmm.System
+        A new system without the region's own force field, and without its constraints.
+    embedding : Embedding
+
+    Raises
+    ------
+    EmbeddingError
+        A region that cuts a bond or holds a virtual site, or a force that is not handled, by name.
+    """
+    inside = frozenset(atoms)
+    for force in system.getForces():
+        _refuse_unknown(force, keep)
+    _refuse_cut_bonds(system, inside, bonds, label)
+    sites = [i for i in sorted(inside) if system.isVirtualSite(i)]
+    if sites:
+        raise EmbeddingError(
+            "a region of real atoms",
+            f"the virtual site {label(sites[0])}",
+            "choose molecules without virtual sites, such as 3-site water",
+        )
+    embedded = copy.deepcopy(system)
+    removed: dict[str, int] = {}
+    kept: list[str] = []
+    replaced: list[tuple[int, openmm.Force]] = []
+    for index, force in enumerate(embedded.getForces()):
+        name = force.__class__.__name__
+        count = 0
+        if name in keep or force.getName() in keep or name in _NEUTRAL:
+            kept.append(force.getName())
+        elif name in _BONDED:
+            smaller, count = _without_inside(force, inside)
+            if count:
+                replaced.append((index, smaller))
+        elif name == "NonbondedForce":
+            count = _exclude_nonbonded(force, inside)
+        elif name == "CustomNonbondedForce":
+            count = _exclude_custom_nonbonded(force, inside)
+        if count:
+            removed[name] = removed.get(name, 0) + count
+    for index, _ in reversed(replaced):
+        embedded.removeForce(index)
+    for _, force in replaced:
+        embedded.addForce(force)
+    freed = _free_constraints(embedded, inside)
+    if freed:
+        removed["constraints"] = freed
+    logger.info("intra: %d atoms; removed %s", len(inside), removed)
+    return embedded, Embedding("intra", removed, tuple(kept))
+
+
+def _refuse_unknown(force: openmm.Force, keep: Collection[str]) -> None:
+    name = force.__class__.__name__
+    if name in _NEVER_COPIED:
+        raise EmbeddingError(
+            "a force-field System",
+            f"a {name} ({force.getName()!r}) in it, which cannot be copied safely",
+            "build the hybrid system first and add that force to `hybrid.system`",
+        )
+    handled = name in _BONDED or name in _NEUTRAL or name in ("NonbondedForce", "CustomNonbondedForce")
+    if not handled and name not in keep and force.getName() not in keep:
+        raise EmbeddingError(
+            "forces that scheme 'intra' can divide (NonbondedForce, CustomNonbondedForce, "
+            + ", ".join(_BONDED)
+            + ")",
+            f"a {name} ({force.getName()!r})",
+            f"add it to `hybrid.system` afterwards, or pass keep=[{force.getName()!r}] to leave it whole",
+        )
+
+
+def _refuse_cut_bonds(
+    system: openmm.System,
+    inside: frozenset[int],
+    bonds: Collection[tuple[int, int]],
+    label: Callable[[int], str],
+) -> None:
+    """Every bond has both ends on one side: a spring, a constraint, or one of the topology."""
+    springs = (
+        force.getBondParameters(i)[:2]
+        for force in system.getForces()
+        if isinstance(force, openmm.HarmonicBondForce)
+        for i in range(force.getNumBonds())
+    )
+    constraints = (system.getConstraintParameters(i)[:2] for i in range(system.getNumConstraints()))
+    for a, b in itertools.chain(bonds, springs, constraints):
+        if (a in inside) != (b in inside):
+            raise EmbeddingError(
+                "a region of whole molecules under scheme 'intra'",
+                f"the bond {label(a)}–{label(b)} across its boundary",
+                'set region.complete = "molecule", or choose a selection that takes whole molecules',
+            )
+
+
+def _without_inside(force: openmm.Force, inside: frozenset[int]) -> tuple[openmm.Force, int]:
+    """A copy of a bonded force without the terms whose atoms are all inside, and how many those are."""
+    kind = _BONDED[force.__class__.__name__]
+    terms = [
+        getattr(force, f"get{kind.term}Parameters")(i) for i in range(getattr(force, f"getNum{kind.term}s")())
+    ]
+    outside = [term for term in terms if not inside.issuperset(kind.atoms(term))]
+    if len(outside) == len(terms):
+        return force, 0
+    smaller = _empty_copy(force, kind)
+    add = getattr(smaller, f"add{kind.term}")
+    for term in outside:
+        add(*term)
+    return smaller, len(terms) - len(outside)
+
+
+def _empty_copy(force: openmm.Force, kind: _Bonded) -> openmm.Force:
+    """The same force without any term."""
+    if kind.per_term is None:
+        empty = type(force)()
+    else:
+        if isinstance(force, openmm.CustomCompoundBondForce):
+            empty = openmm.CustomCompoundBondForce(force.getNumParticlesPerBond(), force.getEnergyFunction())
+            for i in range(force.getNumTabulatedFunctions()):
+                table = copy.deepcopy(force.getTabulatedFunction(i))
+                empty.addTabulatedFunction(force.getTabulatedFunctionName(i), table)
+        else:
+            empty = type(force)(force.getEnergyFunction())
+        for i in range(getattr(force, f"getNumPer{kind.per_term}Parameters")()):
+            name = getattr(force, f"getPer{kind.per_term}ParameterName")(i)
+            getattr(empty, f"addPer{kind.per_term}Parameter")(name)
+        for i in range(force.getNumGlobalParameters()):
+            empty.addGlobalParameter(force.getGlobalParameterName(i), force.getGlobalParameterDefaultValue(i))
+        for i in range(force.getNumEnergyParameterDerivatives()):
+            empty.addEnergyParameterDerivative(force.getEnergyParameterDerivativeName(i))
+    if isinstance(force, openmm.CMAPTorsionForce):
+        for i in range(force.getNumMaps()):
+            empty.addMap(*force.getMapParameters(i))
+    empty.setForceGroup(force.getForceGroup())
+    empty.setName(force.getName())
+    empty.setUsesPeriodicBoundaryConditions(force.usesPeriodicBoundaryConditions())
+    return empty
+
+
+def _exclude_nonbonded(force: openmm.NonbondedForce, inside: frozenset[int]) -> int:
+    """Exceptions without charge product and well depth for every pair inside; returns the number of pairs."""
+    known = {}
+    for i in range(force.getNumExceptions()):
+        a, b = force.getExceptionParameters(i)[:2]
+        known[min(a, b), max(a, b)] = i
+    offset_exceptions = {
+        force.getExceptionParameterOffset(i)[1] for i in range(force.getNumExceptionParameterOffsets())
+    }
+    pairs = list(itertools.combinations(sorted(inside), 2))
+    for pair in pairs:
+        index = known.get(pair)
+        if index is None:
+            force.addException(*pair, 0.0, 1.0, 0.0)
+        elif index in offset_exceptions:
+            raise EmbeddingError(
+                "fixed 1-4 parameters inside the region",
+                f"a parameter offset on the exception {pair}",
+                "remove the offset: the potential owns that pair",
+            )
+        else:
+            force.setExceptionParameters(index, *pair, 0.0, 1.0, 0.0)
+    # Exceptions now join atoms of different molecules, whose images may lie in different cells.
+    periodic = (openmm.NonbondedForce.CutoffPeriodic, openmm.NonbondedForce.Ewald, openmm.NonbondedForce.PME)
+    if force.getNonbondedMethod() in (*periodic, openmm.NonbondedForce.LJPME):
+        force.setExceptionsUsePeriodicBoundaryConditions(True)
+    return len(pairs)
+
+
+def _exclude_custom_nonbonded(force: openmm.CustomNonbondedForce, inside: frozenset[int]) -> int:
+    """Exclusions for every pair inside; OpenMM wants the same list in every non-bonded force."""
+    known = set()
+    for i in range(force.getNumExclusions()):
+        a, b = force.getExclusionParticles(i)
+        known.add((min(a, b), max(a, b)))
+    pairs = [pair for pair in itertools.combinations(sorted(inside), 2) if pair not in known]
+    for pair in pairs:
+        force.addExclusion(*pair)
+    return len(pairs)
+
+
+def _free_constraints(system: openmm.System, inside: frozenset[int]) -> int:
+    """Remove the constraints inside; the potential keeps the bond lengths."""
+    held = [
+        i
+        for i in range(system.getNumConstraints())
+        if inside.issuperset(system.getConstraintParameters(i)[:2])
+    ]
+    for i in reversed(held):
+        system.removeConstraint(i)
+    return len(held)

@@ -1,0 +1,153 @@
+"""The reactive region: atoms from a selection, completed to residues or molecules; bonds it cuts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mlmm.errors import SelectionError
+
+__all__ = ["Region", "molecules_of", "region_from_atoms", "select_region"]
+
+logger = logging.getLogger(__name__)
+_COMPLETIONS = ("atoms", "residue", "molecule")
+
+
+@dataclass(frozen=True)
+class Region:
+    """The atoms that the machine-learned potential describes.
+
+    Parameters
+    ----------
+    atoms : tuple of int
+        Sorted indices.
+    cut_bonds : tuple of (int, int)
+        Covalent bonds of the topology with one end inside (first) and one outside (second).
+    selection : str
+        What the user asked for.
+    residues : tuple of str
+        Residues that have atoms inside, as name + number.
+    notes : tuple of str
+        What was added to complete it.
+    """
+
+    atoms: tuple[int, ...]
+    cut_bonds: tuple[tuple[int, int], ...]
+    selection: str
+    residues: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.atoms)
+
+
+def select_region(built: Any, selection: str, complete: str = "residue") -> Region:
+    """Choose the region with an mdtraj selection.
+
+    Parameters
+    ----------
+    built : BuiltSystem
+    selection : str
+        mdtraj's selection language, for instance ``"resname TMP"`` or ``"chainid 0 and resSeq 99"``.
+    complete : {"residue", "molecule", "atoms"}
+        Grow the selection to whole residues (default), to whole molecules, or take it as it is.
+
+    Raises
+    ------
+    SelectionError
+        A selection that mdtraj does not understand, or one that matches nothing.
+    """
+    import mdtraj
+
+    try:
+        picked = mdtraj.Topology.from_openmm(built.topology).select(selection)
+    except Exception as error:  # mdtraj's parser raises many kinds; all of them mean the same to the user
+        raise SelectionError(
+            "a selection in mdtraj's language",
+            f"{selection!r} ({str(error).splitlines()[0] if str(error) else type(error).__name__})",
+            'try "resname LIG" or "chainid 0 and resSeq 10 to 20"',
+        ) from error
+    if len(picked) == 0:
+        names = sorted({residue.name for residue in built.topology.residues()})
+        raise SelectionError(
+            "a selection that matches atoms",
+            f"{selection!r}, which matches none",
+            f"residue names here: {' '.join(names[:40])}",
+        )
+    return region_from_atoms(built.topology, picked.tolist(), complete, selection)
+
+
+def region_from_atoms(
+    topology: Any, atoms: Iterable[int], complete: str = "residue", selection: str = "atom indices"
+) -> Region:
+    """Make a region of atom indices, completed as asked.
+
+    Parameters
+    ----------
+    topology : openmm.app.Topology
+    atoms : iterable of int
+    complete : {"residue", "molecule", "atoms"}
+    selection : str
+        How the atoms were chosen, for the record.
+
+    Raises
+    ------
+    SelectionError
+        No atoms, an index outside the topology, or an unknown `complete`.
+    """
+    if complete not in _COMPLETIONS:
+        raise SelectionError(
+            f"complete = {' | '.join(_COMPLETIONS)}", repr(complete), 'write complete = "residue"'
+        )
+    chosen = {int(atom) for atom in atoms}
+    total = topology.getNumAtoms()
+    if not chosen or min(chosen) < 0 or max(chosen) >= total:
+        raise SelectionError(
+            f"atom indices between 0 and {total - 1}",
+            f"{sorted(chosen)[:3]} …" if chosen else "none",
+            "choose at least one atom of this topology",
+        )
+    asked = len(chosen)
+    if complete == "residue":
+        for residue in topology.residues():
+            members = {atom.index for atom in residue.atoms()}
+            if members & chosen:
+                chosen |= members
+    elif complete == "molecule":
+        for members in molecules_of(topology):
+            if chosen.intersection(members):
+                chosen.update(members)
+    notes = (f"{len(chosen) - asked} atoms added to complete each {complete}",) if len(chosen) > asked else ()
+    cut = tuple(
+        (a, b) if a in chosen else (b, a)
+        for a, b in ((bond[0].index, bond[1].index) for bond in topology.bonds())
+        if (a in chosen) != (b in chosen)
+    )
+    residues = tuple(
+        dict.fromkeys(
+            f"{atom.residue.name}{atom.residue.id}" for atom in topology.atoms() if atom.index in chosen
+        )
+    )
+    logger.info("region %r: %d atoms, %d cut bonds %s", selection, len(chosen), len(cut), "; ".join(notes))
+    return Region(tuple(sorted(chosen)), cut, selection, residues, notes)
+
+
+def molecules_of(topology: Any) -> list[Sequence[int]]:
+    """Atom indices of each molecule (connected part of the bond graph), by first atom."""
+    root = list(range(topology.getNumAtoms()))
+
+    def find(i: int) -> int:
+        while root[i] != i:
+            root[i] = root[root[i]]
+            i = root[i]
+        return i
+
+    for bond in topology.bonds():
+        a, b = find(bond[0].index), find(bond[1].index)
+        root[max(a, b)] = min(a, b)
+    molecules: dict[int, list[int]] = {}
+    for i in range(len(root)):
+        molecules.setdefault(find(i), []).append(i)
+    return list(molecules.values())

@@ -1,0 +1,56 @@
+"""Means, drifts and their errors from correlated time series."""
+
+from __future__ import annotations
+
+import numpy as np
+
+__all__ = ["linear_drift", "statistical_inefficiency"]
+
+
+def statistical_inefficiency(series: np.ndarray) -> float:
+    """Number of samples that count as one independent sample, g = 1 + 2 sum_t (1 − t/N) C(t) >= 1.
+
+    The sum runs to the first lag where the autocorrelation C is not positive any more (Chodera et al., J.
+    Chem. Theory Comput. 3, 26 (2007), doi 10.1021/ct0502864).
+
+    Parameters
+    ----------
+    series : ndarray, shape (N,)
+    """
+    x = np.asarray(series, dtype=float) - np.mean(series)
+    n = len(x)
+    variance = float(np.mean(x * x))
+    if n < 3 or variance == 0.0:
+        return 1.0
+    g = 1.0
+    for lag in range(1, n - 1):
+        correlation = float(np.sum(x[: n - lag] * x[lag:])) / (variance * (n - lag))
+        if correlation <= 0.0:
+            break
+        g += 2.0 * correlation * (1.0 - lag / n)
+    return g
+
+
+def linear_drift(times: np.ndarray, energies: np.ndarray) -> tuple[float, float]:
+    """Slope of a straight line through an energy that should be constant, and its standard error.
+
+    The error of the least-squares slope is widened by the statistical inefficiency of the residuals, which
+    for the total energy of a Verlet trajectory are strongly correlated.
+
+    Parameters
+    ----------
+    times, energies : ndarray, shape (N,)
+        At least three samples.
+
+    Returns
+    -------
+    slope, error : float
+        In units of energy per time.
+    """
+    times, energies = np.asarray(times, dtype=float), np.asarray(energies, dtype=float)
+    centred = times - times.mean()
+    scale = float(np.sum(centred**2))
+    slope = float(np.sum(centred * (energies - energies.mean()))) / scale
+    residuals = energies - energies.mean() - slope * centred
+    variance = float(np.sum(residuals**2)) / max(len(times) - 2, 1)
+    return slope, float(np.sqrt(variance / scale * statistical_inefficiency(residuals)))

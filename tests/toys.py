@@ -1,0 +1,135 @@
+"""Potentials and systems with exact answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import openmm
+import torch
+from openmm import app, unit
+
+from mlmm.build import BuiltSystem
+from mlmm.potentials import AtomEnergies, PotentialSpec
+from mlmm.structures import Structure
+
+
+def toy_spec(name: str = "springs", **changes: object) -> PotentialSpec:
+    """A spec for potentials that know every element."""
+    facts = {
+        "elements": tuple(range(1, 119)),
+        "cutoff": 0.4,
+        "receptive_field": 0.4,
+        "trained_on": "isolated",
+    }
+    return PotentialSpec(**({"name": name} | facts | changes))
+
+
+class Springs(torch.nn.Module):
+    """A spring between every two atoms: eps_i = 1/4 k sum_j (r_ij - length)^2, open boundary."""
+
+    def __init__(self, k: float = 1000.0, length: float = 0.15):
+        super().__init__()
+        self.k, self.length = k, length
+
+    def forward(self, positions: torch.Tensor, cell: torch.Tensor | None) -> torch.Tensor:
+        separation = positions.unsqueeze(0) - positions.unsqueeze(1)
+        # The diagonal gets a distance of its own, so that the root has a gradient.
+        distance = (separation.square().sum(-1) + torch.eye(positions.shape[0], dtype=positions.dtype)).sqrt()
+        energy = 0.25 * self.k * (distance - self.length).square()
+        energy = energy * (1.0 - torch.eye(positions.shape[0], dtype=positions.dtype))
+        return energy.sum(dim=1, keepdim=True).t()
+
+
+class SpringPotential:
+    """`Springs` as a potential with a TorchScript form."""
+
+    def __init__(self, k: float = 1000.0, length: float = 0.15):
+        self.spec = toy_spec()
+        self.module = Springs(k, length)
+
+    def scriptable(self, numbers: Sequence[int]) -> torch.nn.Module:
+        return self.module
+
+    def atom_energies(self, structure: Structure) -> AtomEnergies:
+        return AtomEnergies(self.module(structure.positions, structure.cell)[0])
+
+
+class PlainSprings:
+    """The same without a TorchScript form: what a user of their own model brings."""
+
+    def __init__(self, k: float = 1000.0, length: float = 0.15):
+        self.spec = toy_spec("plain springs")
+        self._springs = Springs(k, length)
+
+    def atom_energies(self, structure: Structure) -> AtomEnergies:
+        return AtomEnergies(self._springs(structure.positions, structure.cell)[0])
+
+
+class WrongForces(PlainSprings):
+    """Negative control: the energy depends on the positions in a way that the gradient does not see."""
+
+    def atom_energies(self, structure: Structure) -> AtomEnergies:
+        energies = super().atom_energies(structure).energies
+        return AtomEnergies(energies + 0.1 * energies.detach())
+
+
+def chains(
+    n_molecules: int = 2, n_atoms: int = 4, box: float | None = 3.0, seed: int = 1, cutoff: float = 1.0
+) -> BuiltSystem:
+    """Charged carbon chains with bonds, angles and torsions, PME in a cubic box or without cutoff."""
+    generator = np.random.default_rng(seed)
+    topology, system = app.Topology(), openmm.System()
+    chain = topology.addChain()
+    nonbonded = openmm.NonbondedForce()
+    bonds, angles, torsions = (
+        openmm.HarmonicBondForce(),
+        openmm.HarmonicAngleForce(),
+        openmm.PeriodicTorsionForce(),
+    )
+    positions, pairs = [], []
+    for m in range(n_molecules):
+        residue = topology.addResidue(f"CH{m}", chain)
+        charges = generator.normal(0, 0.3, n_atoms)
+        charges -= charges.mean()
+        first = len(positions)
+        atoms = []
+        for k in range(n_atoms):
+            atoms.append(topology.addAtom(f"C{k}", app.element.carbon, residue))
+            system.addParticle(12.0)
+            nonbonded.addParticle(charges[k], 0.3, 0.4)
+            step = generator.normal(0, 0.015, 3) + [0.12, 0.08 * (-1) ** k, 0.03 * k]
+            positions.append(np.array([0.3, 0.3 + 0.75 * m, 0.4]) if k == 0 else positions[-1] + step)
+        for k in range(n_atoms - 1):
+            topology.addBond(atoms[k], atoms[k + 1])
+            pairs.append((first + k, first + k + 1))
+            bonds.addBond(first + k, first + k + 1, 0.15, 2e4)
+        for k in range(n_atoms - 2):
+            angles.addAngle(first + k, first + k + 1, first + k + 2, 1.9, 400.0)
+        for k in range(n_atoms - 3):
+            torsions.addTorsion(*range(first + k, first + k + 4), 3, 0.0, 2.0)
+    nonbonded.createExceptionsFromBonds(pairs, 0.8333, 0.5)
+    if box is None:
+        nonbonded.setNonbondedMethod(openmm.NonbondedForce.NoCutoff)
+    else:
+        nonbonded.setNonbondedMethod(openmm.NonbondedForce.PME)
+        nonbonded.setCutoffDistance(cutoff)
+        nonbonded.setEwaldErrorTolerance(1e-6)
+        vectors = [openmm.Vec3(box, 0, 0), openmm.Vec3(0, box, 0), openmm.Vec3(0, 0, box)]
+        system.setDefaultPeriodicBoxVectors(*vectors)
+        topology.setPeriodicBoxVectors(vectors * unit.nanometer)
+    for force in (bonds, angles, torsions, nonbonded):
+        system.addForce(force)
+    return BuiltSystem.from_openmm(topology, system, np.array(positions))
+
+
+def energy_and_forces(
+    system: openmm.System, positions: np.ndarray, groups: int = -1
+) -> tuple[float, np.ndarray]:
+    """kJ/mol and kJ/mol/nm on the Reference platform."""
+    platform = openmm.Platform.getPlatformByName("Reference")
+    context = openmm.Context(system, openmm.VerletIntegrator(0.001), platform)
+    context.setPositions(positions)
+    state = context.getState(energy=True, forces=True, groups=groups)
+    forces = state.getForces(asNumpy=True).value_in_unit(unit.kilojoule_per_mole / unit.nanometer)
+    return state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole), forces
