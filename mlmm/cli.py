@@ -1,0 +1,351 @@
+"""The command line: one function per verb, each a straight list of library calls."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlmm.config import RunConfig, load_config
+from mlmm.errors import ConfigError, MLMMError, SimulationError
+
+if TYPE_CHECKING:
+    from mlmm.build import BuiltSystem
+    from mlmm.hybrid import HybridSystem
+    from mlmm.simulate import Progress
+
+__all__ = ["main"]
+
+_EPILOG = """examples:
+  mlmm run systems/alanine_dipeptide/run.toml            seconds: build, minimise, equilibrate, produce,
+  report mlmm run my/run.toml --set run.timestep="1 fs"         change one setting
+  mlmm run my/run.toml --resume                          go on after Ctrl-C, SIGTERM or a crash
+  mlmm check my/run.toml                                 finite differences, both bridges, energy drift
+  mlmm report runs/my                                    write report.html again
+
+exit status: 0 done, 1 a physics check failed, 2 something in the input or the run to correct, 130/143
+interrupted
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of ``mlmm``; returns the exit status."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        return options.verb(options)
+    except MLMMError as error:
+        print(f"mlmm: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("mlmm: interrupted", file=sys.stderr)
+        return 130
+
+
+def run(options: argparse.Namespace) -> int:
+    """Build, simulate and report."""
+    out = Path(options.out) if options.out else Path("runs") / _name(options.config)
+    config = load_config(out / "resolved.toml" if options.resume else options.config, options.set)
+    _start(config, options)
+    print(
+        f"{out}/\n  built/  checkpoint.zip  energies.csv  report.html  resolved.toml  run.json  run.log  topology.pdb  "
+        "trajectory.dcd"
+    )
+    from mlmm.report import write_report
+    from mlmm.run_directory import RunDirectory
+    from mlmm.simulate import simulate
+
+    if options.resume:
+        from mlmm.build import BuiltSystem
+
+        built = BuiltSystem.load(RunDirectory(out).built_folder)
+    else:
+        RunDirectory.check_free(out, options.overwrite)
+        built = _build(config)
+    hybrid = _hybrid(config, built)
+    settings, report = config.run, config.report
+    try:
+        with _ProgressLine() as line:
+            directory = simulate(
+                hybrid,
+                out,
+                _stages(config),
+                seed=settings.seed,
+                platform=settings.platform or None,
+                threads=settings.threads or None,
+                report_interval=report.interval,
+                trajectory_interval=report.trajectory_interval,
+                checkpoint_interval=report.checkpoint_interval,
+                resume=options.resume,
+                overwrite=options.overwrite,
+                progress=line.show,
+                title=_name(options.config),
+                settings=config.as_dict(),
+            )
+    except SimulationError:
+        print(f"report of the failed run: {write_report(out)}")
+        raise
+    page = write_report(directory.path)
+    summary = directory.summary
+    if directory.state == "interrupted":
+        print(f"interrupted; go on with: mlmm run {options.config} --out {out} --resume")
+        return 143 if "SIGTERM" in str(summary["message"]) else 130
+    timing = summary.get("timing")
+    if timing:
+        print(
+            f"{timing['ms_per_step']:.1f} ms per step (force evaluation: ML {timing['ml_ms']:.1f} ms, "
+            f"MM {timing['mm_ms']:.1f} ms), {timing['ns_per_day']:.3g} ns/day"
+        )
+    print(f"report: {page}")
+    return 0
+
+
+def check(options: argparse.Namespace) -> int:
+    """Check the hybrid system of a run file."""
+    config = load_config(options.config, options.set)
+    _start(config, options)
+    from mlmm.diagnostics import check as run_checks
+
+    hybrid = _hybrid(config, _build(config))
+    settings = config.run
+    result = run_checks(
+        hybrid,
+        nve_length=options.nve,
+        equilibration=options.equilibration,
+        timestep=settings.timestep,
+        temperature=settings.temperature,
+        seed=settings.seed,
+        platform=settings.platform or None,
+        progress=_say,
+    )
+    print(result)
+    return 0 if result.passed else 1
+
+
+def report(options: argparse.Namespace) -> int:
+    """Write the report of a run directory."""
+    from mlmm.report import write_report
+
+    print(f"report: {write_report(options.directory)}")
+    return 0
+
+
+def models(options: argparse.Namespace) -> int:
+    """List the potentials."""
+    from mlmm.potentials.registry import find_model, known_potentials
+
+    print(f"{'name':8}  {'elements':18}  state")
+    for known in known_potentials():
+        path = find_model(known)
+        state = str(path) if path else f"not installed: {known.about['origin']}"
+        print(f"{known.name:8}  {known.about['elements']:18}  {state}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mlmm",
+        description="Hybrid machine-learning / molecular-mechanics simulation on OpenMM and PyTorch.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
+
+    def add(name: str, function: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        verb = verbs.add_parser(name, help=text, description=text)
+        verb.set_defaults(verb=function)
+        return verb
+
+    def takes_config(verb: argparse.ArgumentParser) -> None:
+        verb.add_argument("config", help="run file in TOML (see systems/*/run.toml)")
+        verb.add_argument(
+            "--set",
+            action="append",
+            default=[],
+            metavar="SECTION.KEY=VALUE",
+            help='change one setting, for instance run.timestep="1 fs"; may be given several times',
+        )
+        verb.add_argument("-v", "--verbose", action="store_true", help="show the log on the terminal")
+
+    verb = add("run", run, "Build the system of a run file, simulate it, write the report.")
+    takes_config(verb)
+    verb.add_argument("--out", metavar="DIR", help="run directory (default: runs/NAME)")
+    how = verb.add_mutually_exclusive_group()
+    how.add_argument(
+        "--resume", action="store_true", help="go on with an interrupted run, with its own settings"
+    )
+    how.add_argument("--overwrite", action="store_true", help="replace the run that is there")
+    verb = add(
+        "check", check, "Check forces, bridges, periodic images and energy drift; exit status 1 if one fails."
+    )
+    takes_config(verb)
+    verb.add_argument(
+        "--nve", default="1 ps", metavar="TIME", help='length of each NVE run (default "1 ps"; "0 ps": none)'
+    )
+    verb.add_argument(
+        "--equilibration", default="0.5 ps", metavar="TIME", help='before it (default "0.5 ps")'
+    )
+    verb = add("report", report, "Write report.html of a run directory again.")
+    verb.add_argument("directory", help="run directory")
+    add("models", models, "List the potentials and where their weights are.")
+    return parser
+
+
+def _start(config: RunConfig, options: argparse.Namespace) -> None:
+    """Threads, before the numerical libraries start; then the log."""
+    os.environ["OMP_NUM_THREADS"] = str(config.run.ml_threads or 1)
+    if config.run.threads:
+        os.environ["OPENMM_CPU_THREADS"] = str(config.run.threads)
+    import torch
+
+    torch.set_num_threads(config.run.ml_threads or 1)
+    terminal = logging.StreamHandler()
+    terminal.setLevel(logging.INFO if options.verbose else logging.WARNING)
+    terminal.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    logging.getLogger("mlmm").handlers = [terminal]
+    logging.getLogger("mlmm").setLevel(logging.INFO)
+
+
+def _build(config: RunConfig) -> BuiltSystem:
+    from mlmm.build import build_system
+
+    settings = config.system
+    started = time.monotonic()
+    built = build_system(
+        settings.pdb,
+        forcefield=settings.forcefield,
+        water=settings.water,
+        ligands=settings.ligands,
+        solvate=settings.solvate,
+        padding=settings.padding,
+        box_shape=settings.box_shape,
+        ionic_strength=settings.ionic_strength,
+        neutralise=settings.neutralise,
+        ph=settings.ph,
+        nonbonded_cutoff=settings.nonbonded_cutoff,
+        constraints=settings.constraints,
+        rigid_water=settings.rigid_water,
+        hydrogen_mass=settings.hydrogen_mass or None,
+        seed=config.run.seed,
+        progress=_say,
+    )
+    print(f"built {built.n_atoms} atoms in {time.monotonic() - started:.1f} s")
+    return built
+
+
+def _hybrid(config: RunConfig, built: BuiltSystem) -> HybridSystem:
+    from mlmm.hybrid import hybrid_system
+    from mlmm.potentials import load_potential
+    from mlmm.regions import select_region
+    from mlmm.zones import hard_zones
+
+    region = select_region(built, config.region.select, config.region.complete)
+    settings = config.potential
+    potential = load_potential(
+        settings.name, members=settings.members or None, precision=settings.precision, device=settings.device
+    )
+    hybrid = hybrid_system(
+        built,
+        hard_zones(built, region),
+        potential,
+        scheme=config.embedding.scheme,
+        bridge=settings.bridge,
+        keep=config.embedding.keep,
+    )
+    residues = ", ".join(region.residues[:6]) + (" …" if len(region.residues) > 6 else "")
+    print(
+        f"region {len(region)} atoms ({residues}) in {hybrid.spec.name}, "
+        f"{hybrid.spec.members} members, {hybrid.bridge}"
+    )
+    return hybrid
+
+
+def _stages(config: RunConfig) -> list:
+    from mlmm.stages import Equilibrate, Minimise, NVECheck, Produce
+    from mlmm.units import parse
+
+    settings = config.run
+    stages: list = [Minimise(max_iterations=settings.minimise)] if settings.minimise else []
+    common = {
+        "temperature": settings.temperature,
+        "timestep": settings.timestep,
+        "friction": settings.friction,
+        "pressure": settings.pressure,
+    }
+    for kind, length in (
+        (Equilibrate, settings.equilibrate),
+        (Produce, settings.produce),
+        (NVECheck, settings.nve),
+    ):
+        if parse(length, "time") > 0:
+            ensemble = {} if kind is NVECheck else {"ensemble": settings.ensemble}
+            friction = {"friction": settings.equilibrate_friction} if kind is Equilibrate else {}
+            stages.append(kind(length, **(common | ensemble | friction)))
+    if not stages:
+        raise ConfigError("at least one stage", "none", 'set run.produce = "1 ps" or more')
+    return stages
+
+
+def _name(config: str) -> str:
+    """A run is named after its file, or after the folder of a file called run.toml."""
+    path = Path(config)
+    return path.resolve().parent.name if path.stem == "run" else path.stem
+
+
+def _say(text: str) -> None:
+    print(f"  {text} …", file=sys.stderr, flush=True)
+
+
+class _ProgressLine:
+    """One line that is rewritten on a terminal; a line every ten seconds elsewhere."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._stage = ""
+        self._printed = 0.0
+
+    def __enter__(self) -> _ProgressLine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._terminal and self._stage:
+            print(file=sys.stderr)
+
+    def show(self, progress: Progress) -> None:
+        """Show where the run is."""
+        now = time.monotonic()
+        new_stage = progress.stage != self._stage
+        if (
+            not self._terminal
+            and not new_stage
+            and now - self._printed < 10
+            and progress.done != progress.total
+        ):
+            return
+        text = f"  {progress.stage:<12} {progress.done}" + (f"/{progress.total}" if progress.total else "")
+        if progress.energy is not None:
+            text += f"  {progress.energy:.0f} kJ/mol"
+        if progress.ns_per_day:
+            text += f"  {progress.ns_per_day:.3g} ns/day"
+        if progress.seconds_left is not None:
+            minutes, seconds = divmod(round(progress.seconds_left), 60)
+            text += f"  {minutes}:{seconds:02d} left"
+        if self._terminal:
+            print(
+                ("\n" if new_stage and self._stage else "") + f"\r{text:<78}",
+                end="",
+                file=sys.stderr,
+                flush=True,
+            )
+        else:
+            print(text, file=sys.stderr, flush=True)
+        self._stage, self._printed = progress.stage, now
+
+
+if __name__ == "__main__":
+    sys.exit(main())

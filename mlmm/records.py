@@ -1,0 +1,136 @@
+"""What a run records about itself: facts for the report, structures, timing, drift, the log."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openmm
+
+from mlmm.hybrid import HybridSystem
+from mlmm.reporters import degrees_of_freedom
+from mlmm.run_directory import RunDirectory, timestamp, versions
+from mlmm.stages import Dynamics
+from mlmm.statistics import linear_drift
+from mlmm.units import NANOSECOND
+
+__all__ = ["log_to", "measure_drift", "measure_timing", "run_facts", "write_pdb"]
+
+
+def run_facts(hybrid: HybridSystem, plan: list[dict[str, Any]], seed: int, title: str) -> dict[str, Any]:
+    """What the report states about the run, apart from its results."""
+    built, region, spec = hybrid.built, hybrid.zones.region, hybrid.spec
+    return {
+        "title": title,
+        "created": timestamp(),
+        "versions": versions(),
+        "seed": seed,
+        "plan": plan,
+        "system": {
+            "atoms": built.n_atoms,
+            "residues": built.topology.getNumResidues(),
+            "periodic": built.periodic,
+            "box_nm": built.box_vectors.tolist() if built.periodic else None,
+            "constraints": hybrid.system.getNumConstraints(),
+            "degrees_of_freedom": degrees_of_freedom(hybrid.system),
+            "provenance": built.provenance,
+        },
+        "region": {
+            "selection": region.selection,
+            "atoms": list(region.atoms),
+            "residues": list(region.residues),
+            "notes": list(region.notes),
+            "charge": hybrid.charge,
+        },
+        "zones": hybrid.zones.counts(),
+        "potential": {
+            "name": spec.name,
+            "members": spec.members,
+            "level_of_theory": spec.level_of_theory,
+            "citation": spec.citation,
+            "licence": spec.licence,
+            "precision": spec.precision,
+        },
+        "embedding": {
+            "scheme": hybrid.embedding.scheme,
+            "bridge": hybrid.bridge,
+            "removed": hybrid.embedding.removed,
+        },
+        "stages": [],
+        "timing": None,
+        "drift": None,
+        "warnings": list(hybrid.warnings),
+    }
+
+
+def write_pdb(path: Path, hybrid: HybridSystem, positions: np.ndarray) -> None:
+    """A PDB file with the ML weight lambda of each atom in the B-factor column."""
+    import mdtraj
+    import torch
+
+    topology = mdtraj.Topology.from_openmm(hybrid.built.topology)
+    frame = mdtraj.Trajectory(positions[None].astype(np.float32), topology)
+    if hybrid.built.periodic:
+        frame.unitcell_vectors = hybrid.built.box_vectors[None].astype(np.float32)
+    weights = hybrid.zones.weights(torch.zeros(1, 3)).numpy()
+    frame.save_pdb(str(path), bfactors=weights)
+
+
+@contextmanager
+def log_to(path: Path) -> Iterator[None]:
+    """Everything the package logs also goes to the run's own log."""
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    package = logging.getLogger("mlmm")
+    level = package.level
+    package.addHandler(handler)
+    package.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        package.setLevel(level)
+        package.removeHandler(handler)
+        handler.close()
+
+
+def measure_timing(
+    hybrid: HybridSystem, stage: Dynamics, context: openmm.Context, seconds: float
+) -> dict[str, float]:
+    """Milliseconds per step, and of one force evaluation of either side (median of five)."""
+    ml = 1 << hybrid.force_groups["ml"]
+    measured = {}
+    for name, groups in (("ml_ms", ml), ("mm_ms", 0xFFFFFFFF ^ ml)):
+        times = []
+        for _ in range(5):
+            started = time.perf_counter()
+            context.getState(forces=True, groups=groups)
+            times.append(1e3 * (time.perf_counter() - started))
+        measured[name] = float(np.median(times))
+    per_step = seconds / stage.steps
+    return measured | {
+        "ms_per_step": 1e3 * per_step,
+        "ns_per_day": stage.timestep / NANOSECOND * 86400 / per_step,
+    }
+
+
+def measure_drift(hybrid: HybridSystem, stage: Dynamics, run: RunDirectory) -> dict[str, float] | None:
+    """Slope of the total energy in an NVE stage, from the energy table; None for fewer than four rows."""
+    with run.file("energies.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["stage"] == stage.name]
+    if len(rows) < 4:
+        return None
+    times = np.array([float(row["time_ps"]) for row in rows])
+    energies = np.array([float(row["total"]) for row in rows])
+    slope, error = linear_drift(times / NANOSECOND, energies / degrees_of_freedom(hybrid.system))
+    return {
+        "kj_per_mol_per_ns_per_dof": slope,
+        "standard_error": error,
+        "length_ps": stage.length,
+        "timestep_ps": stage.timestep,
+    }

@@ -1,0 +1,209 @@
+"""What a simulation writes while it runs: energy table and trajectory, both made to be resumed."""
+
+from __future__ import annotations
+
+import csv
+import math
+import struct
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import openmm
+from openmm import app, unit
+
+from mlmm.errors import SimulationError
+from mlmm.hybrid import HybridSystem
+from mlmm.regions import molecules_of
+from mlmm.units import GAS_CONSTANT
+
+__all__ = ["EnergyTable", "TrajectoryWriter", "degrees_of_freedom"]
+
+
+def degrees_of_freedom(system: openmm.System) -> int:
+    """Degrees of freedom: 3 per moving particle, less constraints and centre of mass."""
+    moving = [system.getParticleMass(i)._value > 0 for i in range(system.getNumParticles())]
+    constraints = sum(
+        moving[a] or moving[b]
+        for a, b, _ in (system.getConstraintParameters(i) for i in range(system.getNumConstraints()))
+    )
+    centre = 3 if any(isinstance(force, openmm.CMMotionRemover) for force in system.getForces()) else 0
+    return 3 * sum(moving) - constraints - centre
+
+
+class EnergyTable:
+    """Energies by force group, temperature, volume and committee spread as CSV, one row per report.
+
+    Parameters
+    ----------
+    path : Path
+    hybrid : HybridSystem
+    resume_at : int, optional
+        Length in bytes to which an existing table is cut before going on; a new table otherwise.
+    """
+
+    def __init__(self, path: Path, hybrid: HybridSystem, resume_at: int | None = None):
+        self.hybrid = hybrid
+        self.columns = [
+            *("stage", "step", "time_ps"),
+            *(f"E_{name}" for name in hybrid.force_groups),
+            *("potential", "kinetic", "total", "temperature", "volume", "committee_spread"),
+        ]
+        self._freedom = degrees_of_freedom(hybrid.system)
+        if resume_at is None:
+            self._file = path.open("w", newline="")
+            csv.writer(self._file).writerow(self.columns)
+        else:
+            self._file = path.open("r+", newline="")
+            self._file.truncate(resume_at)
+            self._file.seek(0, 2)
+        self._writer = csv.writer(self._file)
+        self._file.flush()
+
+    def write(self, stage: str, step: int, time: float, context: openmm.Context) -> dict[str, float]:
+        """Evaluate and append one row; returns it.
+
+        Parameters
+        ----------
+        stage : str
+        step : int
+            Of that stage.
+        time : float
+            Of that stage, ps.
+        context : openmm.Context
+
+        Raises
+        ------
+        SimulationError
+            An energy that is not finite.
+        """
+        state = context.getState(energy=True, positions=True)
+        row: dict[str, float] = {
+            f"E_{name}": _energy(context.getState(energy=True, groups={group}))
+            for name, group in self.hybrid.force_groups.items()
+        }
+        # The sum of the groups, not a further evaluation: the columns then add up to the last digit.
+        row["potential"] = math.fsum(row.values())
+        row["kinetic"] = state.getKineticEnergy().value_in_unit(unit.kilojoule_per_mole)
+        row["total"] = row["potential"] + row["kinetic"]
+        row["temperature"] = 2 * row["kinetic"] / (self._freedom * GAS_CONSTANT)
+        if not math.isfinite(row["total"]):
+            raise SimulationError(
+                "finite energies",
+                f"{row['total']} kJ/mol at step {step} of stage {stage}",
+                "try a smaller time step or a longer minimisation",
+            )
+        periodic = self.hybrid.built.periodic
+        box = state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.nanometer) if periodic else None
+        positions = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer)
+        spread = self.hybrid.region_energies(positions, box).total_spread
+        row["volume"] = float(np.prod(np.diag(box))) if periodic else math.nan
+        row["committee_spread"] = math.nan if spread is None else float(spread)
+        numbers = ("" if math.isnan(row[name]) else repr(float(row[name])) for name in self.columns[3:])
+        self._writer.writerow([stage, step, f"{time:.6f}", *numbers])
+        self._file.flush()
+        return row
+
+    @property
+    def size(self) -> int:
+        """Bytes written."""
+        return self._file.tell()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class TrajectoryWriter:
+    """DCD frames centred on the region, every molecule whole and in the cell around it.
+
+    Parameters
+    ----------
+    path : Path
+    hybrid : HybridSystem
+    timestep : float
+        ps.
+    interval : int
+        Steps between frames.
+    resume_at : tuple of (int, int), optional
+        Bytes and frames to which an existing trajectory is cut before going on.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        hybrid: HybridSystem,
+        timestep: float,
+        interval: int,
+        resume_at: tuple[int, int] | None = None,
+    ):
+        self._path, self._topology = path, hybrid.built.topology
+        self._spacing = (timestep * unit.picosecond, 0, interval)
+        self._file: BinaryIO | None = (
+            None  # opened with the first frame: a trajectory without frames is no trajectory
+        )
+        self.frames = 0
+        if resume_at is not None and resume_at[1] > 0:
+            self._continue(*resume_at)
+        self._periodic = hybrid.built.periodic
+        self._region = np.array(hybrid.zones.core)
+        molecules = molecules_of(hybrid.built.topology)
+        self._molecule = np.empty(hybrid.built.n_atoms, dtype=np.int64)
+        for index, atoms in enumerate(molecules):
+            self._molecule[list(atoms)] = index
+        self._molecule_size = np.bincount(self._molecule)
+
+    def _continue(self, size: int, frames: int) -> None:
+        self._file = self._path.open("r+b")
+        self._file.truncate(size)
+        # The header counts the frames: int32 at byte 8.
+        self._file.seek(8)
+        self._file.write(struct.pack("<i", frames))
+        self._dcd = app.DCDFile(self._file, self._topology, *self._spacing, append=True)
+        self.frames = frames
+
+    def write(self, context: openmm.Context) -> None:
+        """Append the current frame."""
+        if self._file is None:
+            self._file = self._path.open("wb")
+            self._dcd = app.DCDFile(self._file, self._topology, *self._spacing)
+        state = context.getState(positions=True)
+        positions = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer)
+        box = None
+        if self._periodic:
+            box = state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.nanometer)
+            positions = self._around_region(positions, box)
+        self._dcd.writeModel(
+            positions * unit.nanometer, periodicBoxVectors=None if box is None else box * unit.nanometer
+        )
+        self._file.flush()
+        self.frames += 1
+
+    def _around_region(self, positions: np.ndarray, box: np.ndarray) -> np.ndarray:
+        """Each molecule in the image nearest to the region, and the region in the box centre."""
+        sums = np.stack([np.bincount(self._molecule, weights=positions[:, k]) for k in range(3)], axis=1)
+        centres = sums / self._molecule_size[:, None]
+        # The region's own molecules are one group: the first of them is the origin of all images.
+        origin = centres[self._molecule[self._region[0]]]
+        shifts = np.zeros_like(centres)
+        for k in (2, 1, 0):
+            n = np.round((centres[:, k] + shifts[:, k] - origin[k]) / box[k, k])
+            shifts -= n[:, None] * box[k]
+        return positions + shifts[self._molecule] - origin + box.sum(axis=0) / 2
+
+    @property
+    def size(self) -> int:
+        """Bytes written."""
+        if self._file is None:
+            return 0
+        self._file.seek(0, 2)
+        return self._file.tell()
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+
+
+def _energy(state: openmm.State) -> float:
+    return state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)

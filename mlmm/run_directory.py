@@ -1,0 +1,179 @@
+"""A run on disk: the hand-over between simulation, report and whatever comes next is files."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform as python_platform
+import shutil
+import zipfile
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from mlmm.errors import ConfigError
+
+__all__ = ["Checkpoint", "RunDirectory", "versions"]
+
+_PACKAGES = ("mlmm", "openmm", "torch", "openmmtorch", "numpy", "mdtraj", "parmed", "pdbfixer")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a run can be taken up again.
+
+    Parameters
+    ----------
+    stage : int
+        Index of the stage that comes next or is under way.
+    step : int
+        Steps of that stage that are done.
+    state : str
+        OpenMM State as XML: positions, velocities, box; portable.
+    context : bytes
+        OpenMM's binary checkpoint, with the random numbers; empty before the first step of a stage.
+    table_bytes, trajectory_bytes, frames : int
+        Length of the energy table and of the trajectory at that moment; what was written later is cut off.
+    summary : dict
+        The facts of `run.json` at that moment.
+    """
+
+    stage: int
+    step: int
+    state: str
+    context: bytes
+    table_bytes: int
+    trajectory_bytes: int
+    frames: int
+    summary: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """One run: settings, versions, trajectory, energies, checkpoint, report.
+
+    Parameters
+    ----------
+    path : Path
+    """
+
+    path: Path
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The facts of the run (`run.json`): state, versions, seed, region, stages, timing, drift."""
+        try:
+            return json.loads((self.path / "run.json").read_text())
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"a run directory with a readable run.json in {self.path}",
+                str(error),
+                "give the folder of a run",
+            ) from error
+
+    @property
+    def state(self) -> str:
+        """``running``, ``interrupted``, ``failed`` or ``finished``."""
+        return str(self.summary["state"])
+
+    @property
+    def built_folder(self) -> Path:
+        """The pure-MM system of the run, as `BuiltSystem.save` wrote it."""
+        return self.path / "built"
+
+    def file(self, name: str) -> Path:
+        """Path of a file in the directory."""
+        return self.path / name
+
+    @classmethod
+    def check_free(cls, path: str | os.PathLike, overwrite: bool = False) -> None:
+        """Make sure that `path` may become a run directory, before any work is done.
+
+        Raises
+        ------
+        ConfigError
+            Something is there already, and `overwrite` is off or it is not a run.
+        """
+        path = Path(path)
+        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+            return
+        if not (path / "run.json").exists():
+            raise ConfigError(
+                "a new or empty folder for the run", f"{path} with other files", "choose another --out"
+            )
+        if not overwrite:
+            raise ConfigError(
+                "a new folder for the run",
+                f"{path}, which holds a run that is {cls(path).state}",
+                "add --resume to go on with it, --overwrite to replace it, or choose another --out",
+            )
+
+    @classmethod
+    def create(cls, path: str | os.PathLike, overwrite: bool = False) -> RunDirectory:
+        """Make an empty run directory; raises what `check_free` raises."""
+        cls.check_free(path, overwrite)
+        path = Path(path)
+        if path.exists():
+            shutil.rmtree(path)
+        path.mkdir(parents=True)
+        return cls(path)
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        """Replace `run.json` in one move."""
+        _replace(self.path / "run.json", json.dumps(summary, indent=1, default=str).encode())
+
+    def write_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Replace the checkpoint in one move: a crash leaves the old one or the new one."""
+        target = self.path / "checkpoint.zip"
+        temporary = target.with_suffix(".tmp")
+        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            archive.writestr("state.xml", checkpoint.state)
+            archive.writestr("context.chk", checkpoint.context)
+            numbers = {k: v for k, v in checkpoint.__dict__.items() if k not in ("state", "context")}
+            archive.writestr("position.json", json.dumps(numbers, default=str))
+        os.replace(temporary, target)
+
+    def read_checkpoint(self) -> Checkpoint:
+        """The last checkpoint.
+
+        Raises
+        ------
+        ConfigError
+            There is none, or it is damaged.
+        """
+        try:
+            with zipfile.ZipFile(self.path / "checkpoint.zip") as archive:
+                numbers = json.loads(archive.read("position.json"))
+                return Checkpoint(
+                    state=archive.read("state.xml").decode(), context=archive.read("context.chk"), **numbers
+                )
+        except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
+            raise ConfigError(
+                f"a checkpoint in {self.path}",
+                str(error) or type(error).__name__,
+                "start again with --overwrite",
+            ) from error
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that the numbers depend on."""
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found | {"python": python_platform.python_version(), "platform": python_platform.platform()}
+
+
+def timestamp() -> str:
+    """The time now, UTC, ISO 8601."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _replace(path: Path, content: bytes) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
