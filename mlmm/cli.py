@@ -17,7 +17,7 @@ from mlmm.errors import ConfigError, MLMMError, SimulationError
 if TYPE_CHECKING:
     from mlmm.build import BuiltSystem
     from mlmm.hybrid import HybridSystem
-    from mlmm.simulate import Progress
+    from mlmm.runner import Progress
 
 __all__ = ["main"]
 
@@ -30,6 +30,12 @@ _EPILOG = """examples:
 
 exit status: 0 done, 1 a physics check failed, 2 something in the input or the run to correct, 130/143
 interrupted
+"""
+
+_TREE = """  report.html      the page to look at
+  energies.csv     energies by force group, temperature, committee spread
+  trajectory.dcd   frames around the region; topology.pdb first, final.pdb last (B-factor: ML weight)
+  run.json         facts and state; resolved.toml, run.log, built/ and checkpoint.zip: to repeat or resume
 """
 
 
@@ -52,10 +58,7 @@ def run(options: argparse.Namespace) -> int:
     out = Path(options.out) if options.out else Path("runs") / _name(options.config)
     config = load_config(out / "resolved.toml" if options.resume else options.config, options.set)
     _start(config, options)
-    print(
-        f"{out}/\n  built/  checkpoint.zip  energies.csv  report.html  resolved.toml  run.json  run.log  topology.pdb  "
-        "trajectory.dcd"
-    )
+    print(f"{out}/\n{_TREE}", end="")
     from mlmm.report import write_report
     from mlmm.run_directory import RunDirectory
     from mlmm.simulate import simulate

@@ -69,16 +69,24 @@ def run_facts(hybrid: HybridSystem, plan: list[dict[str, Any]], seed: int, title
     }
 
 
-def write_pdb(path: Path, hybrid: HybridSystem, positions: np.ndarray) -> None:
-    """A PDB file with the ML weight lambda of each atom in the B-factor column."""
+def write_pdb(path: Path, hybrid: HybridSystem, positions: np.ndarray, box: np.ndarray | None) -> None:
+    """A PDB file with the ML weight lambda of each atom in the B-factor column.
+
+    Parameters
+    ----------
+    path : Path
+    hybrid : HybridSystem
+    positions : ndarray, shape (N, 3), nm
+    box : ndarray, shape (3, 3), nm, optional
+    """
     import mdtraj
     import torch
 
     topology = mdtraj.Topology.from_openmm(hybrid.built.topology)
     frame = mdtraj.Trajectory(positions[None].astype(np.float32), topology)
-    if hybrid.built.periodic:
-        frame.unitcell_vectors = hybrid.built.box_vectors[None].astype(np.float32)
-    weights = hybrid.zones.weights(torch.zeros(1, 3)).numpy()
+    if box is not None:
+        frame.unitcell_vectors = box[None].astype(np.float32)
+    weights = hybrid.zones.weights(torch.tensor(positions)).numpy()
     frame.save_pdb(str(path), bfactors=weights)
 
 

@@ -14,10 +14,10 @@ from openmm import app, unit
 
 from mlmm.errors import SimulationError
 from mlmm.hybrid import HybridSystem
-from mlmm.regions import molecules_of
+from mlmm.imaging import RegionImages
 from mlmm.units import GAS_CONSTANT
 
-__all__ = ["EnergyTable", "TrajectoryWriter", "degrees_of_freedom"]
+__all__ = ["EnergyTable", "TrajectoryWriter", "degrees_of_freedom", "positions_and_box"]
 
 
 def degrees_of_freedom(system: openmm.System) -> int:
@@ -69,7 +69,7 @@ class EnergyTable:
         step : int
             Of that stage.
         time : float
-            Of that stage, ps.
+            Since the start of the first dynamics, ps.
         context : openmm.Context
 
         Raises
@@ -93,11 +93,9 @@ class EnergyTable:
                 f"{row['total']} kJ/mol at step {step} of stage {stage}",
                 "try a smaller time step or a longer minimisation",
             )
-        periodic = self.hybrid.built.periodic
-        box = state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.nanometer) if periodic else None
-        positions = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer)
+        positions, box = positions_and_box(state, self.hybrid.built.periodic)
         spread = self.hybrid.region_energies(positions, box).total_spread
-        row["volume"] = float(np.prod(np.diag(box))) if periodic else math.nan
+        row["volume"] = math.nan if box is None else float(np.prod(np.diag(box)))
         row["committee_spread"] = math.nan if spread is None else float(spread)
         numbers = ("" if math.isnan(row[name]) else repr(float(row[name])) for name in self.columns[3:])
         self._writer.writerow([stage, step, f"{time:.6f}", *numbers])
@@ -139,19 +137,13 @@ class TrajectoryWriter:
     ):
         self._path, self._topology = path, hybrid.built.topology
         self._spacing = (timestep * unit.picosecond, 0, interval)
-        self._file: BinaryIO | None = (
-            None  # opened with the first frame: a trajectory without frames is no trajectory
-        )
+        # Opened with the first frame: a trajectory without frames is no trajectory.
+        self._file: BinaryIO | None = None
+        self._images = RegionImages(hybrid.built.topology, hybrid.zones.core)
+        self._periodic = hybrid.built.periodic
         self.frames = 0
         if resume_at is not None and resume_at[1] > 0:
             self._continue(*resume_at)
-        self._periodic = hybrid.built.periodic
-        self._region = np.array(hybrid.zones.core)
-        molecules = molecules_of(hybrid.built.topology)
-        self._molecule = np.empty(hybrid.built.n_atoms, dtype=np.int64)
-        for index, atoms in enumerate(molecules):
-            self._molecule[list(atoms)] = index
-        self._molecule_size = np.bincount(self._molecule)
 
     def _continue(self, size: int, frames: int) -> None:
         self._file = self._path.open("r+b")
@@ -167,29 +159,13 @@ class TrajectoryWriter:
         if self._file is None:
             self._file = self._path.open("wb")
             self._dcd = app.DCDFile(self._file, self._topology, *self._spacing)
-        state = context.getState(positions=True)
-        positions = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer)
-        box = None
-        if self._periodic:
-            box = state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.nanometer)
-            positions = self._around_region(positions, box)
+        positions, box = positions_and_box(context.getState(positions=True), self._periodic)
         self._dcd.writeModel(
-            positions * unit.nanometer, periodicBoxVectors=None if box is None else box * unit.nanometer
+            self._images.gather(positions, box) * unit.nanometer,
+            periodicBoxVectors=None if box is None else box * unit.nanometer,
         )
         self._file.flush()
         self.frames += 1
-
-    def _around_region(self, positions: np.ndarray, box: np.ndarray) -> np.ndarray:
-        """Each molecule in the image nearest to the region, and the region in the box centre."""
-        sums = np.stack([np.bincount(self._molecule, weights=positions[:, k]) for k in range(3)], axis=1)
-        centres = sums / self._molecule_size[:, None]
-        # The region's own molecules are one group: the first of them is the origin of all images.
-        origin = centres[self._molecule[self._region[0]]]
-        shifts = np.zeros_like(centres)
-        for k in (2, 1, 0):
-            n = np.round((centres[:, k] + shifts[:, k] - origin[k]) / box[k, k])
-            shifts -= n[:, None] * box[k]
-        return positions + shifts[self._molecule] - origin + box.sum(axis=0) / 2
 
     @property
     def size(self) -> int:
@@ -203,6 +179,14 @@ class TrajectoryWriter:
         """Close the file."""
         if self._file is not None:
             self._file.close()
+
+
+def positions_and_box(state: openmm.State, periodic: bool) -> tuple[np.ndarray, np.ndarray | None]:
+    """Positions (N, 3) and box vectors (3, 3) of a State in nm; no box for an open system."""
+    positions = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer)
+    if not periodic:
+        return positions, None
+    return positions, state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.nanometer)
 
 
 def _energy(state: openmm.State) -> float:

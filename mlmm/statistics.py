@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-__all__ = ["linear_drift", "statistical_inefficiency"]
+__all__ = ["block_standard_error", "linear_drift", "statistical_inefficiency"]
 
 
 def statistical_inefficiency(series: np.ndarray) -> float:
@@ -54,3 +56,42 @@ def linear_drift(times: np.ndarray, energies: np.ndarray) -> tuple[float, float]
     residuals = energies - energies.mean() - slope * centred
     variance = float(np.sum(residuals**2)) / max(len(times) - 2, 1)
     return slope, float(np.sqrt(variance / scale * statistical_inefficiency(residuals)))
+
+
+def block_standard_error(values: np.ndarray) -> float:
+    """Estimate the standard error of the mean of a correlated series from averages over blocks.
+
+    Neighbouring samples of a trajectory repeat each other, so that s/sqrt(N) is too small. Means of blocks
+    much longer than the memory are independent. The block length B is doubled until B^3 > 2 N g^2, where g is
+    the number of samples that count as one: a balance between the bias of short blocks and the noise of few
+    (Lee et al., Phys. Rev. E 83, 066706 (2011), doi:10.1103/PhysRevE.83.066706).
+
+    Parameters
+    ----------
+    values : ndarray (N,)
+        Equally spaced samples; those that are not finite are left out.
+
+    Returns
+    -------
+    float
+        Standard error in the unit of the values. NaN if no block length satisfies the criterion with at least
+        four blocks, that is when the series is too short to say how long its own memory is.
+    """
+    values = np.asarray(values, dtype=float)
+    values = values[np.isfinite(values)]
+    count = len(values)
+    if count < 4:
+        return math.nan
+    naive = float(values.std(ddof=1)) / math.sqrt(count)
+    if naive == 0.0:
+        return 0.0
+    length = 1
+    while count // length >= 4:
+        blocks = count // length
+        # The first samples are the ones to drop: they are the closest to the preparation.
+        means = values[count - blocks * length :].reshape(blocks, length).mean(axis=1)
+        error = float(means.std(ddof=1)) / math.sqrt(blocks)
+        if length**3 > 2 * count * (error / naive) ** 4:
+            return error
+        length *= 2
+    return math.nan

@@ -31,7 +31,7 @@ def dipeptide_vacuum() -> BuiltSystem:
 
 @pytest.fixture(scope="session")
 def dipeptide_water() -> BuiltSystem:
-    """The same in a small box of flexible water, PME: a few hundred atoms, quick on the Reference platform."""
+    """The same in a small box of flexible water under PME: quick on the Reference platform."""
     pdb = ROOT / "systems/alanine_dipeptide/input.pdb"
     return build_system(
         pdb, padding="0.5 nm", nonbonded_cutoff="0.9 nm", constraints="none", rigid_water=False, seed=3

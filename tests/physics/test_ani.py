@@ -1,4 +1,4 @@
-"""ANI: equal to torchani on the same weights, invariant, local, smooth, and the same in every way of calling it."""
+"""ANI: equal to torchani on the same weights, invariant, local, smooth, the same in every form."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def structure(numbers, angstrom, cell=None) -> Structure:
 
 @pytest.fixture(scope="module")
 def molecules(root, dipeptide_vacuum) -> dict[str, Structure]:
-    """Methane, the dipeptide, and 20 pieces of a protein (elements H C N O) with every atom displaced by 0.01 nm rms."""
+    """Methane, the dipeptide and 20 residues of a protein (H C N O), every atom displaced by 0.01 nm."""
     found = {"methane": structure([6, 1, 1, 1, 1], METHANE)}
     numbers = [atom.element.atomic_number for atom in dipeptide_vacuum.topology.atoms()]
     found["dipeptide"] = structure(numbers, dipeptide_vacuum.positions / ANGSTROM)
@@ -84,7 +84,8 @@ def test_another_member_is_another_number(molecules):
 def test_published_value_of_ani2x(models_folder, monkeypatch):
     """Member 0 on C(1,2,1) H(3,3,4) angstrom is published as -24199.869131544 kcal/mol.
 
-    That number holds the self energies of C and H rounded to float32; without that rounding it is -24199.868255.
+    That number holds the self energies of C and H rounded to float32; without that rounding it is
+    -24199.868255.
     """
     potential = load_potential("ani2x", members=[0], precision="float64")
     energy, _ = energy_and_forces(potential, structure([6, 1], [[1, 2, 1], [3, 3, 4]]))
@@ -103,7 +104,8 @@ def test_ani2x_equals_torchani(models_folder, molecules):
     peers = pytest.importorskip("peers", reason="pip install torchani==2.9.0")
     ours = load_potential("ani2x", precision="float32")
     peer = peers.torchani_model(ours, "2x", torch.float32)
-    # A molecule with sulfur, fluorine and chlorine: the dipeptide with three hydrogens and an oxygen replaced.
+    # A molecule with sulfur, fluorine and chlorine: the dipeptide with three hydrogens and an oxygen
+    # replaced.
     numbers = molecules["dipeptide"].numbers.clone()
     hydrogens = (numbers == 1).nonzero()[:3, 0]
     numbers[hydrogens] = torch.tensor([9, 17, 16])

@@ -56,7 +56,7 @@ def test_bridges_agree(request, ani1x, system):
 
 
 def test_springs_have_their_exact_energy():
-    """Two atoms at a known distance: 1/2 k (r - r0)^2, through the whole chain of region, embedding and bridge."""
+    """Two atoms at a known distance: 1/2 k (r - r0)^2, through region, embedding and bridge."""
     built = chains(n_molecules=1, n_atoms=2, box=None)
     zones = hard_zones(built, region_from_atoms(built.topology, [0, 1]))
     hybrid = hybrid_system(built, zones, SpringPotential(k=500.0, length=0.2))

@@ -18,10 +18,10 @@ from mlmm.zones import hard_zones
 
 
 def own_force_field(system: openmm.System, atoms: list[int], positions: np.ndarray) -> float:
-    """Energy of a region alone by an independent route: bonded terms and a plain sum over pairs, open boundary.
+    """Energy of a region alone by another route: bonded terms and a plain sum over pairs.
 
-    Pairs are taken at the distance given by `positions` and Lennard-Jones without cutoff, so the region must be whole
-    and smaller than the cutoff.
+    Pairs are taken at the distance given by `positions` and Lennard-Jones without cutoff, so the region must
+    be whole and smaller than the cutoff.
     """
     inside = set(atoms)
     alone = openmm.System()
@@ -98,7 +98,8 @@ def test_identity_for_the_dipeptide_in_water(dipeptide_water, ani1x):
     full, _ = energy_and_forces(dipeptide_water.system, dipeptide_water.positions)
     rest, _ = energy_and_forces(hybrid.system, dipeptide_water.positions, groups=0x1F)
     own = own_force_field(dipeptide_water.system, list(region.atoms), dipeptide_water.positions)
-    # Pairs beyond the cutoff: the exception removes their Coulomb energy, but their Lennard-Jones was never there.
+    # Pairs beyond the cutoff: the exception removes their Coulomb energy, but their Lennard-Jones was never
+    # there.
     nonbonded = next(f for f in dipeptide_water.system.getForces() if isinstance(f, openmm.NonbondedForce))
     cutoff = nonbonded.getCutoffDistance().value_in_unit(unit.nanometer)
     positions = dipeptide_water.positions[list(region.atoms)]

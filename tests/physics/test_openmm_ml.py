@@ -46,7 +46,8 @@ def test_equals_create_mixed_system(request, monkeypatch, ani1x, system, bridge)
     potential = openmmml.MLPotential("ani2x")
     peer = potential.createMixedSystem(built.topology, built.system, list(region.atoms), forceGroup=ML)
     hybrid = hybrid_system(built, hard_zones(built, region), ani1x, bridge=bridge)
-    # OpenMM-ML reads positions as float32 angstrom: start from positions that are such numbers, inside the box.
+    # OpenMM-ML reads positions as float32 angstrom: start from positions that are such numbers, inside the
+    # box.
     positions = built.positions
     if built.periodic:
         molecule = positions[list(region.atoms)]
@@ -67,8 +68,9 @@ def test_equals_create_mixed_system(request, monkeypatch, ani1x, system, bridge)
 def unit_factor(peer, positions: np.ndarray, forces: np.ndarray) -> float:
     """What the peer's forces must be multiplied by to be the gradient of the peer's own energy.
 
-    OpenMM-ML 1.8 returns ANI forces in kJ/mol per angstrom where kJ/mol/nm is expected, so that they are ten times too
-    small; the factor is measured here by a central difference, so that a corrected version passes as well.
+    OpenMM-ML 1.8 returns ANI forces in kJ/mol per angstrom where kJ/mol/nm is expected, so that they are ten
+    times too small; the factor is measured here by a central difference, so that a corrected version passes
+    as well.
     """
     direction = forces / np.linalg.norm(forces)
     delta = 1e-3

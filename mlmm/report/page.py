@@ -1,0 +1,284 @@
+"""One self-contained HTML page from a run directory: what was run, did it hold together, how does it look.
+
+The page is made from files only (``run.json``, ``energies.csv``, ``final.pdb`` or ``topology.pdb``), so it
+can be written for a run that is still going on, was interrupted or failed; the page names what is missing.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import math
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from mlmm.errors import ConfigError
+from mlmm.report.plots import draw_plots
+from mlmm.report.structure import structure_view, viewer_texts
+from mlmm.report.text import (
+    UNKNOWN,
+    Facts,
+    Template,
+    as_float,
+    as_list,
+    as_mapping,
+    asset,
+    bullets,
+    citation,
+    details,
+    duration,
+    escape,
+    html_table,
+    in_digits,
+    in_words,
+    inline_script,
+    look_up,
+    sigmas,
+    stage_temperatures,
+    with_error,
+)
+from mlmm.statistics import block_standard_error
+from mlmm.units import FEMTOSECOND
+
+logger = logging.getLogger(__name__)
+
+
+def write_report(run_directory: str | os.PathLike) -> pathlib.Path:
+    """Write ``report.html``, a page without external files, into a run directory.
+
+    Parameters
+    ----------
+    run_directory : str or path
+        Directory with ``run.json`` and, as far as the run came, the other files.
+
+    Returns
+    -------
+    pathlib.Path
+        The page that was written.
+
+    Raises
+    ------
+    ConfigError
+        ``run.json`` is missing or is not a JSON object.
+    """
+    directory = pathlib.Path(run_directory)
+    run = _read_run(directory / "run.json")
+    notes: list[str] = []
+    energies = _read_energies(directory / "energies.csv", notes)
+    view = structure_view(directory, as_list(look_up(run, "region", "atoms")), notes)
+    # "<" is the only character that could end the data's element early.
+    data = json.dumps(view, separators=(",", ":")).replace("<", "\\u003c")
+    page = Template(asset("report_template.html")).substitute(
+        Facts(run),
+        title=escape(look_up(run, "title") or directory.resolve().name),
+        seed=escape(UNKNOWN if look_up(run, "seed") is None else run["seed"]),
+        banner=_banner(run),
+        notes=bullets(notes, "notes") if notes else "",
+        **_key_results(run, energies),
+        zones=_zones(run),
+        citation=citation(in_words(look_up(run, "potential", "citation"))),
+        box=_box(as_list(look_up(run, "system", "box_nm"))),
+        timing=_timing(look_up(run, "timing")),
+        stages=_stages(as_list(look_up(run, "stages"))),
+        plots=draw_plots(run, energies),
+        record=_record(run),
+        library=inline_script(asset("3Dmol-min.js")),
+        library_licence=inline_script(asset("3Dmol-LICENSE.txt")),
+        viewer_data=data,
+        **viewer_texts(view),
+    )
+    path = directory / "report.html"
+    draft = path.with_suffix(".html.part")
+    draft.write_text(page, encoding="utf-8")
+    os.replace(draft, path)
+    logger.info("wrote %s (%.1f MB)", path, path.stat().st_size / 1e6)
+    return path
+
+
+def _read_run(path: pathlib.Path) -> dict[str, Any]:
+    """Read run.json, the one file without which there is nothing to report."""
+    expected = "a run directory with a run.json"
+    try:
+        run = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as problem:
+        raise ConfigError(
+            expected, f"{path}: {problem.strerror}", "give the directory that `mlmm run` wrote"
+        ) from None
+    except ValueError as problem:
+        raise ConfigError(expected, f"{path}: {problem}", "restore the file or run again") from None
+    if not isinstance(run, dict):
+        raise ConfigError(expected, f"{path}: a JSON {type(run).__name__}", "restore the file or run again")
+    return run
+
+
+def _read_energies(path: pathlib.Path, notes: list[str]) -> dict[str, np.ndarray]:
+    """Read energies.csv into one array per column; empty cells are NaN, ``stage`` holds text."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError:
+        notes.append("energies.csv is missing: there is no temperature, energy or drift to show.")
+        return {}
+    lines = text.splitlines()
+    if lines and not text.endswith("\n"):
+        lines.pop()  # a line that is still being written may end within a number
+    header, *rows = list(csv.reader(lines)) or [[]]
+    complete = [row for row in rows if len(row) == len(header)]
+    if len(complete) < len(rows):
+        notes.append(f"energies.csv: {len(rows) - len(complete)} incomplete rows were left out.")
+    if not complete or not {"stage", "time_ps"} <= set(header):
+        notes.append("energies.csv has no rows yet: there is no temperature, energy or drift to show.")
+        return {}
+    columns = list(zip(*complete, strict=True))
+    table = {
+        name: np.array([as_float(cell) for cell in cells])
+        for name, cells in zip(header, columns, strict=True)
+    }
+    table["stage"] = np.array(columns[header.index("stage")])
+    return table
+
+
+def _banner(run: dict) -> str:
+    """Say first what a reader of an unfinished run must know before the numbers."""
+    state = str(run.get("state"))
+    if state == "finished":
+        return ""
+    what = {
+        "running": "This run is not finished: the numbers below are those so far.",
+        "interrupted": "This run is not finished: it was interrupted.",
+        "failed": "This run failed: do not use its numbers before the cause is understood.",
+    }.get(state, "run.json does not say that this run was finished.")
+    where = f"Last seen in stage {in_words(run.get('stage'))}, step {in_words(run.get('step'))}."
+    reason = run.get("message") or ("" if state == "running" else "No reason was recorded.")
+    kind = "failed" if state == "failed" else "open"
+    body = f"<p><strong>{what}</strong> {escape(where)}</p>"
+    body += f"<p>{escape(reason)}</p>" if reason else ""
+    return f'<div class="banner {kind}" role="alert">{body}</div>'
+
+
+def _key_results(run: dict, energies: dict[str, np.ndarray]) -> dict[str, str]:
+    """Write the four numbers that are asked for first: temperature, speed, conservation, size."""
+    target = stage_temperatures(run).get("produce", math.nan)
+    samples = np.empty(0)
+    if "temperature" in energies:
+        samples = energies["temperature"][energies["stage"] == "produce"]
+        samples = samples[np.isfinite(samples)]
+    temperature, temperature_remark = UNKNOWN, "no production samples"
+    if samples.size:
+        mean, error = float(samples.mean()), block_standard_error(samples)
+        temperature = f"{with_error(mean, error)} <small>K</small>"
+        temperature_remark = f"target {in_digits(target, 'K', 4)}; {samples.size:,} samples"
+        if not error > 0:
+            temperature_remark += ", too few for a standard error"
+        elif math.isfinite(target):
+            temperature_remark += f", {sigmas(mean - target, error)} away"
+
+    timing = run.get("timing")
+    speed = in_digits(look_up(timing, "ns_per_day"))
+    drift, error = (
+        as_float(look_up(run, "drift", k)) for k in ("kj_per_mol_per_ns_per_dof", "standard_error")
+    )
+    drift_remark = "no NVE stage was analysed"
+    if math.isfinite(drift):
+        length = in_digits(look_up(run, "drift", "length_ps"), "ps")
+        drift_remark = f"kJ/mol/ns per degree of freedom over {length}; {sigmas(drift, error)} from zero"
+    core = in_digits(look_up(run, "zones", "core"))
+    return {
+        "temperature": temperature,
+        "temperature_remark": temperature_remark,
+        "speed": speed if speed == UNKNOWN else f"{speed} <small>ns/day</small>",
+        "speed_remark": in_digits(look_up(timing, "ms_per_step"), "ms per step"),
+        "drift": with_error(drift, error),
+        "drift_remark": drift_remark,
+        "core": f"{core} <small>of {in_digits(look_up(run, 'system', 'atoms'))} atoms</small>",
+        "core_remark": f"described by {escape(in_words(look_up(run, 'potential', 'name')))}",
+    }
+
+
+def _zones(run: dict) -> str:
+    total, rows = as_float(look_up(run, "system", "atoms")), []
+    swatches = {"core": "ml", "transition": "transition", "buffer": "other", "environment": "mm"}
+    for zone, swatch in swatches.items():
+        count = as_float(look_up(run, "zones", zone))
+        share = f"{count / total:.2%}" if total > 0 and math.isfinite(count) else ""
+        rows.append([f'<span class="swatch {swatch}"></span>{zone}', in_digits(count), share])
+    return html_table(["Zone", "Atoms", "Share"], rows, "stages")
+
+
+def _box(vectors: list) -> str:
+    edges = [math.sqrt(sum(as_float(x) ** 2 for x in as_list(vector))) for vector in vectors]
+    return " × ".join(f"{edge:.2f}" for edge in edges) + " nm" if edges else "none"
+
+
+def _timing(timing: Any) -> str:
+    """Draw milliseconds per step, split into ML, MM and what is neither, as a bar and in words."""
+    total = as_float(look_up(timing, "ms_per_step"))
+    if not total > 0:
+        return "<p>The cost per step was not measured in this run.</p>"
+    parts = [
+        ("ML", as_float(look_up(timing, "ml_ms")), "ml"),
+        ("MM", as_float(look_up(timing, "mm_ms")), "mm"),
+    ]
+    parts = [part for part in parts if part[1] >= 0]
+    known = sum(milliseconds for _, milliseconds, _ in parts)
+    if total - known > 0.01 * total:
+        parts.append(("other", total - known, "other"))
+    start, boxes, words = 0.0, "", []
+    for name, milliseconds, swatch in parts:
+        width = 100 * milliseconds / max(total, known)
+        boxes += f'<rect class="{swatch}" x="{start:.2f}" width="{width:.2f}" height="10"></rect>'
+        words.append(f"{name} {in_digits(milliseconds, 'ms')} ({width:.0f}%)")
+        start += width
+    words.append(
+        f"total {in_digits(total, 'ms')} per step, {in_digits(look_up(timing, 'ns_per_day'), 'ns/day')}"
+    )
+    swatches = [f'<span class="swatch {part[2]}"></span>' for part in parts] + [""]
+    legend = "".join(f"<li>{swatch}{word}</li>" for swatch, word in zip(swatches, words, strict=True))
+    label = f'role="img" aria-label="Cost per step: {", ".join(words)}"'
+    bar = f'<svg class="bar" {label} viewBox="0 0 100 10" preserveAspectRatio="none">{boxes}</svg>'
+    return f'{bar}<ul class="legend">{legend}</ul>'
+
+
+def _stages(stages: list) -> str:
+    """Make a table with one row per stage; a column that no stage fills is left out."""
+    if not stages:
+        return "<p>No stage was recorded.</p>"
+    header = ["Stage", "Ensemble", "Steps", "Time step", "Length", "Temperature"]
+    header += ["Energy before", "Energy after", "Wall time"]
+    rows = []
+    for stage in map(as_mapping, stages):
+        keys = ("steps", "timestep_ps", "temperature", "energy_before", "energy_after")
+        steps, timestep, temperature, before, after = (as_float(stage.get(key)) for key in keys)
+        numbers = [(steps, ""), (timestep / FEMTOSECOND, "fs"), (steps * timestep, "ps"), (temperature, "K")]
+        numbers += [(before, "kJ/mol"), (after, "kJ/mol")]
+        # Rounding takes off what the division by 0.001 leaves behind.
+        cells = [
+            in_digits(round(value, 9), unit, 4) if math.isfinite(value) else "" for value, unit in numbers
+        ]
+        cells = [escape(stage.get("ensemble") or ""), *cells, duration(stage.get("seconds"))]
+        rows.append([escape(in_words(stage.get("name"))), *cells])
+    used = [k for k in range(len(header)) if any(row[k] for row in rows)]
+    return html_table([header[k] for k in used], [[row[k] for k in used] for row in rows], "stages")
+
+
+def _record(run: dict) -> str:
+    """List what it takes to repeat the run: versions, warnings, build decisions, origin of the system."""
+    versions, warnings = as_mapping(run.get("versions")), as_list(run.get("warnings"))
+    provenance = dict(as_mapping(look_up(run, "system", "provenance")))
+    decisions = as_list(provenance.pop("decisions", None))
+    software = [[escape(name), escape(in_words(version))] for name, version in versions.items()]
+    origin = [[escape(key), escape(in_words(value))] for key, value in provenance.items()]
+    parts = [
+        details("Warnings", len(warnings), bullets(warnings), opened=bool(warnings)),
+        details("Build decisions", len(decisions), bullets(decisions)),
+        details("Provenance", len(origin), html_table([], origin, "facts")) if origin else "",
+    ]
+    table = (
+        html_table(["Software", "Version"], software, "facts")
+        if software
+        else "<p>No versions were recorded.</p>"
+    )
+    return f'<div class="card">{table}</div>' + "".join(parts)

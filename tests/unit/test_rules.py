@@ -1,0 +1,106 @@
+"""The house rules that a program can check: direction of imports, lengths, stray numbers, error texts."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import mlmm
+from mlmm import errors
+
+PACKAGE = Path(mlmm.__file__).parent
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if "data" not in path.parts)
+# Lowest first; a module may import from its own floor or below.
+FLOORS = [
+    ["errors", "units", "statistics"],
+    ["structures", "regions", "stages"],
+    ["imaging", "zones"],
+    ["potentials", "build", "run_directory"],
+    ["embedding", "bridge"],
+    ["hybrid"],
+    ["reporters"],
+    ["records"],
+    ["runner"],
+    ["simulate"],
+    ["diagnostics", "report"],
+    ["config"],
+    ["cli"],
+]
+TORCH_SIDE = ["potentials", "zones", "structures"]
+OPENMM_SIDE = ["build", "embedding", "regions"]
+
+
+def module_name(path: Path) -> str:
+    """The first part below mlmm: a file or a folder."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    """Everything imported in a file, at any depth, as dotted names."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_downwards(path):
+    name = module_name(path)
+    if name == "__init__":
+        return
+    floor = {module: level for level, modules in enumerate(FLOORS) for module in modules}
+    for imported in imports(path):
+        parts = imported.split(".")
+        if parts[0] == "mlmm" and len(parts) > 1 and parts[1] in floor:
+            assert floor[parts[1]] <= floor[name], f"{name} imports {imported}"
+    libraries = {imported.split(".")[0] for imported in imports(path)}
+    if name in TORCH_SIDE:
+        assert "openmm" not in libraries
+    if name in OPENMM_SIDE:
+        assert "torch" not in libraries
+    if name == "config":
+        assert not libraries & {"numpy", "torch", "openmm", "mdtraj"}
+
+
+def test_every_module_has_a_floor():
+    assert {module_name(path) for path in FILES} - {"__init__"} == {m for floor in FLOORS for m in floor}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_files_are_short_quiet_and_without_stray_constants(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= 420
+    if path.name != "cli.py":
+        assert not re.search(r"^\s*print\(", text, re.MULTILINE)
+    if path.name != "units.py":
+        assert not re.search(r"\b(96\.48|627\.5|4\.184|0\.5291|27\.211|2625\.|138\.93)", text)
+
+
+def test_public_names_are_importable_and_documented():
+    for name in mlmm.__all__:
+        value = getattr(mlmm, name)
+        assert value.__doc__ and value.__doc__.strip(), name
+    with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
+        mlmm.nonsense  # noqa: B018
+
+
+def test_errors_are_few_and_also_built_in():
+    children = errors.MLMMError.__subclasses__()
+    assert len(children) <= 7
+    builtin = (ValueError, ArithmeticError, ImportError)
+    assert all(issubclass(child, builtin) for child in children)
+
+
+def test_an_error_survives_pickling():
+    import pickle
+
+    error = errors.ConfigError("a", "b", "c")
+    again = pickle.loads(pickle.dumps(error))
+    assert str(again) == str(error) == "expected a; got b; c"
+    assert (again.expected, again.got, again.do) == ("a", "b", "c")

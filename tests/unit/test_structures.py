@@ -1,0 +1,75 @@
+"""Minimum image and neighbour pairs against a search over all images."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from mlmm.errors import PotentialError
+from mlmm.structures import Structure, minimum_image, neighbour_pairs
+
+CELLS = {
+    "cube": np.diag([2.0, 2.0, 2.0]),
+    "brick": np.diag([1.5, 2.0, 3.0]),
+    "dodecahedron": 2.0 * np.array([[1, 0, 0], [0, 1, 0], [0.5, 0.5, np.sqrt(0.5)]]),
+    "octahedron": 2.0
+    * np.array([[1, 0, 0], [1 / 3, np.sqrt(8) / 3, 0], [-1 / 3, np.sqrt(2) / 3, np.sqrt(6) / 3]]),
+    "triclinic": np.array([[2.0, 0, 0], [0.7, 1.9, 0], [-0.9, 0.8, 1.7]]),
+}
+
+
+@pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
+def test_minimum_image_is_the_shortest_below_half_the_width(cell):
+    generator = np.random.default_rng(3)
+    vectors = generator.normal(0, 3, (2000, 3))
+    images = np.array(list(itertools.product(range(-4, 5), repeat=3))) @ cell
+    near = minimum_image(torch.tensor(vectors), torch.tensor(cell)).numpy()
+    # Any image of a vector will do as the start of the search over neighbouring cells.
+    shortest = np.linalg.norm(near[:, None] + images[None], axis=-1).min(axis=1)
+    inside = shortest < np.diag(cell).min() / 2
+    assert inside.sum() > 100
+    np.testing.assert_allclose(np.linalg.norm(near[inside], axis=1), shortest[inside], atol=1e-12)
+    # What was subtracted is a whole number of box vectors.
+    steps = (vectors - near) @ np.linalg.inv(cell)
+    np.testing.assert_allclose(steps, np.round(steps), atol=1e-9)
+
+
+@pytest.mark.parametrize("cell", [None, *CELLS.values()], ids=["open", *CELLS])
+def test_neighbour_pairs_are_all_pairs_within_the_cutoff(cell):
+    positions = torch.tensor(np.random.default_rng(1).uniform(0, 2, (40, 3)))
+    box = None if cell is None else torch.tensor(cell)
+    first, second, vectors = neighbour_pairs(positions, box, 0.6)
+    expected = set()
+    for i, j in itertools.permutations(range(40), 2):
+        if torch.linalg.norm(minimum_image(positions[j] - positions[i], box)) < 0.6:
+            expected.add((i, j))
+    assert set(zip(first.tolist(), second.tolist(), strict=True)) == expected
+    assert len(first) == len(expected) > 50
+    assert torch.equal(first, first.sort(stable=True)[0])
+    assert torch.allclose(vectors, minimum_image(positions[second] - positions[first], box))
+
+
+def test_displacements_carry_the_gradient():
+    positions = torch.tensor(np.random.default_rng(1).uniform(0, 1, (5, 3)), requires_grad=True)
+    _, _, vectors = neighbour_pairs(positions, None, 2.0)
+    vectors.square().sum().backward()
+    assert positions.grad.abs().min() > 0
+
+
+@pytest.mark.parametrize(
+    ("numbers", "positions", "cell", "message"),
+    [
+        ([6], np.zeros((2, 3)), None, "one atomic number and one position per atom"),
+        ([6], np.zeros((1, 2)), None, "one atomic number and one position per atom"),
+        ([6], np.zeros((1, 3)), np.eye(2), "three box vectors in rows"),
+        ([6], np.zeros((1, 3)), np.eye(3) + np.eye(3)[[1, 2, 0]], "reduced form"),
+    ],
+)
+def test_bad_structures(numbers, positions, cell, message):
+    with pytest.raises(PotentialError, match=message):
+        Structure(
+            torch.tensor(numbers), torch.tensor(positions), None if cell is None else torch.tensor(cell)
+        )

@@ -1,0 +1,69 @@
+"""Quantities: every unit by its definition, every mistake by name."""
+
+from __future__ import annotations
+
+import pytest
+from openmm import unit
+
+from mlmm import units
+from mlmm.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("text", "dimension", "value"),
+    [
+        ("1.5 nm", "length", 1.5),
+        ("15 A", "length", 1.5),
+        ("15 Å", "length", 1.5),
+        ("2 fs", "time", 0.002),
+        ("2e-3 ns", "time", 2.0),
+        ("-1 kcal/mol", "energy", -4.184),
+        ("1 eV", "energy", 96.48533212331),
+        ("1 hartree", "energy", 2625.49963948),
+        (".5 /ps", "rate", 0.5),
+        ("300K", "temperature", 300.0),
+        ("1 atm", "pressure", 1.01325),
+        ("150 mM", "concentration", 0.15),
+        (0.25, "length", 0.25),
+        (3, "time", 3.0),
+        (2 * unit.femtosecond, "time", 0.002),
+        (1 * unit.kilocalorie_per_mole, "energy", 4.184),
+        (5 / unit.picosecond, "rate", 5.0),
+        (1 * unit.kilocalorie_per_mole / unit.angstrom, "force", 41.84),
+        (1 * unit.atmosphere, "pressure", 1.01325),
+    ],
+)
+def test_parse(text, dimension, value):
+    assert units.parse(text, dimension) == pytest.approx(value, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("value", "dimension", "message"),
+    [
+        ("5", "time", 'without a unit; write "5 ps"'),
+        ("5 K", "time", "units for a time: ps, fs"),
+        ("5 f", "time", "fs"),
+        ("five ps", "time", "write a number and a unit"),
+        ("nan ps", "time", "write a number and a unit"),
+        ("1e400 ps", "time", "write a finite number"),
+        (True, "time", "got True"),
+        (None, "length", "got None"),
+        (float("inf"), "length", "write a finite number"),
+        (1 * unit.kelvin, "time", "converts to picosecond"),
+    ],
+)
+def test_mistakes(value, dimension, message):
+    with pytest.raises(ConfigError, match="expected step as a") as caught:
+        units.parse(value, dimension, "step")
+    assert message in str(caught.value)
+
+
+def test_constants_agree_with_their_definitions():
+    electron, avogadro, hartree_joule = 1.602176634e-19, 6.02214076e23, 4.3597447222071e-18
+    assert pytest.approx(electron * avogadro * 1e-3, rel=1e-12) == units.ELECTRONVOLT
+    assert pytest.approx(hartree_joule * avogadro * 1e-3, rel=1e-12) == units.HARTREE
+    assert pytest.approx(1.380649e-23 * avogadro * 1e-3, rel=1e-12) == units.GAS_CONSTANT
+    # OpenMM's own value, to be met to the last digit, is within its known offset of the CODATA one.
+    epsilon0 = 8.8541878128e-12
+    coulomb = electron**2 * avogadro / (4 * 3.141592653589793 * epsilon0) * 1e9 * 1e-3
+    assert pytest.approx(coulomb, rel=1e-8) == units.COULOMB
