@@ -7,9 +7,11 @@ by copying: copying a TorchForce ends the process with openmmtorch 1.5.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Optional
 
 import numpy as np
@@ -182,4 +184,15 @@ def _torch_force_class() -> type:
         from openmmtorch import TorchForce
     finally:
         logging.disable(disabled)
+    _load_plugins()
     return TorchForce
+
+
+def _load_plugins() -> None:
+    """Load openmm-torch's kernels where OpenMM was imported before torch, whose libraries they need."""
+    if openmm.Platform.getPlatformByName("Reference").supportsKernels(["CalcTorchForce"]):
+        return
+    for library in sorted(Path(openmm.version.openmm_library_path, "plugins").glob("*OpenMMTorch*")):
+        # A kernel for hardware that is not here fails to load; the test that follows finds what is missing.
+        with contextlib.suppress(openmm.OpenMMException):
+            openmm.Platform.loadPluginLibrary(str(library))

@@ -17,12 +17,23 @@ from mlmm.potentials.base import scriptable_module
 from mlmm.regions import molecules_of
 from mlmm.reporters import degrees_of_freedom
 from mlmm.statistics import linear_drift
-from mlmm.units import NANOSECOND, parse
+from mlmm.units import FEMTOSECOND, NANOSECOND, parse
 
-__all__ = ["CheckReport", "CheckResult", "check", "energy_drift", "finite_difference_error"]
+__all__ = [
+    "CheckReport",
+    "CheckResult",
+    "check",
+    "check_drift",
+    "check_energy",
+    "energy_drift",
+    "finite_difference_error",
+]
 
 logger = logging.getLogger(__name__)
-_LIMITS = {"float64": {"forces": 1e-6, "bridges": 1e-9}, "float32": {"forces": 1e-2, "bridges": 1e-5}}
+_LIMITS = {
+    "float64": {"forces": 1e-6, "bridges": 1e-9, "images": 1e-8},
+    "float32": {"forces": 1e-2, "bridges": 1e-5, "images": 1e-3},
+}
 
 
 @dataclass(frozen=True)
@@ -86,17 +97,12 @@ def check(
     platform: str | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> CheckReport:
-    """Check a hybrid system with numbers.
-
-    - forces: central finite differences of the region's energy on the Reference platform, relative to the
-      largest force;
-    - bridges: TorchForce against PythonForce, where both are possible;
-    - images: energy change when molecules are moved by whole box vectors;
-    - drift: energy drift in NVE of the hybrid and of the pure force field, started and run in the same way.
+    """Check a hybrid system with numbers: `check_energy`, then `check_drift`; see there.
 
     Parameters
     ----------
     hybrid : HybridSystem
+        Make its potential with ``precision="float64"`` for sharp limits.
     nve_length, equilibration, timestep : str or float
         ps; a length of 0 leaves the drift out.
     temperature : str or float
@@ -106,64 +112,111 @@ def check(
         For the drift; the fastest by default.
     progress : callable, optional
         Called with a line of text at the start of each part.
+    """
+    results = check_energy(hybrid, seed=seed, progress=progress).results
+    if parse(nve_length, "time", "nve_length"):
+        results += check_drift(
+            hybrid,
+            nve_length=nve_length,
+            equilibration=equilibration,
+            timestep=timestep,
+            temperature=temperature,
+            seed=seed,
+            platform=platform,
+            progress=progress,
+        ).results
+    return CheckReport(results)
 
-    Returns
-    -------
-    CheckReport
+
+def check_energy(
+    hybrid: HybridSystem, *, seed: int = 0, progress: Callable[[str], None] | None = None
+) -> CheckReport:
+    """Forces, bridges and periodic images on the Reference platform.
+
+    - forces: the force against central differences of the energy, relative to the largest force;
+    - bridges: TorchForce against PythonForce, where both are possible;
+    - images: energy change when every molecule is moved by whole box vectors.
+
+    The limits are those of the potential's precision.
     """
     say = progress or (lambda text: None)
-    length = parse(nve_length, "time", "nve_length")
-    equilibrate = parse(equilibration, "time", "equilibration")
-    step = parse(timestep, "time", "timestep")
-    kelvin = parse(temperature, "temperature", "temperature")
-    if length and length / step < 100:
-        raise ConfigError(
-            "an NVE run of at least 100 steps", f"{length / step:.0f}", "make nve_length longer, or 0"
-        )
     limits = _LIMITS[hybrid.spec.precision]
     say("finite differences")
-    results = [
-        CheckResult(
-            "forces vs finite differences",
-            worst,
-            "of max|F|",
-            limits["forces"],
-            None,
-            worst < limits["forces"],
-        )
-        for worst in [finite_difference_error(hybrid, seed=seed)]
-    ]
+    # A large system costs seconds per energy here; its region is as large as a small one's.
+    n_coordinates = 24 if hybrid.built.n_atoms < 5000 else 6
+    worst = finite_difference_error(hybrid, seed=seed, n_coordinates=n_coordinates)
+    results = [_limited("forces vs finite differences", worst, "of max|F|", limits["forces"])]
     if scriptable_module(hybrid.potential) is not None and torchforce_problem() is None:
         say("both bridges")
         worst = _bridge_difference(hybrid)
-        results.append(
-            CheckResult(
-                "TorchForce vs PythonForce",
-                worst,
-                "of max|F|",
-                limits["bridges"],
-                None,
-                worst < limits["bridges"],
-            )
-        )
+        results.append(_limited("TorchForce vs PythonForce", worst, "of max|F|", limits["bridges"]))
     if hybrid.built.periodic:
         say("periodic images")
-        change, scale = _image_change(hybrid, seed)
-        limit = 1e-8 if hybrid.spec.precision == "float64" else 1e-3
+        change, energy = _image_change(hybrid, seed)
         # Sums over many pairs carry rounding in proportion to the energy.
-        results.append(
-            CheckResult(
-                "moving molecules by box vectors",
-                change,
-                "kJ/mol",
-                limit * max(1.0, scale),
-                None,
-                change < limit * max(1.0, scale),
-            )
-        )
-    if length:
-        results += _drifts(hybrid, equilibrate, length, step, kelvin, seed, platform, say)
+        limit = limits["images"] * max(1.0, abs(energy) / 1e5)
+        results.append(_limited("moving molecules by box vectors", change, "kJ/mol", limit))
     return CheckReport(tuple(results))
+
+
+def check_drift(
+    hybrid: HybridSystem,
+    *,
+    nve_length: str | float = "1 ps",
+    equilibration: str | float = "0.5 ps",
+    timestep: str | float = "0.5 fs",
+    temperature: str | float = "300 K",
+    seed: int = 0,
+    platform: str | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> CheckReport:
+    """Energy drift in NVE of the hybrid and of the pure force field, started and run in the same way.
+
+    The hybrid passes if it drifts at most twice as much as the force field, within two standard errors.
+    Parameters as for `check`.
+
+    Raises
+    ------
+    ConfigError
+        Fewer than 100 steps.
+    """
+    say = progress or (lambda text: None)
+    length = parse(nve_length, "time", "nve_length")
+    step = parse(timestep, "time", "timestep")
+    if length / step < 100:
+        raise ConfigError("an NVE run of at least 100 steps", f"{length / step:.0f}", "make it longer, or 0")
+    measured = {}
+    for name, system in (("pure MM", hybrid.built.system), ("hybrid", hybrid.system)):
+        say(f"energy drift of the {name} system, {length:g} ps")
+        measured[name] = energy_drift(
+            system,
+            hybrid.built.positions,
+            equilibration=parse(equilibration, "time", "equilibration"),
+            length=length,
+            timestep=step,
+            temperature=parse(temperature, "temperature", "temperature"),
+            seed=seed,
+            platform=platform,
+        )
+    (mm, mm_error, mm_noise), (ml, ml_error, ml_noise) = measured["pure MM"], measured["hybrid"]
+    limit = 2 * abs(mm)
+    passed = bool(abs(ml) <= limit + 2 * np.hypot(ml_error, 2 * mm_error))
+    what = f"{length:g} ps at {step / FEMTOSECOND:g} fs, fluctuation"
+    rate = "kJ/mol/ns/dof"
+    return CheckReport(
+        (
+            CheckResult(
+                "NVE drift, pure MM", mm, rate, None, mm_error, True, f"{what} {mm_noise:.2g} kJ/mol"
+            ),
+            CheckResult(
+                "NVE drift, hybrid", ml, rate, limit, ml_error, passed, f"{what} {ml_noise:.2g} kJ/mol"
+            ),
+        )
+    )
+
+
+def _limited(name: str, value: float, unit_name: str, limit: float) -> CheckResult:
+    return CheckResult(name, value, unit_name, limit, None, value < limit)
 
 
 def finite_difference_error(
@@ -271,45 +324,6 @@ def energy_drift(
     return slope / freedom, error / freedom, float(np.std(around))
 
 
-def _drifts(
-    hybrid: HybridSystem,
-    equilibration: float,
-    length: float,
-    timestep: float,
-    temperature: float,
-    seed: int,
-    platform: str | None,
-    say: Callable[[str], None],
-) -> list[CheckResult]:
-    """The hybrid may drift at most twice as much as the force field, within two standard errors."""
-    measured = {}
-    for name, system in (("pure MM", hybrid.built.system), ("hybrid", hybrid.system)):
-        say(f"energy drift of the {name} system, {length:g} ps")
-        measured[name] = energy_drift(
-            system,
-            hybrid.built.positions,
-            equilibration=equilibration,
-            length=length,
-            timestep=timestep,
-            temperature=temperature,
-            seed=seed,
-            platform=platform,
-        )
-    (mm, mm_error, mm_noise), (ml, ml_error, ml_noise) = measured["pure MM"], measured["hybrid"]
-    limit = 2 * abs(mm)
-    passed = abs(ml) <= limit + 2 * np.hypot(ml_error, 2 * mm_error)
-    what = f"{length:g} ps at {1e3 * timestep:g} fs, fluctuation"
-    unit_name = "kJ/mol/ns/dof"
-    return [
-        CheckResult(
-            "NVE drift, pure MM", mm, unit_name, None, mm_error, True, f"{what} {mm_noise:.2g} kJ/mol"
-        ),
-        CheckResult(
-            "NVE drift, hybrid", ml, unit_name, limit, ml_error, bool(passed), f"{what} {ml_noise:.2g} kJ/mol"
-        ),
-    ]
-
-
 def _bridge_difference(hybrid: HybridSystem) -> float:
     """Largest difference of the region's forces between the two hosts, relative to the largest force."""
     numbers = hybrid.region_structure(hybrid.built.positions).numbers.tolist()
@@ -335,14 +349,14 @@ def _bridge_difference(hybrid: HybridSystem) -> float:
 
 
 def _image_change(hybrid: HybridSystem, seed: int) -> tuple[float, float]:
-    """Energy change when every molecule is moved by random box vectors, and the energy in 1e4 kJ/mol."""
+    """Energy change when every molecule is moved by random box vectors, and the energy, kJ/mol."""
     generator = np.random.default_rng(seed)
     context = _reference_context(hybrid.system)
     positions = np.array(hybrid.built.positions)
     before = _potential(context, positions, -1)
     for molecule in molecules_of(hybrid.built.topology):
         positions[list(molecule)] += generator.integers(-2, 3, size=3) @ hybrid.built.box_vectors
-    return abs(_potential(context, positions, -1) - before), abs(before) / 1e4
+    return abs(_potential(context, positions, -1) - before), before
 
 
 def _reference_context(system: openmm.System) -> openmm.Context:

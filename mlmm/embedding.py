@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 import openmm
 
+from mlmm.build.built import refuse_uncopyable
 from mlmm.errors import EmbeddingError
 
 __all__ = ["Embedding", "embed_intra"]
@@ -72,8 +73,6 @@ _NEUTRAL = frozenset(
         "CustomExternalForce",
     ]
 )
-# Copying a TorchForce ends the process with openmmtorch 1.5, so it must be refused before anything is cloned.
-_NEVER_COPIED = frozenset(["TorchForce", "PythonForce"])
 
 
 def embed_intra(
@@ -111,6 +110,7 @@ def embed_intra(
         A region that cuts a bond or holds a virtual site, or a force that is not handled, by name.
     """
     inside = frozenset(atoms)
+    refuse_uncopyable(system)
     for force in system.getForces():
         _refuse_unknown(force, keep)
     _refuse_cut_bonds(system, inside, bonds, label)
@@ -153,12 +153,6 @@ def embed_intra(
 
 def _refuse_unknown(force: openmm.Force, keep: Collection[str]) -> None:
     name = force.__class__.__name__
-    if name in _NEVER_COPIED:
-        raise EmbeddingError(
-            "a force-field System",
-            f"a {name} ({force.getName()!r}) in it, which cannot be copied safely",
-            "build the hybrid system first and add that force to `hybrid.system`",
-        )
     handled = name in _BONDED or name in _NEUTRAL or name in ("NonbondedForce", "CustomNonbondedForce")
     if not handled and name not in keep and force.getName() not in keep:
         raise EmbeddingError(

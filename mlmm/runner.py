@@ -29,6 +29,7 @@ __all__ = ["Progress", "Runner"]
 logger = logging.getLogger(__name__)
 _PROGRESS_SECONDS = 0.5
 _MINIMISE_PIECE = 25
+_BLOWN_UP = 10.0  # nm between two looks, at most a second apart: diffusion stays a thousand times below
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,7 @@ class Runner:
         self.summary, self.progress = summary, progress
         self.stop_signal: int | None = None
         self.last_positions: np.ndarray = hybrid.built.positions
+        self._images = RegionImages(hybrid.built.topology, hybrid.zones.core)
         self.table: EnergyTable
         self.trajectory: TrajectoryWriter
 
@@ -218,10 +220,12 @@ class Runner:
         report, frame, checkpoint = self.intervals
         last = step == stage.steps
         positions = context.getState(positions=True).getPositions(asNumpy=True)._value
-        if not np.isfinite(positions).all():
+        moved = np.abs(positions - self.last_positions).max()
+        if not moved < _BLOWN_UP:  # true for NaN as well
+            what = "NaN" if np.isnan(moved) else f"an atom that moved {moved:.3g} nm"
             raise SimulationError(
-                "finite positions",
-                f"NaN at step {step} of stage {stage.name}",
+                "atoms that stay together",
+                f"{what} at step {step} of stage {stage.name}",
                 "try a smaller time step or a longer minimisation",
             )
         if step % report == 0 or last:
@@ -259,6 +263,7 @@ class Runner:
         if state is None:
             context.setPositions(self.hybrid.built.positions)
         else:
+            self.last_positions = positions_and_box(state, False)[0]
             if self.hybrid.built.periodic:
                 context.setPeriodicBoxVectors(*state.getPeriodicBoxVectors())
             context.setPositions(state.getPositions())
@@ -292,8 +297,7 @@ class Runner:
     def _write_final(self, state: openmm.State) -> None:
         """The structure as the last stage left it, gathered around the region."""
         positions, box = positions_and_box(state, self.hybrid.built.periodic)
-        images = RegionImages(self.hybrid.built.topology, self.hybrid.zones.core)
-        write_pdb(self.run.file("final.pdb"), self.hybrid, images.gather(positions, box), box)
+        write_pdb(self.run.file("final.pdb"), self.hybrid, self._images.gather(positions, box), box)
 
     def _add_stage(self, facts: dict[str, Any]) -> None:
         self.summary["stages"] = [*self.summary.get("stages", []), facts]
@@ -315,7 +319,8 @@ class Runner:
     def _failure(self, error: Exception) -> SimulationError:
         """Save the last finite frame and retell the error."""
         frame = self.run.file("last_finite_frame.pdb")
-        write_pdb(frame, self.hybrid, self.last_positions, None)
+        box = self.hybrid.built.box_vectors
+        write_pdb(frame, self.hybrid, self._images.gather(self.last_positions, box), box)
         if isinstance(error, SimulationError):
             failure = SimulationError(error.expected, error.got, f"{error.do}; last finite frame: {frame}")
         elif "nan" in str(error).lower():

@@ -325,7 +325,9 @@ def save_ani_file(parameters: ANIParameters, path: str | Path, about: dict[str, 
         ):
             tensors[f"{element}.{k}.weight"] = np.ascontiguousarray(weight)
             tensors[f"{element}.{k}.bias"] = np.ascontiguousarray(bias)
-    save_file(tensors, str(path), metadata=about | {"elements": json.dumps(parameters.elements)})
+    # One entry: safetensors writes several in an order that changes from run to run.
+    facts = json.dumps(about | {"elements": parameters.elements}, sort_keys=True)
+    save_file(tensors, str(path), metadata={"ani": facts})
 
 
 def load_ani_file(path: str | Path) -> tuple[ANIParameters, dict[str, str]]:
@@ -340,9 +342,9 @@ def load_ani_file(path: str | Path) -> tuple[ANIParameters, dict[str, str]]:
 
     try:
         with safe_open(str(path), framework="numpy") as file:
-            about = dict(file.metadata() or {})
+            about = json.loads((file.metadata() or {})["ani"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
-        elements = tuple(json.loads(about.pop("elements")))
+        elements = tuple(about.pop("elements"))
         constants = {
             name.removeprefix("constants."): value
             if len(value) > 1 or name[-3:] not in ("Rcr", "Rca")

@@ -1,0 +1,81 @@
+"""What README and examples show works as it stands."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from mlmm.cli import _parser
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def readme(root) -> str:
+    return (root / "README.md").read_text()
+
+
+def test_python_of_the_readme_runs(root, readme, tmp_path):
+    (code,) = blocks(readme, "python")
+    # From the repository, as a reader would, but writing elsewhere.
+    code = code.replace("runs/dipeptide", str(tmp_path / "run"))
+    printed = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert printed.returncode == 0, printed.stderr
+    assert "forces vs finite differences" in printed.stdout and "report.html" in printed.stdout
+    assert (tmp_path / "run/report.html").exists()
+
+
+def test_commands_of_the_readme_exist(root, readme):
+    lines = [line.partition("#")[0].strip() for block in blocks(readme, "sh") for line in block.splitlines()]
+    commands = [shlex.split(line) for line in lines if line]
+    assert len(commands) >= 6
+    targets = re.findall(r"^(\w+):", (root / "Makefile").read_text(), re.MULTILINE)
+    for program, *arguments in commands:
+        if program == "make":
+            assert arguments[0] in targets
+        elif "--help" not in arguments:
+            assert program == "mlmm"
+            options = _parser().parse_args(arguments)
+            assert not hasattr(options, "config") or (root / options.config).exists()
+
+
+def test_links_of_every_document_lead_somewhere(root):
+    for document in [root / "README.md", *root.glob("*/README.md"), *root.glob("systems/*/README.md")]:
+        for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
+            if not target.startswith("http"):
+                assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+@pytest.mark.parametrize("name", ["01_dipeptide_in_water.py", "02_your_own_system_and_model.py"])
+def test_example_runs(root, tmp_path, name):
+    path = root / "examples" / name
+    assert len(path.read_text().splitlines()) <= 60
+    arguments = ["--quick"] + (["--out", str(tmp_path / "run")] if "--out" in path.read_text() else [])
+    printed = subprocess.run(
+        [sys.executable, str(path), *arguments],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert printed.returncode == 0, printed.stderr
+    assert name in (root / "examples/README.md").read_text()
+
+
+@pytest.mark.slow
+def test_demo_makes_its_report(root, tmp_path):
+    """The main job as `make demo` runs it."""
+    run_file = str(root / "systems/lysozyme_xylene/run.toml")
+    printed = subprocess.run(
+        [sys.executable, "-m", "mlmm.cli", "run", run_file, "--out", str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+    )
+    assert printed.returncode == 0, printed.stderr
+    assert (tmp_path / "run/report.html").stat().st_size > 500_000
