@@ -18,7 +18,7 @@ import openmm
 from mlmm.build.built import refuse_uncopyable
 from mlmm.errors import EmbeddingError
 
-__all__ = ["Embedding", "embed_intra"]
+__all__ = ["WITHOUT_ENERGY", "Embedding", "embed_intra"]
 
 logger = logging.getLogger(__name__)
 
@@ -61,8 +61,8 @@ _BONDED: dict[str, _Bonded] = {
     "CustomTorsionForce": _Bonded("Torsion", lambda p: p[:4], "Torsion"),
     "CustomCompoundBondForce": _Bonded("Bond", lambda p: p[0], "Bond"),
 }
-# No part of a force field: they act on the whole box, or restrain atoms to points in space.
-_NEUTRAL = frozenset(
+#: They act on the whole box and add no energy.
+WITHOUT_ENERGY = frozenset(
     [
         "CMMotionRemover",
         "AndersenThermostat",
@@ -70,9 +70,10 @@ _NEUTRAL = frozenset(
         "MonteCarloAnisotropicBarostat",
         "MonteCarloMembraneBarostat",
         "MonteCarloFlexibleBarostat",
-        "CustomExternalForce",
     ]
 )
+# No part of a force field either: restraints to points in space.
+_NEUTRAL = WITHOUT_ENERGY | {"CustomExternalForce"}
 
 
 def embed_intra(

@@ -12,7 +12,7 @@ import torch
 
 from mlmm.bridge import choose_bridge, make_force
 from mlmm.build import BuiltSystem
-from mlmm.embedding import Embedding, embed_intra
+from mlmm.embedding import WITHOUT_ENERGY, Embedding, embed_intra
 from mlmm.errors import ConfigError, EmbeddingError, PotentialError
 from mlmm.potentials.base import AtomEnergies, PotentialModel, PotentialSpec, check_elements
 from mlmm.structures import Structure
@@ -42,17 +42,6 @@ _GROUP_OF = {
     "CMAPTorsionForce": "torsions",
     "CustomTorsionForce": "torsions",
 }
-
-_NO_ENERGY = frozenset(
-    [
-        "CMMotionRemover",
-        "AndersenThermostat",
-        "MonteCarloBarostat",
-        "MonteCarloAnisotropicBarostat",
-        "MonteCarloMembraneBarostat",
-        "MonteCarloFlexibleBarostat",
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -207,7 +196,7 @@ def _assemble(
     )
     names = set()
     for mm_force in system.getForces():
-        if mm_force.__class__.__name__ in _NO_ENERGY:
+        if mm_force.__class__.__name__ in WITHOUT_ENERGY:
             continue
         name = _GROUP_OF.get(mm_force.__class__.__name__, "other")
         mm_force.setForceGroup(_GROUPS[name])

@@ -31,7 +31,7 @@ class Checkpoint:
     step : int
         Steps of that stage that are done.
     state : str
-        OpenMM State as XML: positions, velocities, box; portable.
+        OpenMM State as XML: positions, velocities, box; portable. Empty before the first stage has ended.
     context : bytes
         OpenMM's binary checkpoint, with the random numbers; empty before the first step of a stage.
     table_bytes, trajectory_bytes, frames : int

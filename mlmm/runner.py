@@ -109,8 +109,11 @@ class Runner:
             self.intervals[1],
             (checkpoint.trajectory_bytes, checkpoint.frames) if resumed else None,
         )
-        state = openmm.XmlSerializer.deserialize(checkpoint.state) if resumed else None
+        # The first checkpoint has no state: a run stopped while minimising starts from the built system.
+        state = openmm.XmlSerializer.deserialize(checkpoint.state) if resumed and checkpoint.state else None
         first = checkpoint.stage if resumed else 0
+        if not resumed:
+            self._checkpoint(0, 0, None, b"")
         self.run.write_summary(self.summary)
         try:
             with self._signals():
@@ -120,13 +123,14 @@ class Runner:
                     logger.info("stage %s", stage.name)
                     within = checkpoint if resumed and index == first and checkpoint.context else None
                     if isinstance(stage, Minimise):
-                        state = self._minimise(stage, state)
+                        state, complete = self._minimise(stage, state)
                     else:
-                        state = self._dynamics(index, stage, state, within)
+                        state, complete = self._dynamics(index, stage, state, within)
                     self._write_final(state)
+                    if complete:
+                        self._checkpoint(index + 1, 0, state, b"")
                     if self.stop_signal is not None:
                         return self._end("interrupted", f"signal {signal.Signals(self.stop_signal).name}")
-                    self._checkpoint(index + 1, 0, state, b"")
             return self._end("finished", None)
         except (SimulationError, openmm.OpenMMException) as error:
             raise self._failure(error) from error
@@ -137,7 +141,8 @@ class Runner:
             self.table.close()
             self.trajectory.close()
 
-    def _minimise(self, stage: Minimise, state: openmm.State | None) -> openmm.State:
+    def _minimise(self, stage: Minimise, state: openmm.State | None) -> tuple[openmm.State, bool]:
+        """Minimise; returns the state and whether it was not interrupted."""
         context = self._context(self.hybrid.system, openmm.VerletIntegrator(0.001), state)
         before = context.getState(energy=True).getPotentialEnergy()._value
         started = time.monotonic()
@@ -162,21 +167,17 @@ class Runner:
                 f"{energy} kJ/mol",
                 "look for overlapping atoms in the input",
             )
-        if self.stop_signal is None:
-            self._add_stage(
-                {
-                    "name": stage.name,
-                    "energy_before": before,
-                    "energy_after": energy,
-                    "iterations": done,
-                    "seconds": time.monotonic() - started,
-                }
-            )
-        return result
+        if self.stop_signal is not None:
+            return result, False
+        seconds = time.monotonic() - started
+        energies = {"energy_before": before, "energy_after": energy}
+        self._add_stage({"name": stage.name, **energies, "iterations": done, "seconds": seconds})
+        return result, True
 
     def _dynamics(
         self, index: int, stage: Dynamics, state: openmm.State | None, checkpoint: Checkpoint | None
-    ) -> openmm.State:
+    ) -> tuple[openmm.State, bool]:
+        """Run a stage, from a checkpoint within it if there is one; returns its state and if it is done."""
         system = self.hybrid.system
         if stage.ensemble == "NPT":
             system = self.hybrid.create_system()
@@ -209,11 +210,12 @@ class Runner:
             self.summary["step"] = step
         elapsed = time.monotonic() - started
         self.summary.setdefault("seconds", {})[stage.name] = before + elapsed
-        if self.stop_signal is not None and step < stage.steps:
-            self._checkpoint(index, step, *self._snapshot(context))
+        complete = step == stage.steps
+        if complete:
+            self._finish_stage(stage, context, before + elapsed)
         else:
-            self._finish_stage(index, stage, context, before + elapsed)
-        return self._snapshot(context)[0]
+            self._checkpoint(index, step, *self._snapshot(context))
+        return self._snapshot(context)[0], complete
 
     def _events(self, index: int, stage: Dynamics, step: int, context: openmm.Context) -> None:
         """Whatever is due after this step; the last step is always reported."""
@@ -236,7 +238,7 @@ class Runner:
         if step % checkpoint == 0 and not last:
             self._checkpoint(index, step, *self._snapshot(context))
 
-    def _finish_stage(self, index: int, stage: Dynamics, context: openmm.Context, seconds: float) -> None:
+    def _finish_stage(self, stage: Dynamics, context: openmm.Context, seconds: float) -> None:
         self._add_stage(stage.facts() | {"seconds": seconds})
         if stage.trajectory:
             self.summary["timing"] = measure_timing(self.hybrid, stage, context, seconds)
@@ -288,8 +290,8 @@ class Runner:
         state = context.getState(positions=True, velocities=True, parameters=True)
         return state, context.createCheckpoint()
 
-    def _checkpoint(self, stage: int, step: int, state: openmm.State, context: bytes) -> None:
-        xml = openmm.XmlSerializer.serialize(state)
+    def _checkpoint(self, stage: int, step: int, state: openmm.State | None, context: bytes) -> None:
+        xml = "" if state is None else openmm.XmlSerializer.serialize(state)
         sizes = (self.table.size, self.trajectory.size, self.trajectory.frames)
         self.run.write_checkpoint(Checkpoint(stage, step, xml, context, *sizes, dict(self.summary)))
         self.run.write_summary(self.summary)

@@ -77,13 +77,13 @@ def simulate(
     """
     if min(report_interval, trajectory_interval, checkpoint_interval) < 1:
         raise ConfigError("intervals of at least 1 step", "a smaller one", "correct the report settings")
+    chosen = _platform(platform, threads)
     plan = [stage.facts() if isinstance(stage, Dynamics) else {"name": stage.name} for stage in stages]
     if resume:
         run = RunDirectory(Path(out))
         checkpoint = run.read_checkpoint()
         _check_same_run(run, checkpoint, plan, seed, hybrid)
     else:
-        chosen = _platform(platform, threads)
         run = RunDirectory.create(out, overwrite)
         checkpoint = None
         hybrid.built.save(run.built_folder)
@@ -92,7 +92,6 @@ def simulate(
             import tomli_w
 
             run.file("resolved.toml").write_text(tomli_w.dumps(settings))
-    chosen = _platform(platform, threads)
     with log_to(run.file("run.log")):
         summary = checkpoint.summary if checkpoint else run_facts(hybrid, plan, seed, title or run.path.name)
         summary |= {"state": "running", "message": None, **_platform_facts(*chosen)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import numpy as np
 import openmm
 import pytest
@@ -99,6 +101,38 @@ def test_resumed_run_equals_an_uninterrupted_one(tmp_path, dipeptide_vacuum, bri
     assert states[0] == states[1]
     other = simulate(hybrid, tmp_path / "other", stages, seed=5, **intervals)
     assert other.file("energies.csv").read_bytes() != whole.file("energies.csv").read_bytes()
+
+
+def test_every_signal_leaves_a_resumable_run(tmp_path):
+    """SIGTERM while minimising, after the last step of a stage, within one: each resumes to the same end."""
+    hybrid = chain_hybrid(box=None)
+    stages = [Minimise(max_iterations=60), Equilibrate("30 fs"), Produce("30 fs"), NVECheck("20 fs")]
+    intervals = {
+        "report_interval": 4,
+        "trajectory_interval": 10,
+        "checkpoint_interval": 25,
+        "platform": "Reference",
+    }
+    whole = simulate(hybrid, tmp_path / "whole", stages, **intervals)
+    part = tmp_path / "part"
+    for k, (stage, step) in enumerate([("minimise", 1), ("equilibrate", 60), ("produce", 1), ("nve", 4)]):
+
+        def ask(now, stage=stage, step=step):
+            if now.stage == stage and now.done >= step:
+                signal.raise_signal(signal.SIGTERM)
+
+        handler = signal.getsignal(signal.SIGTERM)
+        run = simulate(hybrid, part, stages, resume=k > 0, progress=ask, **intervals)
+        assert run.state == "interrupted" and "SIGTERM" in run.summary["message"]
+        assert signal.getsignal(signal.SIGTERM) is handler
+        assert [done["name"] for done in run.summary["stages"]] == ["minimise", "equilibrate", "produce"][
+            : k + (k == 1)
+        ]
+    run = simulate(hybrid, part, stages, resume=True, **intervals)
+    assert run.state == "finished"
+    assert run.file("energies.csv").read_bytes() == whole.file("energies.csv").read_bytes()
+    assert run.read_checkpoint().state == whole.read_checkpoint().state
+    assert len(run.summary["stages"]) == 4
 
 
 class CrashError(Exception):
