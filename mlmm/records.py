@@ -128,10 +128,10 @@ def measure_timing(
 
 
 def measure_drift(hybrid: HybridSystem, stage: Dynamics, run: RunDirectory) -> dict[str, float] | None:
-    """Slope of the total energy in an NVE stage, from the energy table; None for fewer than four rows."""
+    """Slope of the total energy in an NVE stage, from the energy table; None for fewer than ten rows."""
     with run.file("energies.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["stage"] == stage.name]
-    if len(rows) < 4:
+    if len(rows) < 10:
         return None
     times = np.array([float(row["time_ps"]) for row in rows])
     energies = np.array([float(row["total"]) for row in rows])

@@ -288,7 +288,8 @@ class ANIPotential:
         # The last region is kept: dynamics asks for the same atoms at every step.
         if self._bound is None or self._bound[0] != numbers:
             self._bound = (numbers, self.scriptable(numbers))
-        members = self._bound[1](structure.positions, structure.cell)
+        cell = None if structure.cell is None else structure.cell.to(self.device)
+        members = self._bound[1](structure.positions.to(self.device), cell).to(structure.positions.device)
         return AtomEnergies(members.mean(dim=0), members)
 
 

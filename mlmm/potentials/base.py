@@ -103,7 +103,7 @@ class PotentialSpec:
     per_atom : bool
         Whether the model gives meaningful per-atom energies.
     charges : bool
-        Whether the model predicts atomic charges.
+        Whether the model takes the net charge into account and predicts atomic charges.
     long_range : bool
         Whether the model has interactions beyond the receptive field (then none is declared).
     members : int

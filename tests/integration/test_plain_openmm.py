@@ -14,7 +14,7 @@ from openmm import app, unit
 from toys import PlainSprings, SpringPotential, chains, toy_spec
 
 import mlmm
-from mlmm.errors import EmbeddingError, MissingPackageError, PotentialError
+from mlmm.errors import EmbeddingError, MissingPackageError, PotentialError, SimulationError
 
 
 def zones_of(built, atoms=range(4)):
@@ -136,3 +136,23 @@ def test_charged_region_is_a_warning():
     hybrid = mlmm.hybrid_system(own, zones_of(own), SpringPotential())
     assert hybrid.charge == -1
     assert hybrid.warnings == ("the region has charge -1, which springs does not take into account",)
+
+
+class Fails(PlainSprings):
+    """A model that breaks down after a while."""
+
+    calls = 0
+
+    def atom_energies(self, structure):
+        self.calls += 1
+        if self.calls > 30:
+            raise RuntimeError("the model gave up")
+        return super().atom_energies(structure)
+
+
+def test_an_error_in_the_model_stops_the_run(tmp_path):
+    built = chains(box=None)
+    hybrid = mlmm.hybrid_system(built, zones_of(built), Fails())
+    with pytest.raises(SimulationError, match="the model gave up"):
+        mlmm.simulate(hybrid, tmp_path / "run", [mlmm.Produce("1 ps")], platform="Reference")
+    assert mlmm.RunDirectory(tmp_path / "run").state == "failed"
