@@ -74,6 +74,20 @@ class WrongForces(PlainSprings):
         return AtomEnergies(energies + 0.1 * energies.detach())
 
 
+class Swirl(PlainSprings):
+    """Negative control: springs plus a force around the z axis, which is no gradient and feeds energy in."""
+
+    def __init__(self, strength: float):
+        super().__init__()
+        self.strength = strength
+
+    def atom_energies(self, structure: Structure) -> AtomEnergies:
+        energies = super().atom_energies(structure).energies
+        x, y, _ = structure.positions.t()
+        around = self.strength * (y * x.detach() - x * y.detach())
+        return AtomEnergies(energies + around - around.detach())
+
+
 def chains(
     n_molecules: int = 2, n_atoms: int = 4, box: float | None = 3.0, seed: int = 1, cutoff: float = 1.0
 ) -> BuiltSystem:

@@ -8,10 +8,10 @@ import numpy as np
 import openmm
 import pytest
 from openmm import unit
-from toys import PlainSprings, SpringPotential, WrongForces, chains
+from toys import PlainSprings, SpringPotential, Swirl, WrongForces, chains
 
 import mlmm
-from mlmm.diagnostics import energy_drift
+from mlmm.diagnostics import check_drift, energy_drift
 from mlmm.hybrid import hybrid_system
 from mlmm.regions import region_from_atoms, select_region
 from mlmm.simulate import simulate
@@ -165,6 +165,16 @@ def test_temperature_of_the_thermostat():
     blocks = np.array(temperatures).reshape(20, 20).mean(axis=1)
     assert blocks.mean() == pytest.approx(300, abs=4 * blocks.std(ddof=1) / np.sqrt(20))
     assert blocks.std(ddof=1) / np.sqrt(20) < 10
+
+
+@pytest.mark.parametrize(
+    ("potential", "passes"), [(PlainSprings(), True), (Swirl(20.0), False), (Swirl(3000.0), False)]
+)
+def test_drift_check_tells_a_conserved_energy_from_one_that_is_not(potential, passes):
+    hybrid = chain_hybrid(potential, box=None, n_molecules=3)
+    report = check_drift(hybrid, nve_length="2 ps", timestep="0.5 fs", platform="Reference")
+    assert report.passed is passes
+    assert ("FAILED" in str(report)) is not passes
 
 
 @pytest.mark.slow
