@@ -36,7 +36,7 @@ _HOME = {
     "hybrid_system": "hybrid",
     "load_potential": "potentials",
     "select_region": "regions",
-    "simulate": "simulate",
+    "simulate": "simulation",
     "write_report": "report",
 }
 __all__ = [*_HOME]

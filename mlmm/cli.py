@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
     print(f"{out}/\n{_TREE}", end="")
     from mlmm.report import write_report
     from mlmm.run_directory import RunDirectory
-    from mlmm.simulate import simulate
+    from mlmm.simulation import simulate
 
     if options.resume:
         from mlmm.build import BuiltSystem

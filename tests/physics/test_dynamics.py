@@ -14,7 +14,7 @@ import mlmm
 from mlmm.diagnostics import check_drift, energy_drift
 from mlmm.hybrid import hybrid_system
 from mlmm.regions import region_from_atoms, select_region
-from mlmm.simulate import simulate
+from mlmm.simulation import simulate
 from mlmm.stages import Equilibrate, Minimise, NVECheck, Produce
 from mlmm.units import GAS_CONSTANT
 from mlmm.zones import hard_zones

@@ -24,7 +24,7 @@ FLOORS = [
     ["reporters"],
     ["records"],
     ["runner"],
-    ["simulate"],
+    ["simulation"],
     ["diagnostics", "report"],
     ["config"],
     ["cli"],
@@ -86,6 +86,8 @@ def test_public_names_are_importable_and_documented():
     for name in mlmm.__all__:
         value = getattr(mlmm, name)
         assert value.__doc__ and value.__doc__.strip(), name
+    # A submodule of the same name would take the place of the function as soon as somebody imports it.
+    assert not set(mlmm.__all__) & {module_name(path) for path in FILES}
     with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
         mlmm.nonsense  # noqa: B018
 
