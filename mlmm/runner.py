@@ -28,7 +28,7 @@ __all__ = ["Progress", "Runner"]
 
 logger = logging.getLogger(__name__)
 _PROGRESS_SECONDS = 0.5
-_MINIMISE_PIECE = 25
+_MINIMISE_PIECE = 50
 _BLOWN_UP = 10.0  # nm between two looks, at most a second apart: diffusion stays a thousand times below
 
 
