@@ -92,8 +92,9 @@ def neighbour_pairs(
     positions: torch.Tensor,
     cell: Optional[torch.Tensor],
     cutoff: float,
+    centres: Optional[torch.Tensor] = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """All ordered pairs of different atoms closer than a cutoff, by minimum image.
+    """Ordered pairs of different atoms closer than a cutoff, by minimum image.
 
     Parameters
     ----------
@@ -101,18 +102,27 @@ def neighbour_pairs(
     cell : torch.Tensor, shape (3, 3), nm, optional
     cutoff : float
         In nm; below half of the smallest box width.
+    centres : torch.Tensor, shape (C,), int64, optional
+        Atoms whose neighbours are wanted, each once; every atom by default.
 
     Returns
     -------
-    first, second : torch.Tensor, shape (P,), int64
-        Each pair stands twice, once from either side; sorted by `first`, then by `second`.
+    first : torch.Tensor, shape (P,), int64
+        Places in `centres`; without `centres`, atoms. Sorted.
+    second : torch.Tensor, shape (P,), int64
+        Atoms; sorted for each centre. A pair of two centres stands twice, once from either side.
     displacements : torch.Tensor, shape (P, 3), nm
         From first to second, differentiable in the positions.
     """
-    detached = positions.detach()
-    squared = minimum_image(detached.unsqueeze(0) - detached.unsqueeze(1), cell).square().sum(-1)
-    squared.fill_diagonal_(float("inf"))
+    central = positions if centres is None else positions.index_select(0, centres)
+    squared = (
+        minimum_image(positions.detach().unsqueeze(0) - central.detach().unsqueeze(1), cell).square().sum(-1)
+    )
+    if centres is None:
+        squared.fill_diagonal_(float("inf"))
+    else:
+        squared.scatter_(1, centres.unsqueeze(1), float("inf"))
     pairs = (squared < cutoff * cutoff).nonzero()
     first, second = pairs[:, 0], pairs[:, 1]
-    displacements = minimum_image(positions.index_select(0, second) - positions.index_select(0, first), cell)
+    displacements = minimum_image(positions.index_select(0, second) - central.index_select(0, first), cell)
     return first, second, displacements

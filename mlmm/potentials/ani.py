@@ -29,7 +29,7 @@ _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 class SymmetryFunctions(torch.nn.Module):
-    """Atomic environment vectors of a fixed list of atoms.
+    """Atomic environment vectors of some atoms among all that they may see.
 
     Parameters
     ----------
@@ -37,17 +37,21 @@ class SymmetryFunctions(torch.nn.Module):
         Constants of the symmetry functions, in angstrom.
     species : torch.Tensor, shape (N,), int64
         Index of each atom's element.
+    centres : torch.Tensor, shape (C,), int64
+        Atoms whose environments are wanted; the others are only seen.
     dtype : torch.dtype
         Arithmetic of the functions; distances and angles come from float64 geometry.
     """
 
-    def __init__(self, parameters: ANIParameters, species: torch.Tensor, dtype: torch.dtype):
+    def __init__(
+        self, parameters: ANIParameters, species: torch.Tensor, centres: torch.Tensor, dtype: torch.dtype
+    ):
         super().__init__()
         constants = parameters.constants
         n_species = len(parameters.elements)
         self.radial_cutoff = float(constants["Rcr"])
         self.angular_cutoff = float(constants["Rca"])
-        self.n_atoms = len(species)
+        self.n_centres = len(centres)
         self.n_species = n_species
         self.n_species_pairs = n_species * (n_species + 1) // 2
         self.n_radial = constants["EtaR"].size * constants["ShfR"].size
@@ -76,10 +80,11 @@ class SymmetryFunctions(torch.nn.Module):
         pair_index[second, first] = torch.arange(self.n_species_pairs)
         self.register_buffer("pair_index", pair_index)
         self.register_buffer("species", species)
+        self.register_buffer("centres", centres)
 
     def forward(self, positions: torch.Tensor, cell: Optional[torch.Tensor]) -> torch.Tensor:
-        """Environment vectors (N, length) for positions (N, 3) and cell (3, 3) in angstrom, float64."""
-        centre, neighbour, vectors = neighbour_pairs(positions, cell, self.radial_cutoff)
+        """Environment vectors (C, length) for positions (N, 3) and cell (3, 3) in angstrom, float64."""
+        centre, neighbour, vectors = neighbour_pairs(positions, cell, self.radial_cutoff, self.centres)
         distances = vectors.square().sum(-1).sqrt()
         radial = self._radial(centre, neighbour, distances)
         angular = self._angular(centre, neighbour, vectors, distances)
@@ -90,9 +95,9 @@ class SymmetryFunctions(torch.nn.Module):
         r = distances.to(self.dtype).unsqueeze(1)
         switch = 0.5 * torch.cos(r * (math.pi / self.radial_cutoff)) + 0.5
         terms = 0.25 * torch.exp(-self.eta_radial * (r - self.shift_radial).square()) * switch
-        sums = torch.zeros(self.n_atoms * self.n_species, self.n_radial, dtype=self.dtype, device=r.device)
+        sums = torch.zeros(self.n_centres * self.n_species, self.n_radial, dtype=self.dtype, device=r.device)
         sums = sums.index_add(0, centre * self.n_species + self.species[neighbour], terms)
-        return sums.reshape(self.n_atoms, self.n_species * self.n_radial)
+        return sums.reshape(self.n_centres, self.n_species * self.n_radial)
 
     def _angular(
         self, centre: torch.Tensor, neighbour: torch.Tensor, vectors: torch.Tensor, distances: torch.Tensor
@@ -118,14 +123,14 @@ class SymmetryFunctions(torch.nn.Module):
         terms = (by_distance.unsqueeze(2) * by_angle.unsqueeze(1)).reshape(-1, self.n_angular)
         pair = self.pair_index[neighbour_species[first], neighbour_species[second]]
         sums = torch.zeros(
-            self.n_atoms * self.n_species_pairs, self.n_angular, dtype=self.dtype, device=r.device
+            self.n_centres * self.n_species_pairs, self.n_angular, dtype=self.dtype, device=r.device
         )
         sums = sums.index_add(0, centre[first] * self.n_species_pairs + pair, terms)
-        return sums.reshape(self.n_atoms, self.n_species_pairs * self.n_angular)
+        return sums.reshape(self.n_centres, self.n_species_pairs * self.n_angular)
 
     def _pairs_of_neighbours(self, centre: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Every unordered pair of neighbours of one centre: two index lists into the neighbour list."""
-        counts = torch.bincount(centre, minlength=self.n_atoms)
+        counts = torch.bincount(centre, minlength=self.n_centres)
         ends = counts.cumsum(0)
         # Neighbour k of the list is paired with each later neighbour of its centre.
         later = ends.index_select(0, centre) - torch.arange(1, len(centre) + 1, device=centre.device)
@@ -136,25 +141,36 @@ class SymmetryFunctions(torch.nn.Module):
 
 
 class ANINetworks(torch.nn.Module):
-    """Per-atom ANI energies of a fixed list of atoms, for all members at once; TorchScript can compile it.
+    """Per-atom ANI energies for all members at once; TorchScript can compile it.
 
     Parameters
     ----------
     parameters : ANIParameters
     numbers : sequence of int
-        Atomic numbers.
+        Atomic numbers of all atoms that are seen.
     dtype : torch.dtype
         Arithmetic of symmetry functions and networks.
+    centres : sequence of int, optional
+        Atoms whose energies are wanted, all by default. Only they cost a network pass: ANI is strictly local,
+        and the others act as neighbours alone.
     """
 
-    def __init__(self, parameters: ANIParameters, numbers: Sequence[int], dtype: torch.dtype):
+    def __init__(
+        self,
+        parameters: ANIParameters,
+        numbers: Sequence[int],
+        dtype: torch.dtype,
+        centres: Sequence[int] | None = None,
+    ):
         super().__init__()
         symbols = [SYMBOLS[int(number)] for number in numbers]
         species = torch.tensor([parameters.elements.index(symbol) for symbol in symbols], dtype=torch.int64)
-        self.symmetry_functions = SymmetryFunctions(parameters, species, dtype)
-        present = [element for element in parameters.elements if element in symbols]
+        wanted = list(range(len(symbols))) if centres is None else [int(centre) for centre in centres]
+        self.symmetry_functions = SymmetryFunctions(parameters, species, torch.tensor(wanted), dtype)
+        central = [symbols[i] for i in wanted]
+        present = [element for element in parameters.elements if element in central]
         atoms = [
-            torch.tensor([i for i, symbol in enumerate(symbols) if symbol == element]) for element in present
+            torch.tensor([i for i, symbol in enumerate(central) if symbol == element]) for element in present
         ]
         self.networks = torch.nn.ModuleList(
             _ElementNetworks(parameters.weights[element], parameters.biases[element], indices, dtype)
@@ -166,7 +182,7 @@ class ANINetworks(torch.nn.Module):
         self.hartree = HARTREE
 
     def forward(self, positions: torch.Tensor, cell: Optional[torch.Tensor]) -> torch.Tensor:
-        """Energies, shape (members, N), kJ/mol, float64, for positions (N, 3) and cell (3, 3) in nm."""
+        """Energies of the centres (members, C), kJ/mol, for positions (N, 3) and cell (3, 3) in nm."""
         positions = positions.to(torch.float64) * self.to_angstrom
         if cell is not None:
             cell = cell.to(torch.float64) * self.to_angstrom
@@ -271,10 +287,11 @@ class ANIPotential:
         )
         self._bound: tuple[tuple[int, ...], ANINetworks] | None = None
 
-    def scriptable(self, numbers: Sequence[int]) -> ANINetworks:
-        """The potential bound to a list of atomic numbers, as a module that TorchScript can compile."""
+    def scriptable(self, numbers: Sequence[int], centres: Sequence[int] | None = None) -> ANINetworks:
+        """The potential bound to atomic numbers (and centres), as a module that TorchScript can compile."""
         check_elements(self.spec, numbers)
-        return ANINetworks(self.parameters, numbers, _DTYPES[self.spec.precision]).to(self.device).eval()
+        networks = ANINetworks(self.parameters, numbers, _DTYPES[self.spec.precision], centres)
+        return networks.to(self.device).eval()
 
     def atom_energies(self, structure: Structure) -> AtomEnergies:
         """Per-atom energies in kJ/mol, mean over the members, isolated-atom energies removed.

@@ -197,6 +197,26 @@ def test_force_goes_to_zero_at_the_cutoffs(ani1x, cutoff):
     assert (force_inside - force_outside).abs().max() < 1e-2
 
 
+def test_centres_feel_their_neighbours_and_nothing_else(ani1x, molecules):
+    """Energies of some atoms, with all others as neighbours only: the same as in the full evaluation; and
+    the input may be cut at the receptive field (no atom beyond it matters), but not closer."""
+    first = molecules["dipeptide"]
+    second = Structure(first.numbers, first.positions + torch.tensor([0.0, 0.45, 0.1]))
+    numbers = torch.cat([first.numbers, second.numbers])
+    positions = torch.cat([first.positions, second.positions])
+    full = ani1x.atom_energies(Structure(numbers, positions)).members
+    centres = [4, 0, 2]
+    some = torch.jit.script(ani1x.scriptable(numbers.tolist(), centres))(positions, None)
+    assert torch.allclose(some, full[:, centres], rtol=0, atol=1e-9)
+    distance = torch.linalg.norm(positions[:, None] - positions[centres][None], dim=-1).min(dim=1)[0]
+    for reach, same in ((ani1x.spec.receptive_field, True), (ani1x.spec.receptive_field - 0.15, False)):
+        seen = (distance < reach).nonzero()[:, 0].tolist()
+        assert len(seen) < len(numbers)
+        module = ani1x.scriptable(numbers[seen].tolist(), [seen.index(centre) for centre in centres])
+        difference = (module(positions[seen], None) - full[:, centres]).abs().max()
+        assert bool(difference < 1e-9) is same
+
+
 def test_isolated_atom_has_a_finite_energy_and_no_force(ani1x):
     energy, forces = energy_and_forces(ani1x, structure([8], [[0.0, 0, 0]]))
     assert np.isfinite(energy)

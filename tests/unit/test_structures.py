@@ -52,6 +52,18 @@ def test_neighbour_pairs_are_all_pairs_within_the_cutoff(cell):
     assert torch.allclose(vectors, minimum_image(positions[second] - positions[first], box))
 
 
+@pytest.mark.parametrize("cell", [None, CELLS["triclinic"]], ids=["open", "triclinic"])
+def test_neighbours_of_some_centres_are_those_of_the_full_list(cell):
+    positions = torch.tensor(np.random.default_rng(4).uniform(0, 2, (40, 3)))
+    box = None if cell is None else torch.tensor(cell)
+    first, second, vectors = neighbour_pairs(positions, box, 0.6)
+    centres = torch.tensor([31, 2, 17])
+    place, neighbour, some = neighbour_pairs(positions, box, 0.6, centres)
+    for k, centre in enumerate(centres):
+        assert torch.equal(neighbour[place == k], second[first == centre])
+        assert torch.equal(some[place == k], vectors[first == centre])
+
+
 def test_displacements_carry_the_gradient():
     positions = torch.tensor(np.random.default_rng(1).uniform(0, 1, (5, 3)), requires_grad=True)
     _, _, vectors = neighbour_pairs(positions, None, 2.0)
