@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _EPILOG = """examples:
-  mlmm run systems/alanine_dipeptide/run.toml            seconds: build, minimise, equilibrate, produce,
-  report mlmm run my/run.toml --set run.timestep="1 fs"         change one setting
-  mlmm run my/run.toml --resume                          go on after Ctrl-C, SIGTERM or a crash
-  mlmm check my/run.toml                                 finite differences, both bridges, energy drift
-  mlmm report runs/my                                    write report.html again
+  mlmm run systems/alanine_dipeptide/run.toml        build, minimise, equilibrate, produce, report
+  mlmm run my/run.toml --set run.timestep="1 fs"     change one setting
+  mlmm run my/run.toml --resume                      go on after Ctrl-C, SIGTERM or a crash
+  mlmm check my/run.toml                             finite differences, both bridges, energy drift
+  mlmm report runs/my                                write report.html again
 
-exit status: 0 done, 1 a physics check failed, 2 something in the input or the run to correct, 130/143
-interrupted
+exit status: 0 done, 1 a physics check failed, 2 something to correct in the input or the run,
+130 or 143 interrupted
 """
 
 _TREE = """  report.html      the page to look at

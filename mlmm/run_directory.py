@@ -15,7 +15,7 @@ from typing import Any
 
 from mlmm.errors import ConfigError
 
-__all__ = ["Checkpoint", "RunDirectory", "versions"]
+__all__ = ["Checkpoint", "RunDirectory", "timestamp", "versions"]
 
 _PACKAGES = ("mlmm", "openmm", "torch", "openmmtorch", "numpy", "mdtraj", "parmed", "pdbfixer")
 

@@ -7,4 +7,4 @@ PEER_FORCE_HARTREE_PER_ANGSTROM = 1e-5
 PEER_RELATIVE = 1e-6  # hybrid system against OpenMM-ML
 IMAGES = 1e-8  # kJ/mol, moving molecules by box vectors
 IDENTITY = 1e-8  # kJ/mol, energy identities on the Reference platform without a mesh
-IDENTITY_MESH = 1e-5  # kJ/mol, the same under PME: erf tables and mesh of the excluded pairs
+IDENTITY_MESH = 1e-8  # kJ/mol, the same under PME: an exception removes the reciprocal part too

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlmm.cli import main
+from mlmm.cli import _parser, main
 from mlmm.run_directory import RunDirectory
 
 QUICK = [
@@ -164,7 +165,13 @@ def test_help_teaches(verb, capsys):
     with pytest.raises(SystemExit) as caught:
         main([verb, "--help"] if verb else ["--help"])
     assert caught.value.code == 0
-    assert len(capsys.readouterr().out) > 100
+    printed = capsys.readouterr().out
+    assert len(printed) > 100
+    # The examples of the first page are commands that exist.
+    for line in printed.splitlines() if not verb else []:
+        if line.startswith("  mlmm "):
+            words = shlex.split(line.split("  ")[1])
+            assert callable(_parser().parse_args(words[1:]).verb)
 
 
 def test_help_is_quick():
