@@ -20,6 +20,8 @@ FLOORS = [
     ["imaging", "zones"],
     ["potentials", "build", "run_directory"],
     ["embedding", "bridge"],
+    ["mm_tables"],
+    ["mm_terms"],
     ["hybrid"],
     ["reporters"],
     ["records"],
@@ -29,8 +31,8 @@ FLOORS = [
     ["config"],
     ["cli"],
 ]
-TORCH_SIDE = ["potentials", "zones", "structures"]
-OPENMM_SIDE = ["build", "embedding", "regions"]
+TORCH_SIDE = ["potentials", "zones", "structures", "mm_terms"]
+OPENMM_SIDE = ["build", "embedding", "regions", "mm_tables"]
 
 
 def module_name(path: Path) -> str:
