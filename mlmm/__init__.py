@@ -37,6 +37,7 @@ _HOME = {
     "load_potential": "potentials",
     "select_region": "regions",
     "simulate": "simulation",
+    "static_zones": "zones",
     "write_report": "report",
 }
 __all__ = [*_HOME]

@@ -23,7 +23,7 @@ from mlmm.errors import ConfigError, MissingPackageError, PotentialError
 from mlmm.potentials.base import PotentialModel, check_elements, energy_and_forces, scriptable_module
 from mlmm.structures import Structure
 
-__all__ = ["BRIDGES", "choose_bridge", "make_force", "torchforce_problem"]
+__all__ = ["BRIDGES", "choose_bridge", "make_blend_force", "make_force", "torchforce_problem"]
 
 logger = logging.getLogger(__name__)
 BRIDGES = ("auto", "torchforce", "pythonforce")
@@ -137,6 +137,43 @@ def make_force(
     force.setUsesPeriodicBoundaryConditions(periodic)
     force.setName(f"{model.spec.name} region")
     return force
+
+
+def make_blend_force(blend: torch.nn.Module, *, bridge: str, periodic: bool, name: str) -> openmm.Force:
+    """A module of the positions of the whole system, (N, 3), and the box as an OpenMM Force.
+
+    Parameters
+    ----------
+    blend : torch.nn.Module
+        ``forward(positions, box) -> energy`` in kJ/mol.
+    bridge : {"torchforce", "pythonforce"}
+    periodic : bool
+    name : str
+    """
+    if bridge == "torchforce":
+        force = _torch_force_class()(torch.jit.script(blend.eval()))
+    else:
+        force = openmm.PythonForce(_BlendFunction(blend, periodic))
+    force.setUsesPeriodicBoundaryConditions(periodic)
+    force.setName(name)
+    return force
+
+
+class _BlendFunction:
+    """What a PythonForce calls for a whole-system module."""
+
+    def __init__(self, blend: torch.nn.Module, periodic: bool):
+        self.blend, self.periodic = blend, periodic
+
+    def __call__(self, state: openmm.State) -> tuple[float, np.ndarray]:
+        positions = torch.tensor(state.getPositions(asNumpy=True).value_in_unit(unit.nanometer))
+        positions = positions.to(torch.float64).requires_grad_(True)
+        box = None
+        if self.periodic:
+            box = torch.tensor(state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.nanometer))
+        energy = self.blend(positions, box)
+        (gradient,) = torch.autograd.grad(energy, positions)
+        return float(energy.detach()), -gradient.cpu().numpy()
 
 
 class _RegionModule(torch.nn.Module):

@@ -254,16 +254,19 @@ def _hybrid(config: RunConfig, built: BuiltSystem) -> HybridSystem:
     from mlmm.hybrid import hybrid_system
     from mlmm.potentials import load_potential
     from mlmm.regions import select_region
-    from mlmm.zones import hard_zones
+    from mlmm.zones import hard_zones, static_zones
 
     region = select_region(built, config.region.select, config.region.complete)
     settings = config.potential
     potential = load_potential(
         settings.name, members=settings.members or None, precision=settings.precision, device=settings.device
     )
+    zones = hard_zones(built, region)
+    if config.zones.kind == "static":
+        zones = static_zones(built, region, config.zones.plateau, config.zones.width, config.zones.snap)
     hybrid = hybrid_system(
         built,
-        hard_zones(built, region),
+        zones,
         potential,
         scheme=config.embedding.scheme,
         bridge=settings.bridge,
@@ -274,6 +277,7 @@ def _hybrid(config: RunConfig, built: BuiltSystem) -> HybridSystem:
         f"region {len(region)} atoms ({residues}) in {hybrid.spec.name}, "
         f"{hybrid.spec.members} members, {hybrid.spec.precision}, {hybrid.bridge}"
     )
+    print("zones  " + ", ".join(f"{name} {count}" for name, count in hybrid.zone_counts().items()))
     return hybrid
 
 

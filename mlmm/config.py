@@ -54,6 +54,16 @@ class RegionSettings:
 
 
 @dataclass(frozen=True)
+class ZoneSettings:
+    """[zones]: "hard" ends at the region; "static" adds a plateau and a smooth zone (scheme "local")."""
+
+    kind: str = "hard"
+    plateau: str = _quantity("0.3 nm", "length")
+    width: str = _quantity("0.2 nm", "length")
+    snap: str = "residue"
+
+
+@dataclass(frozen=True)
 class PotentialSettings:
     """[potential]: the machine-learned potential and its host."""
 
@@ -107,6 +117,7 @@ class RunConfig:
 
     system: SystemSettings = field(default_factory=SystemSettings)
     region: RegionSettings = field(default_factory=RegionSettings)
+    zones: ZoneSettings = field(default_factory=ZoneSettings)
     potential: PotentialSettings = field(default_factory=PotentialSettings)
     embedding: EmbeddingSettings = field(default_factory=EmbeddingSettings)
     run: RunSettings = field(default_factory=RunSettings)
@@ -160,6 +171,10 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
             raise ConfigError(
                 f"{key} in {path}", "nothing", f'add {key.split(".")[1]} = "…" to [{key.split(".")[0]}]'
             )
+    if config.zones.kind not in ("hard", "static"):
+        raise ConfigError(
+            f"zones.kind = hard | static in {path}", repr(config.zones.kind), 'write kind = "static"'
+        )
     return _with_paths(config, path.parent)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import numpy as np
 import openmm
 from openmm import unit
 
-from mlmm.bridge import make_force, torchforce_problem
+from mlmm.bridge import torchforce_problem
 from mlmm.errors import ConfigError
 from mlmm.hybrid import HybridSystem
 from mlmm.potentials.base import scriptable_module
@@ -243,7 +244,7 @@ def finite_difference_error(
     positions = np.array(hybrid.built.positions)
     forces = _forces(context, positions, groups)
     largest = np.abs(forces).max()
-    core = np.array(hybrid.zones.core)
+    core = np.array(hybrid.zones.active)
     others = np.setdiff1d(np.arange(len(positions)), core)
     chosen = [(atom, k) for atom in core for k in range(3)]
     coordinates = [chosen[i] for i in generator.permutation(len(chosen))[:n_coordinates]]
@@ -326,26 +327,12 @@ def energy_drift(
 
 
 def _bridge_difference(hybrid: HybridSystem) -> float:
-    """Largest difference of the region's forces between the two hosts, relative to the largest force."""
-    numbers = hybrid.region_structure(hybrid.built.positions).numbers.tolist()
+    """Largest difference of the potential's forces between the two hosts, relative to the largest force."""
+    group = 1 << hybrid.force_groups["ml"]
     found = []
     for bridge in ("torchforce", "pythonforce"):
-        system = openmm.System()
-        for i in range(hybrid.system.getNumParticles()):
-            system.addParticle(hybrid.system.getParticleMass(i))
-        if hybrid.built.periodic:
-            system.setDefaultPeriodicBoxVectors(*hybrid.built.box_vectors)
-        system.addForce(
-            make_force(
-                hybrid.potential,
-                numbers,
-                hybrid.zones.core,
-                bridge=bridge,
-                periodic=hybrid.built.periodic,
-                charge=hybrid.charge,
-            )
-        )
-        found.append(_forces(_reference_context(system), hybrid.built.positions, -1))
+        system = dataclasses.replace(hybrid, bridge=bridge).create_system()
+        found.append(_forces(_reference_context(system), hybrid.built.positions, group))
     return float(np.abs(found[0] - found[1]).max() / np.abs(found[0]).max())
 
 

@@ -18,7 +18,7 @@ import openmm
 from mlmm.build.built import refuse_uncopyable
 from mlmm.errors import EmbeddingError
 
-__all__ = ["WITHOUT_ENERGY", "Embedding", "embed_intra"]
+__all__ = ["WITHOUT_ENERGY", "Embedding", "embed_intra", "embed_local"]
 
 logger = logging.getLogger(__name__)
 
@@ -115,13 +115,7 @@ def embed_intra(
     for force in system.getForces():
         _refuse_unknown(force, keep)
     _refuse_cut_bonds(system, inside, bonds, label)
-    sites = [i for i in sorted(inside) if system.isVirtualSite(i)]
-    if sites:
-        raise EmbeddingError(
-            "a region of real atoms",
-            f"the virtual site {label(sites[0])}",
-            "choose molecules without virtual sites, such as 3-site water",
-        )
+    _refuse_virtual_sites(system, inside, label)
     embedded = copy.deepcopy(system)
     removed: dict[str, int] = {}
     kept: list[str] = []
@@ -150,6 +144,71 @@ def embed_intra(
         removed["constraints"] = freed
     logger.info("intra: %d atoms; removed %s", len(inside), removed)
     return embedded, Embedding("intra", removed, tuple(kept))
+
+
+def embed_local(
+    system: openmm.System, atoms: Sequence[int], *, label: Callable[[int], str] = str
+) -> tuple[openmm.System, Embedding]:
+    """The force field for scheme ``local``: whole, less the pairs inside the zone and constraints on it.
+
+    Everything that leaves here is added back elsewhere (`CorePairs`); the rest of the blend is a difference
+    on top of the whole force field.
+
+    Parameters
+    ----------
+    system : openmm.System
+        The full force field, the zone's atoms flexible.
+    atoms : sequence of int
+        The zone, lambda > 0.
+    label : callable
+        Index to a name of the atom, for messages.
+
+    Raises
+    ------
+    EmbeddingError
+        A virtual site in the zone, or a constraint on its atoms for which the force field has no bond term.
+    """
+    inside = frozenset(atoms)
+    refuse_uncopyable(system)
+    _refuse_virtual_sites(system, inside, label)
+    embedded = copy.deepcopy(system)
+    removed = {}
+    for force in embedded.getForces():
+        if isinstance(force, openmm.NonbondedForce):
+            removed["NonbondedForce"] = _exclude_nonbonded(force, inside)
+    springs = {
+        frozenset(force.getBondParameters(i)[:2])
+        for force in embedded.getForces()
+        if isinstance(force, openmm.HarmonicBondForce)
+        for i in range(force.getNumBonds())
+    }
+    touching = []
+    for i in range(embedded.getNumConstraints()):
+        pair = embedded.getConstraintParameters(i)[:2]
+        if inside.intersection(pair):
+            if frozenset(pair) not in springs:
+                raise EmbeddingError(
+                    "flexible molecules in the zone under scheme 'local'",
+                    f"the constraint {label(pair[0])}–{label(pair[1])} without a bond term",
+                    'build with constraints = "none" and rigid_water = false',
+                )
+            touching.append(i)
+    for i in reversed(touching):
+        embedded.removeConstraint(i)
+    if touching:
+        removed["constraints"] = len(touching)
+    logger.info("local: %d atoms; removed %s", len(inside), removed)
+    return embedded, Embedding("local", removed)
+
+
+def _refuse_virtual_sites(system: openmm.System, inside: frozenset[int], label: Callable[[int], str]) -> None:
+    sites = [i for i in sorted(inside) if system.isVirtualSite(i)]
+    if sites:
+        raise EmbeddingError(
+            "a region of real atoms",
+            f"the virtual site {label(sites[0])}",
+            "choose molecules without virtual sites, such as 3-site water",
+        )
 
 
 def _refuse_unknown(force: openmm.Force, keep: Collection[str]) -> None:

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
 import openmm
 import torch
 
-from mlmm.bridge import choose_bridge, make_force
+from mlmm.blend import LocalBlend, zone_energies
+from mlmm.bridge import choose_bridge, make_blend_force, make_force
 from mlmm.build import BuiltSystem
-from mlmm.embedding import WITHOUT_ENERGY, Embedding, embed_intra
+from mlmm.embedding import WITHOUT_ENERGY, Embedding, embed_intra, embed_local
 from mlmm.errors import ConfigError, EmbeddingError, PotentialError
+from mlmm.mm_tables import read_mm_tables
+from mlmm.mm_terms import CorePairs, ShortRangeEnergies
 from mlmm.potentials.base import AtomEnergies, PotentialModel, PotentialSpec, check_elements
-from mlmm.structures import Structure
+from mlmm.structures import Structure, neighbour_pairs
 from mlmm.zones import ZonePartition
 
 __all__ = ["SCHEMES", "HybridSystem", "hybrid_system"]
 
 logger = logging.getLogger(__name__)
-SCHEMES = ("intra",)
+SCHEMES = ("intra", "local")
+#: Where the handover of scheme `local` begins, in units of the model's cutoff, where it ends.
+HANDOVER_START = 0.7
 _GROUPS = {
     "nonbonded": 0,
     "bonds": 1,
@@ -68,6 +73,8 @@ class HybridSystem:
         Forces that the embedding left alone at the user's wish.
     warnings : tuple of str
         What the user should know.
+    blend : LocalBlend, optional
+        What the bridge evaluates under scheme ``local``.
     """
 
     built: BuiltSystem
@@ -80,18 +87,41 @@ class HybridSystem:
     charge: int = 0
     keep: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    blend: LocalBlend | None = None
 
     @property
     def spec(self) -> PotentialSpec:
         """What the potential is."""
         return self.potential.spec
 
+    @property
+    def scheme(self) -> str:
+        """Who owns which interaction: ``intra`` or ``local``."""
+        return self.embedding.scheme
+
     def create_system(self) -> openmm.System:
         """Another System with the same forces, built anew."""
-        return _assemble(self.built, self.zones, self.potential, self.bridge, self.charge, self.keep)[0]
+        assemble = _assemble_intra if self.scheme == "intra" else _assemble_local
+        return assemble(self.built, self.zones, self.potential, self.bridge, self.charge, self.keep)[0]
+
+    def zone_counts(self) -> dict[str, int]:
+        """Number of atoms by zone; the buffer (lambda = 0, seen by the model) as in the built structure."""
+        counts = self.zones.counts()
+        buffer = 0
+        if self.blend is not None:
+            positions = torch.tensor(self.built.positions)
+            cell = None if self.built.box_vectors is None else torch.tensor(self.built.box_vectors)
+            active = torch.tensor(self.zones.active)
+            _, seen, _ = neighbour_pairs(positions, cell, self.spec.receptive_field, active)
+            visible = set(self.blend.visible.tolist())
+            buffer = len(set(seen.tolist()) & visible - set(self.zones.active))
+        counts["environment"] -= buffer
+        return {"core": counts["core"], "transition": counts["transition"], "buffer": buffer} | {
+            "environment": counts["environment"]
+        }
 
     def region_structure(self, positions: np.ndarray, box_vectors: np.ndarray | None = None) -> Structure:
-        """The region as the potential sees it.
+        """The zone's atoms (the region, under scheme ``intra``) alone.
 
         Parameters
         ----------
@@ -100,7 +130,7 @@ class HybridSystem:
         box_vectors : ndarray, shape (3, 3), nm, optional
             The system's own box by default; ignored for an open system.
         """
-        atoms = list(self.zones.core)
+        atoms = list(self.zones.active)
         cell = None
         if self.built.periodic:
             cell = torch.tensor(
@@ -110,9 +140,18 @@ class HybridSystem:
         return Structure(numbers, torch.tensor(positions[atoms], dtype=torch.float64), cell, self.charge)
 
     def region_energies(self, positions: np.ndarray, box_vectors: np.ndarray | None = None) -> AtomEnergies:
-        """Per-atom energies of the region with the spread of a committee; see `region_structure`."""
+        """Energies of the zone's atoms by the model, times lambda, with the spread of a committee.
+
+        Under scheme ``local`` they are those of the atoms among their neighbours, under ``intra`` of the
+        region alone. Arguments as for `region_structure`.
+        """
         with torch.no_grad():
-            return self.potential.atom_energies(self.region_structure(positions, box_vectors))
+            structure = self.region_structure(positions, box_vectors)
+            if self.blend is None:
+                return self.potential.atom_energies(structure)
+            members = self.blend.members(torch.tensor(positions, dtype=torch.float64), structure.cell)
+            members = members * self.blend.weights
+            return AtomEnergies(members.mean(dim=0), members if len(members) > 1 else None)
 
 
 def hybrid_system(
@@ -129,14 +168,18 @@ def hybrid_system(
     Scheme ``intra``: E = E_MM − E_MM(inside the region) + E_ML(region); Coulomb and Lennard-Jones between the
     region and its surroundings stay with the force field (mechanical embedding), PME included.
 
+    Scheme ``local``: E = E_MM + sum_i lambda_i (eps_i^ML − eps_i^MM,sr); the potential also sees the atoms
+    around the zone, and owns contacts within its range; bonds may join atoms of different lambda, without
+    link atoms. For potentials that were trained on total energies and give per-atom energies.
+
     Parameters
     ----------
     built : BuiltSystem
     zones : ZonePartition
-        From `hard_zones`.
+        From `hard_zones` or `static_zones`.
     potential : PotentialModel
         From `load_potential`, or any object with `spec` and `atom_energies(structure)`.
-    scheme : {"intra"}
+    scheme : {"intra", "local"}
     bridge : {"auto", "torchforce", "pythonforce"}
         Host of the potential; both give the same numbers.
     keep : collection of str
@@ -154,14 +197,16 @@ def hybrid_system(
     """
     if scheme not in SCHEMES:
         raise ConfigError(f"scheme = {' | '.join(SCHEMES)}", repr(scheme), 'write scheme = "intra"')
-    atoms = list(zones.core)
-    check_elements(potential.spec, _atomic_numbers(built, atoms))
+    _check_scheme(scheme, zones, potential.spec)
+    check_elements(potential.spec, _atomic_numbers(built, zones.active))
     _check_box(built, potential.spec)
-    charge, warnings = _region_charge(built, atoms, potential.spec)
+    charge, warnings = _region_charge(built, list(zones.active), potential.spec)
+    warnings += _boundary_warnings(built, zones)
     host = choose_bridge(bridge, potential)
-    system, embedding, groups = _assemble(built, zones, potential, host, charge, tuple(keep))
+    assemble = _assemble_intra if scheme == "intra" else _assemble_local
+    system, embedding, groups, blend = assemble(built, zones, potential, host, charge, tuple(keep))
     hybrid = HybridSystem(
-        built, zones, potential, embedding, host, system, groups, charge, tuple(keep), tuple(warnings)
+        built, zones, potential, embedding, host, system, groups, charge, tuple(keep), tuple(warnings), blend
     )
     _check_contract(hybrid)
     for warning in warnings:
@@ -169,22 +214,51 @@ def hybrid_system(
     return hybrid
 
 
-def _assemble(
+def _check_scheme(scheme: str, zones: ZonePartition, spec: PotentialSpec) -> None:
+    """Which combinations make sense."""
+    if scheme == "intra" and zones.transition:
+        raise EmbeddingError(
+            "a hard region under scheme 'intra'",
+            f"{len(zones.transition)} atoms with lambda between 0 and 1",
+            'use mlmm.hard_zones, or scheme = "local"',
+        )
+    if scheme == "local" and (not spec.per_atom or spec.long_range or spec.trained_on != "total"):
+        raise EmbeddingError(
+            "a potential for scheme 'local': per-atom energies, no long range, trained on total energies",
+            f"{spec.name} (per_atom = {spec.per_atom}, long_range = {spec.long_range}, "
+            f"trained_on = {spec.trained_on!r})",
+            'use scheme = "intra"',
+        )
+
+
+def _boundary_warnings(built: BuiltSystem, zones: ZonePartition) -> list[str]:
+    """What a user should know of a zone that cuts through molecules."""
+    if not zones.cut_bonds:
+        return []
+    label = _labels(built)
+    names = ", ".join(f"{label(a)}–{label(b)}" for a, b in zones.cut_bonds[:4])
+    more = f" and {len(zones.cut_bonds) - 4} more" if len(zones.cut_bonds) > 4 else ""
+    return [f"bonds join atoms of different lambda: {names}{more}; forces near them are neither ML nor MM"]
+
+
+_Parts = tuple[openmm.System, Embedding, dict[str, int], LocalBlend | None]
+
+
+def _assemble_intra(
     built: BuiltSystem,
     zones: ZonePartition,
     potential: PotentialModel,
     bridge: str,
     charge: int,
     keep: tuple[str, ...],
-) -> tuple[openmm.System, Embedding, dict[str, int]]:
-    """The embedded force field plus a newly made force of the region, each in its force group."""
-    labels = list(built.topology.atoms())
+) -> _Parts:
+    """The force field without the region's own terms, and the model on the region alone."""
     system, embedding = embed_intra(
         built.system,
         zones.core,
         bonds=[(bond[0].index, bond[1].index) for bond in built.topology.bonds()],
         keep=keep,
-        label=lambda i: f"{labels[i].residue.name}{labels[i].residue.id}:{labels[i].name}",
+        label=_labels(built),
     )
     force = make_force(
         potential,
@@ -194,6 +268,43 @@ def _assemble(
         periodic=built.periodic,
         charge=charge,
     )
+    return system, embedding, _grouped(system, force), None
+
+
+def _assemble_local(
+    built: BuiltSystem,
+    zones: ZonePartition,
+    potential: PotentialModel,
+    bridge: str,
+    charge: int,
+    keep: tuple[str, ...],
+) -> _Parts:
+    """The whole force field, less the pairs inside the zone, and the blend."""
+    system, embedding = embed_local(built.system, zones.active, label=_labels(built))
+    tables = read_mm_tables(built.system, keep=keep)
+    numbers = _atomic_numbers(built, range(built.n_atoms))
+    visible = np.isin(numbers, potential.spec.elements) & ~tables.virtual
+    seen = np.flatnonzero(visible)
+    model = zone_energies(potential, [numbers[i] for i in seen], np.searchsorted(seen, zones.active).tolist())
+    end = potential.spec.cutoff
+    short_range = ShortRangeEnergies(tables, zones.active, visible, HANDOVER_START * end, end)
+    blend = LocalBlend(
+        model, seen.tolist(), zones.active_weights, short_range, CorePairs(tables, zones.active)
+    )
+    force = make_blend_force(
+        blend, bridge=bridge, periodic=built.periodic, name=f"{potential.spec.name} blend"
+    )
+    return system, embedding, _grouped(system, force), blend
+
+
+def _labels(built: BuiltSystem) -> Callable[[int], str]:
+    """Index to a name such as TMP163:C1."""
+    atoms = list(built.topology.atoms())
+    return lambda i: f"{atoms[i].residue.name}{atoms[i].residue.id}:{atoms[i].name}"
+
+
+def _grouped(system: openmm.System, force: openmm.Force) -> dict[str, int]:
+    """Put each force in the group of its kind, and the potential's with them; returns the groups."""
     names = set()
     for mm_force in system.getForces():
         if mm_force.__class__.__name__ in WITHOUT_ENERGY:
@@ -203,7 +314,7 @@ def _assemble(
         names.add(name)
     force.setForceGroup(_GROUPS["ml"])
     system.addForce(force)
-    return system, embedding, {name: group for name, group in _GROUPS.items() if name in names | {"ml"}}
+    return {name: group for name, group in _GROUPS.items() if name in names | {"ml"}}
 
 
 def _atomic_numbers(built: BuiltSystem, atoms: Collection[int]) -> list[int]:
@@ -240,7 +351,7 @@ def _region_charge(built: BuiltSystem, atoms: list[int], spec: PotentialSpec) ->
 
 def _check_contract(hybrid: HybridSystem) -> None:
     """Evaluate the model once, so that a broken one fails here and not inside a simulation."""
-    n = len(hybrid.zones.core)
+    n = len(hybrid.zones.active)
     result = hybrid.region_energies(hybrid.built.positions)
     energies = getattr(result, "energies", None)
     shape = tuple(energies.shape) if isinstance(energies, torch.Tensor) else None

@@ -48,7 +48,7 @@ class SpringPotential:
         self.spec = toy_spec()
         self.module = Springs(k, length)
 
-    def scriptable(self, numbers: Sequence[int]) -> torch.nn.Module:
+    def scriptable(self, numbers: Sequence[int], centres: Sequence[int] | None = None) -> torch.nn.Module:
         return self.module
 
     def atom_energies(self, structure: Structure) -> AtomEnergies:

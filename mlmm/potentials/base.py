@@ -165,9 +165,10 @@ class AtomEnergies:
 class PotentialModel(Protocol):
     """Anything that gives per-atom energies.
 
-    A model may also have ``scriptable(numbers) -> torch.nn.Module`` whose ``forward(positions, cell)``
-    TorchScript can compile: positions (N, 3) in nm, cell (3, 3) or None, result (K, N) in kJ/mol for K
-    members. With it the model runs inside a TorchForce without Python; without it, through a PythonForce.
+    A model may also have ``scriptable(numbers, centres=None) -> torch.nn.Module`` whose
+    ``forward(positions, cell)`` TorchScript can compile: positions (N, 3) in nm, cell (3, 3) or None, result
+    (K, C) in kJ/mol for K members and C centres, the atoms whose energies are wanted (all by default). With
+    it the model runs inside a TorchForce without Python; without it, through a PythonForce.
     """
 
     spec: PotentialSpec
@@ -177,7 +178,7 @@ class PotentialModel(Protocol):
         ...
 
 
-def scriptable_module(model: PotentialModel) -> Callable[[Sequence[int]], torch.nn.Module] | None:
+def scriptable_module(model: PotentialModel) -> Callable[..., torch.nn.Module] | None:
     """The factory of the model's TorchScript form, or None where it has none."""
     return getattr(model, "scriptable", None)
 

@@ -97,6 +97,25 @@ def test_run_writes_a_complete_directory(tmp_path, run_file, capsys):
     assert sum(weights) == 22
 
 
+def test_run_with_a_smooth_zone(tmp_path, root, capsys):
+    """Scheme "local" through the whole command: zones counted, weights in the structure, report written."""
+    out = tmp_path / "run"
+    assert main(["run", str(root / "systems/alanine_dipeptide/zone.toml"), "--out", str(out), *QUICK]) == 0
+    printed = capsys.readouterr()
+    assert "zones  core 10, transition" in printed.out
+    assert "ALA2:C–NME3:N" in printed.err
+    summary = json.loads((out / "run.json").read_text())
+    assert summary["embedding"]["scheme"] == "local"
+    assert summary["zones"]["transition"] > 0 and summary["zones"]["buffer"] > 0
+    assert sum(summary["zones"].values()) == summary["system"]["atoms"]
+    weights = [
+        float(line[60:66]) for line in (out / "final.pdb").read_text().splitlines() if line[:4] == "ATOM"
+    ]
+    assert sum(0 < weight < 1 for weight in weights) > 0
+    assert sum(weight == 1 for weight in weights) >= 10
+    assert "partly ML" in (out / "report.html").read_text()
+
+
 def test_interrupted_run_resumes(tmp_path, run_file):
     """SIGTERM leaves a resumable run and says how to go on; --resume finishes it with the same rows."""
     out = tmp_path / "run"
@@ -210,7 +229,12 @@ BAD_INPUT = {
     "wrong type": (["--set", 'run.seed="one"'], "seed as int; got 'one'"),
     "box too small for the cutoff": (["--set", "system.padding=0.1 nm"], "twice the cutoff; got"),
     "unknown potential": (["--set", "potential.name=ani1y"], 'did you mean "ani1x"?'),
-    "unknown scheme": (["--set", "embedding.scheme=magic"], "scheme = intra; got 'magic'"),
+    "unknown scheme": (["--set", "embedding.scheme=magic"], "scheme = intra | local; got 'magic'"),
+    "unknown zones": (["--set", "zones.kind=soft"], "zones.kind = hard | static in"),
+    "smooth zone under intra": (
+        ["--set", "zones.kind=static", "--set", "region.select=resname ALA"],
+        'use mlmm.hard_zones, or scheme = "local"',
+    ),
     "unknown bridge": (
         ["--set", "potential.bridge=magic"],
         "bridge = auto | torchforce | pythonforce; got 'magic'",
@@ -302,13 +326,15 @@ def test_resume_refuses_a_damaged_checkpoint(tmp_path, run_file, capsys):
     assert "expected a checkpoint in" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["alanine_dipeptide", "lysozyme_xylene"])
+@pytest.mark.parametrize(
+    "name", ["alanine_dipeptide/run.toml", "alanine_dipeptide/zone.toml", "lysozyme_xylene/run.toml"]
+)
 def test_every_run_file_is_valid_and_resolved_settings_are_a_fixed_point(root, tmp_path, name):
     import tomli_w
 
     from mlmm.config import load_config
 
-    config = load_config(root / f"systems/{name}/run.toml")
+    config = load_config(root / "systems" / name)
     again = tmp_path / "resolved.toml"
     again.write_text(tomli_w.dumps(config.as_dict()))
     assert load_config(again) == config

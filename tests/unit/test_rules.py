@@ -22,6 +22,7 @@ FLOORS = [
     ["embedding", "bridge"],
     ["mm_tables"],
     ["mm_terms"],
+    ["blend"],
     ["hybrid"],
     ["reporters"],
     ["records"],
@@ -31,7 +32,7 @@ FLOORS = [
     ["config"],
     ["cli"],
 ]
-TORCH_SIDE = ["potentials", "zones", "structures", "mm_terms"]
+TORCH_SIDE = ["potentials", "zones", "structures", "mm_terms", "blend"]
 OPENMM_SIDE = ["build", "embedding", "regions", "mm_tables"]
 
 

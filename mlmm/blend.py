@@ -1,0 +1,101 @@
+"""Scheme ``local``: per-atom energies of model and force field blended by lambda, one conserved energy.
+
+E = E_MM,full + sum_i lambda_i (eps_i^ML − eps_i^MM,sr). The force field keeps everything beyond the range of
+the model. Pairs inside the zone, which OpenMM does not evaluate at all, are added back here in float64, so
+that two large numbers never cancel in single precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Optional
+
+import torch
+
+from mlmm.mm_terms import CorePairs, ShortRangeEnergies
+from mlmm.potentials.base import PotentialModel, scriptable_module
+from mlmm.structures import Structure, minimum_image
+
+__all__ = ["LocalBlend", "zone_energies"]
+
+
+class LocalBlend(torch.nn.Module):
+    """What is added to OpenMM's energy, kJ/mol; TorchScript can compile it if it can compile the model.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        ``forward(positions, cell) -> (members, S)``: energies of the zone's atoms from the positions of all
+        visible ones; see `zone_energies`.
+    visible : sequence of int
+        Atoms that the model sees, by their index in the system.
+    weights : sequence of float
+        lambda of the zone's atoms, S of them.
+    short_range : ShortRangeEnergies
+        Of the same atoms in the same order.
+    core_pairs : CorePairs
+        Pairs inside the zone, which left OpenMM.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        visible: Sequence[int],
+        weights: Sequence[float],
+        short_range: ShortRangeEnergies,
+        core_pairs: CorePairs,
+    ):
+        super().__init__()
+        self.model = model
+        self.short_range = short_range
+        self.core_pairs = core_pairs
+        self.register_buffer("visible", torch.tensor(list(visible)))
+        self.register_buffer("weights", torch.tensor(list(weights), dtype=torch.float64))
+
+    def forward(self, positions: torch.Tensor, box: Optional[torch.Tensor] = None) -> torch.Tensor:
+        """For the positions (N, 3) of the whole system and its box vectors (3, 3), nm."""
+        positions = positions.to(torch.float64)
+        if box is not None:
+            box = box.to(torch.float64)
+        difference = self.members(positions, box).mean(dim=0) - self.short_range(positions, box)
+        return (self.weights * difference).sum() + self.core_pairs(positions, box).sum()
+
+    def members(self, positions: torch.Tensor, box: Optional[torch.Tensor]) -> torch.Tensor:
+        """Energies of the zone's atoms by each member of the model, (members, S)."""
+        return self.model(positions.index_select(0, self.visible), box)
+
+
+class _VisibleEnergies(torch.nn.Module):
+    """A model without TorchScript form, asked for the zone's atoms among all within its reach."""
+
+    def __init__(self, model: PotentialModel, numbers: Sequence[int], centres: Sequence[int]):
+        super().__init__()
+        self.potential, self.reach = model, float(model.spec.receptive_field)
+        self.register_buffer("numbers", torch.tensor(list(numbers)))
+        self.register_buffer("centres", torch.tensor(list(centres)))
+
+    def forward(self, positions: torch.Tensor, cell: torch.Tensor | None) -> torch.Tensor:
+        where = positions.detach()
+        separation = minimum_image(where.unsqueeze(0) - where[self.centres].unsqueeze(1), cell)
+        seen = (separation.square().sum(-1) <= self.reach**2).any(dim=0).nonzero().squeeze(1)
+        place = torch.searchsorted(seen, self.centres)
+        result = self.potential.atom_energies(Structure(self.numbers[seen], positions[seen], cell))
+        members = result.energies.unsqueeze(0) if result.members is None else result.members
+        return members[:, place]
+
+
+def zone_energies(model: PotentialModel, numbers: Sequence[int], centres: Sequence[int]) -> torch.nn.Module:
+    """The model as a module for `LocalBlend`.
+
+    Parameters
+    ----------
+    model : PotentialModel
+    numbers : sequence of int
+        Atomic numbers of the visible atoms.
+    centres : sequence of int
+        Places of the zone's atoms among them.
+    """
+    scriptable = scriptable_module(model)
+    if scriptable is not None:
+        return scriptable(list(numbers), list(centres))
+    return _VisibleEnergies(model, numbers, centres)
