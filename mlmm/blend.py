@@ -54,9 +54,10 @@ class LocalBlend(torch.nn.Module):
 
     def forward(self, positions: torch.Tensor, box: Optional[torch.Tensor] = None) -> torch.Tensor:
         """For the positions (N, 3) of the whole system and its box vectors (3, 3), nm."""
-        positions = positions.to(torch.float64)
+        # The host's device is the module's own in a TorchForce, the processor's in a PythonForce.
+        positions = positions.to(self.weights.device, torch.float64)
         if box is not None:
-            box = box.to(torch.float64)
+            box = box.to(self.weights.device, torch.float64)
         difference = self.members(positions, box).mean(dim=0) - self.short_range(positions, box)
         return (self.weights * difference).sum() + self.core_pairs(positions, box).sum()
 

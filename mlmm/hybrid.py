@@ -149,8 +149,10 @@ class HybridSystem:
             structure = self.region_structure(positions, box_vectors)
             if self.blend is None:
                 return self.potential.atom_energies(structure)
-            members = self.blend.members(torch.tensor(positions, dtype=torch.float64), structure.cell)
-            members = members * self.blend.weights
+            device = self.blend.weights.device
+            cell = None if structure.cell is None else structure.cell.to(device)
+            members = self.blend.members(torch.tensor(positions, dtype=torch.float64, device=device), cell)
+            members = (members * self.blend.weights).cpu()
             return AtomEnergies(members.mean(dim=0), members if len(members) > 1 else None)
 
 
@@ -291,6 +293,7 @@ def _assemble_local(
     blend = LocalBlend(
         model, seen.tolist(), zones.active_weights, short_range, CorePairs(tables, zones.active)
     )
+    blend = blend.to(getattr(potential, "device", "cpu"))
     force = make_blend_force(
         blend, bridge=bridge, periodic=built.periodic, name=f"{potential.spec.name} blend"
     )

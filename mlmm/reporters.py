@@ -139,7 +139,7 @@ class TrajectoryWriter:
         self._spacing = (timestep * unit.picosecond, 0, interval)
         # Opened with the first frame: a trajectory without frames is no trajectory.
         self._file: BinaryIO | None = None
-        self._images = RegionImages(hybrid.built.topology, hybrid.zones.core)
+        self._images = RegionImages(hybrid.built.topology, hybrid.zones.region.atoms)
         self._periodic = hybrid.built.periodic
         self.frames = 0
         if resume_at is not None and resume_at[1] > 0:

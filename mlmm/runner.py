@@ -91,7 +91,7 @@ class Runner:
         self.summary, self.progress = summary, progress
         self.stop_signal: int | None = None
         self.last_positions: np.ndarray = hybrid.built.positions
-        self._images = RegionImages(hybrid.built.topology, hybrid.zones.core)
+        self._images = RegionImages(hybrid.built.topology, hybrid.zones.region.atoms)
         self.table: EnergyTable
         self.trajectory: TrajectoryWriter
 

@@ -137,7 +137,9 @@ def _check_same_run(
     for what, then, now in (
         ("stages", old["plan"], plan),
         ("seed", old["seed"], seed),
-        ("region", old["region"]["atoms"], list(hybrid.zones.core)),
+        ("region", old["region"]["atoms"], list(hybrid.zones.region.atoms)),
+        ("zones", old["zones"], hybrid.zone_counts()),
+        ("scheme", old["embedding"]["scheme"], hybrid.scheme),
         ("number of atoms", old["system"]["atoms"], hybrid.built.n_atoms),
     ):
         if then != now:

@@ -103,9 +103,15 @@ def test_resumed_run_equals_an_uninterrupted_one(tmp_path, dipeptide_vacuum, bri
     assert other.file("energies.csv").read_bytes() != whole.file("energies.csv").read_bytes()
 
 
-def test_every_signal_leaves_a_resumable_run(tmp_path):
+@pytest.mark.parametrize("scheme", ["intra", "local"])
+def test_every_signal_leaves_a_resumable_run(tmp_path, scheme):
     """SIGTERM while minimising, after the last step of a stage, within one: each resumes to the same end."""
     hybrid = chain_hybrid(box=None)
+    if scheme == "local":
+        from test_local import ForceFieldPotential, random_zones
+
+        built = hybrid.built
+        hybrid = hybrid_system(built, random_zones(built, 5), ForceFieldPotential(built, 1.2), scheme="local")
     stages = [Minimise(max_iterations=60), Equilibrate("30 fs"), Produce("30 fs"), NVECheck("20 fs")]
     intervals = {
         "report_interval": 4,
