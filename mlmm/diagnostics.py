@@ -11,6 +11,7 @@ import numpy as np
 import openmm
 from openmm import unit
 
+from mlmm.boundary import boundary_error
 from mlmm.bridge import torchforce_problem
 from mlmm.errors import ConfigError
 from mlmm.hybrid import HybridSystem
@@ -138,6 +139,9 @@ def check_energy(
     - bridges: TorchForce against PythonForce, where both are possible;
     - images: energy change when every molecule is moved by whole box vectors.
 
+    - boundary (scheme ``local``): error of the forces on the region because a boundary is near, see
+      `boundary_error`; it is shown, without a limit.
+
     The limits are those of the potential's precision.
     """
     say = progress or (lambda text: None)
@@ -157,6 +161,9 @@ def check_energy(
         # Sums over many pairs carry rounding in proportion to the energy.
         limit = limits["images"] * max(1.0, abs(energy) / 1e5)
         results.append(_limited("moving molecules by box vectors", change, "kJ/mol", limit))
+    if hybrid.scheme == "local":
+        say("boundary error")
+        results.append(_boundary_result(hybrid))
     return CheckReport(tuple(results))
 
 
@@ -215,6 +222,15 @@ def check_drift(
             _limited("fluctuation around it, hybrid", ml_noise, "kJ/mol", 10 * mm_noise),
         )
     )
+
+
+def _boundary_result(hybrid: HybridSystem) -> CheckResult:
+    """Boundary error in per cent of the force with the model on all atoms, on the built structure."""
+    error = boundary_error(hybrid)
+    forces = _forces(_reference_context(hybrid.system), hybrid.built.positions, -1)[list(error.atoms)]
+    percent = 100 * error.rms / float(np.sqrt(np.mean((forces - error.errors) ** 2)))
+    detail = f"largest {error.largest:.3g} kJ/mol/nm; exact on {error.exact} of {len(error.atoms)} atoms"
+    return CheckResult("boundary error on the region", percent, "% of rms F", detail=detail)
 
 
 def _limited(name: str, value: float, unit_name: str, limit: float) -> CheckResult:

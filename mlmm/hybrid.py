@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,13 +15,13 @@ from mlmm.bridge import choose_bridge, make_blend_force, make_force
 from mlmm.build import BuiltSystem
 from mlmm.embedding import WITHOUT_ENERGY, Embedding, embed_intra, embed_local
 from mlmm.errors import ConfigError, EmbeddingError, PotentialError
-from mlmm.mm_tables import read_mm_tables
+from mlmm.mm_tables import MMTables, read_mm_tables
 from mlmm.mm_terms import CorePairs, ShortRangeEnergies
 from mlmm.potentials.base import AtomEnergies, PotentialModel, PotentialSpec, check_elements
 from mlmm.structures import Structure, neighbour_pairs
 from mlmm.zones import ZonePartition
 
-__all__ = ["SCHEMES", "HybridSystem", "hybrid_system"]
+__all__ = ["SCHEMES", "HybridSystem", "blend_of", "hybrid_system"]
 
 logger = logging.getLogger(__name__)
 SCHEMES = ("intra", "local")
@@ -284,20 +284,43 @@ def _assemble_local(
     """The whole force field, less the pairs inside the zone, and the blend."""
     system, embedding = embed_local(built.system, zones.active, label=_labels(built))
     tables = read_mm_tables(built.system, keep=keep)
-    numbers = _atomic_numbers(built, range(built.n_atoms))
-    visible = np.isin(numbers, potential.spec.elements) & ~tables.virtual
-    seen = np.flatnonzero(visible)
-    model = zone_energies(potential, [numbers[i] for i in seen], np.searchsorted(seen, zones.active).tolist())
-    end = potential.spec.cutoff
-    short_range = ShortRangeEnergies(tables, zones.active, visible, HANDOVER_START * end, end)
-    blend = LocalBlend(
-        model, seen.tolist(), zones.active_weights, short_range, CorePairs(tables, zones.active)
-    )
-    blend = blend.to(getattr(potential, "device", "cpu"))
+    core_pairs = CorePairs(tables, zones.active)
+    blend = blend_of(built, tables, potential, zones.active, zones.active_weights, core_pairs)
     force = make_blend_force(
         blend, bridge=bridge, periodic=built.periodic, name=f"{potential.spec.name} blend"
     )
     return system, embedding, _grouped(system, force), blend
+
+
+def blend_of(
+    built: BuiltSystem,
+    tables: MMTables,
+    potential: PotentialModel,
+    atoms: Sequence[int],
+    weights: Sequence[float],
+    core_pairs: torch.nn.Module | None = None,
+) -> LocalBlend:
+    """sum_i w_i (eps_i^ML − eps_i^MM,sr) over some atoms, with the handover of scheme ``local``.
+
+    Parameters
+    ----------
+    built : BuiltSystem
+    tables : MMTables
+        Of its force field.
+    potential : PotentialModel
+    atoms, weights : sequence of int, of float
+    core_pairs : torch.nn.Module, optional
+        Further energy; none by default.
+    """
+    numbers = _atomic_numbers(built, range(built.n_atoms))
+    visible = np.isin(numbers, potential.spec.elements) & ~tables.virtual
+    seen = np.flatnonzero(visible)
+    model = zone_energies(potential, [numbers[i] for i in seen], np.searchsorted(seen, atoms).tolist())
+    end = potential.spec.cutoff
+    short_range = ShortRangeEnergies(tables, atoms, visible, HANDOVER_START * end, end)
+    pairs = CorePairs(tables, []) if core_pairs is None else core_pairs
+    blend = LocalBlend(model, seen.tolist(), weights, short_range, pairs)
+    return blend.to(getattr(potential, "device", "cpu"))
 
 
 def _labels(built: BuiltSystem) -> Callable[[int], str]:

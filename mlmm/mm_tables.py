@@ -67,6 +67,8 @@ class MMTables:
         Pairs are measured by minimum image.
     cutoff : float
         Of Lennard-Jones; infinite without one. Coulomb has none here (a mesh sums the rest).
+    alpha : float
+        Ewald's splitting parameter, 1/nm: beyond the cutoff a pair has K q q erf(alpha r)/r. 0 without Ewald.
     switch : float or None
         Where OpenMM's switching function for Lennard-Jones starts.
     """
@@ -103,6 +105,7 @@ class MMTables:
     exceptions_periodic: bool
     periodic: bool
     cutoff: float
+    alpha: float
     switch: float | None
 
     def exception_index(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -280,10 +283,18 @@ def _read_nonbonded(force: openmm.NonbondedForce | None, n_atoms: int) -> dict[s
         "exceptions_periodic": periodic and bool(force.getExceptionsUsePeriodicBoundaryConditions()),
         "periodic": periodic,
         "cutoff": force.getCutoffDistance()._value if limited else math.inf,
+        "alpha": _splitting(force) if method in _MESH else 0.0,
         "switch": force.getSwitchingDistance()._value
         if limited and force.getUseSwitchingFunction()
         else None,
     }
+
+
+def _splitting(force: openmm.NonbondedForce) -> float:
+    """Ewald's alpha in 1/nm: as set, or as OpenMM derives it from the error tolerance and the cutoff."""
+    chosen = float(force.getPMEParameters()[0]._value)
+    tolerance = force.getEwaldErrorTolerance()
+    return chosen or math.sqrt(-math.log(2 * tolerance)) / force.getCutoffDistance()._value
 
 
 def _check_nonbonded(force: openmm.NonbondedForce, charged: bool) -> None:

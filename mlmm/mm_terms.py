@@ -347,8 +347,9 @@ class CorePairs(torch.nn.Module):
     """Full pair energies inside a set of atoms: what leaves OpenMM when exceptions empty all those pairs.
 
     An exception takes away K q q / r of the nearest image, reciprocal part included, and Lennard-Jones with
-    the cutoff and the switch of the force field; from a 1-4 pair its own charge product and well, without
-    cutoff; from an excluded pair nothing. Each atom of a pair gets one half.
+    the cutoff and the switch of the force field; beyond the cutoff of PME K q q erf(alpha r) / r, since such
+    a pair has no direct part; from a 1-4 pair its own charge product and well, without cutoff; from an
+    excluded pair nothing. Each atom of a pair gets one half.
 
     Parameters
     ----------
@@ -363,6 +364,7 @@ class CorePairs(torch.nn.Module):
         super().__init__()
         wanted = _checked_atoms(tables, atoms)
         self.n_wanted, self.coulomb, self.cutoff = len(wanted), COULOMB, float(tables.cutoff)
+        self.alpha = float(tables.alpha)
         self.switched = tables.switch is not None
         self.switch = 0.0 if tables.switch is None else float(tables.switch)
         first, second = np.triu_indices(self.n_wanted, k=1)
@@ -394,9 +396,12 @@ class CorePairs(torch.nn.Module):
         if cell is not None:
             vectors = torch.where(self.wraps, minimum_image(vectors, cell), vectors)
         r = vectors.square().sum(-1).sqrt()
-        factor = (self.special | (r < self.cutoff)).to(torch.float64)
+        near = self.special | (r < self.cutoff)
+        factor = near.to(torch.float64)
+        screen = torch.where(near, torch.ones_like(r), torch.erf(self.alpha * r))
         if self.switched:
             factor = torch.where(self.special, factor, handover(r, self.switch, self.cutoff))
-        half = 0.5 * (lennard_jones(r, self.sigma, self.epsilon) * factor + self.coulomb * self.charge / r)
+        wells = lennard_jones(r, self.sigma, self.epsilon) * factor
+        half = 0.5 * (wells + self.coulomb * self.charge * screen / r)
         total = torch.zeros(self.n_wanted, dtype=torch.float64, device=positions.device)
         return total.index_add(0, self.first, half).index_add(0, self.second, half)

@@ -93,7 +93,7 @@ def hard_zones(built: Any, region: Region) -> ZonePartition:
             f"atom index {region.atoms[-1]}",
             "select it again here",
         )
-    return ZonePartition(n_atoms, region, core=region.atoms)
+    return ZonePartition(n_atoms, region, core=region.atoms, cut_bonds=region.cut_bonds)
 
 
 def static_zones(

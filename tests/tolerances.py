@@ -8,4 +8,3 @@ PEER_RELATIVE = 1e-6  # hybrid system against OpenMM-ML
 IMAGES = 1e-8  # kJ/mol, moving molecules by box vectors
 IDENTITY = 1e-8  # kJ/mol, energy identities on the Reference platform without a mesh
 IDENTITY_MESH = 1e-8  # kJ/mol, the same under PME: an exception removes the reciprocal part too
-IDENTITY_MESH_WIDE = 1e-5  # kJ/mol, the same for pairs beyond the cutoff, at an Ewald tolerance of 1e-6

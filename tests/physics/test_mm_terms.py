@@ -375,7 +375,7 @@ def test_core_pairs_restore_what_exceptions_remove(cell, switched):
     if cell is None:
         assert_same(np.array([energies.sum() + energy]), forces + remaining, whole)
     else:
-        assert abs(energies.sum() + energy - whole[0]) < tolerances.IDENTITY_MESH_WIDE
+        assert abs(energies.sum() + energy - whole[0]) < tolerances.IDENTITY_MESH
         assert np.abs(forces + remaining - whole[1]).max() < 1e-6 * np.abs(whole[1]).max()
     assert abs(energies.sum()) > 10
     order = [core[3], core[0], core[9]]

@@ -24,6 +24,7 @@ FLOORS = [
     ["mm_terms"],
     ["blend"],
     ["hybrid"],
+    ["boundary"],
     ["reporters"],
     ["records"],
     ["runner"],
