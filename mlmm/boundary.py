@@ -64,7 +64,7 @@ def boundary_error(
     Raises
     ------
     EmbeddingError
-        Another scheme, or an atom near the region that the potential does not know.
+        Another scheme.
     """
     if hybrid.blend is None:
         raise EmbeddingError("a hybrid system of scheme 'local'", hybrid.scheme, 'use scheme = "local"')
