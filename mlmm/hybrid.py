@@ -107,18 +107,14 @@ class HybridSystem:
     def zone_counts(self) -> dict[str, int]:
         """Number of atoms by zone; the buffer (lambda = 0, seen by the model) as in the built structure."""
         counts = self.zones.counts()
-        buffer = 0
+        environment, buffer = counts.pop("environment"), 0
         if self.blend is not None:
             positions = torch.tensor(self.built.positions)
             cell = None if self.built.box_vectors is None else torch.tensor(self.built.box_vectors)
             active = torch.tensor(self.zones.active)
             _, seen, _ = neighbour_pairs(positions, cell, self.spec.receptive_field, active)
-            visible = set(self.blend.visible.tolist())
-            buffer = len(set(seen.tolist()) & visible - set(self.zones.active))
-        counts["environment"] -= buffer
-        return {"core": counts["core"], "transition": counts["transition"], "buffer": buffer} | {
-            "environment": counts["environment"]
-        }
+            buffer = len(set(seen.tolist()) & set(self.blend.visible.tolist()) - set(self.zones.active))
+        return counts | {"buffer": buffer, "environment": environment - buffer}
 
     def region_structure(self, positions: np.ndarray, box_vectors: np.ndarray | None = None) -> Structure:
         """The zone's atoms (the region, under scheme ``intra``) alone.
