@@ -137,8 +137,7 @@ def check_energy(
 
     - forces: the force against central differences of the energy, relative to the largest force;
     - bridges: TorchForce against PythonForce, where both are possible;
-    - images: energy change when every molecule is moved by whole box vectors.
-
+    - images: energy change when every molecule is moved by whole box vectors;
     - boundary (scheme ``local``): error of the forces on the region because a boundary is near, see
       `boundary_error`; it is shown, without a limit.
 

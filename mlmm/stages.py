@@ -60,7 +60,7 @@ class Dynamics:
     temperature : float or str
         K; of the thermostat, and of the first velocities.
     timestep : float or str
-        ps. Bonds inside the region are never constrained: 0.5 fs is safe, 1 fs usually works.
+        ps. Bonds inside the region are never constrained: keep it at 1 fs or below.
     friction : float or str
         1/ps.
     ensemble : {"NVT", "NPT", "NVE"}

@@ -57,8 +57,10 @@ def test_bonded_terms_inside_leave_and_all_others_stay(name):
     built = chains(n_molecules=3, box=None)
     positions = built.positions
     crossing, outside = [3, 4, 5, 6], [8, 9, 10, 11]
+    # A spring across the boundary is refused (test_cut_bond_is_named): for it, only the outside term.
+    others = [outside] if name == "HarmonicBondForce" else [crossing, outside]
     alone = {}
-    for atoms in (REGION, crossing, outside):
+    for atoms in (REGION, *others):
         system = openmm.System()
         for _ in range(12):
             system.addParticle(12.0)
@@ -70,21 +72,17 @@ def test_bonded_terms_inside_leave_and_all_others_stay(name):
     force = bonded_forces(REGION)[name]
     count = {"Bond": "addBond", "Angle": "addAngle", "Torsion": "addTorsion"}
     kind = next(word for word in count if word in name.replace("CompoundBond", "Bond"))
-    for atoms in (crossing, outside):
+    for atoms in others:
         term = bonded_forces(atoms)[name]
         getattr(force, count[kind])(*getattr(term, f"get{kind}Parameters")(0))
     force.setName("special")
     force.setForceGroup(9)
     force.setUsesPeriodicBoundaryConditions(True)
     system.addForce(force)
-    if name == "HarmonicBondForce":
-        with pytest.raises(EmbeddingError, match="the bond 3–4 across"):
-            embed_intra(system, REGION)
-        return
     embedded, record = embed_intra(system, REGION)
     assert record.removed == {name: 1}
     energy, forces = energy_and_forces(embedded, positions)
-    expected = [alone[tuple(crossing)], alone[tuple(outside)]]
+    expected = [alone[tuple(atoms)] for atoms in others]
     assert energy == pytest.approx(sum(e for e, _ in expected), abs=1e-9)
     np.testing.assert_allclose(forces, sum(f for _, f in expected), atol=1e-8)
     assert abs(alone[tuple(REGION)][0]) > 1e-6
@@ -138,6 +136,17 @@ def test_cut_bond_is_named():
         EmbeddingError, match=r"the bond CH01:C1–CH01:C2 across its boundary; set region\.complete"
     ):
         hybrid_system(built, zones, SpringPotential())
+
+
+def test_cut_spring_is_found_without_a_bond():
+    system = openmm.System()
+    for _ in range(3):
+        system.addParticle(1.0)
+    springs = openmm.HarmonicBondForce()
+    springs.addBond(1, 2, 0.1, 1000.0)
+    system.addForce(springs)
+    with pytest.raises(EmbeddingError, match="the bond 1–2"):
+        embed_intra(system, [0, 1])
 
 
 def test_cut_constraint_is_found_without_a_bond():
