@@ -12,7 +12,8 @@ from typing import Optional
 
 import torch
 
-from mlmm.mm_terms import CorePairs, ShortRangeEnergies
+from mlmm.core_pairs import CorePairs
+from mlmm.mm_terms import ShortRangeEnergies
 from mlmm.potentials.base import PotentialModel, scriptable_module
 from mlmm.structures import Structure, minimum_image
 
@@ -75,28 +76,33 @@ class _VisibleEnergies(torch.nn.Module):
         self.register_buffer("numbers", torch.tensor(list(numbers)))
         self.register_buffer("centres", torch.tensor(list(centres)))
 
-    def forward(self, positions: torch.Tensor, cell: torch.Tensor | None) -> torch.Tensor:
+    def forward(
+        self, positions: torch.Tensor, cell: torch.Tensor | None, centres: torch.Tensor | None = None
+    ) -> torch.Tensor:
         where = positions.detach()
-        separation = minimum_image(where.unsqueeze(0) - where[self.centres].unsqueeze(1), cell)
+        central = self.centres if centres is None else centres
+        separation = minimum_image(where.unsqueeze(0) - where[central].unsqueeze(1), cell)
         seen = (separation.square().sum(-1) <= self.reach**2).any(dim=0).nonzero().squeeze(1)
-        place = torch.searchsorted(seen, self.centres)
+        place = torch.searchsorted(seen, central)
         result = self.potential.atom_energies(Structure(self.numbers[seen], positions[seen], cell))
         members = result.energies.unsqueeze(0) if result.members is None else result.members
         return members[:, place]
 
 
-def zone_energies(model: PotentialModel, numbers: Sequence[int], centres: Sequence[int]) -> torch.nn.Module:
-    """The model as a module for `LocalBlend`.
+def zone_energies(
+    model: PotentialModel, numbers: Sequence[int], centres: Sequence[int] | None = None
+) -> torch.nn.Module:
+    """The model as a module ``forward(positions, cell, centres=None) -> (members, centres)``.
 
     Parameters
     ----------
     model : PotentialModel
     numbers : sequence of int
         Atomic numbers of the visible atoms.
-    centres : sequence of int
-        Places of the zone's atoms among them.
+    centres : sequence of int, optional
+        Places among them of the atoms whose energies are wanted; without, they are given at every call.
     """
     scriptable = scriptable_module(model)
     if scriptable is not None:
-        return scriptable(list(numbers), list(centres))
-    return _VisibleEnergies(model, numbers, centres)
+        return scriptable(list(numbers), None if centres is None else list(centres))
+    return _VisibleEnergies(model, numbers, range(len(numbers)) if centres is None else centres)

@@ -13,10 +13,11 @@ import torch
 from mlmm.blend import LocalBlend, zone_energies
 from mlmm.bridge import choose_bridge, make_blend_force, make_force
 from mlmm.build import BuiltSystem
+from mlmm.core_pairs import CorePairs
 from mlmm.embedding import WITHOUT_ENERGY, Embedding, embed_intra, embed_local
 from mlmm.errors import ConfigError, EmbeddingError, PotentialError
 from mlmm.mm_tables import MMTables, read_mm_tables
-from mlmm.mm_terms import CorePairs, ShortRangeEnergies
+from mlmm.mm_terms import ShortRangeEnergies
 from mlmm.potentials.base import AtomEnergies, PotentialModel, PotentialSpec, check_elements
 from mlmm.structures import Structure, neighbour_pairs
 from mlmm.zones import ZonePartition

@@ -14,83 +14,24 @@ import numpy as np
 import torch
 
 from mlmm.errors import EmbeddingError
+from mlmm.mm_functions import (
+    bond_angles,
+    cubic_powers,
+    dihedral_angles,
+    handover,
+    lennard_jones,
+    short_range_inverse,
+)
 from mlmm.structures import minimum_image
 from mlmm.units import COULOMB
 
 if TYPE_CHECKING:  # the tables are plain arrays; their module reads OpenMM, this one never does
     from mlmm.mm_tables import MMTables
 
-__all__ = ["CorePairs", "ShortRangeEnergies", "handover", "lennard_jones", "short_range_inverse"]
+__all__ = ["ShortRangeEnergies", "checked_atoms"]
 
 
-def handover(r: torch.Tensor, r_on: float, r_off: float) -> torch.Tensor:
-    """f = 1 − x³(10 − 15x + 6x²), x = (r − r_on)/(r_off − r_on): 1 below r_on, 0 above r_off, C2.
-
-    OpenMM's switching function for Lennard-Jones is the same polynomial.
-
-    Parameters
-    ----------
-    r : torch.Tensor, nm
-    r_on, r_off : float
-        In nm.
-    """
-    x = ((r - r_on) / (r_off - r_on)).clamp(0.0, 1.0)
-    return 1.0 - x * x * x * (10.0 - x * (15.0 - 6.0 * x))
-
-
-def short_range_inverse(r: torch.Tensor, r_off: float) -> torch.Tensor:
-    """1/r without its smooth tail: 1/r − g(r/a)/a for r < a = r_off, zero beyond, C3 (1/nm).
-
-    g = (35 − 35p² + 21p⁴ − 5p⁶)/16 continues 1/p into the origin. The energy is split, not multiplied by a
-    switch: f(r)/r would leave the force −f'(r)/r, several times the Coulomb force, inside the region.
-
-    Parameters
-    ----------
-    r : torch.Tensor, nm
-    r_off : float
-        In nm.
-    """
-    square = (r / r_off).square()
-    tail = (35.0 - square * (35.0 - square * (21.0 - 5.0 * square))) / (16.0 * r_off)
-    return torch.where(r < r_off, 1.0 / r - tail, torch.zeros_like(r))
-
-
-def lennard_jones(r: torch.Tensor, sigma: torch.Tensor, epsilon: torch.Tensor) -> torch.Tensor:
-    """4 eps [(sigma/r)¹² − (sigma/r)⁶], kJ/mol for r and sigma in nm."""
-    sixth = (sigma / r).square()
-    sixth = sixth * sixth * sixth
-    return 4.0 * epsilon * (sixth * sixth - sixth)
-
-
-# `line` of the next two (nm⁴): the smallest square of a cross product that still spans a plane. TorchScript
-# reads no constants of a module, hence arguments.
-def _angles(arms: torch.Tensor, line: float = 1e-24) -> torch.Tensor:
-    """Angle between two vectors, shape (A, 2, 3) -> (A,); the gradient stays finite on a line."""
-    first, second = arms[:, 0], arms[:, 1]
-    sine = torch.linalg.cross(first, second).square().sum(-1).clamp(min=line).sqrt()
-    return torch.atan2(sine, (first * second).sum(-1))
-
-
-def _dihedrals(steps: torch.Tensor, line: float = 1e-24) -> torch.Tensor:
-    """Dihedral of three consecutive bonds, shape (D, 3, 3) -> (D,) in (−pi, pi], IUPAC sign.
-
-    On a line, where the angle is not defined, it is zero and its gradient stays finite.
-    """
-    left = torch.linalg.cross(steps[:, 0], steps[:, 1])
-    right = torch.linalg.cross(steps[:, 1], steps[:, 2])
-    # |b2| b1·(b2 × b3) is the sine and (b1 × b2)·(b2 × b3) the cosine, up to one common factor.
-    sine = (steps[:, 0] * right).sum(-1) * steps[:, 1].square().sum(-1).clamp(min=line).sqrt()
-    cosine = (left * right).sum(-1)
-    flat = (left.square().sum(-1) < line) | (right.square().sum(-1) < line)
-    return torch.atan2(sine, torch.where(flat, torch.ones_like(cosine), cosine))
-
-
-def _powers(x: torch.Tensor) -> torch.Tensor:
-    """1, x, x², x³ along a new last axis."""
-    return torch.stack([torch.ones_like(x), x, x * x, x * x * x], dim=-1)
-
-
-def _checked_atoms(tables: MMTables, atoms: Sequence[int]) -> np.ndarray:
+def checked_atoms(tables: MMTables, atoms: Sequence[int]) -> np.ndarray:
     """Indices as an array, each once and inside the system."""
     wanted = np.array(atoms, dtype=np.int64).reshape(-1)
     inside = (wanted >= 0) & (wanted < tables.n_atoms)
@@ -118,19 +59,6 @@ def _checked_visible(tables: MMTables, visible: np.ndarray) -> np.ndarray:
             "set visible = False for virtual sites: no potential knows them",
         )
     return visible
-
-
-def _candidates(tables: MMTables, slots: np.ndarray, wanted: np.ndarray, visible: np.ndarray) -> np.ndarray:
-    """Which pairs of a wanted and a visible atom are plain pairs, each once, shape (S, visible atoms)."""
-    seen = np.flatnonzero(visible)
-    # A partner that nobody asked for has the last slot: it stands after every wanted atom.
-    allowed = (np.arange(len(wanted))[:, None] < slots[seen]) & visible[wanted][:, None]
-    columns = np.full(tables.n_atoms, -1)
-    columns[seen] = np.arange(len(seen))
-    for a, b in (tables.exception_atoms.T, tables.exception_atoms[:, ::-1].T):
-        here = (slots[a] < len(wanted)) & (columns[b] >= 0)
-        allowed[slots[a[here]], columns[b[here]]] = False
-    return allowed
 
 
 def _cmap_shares(atoms: np.ndarray) -> np.ndarray:
@@ -183,7 +111,7 @@ class ShortRangeEnergies(torch.nn.Module):
         wrap: bool = False,
     ):
         super().__init__()
-        wanted = _checked_atoms(tables, atoms)
+        wanted = checked_atoms(tables, atoms)
         visible = _checked_visible(tables, visible)
         if not 0.0 <= r_on < r_off or not math.isfinite(r_off):
             raise EmbeddingError(
@@ -206,10 +134,11 @@ class ShortRangeEnergies(torch.nn.Module):
         slots[wanted] = np.arange(self.n_wanted)
         self._fixed_terms(tables, slots, visible, wrap)
         seen = np.flatnonzero(visible)
-        self._keep(wanted=wanted, slots=slots, seen=seen, charge=tables.charge, half_sigma=tables.sigma / 2)
-        self._keep(
-            root_epsilon=np.sqrt(tables.epsilon), candidates=_candidates(tables, slots, wanted, visible)
-        )
+        self._keep(slots=slots, seen=seen, charge=tables.charge, half_sigma=tables.sigma / 2)
+        self._keep(root_epsilon=np.sqrt(tables.epsilon), pair_atoms=wanted[visible[wanted]])
+        # Pairs with parameters of their own, as sorted numbers; the last one stands behind every pair.
+        own = np.sort(tables.exception_atoms, axis=1) @ np.array([tables.n_atoms, 1])
+        self._keep(own_pairs=np.append(np.unique(own), tables.n_atoms**2))
 
     def _keep(self, **arrays: np.ndarray) -> None:
         """Arrays that move with the module; a copy, since the tables belong to others too."""
@@ -260,7 +189,12 @@ class ShortRangeEnergies(torch.nn.Module):
         self._keep(tails=ends[:, 0], heads=ends[:, 1])
         self._keep(wraps=(np.concatenate(images) | wrap)[:, None])
 
-    def forward(self, positions: torch.Tensor, cell: Optional[torch.Tensor] = None) -> torch.Tensor:
+    def forward(
+        self,
+        positions: torch.Tensor,
+        cell: Optional[torch.Tensor] = None,
+        active: Optional[torch.Tensor] = None,
+    ) -> torch.Tensor:
         """eps_i^MM,sr of the wanted atoms.
 
         Parameters
@@ -269,6 +203,9 @@ class ShortRangeEnergies(torch.nn.Module):
             Of the whole system.
         cell : torch.Tensor, shape (3, 3), nm, optional
             Reduced box vectors in rows.
+        active : torch.Tensor, shape (A,), int64, optional
+            Visible atoms among the wanted ones that count this time; the energies of the others lack pairs.
+            All by default.
 
         Returns
         -------
@@ -278,7 +215,7 @@ class ShortRangeEnergies(torch.nn.Module):
         energies = self.fixed_energies(positions, cell)
         total = torch.zeros(self.n_wanted + 1, dtype=torch.float64, device=positions.device)
         total = total.index_add(0, self.share_slot, self.share * energies.index_select(0, self.share_term))
-        first, second, half = self.pair_energies(positions, cell)
+        first, second, half = self.pair_energies(positions, cell, active)
         total = total.index_add(0, self.slots.index_select(0, first), half)
         return total.index_add(0, self.slots.index_select(0, second), half)[: self.n_wanted]
 
@@ -291,9 +228,9 @@ class ShortRangeEnergies(torch.nn.Module):
         bonds = 0.5 * self.bond_k * (lengths[: self.n_bonds] - self.bond_length).square()
         start = self.n_bonds + self.n_pairs
         stop = start + 2 * self.n_angles
-        theta = _angles(vectors[start:stop].view(-1, 2, 3))
+        theta = bond_angles(vectors[start:stop].view(-1, 2, 3))
         angles = 0.5 * self.angle_k * (theta - self.angle_value).square()
-        phi = _dihedrals(vectors[stop:].view(-1, 3, 3))
+        phi = dihedral_angles(vectors[stop:].view(-1, 3, 3))
         torsion_phi, rb_phi = phi[: self.n_torsions], phi[self.n_torsions : self.n_torsions + self.n_rb]
         torsions = self.torsion_k * (1.0 + torch.cos(self.torsion_n * torsion_phi - self.torsion_phase))
         cosine = -torch.cos(rb_phi)  # of phi − pi
@@ -312,13 +249,13 @@ class ShortRangeEnergies(torch.nn.Module):
         knots = torch.remainder(phi, turn) * size.to(phi.dtype) / turn
         # The bounds also keep an index out of NaN, which then stays NaN in the energy.
         patch = torch.minimum(knots.detach().floor().to(torch.int64).clamp(min=0), size - 1)
-        x = _powers(knots - patch)
+        x = cubic_powers(knots - patch)
         index = self.cmap_start + patch[:, 0] * self.cmap_size + patch[:, 1]
         coefficients = self.patches.index_select(0, index)
         return (coefficients * x[:, 0].unsqueeze(2) * x[:, 1].unsqueeze(1)).sum(dim=(1, 2))
 
     def pair_energies(
-        self, positions: torch.Tensor, cell: Optional[torch.Tensor]
+        self, positions: torch.Tensor, cell: Optional[torch.Tensor], active: Optional[torch.Tensor] = None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Pairs of a wanted and a visible atom within r_off, each once: two atom indices, half the energy."""
         box: Optional[torch.Tensor] = None
@@ -326,12 +263,20 @@ class ShortRangeEnergies(torch.nn.Module):
             box = cell
         # Coordinates as planes in memory: several times faster than triples for this largest array of all.
         planes = positions.detach().t().contiguous()
-        centres = planes.index_select(1, self.wanted).unsqueeze(2)
+        wanted = self.pair_atoms if active is None else active
+        centres = planes.index_select(1, wanted).unsqueeze(2)
         separation = (centres - planes.index_select(1, self.seen).unsqueeze(1)).permute(1, 2, 0)
-        squared = minimum_image(separation, box).square().sum(-1)
-        found = ((squared < self.r_off * self.r_off) & self.candidates).nonzero()
-        first = self.wanted.index_select(0, found[:, 0])
+        found = (minimum_image(separation, box).square().sum(-1) < self.r_off * self.r_off).nonzero()
+        first = wanted.index_select(0, found[:, 0])
         second = self.seen.index_select(0, found[:, 1])
+        # Found twice: pairs of two wanted atoms. No pairs: an atom and itself, pairs with numbers of their own.
+        listed = torch.zeros(positions.shape[0], dtype=torch.bool, device=positions.device)
+        listed[wanted] = True
+        key = torch.minimum(first, second) * positions.shape[0] + torch.maximum(first, second)
+        special = self.own_pairs.index_select(0, torch.searchsorted(self.own_pairs, key)) == key
+        once = ((first < second) | ~listed.index_select(0, second)) & (first != second) & ~special
+        kept = once.nonzero().squeeze(1)
+        first, second = first.index_select(0, kept), second.index_select(0, kept)
         vectors = minimum_image(positions.index_select(0, first) - positions.index_select(0, second), box)
         r = vectors.square().sum(-1).sqrt()
         sigma = self.half_sigma.index_select(0, first) + self.half_sigma.index_select(0, second)
@@ -341,67 +286,3 @@ class ShortRangeEnergies(torch.nn.Module):
             attraction = attraction * handover(r, self.switch, self.cutoff)
         product = self.charge.index_select(0, first) * self.charge.index_select(0, second)
         return first, second, 0.5 * (attraction + self.coulomb * product * short_range_inverse(r, self.r_off))
-
-
-class CorePairs(torch.nn.Module):
-    """Full pair energies inside a set of atoms: what leaves OpenMM when exceptions empty all those pairs.
-
-    An exception takes away K q q / r of the nearest image, reciprocal part included, and Lennard-Jones with
-    the cutoff and the switch of the force field; beyond the cutoff of PME K q q erf(alpha r) / r, since such
-    a pair has no direct part; from a 1-4 pair its own charge product and well, without cutoff; from an
-    excluded pair nothing. Each atom of a pair gets one half.
-
-    Parameters
-    ----------
-    tables : MMTables
-    atoms : sequence of int
-        The set, in the order of the result.
-    wrap : bool
-        See `ShortRangeEnergies`; it concerns the 1-4 pairs.
-    """
-
-    def __init__(self, tables: MMTables, atoms: Sequence[int], *, wrap: bool = False):
-        super().__init__()
-        wanted = _checked_atoms(tables, atoms)
-        self.n_wanted, self.coulomb, self.cutoff = len(wanted), COULOMB, float(tables.cutoff)
-        self.alpha = float(tables.alpha)
-        self.switched = tables.switch is not None
-        self.switch = 0.0 if tables.switch is None else float(tables.switch)
-        first, second = np.triu_indices(self.n_wanted, k=1)
-        i, j = wanted[first], wanted[second]
-        numbers = np.stack(
-            [
-                tables.charge[i] * tables.charge[j],
-                0.5 * (tables.sigma[i] + tables.sigma[j]),
-                np.sqrt(tables.epsilon[i] * tables.epsilon[j]),
-            ]
-        )
-        index = tables.exception_index(i, j)
-        special = index >= 0
-        own_numbers = np.stack([tables.exception_charge, tables.exception_sigma, tables.exception_epsilon])
-        numbers[:, special] = own_numbers[:, index[special]]
-        alive = (numbers[0] != 0) | (numbers[2] != 0)
-        arrays = {"heads": i[alive], "tails": j[alive], "first": first[alive], "second": second[alive]}
-        arrays |= {"charge": numbers[0, alive], "sigma": numbers[1, alive], "epsilon": numbers[2, alive]}
-        arrays |= {"special": special[alive]}
-        wraps = tables.periodic & (~special[alive] | tables.exceptions_periodic | wrap)
-        arrays |= {"wraps": wraps[:, None]}
-        for name, array in arrays.items():
-            self.register_buffer(name, torch.from_numpy(np.array(array)))
-
-    def forward(self, positions: torch.Tensor, cell: Optional[torch.Tensor] = None) -> torch.Tensor:
-        """Half of each pair energy on either atom; arguments as in `ShortRangeEnergies.forward`."""
-        positions = positions.to(torch.float64)
-        vectors = positions.index_select(0, self.heads) - positions.index_select(0, self.tails)
-        if cell is not None:
-            vectors = torch.where(self.wraps, minimum_image(vectors, cell), vectors)
-        r = vectors.square().sum(-1).sqrt()
-        near = self.special | (r < self.cutoff)
-        factor = near.to(torch.float64)
-        screen = torch.where(near, torch.ones_like(r), torch.erf(self.alpha * r))
-        if self.switched:
-            factor = torch.where(self.special, factor, handover(r, self.switch, self.cutoff))
-        wells = lennard_jones(r, self.sigma, self.epsilon) * factor
-        half = 0.5 * (wells + self.coulomb * self.charge * screen / r)
-        total = torch.zeros(self.n_wanted, dtype=torch.float64, device=positions.device)
-        return total.index_add(0, self.first, half).index_add(0, self.second, half)

@@ -51,7 +51,6 @@ class SymmetryFunctions(torch.nn.Module):
         n_species = len(parameters.elements)
         self.radial_cutoff = float(constants["Rcr"])
         self.angular_cutoff = float(constants["Rca"])
-        self.n_centres = len(centres)
         self.n_species = n_species
         self.n_species_pairs = n_species * (n_species + 1) // 2
         self.n_radial = constants["EtaR"].size * constants["ShfR"].size
@@ -82,25 +81,35 @@ class SymmetryFunctions(torch.nn.Module):
         self.register_buffer("species", species)
         self.register_buffer("centres", centres)
 
-    def forward(self, positions: torch.Tensor, cell: Optional[torch.Tensor]) -> torch.Tensor:
+    def forward(
+        self, positions: torch.Tensor, cell: Optional[torch.Tensor], centres: Optional[torch.Tensor] = None
+    ) -> torch.Tensor:
         """Environment vectors (C, length) for positions (N, 3) and cell (3, 3) in angstrom, float64."""
-        centre, neighbour, vectors = neighbour_pairs(positions, cell, self.radial_cutoff, self.centres)
+        central = self.centres if centres is None else centres
+        centre, neighbour, vectors = neighbour_pairs(positions, cell, self.radial_cutoff, central)
         distances = vectors.square().sum(-1).sqrt()
-        radial = self._radial(centre, neighbour, distances)
-        angular = self._angular(centre, neighbour, vectors, distances)
+        radial = self._radial(centre, neighbour, distances, central.shape[0])
+        angular = self._angular(centre, neighbour, vectors, distances, central.shape[0])
         return torch.cat([radial, angular], dim=1)
 
-    def _radial(self, centre: torch.Tensor, neighbour: torch.Tensor, distances: torch.Tensor) -> torch.Tensor:
+    def _radial(
+        self, centre: torch.Tensor, neighbour: torch.Tensor, distances: torch.Tensor, n_centres: int
+    ) -> torch.Tensor:
         """Eq. 3 with the factor 1/4 of the published networks, summed over neighbours by element."""
         r = distances.to(self.dtype).unsqueeze(1)
         switch = 0.5 * torch.cos(r * (math.pi / self.radial_cutoff)) + 0.5
         terms = 0.25 * torch.exp(-self.eta_radial * (r - self.shift_radial).square()) * switch
-        sums = torch.zeros(self.n_centres * self.n_species, self.n_radial, dtype=self.dtype, device=r.device)
+        sums = torch.zeros(n_centres * self.n_species, self.n_radial, dtype=self.dtype, device=r.device)
         sums = sums.index_add(0, centre * self.n_species + self.species[neighbour], terms)
-        return sums.reshape(self.n_centres, self.n_species * self.n_radial)
+        return sums.reshape(n_centres, self.n_species * self.n_radial)
 
     def _angular(
-        self, centre: torch.Tensor, neighbour: torch.Tensor, vectors: torch.Tensor, distances: torch.Tensor
+        self,
+        centre: torch.Tensor,
+        neighbour: torch.Tensor,
+        vectors: torch.Tensor,
+        distances: torch.Tensor,
+        n_centres: int,
     ) -> torch.Tensor:
         """Eq. 4, summed over pairs of neighbours by pair of elements; 0.95 cos(theta) as published."""
         near = (distances.detach() < self.angular_cutoff).nonzero().squeeze(1)
@@ -108,7 +117,7 @@ class SymmetryFunctions(torch.nn.Module):
         neighbour_species = self.species[neighbour[near]]
         r = distances.index_select(0, near)
         unit = vectors.index_select(0, near) / r.unsqueeze(1)
-        first, second = self._pairs_of_neighbours(centre)
+        first, second = self._pairs_of_neighbours(centre, n_centres)
         cosine = 0.95 * (unit.index_select(0, first) * unit.index_select(0, second)).sum(-1)
         # cos(theta - angle) without arccos: |cosine| <= 0.95 keeps the root smooth.
         sine = (1.0 - cosine.square()).sqrt().to(self.dtype).unsqueeze(1)
@@ -123,14 +132,14 @@ class SymmetryFunctions(torch.nn.Module):
         terms = (by_distance.unsqueeze(2) * by_angle.unsqueeze(1)).reshape(-1, self.n_angular)
         pair = self.pair_index[neighbour_species[first], neighbour_species[second]]
         sums = torch.zeros(
-            self.n_centres * self.n_species_pairs, self.n_angular, dtype=self.dtype, device=r.device
+            n_centres * self.n_species_pairs, self.n_angular, dtype=self.dtype, device=r.device
         )
         sums = sums.index_add(0, centre[first] * self.n_species_pairs + pair, terms)
-        return sums.reshape(self.n_centres, self.n_species_pairs * self.n_angular)
+        return sums.reshape(n_centres, self.n_species_pairs * self.n_angular)
 
-    def _pairs_of_neighbours(self, centre: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _pairs_of_neighbours(self, centre: torch.Tensor, n_centres: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Every unordered pair of neighbours of one centre: two index lists into the neighbour list."""
-        counts = torch.bincount(centre, minlength=self.n_centres)
+        counts = torch.bincount(centre, minlength=n_centres)
         ends = counts.cumsum(0)
         # Neighbour k of the list is paired with each later neighbour of its centre.
         later = ends.index_select(0, centre) - torch.arange(1, len(centre) + 1, device=centre.device)
@@ -167,42 +176,59 @@ class ANINetworks(torch.nn.Module):
         species = torch.tensor([parameters.elements.index(symbol) for symbol in symbols], dtype=torch.int64)
         wanted = list(range(len(symbols))) if centres is None else [int(centre) for centre in centres]
         self.symmetry_functions = SymmetryFunctions(parameters, species, torch.tensor(wanted), dtype)
-        central = [symbols[i] for i in wanted]
-        present = [element for element in parameters.elements if element in central]
-        atoms = [
-            torch.tensor([i for i, symbol in enumerate(central) if symbol == element]) for element in present
-        ]
+        central = species[wanted]
+        present = species.unique().tolist() if centres is None else central.unique().tolist()
         self.networks = torch.nn.ModuleList(
-            _ElementNetworks(parameters.weights[element], parameters.biases[element], indices, dtype)
-            for element, indices in zip(present, atoms, strict=True)
+            _ElementNetworks(
+                parameters.weights[parameters.elements[k]],
+                parameters.biases[parameters.elements[k]],
+                k,
+                dtype,
+            )
+            for k in present
         )
+        for network in self.networks:
+            network.register_buffer("atoms", (central == network.species).nonzero().squeeze(1))
         # Energies come out element by element; this puts them back in the order of the atoms.
-        self.register_buffer("order", torch.argsort(torch.cat(atoms)))
+        self.register_buffer("order", torch.argsort(torch.cat([network.atoms for network in self.networks])))
         self.to_angstrom = 1.0 / ANGSTROM
         self.hartree = HARTREE
 
-    def forward(self, positions: torch.Tensor, cell: Optional[torch.Tensor]) -> torch.Tensor:
-        """Energies of the centres (members, C), kJ/mol, for positions (N, 3) and cell (3, 3) in nm."""
+    def forward(
+        self, positions: torch.Tensor, cell: Optional[torch.Tensor], centres: Optional[torch.Tensor] = None
+    ) -> torch.Tensor:
+        """Energies of the centres (members, C), kJ/mol, for positions (N, 3) and cell (3, 3) in nm.
+
+        Centres that change from call to call are given here, among atoms bound without `centres`.
+        """
         positions = positions.to(torch.float64) * self.to_angstrom
         if cell is not None:
             cell = cell.to(torch.float64) * self.to_angstrom
-        environments = self.symmetry_functions(positions, cell)
+        environments = self.symmetry_functions(positions, cell, centres)
         energies: list[torch.Tensor] = []
-        for network in self.networks:
-            energies.append(network(environments))
-        return torch.cat(energies, dim=1).index_select(1, self.order).to(torch.float64) * self.hartree
+        if centres is None:
+            for network in self.networks:
+                energies.append(network(environments, network.atoms))
+            order = self.order
+        else:
+            species = self.symmetry_functions.species.index_select(0, centres)
+            places: list[torch.Tensor] = []
+            for network in self.networks:
+                atoms = (species == network.species).nonzero().squeeze(1)
+                places.append(atoms)
+                energies.append(network(environments, atoms))
+            order = torch.argsort(torch.cat(places))
+        return torch.cat(energies, dim=1).index_select(1, order).to(torch.float64) * self.hartree
 
 
 class _ElementNetworks(torch.nn.Module):
     """The networks of one element, all members batched: (members, atoms of it) in hartree."""
 
-    def __init__(
-        self, weights: list[np.ndarray], biases: list[np.ndarray], atoms: torch.Tensor, dtype: torch.dtype
-    ):
+    def __init__(self, weights: list[np.ndarray], biases: list[np.ndarray], species: int, dtype: torch.dtype):
         super().__init__()
-        self.n_members = weights[0].shape[0]
+        self.n_members, self.width = weights[0].shape[0], weights[0].shape[1]
         self.celu_alpha = _CELU_ALPHA
-        self.register_buffer("atoms", atoms)
+        self.species = species
         # The first layer sees the same input in every member: one matrix product for all of them.
         first = torch.from_numpy(weights[0]).to(dtype)
         self.register_buffer("first_weight", first.flatten(0, 1).t().contiguous())
@@ -211,10 +237,10 @@ class _ElementNetworks(torch.nn.Module):
             _BatchedLinear(weight, bias, dtype) for weight, bias in zip(weights[1:], biases[1:], strict=True)
         )
 
-    def forward(self, environments: torch.Tensor) -> torch.Tensor:
-        x = environments.index_select(0, self.atoms)
+    def forward(self, environments: torch.Tensor, atoms: torch.Tensor) -> torch.Tensor:
+        x = environments.index_select(0, atoms)
         x = torch.addmm(self.first_bias, x, self.first_weight)
-        x = x.reshape(x.shape[0], self.n_members, -1).transpose(0, 1)
+        x = x.reshape(x.shape[0], self.n_members, self.width).transpose(0, 1)
         for layer in self.layers:
             x = layer(torch.celu(x, self.celu_alpha))
         return x.squeeze(2)

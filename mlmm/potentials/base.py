@@ -166,8 +166,9 @@ class PotentialModel(Protocol):
     """Anything that gives per-atom energies.
 
     A model may also have ``scriptable(numbers, centres=None) -> torch.nn.Module`` whose
-    ``forward(positions, cell)`` TorchScript can compile: positions (N, 3) in nm, cell (3, 3) or None, result
-    (K, C) in kJ/mol for K members and C centres, the atoms whose energies are wanted (all by default). With
+    ``forward(positions, cell, centres=None)`` TorchScript can compile: positions (N, 3) in nm, cell (3, 3) or
+    None, result (K, C) in kJ/mol for K members and C centres, the atoms whose energies are wanted. They are
+    bound once or, where they change from call to call, given with the positions; all atoms by default. With
     it the model runs inside a TorchForce without Python; without it, through a PythonForce.
     """
 

@@ -12,9 +12,11 @@ import tolerances
 import torch
 from toys import chains, energy_and_forces
 
+from mlmm.core_pairs import CorePairs
 from mlmm.errors import EmbeddingError
+from mlmm.mm_functions import handover, short_range_inverse
 from mlmm.mm_tables import read_mm_tables
-from mlmm.mm_terms import CorePairs, ShortRangeEnergies, handover, short_range_inverse
+from mlmm.mm_terms import ShortRangeEnergies
 from mlmm.units import COULOMB
 
 EXACT = 1e-9  # relative

@@ -16,12 +16,13 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if "data" not in path.part
 # Lowest first; a module may import from its own floor or below.
 FLOORS = [
     ["errors", "units", "statistics"],
-    ["structures", "regions", "stages"],
+    ["structures", "regions", "stages", "ownership", "mm_functions"],
     ["imaging", "zones"],
     ["potentials", "build", "run_directory"],
     ["embedding", "bridge"],
     ["mm_tables"],
     ["mm_terms"],
+    ["core_pairs"],
     ["blend"],
     ["hybrid"],
     ["boundary"],
@@ -33,8 +34,8 @@ FLOORS = [
     ["config"],
     ["cli"],
 ]
-TORCH_SIDE = ["potentials", "zones", "structures", "mm_terms", "blend"]
-OPENMM_SIDE = ["build", "embedding", "regions", "mm_tables"]
+TORCH_SIDE = ["potentials", "zones", "structures", "mm_functions", "mm_terms", "core_pairs", "blend"]
+OPENMM_SIDE = ["build", "embedding", "regions", "mm_tables", "ownership"]
 
 
 def module_name(path: Path) -> str:
