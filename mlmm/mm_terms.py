@@ -269,7 +269,7 @@ class ShortRangeEnergies(torch.nn.Module):
         found = (minimum_image(separation, box).square().sum(-1) < self.r_off * self.r_off).nonzero()
         first = wanted.index_select(0, found[:, 0])
         second = self.seen.index_select(0, found[:, 1])
-        # Found twice: pairs of two wanted atoms. No pairs: an atom and itself, pairs with numbers of their own.
+        # Pairs of two wanted atoms were found twice; an atom and itself, and 1-4 pairs, are no pairs here.
         listed = torch.zeros(positions.shape[0], dtype=torch.bool, device=positions.device)
         listed[wanted] = True
         key = torch.minimum(first, second) * positions.shape[0] + torch.maximum(first, second)
