@@ -66,6 +66,11 @@ class LocalBlend(torch.nn.Module):
         """Energies of the zone's atoms by each member of the model, (members, S)."""
         return self.model(positions.index_select(0, self.visible), box)
 
+    @torch.jit.unused
+    def contributions(self, positions: torch.Tensor, box: Optional[torch.Tensor]) -> torch.Tensor:
+        """The same times lambda: what each member adds to the energy."""
+        return self.members(positions, box) * self.weights
+
 
 class _VisibleEnergies(torch.nn.Module):
     """A model without TorchScript form, asked for the zone's atoms among all within its reach."""

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from mlmm.assembly import blend_of
 from mlmm.errors import EmbeddingError
-from mlmm.hybrid import HybridSystem, blend_of
+from mlmm.hybrid import HybridSystem
 from mlmm.mm_tables import read_mm_tables
 from mlmm.structures import neighbour_pairs
 

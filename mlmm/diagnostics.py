@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -346,7 +345,7 @@ def _bridge_difference(hybrid: HybridSystem) -> float:
     group = 1 << hybrid.force_groups["ml"]
     found = []
     for bridge in ("torchforce", "pythonforce"):
-        system = dataclasses.replace(hybrid, bridge=bridge).create_system()
+        system = hybrid.create_system(bridge)
         found.append(_forces(_reference_context(system), hybrid.built.positions, group))
     return float(np.abs(found[0] - found[1]).max() / np.abs(found[0]).max())
 

@@ -2,93 +2,84 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 import openmm
 import torch
 
-from mlmm.blend import LocalBlend, zone_energies
-from mlmm.bridge import choose_bridge, make_blend_force, make_force
+from mlmm.adaptive import AdaptiveZones, UniformWeights
+from mlmm.assembly import Parts, Recipe, adaptive_blend, assemble, atom_labels, atomic_numbers
+from mlmm.bridge import choose_bridge
 from mlmm.build import BuiltSystem
-from mlmm.core_pairs import CorePairs
-from mlmm.embedding import WITHOUT_ENERGY, Embedding, embed_intra, embed_local
+from mlmm.compensation import Compensation
+from mlmm.embedding import Embedding
 from mlmm.errors import ConfigError, EmbeddingError, PotentialError
-from mlmm.mm_tables import MMTables, read_mm_tables
-from mlmm.mm_terms import ShortRangeEnergies
 from mlmm.potentials.base import AtomEnergies, PotentialModel, PotentialSpec, check_elements
-from mlmm.structures import Structure, neighbour_pairs
+from mlmm.structures import Structure, minimum_image, neighbour_pairs
 from mlmm.zones import ZonePartition
 
-__all__ = ["SCHEMES", "HybridSystem", "blend_of", "hybrid_system"]
+__all__ = ["SCHEMES", "HybridSystem", "hybrid_system"]
 
 logger = logging.getLogger(__name__)
 SCHEMES = ("intra", "local")
-#: Where the handover of scheme `local` begins, in units of the model's cutoff, where it ends.
-HANDOVER_START = 0.7
-_GROUPS = {
-    "nonbonded": 0,
-    "bonds": 1,
-    "angles": 2,
-    "torsions": 3,
-    "other": 4,
-    "ml": 5,
-}
-_GROUP_OF = {
-    "NonbondedForce": "nonbonded",
-    "CustomNonbondedForce": "nonbonded",  # some platforms want all non-bonded forces in one group
-    "HarmonicBondForce": "bonds",
-    "CustomBondForce": "bonds",
-    "HarmonicAngleForce": "angles",
-    "CustomAngleForce": "angles",
-    "PeriodicTorsionForce": "torsions",
-    "RBTorsionForce": "torsions",
-    "CMAPTorsionForce": "torsions",
-    "CustomTorsionForce": "torsions",
-}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class HybridSystem:
     """A force field whose region is described by a machine-learned potential.
 
     Parameters
     ----------
-    built : BuiltSystem
-        The pure force field.
-    zones : ZonePartition
-    potential : PotentialModel
-    embedding : Embedding
-        What was removed from the force field.
-    bridge : {"torchforce", "pythonforce"}
-    system : openmm.System
-        Ready for a `Context` or `Simulation`. Do not copy it (a TorchForce cannot be copied): `create_system`
-        makes another one.
-    force_groups : dict of str to int
-        Energy by kind: ``nonbonded bonds angles torsions other ml``, those that are present.
-    charge : int
-        Net charge of the region, e.
-    keep : tuple of str
-        Forces that the embedding left alone at the user's wish.
+    recipe : Recipe
+        All that went into it.
+    parts : Parts
+        What came out: the OpenMM System first of all.
     warnings : tuple of str
         What the user should know.
-    blend : LocalBlend, optional
-        What the bridge evaluates under scheme ``local``.
     """
 
-    built: BuiltSystem
-    zones: ZonePartition
-    potential: PotentialModel
-    embedding: Embedding
-    bridge: str
-    system: openmm.System
-    force_groups: dict[str, int]
-    charge: int = 0
-    keep: tuple[str, ...] = ()
+    recipe: Recipe
+    parts: Parts
     warnings: tuple[str, ...] = ()
-    blend: LocalBlend | None = None
+
+    @property
+    def built(self) -> BuiltSystem:
+        """The pure force field."""
+        return self.recipe.built
+
+    @property
+    def zones(self) -> ZonePartition:
+        """Which atoms, with which lambda."""
+        return self.recipe.zones
+
+    @property
+    def potential(self) -> PotentialModel:
+        """The machine-learned potential."""
+        return self.recipe.potential
+
+    @property
+    def bridge(self) -> str:
+        """Host of the potential: ``torchforce`` or ``pythonforce``."""
+        return self.recipe.bridge
+
+    @property
+    def scheme(self) -> str:
+        """Who owns which interaction."""
+        return self.recipe.scheme
+
+    @property
+    def charge(self) -> int:
+        """Net charge of the region, e."""
+        return self.recipe.charge
+
+    @property
+    def keep(self) -> tuple[str, ...]:
+        """Forces that the embedding left alone at the user's wish."""
+        return self.recipe.keep
 
     @property
     def spec(self) -> PotentialSpec:
@@ -96,25 +87,41 @@ class HybridSystem:
         return self.potential.spec
 
     @property
-    def scheme(self) -> str:
-        """Who owns which interaction: ``intra`` or ``local``."""
-        return self.embedding.scheme
+    def system(self) -> openmm.System:
+        """Ready for a `Context` or `Simulation`.
 
-    def create_system(self) -> openmm.System:
-        """Another System with the same forces, built anew."""
-        assemble = _assemble_intra if self.scheme == "intra" else _assemble_local
-        return assemble(self.built, self.zones, self.potential, self.bridge, self.charge, self.keep)[0]
+        Do not copy it (a TorchForce cannot be copied): `create_system` makes another one.
+        """
+        return self.parts.system
+
+    @property
+    def embedding(self) -> Embedding:
+        """What was removed from the force field."""
+        return self.parts.embedding
+
+    @property
+    def force_groups(self) -> dict[str, int]:
+        """Energy by kind: ``nonbonded bonds angles torsions other ml``, those that are present."""
+        return self.parts.force_groups
+
+    @property
+    def blend(self) -> torch.nn.Module | None:
+        """What the bridge evaluates; None where that is the potential on the region alone."""
+        return self.parts.blend
+
+    def create_system(self, bridge: str | None = None) -> openmm.System:
+        """Another System with the same forces, built anew, for the other bridge if asked."""
+        return assemble(dataclasses.replace(self.recipe, bridge=bridge or self.bridge)).system
 
     def zone_counts(self) -> dict[str, int]:
         """Number of atoms by zone; the buffer (lambda = 0, seen by the model) as in the built structure."""
         counts = self.zones.counts()
         environment, buffer = counts.pop("environment"), 0
         if self.blend is not None:
-            positions = torch.tensor(self.built.positions)
-            cell = None if self.built.box_vectors is None else torch.tensor(self.built.box_vectors)
-            active = torch.tensor(self.zones.active)
+            positions, cell = torch.tensor(self.built.positions), _cell(self.built)
+            active = (self.zones.weights(positions, cell) > 0).nonzero().squeeze(1)
             _, seen, _ = neighbour_pairs(positions, cell, self.spec.receptive_field, active)
-            buffer = len(set(seen.tolist()) & set(self.blend.visible.tolist()) - set(self.zones.active))
+            buffer = len(set(seen.tolist()) & set(self.blend.visible.tolist()) - set(active.tolist()))
         return counts | {"buffer": buffer, "environment": environment - buffer}
 
     def region_structure(self, positions: np.ndarray, box_vectors: np.ndarray | None = None) -> Structure:
@@ -133,7 +140,7 @@ class HybridSystem:
             cell = torch.tensor(
                 self.built.box_vectors if box_vectors is None else box_vectors, dtype=torch.float64
             )
-        numbers = torch.tensor(_atomic_numbers(self.built, atoms))
+        numbers = torch.tensor(atomic_numbers(self.built, atoms))
         return Structure(numbers, torch.tensor(positions[atoms], dtype=torch.float64), cell, self.charge)
 
     def region_energies(self, positions: np.ndarray, box_vectors: np.ndarray | None = None) -> AtomEnergies:
@@ -146,10 +153,10 @@ class HybridSystem:
             structure = self.region_structure(positions, box_vectors)
             if self.blend is None:
                 return self.potential.atom_energies(structure)
-            device = self.blend.weights.device
+            device = self.blend.visible.device
             cell = None if structure.cell is None else structure.cell.to(device)
-            members = self.blend.members(torch.tensor(positions, dtype=torch.float64, device=device), cell)
-            members = (members * self.blend.weights).cpu()
+            where = torch.tensor(positions, dtype=torch.float64, device=device)
+            members = self.blend.contributions(where, cell).cpu()
             return AtomEnergies(members.mean(dim=0), members if len(members) > 1 else None)
 
 
@@ -161,6 +168,7 @@ def hybrid_system(
     scheme: str = "intra",
     bridge: str = "auto",
     keep: Collection[str] = (),
+    compensation: Compensation | None = None,
 ) -> HybridSystem:
     """Replace the force field inside the region by a machine-learned potential.
 
@@ -175,7 +183,7 @@ def hybrid_system(
     ----------
     built : BuiltSystem
     zones : ZonePartition
-        From `hard_zones` or `static_zones`.
+        From `hard_zones`, `static_zones` or `adaptive_zones`.
     potential : PotentialModel
         From `load_potential`, or any object with `spec` and `atom_energies(structure)`.
     scheme : {"intra", "local"}
@@ -184,10 +192,14 @@ def hybrid_system(
     keep : collection of str
         Names of forces that stay whole although they act inside the region (biases, restraints).
 
+    compensation : Compensation, optional
+        Of an adaptive zone, from `calibrate`; without it, the mean difference of the two descriptions in the
+        built structure is taken as alignment, and a warning says so.
+
     Raises
     ------
     ConfigError
-        An unknown scheme or bridge.
+        An unknown scheme or bridge, or a compensation that lacks a kind of molecule.
     PotentialError
         An element that the potential does not know, or a model that breaks its contract.
     EmbeddingError
@@ -197,16 +209,18 @@ def hybrid_system(
     if scheme not in SCHEMES:
         raise ConfigError(f"scheme = {' | '.join(SCHEMES)}", repr(scheme), 'write scheme = "intra"')
     _check_scheme(scheme, zones, potential.spec)
-    check_elements(potential.spec, _atomic_numbers(built, zones.active))
+    check_elements(potential.spec, atomic_numbers(built, zones.active))
     _check_box(built, potential.spec)
     charge, warnings = _region_charge(built, list(zones.active), potential.spec)
     warnings += _boundary_warnings(built, zones)
     host = choose_bridge(bridge, potential)
-    assemble = _assemble_intra if scheme == "intra" else _assemble_local
-    system, embedding, groups, blend = assemble(built, zones, potential, host, charge, tuple(keep))
-    hybrid = HybridSystem(
-        built, zones, potential, embedding, host, system, groups, charge, tuple(keep), tuple(warnings), blend
-    )
+    recipe = Recipe(built, zones, potential, scheme, host, charge, tuple(keep), compensation)
+    if isinstance(zones, AdaptiveZones) and compensation is None:
+        recipe = dataclasses.replace(recipe, compensation=_alignment(recipe))
+        warnings.append(
+            "no calibrated compensation: molecules will drift through the adaptive zone (see mlmm calibrate)"
+        )
+    hybrid = HybridSystem(recipe, assemble(recipe), tuple(warnings))
     _check_contract(hybrid)
     for warning in warnings:
         logger.warning(warning)
@@ -221,6 +235,8 @@ def _check_scheme(scheme: str, zones: ZonePartition, spec: PotentialSpec) -> Non
             f"{len(zones.transition)} atoms with lambda between 0 and 1",
             'use mlmm.hard_zones, or scheme = "local"',
         )
+    if scheme == "intra" and isinstance(zones, AdaptiveZones):
+        raise EmbeddingError("a hard region under scheme 'intra'", "an adaptive zone", 'use scheme = "local"')
     if scheme == "local" and (not spec.per_atom or spec.long_range or spec.trained_on != "total"):
         raise EmbeddingError(
             "a potential for scheme 'local': per-atom energies, no long range, trained on total energies",
@@ -234,116 +250,41 @@ def _boundary_warnings(built: BuiltSystem, zones: ZonePartition) -> list[str]:
     """What a user should know of a zone that cuts through molecules."""
     if not zones.cut_bonds:
         return []
-    label = _labels(built)
+    label = atom_labels(built)
     names = ", ".join(f"{label(a)}–{label(b)}" for a, b in zones.cut_bonds[:4])
     more = f" and {len(zones.cut_bonds) - 4} more" if len(zones.cut_bonds) > 4 else ""
     return [f"bonds join atoms of different lambda: {names}{more}; forces near them are neither ML nor MM"]
 
 
-_Parts = tuple[openmm.System, Embedding, dict[str, int], LocalBlend | None]
-
-
-def _assemble_intra(
-    built: BuiltSystem,
-    zones: ZonePartition,
-    potential: PotentialModel,
-    bridge: str,
-    charge: int,
-    keep: tuple[str, ...],
-) -> _Parts:
-    """The force field without the region's own terms, and the model on the region alone."""
-    system, embedding = embed_intra(
-        built.system,
-        zones.core,
-        bonds=[(bond[0].index, bond[1].index) for bond in built.topology.bonds()],
-        keep=keep,
-        label=_labels(built),
+def _alignment(recipe: Recipe, at_most: int = 64) -> Compensation:
+    """Mean Delta of the molecules next to the region in the built structure, by kind: a start."""
+    built, zones = recipe.built, recipe.zones
+    positions, cell = torch.tensor(built.positions), _cell(built)
+    first = torch.tensor([molecule[0] for molecule in zones.molecules])
+    distance = minimum_image(positions[first] - positions[zones.centres[0]], cell).norm(dim=1)
+    near = torch.argsort(distance).tolist()
+    sample = [
+        m for kind in sorted(set(zones.kinds)) for m in [n for n in near if zones.kinds[n] == kind][:at_most]
+    ]
+    few = dataclasses.replace(
+        zones,
+        molecules=tuple(zones.molecules[m] for m in sample),
+        kinds=tuple(zones.kinds[m] for m in sample),
+        anchors=tuple(zones.anchors[m] for m in sample),
     )
-    force = make_force(
-        potential,
-        _atomic_numbers(built, zones.core),
-        zones.core,
-        bridge=bridge,
-        periodic=built.periodic,
-        charge=charge,
-    )
-    return system, embedding, _grouped(system, force), None
+    blend = adaptive_blend(dataclasses.replace(recipe, zones=few), UniformWeights(1.0, len(sample)))
+    with torch.no_grad():
+        device = blend.visible.device
+        _, found = blend.molecule_differences(positions.to(device), None if cell is None else cell.to(device))
+    by_kind: dict[str, list[float]] = {}
+    for kind, difference in zip(few.kinds, found.tolist(), strict=True):
+        by_kind.setdefault(kind, []).append(difference)
+    means = {kind: float(np.mean(values)) for kind, values in by_kind.items()}
+    return Compensation(means, facts={"mode": "mean of the built structure"})
 
 
-def _assemble_local(
-    built: BuiltSystem,
-    zones: ZonePartition,
-    potential: PotentialModel,
-    bridge: str,
-    charge: int,
-    keep: tuple[str, ...],
-) -> _Parts:
-    """The whole force field, less the pairs inside the zone, and the blend."""
-    system, embedding = embed_local(built.system, zones.active, label=_labels(built))
-    tables = read_mm_tables(built.system, keep=keep)
-    core_pairs = CorePairs(tables, zones.active)
-    blend = blend_of(built, tables, potential, zones.active, zones.active_weights, core_pairs)
-    force = make_blend_force(
-        blend, bridge=bridge, periodic=built.periodic, name=f"{potential.spec.name} blend"
-    )
-    return system, embedding, _grouped(system, force), blend
-
-
-def blend_of(
-    built: BuiltSystem,
-    tables: MMTables,
-    potential: PotentialModel,
-    atoms: Sequence[int],
-    weights: Sequence[float],
-    core_pairs: torch.nn.Module | None = None,
-) -> LocalBlend:
-    """sum_i w_i (eps_i^ML − eps_i^MM,sr) over some atoms, with the handover of scheme ``local``.
-
-    Parameters
-    ----------
-    built : BuiltSystem
-    tables : MMTables
-        Of its force field.
-    potential : PotentialModel
-    atoms, weights : sequence of int, of float
-    core_pairs : torch.nn.Module, optional
-        Further energy; none by default.
-    """
-    numbers = _atomic_numbers(built, range(built.n_atoms))
-    visible = np.isin(numbers, potential.spec.elements) & ~tables.virtual
-    seen = np.flatnonzero(visible)
-    model = zone_energies(potential, [numbers[i] for i in seen], np.searchsorted(seen, atoms).tolist())
-    end = potential.spec.cutoff
-    short_range = ShortRangeEnergies(tables, atoms, visible, HANDOVER_START * end, end)
-    pairs = CorePairs(tables, []) if core_pairs is None else core_pairs
-    blend = LocalBlend(model, seen.tolist(), weights, short_range, pairs)
-    return blend.to(getattr(potential, "device", "cpu"))
-
-
-def _labels(built: BuiltSystem) -> Callable[[int], str]:
-    """Index to a name such as TMP163:C1."""
-    atoms = list(built.topology.atoms())
-    return lambda i: f"{atoms[i].residue.name}{atoms[i].residue.id}:{atoms[i].name}"
-
-
-def _grouped(system: openmm.System, force: openmm.Force) -> dict[str, int]:
-    """Put each force in the group of its kind, and the potential's with them; returns the groups."""
-    names = set()
-    for mm_force in system.getForces():
-        if mm_force.__class__.__name__ in WITHOUT_ENERGY:
-            continue
-        name = _GROUP_OF.get(mm_force.__class__.__name__, "other")
-        mm_force.setForceGroup(_GROUPS[name])
-        names.add(name)
-    force.setForceGroup(_GROUPS["ml"])
-    system.addForce(force)
-    return {name: group for name, group in _GROUPS.items() if name in names | {"ml"}}
-
-
-def _atomic_numbers(built: BuiltSystem, atoms: Collection[int]) -> list[int]:
-    """Atomic numbers of some atoms; 0 for a particle without element, which no potential knows."""
-    elements = [atom.element for atom in built.topology.atoms()]
-    return [0 if elements[i] is None else elements[i].atomic_number for i in atoms]
+def _cell(built: BuiltSystem) -> torch.Tensor | None:
+    return None if built.box_vectors is None else torch.tensor(built.box_vectors)
 
 
 def _check_box(built: BuiltSystem, spec: PotentialSpec) -> None:
@@ -375,6 +316,9 @@ def _region_charge(built: BuiltSystem, atoms: list[int], spec: PotentialSpec) ->
 def _check_contract(hybrid: HybridSystem) -> None:
     """Evaluate the model once, so that a broken one fails here and not inside a simulation."""
     n = len(hybrid.zones.active)
+    if isinstance(hybrid.zones, AdaptiveZones):
+        weights = hybrid.zones.weights(torch.tensor(hybrid.built.positions), _cell(hybrid.built))
+        n = int((weights > 0).sum())
     result = hybrid.region_energies(hybrid.built.positions)
     energies = getattr(result, "energies", None)
     shape = tuple(energies.shape) if isinstance(energies, torch.Tensor) else None

@@ -11,10 +11,11 @@ import tolerances
 import torch
 from toys import PlainSprings, chains, energy_and_forces, toy_spec
 
+from mlmm.assembly import HANDOVER_START, assemble
 from mlmm.boundary import boundary_error
 from mlmm.diagnostics import finite_difference_error
 from mlmm.errors import ConfigError, EmbeddingError
-from mlmm.hybrid import HANDOVER_START, hybrid_system
+from mlmm.hybrid import hybrid_system
 from mlmm.mm_tables import read_mm_tables
 from mlmm.mm_terms import ShortRangeEnergies
 from mlmm.potentials import AtomEnergies
@@ -174,15 +175,15 @@ def ani_blend(dipeptide_water, ani1x):
 
 def test_finite_differences_with_ani(ani_blend):
     assert ani_blend.zones.transition and ani_blend.zones.cut_bonds
-    for hybrid in (ani_blend, dataclasses.replace(ani_blend, bridge="pythonforce")):
-        system = hybrid.create_system()
-        checked = dataclasses.replace(hybrid, system=system)
+    for bridge in BRIDGES:
+        recipe = dataclasses.replace(ani_blend.recipe, bridge=bridge)
+        checked = dataclasses.replace(ani_blend, recipe=recipe, parts=assemble(recipe))
         assert finite_difference_error(checked, n_coordinates=15) < tolerances.FINITE_DIFFERENCE
 
 
 def test_bridges_agree_with_ani(ani_blend):
     positions = ani_blend.built.positions
-    other = dataclasses.replace(ani_blend, bridge="pythonforce").create_system()
+    other = ani_blend.create_system("pythonforce")
     energy, forces = energy_and_forces(ani_blend.system, positions)
     other_energy, other_forces = energy_and_forces(other, positions)
     assert other_energy == pytest.approx(energy, rel=tolerances.BRIDGES)

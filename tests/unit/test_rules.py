@@ -17,13 +17,15 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if "data" not in path.part
 FLOORS = [
     ["errors", "units", "statistics"],
     ["structures", "regions", "stages", "ownership", "mm_functions"],
-    ["imaging", "zones"],
+    ["imaging", "zones", "compensation"],
+    ["adaptive"],
     ["potentials", "build", "run_directory"],
     ["embedding", "bridge"],
     ["mm_tables"],
     ["mm_terms"],
     ["core_pairs"],
-    ["blend"],
+    ["blend", "adaptive_blend"],
+    ["assembly"],
     ["hybrid"],
     ["boundary"],
     ["reporters"],
@@ -34,7 +36,18 @@ FLOORS = [
     ["config"],
     ["cli"],
 ]
-TORCH_SIDE = ["potentials", "zones", "structures", "mm_functions", "mm_terms", "core_pairs", "blend"]
+TORCH_SIDE = [
+    "potentials",
+    "zones",
+    "structures",
+    "mm_functions",
+    "mm_terms",
+    "core_pairs",
+    "blend",
+    "adaptive",
+    "adaptive_blend",
+    "compensation",
+]
 OPENMM_SIDE = ["build", "embedding", "regions", "mm_tables", "ownership"]
 
 

@@ -1,0 +1,176 @@
+"""Free-energy compensation G(lambda) of solvent molecules that change between force field and model.
+
+Without it the mean difference <Delta> between the two descriptions of one molecule drives molecules across
+the zone. H-AdResS: Potestio et al., Phys. Rev. Lett. 110, 108301 (2013), doi 10.1103/PhysRevLett.110.108301;
+Español et al., J. Chem. Phys. 142, 064115 (2015), doi 10.1063/1.4907006.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mlmm.errors import ConfigError
+
+__all__ = ["Compensation", "CompensationEnergy", "spline_slopes"]
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Compensation:
+    """What one molecule of each kind gets besides lambda Delta: −lambda·alignment − G(lambda).
+
+    Parameters
+    ----------
+    alignment : mapping of str to float
+        Constant part of Delta = eps^ML − eps^MM,sr by kind of molecule, kJ/mol: the two descriptions count
+        energies from different zeros.
+    knots : ndarray, shape (n,)
+        lambda from 0 to 1.
+    values : mapping of str to ndarray, shape (n,), kJ/mol
+        G at the knots by kind, beyond the alignment; a clamped cubic spline runs through them.
+    errors : mapping of str to ndarray, shape (n,), kJ/mol
+        Their standard errors.
+    facts : mapping
+        How it was calibrated: model, force field, mode, lengths, densities.
+    """
+
+    alignment: Mapping[str, float]
+    knots: np.ndarray = field(default_factory=lambda: np.array([0.0, 1.0]))
+    values: Mapping[str, np.ndarray] = field(default_factory=dict)
+    errors: Mapping[str, np.ndarray] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        knots = np.asarray(self.knots, dtype=np.float64)
+        rising = len(knots) >= 2 and knots[0] == 0.0 and knots[-1] == 1.0 and bool((np.diff(knots) > 0).all())
+        numbers = [*self.alignment.values(), *(v for row in self.values.values() for v in row)]
+        fits = all(len(row) == len(knots) for row in self.values.values())
+        if not rising or not fits or not all(math.isfinite(number) for number in numbers):
+            raise ConfigError(
+                "knots rising from 0 to 1 and as many finite values for every kind",
+                f"knots {knots.tolist()}",
+                "calibrate again: mlmm calibrate",
+            )
+
+    def save(self, path: str | Path) -> None:
+        """Write a JSON file."""
+        content = {
+            "format": _FORMAT,
+            "alignment": dict(self.alignment),
+            "knots": list(map(float, self.knots)),
+            "values": {kind: list(map(float, row)) for kind, row in self.values.items()},
+            "errors": {kind: list(map(float, row)) for kind, row in self.errors.items()},
+            "facts": dict(self.facts),
+        }
+        Path(path).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Compensation:
+        """Read a file of `save`.
+
+        Raises
+        ------
+        ConfigError
+            A file that is missing or none of these.
+        """
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            if content["format"] != _FORMAT:
+                raise ValueError(f"format {content['format']}")
+            rows = {
+                name: {kind: np.array(row) for kind, row in content[name].items()}
+                for name in ("values", "errors")
+            }
+            return cls(content["alignment"], np.array(content["knots"]), **rows, facts=content["facts"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(
+                "a file of `mlmm calibrate`", f"{path} ({type(error).__name__}: {error})", "calibrate again"
+            ) from error
+
+    def shifted(self, corrections: Mapping[str, np.ndarray]) -> Compensation:
+        """With values added to G at the knots."""
+        values = {
+            kind: np.asarray(row) + corrections.get(kind, np.zeros(len(self.knots)))
+            for kind, row in self.values.items()
+        }
+        return dataclasses.replace(self, values=values)
+
+
+def spline_slopes(knots: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Slopes at the knots of the cubic spline that is not curved at its ends (natural), per unit of lambda.
+
+    Two knots give a straight line.
+    """
+    n, h = len(knots), np.diff(knots)
+    chords = np.diff(values) / h
+    matrix, right = np.zeros((n, n)), np.zeros(n)
+    matrix[0, :2], right[0] = [2.0, 1.0], 3.0 * chords[0]
+    matrix[-1, -2:], right[-1] = [1.0, 2.0], 3.0 * chords[-1]
+    for i in range(1, n - 1):
+        matrix[i, i - 1 : i + 2] = [1.0 / h[i - 1], 2.0 / h[i - 1] + 2.0 / h[i], 1.0 / h[i]]
+        right[i] = 3.0 * (chords[i - 1] / h[i - 1] + chords[i] / h[i])
+    return np.linalg.solve(matrix, right)
+
+
+class CompensationEnergy(torch.nn.Module):
+    """−lambda_m·alignment − G(lambda_m) of every molecule, kJ/mol; twice differentiable in lambda.
+
+    Parameters
+    ----------
+    compensation : Compensation
+    kinds : sequence of str
+        Kind of each molecule, M of them.
+
+    Raises
+    ------
+    ConfigError
+        A kind without alignment.
+    """
+
+    def __init__(self, compensation: Compensation, kinds: Sequence[str]):
+        super().__init__()
+        missing = sorted(set(kinds) - set(compensation.alignment))
+        if missing:
+            raise ConfigError(
+                f"a compensation for {', '.join(sorted(set(kinds)))}",
+                f"none for {', '.join(missing)}",
+                "calibrate for these molecules, or leave them out of the adaptive zone",
+            )
+        names = sorted(set(kinds))
+        knots = np.asarray(compensation.knots, dtype=np.float64)
+        zero = np.zeros(len(knots))
+        rows = [np.asarray(compensation.values.get(name, zero), dtype=np.float64) for name in names]
+        slopes = [spline_slopes(knots, row) for row in rows]
+        offsets = np.array([compensation.alignment[name] for name in names])
+        index = np.array([names.index(kind) for kind in kinds], dtype=np.int64)
+        for name, array in (
+            ("knots", knots),
+            ("values", np.array(rows).reshape(len(names), len(knots))),
+            ("slopes", np.array(slopes).reshape(len(names), len(knots))),
+            ("alignment", offsets[index] if len(index) else np.zeros(0)),
+            ("kinds", index),
+        ):
+            self.register_buffer(name, torch.from_numpy(np.array(array)))
+
+    def forward(self, weights: torch.Tensor) -> torch.Tensor:
+        """For lambda of every molecule, (M,)."""
+        place = torch.searchsorted(self.knots, weights.detach(), right=True) - 1
+        place = place.clamp(min=0, max=self.knots.shape[0] - 2)
+        left, right = self.knots.index_select(0, place), self.knots.index_select(0, place + 1)
+        h = right - left
+        t = (weights - left) / h
+        v0, v1 = self.values[self.kinds, place], self.values[self.kinds, place + 1]
+        s0, s1 = self.slopes[self.kinds, place] * h, self.slopes[self.kinds, place + 1] * h
+        # Cubic Hermite polynomial between two knots.
+        value = v0 + t * (s0 + t * (3.0 * (v1 - v0) - 2.0 * s0 - s1 + t * (2.0 * (v0 - v1) + s0 + s1)))
+        return -weights * self.alignment - value
