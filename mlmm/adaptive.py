@@ -15,7 +15,7 @@ from mlmm.structures import minimum_image
 from mlmm.units import parse
 from mlmm.zones import ZonePartition
 
-__all__ = ["AdaptiveWeights", "AdaptiveZones", "UniformWeights", "adaptive_zones"]
+__all__ = ["AdaptiveWeights", "AdaptiveZones", "UniformWeights", "adaptive_zones", "molecule_anchors"]
 
 
 @dataclass(frozen=True)
@@ -164,13 +164,12 @@ def adaptive_zones(
     centres = tuple(heavy or region.atoms) if centre is None else tuple(int(i) for i in centre)
     if not centres or not inside.issuperset(centres):
         raise SelectionError("centres among the atoms of the region", str(centres[:4]), "choose others")
-    chosen, kinds, anchors = [], [], []
+    chosen, kinds = [], []
     for members in molecules_of(built.topology):
         name = atoms[members[0]].residue.name
         if name in names and not inside.intersection(members):
             chosen.append(tuple(members))
             kinds.append(name)
-            anchors.append(_anchor([atoms[i].element for i in members]))
     if not chosen:
         present = sorted({atom.residue.name for atom in atoms})
         raise ConfigError(
@@ -184,17 +183,24 @@ def adaptive_zones(
         core=region.atoms,
         molecules=tuple(chosen),
         kinds=tuple(kinds),
-        anchors=tuple(anchors),
+        anchors=molecule_anchors(built.topology, chosen),
         centres=centres,
         plateau=reach,
         width=zone,
     )
 
 
-def _anchor(elements: Sequence[Any]) -> tuple[float, ...]:
-    """Shares of the atoms of a molecule in its anchor; a site without element has none."""
-    heavy = [element is not None and element.symbol != "H" for element in elements]
-    if sum(heavy) == 1:
-        return tuple(float(is_heavy) for is_heavy in heavy)
-    masses = [0.0 if element is None else element.mass._value for element in elements]
-    return tuple(mass / sum(masses) for mass in masses)
+def molecule_anchors(topology: Any, molecules: Sequence[Sequence[int]]) -> tuple[tuple[float, ...], ...]:
+    """Shares of its atoms in the point that stands for each molecule: its only heavy atom, or all by mass.
+
+    A site without element has no share.
+    """
+    elements = [atom.element for atom in topology.atoms()]
+    anchors = []
+    for molecule in molecules:
+        own = [elements[i] for i in molecule]
+        heavy = [element is not None and element.symbol != "H" for element in own]
+        masses = [0.0 if element is None else element.mass._value for element in own]
+        shares = [float(h) for h in heavy] if sum(heavy) == 1 else [m / sum(masses) for m in masses]
+        anchors.append(tuple(shares))
+    return tuple(anchors)

@@ -147,7 +147,7 @@ def _assemble_local(recipe: Recipe) -> Parts:
     tables = read_mm_tables(built.system, keep=recipe.keep)
     core_pairs = CorePairs(tables, zones.active)
     blend = blend_of(built, tables, recipe.potential, zones.active, zones.active_weights, core_pairs)
-    return _with_blend(recipe, system, embedding, blend)
+    return with_blend(recipe, system, embedding, blend)
 
 
 def _assemble_adaptive(recipe: Recipe) -> Parts:
@@ -156,7 +156,7 @@ def _assemble_adaptive(recipe: Recipe) -> Parts:
     system, embedding = embed_local(built.system, zones.core, label=atom_labels(built))
     solvent = [atom for molecule in zones.molecules for atom in molecule]
     _refuse_constraints(system, set(solvent), atom_labels(built))
-    return _with_blend(recipe, system, embedding, adaptive_blend(recipe, AdaptiveWeights(zones)))
+    return with_blend(recipe, system, embedding, adaptive_blend(recipe, AdaptiveWeights(zones)))
 
 
 def adaptive_blend(recipe: Recipe, weights: torch.nn.Module) -> AdaptiveBlend:
@@ -181,7 +181,7 @@ def adaptive_blend(recipe: Recipe, weights: torch.nn.Module) -> AdaptiveBlend:
     return blend.to(getattr(recipe.potential, "device", "cpu"))
 
 
-def _with_blend(recipe: Recipe, system: openmm.System, embedding: Embedding, blend: torch.nn.Module) -> Parts:
+def with_blend(recipe: Recipe, system: openmm.System, embedding: Embedding, blend: torch.nn.Module) -> Parts:
     name = f"{recipe.potential.spec.name} blend"
     force = make_blend_force(blend, bridge=recipe.bridge, periodic=recipe.built.periodic, name=name)
     return Parts(system, embedding, _grouped(system, force), blend)

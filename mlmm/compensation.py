@@ -20,7 +20,7 @@ import torch
 
 from mlmm.errors import ConfigError
 
-__all__ = ["Compensation", "CompensationEnergy", "spline_slopes"]
+__all__ = ["Compensation", "CompensationEnergy", "spline_integrals", "spline_slopes"]
 
 _FORMAT = 1
 
@@ -120,6 +120,17 @@ def spline_slopes(knots: np.ndarray, values: np.ndarray) -> np.ndarray:
         matrix[i, i - 1 : i + 2] = [1.0 / h[i - 1], 2.0 / h[i - 1] + 2.0 / h[i], 1.0 / h[i]]
         right[i] = 3.0 * (chords[i - 1] / h[i - 1] + chords[i] / h[i])
     return np.linalg.solve(matrix, right)
+
+
+def spline_integrals(knots: np.ndarray) -> np.ndarray:
+    """Matrix that turns values at the knots into integrals of their spline up to each knot, (n, n)."""
+    n, h = len(knots), np.diff(knots)
+    slopes = np.array([spline_slopes(knots, row) for row in np.eye(n)]).T
+    pieces = np.zeros((n, n))
+    for i in range(n - 1):
+        pieces[i + 1, i : i + 2] += h[i] / 2.0
+        pieces[i + 1] += h[i] ** 2 / 12.0 * (slopes[i] - slopes[i + 1])
+    return np.cumsum(pieces, axis=0)
 
 
 class CompensationEnergy(torch.nn.Module):

@@ -210,7 +210,7 @@ def hybrid_system(
         raise ConfigError(f"scheme = {' | '.join(SCHEMES)}", repr(scheme), 'write scheme = "intra"')
     _check_scheme(scheme, zones, potential.spec)
     check_elements(potential.spec, atomic_numbers(built, zones.active))
-    _check_box(built, potential.spec)
+    _check_box(built, zones, potential.spec)
     charge, warnings = _region_charge(built, list(zones.active), potential.spec)
     warnings += _boundary_warnings(built, zones)
     host = choose_bridge(bridge, potential)
@@ -287,7 +287,7 @@ def _cell(built: BuiltSystem) -> torch.Tensor | None:
     return None if built.box_vectors is None else torch.tensor(built.box_vectors)
 
 
-def _check_box(built: BuiltSystem, spec: PotentialSpec) -> None:
+def _check_box(built: BuiltSystem, zones: ZonePartition, spec: PotentialSpec) -> None:
     """Minimum image is exact only while the model's cutoff is below half of the smallest box width."""
     if not built.periodic:
         return
@@ -297,6 +297,12 @@ def _check_box(built: BuiltSystem, spec: PotentialSpec) -> None:
             f"a box at least {2 * spec.cutoff:.2f} nm wide (twice the cutoff of {spec.name})",
             f"{width:.2f} nm",
             'build a larger one: set system.padding = "1.0 nm" or more',
+        )
+    if isinstance(zones, AdaptiveZones) and width <= 2 * (zones.plateau + zones.width):
+        raise EmbeddingError(
+            f"a box more than {2 * (zones.plateau + zones.width):.2f} nm wide (twice plateau + width)",
+            f"{width:.2f} nm",
+            'make the zone smaller, or the box larger: system.padding = "1.0 nm" or more',
         )
 
 

@@ -24,6 +24,8 @@ HARTREE = 2625.4996394798254
 ELECTRONVOLT = 96.48533212331002
 #: kJ/mol per thermochemical kcal/mol (exact).
 KILOCALORIE = 4.184
+#: kJ/mol per bar nm³: what a pressure does with the volume of one molecule (CODATA 2018, exact).
+BAR_NM3 = 0.0602214076
 #: nm per angstrom.
 ANGSTROM = 0.1
 #: ps per fs.

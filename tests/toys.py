@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Optional
 
 import numpy as np
 import openmm
 import torch
 from openmm import app, unit
 
+from mlmm.assembly import HANDOVER_START
 from mlmm.build import BuiltSystem
+from mlmm.mm_tables import read_mm_tables
+from mlmm.mm_terms import ShortRangeEnergies
 from mlmm.potentials import AtomEnergies, PotentialSpec
+from mlmm.regions import region_from_atoms
 from mlmm.structures import Structure
+from mlmm.zones import ZonePartition
+
+_CUTOFF = 0.5
 
 
 def toy_spec(name: str = "springs", **changes: object) -> PotentialSpec:
@@ -88,6 +96,60 @@ class Swirl(PlainSprings):
         return AtomEnergies(energies + around - around.detach())
 
 
+class ForceFieldEnergies(torch.nn.Module):
+    """The short-range force field as a model, scaled, with an optional flow between neighbours."""
+
+    def __init__(self, short_range: torch.nn.Module, scale: float, gauge: float):
+        super().__init__()
+        self.short_range, self.scale, self.gauge = short_range, scale, gauge
+
+    def forward(
+        self, positions: torch.Tensor, cell: Optional[torch.Tensor], centres: Optional[torch.Tensor] = None
+    ) -> torch.Tensor:
+        energies = self.short_range(positions, cell, centres) * self.scale
+        # Antisymmetric between one atom and the next: the sum over all atoms does not feel it.
+        flow = self.gauge * positions[: energies.shape[0], 0].sin()
+        energies = energies + flow - flow.roll(1, 0)
+        if centres is not None:
+            energies = energies.index_select(0, centres)
+        return energies.unsqueeze(0)
+
+
+class ForceFieldPotential:
+    """X1 (scale 1), X2 (another scale) and X3 (with gauge) of the verification list."""
+
+    def __init__(self, built, scale: float = 1.0, gauge: float = 0.0):
+        self.spec = toy_spec("force field", cutoff=_CUTOFF, receptive_field=_CUTOFF, trained_on="total")
+        self.tables = read_mm_tables(built.system)
+        self.scale, self.gauge = scale, gauge
+
+    def scriptable(self, numbers, centres=None):
+        centres = list(range(len(numbers))) if centres is None else centres
+        visible = np.ones(len(numbers), dtype=bool)
+        energies = ShortRangeEnergies(self.tables, centres, visible, HANDOVER_START * _CUTOFF, _CUTOFF)
+        return ForceFieldEnergies(energies, self.scale, self.gauge)
+
+    def atom_energies(self, structure):
+        module = self.scriptable(structure.numbers.tolist())
+        return AtomEnergies(module(structure.positions, structure.cell)[0])
+
+
+def zones_with(built, weights: dict[int, float]) -> ZonePartition:
+    """Any weights on any atoms."""
+    core = tuple(sorted(atom for atom, weight in weights.items() if weight == 1))
+    transition = tuple(sorted(atom for atom, weight in weights.items() if 0 < weight < 1))
+    region = region_from_atoms(built.topology, core or transition, "atoms")
+    return ZonePartition(built.n_atoms, region, core, transition, tuple(weights[a] for a in transition))
+
+
+def random_zones(built, n: int, seed: int = 0) -> ZonePartition:
+    """Random weights on random atoms: bonds, angles and torsions are cut in every way."""
+    generator = np.random.default_rng(seed)
+    atoms = generator.choice(built.n_atoms, n, replace=False)
+    weights = np.where(generator.uniform(size=n) < 0.3, 1.0, generator.uniform(0.05, 0.95, n))
+    return zones_with(built, dict(zip(atoms.tolist(), weights.tolist(), strict=True)))
+
+
 def chains(
     n_molecules: int = 2, n_atoms: int = 4, box: float | None = 3.0, seed: int = 1, cutoff: float = 1.0
 ) -> BuiltSystem:
@@ -137,13 +199,22 @@ def chains(
     return BuiltSystem.from_openmm(topology, system, np.array(positions))
 
 
-def energy_and_forces(
-    system: openmm.System, positions: np.ndarray, groups: int = -1
-) -> tuple[float, np.ndarray]:
-    """kJ/mol and kJ/mol/nm on the Reference platform."""
+def reference_context(system: openmm.System) -> openmm.Context:
+    """A context on the Reference platform, for many calls of `evaluate`."""
     platform = openmm.Platform.getPlatformByName("Reference")
-    context = openmm.Context(system, openmm.VerletIntegrator(0.001), platform)
+    return openmm.Context(system, openmm.VerletIntegrator(0.001), platform)
+
+
+def evaluate(context: openmm.Context, positions: np.ndarray, groups: int = -1) -> tuple[float, np.ndarray]:
+    """kJ/mol and kJ/mol/nm."""
     context.setPositions(positions)
     state = context.getState(energy=True, forces=True, groups=groups)
     forces = state.getForces(asNumpy=True).value_in_unit(unit.kilojoule_per_mole / unit.nanometer)
     return state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole), forces
+
+
+def energy_and_forces(
+    system: openmm.System, positions: np.ndarray, groups: int = -1
+) -> tuple[float, np.ndarray]:
+    """kJ/mol and kJ/mol/nm on the Reference platform."""
+    return evaluate(reference_context(system), positions, groups)

@@ -9,70 +9,24 @@ import openmm
 import pytest
 import tolerances
 import torch
-from toys import PlainSprings, chains, energy_and_forces, toy_spec
+from toys import (
+    ForceFieldPotential,
+    PlainSprings,
+    chains,
+    energy_and_forces,
+    random_zones,
+    zones_with,
+)
 
-from mlmm.assembly import HANDOVER_START, assemble
+from mlmm.assembly import assemble
 from mlmm.boundary import boundary_error
 from mlmm.diagnostics import finite_difference_error
 from mlmm.errors import ConfigError, EmbeddingError
 from mlmm.hybrid import hybrid_system
-from mlmm.mm_tables import read_mm_tables
-from mlmm.mm_terms import ShortRangeEnergies
-from mlmm.potentials import AtomEnergies
-from mlmm.regions import region_from_atoms, select_region
-from mlmm.zones import ZonePartition, hard_zones, static_zones
+from mlmm.regions import select_region
+from mlmm.zones import hard_zones, static_zones
 
 BRIDGES = ["torchforce", "pythonforce"]
-CUTOFF = 0.5
-
-
-class ForceFieldEnergies(torch.nn.Module):
-    """The short-range force field as a model, scaled, with an optional flow between neighbours."""
-
-    def __init__(self, short_range: torch.nn.Module, scale: float, gauge: float):
-        super().__init__()
-        self.short_range, self.scale, self.gauge = short_range, scale, gauge
-
-    def forward(self, positions: torch.Tensor, cell: torch.Tensor | None) -> torch.Tensor:
-        energies = self.short_range(positions, cell) * self.scale
-        # Antisymmetric between one atom and the next: the sum over all atoms does not feel it.
-        flow = self.gauge * positions[: energies.shape[0], 0].sin()
-        return (energies + flow - flow.roll(1, 0)).unsqueeze(0)
-
-
-class ForceFieldPotential:
-    """X1 (scale 1), X2 (another scale) and X3 (with gauge) of the verification list."""
-
-    def __init__(self, built, scale: float = 1.0, gauge: float = 0.0):
-        self.spec = toy_spec("force field", cutoff=CUTOFF, receptive_field=CUTOFF, trained_on="total")
-        self.tables = read_mm_tables(built.system)
-        self.scale, self.gauge = scale, gauge
-
-    def scriptable(self, numbers, centres=None):
-        centres = list(range(len(numbers))) if centres is None else centres
-        visible = np.ones(len(numbers), dtype=bool)
-        energies = ShortRangeEnergies(self.tables, centres, visible, HANDOVER_START * CUTOFF, CUTOFF)
-        return ForceFieldEnergies(energies, self.scale, self.gauge)
-
-    def atom_energies(self, structure):
-        module = self.scriptable(structure.numbers.tolist())
-        return AtomEnergies(module(structure.positions, structure.cell)[0])
-
-
-def zones_with(built, weights: dict[int, float]) -> ZonePartition:
-    """Any weights on any atoms."""
-    core = tuple(sorted(atom for atom, weight in weights.items() if weight == 1))
-    transition = tuple(sorted(atom for atom, weight in weights.items() if 0 < weight < 1))
-    region = region_from_atoms(built.topology, core or transition, "atoms")
-    return ZonePartition(built.n_atoms, region, core, transition, tuple(weights[a] for a in transition))
-
-
-def random_zones(built, n: int, seed: int = 0) -> ZonePartition:
-    """Random weights on random atoms: bonds, angles and torsions are cut in every way."""
-    generator = np.random.default_rng(seed)
-    atoms = generator.choice(built.n_atoms, n, replace=False)
-    weights = np.where(generator.uniform(size=n) < 0.3, 1.0, generator.uniform(0.05, 0.95, n))
-    return zones_with(built, dict(zip(atoms.tolist(), weights.tolist(), strict=True)))
 
 
 @pytest.mark.parametrize("bridge", BRIDGES)

@@ -1,0 +1,93 @@
+"""A box of pure solvent, at the density of its own force field: where compensations are calibrated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import openmm
+from openmm import app, unit
+from openmm.vec3 import Vec3
+
+from mlmm import units
+from mlmm.build.built import BuiltSystem, package_versions
+from mlmm.build.parametrise import WATER_MODELS, force_field_files, load_force_field, retold
+from mlmm.errors import ConfigError, StructureError
+
+__all__ = ["build_bulk_water"]
+
+
+def build_bulk_water(
+    edge: Any = "1.6 nm",
+    *,
+    water: str = "tip3p",
+    forcefield: str | Sequence[str] = "amber14",
+    nonbonded_cutoff: Any = "0.7 nm",
+    hydrogen_mass: Any = None,
+) -> BuiltSystem:
+    """A cube of flexible water from OpenMM's pre-equilibrated boxes.
+
+    Parameters
+    ----------
+    edge : length
+        Of the cube.
+    water : str
+        ``tip3p``, ``tip3pfb`` or ``spce``.
+    forcefield : str or list of str
+        As for `build_system`.
+    nonbonded_cutoff : length
+        Of PME's direct sum.
+    hydrogen_mass : mass, optional
+        Mass that hydrogens get at the cost of their oxygen: same averages, a longer time step.
+
+    Raises
+    ------
+    StructureError
+        An edge below twice the cutoff.
+    ConfigError
+        An unknown water model or force field.
+    """
+    length = units.parse(edge, "length", "edge")
+    cutoff = units.parse(nonbonded_cutoff, "length", "nonbonded_cutoff")
+    mass = None if hydrogen_mass is None else units.parse(hydrogen_mass, "mass", "hydrogen_mass")
+    if length < 2 * cutoff:
+        raise StructureError(
+            f"an edge of at least {2 * cutoff:g} nm, twice the cutoff", f"{length:g} nm", "make it longer"
+        )
+    files = force_field_files(forcefield, water)
+    if water not in WATER_MODELS:
+        raise ConfigError(f"water as one of {', '.join(WATER_MODELS)}", repr(water), 'write water = "tip3p"')
+    force_field = load_force_field(files)
+    model = app.Modeller(app.Topology(), unit.Quantity([], unit.nanometer))
+    model.addSolvent(
+        force_field, model=WATER_MODELS[water][1], boxSize=Vec3(length, length, length) * unit.nanometer
+    )
+    with retold(model.topology, "assigning parameters"):
+        system = force_field.createSystem(
+            model.topology,
+            nonbondedMethod=app.PME,
+            nonbondedCutoff=cutoff,
+            constraints=None,
+            rigidWater=False,
+            hydrogenMass=None,
+        )
+    if mass is not None:
+        _repartition(system, model.topology, mass)
+    positions = np.array(model.positions.value_in_unit(unit.nanometer), dtype=float)
+    provenance = {
+        "source": f"bulk {water}",
+        "forcefield_files": files,
+        "options": {"edge_nm": length, "nonbonded_cutoff_nm": cutoff, "hydrogen_mass_amu": mass},
+        "versions": package_versions(),
+    }
+    return BuiltSystem(model.topology, positions, system, provenance)
+
+
+def _repartition(system: openmm.System, topology: app.Topology, hydrogen_mass: float) -> None:
+    """Move mass from each oxygen to its hydrogens; OpenMM's own option leaves water as it is."""
+    for bond in topology.bonds():
+        light, heavy = sorted(bond, key=lambda atom: atom.element.mass._value)
+        taken = hydrogen_mass - system.getParticleMass(light.index)._value
+        system.setParticleMass(light.index, hydrogen_mass)
+        system.setParticleMass(heavy.index, system.getParticleMass(heavy.index)._value - taken)

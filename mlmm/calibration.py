@@ -1,0 +1,313 @@
+"""`calibrate`: the free-energy compensation of a solvent, from simulations of its bulk at several lambda."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import openmm
+import torch
+from openmm import unit
+
+from mlmm.adaptive import AdaptiveZones, UniformWeights, molecule_anchors
+from mlmm.assembly import Recipe, adaptive_blend, with_blend
+from mlmm.bridge import choose_bridge
+from mlmm.build import BuiltSystem
+from mlmm.compensation import Compensation, spline_integrals
+from mlmm.embedding import embed_local
+from mlmm.errors import ConfigError, SimulationError
+from mlmm.potentials.base import PotentialModel
+from mlmm.regions import Region, molecules_of
+from mlmm.reporters import positions_and_box
+from mlmm.statistics import statistical_inefficiency
+from mlmm.units import BAR_NM3, parse
+
+__all__ = ["BulkSamples", "calibrate"]
+
+logger = logging.getLogger(__name__)
+_MODES = ("density", "pressure")
+_LEAST_SAMPLES = 5
+
+
+@dataclass(frozen=True)
+class BulkSamples:
+    """Averages over the bulk at one lambda.
+
+    Parameters
+    ----------
+    weight : float
+        lambda of every molecule.
+    difference, difference_error : float
+        <Delta> of one molecule and its standard error, kJ/mol.
+    pressure, pressure_error : float
+        bar; NaN at constant pressure.
+    density, density_error : float
+        Molecules per nm³.
+    """
+
+    weight: float
+    difference: float
+    difference_error: float
+    pressure: float
+    pressure_error: float
+    density: float
+    density_error: float
+
+
+def calibrate(
+    bulk: BuiltSystem,
+    potential: PotentialModel,
+    *,
+    mode: str = "density",
+    knots: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0),
+    equilibration: str | float = "1 ps",
+    length: str | float = "4 ps",
+    density_length: str | float = "50 ps",
+    timestep: str | float = "1 fs",
+    temperature: str | float = "300 K",
+    pressure: str | float = "1 bar",
+    friction: str | float = "5 /ps",
+    sample_interval: int = 20,
+    bridge: str = "auto",
+    platform: str | None = None,
+    seed: int = 0,
+    progress: Callable[[str], None] | None = None,
+) -> tuple[Compensation, list[BulkSamples]]:
+    """G(lambda) of one molecule from <Delta>_lambda in the bulk, with error bars.
+
+    - density: G = int_0^lambda <Delta> dl + [p(lambda) − p(0)]/rho at the common density rho that the force
+      field has at the pressure: equal chemical potentials at equal density, a flat profile.
+    - pressure: G = int_0^lambda <Delta> dl, each lambda at its own density under the pressure.
+
+    H-AdResS: Potestio et al., Phys. Rev. Lett. 110, 108301 (2013), doi 10.1103/PhysRevLett.110.108301.
+
+    Parameters
+    ----------
+    bulk : BuiltSystem
+        A flexible periodic box of one kind of molecule; see `mlmm.build.bulk`.
+    potential : PotentialModel
+    mode : {"density", "pressure"}
+    knots : sequence of float
+        lambda of the simulations, from 0 to 1.
+    equilibration, length : str or float
+        At each lambda, ps.
+    density_length : str or float
+        Of the constant-pressure run of the force field that finds its density (half of it is equilibration).
+    timestep, temperature, pressure, friction : str or float
+        ps, K, bar, 1/ps.
+    sample_interval : int
+        Steps between samples.
+    bridge : {"auto", "torchforce", "pythonforce"}
+    platform : str, optional
+    seed : int
+    progress : callable, optional
+        Called with a line of text after each lambda.
+
+    Returns
+    -------
+    compensation : Compensation
+    samples : list of BulkSamples
+
+    Raises
+    ------
+    ConfigError
+        An unknown mode, knots that do not rise from 0 to 1, a run too short to say its own error, or a box
+        with more than one kind of molecule.
+    """
+    say = progress or (lambda text: None)
+    if mode not in _MODES:
+        raise ConfigError("mode = density | pressure", repr(mode), 'write mode = "density"')
+    grid = np.asarray(knots, dtype=np.float64)
+    if len(grid) < 2 or grid[0] != 0 or grid[-1] != 1 or (np.diff(grid) <= 0).any():
+        raise ConfigError(
+            "knots that rise from 0 to 1", str(list(knots)), "write knots = (0, 0.25, 0.5, 0.75, 1)"
+        )
+    step, kelvin = parse(timestep, "time", "timestep"), parse(temperature, "temperature", "temperature")
+    bar = parse(pressure, "pressure", "pressure")
+    zones = _all_molecules(bulk)
+    recipe = Recipe(bulk, zones, potential, "local", choose_bridge(bridge, potential))
+    run = _Run(
+        recipe, step, kelvin, bar, parse(friction, "rate", "friction"), platform, seed, sample_interval
+    )
+    say(f"density of the force field at {bar:g} bar")
+    positions, box = run.at_own_density(parse(density_length, "time", "density_length"))
+    samples = []
+    for weight in grid:
+        found, positions, box = run.sample(
+            float(weight),
+            positions,
+            box,
+            parse(equilibration, "time", "equilibration"),
+            parse(length, "time", "length"),
+            mode == "pressure",
+        )
+        samples.append(found)
+        say(
+            f"lambda {weight:.3g}: <Delta> {found.difference:.2f} ± {found.difference_error:.2f} kJ/mol, "
+            + (f"p {found.pressure:.0f} ± {found.pressure_error:.0f} bar" if mode == "density"
+               else f"rho {found.density:.2f} ± {found.density_error:.2f} /nm³")
+        )  # fmt: skip
+    return _compensation(zones.kinds[0], grid, samples, mode, recipe), samples
+
+
+def _compensation(
+    kind: str, grid: np.ndarray, samples: list[BulkSamples], mode: str, recipe: Recipe
+) -> Compensation:
+    """Integrals of the spline through <Delta>, with the errors of the samples carried through."""
+    integrals = spline_integrals(grid)
+    mean = np.array([s.difference for s in samples])
+    error = np.array([s.difference_error for s in samples])
+    total = integrals @ mean
+    variance = integrals**2 @ error**2
+    if mode == "density":
+        volume = BAR_NM3 / samples[0].density
+        pressure = np.array([s.pressure for s in samples])
+        spread = np.array([s.pressure_error for s in samples])
+        total = total + (pressure - pressure[0]) * volume
+        variance = variance + (spread**2 + spread[0] ** 2) * volume**2 * (grid > 0)
+    alignment = float(total[-1])
+    facts = {
+        "mode": mode,
+        "potential": recipe.potential.spec.name,
+        "solvent": recipe.built.provenance.get("source", "bulk"),
+        "samples": [dataclasses.asdict(s) for s in samples],
+    }
+    return Compensation(
+        {kind: alignment}, grid, {kind: total - alignment * grid}, {kind: np.sqrt(variance)}, facts
+    )
+
+
+def _all_molecules(bulk: BuiltSystem) -> AdaptiveZones:
+    """Every molecule of a pure liquid."""
+    molecules = tuple(tuple(int(i) for i in atoms) for atoms in molecules_of(bulk.topology))
+    atoms = list(bulk.topology.atoms())
+    kinds = {atoms[molecule[0]].residue.name for molecule in molecules}
+    if not bulk.periodic or len(kinds) != 1:
+        raise ConfigError(
+            "a periodic box of one kind of molecule", ", ".join(sorted(kinds)), "build a box of pure solvent"
+        )
+    return AdaptiveZones(
+        bulk.n_atoms,
+        Region((), (), "nothing", ()),
+        core=(),
+        molecules=molecules,
+        kinds=(kinds.pop(),) * len(molecules),
+        anchors=molecule_anchors(bulk.topology, molecules),
+        centres=(0,),
+        plateau=1.0,
+        width=1.0,
+    )
+
+
+class _Run:
+    """Simulations of the bulk, one after the other."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        timestep: float,
+        temperature: float,
+        pressure: float,
+        friction: float,
+        platform: str | None,
+        seed: int,
+        interval: int,
+    ):
+        self.recipe, self.timestep, self.interval = recipe, timestep, interval
+        self.temperature, self.pressure, self.friction = temperature, pressure, friction
+        self.platform = [] if platform is None else [openmm.Platform.getPlatformByName(platform)]
+        self.seeds = iter(np.random.SeedSequence(seed).generate_state(1000) & 0x3FFFFFFF)
+
+    def context(
+        self, system: openmm.System, constant_pressure: bool
+    ) -> tuple[openmm.Context, openmm.Integrator, openmm.MonteCarloBarostat]:
+        barostat = openmm.MonteCarloBarostat(self.pressure, self.temperature, 25 if constant_pressure else 0)
+        barostat.setRandomNumberSeed(int(next(self.seeds)) + 1)
+        system.addForce(barostat)
+        integrator = openmm.LangevinMiddleIntegrator(self.temperature, self.friction, self.timestep)
+        integrator.setRandomNumberSeed(int(next(self.seeds)) + 1)
+        return openmm.Context(system, integrator, *self.platform), integrator, barostat
+
+    def at_own_density(self, length: float) -> tuple[np.ndarray, np.ndarray]:
+        """Positions and box of the force field alone, scaled to its mean density under the pressure."""
+        system, _ = embed_local(self.recipe.built.system, ())
+        context, integrator, _ = self.context(system, True)
+        context.setPositions(self.recipe.built.positions)
+        openmm.LocalEnergyMinimizer.minimize(context, 10.0, 200)
+        context.setVelocitiesToTemperature(self.temperature, int(next(self.seeds)) + 1)
+        steps = round(length / self.timestep)
+        integrator.step(steps // 2)
+        volumes = []
+        for _ in range(steps // 2 // 50):
+            integrator.step(50)
+            volumes.append(context.getState().getPeriodicBoxVolume()._value)
+        positions, box = positions_and_box(context.getState(positions=True), True)
+        scale = (np.mean(volumes) / np.linalg.det(box)) ** (1 / 3)
+        moved = positions.copy()
+        for molecule in self.recipe.zones.molecules:
+            atoms = list(molecule)
+            moved[atoms] += (scale - 1) * positions[atoms].mean(axis=0)
+        return moved, box * scale
+
+    def sample(
+        self,
+        weight: float,
+        positions: np.ndarray,
+        box: np.ndarray,
+        equilibration: float,
+        length: float,
+        constant_pressure: bool,
+    ) -> tuple[BulkSamples, np.ndarray, np.ndarray]:
+        """Averages at one lambda, and where the run ended."""
+        n = len(self.recipe.zones.molecules)
+        system, embedding = embed_local(self.recipe.built.system, ())
+        if weight > 0:
+            blend = adaptive_blend(self.recipe, UniformWeights(weight, n))
+            system = with_blend(self.recipe, system, embedding, blend).system
+        probe = adaptive_blend(self.recipe, UniformWeights(1.0, n))
+        context, integrator, barostat = self.context(system, constant_pressure)
+        context.setPeriodicBoxVectors(*box)
+        context.setPositions(positions)
+        openmm.LocalEnergyMinimizer.minimize(context, 50.0, 20)
+        context.setVelocitiesToTemperature(self.temperature, int(next(self.seeds)) + 1)
+        integrator.step(round(equilibration / self.timestep))
+        differences, pressures, densities = [], [], []
+        for _ in range(max(1, round(length / self.timestep) // self.interval)):
+            integrator.step(self.interval)
+            positions, box = positions_and_box(context.getState(positions=True), True)
+            if not np.isfinite(positions).all():
+                raise SimulationError(
+                    "finite positions", f"NaN at lambda = {weight:g}", "try a smaller time step"
+                )
+            with torch.no_grad():
+                device = probe.visible.device
+                found = probe.molecule_differences(
+                    torch.tensor(positions, device=device), torch.tensor(box, device=device)
+                )[1]
+            differences.append(float(found.mean()))
+            densities.append(n / float(np.linalg.det(box)))
+            if not constant_pressure:
+                pressures.append(barostat.computeCurrentPressure(context).value_in_unit(unit.bar))
+        samples = BulkSamples(
+            weight,
+            *_mean_and_error(differences),
+            *(_mean_and_error(pressures) if pressures else (float("nan"), float("nan"))),
+            *(_mean_and_error(densities) if constant_pressure else (densities[0], 0.0)),
+        )
+        return samples, positions, box
+
+
+def _mean_and_error(values: list[float]) -> tuple[float, float]:
+    """Mean and its standard error, from the number of samples that count as one."""
+    series = np.array(values)
+    independent = len(series) / statistical_inefficiency(series)
+    if independent < _LEAST_SAMPLES:
+        raise ConfigError(
+            f"at least {_LEAST_SAMPLES} independent samples at each lambda",
+            f"{independent:.1f} in {len(values)}",
+            "calibrate longer: a greater length",
+        )
+    return float(series.mean()), float(series.std(ddof=1) / np.sqrt(independent))
