@@ -19,11 +19,12 @@ FLOORS = [
     ["structures", "regions", "stages", "ownership", "mm_functions"],
     ["imaging", "zones"],
     ["potentials", "build", "run_directory"],
-    ["embedding", "bridge"],
+    ["embedding", "bridge", "caps"],
     ["mm_tables"],
     ["mm_terms"],
     ["core_pairs"],
     ["blend"],
+    ["difference"],
     ["hybrid"],
     ["boundary"],
     ["reporters"],
@@ -34,7 +35,17 @@ FLOORS = [
     ["config"],
     ["cli"],
 ]
-TORCH_SIDE = ["potentials", "zones", "structures", "mm_functions", "mm_terms", "core_pairs", "blend"]
+TORCH_SIDE = [
+    "potentials",
+    "zones",
+    "structures",
+    "mm_functions",
+    "mm_terms",
+    "core_pairs",
+    "caps",
+    "blend",
+    "difference",
+]
 OPENMM_SIDE = ["build", "embedding", "regions", "mm_tables", "ownership"]
 
 
