@@ -346,9 +346,9 @@ def test_errors_at_cuts_add_up_with_the_weights(dipeptide_water, ani):
 
 @pytest.fixture(scope="module")
 def approach(dipeptide_water):
-    """(numbers, bonds, function): positions with the oxygen of a last water at a distance from the molecule.
+    """(numbers, bonds, function): positions with the oxygen of a water at a distance from the molecule.
 
-    Open boundary; other waters within 0.5 nm of the dipeptide.
+    The function moves it further by a shift. Open boundary; other waters near the dipeptide.
     """
     numbers, bonds = atoms_of(dipeptide_water)
     positions, box = dipeptide_water.positions, np.diag(dipeptide_water.box_vectors)
@@ -373,48 +373,46 @@ def approach(dipeptide_water):
     still = np.concatenate(clear)
     n_waters = (len(still) - 22) // 3 + 1
 
-    def place(distance: float) -> torch.Tensor:
-        begin = int(np.flatnonzero(distances < distance)[-1])
-        return torch.tensor(np.concatenate([still, path[begin] + mover]))
+    def place(distance: float, shift: float) -> torch.Tensor:
+        begin = path[int(np.flatnonzero(distances < distance)[-1])]
+        return torch.tensor(np.concatenate([still, begin + shift * direction + mover]))
 
     return numbers[:22] + [8, 1, 1] * n_waters, bonds[:21], place
 
 
 def wrapped(separation: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """Shortest image in a rectangular box."""
     return separation - box * np.round(separation / box)
 
 
 def largest_step(blend, place, distance: float) -> tuple[float, float]:
-    """Largest and median second difference of the energy, a water crossing a distance by 1e-4 nm at a time."""
-    shifts = 1e-4 * (np.arange(24) - 11.5)
+    """Largest and median second difference of the energy: a water crosses a distance in steps of 1e-4 nm."""
     with torch.no_grad():
-        energies = [blend(place(distance + shift), None).item() for shift in shifts]
+        energies = [blend(place(distance, 1e-4 * (k - 11.5)), None).item() for k in range(24)]
     second = np.abs(np.diff(energies, 2))
     return float(second.max()), float(np.median(second))
 
 
 @pytest.mark.parametrize("buffer", [None, 1.04])
-@pytest.mark.parametrize("multiple", [1.0, 2.0])
+@pytest.mark.parametrize("multiple", [1.0, 1.5, 2.0])
 def test_the_energy_has_no_step(approach, ani, buffer, multiple):
-    """A water crosses one and two receptive fields: no step in 1e-4 nm stands out (V13)."""
+    """A water crosses one receptive field, one and a half, two: no step in 1e-4 nm stands out (V13)."""
     numbers, bonds, place = approach
     levels = level_of(range(22), bonds)
     blend = difference_blend(ani, numbers, range(len(numbers)), levels, buffer=buffer)
     largest, median = largest_step(blend, place, multiple * ani.spec.receptive_field)
-    print("STEP", buffer, multiple, largest, median)
     assert largest < 3 * median + 1e-8
 
 
 @pytest.mark.parametrize("buffer", [0.51, 0.7])
 def test_a_thin_buffer_has_steps(approach, ani, buffer, caplog):
-    """Negative control: totals over less than two receptive fields jump when an atom enters, with a warning."""
+    """Negative control: totals over less than two receptive fields jump when an atom enters; a warning."""
     numbers, bonds, place = approach
     with caplog.at_level(logging.WARNING):
         blend = difference_blend(ani, numbers, range(len(numbers)), level_of(range(22), bonds), buffer=buffer)
     assert "below twice the receptive field of ANI-1x (1.04 nm): the energy has steps" in caplog.text
     largest, median = largest_step(blend, place, buffer)
-    print("STEP", buffer, largest, median)
-    assert largest > 10 * median
+    assert largest > 100 * median
 
 
 def test_a_buffer_of_two_receptive_fields_is_exact(dipeptide_water, ani):
