@@ -27,7 +27,7 @@ from mlmm.caps import CappedAtoms, cap_lengths, check_cap_distances
 from mlmm.errors import EmbeddingError
 from mlmm.ownership import Level
 from mlmm.potentials.base import PotentialModel, check_elements
-from mlmm.structures import Structure, minimum_image
+from mlmm.structures import Structure, minimum_image, possible_neighbours
 
 __all__ = ["DifferenceBlend", "TotalDifference", "difference_blend", "levels_of"]
 
@@ -221,12 +221,16 @@ def _near(
     positions: torch.Tensor, sources: torch.Tensor, cell: Optional[torch.Tensor], reach: float
 ) -> torch.Tensor:
     """Which positions (n, 3) are within reach of a source (m, 3), by minimum image; (n,)."""
-    near = torch.zeros(positions.shape[0], dtype=torch.bool, device=positions.device)
-    # In blocks: all pairs of a large region and its box do not fit into memory.
+    possible = possible_neighbours(positions, sources, cell, reach)
+    where = positions.index_select(0, possible)
+    found = torch.zeros(possible.shape[0], dtype=torch.bool, device=positions.device)
+    # In blocks: all pairs of a large region and its surroundings do not fit into memory.
     for start in range(0, sources.shape[0], 64):
         block = sources[start : start + 64].unsqueeze(1)
-        squared = minimum_image(positions.unsqueeze(0) - block, cell).square().sum(-1)
-        near = near.logical_or((squared <= reach * reach).any(dim=0))
+        squared = minimum_image(where.unsqueeze(0) - block, cell).square().sum(-1)
+        found = found.logical_or((squared <= reach * reach).any(dim=0))
+    near = torch.zeros(positions.shape[0], dtype=torch.bool, device=positions.device)
+    near[possible] = found
     return near
 
 
