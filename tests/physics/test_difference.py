@@ -121,6 +121,18 @@ def test_the_receptive_field_is_needed_in_full(dipeptide_water, changes, right):
     assert error < 1e-9 if right else error > 1e-6
 
 
+def test_an_atom_that_sees_the_cap_alone():
+    """A cap may be within reach of an atom that no atom of the region can reach: it counts."""
+    outer, inner, far = (0.0, 0.0, 0.0), (0.15, 0.0, 0.0), (0.109 - 0.37, 0.0, 0.0)
+    positions = torch.tensor([outer, inner, far], dtype=torch.float64, requires_grad=True)
+    assert inner[0] - far[0] > RANGE > 0.109 - far[0]
+    levels, numbers = level_of([1], [(0, 1), (0, 2)]), [6, 6, 1]
+    for potential in (ContactPotential(many_body=0.1), ContactPotential(many_body=0.1, per_atom=False)):
+        blend = difference_blend(potential, numbers, range(3), levels)
+        expected = whole_energies(potential, numbers, range(3), levels, positions, None)
+        assert_same(blend, expected, positions, None)
+
+
 @pytest.mark.parametrize("per_atom", [True, False])
 def test_invisible_atoms_do_not_exist(dipeptide_water, per_atom):
     """Without the waters of an invisible kind: the energy of the system without them, no force on them."""
