@@ -9,7 +9,7 @@ import torch
 
 from mlmm.errors import PotentialError
 
-__all__ = ["Structure", "minimum_image", "neighbour_pairs"]
+__all__ = ["Structure", "minimum_image", "neighbour_pairs", "possible_neighbours"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Structure:
         return len(self.numbers)
 
 
-# The annotations of the two functions below are what TorchScript can read.
+# The annotations of the functions below are what TorchScript can read.
 def minimum_image(displacements: torch.Tensor, cell: Optional[torch.Tensor]) -> torch.Tensor:
     """Shortest periodic image of each displacement.
 
@@ -114,15 +114,53 @@ def neighbour_pairs(
     displacements : torch.Tensor, shape (P, 3), nm
         From first to second, differentiable in the positions.
     """
-    central = positions if centres is None else positions.index_select(0, centres)
-    squared = (
-        minimum_image(positions.detach().unsqueeze(0) - central.detach().unsqueeze(1), cell).square().sum(-1)
-    )
     if centres is None:
+        where = positions.detach()
+        squared = minimum_image(where.unsqueeze(0) - where.unsqueeze(1), cell).square().sum(-1)
         squared.fill_diagonal_(float("inf"))
+        pairs = (squared < cutoff * cutoff).nonzero()
+        first, second = pairs[:, 0], pairs[:, 1]
+        central = positions
     else:
-        squared.scatter_(1, centres.unsqueeze(1), float("inf"))
-    pairs = (squared < cutoff * cutoff).nonzero()
-    first, second = pairs[:, 0], pairs[:, 1]
+        central = positions.index_select(0, centres)
+        possible = possible_neighbours(positions.detach(), central.detach(), cell, cutoff)
+        where = positions.detach().index_select(0, possible)
+        squared = minimum_image(where.unsqueeze(0) - central.detach().unsqueeze(1), cell).square().sum(-1)
+        squared.scatter_(1, torch.searchsorted(possible, centres).unsqueeze(1), float("inf"))
+        pairs = (squared < cutoff * cutoff).nonzero()
+        first, second = pairs[:, 0], possible.index_select(0, pairs[:, 1])
     displacements = minimum_image(positions.index_select(0, second) - central.index_select(0, first), cell)
     return first, second, displacements
+
+
+def possible_neighbours(
+    positions: torch.Tensor, centres: torch.Tensor, cell: Optional[torch.Tensor], cutoff: float
+) -> torch.Tensor:
+    """Atoms in the rectangular block around some points that holds everything within a cutoff of them.
+
+    Parameters
+    ----------
+    positions : torch.Tensor, shape (N, 3), nm
+    centres : torch.Tensor, shape (C, 3), nm
+    cell : torch.Tensor, shape (3, 3), nm, optional
+    cutoff : float
+        nm.
+
+    Returns
+    -------
+    torch.Tensor, shape (M,), int64
+        Indices of atoms, sorted; of all atoms where the block is not smaller than the box.
+    """
+    if centres.shape[0] == 0:
+        return torch.zeros(0, dtype=torch.int64, device=positions.device)
+    offsets = minimum_image(centres - centres[0], cell)
+    low, high = offsets.amin(dim=0), offsets.amax(dim=0)
+    # Half a block, a little wider so that rounding loses nobody on its face.
+    size = 0.5 * (high - low) + cutoff * (1.0 + 1e-9)
+    # Not a number is not below anything: broken positions reach the model, which says so.
+    below = torch.isfinite(size) if cell is None else size < 0.5 * torch.diagonal(cell)
+    if not bool(below.all()):
+        return torch.arange(positions.shape[0], device=positions.device)
+    # An image inside half of the box on every axis is the one that `minimum_image` gives, in any cell.
+    inside = minimum_image(positions - (centres[0] + 0.5 * (low + high)), cell).abs() <= size
+    return inside.all(dim=1).nonzero().squeeze(1)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mlmm.errors import PotentialError
-from mlmm.structures import Structure, minimum_image, neighbour_pairs
+from mlmm.structures import Structure, minimum_image, neighbour_pairs, possible_neighbours
 
 CELLS = {
     "cube": np.diag([2.0, 2.0, 2.0]),
@@ -62,6 +62,46 @@ def test_neighbours_of_some_centres_are_those_of_the_full_list(cell):
     for k, centre in enumerate(centres):
         assert torch.equal(neighbour[place == k], second[first == centre])
         assert torch.equal(some[place == k], vectors[first == centre])
+
+
+@pytest.mark.parametrize("cell", [None, *CELLS.values()], ids=["open", *CELLS])
+@pytest.mark.parametrize("width", [0.05, 0.3, 1.0, 3.0])
+def test_a_block_around_the_centres_holds_all_their_neighbours(cell, width):
+    """Anywhere in the box, across its faces and in other images; a small cluster leaves most atoms out."""
+    generator = np.random.default_rng(int(100 * width))
+    box = None if cell is None else torch.tensor(cell)
+    shape = np.eye(3) * 2.0 if cell is None else np.asarray(cell)
+    for _ in range(20):
+        positions = generator.uniform(0, 1, (300, 3)) @ shape
+        middle = generator.uniform(-1, 2, 3) @ shape
+        positions[::10] = middle + generator.uniform(-width / 2, width / 2, (30, 3))
+        if cell is not None:
+            positions += generator.integers(-2, 3, (300, 3)) @ shape
+        positions = torch.tensor(positions)
+        centres = torch.arange(0, 300, 10)
+        central = positions[centres]
+        distances = minimum_image(positions.unsqueeze(0) - central.unsqueeze(1), box).norm(dim=-1)
+        expected = set((distances.min(dim=0).values < 0.4).nonzero().squeeze(1).tolist())
+        possible = possible_neighbours(positions, central, box, 0.4)
+        assert expected <= set(possible.tolist())
+        assert torch.equal(possible, possible.unique())
+        first, second, _ = neighbour_pairs(positions, box, 0.4, centres)
+        whole = distances.scatter(1, centres.unsqueeze(1), float("inf")) < 0.4
+        assert torch.equal(torch.stack([first, second], dim=1), whole.nonzero())
+        if width == 0.05:
+            assert len(possible) < 0.5 * 300
+        if width == 3.0 and cell is not None:
+            assert len(possible) == 300
+
+
+def test_positions_that_are_no_numbers_find_nobody():
+    positions = torch.zeros(4, 3, dtype=torch.float64)
+    positions[1] = float("nan")
+    for cell in (None, 3.0 * torch.eye(3, dtype=torch.float64)):
+        first, _, _ = neighbour_pairs(
+            positions + torch.arange(4.0).unsqueeze(1), cell, 0.5, torch.tensor([1, 2])
+        )
+        assert len(first) == 0
 
 
 def test_displacements_carry_the_gradient():
