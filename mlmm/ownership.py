@@ -13,7 +13,7 @@ import numpy as np
 
 from mlmm.errors import ConfigError
 
-__all__ = ["RULES", "SCHEMES", "Level", "Ownership", "ownership_of"]
+__all__ = ["RULES", "SCHEMES", "Level", "Ownership", "cmap_shares", "ownership_of"]
 
 RULES = ("share", "all", "any", "none")
 #: scheme -> rule for bonded terms, for 1-4 pairs, for other pairs
@@ -153,3 +153,20 @@ def ownership_of(
         )
     weights = np.asarray(weights, dtype=np.float64)
     return Ownership(scheme, weights, np.asarray(visible, dtype=bool), handover, levels)
+
+
+def cmap_shares(atoms: np.ndarray) -> np.ndarray:
+    """Shares of the eight places of two dihedrals: 1/5 per atom where they span five, else 1/8 per place.
+
+    Parameters
+    ----------
+    atoms : ndarray, shape (C, 8)
+
+    Returns
+    -------
+    ndarray, shape (C, 8)
+    """
+    atoms = np.asarray(atoms, dtype=np.int64).reshape(-1, 8)
+    repeated = np.tril(atoms[:, :, None] == atoms[:, None, :], -1).any(axis=2)
+    five = (repeated.sum(axis=1) == 3)[:, None]
+    return np.where(five, np.where(repeated, 0.0, 1.0 / 5.0), 1.0 / 8.0)

@@ -21,8 +21,8 @@ FLOORS = [
     ["potentials", "build", "run_directory"],
     ["embedding", "bridge"],
     ["mm_tables"],
-    ["mm_terms"],
-    ["core_pairs"],
+    ["mm_terms", "compiled"],
+    ["core_pairs", "handed_over"],
     ["blend"],
     ["hybrid"],
     ["boundary"],
@@ -34,8 +34,17 @@ FLOORS = [
     ["config"],
     ["cli"],
 ]
-TORCH_SIDE = ["potentials", "zones", "structures", "mm_functions", "mm_terms", "core_pairs", "blend"]
-OPENMM_SIDE = ["build", "embedding", "regions", "mm_tables", "ownership"]
+TORCH_SIDE = [
+    "potentials",
+    "zones",
+    "structures",
+    "mm_functions",
+    "mm_terms",
+    "core_pairs",
+    "handed_over",
+    "blend",
+]
+OPENMM_SIDE = ["build", "embedding", "regions", "mm_tables", "ownership", "compiled"]
 
 
 def module_name(path: Path) -> str:
