@@ -143,7 +143,7 @@ def ownership_of(
     Raises
     ------
     ConfigError
-        An unknown scheme, or levels whose weights do not add up to 1.
+        An unknown scheme, weights outside 0 … 1, levels whose weights do not add up to 1 or to lambda.
     """
     if scheme not in SCHEMES:
         raise ConfigError(f"scheme = {' | '.join(SCHEMES)}", repr(scheme), 'write scheme = "local"')
@@ -152,6 +152,20 @@ def ownership_of(
             "levels whose weights add up to 1", str([level.weight for level in levels]), "correct the levels"
         )
     weights = np.asarray(weights, dtype=np.float64)
+    if not ((weights >= 0) & (weights <= 1 + 1e-12)).all():
+        wrong = np.flatnonzero(~((weights >= 0) & (weights <= 1 + 1e-12)))[0]
+        raise ConfigError("lambda from 0 to 1", f"{weights[wrong]:g} of atom {wrong}", "correct the weights")
+    if levels:
+        sums = np.zeros(len(weights))
+        for level in levels:
+            sums[list(level.atoms)] += level.weight
+        if np.abs(sums - weights).max() > 1e-12:
+            wrong = int(np.abs(sums - weights).argmax())
+            raise ConfigError(
+                "lambda of every atom as the sum of the levels that hold it",
+                f"{weights[wrong]:g} of atom {wrong} instead of {sums[wrong]:g}",
+                "correct the weights or the levels",
+            )
     return Ownership(scheme, weights, np.asarray(visible, dtype=bool), handover, levels)
 
 

@@ -14,10 +14,11 @@ from tolerances import IDENTITY_MESH
 from toys import chains, energy_and_forces
 
 from mlmm.build import BuiltSystem
-from mlmm.compiled import INSIDE, SURROUNDINGS, embed_compiled
+from mlmm.compiled import embed_compiled
+from mlmm.compiled_pairs import INSIDE, SURROUNDINGS
 from mlmm.core_pairs import CorePairs
 from mlmm.embedding import embed_local
-from mlmm.errors import EmbeddingError
+from mlmm.errors import ConfigError, EmbeddingError
 from mlmm.handed_over import HandedOver
 from mlmm.mm_tables import read_mm_tables
 from mlmm.mm_terms import ShortRangeEnergies
@@ -290,8 +291,7 @@ def formula_forces() -> list[openmm.Force]:
 def test_formulas_keep_their_share(number, scheme):
     """A custom bonded force keeps (1 − W) of every term, by each of its terms evaluated alone."""
     system = one_class("bond")
-    ownership = random_ownership(system, scheme, 2, invisible=1)
-    ownership = dataclasses.replace(ownership, weights=np.where(np.arange(9) < 4, 1.0, ownership.weights))
+    ownership = random_ownership(system, scheme, 2, invisible=1, n=8)
     force = formula_forces()[number]
     kind = {1: "Angle", 2: "Torsion"}.get(number, "Bond")
     count = getattr(force, f"getNum{kind}s")()
@@ -341,7 +341,7 @@ def ion_pair(box: float, tolerance: float) -> openmm.System:
 @pytest.mark.parametrize(("factor", "tolerance"), [(1.0, 1e-5), (1.5, 1e-5), (1.0, 1e-7)])
 def test_what_is_left_of_a_pair(factor, tolerance):
     """Of the nearest image K q q tail + (1 − f) LJ is left at any distance, box and Ewald tolerance (V9)."""
-    size = 2.2 * factor
+    size = 2.0 * factor
     system = ion_pair(size, tolerance)
     start, end = HANDOVER
     ownership = ownership_of("local", np.ones(2), np.ones(2, dtype=bool), HANDOVER)
@@ -526,6 +526,15 @@ def test_refusals():
             "s" if force.addGlobalParameter("s", 0.0) == 0 else "", 0, 1.0, 0.0, 0.0
         ),
     }
+    half = Level(0.5, frozenset(range(8)))
+    for message, arguments in (
+        ("scheme = local", ("loco", weights, visible, HANDOVER)),
+        ("lambda from 0 to 1; got 1.5 of atom 0", ("local", 1.5 * weights, visible, HANDOVER)),
+        ("levels whose weights add up to 1", ("difference", 0.5 * weights, visible, HANDOVER, (half,))),
+        ("got 0.5 of atom 0 instead of 1", ("difference", 0.5 * weights, visible, HANDOVER, (half, half))),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            ownership_of(*arguments)
     for name, change in changes.items():
         system = openmm.XmlSerializer.clone(built.system)
         change(next(f for f in system.getForces() if isinstance(f, openmm.NonbondedForce)))

@@ -21,8 +21,8 @@ FLOORS = [
     ["potentials", "build", "run_directory"],
     ["embedding", "bridge"],
     ["mm_tables"],
-    ["mm_terms", "compiled"],
-    ["core_pairs", "handed_over"],
+    ["mm_terms", "compiled_pairs"],
+    ["core_pairs", "handed_over", "compiled"],
     ["blend"],
     ["hybrid"],
     ["boundary"],
@@ -44,7 +44,7 @@ TORCH_SIDE = [
     "handed_over",
     "blend",
 ]
-OPENMM_SIDE = ["build", "embedding", "regions", "mm_tables", "ownership", "compiled"]
+OPENMM_SIDE = ["build", "embedding", "regions", "mm_tables", "ownership", "compiled", "compiled_pairs"]
 
 
 def module_name(path: Path) -> str:
