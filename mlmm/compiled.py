@@ -2,7 +2,8 @@
 
 E = E_MM − sum_t W_t f_t V_t, with nothing of it left to torch: bonded terms keep (1 − W_t) of their energy in
 their own force constants, and two custom forces take over the pairs. PME is not touched. The same energy is
-reached by subtraction in torch (`handed_over`, `core_pairs`); the two share no arithmetic and must agree.
+reached by subtraction in torch (`handed_over`, `core_pairs`); the two share tables and rules but no
+arithmetic, and must agree.
 """
 
 from __future__ import annotations

@@ -102,10 +102,10 @@ def take_pairs(
 
 
 def _definitions(ownership: Ownership) -> str:
-    """f(r) and the smooth tail of 1/r, as Lepton reads them."""
+    """f(r), g = 1 − f, and the smooth tail of 1/r, as Lepton reads them."""
     start, end = map(float, ownership.handover)
     return (
-        "f = 1-x^3*(10-x*(15-6*x)); "
+        "f = 1-g; g = x^3*(10-x*(15-6*x)); "
         f"x = min(1, max(0, (r-{start!r})*{1 / (end - start)!r})); "
         f"tail = (35-p*(35-p*(21-5*p)))*{1 / (16 * end)!r}; p = (r*{1 / end!r})^2"
     )
@@ -118,7 +118,8 @@ def _pairs_inside(
 
     v is what an exception takes away: Lennard-Jones with cutoff and switch, K q q/r, and beyond the cutoff of
     PME K q q erf(alpha r)/r, since such a pair has no direct part; of a 1-4 pair its own energy without
-    cutoff. (1 − W)/r + W tail instead of 1/r − W (1/r − tail): nothing cancels in single precision.
+    cutoff. With 1 − W as the parameter, (1 − W)/r + W tail instead of 1/r − W (1/r − tail), and 1 − W + W g
+    with g = 1 − f: nothing cancels in single precision.
 
     Parameters
     ----------
@@ -141,7 +142,7 @@ def _pairs_inside(
         if tables.alpha:
             screen = f"*select(near, 1, erf({tables.alpha!r}*r))"
     energy = (
-        f"well*(s-1)*s*(1-w*f){wells} + product*((1-w)/r + w*far){screen}; s = (sigma/r)^6; "
+        f"well*(s-1)*s*(left+w*g){wells} + product*(left/r+w*far){screen}; w = 1-left; s = (sigma/r)^6; "
         f"far = select(step({end!r}-r), tail, 1/r); {_definitions(ownership)}{definitions}"
     )
     alive = (parameters[:, 0] != 0) | (parameters[:, 2] != 0)
@@ -150,8 +151,9 @@ def _pairs_inside(
     force = openmm.CustomBondForce(energy)
     force.setName(INSIDE)
     force.setUsesPeriodicBoundaryConditions(tables.periodic)
-    columns = [COULOMB * parameters[:, 0], parameters[:, 1], 4.0 * parameters[:, 2], parameters[:, 3]]
-    names = ["product", "sigma", "well", "w"]
+    columns = [COULOMB * parameters[:, 0], parameters[:, 1], 4.0 * parameters[:, 2]]
+    columns.append(1.0 - parameters[:, 3])
+    names = ["product", "sigma", "well", "left"]
     if math.isfinite(tables.cutoff):
         names.append("own")
         columns.append((np.arange(len(atoms)) < n_own).astype(np.float64))

@@ -181,6 +181,24 @@ def test_pairs_alone(only, cell, switch):
         assert np.abs(found[1] - expected[1]).max() < 1e-8 * np.abs(expected[1]).max()
 
 
+@pytest.mark.parametrize("method", ["Ewald", "CutoffPeriodic", "CutoffNonPeriodic"])
+def test_other_ways_to_sum_pairs(method):
+    """Ewald as PME; Lennard-Jones alone also with a plain cutoff, with and without a box."""
+    system, positions = nonbonded(CUBIC)
+    force = system.getForce(0)
+    force.setNonbondedMethod(getattr(openmm.NonbondedForce, method))
+    if method != "Ewald":
+        for i in range(system.getNumParticles()):
+            force.setParticleParameters(i, 0.0, *force.getParticleParameters(i)[1:])
+    if method == "CutoffNonPeriodic":
+        positions = positions - np.floor(positions / np.diag(CUBIC)) @ CUBIC
+    for scheme in ("local", "nested", "intra", "bonded"):
+        ownership = random_ownership(system, scheme, 1)
+        found = compiled(system, ownership, positions)
+        assert_same(found, subtracted(system, ownership, positions))
+        assert abs(found[0] - energy_and_forces(system, positions)[0]) > 0.1
+
+
 def test_all_classes_together():
     """Two springs of one class, Urey-Bradley, RB, CMAP, impropers and pairs in one system under PME."""
     system, positions = mixed_system()
