@@ -18,7 +18,17 @@ import openmm
 from mlmm.build.built import refuse_uncopyable
 from mlmm.errors import EmbeddingError
 
-__all__ = ["WITHOUT_ENERGY", "Embedding", "embed_intra", "embed_local"]
+__all__ = [
+    "BONDED",
+    "NEUTRAL",
+    "WITHOUT_ENERGY",
+    "Embedding",
+    "embed_intra",
+    "embed_local",
+    "empty_copy",
+    "free_touching_constraints",
+    "refuse_virtual_sites",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +60,8 @@ class _Bonded:
     per_term: str | None = None  # the Y of getNumPerYParameters, for the Custom classes
 
 
-_BONDED: dict[str, _Bonded] = {
+#: class of bonded forces -> how its terms are listed
+BONDED: dict[str, _Bonded] = {
     "HarmonicBondForce": _Bonded("Bond", lambda p: p[:2]),
     "HarmonicAngleForce": _Bonded("Angle", lambda p: p[:3]),
     "PeriodicTorsionForce": _Bonded("Torsion", lambda p: p[:4]),
@@ -72,8 +83,8 @@ WITHOUT_ENERGY = frozenset(
         "MonteCarloFlexibleBarostat",
     ]
 )
-# No part of a force field either: restraints to points in space.
-_NEUTRAL = WITHOUT_ENERGY | {"CustomExternalForce"}
+#: No part of a force field either: restraints to points in space.
+NEUTRAL = WITHOUT_ENERGY | {"CustomExternalForce"}
 
 
 def embed_intra(
@@ -115,7 +126,7 @@ def embed_intra(
     for force in system.getForces():
         _refuse_unknown(force, keep)
     _refuse_cut_bonds(system, inside, bonds, label)
-    _refuse_virtual_sites(system, inside, label)
+    refuse_virtual_sites(system, inside, label)
     embedded = copy.deepcopy(system)
     removed: dict[str, int] = {}
     kept: list[str] = []
@@ -123,9 +134,9 @@ def embed_intra(
     for index, force in enumerate(embedded.getForces()):
         name = force.__class__.__name__
         count = 0
-        if name in keep or force.getName() in keep or name in _NEUTRAL:
+        if name in keep or force.getName() in keep or name in NEUTRAL:
             kept.append(force.getName())
-        elif name in _BONDED:
+        elif name in BONDED:
             smaller, count = _without_inside(force, inside)
             if count:
                 replaced.append((index, smaller))
@@ -170,38 +181,20 @@ def embed_local(
     """
     inside = frozenset(atoms)
     refuse_uncopyable(system)
-    _refuse_virtual_sites(system, inside, label)
+    refuse_virtual_sites(system, inside, label)
     embedded = copy.deepcopy(system)
     removed = {}
     for force in embedded.getForces():
         if isinstance(force, openmm.NonbondedForce):
             removed["NonbondedForce"] = _exclude_nonbonded(force, inside)
-    springs = {
-        frozenset(force.getBondParameters(i)[:2])
-        for force in embedded.getForces()
-        if isinstance(force, openmm.HarmonicBondForce)
-        for i in range(force.getNumBonds())
-    }
-    touching = []
-    for i in range(embedded.getNumConstraints()):
-        pair = embedded.getConstraintParameters(i)[:2]
-        if inside.intersection(pair):
-            if frozenset(pair) not in springs:
-                raise EmbeddingError(
-                    "flexible molecules in the zone under scheme 'local'",
-                    f"the constraint {label(pair[0])}–{label(pair[1])} without a bond term",
-                    'build with constraints = "none" and rigid_water = false',
-                )
-            touching.append(i)
-    for i in reversed(touching):
-        embedded.removeConstraint(i)
-    if touching:
-        removed["constraints"] = len(touching)
+    freed = free_touching_constraints(embedded, inside, "local", label)
+    if freed:
+        removed["constraints"] = freed
     logger.info("local: %d atoms; removed %s", len(inside), removed)
     return embedded, Embedding("local", removed)
 
 
-def _refuse_virtual_sites(system: openmm.System, inside: frozenset[int], label: Callable[[int], str]) -> None:
+def refuse_virtual_sites(system: openmm.System, inside: frozenset[int], label: Callable[[int], str]) -> None:
     sites = [i for i in sorted(inside) if system.isVirtualSite(i)]
     if sites:
         raise EmbeddingError(
@@ -213,11 +206,11 @@ def _refuse_virtual_sites(system: openmm.System, inside: frozenset[int], label: 
 
 def _refuse_unknown(force: openmm.Force, keep: Collection[str]) -> None:
     name = force.__class__.__name__
-    handled = name in _BONDED or name in _NEUTRAL or name in ("NonbondedForce", "CustomNonbondedForce")
+    handled = name in BONDED or name in NEUTRAL or name in ("NonbondedForce", "CustomNonbondedForce")
     if not handled and name not in keep and force.getName() not in keep:
         raise EmbeddingError(
             "forces that scheme 'intra' can divide (NonbondedForce, CustomNonbondedForce, "
-            + ", ".join(_BONDED)
+            + ", ".join(BONDED)
             + ")",
             f"a {name} ({force.getName()!r})",
             f"add it to `hybrid.system` afterwards, or pass keep=[{force.getName()!r}] to leave it whole",
@@ -249,22 +242,23 @@ def _refuse_cut_bonds(
 
 def _without_inside(force: openmm.Force, inside: frozenset[int]) -> tuple[openmm.Force, int]:
     """A copy of a bonded force without the terms whose atoms are all inside, and how many those are."""
-    kind = _BONDED[force.__class__.__name__]
+    kind = BONDED[force.__class__.__name__]
     terms = [
         getattr(force, f"get{kind.term}Parameters")(i) for i in range(getattr(force, f"getNum{kind.term}s")())
     ]
     outside = [term for term in terms if not inside.issuperset(kind.atoms(term))]
     if len(outside) == len(terms):
         return force, 0
-    smaller = _empty_copy(force, kind)
+    smaller = empty_copy(force)
     add = getattr(smaller, f"add{kind.term}")
     for term in outside:
         add(*term)
     return smaller, len(terms) - len(outside)
 
 
-def _empty_copy(force: openmm.Force, kind: _Bonded) -> openmm.Force:
-    """The same force without any term."""
+def empty_copy(force: openmm.Force) -> openmm.Force:
+    """A bonded force of the same kind, name, group and parameters without any term."""
+    kind = BONDED[force.__class__.__name__]
     if kind.per_term is None:
         empty = type(force)()
     else:
@@ -330,6 +324,38 @@ def _exclude_custom_nonbonded(force: openmm.CustomNonbondedForce, inside: frozen
     for pair in pairs:
         force.addExclusion(*pair)
     return len(pairs)
+
+
+def free_touching_constraints(
+    system: openmm.System, inside: frozenset[int], scheme: str, label: Callable[[int], str]
+) -> int:
+    """Remove the constraints with an end in the zone, whose bond terms then hold; returns their number.
+
+    Raises
+    ------
+    EmbeddingError
+        A constraint without a bond term.
+    """
+    springs = {
+        frozenset(force.getBondParameters(i)[:2])
+        for force in system.getForces()
+        if isinstance(force, openmm.HarmonicBondForce)
+        for i in range(force.getNumBonds())
+    }
+    touching = []
+    for i in range(system.getNumConstraints()):
+        pair = system.getConstraintParameters(i)[:2]
+        if inside.intersection(pair):
+            if frozenset(pair) not in springs:
+                raise EmbeddingError(
+                    f"flexible molecules in the zone under scheme {scheme!r}",
+                    f"the constraint {label(pair[0])}–{label(pair[1])} without a bond term",
+                    'build with constraints = "none" and rigid_water = false',
+                )
+            touching.append(i)
+    for i in reversed(touching):
+        system.removeConstraint(i)
+    return len(touching)
 
 
 def _free_constraints(system: openmm.System, inside: frozenset[int]) -> int:

@@ -13,7 +13,7 @@ import numpy as np
 
 from mlmm.errors import ConfigError
 
-__all__ = ["RULES", "SCHEMES", "Level", "Ownership", "ownership_of"]
+__all__ = ["RULES", "SCHEMES", "Level", "Ownership", "cmap_shares", "ownership_of"]
 
 RULES = ("share", "all", "any", "none")
 #: scheme -> rule for bonded terms, for 1-4 pairs, for other pairs
@@ -143,7 +143,7 @@ def ownership_of(
     Raises
     ------
     ConfigError
-        An unknown scheme, or levels whose weights do not add up to 1.
+        An unknown scheme, weights outside 0 … 1, levels whose weights do not add up to 1 or to lambda.
     """
     if scheme not in SCHEMES:
         raise ConfigError(f"scheme = {' | '.join(SCHEMES)}", repr(scheme), 'write scheme = "local"')
@@ -152,4 +152,35 @@ def ownership_of(
             "levels whose weights add up to 1", str([level.weight for level in levels]), "correct the levels"
         )
     weights = np.asarray(weights, dtype=np.float64)
+    if not ((weights >= 0) & (weights <= 1 + 1e-12)).all():
+        wrong = np.flatnonzero(~((weights >= 0) & (weights <= 1 + 1e-12)))[0]
+        raise ConfigError("lambda from 0 to 1", f"{weights[wrong]:g} of atom {wrong}", "correct the weights")
+    if levels:
+        sums = np.zeros(len(weights))
+        for level in levels:
+            sums[list(level.atoms)] += level.weight
+        if np.abs(sums - weights).max() > 1e-12:
+            wrong = int(np.abs(sums - weights).argmax())
+            raise ConfigError(
+                "lambda of every atom as the sum of the levels that hold it",
+                f"{weights[wrong]:g} of atom {wrong} instead of {sums[wrong]:g}",
+                "correct the weights or the levels",
+            )
     return Ownership(scheme, weights, np.asarray(visible, dtype=bool), handover, levels)
+
+
+def cmap_shares(atoms: np.ndarray) -> np.ndarray:
+    """Shares of the eight places of two dihedrals: 1/5 per atom where they span five, else 1/8 per place.
+
+    Parameters
+    ----------
+    atoms : ndarray, shape (C, 8)
+
+    Returns
+    -------
+    ndarray, shape (C, 8)
+    """
+    atoms = np.asarray(atoms, dtype=np.int64).reshape(-1, 8)
+    repeated = np.tril(atoms[:, :, None] == atoms[:, None, :], -1).any(axis=2)
+    five = (repeated.sum(axis=1) == 3)[:, None]
+    return np.where(five, np.where(repeated, 0.0, 1.0 / 5.0), 1.0 / 8.0)

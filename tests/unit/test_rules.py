@@ -22,8 +22,8 @@ FLOORS = [
     ["potentials", "build", "run_directory"],
     ["embedding", "bridge", "caps"],
     ["mm_tables"],
-    ["mm_terms"],
-    ["core_pairs"],
+    ["mm_terms", "compiled_pairs"],
+    ["core_pairs", "handed_over", "compiled"],
     ["blend", "adaptive_blend"],
     ["difference"],
     ["assembly"],
@@ -44,6 +44,7 @@ TORCH_SIDE = [
     "mm_functions",
     "mm_terms",
     "core_pairs",
+    "handed_over",
     "caps",
     "blend",
     "difference",
@@ -51,7 +52,7 @@ TORCH_SIDE = [
     "adaptive_blend",
     "compensation",
 ]
-OPENMM_SIDE = ["build", "embedding", "regions", "mm_tables", "ownership"]
+OPENMM_SIDE = ["build", "embedding", "regions", "mm_tables", "ownership", "compiled", "compiled_pairs"]
 
 
 def module_name(path: Path) -> str:
