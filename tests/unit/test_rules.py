@@ -16,8 +16,9 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if "data" not in path.part
 # Lowest first; a module may import from its own floor or below.
 FLOORS = [
     ["errors", "units", "statistics"],
-    ["structures", "regions", "stages", "ownership", "mm_functions"],
-    ["imaging", "zones"],
+    ["structures", "regions", "stages", "ownership", "mm_functions", "graphs"],
+    ["imaging", "cuts"],
+    ["zones"],
     ["potentials", "build", "run_directory"],
     ["embedding", "bridge"],
     ["mm_tables"],
@@ -35,7 +36,7 @@ FLOORS = [
     ["cli"],
 ]
 TORCH_SIDE = ["potentials", "zones", "structures", "mm_functions", "mm_terms", "core_pairs", "blend"]
-OPENMM_SIDE = ["build", "embedding", "regions", "mm_tables", "ownership"]
+OPENMM_SIDE = ["build", "embedding", "regions", "mm_tables", "ownership", "graphs", "cuts"]
 
 
 def module_name(path: Path) -> str:
