@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mlmm.errors import ConfigError
-from mlmm.graphs import bridges, components
+from mlmm.graphs import bond_pairs, bridges, components
 
 __all__ = [
     "SNAPS",
@@ -69,7 +69,7 @@ class Cut:
 
 @dataclass(frozen=True)
 class _Graph:
-    """A topology as arrays: atomic number (0 for a virtual site), residue, bonds (B, 2) and their verdicts."""
+    """A topology as arrays: atomic numbers (0 for a virtual site), residues, bonds (B, 2) and verdicts."""
 
     numbers: np.ndarray
     residues: np.ndarray
@@ -121,10 +121,10 @@ def fragments(topology: Any) -> np.ndarray:
 def residue_groups(topology: Any) -> tuple[np.ndarray, np.ndarray]:
     """Residues, shifted so that no bond is cut which must not be.
 
-    A fragment that reaches over an amide belongs to the residue of the N: C and O of residue i go with residue
-    i + 1, and chains are separated at CA–C. A fragment that reaches over a phosphate belongs to the residue of
-    the O3', and strands are separated at C4'–C5'. Any other fragment that reaches over residues (disulfide,
-    glycosidic bond) makes one group of them.
+    A fragment that reaches over an amide belongs to the residue of the N: C and O of residue i go with
+    residue i + 1, and chains are separated at CA–C. A fragment that reaches over a phosphate belongs to the
+    residue of the O3', and strands are separated at C4'–C5'. Any other fragment that reaches over residues
+    (disulfide, glycosidic bond) makes one group of them.
 
     Parameters
     ----------
@@ -230,7 +230,7 @@ def _read(topology: Any) -> _Graph:
     atoms = list(topology.atoms())
     numbers = np.array([0 if atom.element is None else atom.element.atomic_number for atom in atoms])
     residues = np.array([atom.residue.index for atom in atoms])
-    bonds = _pairs((bond[0].index, bond[1].index) for bond in topology.bonds())
+    bonds = bond_pairs(topology)
     return _Graph(numbers, residues, bonds, _judge(numbers, residues, bonds))
 
 
@@ -258,7 +258,7 @@ def _judge(numbers: np.ndarray, residues: np.ndarray, bonds: np.ndarray) -> np.n
     double = sp2 | terminal | (nitrogen & (degree <= 2))
     sulfur = (z == _S).all(axis=1)
     between = residues[a] != residues[b]
-    # Bonds that hold chains together without being part of their backbone, and ends of the graph, close no ring.
+    # Disulfides between residues and metals hold chains together without being part of their backbone.
     skeleton = ~site & ~metal & ~(sulfur & between) & (z != _H).all(axis=1)
     ring = np.zeros(len(unique), dtype=bool)
     ring[skeleton] = ~bridges(len(numbers), unique[skeleton])

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-__all__ = ["bond_distances", "bridges", "components"]
+__all__ = ["bond_distances", "bond_pairs", "bridges", "components"]
+
+
+def bond_pairs(topology: Any) -> np.ndarray:
+    """The bonds of an openmm.app.Topology as pairs of atoms, (B, 2)."""
+    pairs = [(bond[0].index, bond[1].index) for bond in topology.bonds()]
+    return np.array(pairs, dtype=np.int64).reshape(-1, 2)
 
 
 def bridges(n_atoms: int, bonds: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if "data" not in path.part
 FLOORS = [
     ["errors", "units", "statistics"],
     ["structures", "regions", "stages", "ownership", "mm_functions", "graphs"],
-    ["imaging", "cuts"],
+    ["imaging", "cuts", "zone_shapes"],
     ["zones"],
     ["potentials", "build", "run_directory"],
     ["embedding", "bridge"],
@@ -35,7 +35,16 @@ FLOORS = [
     ["config"],
     ["cli"],
 ]
-TORCH_SIDE = ["potentials", "zones", "structures", "mm_functions", "mm_terms", "core_pairs", "blend"]
+TORCH_SIDE = [
+    "potentials",
+    "zones",
+    "zone_shapes",
+    "structures",
+    "mm_functions",
+    "mm_terms",
+    "core_pairs",
+    "blend",
+]
 OPENMM_SIDE = ["build", "embedding", "regions", "mm_tables", "ownership", "graphs", "cuts"]
 
 
