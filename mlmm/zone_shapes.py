@@ -36,7 +36,7 @@ def lengths(plateau: str | float, width: str | float) -> tuple[float, float, boo
         Different units, a negative number, half a bond.
     """
     found = [
-        re.match(r"^\s*(\S+)\s+bonds?\s*$", value) if isinstance(value, str) else None
+        re.match(r"^\s*(\S+?)\s*bonds?\s*$", value) if isinstance(value, str) else None
         for value in (plateau, width)
     ]
     if any(found) and not all(found):

@@ -188,7 +188,7 @@ def residue_zones(
         Further atoms with lambda = 1.
     snap : {"residue", "molecule", "fragment", "hydrogen", "atom"}
         As for `static_zones`; a group gets the largest lambda of its atoms. By residue, a selected residue
-        stands for its shifted group, from the C and O of the residue before it up to its own CA.
+        stands for its shifted group: C and O of the residue before it, its own N, CA and side chain.
 
     Raises
     ------

@@ -100,7 +100,7 @@ def test_weights_by_their_definition(dipeptide_water, shape, axis, snap):
 @pytest.mark.parametrize("snap", SNAPS)
 def test_weights_in_bonds_by_their_definition(dipeptide_water, snap):
     region = select_region(dipeptide_water, "resname ALA and name CB HB1 HB2 HB3", complete="atoms")
-    zones = static_zones(dipeptide_water, region, "1 bond", "3 bonds", snap=snap)
+    zones = static_zones(dipeptide_water, region, "1 bond", "3bonds", snap=snap)
     groups = snap_groups(dipeptide_water.topology, snap)
     distances = snapped(groups, slow_bond_distances(dipeptide_water, region))
     np.testing.assert_allclose(weights_of(zones), [switch(d, 1, 3) for d in distances], atol=1e-12)
