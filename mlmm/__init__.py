@@ -35,6 +35,7 @@ _HOME = {
     "hard_zones": "zones",
     "hybrid_system": "hybrid",
     "load_potential": "potentials",
+    "residue_zones": "zones",
     "select_region": "regions",
     "simulate": "simulation",
     "static_zones": "zones",

@@ -11,16 +11,25 @@ import torch
 
 from mlmm.adaptive import AdaptiveWeights, AdaptiveZones
 from mlmm.adaptive_blend import AdaptiveBlend
-from mlmm.blend import LocalBlend, zone_energies
+from mlmm.blend import LocalBlend, Subtraction, WeightedModel, zone_energies
 from mlmm.bridge import make_blend_force, make_force
 from mlmm.build import BuiltSystem
+from mlmm.caps import CappedModel, cap_lengths, check_cap_distances
 from mlmm.compensation import Compensation, CompensationEnergy
+from mlmm.compiled import embed_compiled
+from mlmm.compiled_pairs import INSIDE
 from mlmm.core_pairs import CorePairs
+from mlmm.cuts import atom_labels as labels_of
+from mlmm.cuts import judge_bonds
+from mlmm.difference import difference_blend, levels_of
 from mlmm.embedding import WITHOUT_ENERGY, Embedding, embed_intra, embed_local
 from mlmm.errors import EmbeddingError
+from mlmm.handed_over import HandedOver
 from mlmm.mm_tables import MMTables, read_mm_tables
 from mlmm.mm_terms import ShortRangeEnergies
+from mlmm.ownership import SCHEMES, Level, Ownership, ownership_of
 from mlmm.potentials.base import PotentialModel
+from mlmm.regions import molecules_of
 from mlmm.zones import ZonePartition
 
 __all__ = [
@@ -75,6 +84,12 @@ class Recipe:
         Net charge of the region, e.
     keep : tuple of str
         Forces that the embedding leaves alone at the user's wish.
+    route : {"compiled", "subtractive"}
+        Where the force field's side of a static blend is evaluated: in OpenMM's own parameters, or in torch.
+    levels : int
+        Nested sets of scheme ``difference``.
+    tail : bool
+        Under ``intra``, leave pairs inside the region to the force field beyond the model's range.
     compensation : Compensation, optional
         Of an adaptive zone.
     """
@@ -86,6 +101,9 @@ class Recipe:
     bridge: str
     charge: int = 0
     keep: tuple[str, ...] = ()
+    route: str = "compiled"
+    levels: int = 1
+    tail: bool = False
     compensation: Compensation | None = None
 
 
@@ -112,42 +130,140 @@ class Parts:
 
 def assemble(recipe: Recipe) -> Parts:
     """Build the System of a recipe; every call makes another one."""
-    if recipe.scheme == "intra":
-        return _assemble_intra(recipe)
     if isinstance(recipe.zones, AdaptiveZones):
         return _assemble_adaptive(recipe)
-    return _assemble_local(recipe)
+    if recipe.scheme == "intra":
+        return _assemble_intra(recipe)
+    tables = read_mm_tables(recipe.built.system, keep=kept_whole(recipe))
+    ownership = ownership_of_recipe(recipe, tables)
+    if recipe.route == "subtractive" and recipe.scheme == "local":
+        return _assemble_local_by_subtraction(recipe, tables)
+    added = _model_energy(recipe, tables, ownership)
+    if recipe.route == "subtractive" and recipe.scheme != "delta":
+        return _assemble_by_subtraction(recipe, tables, ownership, added)
+    system, embedding = embed_compiled(
+        recipe.built.system, ownership, keep=recipe.keep, label=atom_labels(recipe.built)
+    )
+    return with_blend(recipe, system, embedding, added)
 
 
 def _assemble_intra(recipe: Recipe) -> Parts:
-    """The force field without the region's own terms, and the model on the region alone."""
-    built, atoms = recipe.built, recipe.zones.core
-    system, embedding = embed_intra(
-        built.system,
-        atoms,
-        bonds=[(bond[0].index, bond[1].index) for bond in built.topology.bonds()],
-        keep=recipe.keep,
-        label=atom_labels(built),
+    """The force field without the region's own terms, and the model on the region alone, capped where cut."""
+    built, atoms, label = recipe.built, recipe.zones.core, atom_labels(recipe.built)
+    numbers = atomic_numbers(built, range(built.n_atoms))
+    bonds = [(bond[0].index, bond[1].index) for bond in built.topology.bonds()]
+    inside = set(atoms)
+    caps = [(a, b) if a in inside else (b, a) for a, b in bonds if (a in inside) != (b in inside)]
+    if recipe.tail:
+        tables = read_mm_tables(built.system, keep=recipe.keep)
+        ownership = ownership_of_recipe(recipe, tables)
+        system, embedding = embed_compiled(built.system, ownership, keep=recipe.keep, label=label)
+    else:
+        known = () if caps else bonds
+        system, embedding = embed_intra(
+            built.system, atoms, bonds=known, capped=bool(caps), keep=recipe.keep, label=label
+        )
+    if not caps and not recipe.tail:
+        force = make_force(
+            recipe.potential,
+            [numbers[i] for i in atoms],
+            atoms,
+            bridge=recipe.bridge,
+            periodic=built.periodic,
+            charge=recipe.charge,
+        )
+        return Parts(system, embedding, _grouped(system, force))
+    may_cut = {frozenset((cut.first, cut.second)): cut for cut in judge_bonds(built.topology)}
+    lengths = cap_lengths(
+        caps,
+        numbers,
+        recipe.potential.spec,
+        is_single=lambda a, b: may_cut[frozenset((a, b))].reason not in ("ring", "double bond", "metal"),
+        label=label,
     )
-    force = make_force(
-        recipe.potential,
-        atomic_numbers(built, atoms),
-        atoms,
-        bridge=recipe.bridge,
-        periodic=built.periodic,
-        charge=recipe.charge,
+    check_cap_distances(caps, lengths, torch.tensor(built.positions), built_cell(built), label=label)
+    model = CappedModel(
+        recipe.potential, [numbers[i] for i in atoms], atoms, caps, lengths, charge=recipe.charge
     )
-    return Parts(system, embedding, _grouped(system, force))
+    return with_blend(recipe, system, embedding, model)
 
 
-def _assemble_local(recipe: Recipe) -> Parts:
-    """The whole force field, less the pairs inside the zone, and the blend."""
+def _assemble_local_by_subtraction(recipe: Recipe, tables: MMTables) -> Parts:
+    """The whole force field, less the pairs inside the zone, and the blend of per-atom energies."""
     built, zones = recipe.built, recipe.zones
     system, embedding = embed_local(built.system, zones.active, label=atom_labels(built))
-    tables = read_mm_tables(built.system, keep=recipe.keep)
     core_pairs = CorePairs(tables, zones.active)
     blend = blend_of(built, tables, recipe.potential, zones.active, zones.active_weights, core_pairs)
     return with_blend(recipe, system, embedding, blend)
+
+
+def _assemble_by_subtraction(
+    recipe: Recipe, tables: MMTables, ownership: Ownership, added: torch.nn.Module
+) -> Parts:
+    """Any other scheme in the same way."""
+    built, active = recipe.built, ownership.active.tolist()
+    takes_pairs = ownership.rules[2] != "none"
+    label = atom_labels(built)
+    system, embedding = embed_local(
+        built.system, active, pairs=takes_pairs, scheme=recipe.scheme, label=label
+    )
+    blend = Subtraction(
+        added, CorePairs(tables, active if takes_pairs else []), HandedOver(tables, ownership)
+    )
+    return with_blend(recipe, system, embedding, blend.to(getattr(recipe.potential, "device", "cpu")))
+
+
+def _model_energy(recipe: Recipe, tables: MMTables, ownership: Ownership) -> torch.nn.Module:
+    """What the model adds, whatever the force field gives up for it."""
+    built, zones, potential = recipe.built, recipe.zones, recipe.potential
+    visible = visible_atoms(built, potential, tables)
+    numbers = atomic_numbers(built, range(built.n_atoms))
+    if recipe.scheme == "difference":
+        return difference_blend(
+            potential,
+            numbers,
+            np.flatnonzero(visible).tolist(),
+            ownership.levels,
+            positions=torch.tensor(built.positions),
+            cell=built_cell(built),
+            label=atom_labels(built),
+        )
+    if recipe.scheme == "bonded":
+        # Its energies know bonds and what hangs on them; contacts are the force field's.
+        inside = set(zones.active)
+        touched = [molecule for molecule in molecules_of(built.topology) if inside.intersection(molecule)]
+        visible &= np.isin(np.arange(built.n_atoms), [atom for molecule in touched for atom in molecule])
+    seen = np.flatnonzero(visible)
+    atoms = [atom for atom in zones.active if visible[atom]]
+    weights = ownership.weights[atoms]
+    model = zone_energies(potential, [numbers[i] for i in seen], np.searchsorted(seen, atoms).tolist())
+    return WeightedModel(model, seen.tolist(), weights.tolist()).to(getattr(potential, "device", "cpu"))
+
+
+def ownership_of_recipe(recipe: Recipe, tables: MMTables) -> Ownership:
+    """Who owns which term under the recipe's scheme, zones and potential."""
+    built, spec = recipe.built, recipe.potential.spec
+    visible = visible_atoms(built, recipe.potential, tables)
+    weights = np.zeros(built.n_atoms)
+    weights[list(recipe.zones.active)] = recipe.zones.active_weights
+    levels: tuple[Level, ...] = ()
+    if recipe.scheme == "difference":
+        bonds = [(bond[0].index, bond[1].index) for bond in built.topology.bonds()]
+        levels = levels_of(weights, bonds, recipe.levels)
+        weights = np.zeros(built.n_atoms)
+        for level in levels:
+            weights[list(level.atoms)] += level.weight
+    handover = None
+    if SCHEMES[recipe.scheme][2] != "none":
+        handover = (HANDOVER_START * spec.cutoff, spec.cutoff)
+    return ownership_of(recipe.scheme, weights, visible, handover, levels)
+
+
+def kept_whole(recipe: Recipe) -> tuple[str, ...]:
+    """Forces that no table has to hold: the user's, and all of them where the scheme touches none."""
+    if recipe.scheme != "delta":
+        return recipe.keep
+    return tuple(force.__class__.__name__ for force in recipe.built.system.getForces())
 
 
 def _assemble_adaptive(recipe: Recipe) -> Parts:
@@ -237,8 +353,12 @@ def visible_atoms(built: BuiltSystem, potential: PotentialModel, tables: MMTable
 
 def atom_labels(built: BuiltSystem) -> Callable[[int], str]:
     """Index to a name such as TMP163:C1."""
-    atoms = list(built.topology.atoms())
-    return lambda i: f"{atoms[i].residue.name}{atoms[i].residue.id}:{atoms[i].name}"
+    return labels_of(built.topology)
+
+
+def built_cell(built: BuiltSystem) -> torch.Tensor | None:
+    """Box vectors of the built structure in rows, nm; None without a box."""
+    return None if built.box_vectors is None else torch.tensor(built.box_vectors)
 
 
 def atomic_numbers(built: BuiltSystem, atoms: Collection[int]) -> list[int]:
@@ -253,7 +373,9 @@ def _grouped(system: openmm.System, force: openmm.Force) -> dict[str, int]:
     for mm_force in system.getForces():
         if mm_force.__class__.__name__ in WITHOUT_ENERGY:
             continue
-        name = _GROUP_OF.get(mm_force.__class__.__name__, "other")
+        # Pairs that were compiled into a bond force are pairs all the same.
+        pairs = mm_force.getName() == INSIDE
+        name = "nonbonded" if pairs else _GROUP_OF.get(mm_force.__class__.__name__, "other")
         mm_force.setForceGroup(_GROUPS[name])
         names.add(name)
     force.setForceGroup(_GROUPS["ml"])

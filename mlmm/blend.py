@@ -1,8 +1,9 @@
-"""Scheme ``local``: per-atom energies of model and force field blended by lambda, one conserved energy.
+"""Per-atom energies of the model weighted by lambda, and what the force field gives up for them in torch.
 
 E = E_MM,full + sum_i lambda_i (eps_i^ML − eps_i^MM,sr). The force field keeps everything beyond the range of
-the model. Pairs inside the zone, which OpenMM does not evaluate at all, are added back here in float64, so
-that two large numbers never cancel in single precision.
+the model. Where its part is not compiled into OpenMM, it is subtracted here; pairs inside the zone, which
+OpenMM then does not evaluate at all, are added back in float64, so that two large numbers never cancel in
+single precision.
 """
 
 from __future__ import annotations
@@ -13,15 +14,18 @@ from typing import Optional
 import torch
 
 from mlmm.core_pairs import CorePairs
+from mlmm.handed_over import HandedOver
 from mlmm.mm_terms import ShortRangeEnergies
 from mlmm.potentials.base import PotentialModel, scriptable_module
 from mlmm.structures import Structure, minimum_image
 
-__all__ = ["LocalBlend", "zone_energies"]
+__all__ = ["LocalBlend", "Subtraction", "WeightedModel", "zone_energies"]
 
 
-class LocalBlend(torch.nn.Module):
-    """What is added to OpenMM's energy, kJ/mol; TorchScript can compile it if it can compile the model.
+class WeightedModel(torch.nn.Module):
+    """sum_i lambda_i eps_i^ML, kJ/mol: all that is left to torch where the force field is compiled.
+
+    TorchScript can compile it if it can compile the model.
 
     Parameters
     ----------
@@ -32,6 +36,36 @@ class LocalBlend(torch.nn.Module):
         Atoms that the model sees, by their index in the system.
     weights : sequence of float
         lambda of the zone's atoms, S of them.
+    """
+
+    def __init__(self, model: torch.nn.Module, visible: Sequence[int], weights: Sequence[float]):
+        super().__init__()
+        self.model = model
+        self.register_buffer("visible", torch.tensor(list(visible)))
+        self.register_buffer("weights", torch.tensor(list(weights), dtype=torch.float64))
+
+    def forward(self, positions: torch.Tensor, box: Optional[torch.Tensor] = None) -> torch.Tensor:
+        """For the positions (N, 3) of the whole system and its box vectors (3, 3), nm."""
+        # The host's device is the module's own in a TorchForce, the processor's in a PythonForce.
+        positions = positions.to(self.weights.device, torch.float64)
+        if box is not None:
+            box = box.to(self.weights.device, torch.float64)
+        return self.contributions(positions, box).mean(dim=0).sum()
+
+    def contributions(self, positions: torch.Tensor, box: Optional[torch.Tensor]) -> torch.Tensor:
+        """lambda times the energies of the zone's atoms by each member, (members, S)."""
+        return self.model(positions.index_select(0, self.visible), box) * self.weights
+
+
+class LocalBlend(torch.nn.Module):
+    """sum_i lambda_i (eps_i^ML − eps_i^MM,sr) and pairs inside the zone, kJ/mol: the route by subtraction.
+
+    TorchScript can compile it if it can compile the model.
+
+    Parameters
+    ----------
+    model, visible, weights
+        As for `WeightedModel`.
     short_range : ShortRangeEnergies
         Of the same atoms in the same order.
     core_pairs : CorePairs
@@ -47,29 +81,64 @@ class LocalBlend(torch.nn.Module):
         core_pairs: CorePairs,
     ):
         super().__init__()
-        self.model = model
+        self.weighted = WeightedModel(model, visible, weights)
         self.short_range = short_range
         self.core_pairs = core_pairs
-        self.register_buffer("visible", torch.tensor(list(visible)))
-        self.register_buffer("weights", torch.tensor(list(weights), dtype=torch.float64))
+
+    @property
+    def visible(self) -> torch.Tensor:
+        """Atoms that the model sees."""
+        return self.weighted.visible
 
     def forward(self, positions: torch.Tensor, box: Optional[torch.Tensor] = None) -> torch.Tensor:
         """For the positions (N, 3) of the whole system and its box vectors (3, 3), nm."""
-        # The host's device is the module's own in a TorchForce, the processor's in a PythonForce.
-        positions = positions.to(self.weights.device, torch.float64)
+        weights = self.weighted.weights
+        positions = positions.to(weights.device, torch.float64)
         if box is not None:
-            box = box.to(self.weights.device, torch.float64)
-        difference = self.members(positions, box).mean(dim=0) - self.short_range(positions, box)
-        return (self.weights * difference).sum() + self.core_pairs(positions, box).sum()
-
-    def members(self, positions: torch.Tensor, box: Optional[torch.Tensor]) -> torch.Tensor:
-        """Energies of the zone's atoms by each member of the model, (members, S)."""
-        return self.model(positions.index_select(0, self.visible), box)
+            box = box.to(weights.device, torch.float64)
+        taken = (weights * self.short_range(positions, box)).sum()
+        return self.weighted(positions, box) - taken + self.core_pairs(positions, box).sum()
 
     @torch.jit.unused
     def contributions(self, positions: torch.Tensor, box: Optional[torch.Tensor]) -> torch.Tensor:
-        """The same times lambda: what each member adds to the energy."""
-        return self.members(positions, box) * self.weights
+        """As `WeightedModel.contributions`."""
+        return self.weighted.contributions(positions, box)
+
+
+class Subtraction(torch.nn.Module):
+    """Any energy of the model, less what it takes over from the force field: the route by subtraction.
+
+    Parameters
+    ----------
+    added : torch.nn.Module
+        ``forward(positions, box) -> energy`` with ``contributions``, such as `WeightedModel`.
+    core_pairs : CorePairs
+        Pairs that left OpenMM.
+    handed_over : HandedOver
+    """
+
+    def __init__(self, added: torch.nn.Module, core_pairs: CorePairs, handed_over: HandedOver):
+        super().__init__()
+        self.added, self.core_pairs, self.handed_over = added, core_pairs, handed_over
+
+    @property
+    def visible(self) -> torch.Tensor:
+        """Atoms that the model sees."""
+        return self.added.visible
+
+    def forward(self, positions: torch.Tensor, box: Optional[torch.Tensor] = None) -> torch.Tensor:
+        """For the positions (N, 3) of the whole system and its box vectors (3, 3), nm."""
+        device = self.handed_over.fractions.device
+        positions = positions.to(device, torch.float64)
+        if box is not None:
+            box = box.to(device, torch.float64)
+        taken = self.handed_over(positions, box)
+        return self.added(positions, box) + self.core_pairs(positions, box).sum() - taken
+
+    @torch.jit.unused
+    def contributions(self, positions: torch.Tensor, box: Optional[torch.Tensor]) -> torch.Tensor:
+        """As `WeightedModel.contributions`."""
+        return self.added.contributions(positions, box)
 
 
 class _VisibleEnergies(torch.nn.Module):

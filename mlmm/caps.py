@@ -110,6 +110,16 @@ class CappedModel(torch.nn.Module):
             box = box.to(self.capped.lengths.device, torch.float64)
         return self.model(self.capped(positions, box), box)
 
+    @property
+    def visible(self) -> torch.Tensor:
+        """Atoms that the model sees."""
+        return self.capped.atoms
+
+    @torch.jit.unused
+    def contributions(self, positions: torch.Tensor, box: Optional[torch.Tensor]) -> torch.Tensor:
+        """As `members`."""
+        return self.members(positions, box)
+
 
 class _WholeEnergies(torch.nn.Module):
     """A model without TorchScript form, bound to atomic numbers."""

@@ -135,6 +135,11 @@ class DifferenceBlend(torch.nn.Module):
             difference = difference - energy
         return difference
 
+    @torch.jit.unused
+    def contributions(self, positions: torch.Tensor, box: Optional[torch.Tensor]) -> torch.Tensor:
+        """The same as (members, 1): what a committee disagrees about."""
+        return self.members(positions, box).unsqueeze(1)
+
 
 class TotalDifference(torch.nn.Module):
     """The same from total energies of both passes, each over all atoms within a buffer around the region.
@@ -191,6 +196,10 @@ class TotalDifference(torch.nn.Module):
             if len(remaining):
                 difference = difference - level.weight * self._total(remaining, positions, caps, box)
         return difference
+
+    def contributions(self, positions: torch.Tensor, box: torch.Tensor | None) -> torch.Tensor:
+        """The same as (members, 1): what a committee disagrees about."""
+        return self.members(positions, box).unsqueeze(1)
 
     def seen(self, positions: torch.Tensor, box: torch.Tensor | None) -> torch.Tensor:
         """Atoms of the first pass, by their index in the system."""

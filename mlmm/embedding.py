@@ -92,6 +92,7 @@ def embed_intra(
     atoms: Sequence[int],
     *,
     bonds: Collection[tuple[int, int]] = (),
+    capped: bool = False,
     keep: Collection[str] = (),
     label: Callable[[int], str] = str,
 ) -> tuple[openmm.System, Embedding]:
@@ -102,9 +103,12 @@ def embed_intra(
     system : openmm.System
         The full force field.
     atoms : sequence of int
-        The region: whole molecules.
+        The region.
     bonds : collection of (int, int)
         Bonds known from the topology, in addition to those of the system.
+    capped : bool
+        The potential gets hydrogens where bonds are cut: a bond may leave the region, and the terms across it
+        stay whole.
     keep : collection of str
         Names or class names of forces to leave as they are: biases and restraints that act inside the region.
     label : callable
@@ -125,7 +129,8 @@ def embed_intra(
     refuse_uncopyable(system)
     for force in system.getForces():
         _refuse_unknown(force, keep)
-    _refuse_cut_bonds(system, inside, bonds, label)
+    if not capped:
+        _refuse_cut_bonds(system, inside, bonds, label)
     refuse_virtual_sites(system, inside, label)
     embedded = copy.deepcopy(system)
     removed: dict[str, int] = {}
@@ -158,9 +163,14 @@ def embed_intra(
 
 
 def embed_local(
-    system: openmm.System, atoms: Sequence[int], *, label: Callable[[int], str] = str
+    system: openmm.System,
+    atoms: Sequence[int],
+    *,
+    pairs: bool = True,
+    scheme: str = "local",
+    label: Callable[[int], str] = str,
 ) -> tuple[openmm.System, Embedding]:
-    """The force field for scheme ``local``: whole, less the pairs inside the zone and constraints on it.
+    """The force field for the route by subtraction: whole, less pairs inside the zone and constraints on it.
 
     Everything that leaves here is added back elsewhere (`CorePairs`); the rest of the blend is a difference
     on top of the whole force field.
@@ -171,6 +181,10 @@ def embed_local(
         The full force field, the zone's atoms flexible.
     atoms : sequence of int
         The zone, lambda > 0.
+    pairs : bool
+        Whether the scheme hands pairs over; otherwise they stay.
+    scheme : str
+        For the record.
     label : callable
         Index to a name of the atom, for messages.
 
@@ -181,17 +195,18 @@ def embed_local(
     """
     inside = frozenset(atoms)
     refuse_uncopyable(system)
-    refuse_virtual_sites(system, inside, label)
     embedded = copy.deepcopy(system)
     removed = {}
-    for force in embedded.getForces():
-        if isinstance(force, openmm.NonbondedForce):
-            removed["NonbondedForce"] = _exclude_nonbonded(force, inside)
-    freed = free_touching_constraints(embedded, inside, "local", label)
+    if pairs:
+        refuse_virtual_sites(system, inside, label)
+        for force in embedded.getForces():
+            if isinstance(force, openmm.NonbondedForce):
+                removed["NonbondedForce"] = _exclude_nonbonded(force, inside)
+    freed = free_touching_constraints(embedded, inside, scheme, label)
     if freed:
         removed["constraints"] = freed
-    logger.info("local: %d atoms; removed %s", len(inside), removed)
-    return embedded, Embedding("local", removed)
+    logger.info("%s: %d atoms; removed %s", scheme, len(inside), removed)
+    return embedded, Embedding(scheme, removed)
 
 
 def refuse_virtual_sites(system: openmm.System, inside: frozenset[int], label: Callable[[int], str]) -> None:

@@ -12,7 +12,7 @@ import openmm
 import torch
 
 from mlmm.adaptive import AdaptiveZones, UniformWeights
-from mlmm.assembly import Parts, Recipe, adaptive_blend, assemble, atom_labels, atomic_numbers
+from mlmm.assembly import Parts, Recipe, adaptive_blend, assemble, atom_labels, atomic_numbers, built_cell
 from mlmm.bridge import choose_bridge
 from mlmm.build import BuiltSystem
 from mlmm.compensation import Compensation
@@ -118,7 +118,7 @@ class HybridSystem:
         counts = self.zones.counts()
         environment, buffer = counts.pop("environment"), 0
         if self.blend is not None:
-            positions, cell = torch.tensor(self.built.positions), _cell(self.built)
+            positions, cell = torch.tensor(self.built.positions), built_cell(self.built)
             active = (self.zones.weights(positions, cell) > 0).nonzero().squeeze(1)
             _, seen, _ = neighbour_pairs(positions, cell, self.spec.receptive_field, active)
             buffer = len(set(seen.tolist()) & set(self.blend.visible.tolist()) - set(active.tolist()))
@@ -259,7 +259,7 @@ def _boundary_warnings(built: BuiltSystem, zones: ZonePartition) -> list[str]:
 def _alignment(recipe: Recipe, at_most: int = 64) -> Compensation:
     """Mean Delta of the molecules next to the region in the built structure, by kind: a start."""
     built, zones = recipe.built, recipe.zones
-    positions, cell = torch.tensor(built.positions), _cell(built)
+    positions, cell = torch.tensor(built.positions), built_cell(built)
     first = torch.tensor([molecule[0] for molecule in zones.molecules])
     distance = minimum_image(positions[first] - positions[zones.centres[0]], cell).norm(dim=1)
     near = torch.argsort(distance).tolist()
@@ -281,10 +281,6 @@ def _alignment(recipe: Recipe, at_most: int = 64) -> Compensation:
         by_kind.setdefault(kind, []).append(difference)
     means = {kind: float(np.mean(values)) for kind, values in by_kind.items()}
     return Compensation(means, facts={"mode": "mean of the built structure"})
-
-
-def _cell(built: BuiltSystem) -> torch.Tensor | None:
-    return None if built.box_vectors is None else torch.tensor(built.box_vectors)
 
 
 def _check_box(built: BuiltSystem, zones: ZonePartition, spec: PotentialSpec) -> None:
@@ -323,7 +319,7 @@ def _check_contract(hybrid: HybridSystem) -> None:
     """Evaluate the model once, so that a broken one fails here and not inside a simulation."""
     n = len(hybrid.zones.active)
     if isinstance(hybrid.zones, AdaptiveZones):
-        weights = hybrid.zones.weights(torch.tensor(hybrid.built.positions), _cell(hybrid.built))
+        weights = hybrid.zones.weights(torch.tensor(hybrid.built.positions), built_cell(hybrid.built))
         n = int((weights > 0).sum())
     result = hybrid.region_energies(hybrid.built.positions)
     energies = getattr(result, "energies", None)

@@ -22,7 +22,7 @@ from mlmm.mm_functions import (
     lennard_jones,
     short_range_inverse,
 )
-from mlmm.structures import minimum_image
+from mlmm.structures import minimum_image, possible_neighbours
 from mlmm.units import COULOMB
 
 if TYPE_CHECKING:  # the tables are plain arrays; their module reads OpenMM, this one never does
@@ -261,14 +261,21 @@ class ShortRangeEnergies(torch.nn.Module):
         box: Optional[torch.Tensor] = None
         if self.periodic:
             box = cell
-        # Coordinates as planes in memory: several times faster than triples for this largest array of all.
-        planes = positions.detach().t().contiguous()
         wanted = self.pair_atoms if active is None else active
+        where = positions.detach()
+        seen = self.seen.index_select(
+            0,
+            possible_neighbours(
+                where.index_select(0, self.seen), where.index_select(0, wanted), box, self.r_off
+            ),
+        )
+        # Coordinates as planes in memory: several times faster than triples for this largest array of all.
+        planes = where.t().contiguous()
         centres = planes.index_select(1, wanted).unsqueeze(2)
-        separation = (centres - planes.index_select(1, self.seen).unsqueeze(1)).permute(1, 2, 0)
+        separation = (centres - planes.index_select(1, seen).unsqueeze(1)).permute(1, 2, 0)
         found = (minimum_image(separation, box).square().sum(-1) < self.r_off * self.r_off).nonzero()
         first = wanted.index_select(0, found[:, 0])
-        second = self.seen.index_select(0, found[:, 1])
+        second = seen.index_select(0, found[:, 1])
         # Pairs of two wanted atoms were found twice; an atom and itself, and 1-4 pairs, are no pairs here.
         listed = torch.zeros(positions.shape[0], dtype=torch.bool, device=positions.device)
         listed[wanted] = True

@@ -175,7 +175,7 @@ def chains(
             system.addParticle(12.0)
             nonbonded.addParticle(charges[k], 0.3, 0.4)
             step = generator.normal(0, 0.015, 3) + np.array([0.12, 0.08 * (-1) ** k, 0.03 * k])
-            positions.append(np.array([0.3, 0.3 + 0.75 * m, 0.4]) if k == 0 else positions[-1] + step)
+            positions.append(np.array([0.3, 0.3 + 0.52 * m, 0.4]) if k == 0 else positions[-1] + step)
         for k in range(n_atoms - 1):
             topology.addBond(atoms[k], atoms[k + 1])
             pairs.append((first + k, first + k + 1))

@@ -102,8 +102,8 @@ def test_run_with_a_smooth_zone(tmp_path, root, capsys):
     out = tmp_path / "run"
     assert main(["run", str(root / "systems/alanine_dipeptide/zone.toml"), "--out", str(out), *QUICK]) == 0
     printed = capsys.readouterr()
-    assert "zones  core 10, transition" in printed.out
-    assert "ALA2:C–NME3:N" in printed.err
+    assert "zones  core 14, transition" in printed.out
+    assert "ALA2:C–ALA2:CA" in printed.err
     summary = json.loads((out / "run.json").read_text())
     assert summary["embedding"]["scheme"] == "local"
     assert summary["zones"]["transition"] > 0 and summary["zones"]["buffer"] > 0
@@ -112,7 +112,7 @@ def test_run_with_a_smooth_zone(tmp_path, root, capsys):
         float(line[60:66]) for line in (out / "final.pdb").read_text().splitlines() if line[:4] == "ATOM"
     ]
     assert sum(0 < weight < 1 for weight in weights) > 0
-    assert sum(weight == 1 for weight in weights) >= 10
+    assert sum(weight == 1 for weight in weights) >= 14
     assert "partly ML" in (out / "report.html").read_text()
 
 

@@ -21,7 +21,7 @@ from toys import (
 from mlmm.assembly import assemble
 from mlmm.boundary import boundary_error
 from mlmm.diagnostics import finite_difference_error
-from mlmm.errors import ConfigError, EmbeddingError
+from mlmm.errors import EmbeddingError
 from mlmm.hybrid import hybrid_system
 from mlmm.regions import select_region
 from mlmm.zones import hard_zones, static_zones
@@ -49,7 +49,7 @@ def test_identity_for_random_weights(bridge, seed):
 def test_identity_for_the_dipeptide_cut_through_its_backbone(dipeptide_water):
     """The same with ff14SB under PME, a residue and its surroundings in the zone: to 1e-8 kJ/mol (V2)."""
     region = select_region(dipeptide_water, "resname ALA")
-    zones = static_zones(dipeptide_water, region, plateau="0.0 nm", width="0.3 nm")
+    zones = static_zones(dipeptide_water, region, plateau="0.0 nm", width="0.3 nm", snap="hydrogen")
     assert zones.transition and zones.cut_bonds
     hybrid = hybrid_system(dipeptide_water, zones, ForceFieldPotential(dipeptide_water), scheme="local")
     expected, forces = energy_and_forces(dipeptide_water.system, dipeptide_water.positions)
@@ -121,9 +121,8 @@ def test_weight_one_everywhere_is_the_model_and_the_tail():
 @pytest.fixture(scope="module")
 def ani_blend(dipeptide_water, ani1x):
     """Alanine in ANI-1x, a zone through the peptide bonds and the water around."""
-    zones = static_zones(
-        dipeptide_water, select_region(dipeptide_water, "resname ALA"), plateau="0.1 nm", width="0.2 nm"
-    )
+    region = select_region(dipeptide_water, "resname ALA")
+    zones = static_zones(dipeptide_water, region, plateau="0.1 nm", width="0.2 nm", snap="hydrogen")
     return hybrid_system(dipeptide_water, zones, ani1x, scheme="local", bridge="torchforce")
 
 
@@ -185,7 +184,7 @@ def force_with_the_model_everywhere(built, potential) -> np.ndarray:
 def test_boundary_error_is_the_difference_to_the_model_everywhere(dipeptide_water, ani1x, plateau):
     """One backward pass gives what two force evaluations give: forces of the blend minus those of all-ML."""
     region = select_region(dipeptide_water, "resname ALA")
-    zones = static_zones(dipeptide_water, region, plateau=plateau, width="0.1 nm")
+    zones = static_zones(dipeptide_water, region, plateau=plateau, width="0.1 nm", snap="hydrogen")
     hybrid = hybrid_system(dipeptide_water, zones, ani1x, scheme="local")
     _, forces = energy_and_forces(hybrid.system, dipeptide_water.positions)
     whole = force_with_the_model_everywhere(dipeptide_water, ani1x)
@@ -245,56 +244,3 @@ def test_wrong_combinations_are_refused(dipeptide_water):
         hybrid_system(dipeptide_water, smooth, PlainSprings())
     with pytest.raises(EmbeddingError, match="trained on total energies; got plain springs"):
         hybrid_system(dipeptide_water, smooth, PlainSprings(), scheme="local")
-
-
-def test_static_weights_by_their_definition(dipeptide_water):
-    """Residue by residue: the switch at the shortest distance to the region, over periodic images."""
-    region = select_region(dipeptide_water, "resname ALA")
-    zones = static_zones(dipeptide_water, region, plateau="0.2 nm", width="0.3 nm")
-    weights = zones.weights(torch.zeros(1, 3)).numpy()
-    box, positions = np.diag(dipeptide_water.box_vectors), dipeptide_water.positions
-    inside = positions[list(region.atoms)]
-    for residue in dipeptide_water.topology.residues():
-        atoms = [atom.index for atom in residue.atoms()]
-        separation = positions[atoms][:, None] - inside[None]
-        separation -= np.round(separation / box) * box
-        x = np.clip((np.linalg.norm(separation, axis=-1).min() - 0.2) / 0.3, 0, 1)
-        expected = 1.0 if residue.name == "ALA" else 1 - x**3 * (10 - 15 * x + 6 * x**2)
-        np.testing.assert_allclose(weights[atoms], expected, atol=1e-12)
-    assert 0 < len(zones.transition) < dipeptide_water.n_atoms
-    for a, b in zones.cut_bonds:
-        assert weights[a] != weights[b]
-
-
-@pytest.mark.parametrize("snap", ["atom", "residue", "molecule"])
-def test_snapping(dipeptide_water, snap):
-    region = select_region(dipeptide_water, "resname ALA and name CB", complete="atoms")
-    zones = static_zones(dipeptide_water, region, plateau="0.15 nm", width="0.3 nm", snap=snap)
-    weights = zones.weights(torch.zeros(1, 3)).numpy()
-    by_residue = [
-        {weights[a.index] for a in residue.atoms()} for residue in dipeptide_water.topology.residues()
-    ]
-    assert (max(map(len, by_residue)) > 1) is (snap == "atom")
-    assert bool(zones.cut_bonds) is (snap != "molecule")
-    assert weights[region.atoms[0]] == 1
-
-
-def test_hard_static_zone(dipeptide_water):
-    region = select_region(dipeptide_water, "resname ALA")
-    zones = static_zones(dipeptide_water, region, plateau="0.3 nm", width="0 nm")
-    assert not zones.transition and len(zones.core) > len(region)
-    nothing = static_zones(dipeptide_water, region, plateau="0 nm", width="0 nm")
-    assert nothing.core == region.atoms
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"plateau": "-0.1 nm"}, "not negative"),
-        ({"width": "3 fs"}, "units for a length"),
-        ({"snap": "chain"}, "snap = residue"),
-    ],
-)
-def test_bad_zones(dipeptide_water, arguments, message):
-    with pytest.raises(ConfigError, match=message):
-        static_zones(dipeptide_water, select_region(dipeptide_water, "resname ALA"), **arguments)

@@ -16,8 +16,9 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if "data" not in path.part
 # Lowest first; a module may import from its own floor or below.
 FLOORS = [
     ["errors", "units", "statistics"],
-    ["structures", "regions", "stages", "ownership", "mm_functions"],
-    ["imaging", "zones", "compensation"],
+    ["structures", "regions", "stages", "ownership", "mm_functions", "graphs"],
+    ["imaging", "cuts", "zone_shapes", "compensation"],
+    ["zones"],
     ["adaptive"],
     ["potentials", "build", "run_directory"],
     ["embedding", "bridge", "caps"],
@@ -38,21 +39,13 @@ FLOORS = [
     ["cli"],
 ]
 TORCH_SIDE = [
-    "potentials",
-    "zones",
-    "structures",
-    "mm_functions",
-    "mm_terms",
-    "core_pairs",
-    "handed_over",
-    "caps",
-    "blend",
-    "difference",
-    "adaptive",
-    "adaptive_blend",
-    "compensation",
+    *("potentials", "zones", "zone_shapes", "structures", "mm_functions", "mm_terms", "core_pairs"),
+    *("handed_over", "caps", "blend", "difference", "adaptive", "adaptive_blend", "compensation"),
 ]
-OPENMM_SIDE = ["build", "embedding", "regions", "mm_tables", "ownership", "compiled", "compiled_pairs"]
+OPENMM_SIDE = [
+    *("build", "embedding", "regions", "mm_tables", "ownership", "compiled", "compiled_pairs"),
+    *("graphs", "cuts"),
+]
 
 
 def module_name(path: Path) -> str:

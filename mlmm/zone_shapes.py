@@ -1,0 +1,192 @@
+"""Distances that lambda falls with: lengths as users write them, shapes, the switch, room in the box."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from mlmm.errors import ConfigError
+from mlmm.structures import minimum_image
+from mlmm.units import parse
+
+__all__ = ["AXES", "SHAPES", "check_shape", "lengths", "shape_distances", "switch"]
+
+SHAPES = ("skin", "sphere", "slab")
+AXES = ("x", "y", "z")
+
+
+def check_shape(shape: str, axis: str) -> None:
+    """Refuse a `shape` or `axis` that does not exist (ConfigError)."""
+    if shape not in SHAPES:
+        raise ConfigError(f"shape = {' | '.join(SHAPES)}", repr(shape), 'write shape = "skin"')
+    if axis not in AXES:
+        raise ConfigError(f"axis = {' | '.join(AXES)}", repr(axis), 'write axis = "z"')
+
+
+def lengths(plateau: str | float, width: str | float) -> tuple[float, float, bool]:
+    """Plateau and width as numbers (nm or bonds), and whether they are numbers of bonds.
+
+    Raises
+    ------
+    ConfigError
+        Different units, a negative number, half a bond.
+    """
+    found = [
+        re.match(r"^\s*(\S+?)\s*bonds?\s*$", value) if isinstance(value, str) else None
+        for value in (plateau, width)
+    ]
+    if any(found) and not all(found):
+        raise ConfigError(
+            "plateau and width in one unit",
+            f"{plateau!r} and {width!r}",
+            'write both in nm, or both as "2 bonds"',
+        )
+    if all(found):
+        if not all(re.match(r"^[-+]?\d+$", match[1]) for match in found):
+            raise ConfigError("whole numbers of bonds", f"{plateau!r} and {width!r}", 'write "2 bonds"')
+        reach, zone = (float(match[1]) for match in found)
+    else:
+        reach, zone = parse(plateau, "length", "plateau"), parse(width, "length", "width")
+    if reach < 0 or zone < 0:
+        raise ConfigError("plateau and width not negative", f"{plateau} and {width}", "correct the zones")
+    return reach, zone, all(found)
+
+
+def switch(distances: np.ndarray, reach: float, zone: float) -> np.ndarray:
+    """lambda = 1 − x³(10 − 15x + 6x²), x = (d − reach)/zone clamped to [0, 1]: C² at both ends.
+
+    Parameters
+    ----------
+    distances : ndarray, shape (N,)
+    reach, zone : float
+        In the same unit; zone = 0 is a step, 1 up to and including `reach`.
+    """
+    x = np.clip((distances - reach) / zone, 0, 1) if zone > 0 else (distances > reach).astype(np.float64)
+    return np.clip(1 - x**3 * (10 - 15 * x + 6 * x**2), 0, 1)
+
+
+def shape_distances(
+    positions: torch.Tensor,
+    cell: torch.Tensor | None,
+    atoms: Sequence[int],
+    shape: str,
+    axis: str,
+    total: float,
+) -> np.ndarray:
+    """Distance of each atom from the region in the shape's measure, by minimum image.
+
+    Parameters
+    ----------
+    positions : torch.Tensor, shape (N, 3), nm
+    cell : torch.Tensor, shape (3, 3), nm, optional
+    atoms : sequence of int
+        The region.
+    shape : {"skin", "sphere", "slab"}
+        From the nearest atom of the region; from its mean position; from that along one axis.
+    axis : {"x", "y", "z"}
+        Of the slab.
+    total : float
+        Plateau and width, nm.
+
+    Returns
+    -------
+    ndarray, shape (N,), nm
+
+    Raises
+    ------
+    ConfigError
+        A zone that meets its own periodic image, or a slab across which the box is not periodic.
+    """
+    points = _gathered(positions[list(atoms)], cell)
+    centre = points.mean(dim=0)
+    if shape == "slab":
+        return _slab_distances(positions, cell, centre, AXES.index(axis), total)
+    if cell is not None:
+        apart = _image_distance(points if shape == "skin" else centre.unsqueeze(0), cell)
+        # Up to half of the smallest width the minimum image is the shortest.
+        _check_room(total, min(apart, float(cell.diagonal().min())))
+    if shape == "sphere":
+        return minimum_image(positions - centre, cell).norm(dim=1).numpy()
+    nearest = torch.full((len(positions),), float("inf"), dtype=torch.float64)
+    for point in points:
+        nearest = torch.minimum(nearest, minimum_image(positions - point, cell).square().sum(dim=1))
+    return nearest.sqrt().numpy()
+
+
+def _slab_distances(
+    positions: torch.Tensor, cell: torch.Tensor | None, centre: torch.Tensor, k: int, total: float
+) -> np.ndarray:
+    """|z − z_centre| along the Cartesian axis k."""
+    along = positions[:, k] - centre[k]
+    if cell is not None:
+        others = [row for row in range(3) if row != k]
+        if bool((cell[others, k] != 0).any()):
+            raise ConfigError(
+                f"a box whose images lie straight across a slab along {AXES[k]}",
+                f"box vectors {cell.tolist()}",
+                'use axis = "z", or a rectangular box',
+            )
+        _check_room(total, float(cell[k, k]))
+        along = along - torch.round(along / cell[k, k]) * cell[k, k]
+    return along.abs().numpy()
+
+
+def _check_room(total: float, apart: float) -> None:
+    """A zone must not meet its own image: it would be infinite, and not what its width says."""
+    if 2 * total > apart:
+        raise ConfigError(
+            f"plateau + width of at most {apart / 2:.3g} nm, where the zone meets its own periodic image",
+            f"{total:.3g} nm",
+            "make the zone smaller, or the box larger (system.padding)",
+        )
+
+
+def _images(cell: torch.Tensor) -> torch.Tensor:
+    """Lattice vectors, (45, 3), that lead from the minimum image to all images within the smallest width."""
+    steps = list(itertools.product((-2, -1, 0, 1, 2), (-1, 0, 1), (-1, 0, 1)))
+    return torch.tensor(steps, dtype=cell.dtype) @ cell
+
+
+def _gathered(points: torch.Tensor, cell: torch.Tensor | None) -> torch.Tensor:
+    """One image of each point, next to the nearest point that was placed before it (minimal spanning tree).
+
+    Points that can be reached from one another in short steps stay together, however long the chain.
+    """
+    if cell is None:
+        return points
+    rectangular = bool((cell == torch.diag(cell.diagonal())).all())
+    # In a slanted box the minimum image is the shortest one only at short distances.
+    images = torch.zeros(1, 3, dtype=cell.dtype) if rectangular else _images(cell)
+    gathered = points.clone()
+    nearest = torch.full((len(points),), float("inf"), dtype=points.dtype)
+    waiting = torch.ones(len(points), dtype=torch.bool)
+    last = 0
+    for _ in range(len(points) - 1):
+        waiting[last] = False
+        candidates = minimum_image(points - gathered[last], cell) + images.unsqueeze(1)
+        squared, image = candidates.square().sum(dim=-1).min(dim=0)
+        closer = waiting & (squared < nearest)
+        nearest[closer] = squared[closer]
+        gathered[closer] = gathered[last] + candidates[image[closer], closer]
+        last = int(nearest.masked_fill(~waiting, float("inf")).argmin())
+    return gathered
+
+
+def _image_distance(points: torch.Tensor, cell: torch.Tensor) -> float:
+    """Shortest distance between a point and a periodic image of another or of itself, nm.
+
+    A skin of radius r around the points meets its own image if, and only if, this is below 2 r: points closer
+    than 2 r stand in one image by `_gathered`.
+    """
+    images, shortest = _images(cell), float("inf")
+    for point in points:
+        direct = points - point
+        others = minimum_image(direct, cell) + images.unsqueeze(1)
+        squared = others.square().sum(dim=-1)
+        squared[(others - direct).abs().amax(dim=-1) < 1e-6] = float("inf")
+        shortest = min(shortest, float(squared.min()))
+    return shortest**0.5
