@@ -72,6 +72,7 @@ class AdaptiveBlend(torch.nn.Module):
             ("atoms", np.array(flat, dtype=np.int64)),
             ("owner", owner),
             ("place", place[flat]),
+            ("seen", np.isin(flat, visible)),
         ):
             self.register_buffer(name, torch.from_numpy(np.array(array)))
 
@@ -84,9 +85,11 @@ class AdaptiveBlend(torch.nn.Module):
         weights = self.zone_weights(positions, box)
         if not self.weight_forces:
             weights = weights.detach()
+        lam = self._of_atoms(weights)
         slots, members = self.active_members(positions, box, weights)
-        difference = members.mean(dim=0) - self._short(positions, box, slots)
-        energy = (self._of_atoms(weights).index_select(0, slots) * difference).sum()
+        energy = (lam.index_select(0, slots) * members.mean(dim=0)).sum()
+        slots, short = self.active_short(positions, box, weights)
+        energy = energy - (lam.index_select(0, slots) * short).sum()
         energy = energy + self.compensation(weights).sum()
         return energy + self.core_pairs(positions, box).sum()
 
@@ -96,18 +99,18 @@ class AdaptiveBlend(torch.nn.Module):
         """lambda_m and Delta_m (alignment included) of the molecules, (M,) each; Delta_m = 0 outside."""
         weights = self.zone_weights(positions, box)
         slots, members = self.active_members(positions, box, weights)
-        difference = members.mean(dim=0) - self._short(positions, box, slots)
-        owner = self.owner.index_select(0, slots)
-        inside = (owner >= 0).nonzero().squeeze(1)
-        sums = torch.zeros(self.n_molecules, dtype=torch.float64, device=positions.device)
-        sums = sums.index_add(0, owner.index_select(0, inside), difference.index_select(0, inside))
-        return weights, sums
+        # Slot 0 collects the core.
+        sums = torch.zeros(self.n_molecules + 1, dtype=torch.float64, device=positions.device)
+        sums = sums.index_add(0, self.owner.index_select(0, slots) + 1, members.mean(dim=0))
+        slots, short = self.active_short(positions, box, weights)
+        sums = sums.index_add(0, self.owner.index_select(0, slots) + 1, -short)
+        return weights, sums[1:]
 
     def active_members(
         self, positions: torch.Tensor, box: Optional[torch.Tensor], weights: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Slots of the atoms with lambda > 0, (A,), and their energies by each member, (members, A)."""
-        slots = (self._of_atoms(weights.detach()) > 0).nonzero().squeeze(1)
+        slots = ((self._of_atoms(weights.detach()) > 0) & self.seen).nonzero().squeeze(1)
         members = self.model(positions.index_select(0, self.visible), box, self.place.index_select(0, slots))
         return slots, members
 
@@ -123,8 +126,10 @@ class AdaptiveBlend(torch.nn.Module):
         one = torch.ones(1, dtype=torch.float64, device=weights.device)
         return torch.cat([one, weights]).index_select(0, self.owner + 1)
 
-    def _short(
-        self, positions: torch.Tensor, box: Optional[torch.Tensor], slots: torch.Tensor
-    ) -> torch.Tensor:
+    def active_short(
+        self, positions: torch.Tensor, box: Optional[torch.Tensor], weights: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same for eps^MM,sr, virtual sites included: slots and energies, (A,) each."""
+        slots = (self._of_atoms(weights.detach()) > 0).nonzero().squeeze(1)
         active = self.atoms.index_select(0, slots)
-        return self.short_range(positions, box, active).index_select(0, slots)
+        return slots, self.short_range(positions, box, active).index_select(0, slots)

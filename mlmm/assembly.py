@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import openmm
 import torch
 
-from mlmm.adaptive import AdaptiveWeights, AdaptiveZones
+from mlmm.adaptive import AdaptiveWeights, AdaptiveZones, UniformWeights
 from mlmm.adaptive_blend import AdaptiveBlend
 from mlmm.blend import LocalBlend, Subtraction, WeightedModel, zone_energies
 from mlmm.bridge import make_blend_force, make_force
@@ -19,32 +19,33 @@ from mlmm.compensation import Compensation, CompensationEnergy
 from mlmm.compiled import embed_compiled
 from mlmm.compiled_pairs import INSIDE
 from mlmm.core_pairs import CorePairs
-from mlmm.cuts import atom_labels as labels_of
 from mlmm.cuts import judge_bonds
-from mlmm.difference import difference_blend, levels_of
+from mlmm.difference import difference_blend
 from mlmm.embedding import WITHOUT_ENERGY, Embedding, embed_intra, embed_local
 from mlmm.errors import EmbeddingError
 from mlmm.handed_over import HandedOver
 from mlmm.mm_tables import MMTables, read_mm_tables
 from mlmm.mm_terms import ShortRangeEnergies
-from mlmm.ownership import SCHEMES, Level, Ownership, ownership_of
+from mlmm.ownership import Ownership
 from mlmm.potentials.base import PotentialModel
+from mlmm.recipe import (
+    HANDOVER_START,
+    Parts,
+    Recipe,
+    atom_labels,
+    atomic_numbers,
+    built_cell,
+    handed_over_atoms,
+    kept_whole,
+    model_atoms,
+    recipe_ownership,
+    visible_atoms,
+)
 from mlmm.regions import molecules_of
-from mlmm.zones import ZonePartition
+from mlmm.structures import minimum_image
 
-__all__ = [
-    "HANDOVER_START",
-    "Parts",
-    "Recipe",
-    "adaptive_blend",
-    "assemble",
-    "atom_labels",
-    "atomic_numbers",
-    "blend_of",
-]
+__all__ = ["adaptive_blend", "assemble", "blend_of", "start_alignment", "with_blend"]
 
-#: Where the handover of contacts begins, in units of the model's cutoff, where it ends.
-HANDOVER_START = 0.7
 _GROUPS = {
     "nonbonded": 0,
     "bonds": 1,
@@ -67,67 +68,6 @@ _GROUP_OF = {
 }
 
 
-@dataclass(frozen=True, eq=False)
-class Recipe:
-    """All that decides what a hybrid system is.
-
-    Parameters
-    ----------
-    built : BuiltSystem
-        The pure force field.
-    zones : ZonePartition
-    potential : PotentialModel
-    scheme : str
-        Who owns which interaction.
-    bridge : {"torchforce", "pythonforce"}
-    charge : int
-        Net charge of the region, e.
-    keep : tuple of str
-        Forces that the embedding leaves alone at the user's wish.
-    route : {"compiled", "subtractive"}
-        Where the force field's side of a static blend is evaluated: in OpenMM's own parameters, or in torch.
-    levels : int
-        Nested sets of scheme ``difference``.
-    tail : bool
-        Under ``intra``, leave pairs inside the region to the force field beyond the model's range.
-    compensation : Compensation, optional
-        Of an adaptive zone.
-    """
-
-    built: BuiltSystem
-    zones: ZonePartition
-    potential: PotentialModel
-    scheme: str
-    bridge: str
-    charge: int = 0
-    keep: tuple[str, ...] = ()
-    route: str = "compiled"
-    levels: int = 1
-    tail: bool = False
-    compensation: Compensation | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Parts:
-    """What a recipe gives.
-
-    Parameters
-    ----------
-    system : openmm.System
-    embedding : Embedding
-        What was removed from the force field.
-    force_groups : dict of str to int
-        Energy by kind: ``nonbonded bonds angles torsions other ml``, those that are present.
-    blend : torch.nn.Module, optional
-        What the bridge evaluates, where that is more than the potential on the region alone.
-    """
-
-    system: openmm.System
-    embedding: Embedding
-    force_groups: dict[str, int]
-    blend: torch.nn.Module | None = None
-
-
 def assemble(recipe: Recipe) -> Parts:
     """Build the System of a recipe; every call makes another one."""
     if isinstance(recipe.zones, AdaptiveZones):
@@ -135,7 +75,7 @@ def assemble(recipe: Recipe) -> Parts:
     if recipe.scheme == "intra":
         return _assemble_intra(recipe)
     tables = read_mm_tables(recipe.built.system, keep=kept_whole(recipe))
-    ownership = ownership_of_recipe(recipe, tables)
+    ownership = recipe_ownership(recipe)
     if recipe.route == "subtractive" and recipe.scheme == "local":
         return _assemble_local_by_subtraction(recipe, tables)
     added = _model_energy(recipe, tables, ownership)
@@ -152,11 +92,10 @@ def _assemble_intra(recipe: Recipe) -> Parts:
     built, atoms, label = recipe.built, recipe.zones.core, atom_labels(recipe.built)
     numbers = atomic_numbers(built, range(built.n_atoms))
     bonds = [(bond[0].index, bond[1].index) for bond in built.topology.bonds()]
-    inside = set(atoms)
+    inside, real = set(atoms), model_atoms(recipe)
     caps = [(a, b) if a in inside else (b, a) for a, b in bonds if (a in inside) != (b in inside)]
     if recipe.tail:
-        tables = read_mm_tables(built.system, keep=recipe.keep)
-        ownership = ownership_of_recipe(recipe, tables)
+        ownership = recipe_ownership(recipe)
         system, embedding = embed_compiled(built.system, ownership, keep=recipe.keep, label=label)
     else:
         known = () if caps else bonds
@@ -166,8 +105,8 @@ def _assemble_intra(recipe: Recipe) -> Parts:
     if not caps and not recipe.tail:
         force = make_force(
             recipe.potential,
-            [numbers[i] for i in atoms],
-            atoms,
+            [numbers[i] for i in real],
+            real,
             bridge=recipe.bridge,
             periodic=built.periodic,
             charge=recipe.charge,
@@ -183,7 +122,7 @@ def _assemble_intra(recipe: Recipe) -> Parts:
     )
     check_cap_distances(caps, lengths, torch.tensor(built.positions), built_cell(built), label=label)
     model = CappedModel(
-        recipe.potential, [numbers[i] for i in atoms], atoms, caps, lengths, charge=recipe.charge
+        recipe.potential, [numbers[i] for i in real], real, caps, lengths, charge=recipe.charge
     )
     return with_blend(recipe, system, embedding, model)
 
@@ -216,7 +155,7 @@ def _assemble_by_subtraction(
 def _model_energy(recipe: Recipe, tables: MMTables, ownership: Ownership) -> torch.nn.Module:
     """What the model adds, whatever the force field gives up for it."""
     built, zones, potential = recipe.built, recipe.zones, recipe.potential
-    visible = visible_atoms(built, potential, tables)
+    visible = visible_atoms(built, potential)
     numbers = atomic_numbers(built, range(built.n_atoms))
     if recipe.scheme == "difference":
         return difference_blend(
@@ -240,32 +179,6 @@ def _model_energy(recipe: Recipe, tables: MMTables, ownership: Ownership) -> tor
     return WeightedModel(model, seen.tolist(), weights.tolist()).to(getattr(potential, "device", "cpu"))
 
 
-def ownership_of_recipe(recipe: Recipe, tables: MMTables) -> Ownership:
-    """Who owns which term under the recipe's scheme, zones and potential."""
-    built, spec = recipe.built, recipe.potential.spec
-    visible = visible_atoms(built, recipe.potential, tables)
-    weights = np.zeros(built.n_atoms)
-    weights[list(recipe.zones.active)] = recipe.zones.active_weights
-    levels: tuple[Level, ...] = ()
-    if recipe.scheme == "difference":
-        bonds = [(bond[0].index, bond[1].index) for bond in built.topology.bonds()]
-        levels = levels_of(weights, bonds, recipe.levels)
-        weights = np.zeros(built.n_atoms)
-        for level in levels:
-            weights[list(level.atoms)] += level.weight
-    handover = None
-    if SCHEMES[recipe.scheme][2] != "none":
-        handover = (HANDOVER_START * spec.cutoff, spec.cutoff)
-    return ownership_of(recipe.scheme, weights, visible, handover, levels)
-
-
-def kept_whole(recipe: Recipe) -> tuple[str, ...]:
-    """Forces that no table has to hold: the user's, and all of them where the scheme touches none."""
-    if recipe.scheme != "delta":
-        return recipe.keep
-    return tuple(force.__class__.__name__ for force in recipe.built.system.getForces())
-
-
 def _assemble_adaptive(recipe: Recipe) -> Parts:
     """The same for molecules whose lambda follows their positions; only the core's pairs leave OpenMM."""
     built, zones = recipe.built, recipe.zones
@@ -280,8 +193,8 @@ def adaptive_blend(recipe: Recipe, weights: torch.nn.Module) -> AdaptiveBlend:
     built, zones = recipe.built, recipe.zones
     tables = read_mm_tables(built.system, keep=recipe.keep)
     solvent = [atom for molecule in zones.molecules for atom in molecule]
-    visible = visible_atoms(built, recipe.potential, tables)
-    seen = np.flatnonzero(visible)
+    seen = np.flatnonzero(visible_atoms(built, recipe.potential))
+    owned = handed_over_atoms(built, recipe.potential)
     end = recipe.potential.spec.cutoff
     blend = AdaptiveBlend(
         zone_energies(recipe.potential, atomic_numbers(built, seen)),
@@ -290,14 +203,42 @@ def adaptive_blend(recipe: Recipe, weights: torch.nn.Module) -> AdaptiveBlend:
         zones.core,
         zones.molecules,
         weights,
-        ShortRangeEnergies(tables, [*zones.core, *solvent], visible, HANDOVER_START * end, end),
+        ShortRangeEnergies(tables, [*zones.core, *solvent], owned, HANDOVER_START * end, end),
         CorePairs(tables, zones.core),
         CompensationEnergy(recipe.compensation or Compensation(dict.fromkeys(zones.kinds, 0.0)), zones.kinds),
     )
     return blend.to(getattr(recipe.potential, "device", "cpu"))
 
 
+def start_alignment(recipe: Recipe, at_most: int = 64) -> Compensation:
+    """Mean Delta of the molecules next to the region in the built structure, by kind: a start."""
+    built, zones = recipe.built, recipe.zones
+    positions, cell = torch.tensor(built.positions), built_cell(built)
+    first = torch.tensor([molecule[0] for molecule in zones.molecules])
+    distance = minimum_image(positions[first] - positions[zones.centres[0]], cell).norm(dim=1)
+    near = torch.argsort(distance).tolist()
+    sample = [
+        m for kind in sorted(set(zones.kinds)) for m in [n for n in near if zones.kinds[n] == kind][:at_most]
+    ]
+    few = dataclasses.replace(
+        zones,
+        molecules=tuple(zones.molecules[m] for m in sample),
+        kinds=tuple(zones.kinds[m] for m in sample),
+        anchors=tuple(zones.anchors[m] for m in sample),
+    )
+    blend = adaptive_blend(dataclasses.replace(recipe, zones=few), UniformWeights(1.0, len(sample)))
+    with torch.no_grad():
+        device = blend.visible.device
+        _, found = blend.molecule_differences(positions.to(device), None if cell is None else cell.to(device))
+    by_kind: dict[str, list[float]] = {}
+    for kind, difference in zip(few.kinds, found.tolist(), strict=True):
+        by_kind.setdefault(kind, []).append(difference)
+    means = {kind: float(np.mean(values)) for kind, values in by_kind.items()}
+    return Compensation(means, facts={"mode": "mean of the built structure"})
+
+
 def with_blend(recipe: Recipe, system: openmm.System, embedding: Embedding, blend: torch.nn.Module) -> Parts:
+    """The bridge's force on top of an embedded force field."""
     name = f"{recipe.potential.spec.name} blend"
     force = make_blend_force(blend, bridge=recipe.bridge, periodic=recipe.built.periodic, name=name)
     return Parts(system, embedding, _grouped(system, force), blend)
@@ -335,36 +276,17 @@ def blend_of(
     core_pairs : torch.nn.Module, optional
         Further energy; none by default.
     """
-    visible = visible_atoms(built, potential, tables)
-    seen = np.flatnonzero(visible)
-    model = zone_energies(potential, atomic_numbers(built, seen), np.searchsorted(seen, atoms).tolist())
+    seen = np.flatnonzero(visible_atoms(built, potential))
+    lam = dict(zip(atoms, weights, strict=True))
+    known = set(seen.tolist())
+    real = [atom for atom in atoms if atom in known]
+    model = zone_energies(potential, atomic_numbers(built, seen), np.searchsorted(seen, real).tolist())
     end = potential.spec.cutoff
-    short_range = ShortRangeEnergies(tables, atoms, visible, HANDOVER_START * end, end)
+    owned = handed_over_atoms(built, potential)
+    short_range = ShortRangeEnergies(tables, atoms, owned, HANDOVER_START * end, end)
     pairs = CorePairs(tables, []) if core_pairs is None else core_pairs
-    blend = LocalBlend(model, seen.tolist(), weights, short_range, pairs)
+    blend = LocalBlend(model, seen.tolist(), [lam[i] for i in real], short_range, weights, pairs)
     return blend.to(getattr(potential, "device", "cpu"))
-
-
-def visible_atoms(built: BuiltSystem, potential: PotentialModel, tables: MMTables) -> np.ndarray:
-    """Which atoms the model sees, (N,) bool: real atoms of elements that it knows."""
-    numbers = atomic_numbers(built, range(built.n_atoms))
-    return np.isin(numbers, potential.spec.elements) & ~tables.virtual
-
-
-def atom_labels(built: BuiltSystem) -> Callable[[int], str]:
-    """Index to a name such as TMP163:C1."""
-    return labels_of(built.topology)
-
-
-def built_cell(built: BuiltSystem) -> torch.Tensor | None:
-    """Box vectors of the built structure in rows, nm; None without a box."""
-    return None if built.box_vectors is None else torch.tensor(built.box_vectors)
-
-
-def atomic_numbers(built: BuiltSystem, atoms: Collection[int]) -> list[int]:
-    """Atomic numbers of some atoms; 0 for a particle without element, which no potential knows."""
-    elements = [atom.element for atom in built.topology.atoms()]
-    return [0 if elements[i] is None else elements[i].atomic_number for i in atoms]
 
 
 def _grouped(system: openmm.System, force: openmm.Force) -> dict[str, int]:

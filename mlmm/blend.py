@@ -67,7 +67,9 @@ class LocalBlend(torch.nn.Module):
     model, visible, weights
         As for `WeightedModel`.
     short_range : ShortRangeEnergies
-        Of the same atoms in the same order.
+        Of the zone's atoms, virtual sites included.
+    short_weights : sequence of float
+        lambda of those.
     core_pairs : CorePairs
         Pairs inside the zone, which left OpenMM.
     """
@@ -78,10 +80,12 @@ class LocalBlend(torch.nn.Module):
         visible: Sequence[int],
         weights: Sequence[float],
         short_range: ShortRangeEnergies,
+        short_weights: Sequence[float],
         core_pairs: CorePairs,
     ):
         super().__init__()
         self.weighted = WeightedModel(model, visible, weights)
+        self.register_buffer("short_weights", torch.tensor(list(short_weights), dtype=torch.float64))
         self.short_range = short_range
         self.core_pairs = core_pairs
 
@@ -92,11 +96,10 @@ class LocalBlend(torch.nn.Module):
 
     def forward(self, positions: torch.Tensor, box: Optional[torch.Tensor] = None) -> torch.Tensor:
         """For the positions (N, 3) of the whole system and its box vectors (3, 3), nm."""
-        weights = self.weighted.weights
-        positions = positions.to(weights.device, torch.float64)
+        positions = positions.to(self.short_weights.device, torch.float64)
         if box is not None:
-            box = box.to(weights.device, torch.float64)
-        taken = (weights * self.short_range(positions, box)).sum()
+            box = box.to(self.short_weights.device, torch.float64)
+        taken = (self.short_weights * self.short_range(positions, box)).sum()
         return self.weighted(positions, box) - taken + self.core_pairs(positions, box).sum()
 
     @torch.jit.unused

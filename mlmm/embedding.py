@@ -210,13 +210,24 @@ def embed_local(
 
 
 def refuse_virtual_sites(system: openmm.System, inside: frozenset[int], label: Callable[[int], str]) -> None:
-    sites = [i for i in sorted(inside) if system.isVirtualSite(i)]
-    if sites:
-        raise EmbeddingError(
-            "a region of real atoms",
-            f"the virtual site {label(sites[0])}",
-            "choose molecules without virtual sites, such as 3-site water",
-        )
+    """A site goes with the atoms that carry it.
+
+    Raises
+    ------
+    EmbeddingError
+        A site on another side of the boundary than its atoms.
+    """
+    for i in range(system.getNumParticles()):
+        if system.isVirtualSite(i):
+            site = system.getVirtualSite(i)
+            carriers = {site.getParticle(k) for k in range(site.getNumParticles())}
+            whole = inside.issuperset(carriers) if i in inside else inside.isdisjoint(carriers)
+            if not whole:
+                raise EmbeddingError(
+                    "virtual sites on the same side of the boundary as their atoms",
+                    f"{label(i)} on another side",
+                    'choose whole molecules: region.complete = "molecule"',
+                )
 
 
 def _refuse_unknown(force: openmm.Force, keep: Collection[str]) -> None:

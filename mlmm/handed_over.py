@@ -58,9 +58,7 @@ class HandedOver(torch.nn.Module):
                 "pass distances, or use embed_intra for whole molecules and pairs at every distance",
             )
         visible = ownership.visible
-        # Sites of visible molecules belong to the ownership, which has settled who is visible.
-        sites = dataclasses.replace(tables, virtual=tables.virtual & ~visible)
-        self.short_range = ShortRangeEnergies(sites, ownership.active, visible, *handover, wrap=wrap)
+        self.short_range = ShortRangeEnergies(tables, ownership.active, visible, *handover, wrap=wrap)
         touched = visible & False
         touched[ownership.active] = True
 

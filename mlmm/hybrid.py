@@ -11,21 +11,22 @@ import numpy as np
 import openmm
 import torch
 
-from mlmm.adaptive import AdaptiveZones, UniformWeights
-from mlmm.assembly import Parts, Recipe, adaptive_blend, assemble, atom_labels, atomic_numbers, built_cell
+from mlmm.adaptive import AdaptiveZones
+from mlmm.assembly import assemble, start_alignment
 from mlmm.bridge import choose_bridge
 from mlmm.build import BuiltSystem
 from mlmm.compensation import Compensation
 from mlmm.embedding import Embedding
-from mlmm.errors import ConfigError, EmbeddingError, PotentialError
-from mlmm.potentials.base import AtomEnergies, PotentialModel, PotentialSpec, check_elements
-from mlmm.structures import Structure, minimum_image, neighbour_pairs
+from mlmm.errors import ConfigError, PotentialError
+from mlmm.potentials.base import AtomEnergies, PotentialModel, PotentialSpec
+from mlmm.recipe import ROUTES, Parts, Recipe, atomic_numbers, built_cell, model_atoms
+from mlmm.schemes import check_box, choose_scheme, net_charge, seen_zones, zone_warnings
+from mlmm.structures import Structure, neighbour_pairs
 from mlmm.zones import ZonePartition
 
-__all__ = ["SCHEMES", "HybridSystem", "hybrid_system"]
+__all__ = ["HybridSystem", "hybrid_system"]
 
 logger = logging.getLogger(__name__)
-SCHEMES = ("intra", "local")
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +135,7 @@ class HybridSystem:
         box_vectors : ndarray, shape (3, 3), nm, optional
             The system's own box by default; ignored for an open system.
         """
-        atoms = list(self.zones.active)
+        atoms = model_atoms(self.recipe)
         cell = None
         if self.built.periodic:
             cell = torch.tensor(
@@ -165,33 +166,46 @@ def hybrid_system(
     zones: ZonePartition,
     potential: PotentialModel,
     *,
-    scheme: str = "intra",
+    scheme: str = "auto",
+    route: str = "auto",
     bridge: str = "auto",
     keep: Collection[str] = (),
+    levels: int = 1,
+    tail: bool = False,
     compensation: Compensation | None = None,
 ) -> HybridSystem:
-    """Replace the force field inside the region by a machine-learned potential.
+    """Replace the force field inside the region by a machine-learned potential, with one conserved energy.
 
-    Scheme ``intra``: E = E_MM − E_MM(inside the region) + E_ML(region); Coulomb and Lennard-Jones between the
-    region and its surroundings stay with the force field (mechanical embedding), PME included.
-
-    Scheme ``local``: E = E_MM + sum_i lambda_i (eps_i^ML − eps_i^MM,sr); the potential also sees the atoms
-    around the zone, and owns contacts within its range; bonds may join atoms of different lambda, without
-    link atoms. For potentials that were trained on total energies and give per-atom energies.
+    - ``local``: E = E_MM + sum_i lambda_i (eps_i^ML − eps_i^MM,sr). The potential also sees the atoms around
+      the zone and owns contacts within its range; bonds may join atoms of different lambda, without caps. For
+      per-atom energies trained on total energies.
+    - ``difference``: E = E_MM + [E_ML(all) − E_ML(all but the region)] − (force-field terms that touch the
+      region): exact forces on the region but where a bond is cut; two passes of the model, caps on cut bonds.
+    - ``intra``: E = E_MM − E_MM(inside the region) + E_ML(region), mechanical embedding; caps on cut bonds.
+    - ``bonded``: the potential owns bonded terms, the force field all contacts. For models trained on
+      energies without the force field's non-bonded part.
+    - ``delta``: E = E_MM + sum_i lambda_i eps_i^ML, for models trained on a correction to the force field.
 
     Parameters
     ----------
     built : BuiltSystem
     zones : ZonePartition
-        From `hard_zones`, `static_zones` or `adaptive_zones`.
+        From `hard_zones`, `static_zones`, `residue_zones` or `adaptive_zones`.
     potential : PotentialModel
         From `load_potential`, or any object with `spec` and `atom_energies(structure)`.
-    scheme : {"intra", "local"}
+    scheme : {"auto", "local", "difference", "intra", "bonded", "delta"}
+        By default what suits the energies on which the potential was trained.
+    route : {"auto", "compiled", "subtractive"}
+        Where the force field's side of a static blend is evaluated: in OpenMM's own parameters (default) or
+        in torch. Both give the same numbers.
     bridge : {"auto", "torchforce", "pythonforce"}
         Host of the potential; both give the same numbers.
     keep : collection of str
         Names of forces that stay whole although they act inside the region (biases, restraints).
-
+    levels : int
+        Nested sets of scheme ``difference``, one more pass of the model each.
+    tail : bool
+        Under ``intra``, leave pairs inside the region to the force field beyond the model's range.
     compensation : Compensation, optional
         Of an adaptive zone, from `calibrate`; without it, the mean difference of the two descriptions in the
         built structure is taken as alignment, and a warning says so.
@@ -199,24 +213,34 @@ def hybrid_system(
     Raises
     ------
     ConfigError
-        An unknown scheme or bridge, or a compensation that lacks a kind of molecule.
+        An unknown scheme, route or bridge, or a compensation that lacks a kind of molecule.
     PotentialError
         An element that the potential does not know, or a model that breaks its contract.
     EmbeddingError
-        A region that cuts a bond, a force that cannot be divided, a box smaller than twice the potential's
-        cutoff.
+        A scheme that does not suit the potential or the zone, a bond or charged group that must not be cut, a
+        force that cannot be divided, a box smaller than twice the potential's cutoff.
     """
-    if scheme not in SCHEMES:
-        raise ConfigError(f"scheme = {' | '.join(SCHEMES)}", repr(scheme), 'write scheme = "intra"')
-    _check_scheme(scheme, zones, potential.spec)
-    check_elements(potential.spec, atomic_numbers(built, zones.active))
-    _check_box(built, zones, potential.spec)
-    charge, warnings = _region_charge(built, list(zones.active), potential.spec)
-    warnings += _boundary_warnings(built, zones)
-    host = choose_bridge(bridge, potential)
-    recipe = Recipe(built, zones, potential, scheme, host, charge, tuple(keep), compensation)
+    spec = potential.spec
+    scheme = choose_scheme(scheme, zones, spec)
+    zones, warnings = seen_zones(built, zones, spec)
+    check_box(built, zones, spec)
+    charge = net_charge(built, zones, scheme, spec)
+    warnings += zone_warnings(built, zones, charge, spec)
+    recipe = Recipe(
+        built,
+        zones,
+        potential,
+        scheme,
+        _host(bridge, scheme, potential),
+        charge,
+        tuple(keep),
+        _route(route),
+        levels,
+        tail,
+        compensation,
+    )
     if isinstance(zones, AdaptiveZones) and compensation is None:
-        recipe = dataclasses.replace(recipe, compensation=_alignment(recipe))
+        recipe = dataclasses.replace(recipe, compensation=start_alignment(recipe))
         warnings.append(
             "no calibrated compensation: molecules will drift through the adaptive zone (see mlmm calibrate)"
         )
@@ -227,104 +251,33 @@ def hybrid_system(
     return hybrid
 
 
-def _check_scheme(scheme: str, zones: ZonePartition, spec: PotentialSpec) -> None:
-    """Which combinations make sense."""
-    if scheme == "intra" and zones.transition:
-        raise EmbeddingError(
-            "a hard region under scheme 'intra'",
-            f"{len(zones.transition)} atoms with lambda between 0 and 1",
-            'use mlmm.hard_zones, or scheme = "local"',
-        )
-    if scheme == "intra" and isinstance(zones, AdaptiveZones):
-        raise EmbeddingError("a hard region under scheme 'intra'", "an adaptive zone", 'use scheme = "local"')
-    if scheme == "local" and (not spec.per_atom or spec.long_range or spec.trained_on != "total"):
-        raise EmbeddingError(
-            "a potential for scheme 'local': per-atom energies, no long range, trained on total energies",
-            f"{spec.name} (per_atom = {spec.per_atom}, long_range = {spec.long_range}, "
-            f"trained_on = {spec.trained_on!r})",
-            'use scheme = "intra"',
-        )
+def _route(route: str) -> str:
+    if route not in ("auto", *ROUTES):
+        raise ConfigError(f"route = auto | {' | '.join(ROUTES)}", repr(route), 'write route = "auto"')
+    return "compiled" if route == "auto" else route
 
 
-def _boundary_warnings(built: BuiltSystem, zones: ZonePartition) -> list[str]:
-    """What a user should know of a zone that cuts through molecules."""
-    if not zones.cut_bonds:
-        return []
-    label = atom_labels(built)
-    names = ", ".join(f"{label(a)}–{label(b)}" for a, b in zones.cut_bonds[:4])
-    more = f" and {len(zones.cut_bonds) - 4} more" if len(zones.cut_bonds) > 4 else ""
-    return [f"bonds join atoms of different lambda: {names}{more}; forces near them are neither ML nor MM"]
-
-
-def _alignment(recipe: Recipe, at_most: int = 64) -> Compensation:
-    """Mean Delta of the molecules next to the region in the built structure, by kind: a start."""
-    built, zones = recipe.built, recipe.zones
-    positions, cell = torch.tensor(built.positions), built_cell(built)
-    first = torch.tensor([molecule[0] for molecule in zones.molecules])
-    distance = minimum_image(positions[first] - positions[zones.centres[0]], cell).norm(dim=1)
-    near = torch.argsort(distance).tolist()
-    sample = [
-        m for kind in sorted(set(zones.kinds)) for m in [n for n in near if zones.kinds[n] == kind][:at_most]
-    ]
-    few = dataclasses.replace(
-        zones,
-        molecules=tuple(zones.molecules[m] for m in sample),
-        kinds=tuple(zones.kinds[m] for m in sample),
-        anchors=tuple(zones.anchors[m] for m in sample),
-    )
-    blend = adaptive_blend(dataclasses.replace(recipe, zones=few), UniformWeights(1.0, len(sample)))
-    with torch.no_grad():
-        device = blend.visible.device
-        _, found = blend.molecule_differences(positions.to(device), None if cell is None else cell.to(device))
-    by_kind: dict[str, list[float]] = {}
-    for kind, difference in zip(few.kinds, found.tolist(), strict=True):
-        by_kind.setdefault(kind, []).append(difference)
-    means = {kind: float(np.mean(values)) for kind, values in by_kind.items()}
-    return Compensation(means, facts={"mode": "mean of the built structure"})
-
-
-def _check_box(built: BuiltSystem, zones: ZonePartition, spec: PotentialSpec) -> None:
-    """Minimum image is exact only while the model's cutoff is below half of the smallest box width."""
-    if not built.periodic:
-        return
-    width = float(np.diag(built.box_vectors).min())
-    if width < 2 * spec.cutoff:
-        raise EmbeddingError(
-            f"a box at least {2 * spec.cutoff:.2f} nm wide (twice the cutoff of {spec.name})",
-            f"{width:.2f} nm",
-            'build a larger one: set system.padding = "1.0 nm" or more',
-        )
-    if isinstance(zones, AdaptiveZones) and width <= 2 * (zones.plateau + zones.width):
-        raise EmbeddingError(
-            f"a box more than {2 * (zones.plateau + zones.width):.2f} nm wide (twice plateau + width)",
-            f"{width:.2f} nm",
-            'make the zone smaller, or the box larger: system.padding = "1.0 nm" or more',
-        )
-
-
-def _region_charge(built: BuiltSystem, atoms: list[int], spec: PotentialSpec) -> tuple[int, list[str]]:
-    """Net charge of the region by the force field, and a warning where the potential cannot know it."""
-    for force in built.system.getForces():
-        if isinstance(force, openmm.NonbondedForce):
-            total = sum(force.getParticleParameters(i)[0]._value for i in atoms)
-            charge = round(total)
-            if charge != 0 and not spec.charges:
-                text = f"the region has charge {charge:+d}, which {spec.name} does not take into account"
-                return charge, [text]
-            return charge, []
-    return 0, []
+def _host(bridge: str, scheme: str, potential: PotentialModel) -> str:
+    """Whole energies of a changing set of atoms cannot be bound to a TorchForce."""
+    if scheme == "difference" and not potential.spec.per_atom:
+        if bridge == "torchforce":
+            raise ConfigError(
+                "bridge = pythonforce for whole energies under scheme 'difference'",
+                repr(bridge),
+                'write bridge = "auto"',
+            )
+        return "pythonforce"
+    return choose_bridge(bridge, potential)
 
 
 def _check_contract(hybrid: HybridSystem) -> None:
     """Evaluate the model once, so that a broken one fails here and not inside a simulation."""
-    n = len(hybrid.zones.active)
-    if isinstance(hybrid.zones, AdaptiveZones):
-        weights = hybrid.zones.weights(torch.tensor(hybrid.built.positions), built_cell(hybrid.built))
-        n = int((weights > 0).sum())
+    n = len(model_atoms(hybrid.recipe))
     result = hybrid.region_energies(hybrid.built.positions)
     energies = getattr(result, "energies", None)
     shape = tuple(energies.shape) if isinstance(energies, torch.Tensor) else None
-    if shape != (n,):
+    # Caps, whole energies and zones that move come in other numbers.
+    if shape is None or (hybrid.blend is None and shape != (n,)):
         raise PotentialError(
             f"atom_energies(structure) to return AtomEnergies with energies of shape ({n},)",
             f"{type(result).__name__} with energies of shape {shape}",

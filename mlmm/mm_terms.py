@@ -44,19 +44,13 @@ def checked_atoms(tables: MMTables, atoms: Sequence[int]) -> np.ndarray:
 
 
 def _checked_visible(tables: MMTables, visible: np.ndarray) -> np.ndarray:
-    """The mask, of the right shape and without virtual sites."""
+    """The mask, of the right shape."""
     visible = np.asarray(visible)
     if visible.shape != (tables.n_atoms,) or visible.dtype != bool:
         raise EmbeddingError(
             f"visible as a boolean array of shape ({tables.n_atoms},)",
             f"{visible.dtype} of shape {visible.shape}",
             "pass one True or False per particle",
-        )
-    if (visible & tables.virtual).any():
-        raise EmbeddingError(
-            "visible atoms that are real",
-            f"the virtual site {np.flatnonzero(visible & tables.virtual)[0]}",
-            "set visible = False for virtual sites: no potential knows them",
         )
     return visible
 
@@ -86,7 +80,7 @@ class ShortRangeEnergies(torch.nn.Module):
     atoms : sequence of int
         S, the atoms whose energy is wanted, in the order of the result.
     visible : ndarray, shape (N,), bool
-        Atoms that the machine-learned potential sees.
+        Atoms that the machine-learned potential describes, virtual sites on them included.
     r_on, r_off : float
         Range of the handover, nm.
     wrap : bool
@@ -96,7 +90,7 @@ class ShortRangeEnergies(torch.nn.Module):
     Raises
     ------
     EmbeddingError
-        Indices or a mask that do not fit the system, a visible virtual site, or r_off beyond the cutoff of
+        Indices or a mask that do not fit the system, or r_off beyond the cutoff of
         the force field.
     """
 

@@ -10,11 +10,11 @@ import openmm
 import torch
 from openmm import app, unit
 
-from mlmm.assembly import HANDOVER_START
 from mlmm.build import BuiltSystem
 from mlmm.mm_tables import read_mm_tables
 from mlmm.mm_terms import ShortRangeEnergies
 from mlmm.potentials import AtomEnergies, PotentialSpec
+from mlmm.recipe import HANDOVER_START
 from mlmm.regions import region_from_atoms
 from mlmm.structures import Structure
 from mlmm.zones import ZonePartition

@@ -431,7 +431,7 @@ def test_handed_over_in_torchscript():
 
 
 def test_sites_of_visible_molecules_are_handed_over():
-    """A virtual site outside the zone counts where the ownership sees it; one inside is refused."""
+    """A site outside the zone counts where the ownership sees it; one without its atoms is refused."""
     built = chains(n_molecules=2, n_atoms=4, box=None)
     system = openmm.XmlSerializer.clone(built.system)
     site = system.addParticle(0.0)
@@ -450,7 +450,7 @@ def test_sites_of_visible_molecules_are_handed_over():
         assert energies[-1] == pytest.approx(subtracted(system, ownership, positions)[0], abs=1e-9)
     assert abs(energies[0] - energies[1]) > 0.1
     weights[site] = 0.7
-    with pytest.raises(EmbeddingError, match="the virtual site 8"):
+    with pytest.raises(EmbeddingError, match="got 8 on another side"):
         embed_compiled(system, ownership_of("local", weights, np.ones(9, dtype=bool), HANDOVER))
 
 

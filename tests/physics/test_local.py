@@ -66,6 +66,7 @@ def test_identity_needs_the_pairs_that_left(dipeptide_water):
         hard_zones(dipeptide_water, region),
         ForceFieldPotential(dipeptide_water),
         scheme="local",
+        route="subtractive",
     )
     positions = torch.tensor(dipeptide_water.positions)
     box = torch.tensor(dipeptide_water.box_vectors)

@@ -501,6 +501,3 @@ def test_refusals():
     ):
         with pytest.raises(EmbeddingError, match=message):
             ShortRangeEnergies(tables, *arguments)
-    tables.virtual[7] = True
-    with pytest.raises(EmbeddingError, match="virtual site 7"):
-        ShortRangeEnergies(tables, range(5), every, 0.3, 0.5)

@@ -196,13 +196,15 @@ def test_refused_forces(force):
         embed_intra(system, [0])
 
 
-def test_virtual_site_in_the_region_is_refused():
+def test_a_virtual_site_goes_with_its_atoms():
     system = openmm.System()
     for _ in range(3):
         system.addParticle(1.0)
     system.setVirtualSite(2, openmm.TwoParticleAverageSite(0, 1, 0.5, 0.5))
-    with pytest.raises(EmbeddingError, match="the virtual site 2"):
-        embed_intra(system, [0, 1, 2])
+    embed_intra(system, [0, 1, 2])
+    for apart in ([0, 1], [0, 2], [2]):
+        with pytest.raises(EmbeddingError, match=r"virtual sites on the same side .*; got 2 on another side"):
+            embed_intra(system, apart)
 
 
 def test_offset_on_an_exception_inside_is_refused():
