@@ -16,7 +16,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if "data" not in path.part
 # Lowest first; a module may import from its own floor or below.
 FLOORS = [
     ["errors", "units", "statistics"],
-    ["structures", "regions", "stages", "ownership", "mm_functions"],
+    ["structures", "regions", "stages", "ownership", "mm_functions", "check_report", "reference"],
     ["imaging", "zones"],
     ["potentials", "build", "run_directory"],
     ["embedding", "bridge"],
@@ -26,6 +26,8 @@ FLOORS = [
     ["blend"],
     ["hybrid"],
     ["boundary"],
+    ["audit"],
+    ["zone_checks", "scan"],
     ["reporters"],
     ["records"],
     ["runner"],
