@@ -27,13 +27,14 @@ FLOORS = [
     ["hybrid"],
     ["boundary"],
     ["audit"],
-    ["zone_checks", "scan"],
+    ["zone_checks"],
     ["reporters"],
     ["records"],
     ["runner"],
     ["simulation"],
-    ["diagnostics", "report"],
+    ["diagnostics", "report", "scan"],
     ["config"],
+    ["cli_scan"],
     ["cli"],
 ]
 TORCH_SIDE = ["potentials", "zones", "structures", "mm_functions", "mm_terms", "core_pairs", "blend"]
