@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from mlmm.boundary import visible_atoms
+from mlmm.boundary import neighbours_of, visible_atoms
 from mlmm.check_report import aligned
 from mlmm.errors import EmbeddingError
 from mlmm.hybrid import HANDOVER_START, HybridSystem
@@ -15,20 +15,19 @@ from mlmm.mm_functions import handover, lennard_jones, short_range_inverse
 from mlmm.mm_tables import MMTables, read_mm_tables
 from mlmm.mm_terms import ShortRangeEnergies
 from mlmm.ownership import Ownership, ownership_of
-from mlmm.structures import minimum_image, neighbour_pairs
 from mlmm.units import COULOMB
 
 __all__ = ["BondedClass", "PairAudit", "PairClass", "audit_ownership", "audit_pairs"]
 
 _LETTERS = "CTBE"
 _BONDED = ("bonds", "angles", "torsions", "RB torsions", "CMAP", "1-4 pairs")
-#: mdtraj's neighbour list works in single precision: search a little further, and measure again.
-_SLACK = 1e-4  # nm
 
 
 @dataclass(frozen=True)
 class PairClass:
     """Non-bonded pairs of two zones within r_off; 1-4 pairs count as bonded, excluded pairs not at all.
+
+    Pairs of which the potential is given neither atom (E–E) belong to the force field and are not listed.
 
     Parameters
     ----------
@@ -156,7 +155,7 @@ def audit_ownership(
     x = torch.tensor(np.asarray(positions), dtype=torch.float64)
     cell = None if box_vectors is None else torch.tensor(box_vectors, dtype=torch.float64)
     zone = np.where(ownership.weights == 1, 0, np.where(ownership.weights > 0, 1, 3))
-    near = neighbour_pairs(x, cell, receptive_field, torch.tensor(ownership.active))[1].numpy()
+    near = neighbours_of(x, cell, receptive_field, ownership.active)[1].numpy()
     zone[near[(ownership.weights[near] == 0) & ownership.visible[near]]] = 2
     r_off = ownership.handover[1]
     pairs = _audited_pairs(tables, ownership, zone, x, cell)
@@ -168,10 +167,11 @@ def _audited_pairs(
 ) -> tuple[PairClass, ...]:
     r_on, r_off = ownership.handover
     box = cell if tables.periodic else None
-    i, j = _close_pairs(x.numpy(), None if box is None else box.numpy(), r_off + _SLACK)
-    r = minimum_image(x[i] - x[j], box).norm(dim=1)
-    chosen = (r.numpy() < r_off) & (tables.exception_index(i, j) < 0)
-    i, j, r = i[chosen], j[chosen], r[torch.tensor(chosen)]
+    first, second, vectors = neighbours_of(x, box, r_off, np.flatnonzero(zone < 3))
+    i, j = first.numpy(), second.numpy()
+    # Pairs of two atoms that the potential is given were found twice.
+    chosen = ((i < j) | (zone[j] == 3)) & (tables.exception_index(i, j) < 0)
+    i, j, r = i[chosen], j[chosen], vectors.norm(dim=1)[torch.tensor(chosen)]
     sigma = torch.tensor(0.5 * (tables.sigma[i] + tables.sigma[j]))
     epsilon = torch.tensor(np.sqrt(tables.epsilon[i] * tables.epsilon[j]))
     wells = lennard_jones(r, sigma, epsilon)
@@ -183,27 +183,13 @@ def _audited_pairs(
     share = ownership.pairs(np.stack([i, j], axis=1))
     kind = np.minimum(zone[i], zone[j]) * 4 + np.maximum(zone[i], zone[j])
     classes = []
-    for k in (0, 1, 5, 2, 6, 10, 3, 7, 11, 15):
+    for k in (0, 1, 5, 2, 6, 10, 3, 7, 11):
         mine = kind == k
         name = f"{_LETTERS[k // 4]}–{_LETTERS[k % 4]}"
         mean = float(share[mine].mean()) if mine.any() else 0.0
         gone = float((share[mine] * near[mine]).sum())
         classes.append(PairClass(name, int(mine.sum()), mean, float(whole[mine].sum()) - gone, gone))
     return tuple(classes)
-
-
-def _close_pairs(x: np.ndarray, box: np.ndarray | None, distance: float) -> tuple[np.ndarray, np.ndarray]:
-    """Every pair of atoms within a distance, each once, also of a system too large for a matrix of pairs."""
-    import mdtraj
-
-    trajectory = mdtraj.Trajectory(x[None], None)
-    if box is not None:
-        trajectory.unitcell_vectors = box[None]
-    lists = mdtraj.compute_neighborlist(trajectory, distance, 0, periodic=box is not None)
-    first = np.repeat(np.arange(len(x)), [len(found) for found in lists])
-    second = np.concatenate([np.zeros(0, dtype=np.int64), *lists]).astype(np.int64)
-    once = first < second
-    return first[once], second[once]
 
 
 def _audited_terms(

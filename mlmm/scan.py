@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +13,12 @@ import openmm
 import torch
 from openmm import unit
 
-from mlmm.boundary import Surroundings, visible_atoms
+from mlmm.boundary import Surroundings, neighbours_of, visible_atoms
 from mlmm.build import BuiltSystem
 from mlmm.check_report import aligned
 from mlmm.errors import ConfigError, EmbeddingError
 from mlmm.potentials.base import PotentialModel, check_elements
 from mlmm.regions import Region
-from mlmm.structures import neighbour_pairs
 from mlmm.units import parse
 from mlmm.zones import ZonePartition, static_zones
 
@@ -74,8 +72,8 @@ class ZoneScan:
     inputs : ndarray, shape (P, W)
         Atoms that the potential is given: those and all visible ones within its receptive field.
     cost : ndarray, shape (P, W)
-        Milliseconds per energy and force of the potential, in proportion to `active`, from the time that the
-        scan itself needed on this machine with this precision.
+        Milliseconds per energy and force of the blend, in proportion to `active`, from the time that the scan
+        itself needed on this machine with this precision.
     region : int
         Atoms of the region.
     snap : str
@@ -243,12 +241,10 @@ def scan_zones(
     surroundings = Surroundings(built, region.atoms, potential, frames, keep=keep)
     near = list(surroundings.wide)
     percent, largest = np.zeros((len(frames), *shape)), np.zeros(shape)
-    seconds, force = [], []
+    force = []
     for f, frame in enumerate(frames):
         say(f"frame {f + 1} of {len(frames)}: {len(near)} atoms in {potential.spec.name}")
-        started = time.perf_counter()
         field = surroundings.at(frame)
-        seconds.append(time.perf_counter() - started)
         force.append(np.sqrt(np.mean(field.forces**2)))
         known: dict[bytes, Any] = {}
         for place in np.ndindex(shape):
@@ -258,7 +254,7 @@ def scan_zones(
                 known[key] = field.error(weights[place])
             percent[(f, *place)] = known[key].percent
             largest[place] = max(largest[place], known[key].largest)
-    milliseconds = 1000.0 * min(seconds) / len(near) * active
+    milliseconds = 1000.0 * surroundings.seconds / len(near) * active
     label = f"{region.selection}, {potential.spec.name}"
     return ZoneScan(
         reach,
@@ -357,10 +353,9 @@ def _input_sizes(built: BuiltSystem, potential: PotentialModel, grid: list[ZoneP
     cell = torch.tensor(built.box_vectors) if built.periodic else None
     visible = set(np.flatnonzero(visible_atoms(built, potential.spec)).tolist())
     widest = sorted(set().union(*(zones.active for zones in grid)))
-    centre, seen, _ = neighbour_pairs(
-        torch.tensor(built.positions), cell, potential.spec.receptive_field, torch.tensor(widest)
-    )
-    atoms, seen = np.array(widest)[centre.numpy()], seen.numpy()
+    positions = torch.tensor(built.positions)
+    first, second, _ = neighbours_of(positions, cell, potential.spec.receptive_field, widest)
+    atoms, seen = first.numpy(), second.numpy()
     sizes = []
     for zones in grid:
         inside = np.isin(atoms, zones.active)

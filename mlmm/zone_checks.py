@@ -9,13 +9,12 @@ import numpy as np
 import torch
 
 from mlmm.audit import audit_pairs
-from mlmm.boundary import BoundaryError, boundary_error, visible_atoms
+from mlmm.boundary import BoundaryError, boundary_error, neighbours_of, visible_atoms
 from mlmm.check_report import CheckReport, CheckResult, aligned
 from mlmm.hybrid import HANDOVER_START, HybridSystem
 from mlmm.mm_functions import handover, lennard_jones, short_range_inverse
 from mlmm.mm_tables import read_mm_tables
 from mlmm.reference import forces_of, potential_of, reference_context
-from mlmm.structures import neighbour_pairs
 from mlmm.units import COULOMB
 
 __all__ = ["LambdaHistogram", "TailForce", "check_zones", "lambda_histogram", "tail_force"]
@@ -113,11 +112,11 @@ def tail_force(
         cell = torch.tensor(np.asarray(built.box_vectors if box_vectors is None else box_vectors))
     tables = read_mm_tables(built.system, keep=hybrid.keep)
     r_off = float(hybrid.spec.cutoff)
-    core = np.array(hybrid.zones.core, dtype=np.int64)
-    place, second, vectors = neighbour_pairs(x, cell, r_off, torch.tensor(core))
+    core = list(hybrid.zones.core)
+    first, second, vectors = neighbours_of(x, cell, r_off, core)
     seen = torch.tensor(visible_atoms(built, hybrid.spec))[second]
-    place, second, vectors = place[seen], second[seen], vectors[seen]
-    i, j = core[place.numpy()], second.numpy()
+    first, second, vectors = first[seen], second[seen], vectors[seen]
+    i, j = first.numpy(), second.numpy()
     charge = tables.charge[i] * tables.charge[j]
     sigma = 0.5 * (tables.sigma[i] + tables.sigma[j])
     epsilon = np.sqrt(tables.epsilon[i] * tables.epsilon[j])
@@ -132,10 +131,10 @@ def tail_force(
         wells = wells * torch.where(torch.tensor(own), 1.0, handover(r, tables.switch, tables.cutoff))
     energies = wells + COULOMB * torch.tensor(charge) * (1.0 / r - short_range(r, r_off))
     (slope,) = torch.autograd.grad(energies.sum(), r)
-    tail = torch.zeros(len(core), 3, dtype=torch.float64)
-    tail.index_add_(0, place, (slope / r.detach()).unsqueeze(1) * vectors)
+    tail = torch.zeros(built.n_atoms, 3, dtype=torch.float64)
+    tail.index_add_(0, first, (slope / r.detach()).unsqueeze(1) * vectors)
     forces = forces_of(reference_context(hybrid.system, box_vectors), where)
-    return TailForce(hybrid.zones.core, tail.numpy(), forces[core])
+    return TailForce(hybrid.zones.core, tail[core].numpy(), forces[core])
 
 
 def lambda_histogram(

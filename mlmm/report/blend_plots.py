@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ __all__ = ["draw_histogram", "draw_scan"]
 _INK, _SOFT, _MARK = "#1c2530", "#6b7785", "#d9480f"
 _STYLE = {
     "font.size": 9,
+    "svg.fonttype": "none",
     "axes.spines.top": False,
     "axes.spines.right": False,
     **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), _INK),
@@ -35,6 +37,8 @@ def _new_figure(width: float, height: float, columns: int, **grid: Any) -> tuple
 
 def _digits(value: float) -> str:
     """Two digits, no more than one reads off."""
+    if value < 0.005:
+        return "< 0.01"
     return f"{value:.0f}" if value >= 9.95 else f"{value:.1f}" if value >= 0.095 else f"{value:.2f}"
 
 
@@ -99,7 +103,10 @@ def draw_scan(scan: ZoneScan, path: str | Path, target_percent: float = 5.0) -> 
     logarithm = np.log10(np.clip(mean, 0.05, None))
     low, high = np.log10(0.05), max(np.log10(50.0), logarithm.max())
     texts = [
-        [_digits(m) + ("" if np.isnan(e) else f"\n± {_digits(e)}") for m, e in zip(*row, strict=True)]
+        [
+            _digits(m) + ("" if np.isnan(e) or e < 0.005 else f"\n± {_digits(e)}")
+            for m, e in zip(*row, strict=True)
+        ]
         for row in zip(mean, error, strict=True)
     ]
     counts = [[f"{n:,}" for n in row] for row in scan.active]
@@ -117,7 +124,7 @@ def draw_scan(scan: ZoneScan, path: str | Path, target_percent: float = 5.0) -> 
             texts,
             "Force error on the region, % of rms force",
         )
-        _heat_map(right, scan, "Greys", 0.75 * spread, counts, "Atoms with λ > 0: what it costs")
+        _heat_map(right, scan, "Greys", 0.5 * spread, counts, "Atoms with λ > 0: what it costs")
         for p, w in np.argwhere(mean < target_percent):
             for (dp, dw), line in {
                 (-1, 0): ([p - 0.5, p - 0.5], [w - 0.5, w + 0.5]),
@@ -128,21 +135,18 @@ def draw_scan(scan: ZoneScan, path: str | Path, target_percent: float = 5.0) -> 
                 inside = 0 <= p + dp < mean.shape[0] and 0 <= w + dw < mean.shape[1]
                 if inside and not mean[p + dp, w + dw] < target_percent:
                     left.plot(*line, color=_INK, linewidth=2, solid_capstyle="projecting")
-        caption = f"{scan.label}: {scan.region} atoms, λ by {scan.snap}, {len(scan.percent)} frames. "
+        frames = f"{len(scan.percent)} frame" + ("s" if len(scan.percent) > 1 else "")
+        caption = f"{scan.label}: {scan.region} atoms, λ by {scan.snap}, {frames}. "
         if choice is None:
             caption += f"No zone reaches {target_percent:g} %."
         else:
-            place = (
-                int(np.argmin(abs(scan.plateaus - choice.plateau))),
-                int(np.argmin(abs(scan.widths - choice.width))),
-            )
+            p = int(np.argmin(abs(scan.plateaus - choice.plateau)))
+            w = int(np.argmin(abs(scan.widths - choice.width)))
             for axes in (left, right):
-                _frame(axes, *place, 0.9, edgecolor=_MARK, linewidth=3)
-            caption += (
-                f"Frame: fewest atoms below {target_percent:g} % "
-                f"($R_c$ = {choice.plateau:g} nm, $w$ = {choice.width:g} nm); line: {target_percent:g} %."
-            )
-        figure.supxlabel(caption, fontsize=8.5, color=_SOFT, x=0.01, ha="left")
+                _frame(axes, p, w, 0.9, edgecolor=_MARK, linewidth=3)
+            caption += f"Frame: fewest atoms below {target_percent:g} %; line: {target_percent:g} %."
+        lines = "\n".join(textwrap.wrap(caption, 135))
+        figure.supxlabel(lines, fontsize=8.5, color=_SOFT, x=0.01, ha="left")
         figure.savefig(path, dpi=200)
     return path
 
