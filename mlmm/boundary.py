@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 # Force-field terms join atoms up to a 1-4 distance apart, whatever the range of the model.
-_BONDED_REACH = 0.6  # nm
+BONDED_REACH = 0.6  # nm
 _BLOCK = 256  # atoms whose distances to all others are in memory at once
 #: Depths between which errors are listed, nm.
 DEPTHS = (0.0, 0.2, 0.35, 0.5, np.inf)
@@ -231,7 +231,7 @@ class Surroundings:
         if built.periodic:
             box = built.box_vectors if box_vectors is None else box_vectors
             self.cell = torch.tensor(np.asarray(box), dtype=torch.float64)
-        self.reach = max(potential.spec.receptive_field, _BONDED_REACH)
+        self.reach = max(potential.spec.receptive_field, BONDED_REACH)
         near = set(self.region)
         for frame in frames:
             x = torch.tensor(np.asarray(frame), dtype=torch.float64)

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 
 from mlmm.audit import audit_pairs
-from mlmm.boundary import BoundaryError, boundary_error, neighbours_of, visible_atoms
+from mlmm.boundary import BONDED_REACH, BoundaryError, boundary_error, neighbours_of, visible_atoms
 from mlmm.check_report import CheckReport, CheckResult, aligned
 from mlmm.hybrid import HANDOVER_START, HybridSystem
 from mlmm.mm_functions import handover, lennard_jones, short_range_inverse
 from mlmm.mm_tables import read_mm_tables
+from mlmm.mm_terms import ShortRangeEnergies
 from mlmm.reference import forces_of, potential_of, reference_context
 from mlmm.units import COULOMB
 
@@ -29,18 +30,27 @@ class TailForce:
     atoms : tuple of int
         lambda = 1.
     tail : ndarray, shape (n, 3), kJ/mol/nm
+    remaining : ndarray, shape (n, 3), kJ/mol/nm
+        The same with all that lies beyond that range: the whole force of the force field where the potential
+        owns everything. In a polar solvent the two parts cancel for the larger part.
     forces : ndarray, shape (n, 3), kJ/mol/nm
         All forces on the same atoms.
     """
 
     atoms: tuple[int, ...]
     tail: np.ndarray
+    remaining: np.ndarray
     forces: np.ndarray
 
     @property
     def rms(self) -> float:
         """Root mean square over the components, kJ/mol/nm."""
         return float(np.sqrt(np.mean(self.tail**2)))
+
+    @property
+    def rms_remaining(self) -> float:
+        """Of `remaining`, kJ/mol/nm."""
+        return float(np.sqrt(np.mean(self.remaining**2)))
 
     @property
     def percent(self) -> float:
@@ -113,8 +123,9 @@ def tail_force(
     tables = read_mm_tables(built.system, keep=hybrid.keep)
     r_off = float(hybrid.spec.cutoff)
     core = list(hybrid.zones.core)
+    visible = visible_atoms(built, hybrid.spec)
     first, second, vectors = neighbours_of(x, cell, r_off, core)
-    seen = torch.tensor(visible_atoms(built, hybrid.spec))[second]
+    seen = torch.tensor(visible)[second]
     first, second, vectors = first[seen], second[seen], vectors[seen]
     i, j = first.numpy(), second.numpy()
     charge = tables.charge[i] * tables.charge[j]
@@ -133,8 +144,14 @@ def tail_force(
     (slope,) = torch.autograd.grad(energies.sum(), r)
     tail = torch.zeros(built.n_atoms, 3, dtype=torch.float64)
     tail.index_add_(0, first, (slope / r.detach()).unsqueeze(1) * vectors)
+    mm_forces = forces_of(reference_context(built.system, box_vectors), where)
+    wide = set(neighbours_of(x, cell, max(r_off, BONDED_REACH), core)[1].tolist()) | set(core)
+    wide = [atom for atom in sorted(wide) if visible[atom]]
+    energies = ShortRangeEnergies(tables, wide, visible, HANDOVER_START * r_off, r_off)
+    (gradient,) = torch.autograd.grad(energies(x.requires_grad_(True), cell).sum(), x)
+    remaining = mm_forces[core] + gradient[core].numpy()
     forces = forces_of(reference_context(hybrid.system, box_vectors), where)
-    return TailForce(hybrid.zones.core, tail[core].numpy(), forces[core])
+    return TailForce(hybrid.zones.core, tail[core].numpy(), remaining, forces[core])
 
 
 def lambda_histogram(
@@ -183,7 +200,7 @@ def check_zones(
       in all and by depth, see `boundary_error`; shown, without a limit;
     - tail force: see `tail_force`; shown, without a limit: a built structure may have next to no force to
       compare with. Some 5 % of a thermal force in vacuum; in water twice as much, but there the force field
-      beyond r_off cancels half of it;
+      beyond r_off cancels half of it, hence the second figure;
     - energy accounted for: E − [E_MM − sum of what the force field gave up + sum lambda eps^ML], zero if no
       interaction is counted twice or left out, see `audit_pairs`.
 
@@ -202,7 +219,10 @@ def check_zones(
     results = [CheckResult("boundary error on the region", error.percent, "% of rms F", detail=detail)]
     say("tail force")
     tail = tail_force(hybrid)
-    detail = f"pairs within {hybrid.spec.cutoff:.2g} nm that stay MM, {tail.rms:.3g} kJ/mol/nm rms"
+    detail = (
+        f"pairs within {hybrid.spec.cutoff:.2g} nm that stay MM, {tail.rms:.3g} kJ/mol/nm; "
+        f"with all beyond {tail.rms_remaining:.3g}"
+    )
     results.append(CheckResult("tail force on lambda = 1", tail.percent, "% of rms F", detail=detail))
     say("who owns which pair")
     audit = audit_pairs(hybrid)

@@ -174,6 +174,20 @@ def test_tail_force_is_the_gradient_of_the_tail():
     assert found.rms > 0.1
 
 
+def test_what_remains_is_the_force_of_a_model_without_energy():
+    """F_MM − F_sr on atoms with lambda = 1, against the hybrid system of a potential that is zero, in PME."""
+    built = chains(n_molecules=3, n_atoms=6)
+    everywhere = zones_with(built, dict.fromkeys(range(built.n_atoms), 1.0))
+    silent = ForceFieldPotential(built, scale=0.0)
+    _, forces = energy_and_forces(
+        hybrid_system(built, everywhere, silent, scheme="local").system, built.positions
+    )
+    zones = zones_with(built, {0: 1.0, 1: 1.0, 2: 0.5, 7: 1.0, 10: 0.3})
+    found = tail_force(hybrid_system(built, zones, ForceFieldPotential(built), scheme="local"))
+    np.testing.assert_allclose(found.remaining, forces[[0, 1, 7]], atol=1e-7)
+    assert np.abs(found.remaining - found.tail).max() > 0.1
+
+
 def switched(r: torch.Tensor, r_off: float) -> torch.Tensor:
     """The handover that must not be: a switch times the whole Coulomb energy."""
     return handover(r, HANDOVER_START * r_off, r_off) / r
