@@ -199,8 +199,20 @@ def test_tail_force_is_small_where_energies_are_split(dipeptide_vacuum, ani1x):
     hybrid = hybrid_system(dipeptide_vacuum, hard_zones(dipeptide_vacuum, region), ani1x, scheme="local")
     for frame in draw_frames(dipeptide_vacuum, 3, platform="Reference"):
         tail = tail_force(hybrid, frame)
-        assert 0.0 < tail.percent < 10.0
-        assert tail_force(hybrid, frame, short_range=switched).rms > 3 * tail.rms
+        assert 0.0 < tail.percent < 10.0 and 0.0 < tail.percent_remaining < 10.0
+        wrong = tail_force(hybrid, frame, short_range=switched)
+        assert wrong.rms > 3 * tail.rms and wrong.rms_remaining > 3 * tail.rms_remaining
+
+
+def test_the_force_field_screens_its_tail_in_water(dipeptide_water, ani1x):
+    """What lies beyond the range cancels much of the tail of the water within it; together below 10 %."""
+    region = select_region(dipeptide_water, "resname ACE ALA NME")
+    hybrid = hybrid_system(dipeptide_water, hard_zones(dipeptide_water, region), ani1x, scheme="local")
+    (frame,) = draw_frames(dipeptide_water, 1, length="0.3 ps")
+    tail = tail_force(hybrid, frame)
+    assert 0.0 < tail.percent_remaining < 10.0
+    assert tail.rms_remaining < 0.8 * tail.rms
+    assert tail_force(hybrid, frame, short_range=switched).rms_remaining > 3 * tail.rms_remaining
 
 
 @pytest.mark.slow
@@ -220,7 +232,8 @@ def test_tail_force_in_a_protein(root, models_folder):
     hybrid = hybrid_system(built, zones, mlmm.load_potential("ani2x", precision="float64"), scheme="local")
     frame = draw_frames(built, 1)[0]
     tail = tail_force(hybrid, frame)
-    assert len(tail.atoms) > 200 and 0.0 < tail.percent < 10.0
+    assert len(tail.atoms) > 200
+    assert 0.0 < tail.percent < 10.0 and 0.0 < tail.percent_remaining < 10.0
     assert tail_force(hybrid, frame, short_range=switched).rms > 3 * tail.rms
 
 
