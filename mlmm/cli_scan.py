@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 __all__ = ["SCAN_EPILOG", "add_scan_options", "scan_axes", "scan_text"]
 
 SCAN_EPILOG = """what scheme "local" shows besides:
-  boundary error   forces on the region against those with the potential on all atoms, in all and by depth
-  tail force       of the pairs within the potential's range that the force field keeps there
+  boundary error   forces on the region against those with the potential on all atoms, in all and by depth;
+                   on the built structure (a scan takes frames at 300 K, where forces are larger)
+  tail force       of the pairs within the potential's range that stay MM, alone and with all that lies beyond
   audit            pairs and bonded terms by owner; no energy counted twice or lost
   lambda           atoms, and the change of their energy, by weight
 

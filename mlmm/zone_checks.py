@@ -258,4 +258,7 @@ def _depth_table(error: BoundaryError) -> str:
         name = f"> {c.low:g}" if c.high == np.inf else f"{c.low:g} – {c.high:g}" if c.low else f"< {c.high:g}"
         values = (f"{c.rms:.3g}", f"{c.largest:.3g}") if c.atoms else ("", "")
         rows.append((name, str(c.atoms), *values))
-    return aligned(rows) + "\nkJ/mol/nm; depth: distance from the nearest atom with lambda < 1"
+    return (
+        aligned(rows)
+        + "\nkJ/mol/nm on the built structure; depth: distance from the nearest atom with lambda < 1"
+    )
