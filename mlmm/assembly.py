@@ -155,7 +155,7 @@ def _assemble_by_subtraction(
 def _model_energy(recipe: Recipe, tables: MMTables, ownership: Ownership) -> torch.nn.Module:
     """What the model adds, whatever the force field gives up for it."""
     built, zones, potential = recipe.built, recipe.zones, recipe.potential
-    visible = visible_atoms(built, potential)
+    visible = visible_atoms(built, potential.spec)
     numbers = atomic_numbers(built, range(built.n_atoms))
     if recipe.scheme == "difference":
         return difference_blend(
@@ -193,8 +193,8 @@ def adaptive_blend(recipe: Recipe, weights: torch.nn.Module) -> AdaptiveBlend:
     built, zones = recipe.built, recipe.zones
     tables = read_mm_tables(built.system, keep=recipe.keep)
     solvent = [atom for molecule in zones.molecules for atom in molecule]
-    seen = np.flatnonzero(visible_atoms(built, recipe.potential))
-    owned = handed_over_atoms(built, recipe.potential)
+    seen = np.flatnonzero(visible_atoms(built, recipe.potential.spec))
+    owned = handed_over_atoms(built, recipe.potential.spec)
     end = recipe.potential.spec.cutoff
     blend = AdaptiveBlend(
         zone_energies(recipe.potential, atomic_numbers(built, seen)),
@@ -276,13 +276,13 @@ def blend_of(
     core_pairs : torch.nn.Module, optional
         Further energy; none by default.
     """
-    seen = np.flatnonzero(visible_atoms(built, potential))
+    seen = np.flatnonzero(visible_atoms(built, potential.spec))
     lam = dict(zip(atoms, weights, strict=True))
     known = set(seen.tolist())
     real = [atom for atom in atoms if atom in known]
     model = zone_energies(potential, atomic_numbers(built, seen), np.searchsorted(seen, real).tolist())
     end = potential.spec.cutoff
-    owned = handed_over_atoms(built, potential)
+    owned = handed_over_atoms(built, potential.spec)
     short_range = ShortRangeEnergies(tables, atoms, owned, HANDOVER_START * end, end)
     pairs = CorePairs(tables, []) if core_pairs is None else core_pairs
     blend = LocalBlend(model, seen.tolist(), [lam[i] for i in real], short_range, weights, pairs)

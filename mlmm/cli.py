@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlmm.cli_scan import SCAN_EPILOG, add_scan_options, scan_axes, scan_text
 from mlmm.config import RunConfig, load_config
 from mlmm.errors import ConfigError, MLMMError, SimulationError
 
@@ -27,6 +28,7 @@ _EPILOG = """examples:
   mlmm run my/run.toml --set run.timestep="1 fs"     change one setting
   mlmm run my/run.toml --resume                      go on after Ctrl-C, SIGTERM or a crash
   mlmm check my/run.toml                             finite differences, both bridges, energy drift
+  mlmm check my/run.toml --scan plateau,width        which zone for which error, with a picture
   mlmm report runs/my                                write report.html again
 
 exit status: 0 done, 1 a physics check failed, 2 something to correct in the input or the run,
@@ -110,9 +112,13 @@ def run(options: argparse.Namespace) -> int:
 
 
 def check(options: argparse.Namespace) -> int:
-    """Check the hybrid system of a run file."""
+    """Check the hybrid system of a run file, or scan its zones."""
     config = load_config(options.config, options.set)
+    axes = scan_axes(options)
     _start(config, options)
+    if axes:
+        print(scan_text(config, _build(config), options, axes, _say))
+        return 0
     from mlmm.diagnostics import CheckReport, check_drift, check_energy
     from mlmm.units import parse
 
@@ -120,9 +126,10 @@ def check(options: argparse.Namespace) -> int:
     settings = config.run
     # What is exact is checked in float64; how well a run conserves its energy, with the precision of the run.
     exact = dataclasses.replace(config.potential, precision="float64")
-    results = check_energy(
+    energy = check_energy(
         _hybrid(dataclasses.replace(config, potential=exact), built), seed=settings.seed, progress=_say
-    ).results
+    )
+    results = energy.results
     if parse(options.nve, "time", "--nve"):
         results += check_drift(
             _hybrid(config, built),
@@ -134,7 +141,7 @@ def check(options: argparse.Namespace) -> int:
             platform=settings.platform or None,
             progress=_say,
         ).results
-    report = CheckReport(results)
+    report = CheckReport(results, energy.tables)
     print(report)
     return 0 if report.passed else 1
 
@@ -195,6 +202,7 @@ def _parser() -> argparse.ArgumentParser:
     verb = add(
         "check", check, "Check forces, bridges, periodic images and energy drift; exit status 1 if one fails."
     )
+    verb.epilog, verb.formatter_class = SCAN_EPILOG, argparse.RawDescriptionHelpFormatter
     takes_config(verb)
     verb.add_argument(
         "--nve", default="1 ps", metavar="TIME", help='length of each NVE run (default "1 ps"; "0 ps": none)'
@@ -202,6 +210,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--equilibration", default="0.5 ps", metavar="TIME", help='before it (default "0.5 ps")'
     )
+    add_scan_options(verb)
     verb = add("report", report, "Write report.html of a run directory again.")
     verb.add_argument("directory", help="run directory")
     add("models", models, "List the potentials and where their weights are.")

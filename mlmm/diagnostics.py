@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import openmm
 from openmm import unit
 
-from mlmm.boundary import boundary_error
 from mlmm.bridge import torchforce_problem
+from mlmm.check_report import CheckReport, CheckResult
 from mlmm.errors import ConfigError
 from mlmm.hybrid import HybridSystem
 from mlmm.potentials.base import scriptable_module
+from mlmm.reference import forces_of, potential_of, reference_context
 from mlmm.regions import molecules_of
 from mlmm.reporters import degrees_of_freedom
 from mlmm.statistics import linear_drift
 from mlmm.units import FEMTOSECOND, NANOSECOND, parse
+from mlmm.zone_checks import check_zones
 
 __all__ = [
     "CheckReport",
@@ -35,56 +36,6 @@ _LIMITS = {
     "float64": {"forces": 1e-6, "bridges": 1e-9, "images": 1e-8},
     "float32": {"forces": 1e-2, "bridges": 1e-5, "images": 1e-3},
 }
-
-
-@dataclass(frozen=True)
-class CheckResult:
-    """One figure and what it should be.
-
-    Parameters
-    ----------
-    name, unit : str
-    value : float
-    error : float or None
-        Standard error, for sampled figures.
-    limit : float or None
-        None for a figure that is only shown.
-    passed : bool
-    detail : str
-    """
-
-    name: str
-    value: float
-    unit: str
-    limit: float | None = None
-    error: float | None = None
-    passed: bool = True
-    detail: str = ""
-
-
-@dataclass(frozen=True)
-class CheckReport:
-    """All figures of a check; prints as a table."""
-
-    results: tuple[CheckResult, ...]
-
-    @property
-    def passed(self) -> bool:
-        """Whether every figure is within its limit."""
-        return all(result.passed for result in self.results)
-
-    def __str__(self) -> str:
-        rows = [("check", "value", "limit", "", "")]
-        for r in self.results:
-            value = f"{r.value:.3g}" + ("" if r.error is None else f" ± {r.error:.2g}") + f" {r.unit}"
-            limit = "" if r.limit is None else f"{r.limit:.3g}"
-            verdict = "" if r.limit is None else ("ok" if r.passed else "FAILED")
-            rows.append((r.name, value.strip(), limit, verdict, r.detail))
-        widths = [max(len(row[k]) for row in rows) for k in range(4)]
-        return "\n".join(
-            "  ".join(cell.ljust(width) for cell, width in zip(row, (*widths, 0), strict=True)).rstrip()
-            for row in rows
-        )
 
 
 def check(
@@ -114,7 +65,8 @@ def check(
     progress : callable, optional
         Called with a line of text at the start of each part.
     """
-    results = check_energy(hybrid, seed=seed, progress=progress).results
+    report = check_energy(hybrid, seed=seed, progress=progress)
+    results = report.results
     if parse(nve_length, "time", "nve_length"):
         results += check_drift(
             hybrid,
@@ -126,7 +78,7 @@ def check(
             platform=platform,
             progress=progress,
         ).results
-    return CheckReport(results)
+    return CheckReport(results, report.tables)
 
 
 def check_energy(
@@ -137,8 +89,7 @@ def check_energy(
     - forces: the force against central differences of the energy, relative to the largest force;
     - bridges: TorchForce against PythonForce, where both are possible;
     - images: energy change when every molecule is moved by whole box vectors;
-    - boundary (scheme ``local``): error of the forces on the region because a boundary is near, see
-      `boundary_error`; it is shown, without a limit.
+    - scheme ``local``: what the zones do to the forces and who owns which energy, see `check_zones`.
 
     The limits are those of the potential's precision.
     """
@@ -159,10 +110,10 @@ def check_energy(
         # Sums over many pairs carry rounding in proportion to the energy.
         limit = limits["images"] * max(1.0, abs(energy) / 1e5)
         results.append(_limited("moving molecules by box vectors", change, "kJ/mol", limit))
-    if hybrid.scheme == "local":
-        say("boundary error")
-        results.append(_boundary_result(hybrid))
-    return CheckReport(tuple(results))
+    if hybrid.scheme != "local":
+        return CheckReport(tuple(results))
+    zones = check_zones(hybrid, images=limits["images"], progress=progress)
+    return CheckReport((*results, *zones.results), zones.tables)
 
 
 def check_drift(
@@ -222,15 +173,6 @@ def check_drift(
     )
 
 
-def _boundary_result(hybrid: HybridSystem) -> CheckResult:
-    """Boundary error in per cent of the force with the model on all atoms, on the built structure."""
-    error = boundary_error(hybrid)
-    forces = _forces(_reference_context(hybrid.system), hybrid.built.positions, -1)[list(error.atoms)]
-    percent = 100 * error.rms / float(np.sqrt(np.mean((forces - error.errors) ** 2)))
-    detail = f"largest {error.largest:.3g} kJ/mol/nm; exact on {error.exact} of {len(error.atoms)} atoms"
-    return CheckResult("boundary error on the region", percent, "% of rms F", detail=detail)
-
-
 def _limited(name: str, value: float, unit_name: str, limit: float) -> CheckResult:
     return CheckResult(name, value, unit_name, limit, None, value < limit)
 
@@ -254,9 +196,9 @@ def finite_difference_error(
     if hybrid.spec.precision == "float32":
         delta = max(delta, 1e-4)
     generator = np.random.default_rng(seed)
-    context = _reference_context(hybrid.system)
+    context = reference_context(hybrid.system)
     positions = np.array(hybrid.built.positions)
-    forces = _forces(context, positions, groups)
+    forces = forces_of(context, positions, groups)
     largest = np.abs(forces).max()
     core = np.array(hybrid.zones.active)
     others = np.setdiff1d(np.arange(len(positions)), core)
@@ -271,7 +213,7 @@ def finite_difference_error(
         for sign in (1, -1):
             moved = positions.copy()
             moved[atom, k] += sign * delta
-            energies.append(_potential(context, moved, groups))
+            energies.append(potential_of(context, moved, groups))
         slope = -(energies[0] - energies[1]) / (2 * delta)
         worst = max(worst, abs(slope - forces[atom, k]))
     return worst / largest
@@ -346,37 +288,16 @@ def _bridge_difference(hybrid: HybridSystem) -> float:
     found = []
     for bridge in ("torchforce", "pythonforce"):
         system = hybrid.create_system(bridge)
-        found.append(_forces(_reference_context(system), hybrid.built.positions, group))
+        found.append(forces_of(reference_context(system), hybrid.built.positions, group))
     return float(np.abs(found[0] - found[1]).max() / np.abs(found[0]).max())
 
 
 def _image_change(hybrid: HybridSystem, seed: int) -> tuple[float, float]:
     """Energy change when every molecule is moved by random box vectors, and the energy, kJ/mol."""
     generator = np.random.default_rng(seed)
-    context = _reference_context(hybrid.system)
+    context = reference_context(hybrid.system)
     positions = np.array(hybrid.built.positions)
-    before = _potential(context, positions, -1)
+    before = potential_of(context, positions, -1)
     for molecule in molecules_of(hybrid.built.topology):
         positions[list(molecule)] += generator.integers(-2, 3, size=3) @ hybrid.built.box_vectors
-    return abs(_potential(context, positions, -1) - before), before
-
-
-def _reference_context(system: openmm.System) -> openmm.Context:
-    return openmm.Context(
-        system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference")
-    )
-
-
-def _potential(context: openmm.Context, positions: np.ndarray, groups: int) -> float:
-    context.setPositions(positions)
-    return (
-        context.getState(energy=True, groups=groups)
-        .getPotentialEnergy()
-        .value_in_unit(unit.kilojoule_per_mole)
-    )
-
-
-def _forces(context: openmm.Context, positions: np.ndarray, groups: int) -> np.ndarray:
-    context.setPositions(positions)
-    forces = context.getState(forces=True, groups=groups).getForces(asNumpy=True)
-    return forces.value_in_unit(unit.kilojoule_per_mole / unit.nanometer)
+    return abs(potential_of(context, positions, -1) - before), before

@@ -15,7 +15,7 @@ from mlmm.cuts import atom_labels as labels_of
 from mlmm.difference import levels_of
 from mlmm.embedding import Embedding
 from mlmm.ownership import SCHEMES, Level, Ownership, ownership_of
-from mlmm.potentials.base import PotentialModel
+from mlmm.potentials.base import PotentialModel, PotentialSpec
 from mlmm.zones import ZonePartition
 
 __all__ = [
@@ -120,7 +120,7 @@ def recipe_ownership(recipe: Recipe) -> Ownership:
     handover = None
     if SCHEMES[recipe.scheme][2] != "none":
         handover = (HANDOVER_START * spec.cutoff, spec.cutoff)
-    visible = handed_over_atoms(built, recipe.potential)
+    visible = handed_over_atoms(built, spec)
     return ownership_of(recipe.scheme, weights, visible, handover, levels)
 
 
@@ -131,19 +131,19 @@ def kept_whole(recipe: Recipe) -> tuple[str, ...]:
     return tuple(force.__class__.__name__ for force in recipe.built.system.getForces())
 
 
-def visible_atoms(built: BuiltSystem, potential: PotentialModel) -> np.ndarray:
+def visible_atoms(built: BuiltSystem, spec: PotentialSpec) -> np.ndarray:
     """Which atoms the model sees, (N,) bool: real atoms of elements that it knows."""
     numbers = atomic_numbers(built, range(built.n_atoms))
     sites = [built.system.isVirtualSite(i) for i in range(built.n_atoms)]
-    return np.isin(numbers, potential.spec.elements) & ~np.array(sites, dtype=bool)
+    return np.isin(numbers, spec.elements) & ~np.array(sites, dtype=bool)
 
 
-def handed_over_atoms(built: BuiltSystem, potential: PotentialModel) -> np.ndarray:
+def handed_over_atoms(built: BuiltSystem, spec: PotentialSpec) -> np.ndarray:
     """Whose force-field terms the model may take over, (N,) bool: what it sees, and the sites on that.
 
     The charges of a water model with four sites belong to its molecule, which the model describes whole.
     """
-    visible, system = visible_atoms(built, potential), built.system
+    visible, system = visible_atoms(built, spec), built.system
     owned = visible.copy()
     for i in range(built.n_atoms):
         if system.isVirtualSite(i):

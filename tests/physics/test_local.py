@@ -19,7 +19,6 @@ from toys import (
 )
 
 from mlmm.assembly import assemble
-from mlmm.boundary import boundary_error
 from mlmm.diagnostics import finite_difference_error
 from mlmm.errors import EmbeddingError
 from mlmm.hybrid import hybrid_system
@@ -173,43 +172,6 @@ def test_momentum_and_images(ani_blend):
     after, _ = energy_and_forces(ani_blend.system, moved)
     before, _ = energy_and_forces(ani_blend.system, built.positions)
     assert after == pytest.approx(before, abs=1e-7)
-
-
-def force_with_the_model_everywhere(built, potential) -> np.ndarray:
-    zones = zones_with(built, dict.fromkeys(range(built.n_atoms), 1.0))
-    hybrid = hybrid_system(built, zones, potential, scheme="local")
-    return energy_and_forces(hybrid.system, built.positions)[1]
-
-
-@pytest.mark.parametrize("plateau", ["0.0 nm", "0.15 nm", "0.3 nm"])
-def test_boundary_error_is_the_difference_to_the_model_everywhere(dipeptide_water, ani1x, plateau):
-    """One backward pass gives what two force evaluations give: forces of the blend minus those of all-ML."""
-    region = select_region(dipeptide_water, "resname ALA")
-    zones = static_zones(dipeptide_water, region, plateau=plateau, width="0.1 nm", snap="hydrogen")
-    hybrid = hybrid_system(dipeptide_water, zones, ani1x, scheme="local")
-    _, forces = energy_and_forces(hybrid.system, dipeptide_water.positions)
-    whole = force_with_the_model_everywhere(dipeptide_water, ani1x)
-    error = boundary_error(hybrid)
-    atoms = list(error.atoms)
-    expected = forces[atoms] - whole[atoms]
-    assert np.abs(error.errors - expected).max() < 1e-6 * np.abs(whole).max()
-    assert error.rms > 0.1  # there is something to see
-
-
-def test_deep_atoms_have_the_exact_force(dipeptide_water, ani1x):
-    """Every atom within the receptive field has lambda = 1: the force is the model's exactly (T5)."""
-    region = select_region(dipeptide_water, "resname ALA and name CA", complete="atoms")
-    for plateau, exact in (("0.6 nm", 1), ("0.3 nm", 0)):
-        zones = static_zones(dipeptide_water, region, plateau=plateau, width="0 nm")
-        error = boundary_error(hybrid_system(dipeptide_water, zones, ani1x, scheme="local"))
-        assert error.exact == exact
-        assert (error.largest < 1e-9) is bool(exact)
-
-
-def test_boundary_error_needs_the_scheme(dipeptide_water, ani1x):
-    zones = hard_zones(dipeptide_water, select_region(dipeptide_water, "resname ACE ALA NME"))
-    with pytest.raises(EmbeddingError, match="a hybrid system of scheme 'local'; got intra"):
-        boundary_error(hybrid_system(dipeptide_water, zones, ani1x))
 
 
 def test_energy_error_is_of_second_order(ani1x):

@@ -17,6 +17,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if "data" not in path.part
 FLOORS = [
     ["errors", "units", "statistics"],
     ["structures", "regions", "stages", "ownership", "mm_functions", "graphs"],
+    ["check_report", "reference"],
     ["imaging", "cuts", "zone_shapes", "compensation"],
     ["zones"],
     ["adaptive"],
@@ -31,12 +32,15 @@ FLOORS = [
     ["assembly", "schemes"],
     ["hybrid"],
     ["boundary"],
+    ["audit"],
+    ["zone_checks"],
     ["reporters"],
     ["records"],
     ["runner"],
     ["simulation"],
-    ["calibration", "diagnostics", "report"],
+    ["calibration", "diagnostics", "report", "scan"],
     ["config"],
+    ["cli_scan"],
     ["cli"],
 ]
 TORCH_SIDE = [

@@ -1,0 +1,194 @@
+"""Pictures of a blend: the scan over plateau and width, atoms by lambda."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from mlmm.scan import ZoneScan
+    from mlmm.zone_checks import LambdaHistogram
+
+__all__ = ["draw_histogram", "draw_scan"]
+
+_INK, _SOFT, _MARK = "#1c2530", "#6b7785", "#d9480f"
+_STYLE = {
+    "font.size": 9,
+    "svg.fonttype": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), _INK),
+    **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), _SOFT),
+}
+
+
+def _new_figure(width: float, height: float, columns: int, **grid: Any) -> tuple[Any, Any]:
+    """A figure of its own, outside pyplot's list of open figures, in inches."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(ncols=columns, squeeze=False, **grid)[0]
+
+
+def _digits(value: float) -> str:
+    """Two digits, no more than one reads off."""
+    if value < 0.005:
+        return "< 0.01"
+    return f"{value:.0f}" if value >= 9.95 else f"{value:.1f}" if value >= 0.095 else f"{value:.2f}"
+
+
+def _heat_map(
+    axes: Any, scan: ZoneScan, hue: str, colours: np.ndarray, texts: list[list[str]], title: str
+) -> None:
+    """A grid of coloured cells with numbers: plateau to the right, width upwards; colours in [0, 1].
+
+    One hue from light to dark reads the same for every kind of colour vision.
+    """
+    from matplotlib import colormaps
+
+    image = colormaps[hue](0.05 + 0.85 * colours.T)[..., :3]
+    axes.imshow(image, origin="lower", aspect="auto", interpolation="nearest")
+    for edge in range(1, len(scan.plateaus)):
+        axes.axvline(edge - 0.5, color="white", linewidth=1.5)
+    for edge in range(1, len(scan.widths)):
+        axes.axhline(edge - 0.5, color="white", linewidth=1.5)
+    for (w, p), text in np.ndenumerate(np.array(texts, dtype=object).T):
+        luminance = image[w, p] @ np.array([0.2126, 0.7152, 0.0722])
+        colour = "white" if luminance < 0.5 else _INK
+        first, _, second = text.partition("\n")
+        axes.text(p, w + (0.13 if second else 0), first, ha="center", va="center", color=colour, fontsize=11)
+        if second:
+            axes.text(p, w - 0.22, second, ha="center", va="center", color=colour, fontsize=7.5)
+    axes.set_xticks(range(len(scan.plateaus)), [f"{x:g}" for x in scan.plateaus])
+    axes.set_yticks(range(len(scan.widths)), [f"{x:g}" for x in scan.widths])
+    axes.set(xlabel="plateau $R_c$ / nm", ylabel="width $w$ / nm")
+    axes.set_title(title, loc="left", fontsize=10, fontweight="bold")
+    axes.tick_params(length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _frame(axes: Any, p: int, w: int, size: float, **style: Any) -> None:
+    from matplotlib.patches import Rectangle
+
+    box = Rectangle((p - size / 2, w - size / 2), size, size, fill=False, clip_on=False, **style)
+    axes.add_patch(box)
+
+
+def draw_scan(scan: ZoneScan, path: str | Path, target_percent: float = 5.0) -> Path:
+    """Boundary error and number of atoms as heat maps with numbers, side by side, the choice marked.
+
+    Parameters
+    ----------
+    scan : ZoneScan
+    path : str or Path
+        A PNG, or any format that matplotlib writes.
+    target_percent : float
+        Of the rms force on the region.
+
+    Returns
+    -------
+    Path
+    """
+    import matplotlib
+
+    path = Path(path)
+    mean, error = scan.mean, scan.standard_error
+    choice = scan.recommend(target_percent)
+    logarithm = np.log10(np.clip(mean, 0.05, None))
+    low, high = np.log10(0.05), max(np.log10(50.0), logarithm.max())
+    texts = [
+        [
+            _digits(m) + ("" if np.isnan(e) or e < 0.005 else f"\n± {_digits(e)}")
+            for m, e in zip(*row, strict=True)
+        ]
+        for row in zip(mean, error, strict=True)
+    ]
+    counts = [[f"{n:,}" for n in row] for row in scan.active]
+    spread = np.log10(scan.active / scan.active.min()) / max(
+        np.log10(scan.active.max() / scan.active.min()), 1e-9
+    )
+    with matplotlib.rc_context(_STYLE):
+        height = 1.45 + 0.46 * len(scan.widths)
+        figure, (left, right) = _new_figure(9.0, height, 2, width_ratios=[1, 1])
+        _heat_map(
+            left,
+            scan,
+            "Blues",
+            (logarithm - low) / (high - low),
+            texts,
+            "Force error on the region, % of rms force",
+        )
+        _heat_map(right, scan, "Greys", 0.5 * spread, counts, "Atoms with λ > 0: what it costs")
+        for p, w in np.argwhere(mean < target_percent):
+            for (dp, dw), line in {
+                (-1, 0): ([p - 0.5, p - 0.5], [w - 0.5, w + 0.5]),
+                (1, 0): ([p + 0.5, p + 0.5], [w - 0.5, w + 0.5]),
+                (0, -1): ([p - 0.5, p + 0.5], [w - 0.5, w - 0.5]),
+                (0, 1): ([p - 0.5, p + 0.5], [w + 0.5, w + 0.5]),
+            }.items():
+                inside = 0 <= p + dp < mean.shape[0] and 0 <= w + dw < mean.shape[1]
+                if inside and not mean[p + dp, w + dw] < target_percent:
+                    left.plot(*line, color=_INK, linewidth=2, solid_capstyle="projecting")
+        frames = f"{len(scan.percent)} frame" + ("s" if len(scan.percent) > 1 else "")
+        caption = f"{scan.label}: {scan.region} atoms, λ by {scan.snap}, {frames}. "
+        if choice is None:
+            caption += f"No zone reaches {target_percent:g} %."
+        else:
+            p = int(np.argmin(abs(scan.plateaus - choice.plateau)))
+            w = int(np.argmin(abs(scan.widths - choice.width)))
+            for axes in (left, right):
+                _frame(axes, p, w, 0.9, edgecolor=_MARK, linewidth=3)
+            caption += f"Frame: fewest atoms below {target_percent:g} %; line: {target_percent:g} %."
+        lines = "\n".join(textwrap.wrap(caption, 135))
+        figure.supxlabel(lines, fontsize=8.5, color=_SOFT, x=0.01, ha="left")
+        figure.savefig(path, dpi=200)
+    return path
+
+
+def draw_histogram(histogram: LambdaHistogram, path: str | Path) -> Path:
+    """Number of atoms, and Delta per residue with its standard deviation, by lambda.
+
+    Parameters
+    ----------
+    histogram : LambdaHistogram
+    path : str or Path
+
+    Returns
+    -------
+    Path
+    """
+    import matplotlib
+
+    path = Path(path)
+    names = [f"{a:.2g}–{b:.2g}" for a, b in zip(histogram.edges[:-1], histogram.edges[1:], strict=True)] + [
+        "1"
+    ]
+    x = np.arange(len(names))
+    with matplotlib.rc_context(_STYLE):
+        figure, (left, right) = _new_figure(9.0, 2.8, 2)
+        left.bar(x, histogram.atoms, color="#3d6a94", width=0.8)
+        for place, number in zip(x, histogram.atoms, strict=True):
+            left.text(place, number, str(number), ha="center", va="bottom", fontsize=8.5)
+        left.set(ylabel="atoms")
+        right.errorbar(
+            x,
+            histogram.mean,
+            histogram.deviation,
+            fmt="o",
+            color=_MARK,
+            capsize=3,
+            markersize=5,
+            linewidth=1.2,
+        )
+        right.set(ylabel="Δ per residue / (kJ/mol)")
+        for axes in (left, right):
+            axes.set_xticks(x, names)
+            axes.set(xlabel="λ", xlim=(-0.6, len(names) - 0.4))
+        figure.savefig(path, dpi=200)
+    return path
