@@ -25,7 +25,7 @@ print(f"{built.n_atoms} atoms; {'; '.join(built.provenance['decisions'])}")
 
 region = mlmm.select_region(built, "resname ACE ALA NME")
 potential = mlmm.load_potential("ani1x")
-hybrid = mlmm.hybrid_system(built, mlmm.hard_zones(built, region), potential)
+hybrid = mlmm.hybrid_system(built, mlmm.hard_zones(built, region), potential, scheme="intra")
 print(f"{len(region)} atoms in {potential.spec.name} ({hybrid.bridge}); left MM: {hybrid.embedding.removed}")
 
 energies = hybrid.region_energies(built.positions)

@@ -277,15 +277,14 @@ def blend_of(
         Further energy; none by default.
     """
     seen = np.flatnonzero(visible_atoms(built, potential.spec))
-    lam = dict(zip(atoms, weights, strict=True))
-    known = set(seen.tolist())
-    real = [atom for atom in atoms if atom in known]
+    places = np.flatnonzero(np.isin(atoms, seen))
+    real = np.asarray(atoms, dtype=np.int64)[places]
     model = zone_energies(potential, atomic_numbers(built, seen), np.searchsorted(seen, real).tolist())
     end = potential.spec.cutoff
     owned = handed_over_atoms(built, potential.spec)
     short_range = ShortRangeEnergies(tables, atoms, owned, HANDOVER_START * end, end)
     pairs = CorePairs(tables, []) if core_pairs is None else core_pairs
-    blend = LocalBlend(model, seen.tolist(), [lam[i] for i in real], short_range, weights, pairs)
+    blend = LocalBlend(model, seen.tolist(), weights, places.tolist(), short_range, pairs)
     return blend.to(getattr(potential, "device", "cpu"))
 
 

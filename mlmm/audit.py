@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from mlmm.adaptive import AdaptiveZones
 from mlmm.boundary import neighbours_of
 from mlmm.check_report import aligned
 from mlmm.errors import EmbeddingError
@@ -14,8 +15,8 @@ from mlmm.hybrid import HybridSystem
 from mlmm.mm_functions import handover, lennard_jones, short_range_inverse
 from mlmm.mm_tables import MMTables, read_mm_tables
 from mlmm.mm_terms import ShortRangeEnergies
-from mlmm.ownership import Ownership, ownership_of
-from mlmm.recipe import HANDOVER_START, visible_atoms
+from mlmm.ownership import Ownership
+from mlmm.recipe import recipe_ownership
 from mlmm.units import COULOMB
 
 __all__ = ["BondedClass", "PairAudit", "PairClass", "audit_ownership", "audit_pairs"]
@@ -109,7 +110,7 @@ def audit_pairs(
     Parameters
     ----------
     hybrid : HybridSystem
-        Of scheme ``local``.
+        Of scheme ``local`` or ``difference``, with a static zone.
     positions : ndarray, shape (N, 3), nm, optional
         The built structure by default.
     box_vectors : ndarray, shape (3, 3), nm, optional
@@ -117,19 +118,20 @@ def audit_pairs(
     Raises
     ------
     EmbeddingError
-        Another scheme.
+        Another scheme, or a zone that moves.
     """
-    if hybrid.scheme != "local":
-        raise EmbeddingError("a hybrid system of scheme 'local'", hybrid.scheme, 'use scheme = "local"')
+    ownership = recipe_ownership(hybrid.recipe)
+    if isinstance(hybrid.zones, AdaptiveZones) or ownership.handover is None or hybrid.scheme == "intra":
+        raise EmbeddingError(
+            "a static zone under a scheme that hands contacts over (local or difference)",
+            hybrid.scheme,
+            'use scheme = "local"',
+        )
     built = hybrid.built
     where = np.asarray(built.positions if positions is None else positions)
     box = None
     if built.periodic:
         box = np.asarray(built.box_vectors if box_vectors is None else box_vectors)
-    weights = hybrid.zones.weights(torch.tensor(where)).numpy()
-    end = float(hybrid.spec.cutoff)
-    visible = visible_atoms(built, hybrid.spec)
-    ownership = ownership_of("local", weights, visible, (HANDOVER_START * end, end))
     tables = read_mm_tables(built.system, keep=hybrid.keep)
     return audit_ownership(tables, ownership, where, box, hybrid.spec.receptive_field)
 

@@ -64,12 +64,17 @@ class LocalBlend(torch.nn.Module):
 
     Parameters
     ----------
-    model, visible, weights
-        As for `WeightedModel`.
+    model : torch.nn.Module
+        ``forward(positions, cell) -> (members, C)``: energies of the zone's real atoms from the positions of
+        all visible ones; see `zone_energies`.
+    visible : sequence of int
+        Atoms that the model sees, by their index in the system.
+    weights : sequence of float
+        lambda of the zone's atoms, virtual sites included, S of them.
+    places : sequence of int
+        Where the real atoms stand among those, C of them.
     short_range : ShortRangeEnergies
-        Of the zone's atoms, virtual sites included.
-    short_weights : sequence of float
-        lambda of those.
+        Of the zone's atoms in the order of `weights`.
     core_pairs : CorePairs
         Pairs inside the zone, which left OpenMM.
     """
@@ -79,33 +84,36 @@ class LocalBlend(torch.nn.Module):
         model: torch.nn.Module,
         visible: Sequence[int],
         weights: Sequence[float],
+        places: Sequence[int],
         short_range: ShortRangeEnergies,
-        short_weights: Sequence[float],
         core_pairs: CorePairs,
     ):
         super().__init__()
-        self.weighted = WeightedModel(model, visible, weights)
-        self.register_buffer("short_weights", torch.tensor(list(short_weights), dtype=torch.float64))
+        self.model = model
         self.short_range = short_range
         self.core_pairs = core_pairs
-
-    @property
-    def visible(self) -> torch.Tensor:
-        """Atoms that the model sees."""
-        return self.weighted.visible
+        self.register_buffer("visible", torch.tensor(list(visible)))
+        self.register_buffer("weights", torch.tensor(list(weights), dtype=torch.float64))
+        self.register_buffer("places", torch.tensor(list(places), dtype=torch.int64))
 
     def forward(self, positions: torch.Tensor, box: Optional[torch.Tensor] = None) -> torch.Tensor:
         """For the positions (N, 3) of the whole system and its box vectors (3, 3), nm."""
-        positions = positions.to(self.short_weights.device, torch.float64)
+        positions = positions.to(self.weights.device, torch.float64)
         if box is not None:
-            box = box.to(self.short_weights.device, torch.float64)
-        taken = (self.short_weights * self.short_range(positions, box)).sum()
-        return self.weighted(positions, box) - taken + self.core_pairs(positions, box).sum()
+            box = box.to(self.weights.device, torch.float64)
+        blended = (self.weights * self.differences(positions, box)).sum()
+        return blended + self.core_pairs(positions, box).sum()
+
+    def differences(self, positions: torch.Tensor, box: Optional[torch.Tensor]) -> torch.Tensor:
+        """Delta_i = eps_i^ML − eps_i^MM,sr of the zone's atoms, (S,), mean over the members."""
+        energies = self.model(positions.index_select(0, self.visible), box).mean(dim=0)
+        return (-self.short_range(positions, box)).index_add(0, self.places, energies)
 
     @torch.jit.unused
     def contributions(self, positions: torch.Tensor, box: Optional[torch.Tensor]) -> torch.Tensor:
-        """As `WeightedModel.contributions`."""
-        return self.weighted.contributions(positions, box)
+        """lambda times the energies of the zone's real atoms by each member, (members, C)."""
+        energies = self.model(positions.index_select(0, self.visible), box)
+        return energies * self.weights.index_select(0, self.places)
 
 
 class Subtraction(torch.nn.Module):

@@ -21,7 +21,7 @@ from mlmm.errors import EmbeddingError
 from mlmm.hybrid import HybridSystem
 from mlmm.mm_tables import read_mm_tables
 from mlmm.potentials.base import PotentialModel
-from mlmm.recipe import visible_atoms
+from mlmm.recipe import handed_over_atoms
 from mlmm.reference import forces_of, reference_context
 from mlmm.structures import minimum_image, neighbour_pairs
 
@@ -230,8 +230,8 @@ class Surroundings:
         for frame in frames:
             x = torch.tensor(np.asarray(frame), dtype=torch.float64)
             near.update(neighbours_of(x, self.cell, self.reach, self.region)[1].tolist())
-        visible = visible_atoms(built, potential.spec)
-        self.wide = tuple(sorted(atom for atom in near if visible[atom]))
+        owned = handed_over_atoms(built, potential.spec)
+        self.wide = tuple(sorted(atom for atom in near if owned[atom]))
         tables = read_mm_tables(built.system, keep=keep)
         self._blend = blend_of(built, tables, potential, self.wide, [1.0] * len(self.wide))
         #: Of one evaluation of Delta and its gradient, the fastest so far.
@@ -245,8 +245,7 @@ class Surroundings:
         started = time.perf_counter()
         device = self._blend.weights.device
         moved, cell = x.to(device), None if self.cell is None else self.cell.to(device)
-        members = self._blend.members(moved, cell)
-        differences = members.mean(dim=0) - self._blend.short_range(moved, cell)
+        differences = self._blend.differences(moved, cell)
         field = BoundaryField(self.region, self.wide, x, self.cell, differences, mm_forces, self.reach)
         self.seconds = min(self.seconds, time.perf_counter() - started)
         return field

@@ -78,7 +78,7 @@ class PotentialSettings:
 class EmbeddingSettings:
     """[embedding]: who owns which interaction."""
 
-    scheme: str = "intra"
+    scheme: str = "auto"
     keep: list[str] = field(default_factory=list)
 
 

@@ -190,9 +190,7 @@ def lambda_histogram(
     with torch.no_grad():
         x = torch.tensor(where, device=blend.visible.device)
         cell = torch.tensor(built.box_vectors, device=x.device) if built.periodic else None
-        delta = -blend.short_range(x, cell).cpu().numpy()
-        known = np.flatnonzero(visible_atoms(built, hybrid.spec)[active])
-        delta[known] += blend.contributions(x, cell).mean(dim=0).cpu().numpy()
+        delta = blend.differences(x, cell).cpu().numpy()
     weights = np.array(hybrid.zones.active_weights)
     edges = np.linspace(0.0, 1.0, bins + 1)
     place = np.where(weights == 1.0, bins, np.clip(np.searchsorted(edges, weights) - 1, 0, bins - 1))

@@ -45,7 +45,7 @@ def energy_noise(system, positions, timestep: float, length: float) -> float:
 def test_energy_error_is_of_second_order_in_the_time_step(dipeptide_vacuum, ani1x):
     """Halving the step quarters the energy error of Verlet, if the force is the gradient of the energy."""
     region = select_region(dipeptide_vacuum, "all")
-    hybrid = hybrid_system(dipeptide_vacuum, hard_zones(dipeptide_vacuum, region), ani1x)
+    hybrid = hybrid_system(dipeptide_vacuum, hard_zones(dipeptide_vacuum, region), ani1x, scheme="intra")
     coarse, fine = (
         energy_noise(hybrid.system, dipeptide_vacuum.positions, timestep, 0.2)
         for timestep in (0.0005, 0.00025)
@@ -69,7 +69,8 @@ def test_resumed_run_equals_an_uninterrupted_one(tmp_path, dipeptide_vacuum, bri
     """Bit for bit on the Reference platform: energies, frames, last state; crashed in every stage."""
     region = select_region(dipeptide_vacuum, "all")
     potential = mlmm.load_potential("ani1x", members=[0, 1])
-    hybrid = hybrid_system(dipeptide_vacuum, hard_zones(dipeptide_vacuum, region), potential, bridge=bridge)
+    zones = hard_zones(dipeptide_vacuum, region)
+    hybrid = hybrid_system(dipeptide_vacuum, zones, potential, scheme="intra", bridge=bridge)
     stages = [
         Minimise(max_iterations=5),
         Equilibrate("20 fs", timestep="0.5 fs"),
@@ -187,7 +188,7 @@ def test_drift_check_tells_a_conserved_energy_from_one_that_is_not(potential, pa
 def test_drift_of_the_hybrid_is_not_that_of_a_broken_one(dipeptide_water, ani1x):
     """NVE of the flexible dipeptide in water: hybrid at most twice pure MM, within two standard errors."""
     region = select_region(dipeptide_water, "resname ACE ALA NME")
-    hybrid = hybrid_system(dipeptide_water, hard_zones(dipeptide_water, region), ani1x)
+    hybrid = hybrid_system(dipeptide_water, hard_zones(dipeptide_water, region), ani1x, scheme="intra")
     run = {"equilibration": 0.5, "length": 2.0, "timestep": 0.0005}
     mm, mm_error, _ = energy_drift(dipeptide_water.system, dipeptide_water.positions, **run)
     ml, ml_error, _ = energy_drift(hybrid.system, dipeptide_water.positions, **run)

@@ -17,7 +17,11 @@ BRIDGES = ["torchforce", "pythonforce"]
 
 def hybrid_dipeptide(built, potential, bridge):
     return hybrid_system(
-        built, hard_zones(built, select_region(built, "resname ACE ALA NME")), potential, bridge=bridge
+        built,
+        hard_zones(built, select_region(built, "resname ACE ALA NME")),
+        potential,
+        scheme="intra",
+        bridge=bridge,
     )
 
 

@@ -94,7 +94,7 @@ def test_identity(box, n_region):
 
 def test_identity_for_the_dipeptide_in_water(dipeptide_water, ani1x):
     region = select_region(dipeptide_water, "resname ACE ALA NME")
-    hybrid = hybrid_system(dipeptide_water, hard_zones(dipeptide_water, region), ani1x)
+    hybrid = hybrid_system(dipeptide_water, hard_zones(dipeptide_water, region), ani1x, scheme="intra")
     full, _ = energy_and_forces(dipeptide_water.system, dipeptide_water.positions)
     rest, _ = energy_and_forces(hybrid.system, dipeptide_water.positions, groups=0x1F)
     own = own_force_field(dipeptide_water.system, list(region.atoms), dipeptide_water.positions)
@@ -110,7 +110,7 @@ def test_identity_for_the_dipeptide_in_water(dipeptide_water, ani1x):
 
 def test_region_energy_is_the_models_own(dipeptide_water, ani1x):
     region = select_region(dipeptide_water, "resname ACE ALA NME")
-    hybrid = hybrid_system(dipeptide_water, hard_zones(dipeptide_water, region), ani1x)
+    hybrid = hybrid_system(dipeptide_water, hard_zones(dipeptide_water, region), ani1x, scheme="intra")
     ml, _ = energy_and_forces(hybrid.system, dipeptide_water.positions, groups=1 << hybrid.force_groups["ml"])
     direct = hybrid.region_energies(dipeptide_water.positions).energies.sum()
     assert ml == pytest.approx(float(direct), abs=1e-9)
@@ -119,7 +119,7 @@ def test_region_energy_is_the_models_own(dipeptide_water, ani1x):
 def test_wrapping_molecules_changes_nothing(dipeptide_water, ani1x):
     """Every molecule by its own box vectors, region included."""
     region = select_region(dipeptide_water, "resname ACE ALA NME or resSeq 20")
-    hybrid = hybrid_system(dipeptide_water, hard_zones(dipeptide_water, region), ani1x)
+    hybrid = hybrid_system(dipeptide_water, hard_zones(dipeptide_water, region), ani1x, scheme="intra")
     assert len(region) > 22  # the region holds a water too: exceptions join different molecules
     before, forces = energy_and_forces(hybrid.system, dipeptide_water.positions)
     generator = np.random.default_rng(5)
@@ -135,7 +135,7 @@ def test_wrapping_needs_periodic_exceptions(dipeptide_water, ani1x):
     """Negative control: with exceptions that ignore the box, the same move changes the energy."""
     waters = [r for r in dipeptide_water.topology.residues() if r.name == "HOH"][:2]
     region = region_from_atoms(dipeptide_water.topology, [a.index for r in waters for a in r.atoms()])
-    hybrid = hybrid_system(dipeptide_water, hard_zones(dipeptide_water, region), ani1x)
+    hybrid = hybrid_system(dipeptide_water, hard_zones(dipeptide_water, region), ani1x, scheme="intra")
     force = next(f for f in hybrid.system.getForces() if isinstance(f, openmm.NonbondedForce))
     assert force.getExceptionsUsePeriodicBoundaryConditions()
     force.setExceptionsUsePeriodicBoundaryConditions(False)

@@ -70,7 +70,8 @@ def test_the_ledger_closes(box, seed):
 
 def test_the_ledger_closes_for_a_cut_peptide_in_water(dipeptide_water):
     """ff14SB and flexible water under PME, bonds, angles, torsions, 1-4 pairs and pairs cut by the zone."""
-    zones = static_zones(dipeptide_water, select_region(dipeptide_water, "resname ALA"), "0.1 nm", "0.3 nm")
+    region = select_region(dipeptide_water, "resname ALA")
+    zones = static_zones(dipeptide_water, region, "0.1 nm", "0.3 nm", snap="hydrogen")
     hybrid = hybrid_system(dipeptide_water, zones, Nothing(), scheme="local")
     audit = audit_pairs(hybrid)
     assert audit.given_up == pytest.approx(handed_over(hybrid), abs=1e-8)
@@ -164,6 +165,7 @@ def test_the_audit_prints_its_classes():
 
 def test_the_audit_is_of_scheme_local(dipeptide_water):
     region = select_region(dipeptide_water, "resname ACE ALA NME")
-    hybrid = hybrid_system(dipeptide_water, hard_zones(dipeptide_water, region), Nothing())
-    with pytest.raises(EmbeddingError, match="a hybrid system of scheme 'local'; got intra"):
+    zones = hard_zones(dipeptide_water, region)
+    hybrid = hybrid_system(dipeptide_water, zones, Nothing(), scheme="intra")
+    with pytest.raises(EmbeddingError, match=r"hands contacts over \(local or difference\); got intra"):
         audit_pairs(hybrid)

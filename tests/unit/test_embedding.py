@@ -130,12 +130,11 @@ def test_constraints_inside_are_freed():
 
 
 def test_cut_bond_is_named():
-    built = chains()
-    zones = hard_zones(built, region_from_atoms(built.topology, [0, 1], complete="atoms"))
-    with pytest.raises(
-        EmbeddingError, match=r"the bond CH01:C1–CH01:C2 across its boundary; set region\.complete"
-    ):
-        hybrid_system(built, zones, SpringPotential())
+    bonds = [(0, 1), (1, 2), (2, 3)]
+    system, atoms = chains().system, [0, 1]
+    with pytest.raises(EmbeddingError, match=r"the bond 1–2 across its boundary; set region\.complete"):
+        embed_intra(system, atoms, bonds=bonds)
+    embed_intra(system, atoms, bonds=bonds, capped=True)
 
 
 def test_cut_spring_is_found_without_a_bond():
