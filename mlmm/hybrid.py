@@ -27,6 +27,9 @@ from mlmm.zones import ZonePartition
 __all__ = ["HybridSystem", "hybrid_system"]
 
 logger = logging.getLogger(__name__)
+#: Pairs of zone and system from which on OpenMM's CPU platform is slower than torch at the handover (17 ns each,
+#: all of them at every step; GPU platforms keep a neighbour list).
+_MANY_PAIRS = 1_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,8 +199,8 @@ def hybrid_system(
     scheme : {"auto", "local", "difference", "intra", "bonded", "delta"}
         By default what suits the energies on which the potential was trained.
     route : {"auto", "compiled", "subtractive"}
-        Where the force field's side of a static blend is evaluated: in OpenMM's own parameters (default) or
-        in torch. Both give the same numbers.
+        Where the force field's side of a static blend is evaluated: in OpenMM's own parameters, or in torch,
+        which is faster for a large zone on the CPU platform. Both give the same numbers.
     bridge : {"auto", "torchforce", "pythonforce"}
         Host of the potential; both give the same numbers.
     keep : collection of str
@@ -234,7 +237,7 @@ def hybrid_system(
         _host(bridge, scheme, potential),
         charge,
         tuple(keep),
-        _route(route),
+        _route(route, built, zones),
         levels,
         tail,
         compensation,
@@ -251,10 +254,15 @@ def hybrid_system(
     return hybrid
 
 
-def _route(route: str) -> str:
+def _route(route: str, built: BuiltSystem, zones: ZonePartition) -> str:
+    """OpenMM's own parameters, unless its CPU platform has to look through too many pairs."""
     if route not in ("auto", *ROUTES):
         raise ConfigError(f"route = auto | {' | '.join(ROUTES)}", repr(route), 'write route = "auto"')
-    return "compiled" if route == "auto" else route
+    if route != "auto":
+        return route
+    names = {openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())}
+    on_gpu = not names.isdisjoint(("CUDA", "HIP", "OpenCL"))
+    return "compiled" if on_gpu or len(zones.active) * built.n_atoms < _MANY_PAIRS else "subtractive"
 
 
 def _host(bridge: str, scheme: str, potential: PotentialModel) -> str:

@@ -22,7 +22,7 @@ from mlmm.mm_functions import (
     lennard_jones,
     short_range_inverse,
 )
-from mlmm.structures import minimum_image, possible_neighbours
+from mlmm.structures import minimum_image, near_squares, possible_neighbours
 from mlmm.units import COULOMB
 
 if TYPE_CHECKING:  # the tables are plain arrays; their module reads OpenMM, this one never does
@@ -257,19 +257,13 @@ class ShortRangeEnergies(torch.nn.Module):
             box = cell
         wanted = self.pair_atoms if active is None else active
         where = positions.detach()
-        seen = self.seen.index_select(
-            0,
-            possible_neighbours(
-                where.index_select(0, self.seen), where.index_select(0, wanted), box, self.r_off
-            ),
-        )
-        # Coordinates as planes in memory: several times faster than triples for this largest array of all.
-        planes = where.t().contiguous()
-        centres = planes.index_select(1, wanted).unsqueeze(2)
-        separation = (centres - planes.index_select(1, seen).unsqueeze(1)).permute(1, 2, 0)
-        found = (minimum_image(separation, box).square().sum(-1) < self.r_off * self.r_off).nonzero()
+        points, around = where.index_select(0, wanted), where.index_select(0, self.seen)
+        possible = possible_neighbours(around, points, box, self.r_off)
+        in_block = possible.shape[0] < around.shape[0]
+        squared = near_squares(around.index_select(0, possible), points, box, in_block)
+        found = (squared < self.r_off * self.r_off).nonzero()
         first = wanted.index_select(0, found[:, 0])
-        second = seen.index_select(0, found[:, 1])
+        second = self.seen.index_select(0, possible.index_select(0, found[:, 1]))
         # Pairs of two wanted atoms were found twice; an atom and itself, and 1-4 pairs, are no pairs here.
         listed = torch.zeros(positions.shape[0], dtype=torch.bool, device=positions.device)
         listed[wanted] = True
