@@ -27,7 +27,7 @@ from mlmm.zones import ZonePartition
 __all__ = ["HybridSystem", "hybrid_system"]
 
 logger = logging.getLogger(__name__)
-#: Pairs of zone and system from which on OpenMM's CPU platform is slower than torch at the handover (17 ns each,
+#: Pairs of zone and system above which torch hands over faster than OpenMM on its CPU platform (17 ns each,
 #: all of them at every step; GPU platforms keep a neighbour list).
 _MANY_PAIRS = 1_000_000
 
