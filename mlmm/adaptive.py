@@ -181,6 +181,13 @@ def adaptive_zones(
         built.topology.getNumAtoms(),
         region,
         core=region.atoms,
+        setup=(
+            ("kind", "adaptive"),
+            ("plateau", f"{reach:g} nm"),
+            ("width", f"{zone:g} nm"),
+            ("molecules", " ".join(sorted(set(kinds)))),
+            ("centre", f"{len(centres)} atoms"),
+        ),
         molecules=tuple(chosen),
         kinds=tuple(kinds),
         anchors=molecule_anchors(built.topology, chosen),

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openmm
@@ -74,6 +78,7 @@ def calibrate(
     bridge: str = "auto",
     platform: str | None = None,
     seed: int = 0,
+    partial: str | Path | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> tuple[Compensation, list[BulkSamples]]:
     """G(lambda) of one molecule from <Delta>_lambda in the bulk, with error bars.
@@ -103,6 +108,8 @@ def calibrate(
     bridge : {"auto", "torchforce", "pythonforce"}
     platform : str, optional
     seed : int
+    partial : path, optional
+        A file that keeps each lambda as soon as it is done; an existing one is gone on with.
     progress : callable, optional
         Called with a line of text after each lambda.
 
@@ -114,8 +121,8 @@ def calibrate(
     Raises
     ------
     ConfigError
-        An unknown mode, knots that do not rise from 0 to 1, a run too short to say its own error, or a box
-        with more than one kind of molecule.
+        An unknown mode, knots that do not rise from 0 to 1, a run too short to say its own error, a box
+        with more than one kind of molecule, or a partial file of another calibration.
     """
     say = progress or (lambda text: None)
     if mode not in _MODES:
@@ -132,29 +139,89 @@ def calibrate(
     run = _Run(
         recipe, step, kelvin, bar, parse(friction, "rate", "friction"), platform, seed, sample_interval
     )
-    say(f"density of the force field at {bar:g} bar")
-    positions, box = run.at_own_density(parse(density_length, "time", "density_length"))
-    samples = []
-    for weight in grid:
+    settings = {
+        "mode": mode,
+        "knots": grid.tolist(),
+        "equilibration_ps": parse(equilibration, "time", "equilibration"),
+        "length_ps": parse(length, "time", "length"),
+        "density_length_ps": parse(density_length, "time", "density_length"),
+        "timestep_ps": step,
+        "temperature_K": kelvin,
+        "pressure_bar": bar,
+        "friction_per_ps": run.friction,
+        "sample_interval": sample_interval,
+        "seed": seed,
+        "molecules": len(zones.molecules),
+        "potential": f"{potential.spec.name}, {potential.spec.members} members, {potential.spec.precision}",
+        "solvent": bulk.provenance,
+    }
+    kept = _Partial(partial, json.loads(json.dumps(settings, default=str)))
+    if kept.found:
+        samples, positions, box = kept.read()
+        run.skip(1 + len(samples))
+        say(f"going on from {partial}: {len(samples)} lambdas are done")
+    else:
+        say(f"density of the force field at {bar:g} bar")
+        positions, box = run.at_own_density(settings["density_length_ps"])
+        samples = []
+        kept.write(samples, positions, box)
+    for weight in grid[len(samples) :]:
         found, positions, box = run.sample(
             float(weight),
             positions,
             box,
-            parse(equilibration, "time", "equilibration"),
-            parse(length, "time", "length"),
+            settings["equilibration_ps"],
+            settings["length_ps"],
             mode == "pressure",
         )
         samples.append(found)
+        kept.write(samples, positions, box)
         say(
             f"lambda {weight:.3g}: <Delta> {found.difference:.2f} ± {found.difference_error:.2f} kJ/mol, "
             + (f"p {found.pressure:.0f} ± {found.pressure_error:.0f} bar" if mode == "density"
                else f"rho {found.density:.2f} ± {found.density_error:.2f} /nm³")
         )  # fmt: skip
-    return _compensation(zones.kinds[0], grid, samples, mode, recipe), samples
+    return _compensation(zones.kinds[0], grid, samples, settings), samples
+
+
+class _Partial:
+    """What is done of a calibration, in a file: nothing is lost when it is interrupted."""
+
+    def __init__(self, path: str | Path | None, settings: dict[str, Any]):
+        self.path, self.settings = None if path is None else Path(path), settings
+        self.found = self.path is not None and self.path.exists()
+
+    def read(self) -> tuple[list[BulkSamples], np.ndarray, np.ndarray]:
+        try:
+            content = json.loads(self.path.read_text(encoding="utf-8"))
+            if content["settings"] != self.settings:
+                names = [k for k, v in self.settings.items() if content["settings"].get(k) != v]
+                raise ValueError(f"other {', '.join(names) or 'settings'}")
+            samples = [BulkSamples(**sample) for sample in content["samples"]]
+            return samples, np.array(content["positions"]), np.array(content["box"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(
+                f"{self.path} as the beginning of this calibration",
+                f"{type(error).__name__}: {error}",
+                "calibrate with the same settings, or remove that file",
+            ) from error
+
+    def write(self, samples: list[BulkSamples], positions: np.ndarray, box: np.ndarray) -> None:
+        if self.path is None:
+            return
+        content = {
+            "settings": self.settings,
+            "samples": [dataclasses.asdict(sample) for sample in samples],
+            "positions": positions.tolist(),
+            "box": box.tolist(),
+        }
+        draft = self.path.with_name(self.path.name + ".tmp")
+        draft.write_text(json.dumps(content), encoding="utf-8")
+        os.replace(draft, self.path)
 
 
 def _compensation(
-    kind: str, grid: np.ndarray, samples: list[BulkSamples], mode: str, recipe: Recipe
+    kind: str, grid: np.ndarray, samples: list[BulkSamples], settings: dict[str, Any]
 ) -> Compensation:
     """Integrals of the spline through <Delta>, with the errors of the samples carried through."""
     integrals = spline_integrals(grid)
@@ -162,19 +229,14 @@ def _compensation(
     error = np.array([s.difference_error for s in samples])
     total = integrals @ mean
     variance = integrals**2 @ error**2
-    if mode == "density":
+    if settings["mode"] == "density":
         volume = BAR_NM3 / samples[0].density
         pressure = np.array([s.pressure for s in samples])
         spread = np.array([s.pressure_error for s in samples])
         total = total + (pressure - pressure[0]) * volume
         variance = variance + (spread**2 + spread[0] ** 2) * volume**2 * (grid > 0)
     alignment = float(total[-1])
-    facts = {
-        "mode": mode,
-        "potential": recipe.potential.spec.name,
-        "solvent": recipe.built.provenance.get("source", "bulk"),
-        "samples": [dataclasses.asdict(s) for s in samples],
-    }
+    facts = settings | {"samples": [dataclasses.asdict(s) for s in samples]}
     return Compensation(
         {kind: alignment}, grid, {kind: total - alignment * grid}, {kind: np.sqrt(variance)}, facts
     )
@@ -220,6 +282,11 @@ class _Run:
         self.temperature, self.pressure, self.friction = temperature, pressure, friction
         self.platform = [] if platform is None else [openmm.Platform.getPlatformByName(platform)]
         self.seeds = iter(np.random.SeedSequence(seed).generate_state(1000) & 0x3FFFFFFF)
+
+    def skip(self, simulations: int) -> None:
+        """Leave out the random numbers of simulations that are done: three each, see `context`."""
+        for _ in range(3 * simulations):
+            next(self.seeds)
 
     def context(
         self, system: openmm.System, constant_pressure: bool

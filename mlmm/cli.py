@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import logging
 import os
 import sys
@@ -12,13 +11,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlmm.cli_build import build_from, describe, hybrid_from, resolved, stages_from
+from mlmm.cli_calibrate import add_calibrate_options, calibrate_file
 from mlmm.cli_scan import SCAN_EPILOG, add_scan_options, scan_axes, scan_text
 from mlmm.config import RunConfig, load_config
-from mlmm.errors import ConfigError, MLMMError, SimulationError
+from mlmm.errors import MLMMError, SimulationError
 
 if TYPE_CHECKING:
     from mlmm.build import BuiltSystem
-    from mlmm.hybrid import HybridSystem
     from mlmm.runner import Progress
 
 __all__ = ["main"]
@@ -29,6 +29,7 @@ _EPILOG = """examples:
   mlmm run my/run.toml --resume                      go on after Ctrl-C, SIGTERM or a crash
   mlmm check my/run.toml                             finite differences, both bridges, energy drift
   mlmm check my/run.toml --scan plateau,width        which zone for which error, with a picture
+  mlmm calibrate my/run.toml --out water.json        G(lambda) of water, for an adaptive zone; hours
   mlmm report runs/my                                write report.html again
 
 exit status: 0 done, 1 a physics check failed, 2 something to correct in the input or the run,
@@ -37,7 +38,8 @@ exit status: 0 done, 1 a physics check failed, 2 something to correct in the inp
 
 _TREE = """  report.html      the page to look at
   energies.csv     energies by force group, temperature, committee spread
-  trajectory.dcd   frames around the region; topology.pdb first, final.pdb last (B-factor: ML weight)
+  trajectory.dcd   frames around the region; topology.pdb first, final.pdb last (B-factor: lambda)
+  lambda.npy       lambda of every atom in every frame, for adaptive zones only
   run.json         facts and state; resolved.toml, run.log, built/ and checkpoint.zip: to repeat or resume
 """
 
@@ -73,14 +75,16 @@ def run(options: argparse.Namespace) -> int:
     else:
         RunDirectory.check_free(out, options.overwrite)
         built = _build(config)
-    hybrid = _hybrid(config, built)
+    hybrid = hybrid_from(config, built)
+    print(describe(hybrid))
+    config = resolved(config, hybrid)
     settings, report = config.run, config.report
     try:
         with _ProgressLine() as line:
             directory = simulate(
                 hybrid,
                 out,
-                _stages(config),
+                stages_from(config),
                 seed=settings.seed,
                 platform=settings.platform or None,
                 threads=settings.threads or None,
@@ -114,7 +118,7 @@ def run(options: argparse.Namespace) -> int:
 def check(options: argparse.Namespace) -> int:
     """Check the hybrid system of a run file, or scan its zones."""
     config = load_config(options.config, options.set)
-    axes = scan_axes(options)
+    axes = scan_axes(config, options)
     _start(config, options)
     if axes:
         print(scan_text(config, _build(config), options, axes, _say))
@@ -125,14 +129,13 @@ def check(options: argparse.Namespace) -> int:
     built = _build(config)
     settings = config.run
     # What is exact is checked in float64; how well a run conserves its energy, with the precision of the run.
-    exact = dataclasses.replace(config.potential, precision="float64")
-    energy = check_energy(
-        _hybrid(dataclasses.replace(config, potential=exact), built), seed=settings.seed, progress=_say
-    )
+    exact = hybrid_from(config, built, precision="float64")
+    print(describe(exact))
+    energy = check_energy(exact, seed=settings.seed, progress=_say)
     results = energy.results
     if parse(options.nve, "time", "--nve"):
         results += check_drift(
-            _hybrid(config, built),
+            hybrid_from(config, built),
             nve_length=options.nve,
             equilibration=options.equilibration,
             timestep=settings.timestep,
@@ -144,6 +147,14 @@ def check(options: argparse.Namespace) -> int:
     report = CheckReport(results, energy.tables)
     print(report)
     return 0 if report.passed else 1
+
+
+def calibrate(options: argparse.Namespace) -> int:
+    """Calibrate the compensation of an adaptive zone."""
+    config = load_config(options.config, options.set)
+    _start(config, options)
+    print(calibrate_file(config, options, _say))
+    return 0
 
 
 def report(options: argparse.Namespace) -> int:
@@ -211,6 +222,9 @@ def _parser() -> argparse.ArgumentParser:
         "--equilibration", default="0.5 ps", metavar="TIME", help='before it (default "0.5 ps")'
     )
     add_scan_options(verb)
+    verb = add("calibrate", calibrate, "Free-energy compensation G(lambda) of water for an adaptive zone.")
+    takes_config(verb)
+    add_calibrate_options(verb)
     verb = add("report", report, "Write report.html of a run directory again.")
     verb.add_argument("directory", help="run directory")
     add("models", models, "List the potentials and where their weights are.")
@@ -233,87 +247,10 @@ def _start(config: RunConfig, options: argparse.Namespace) -> None:
 
 
 def _build(config: RunConfig) -> BuiltSystem:
-    from mlmm.build import build_system
-
-    settings = config.system
     started = time.monotonic()
-    built = build_system(
-        settings.pdb,
-        forcefield=settings.forcefield,
-        water=settings.water,
-        ligands=settings.ligands,
-        solvate=settings.solvate,
-        padding=settings.padding,
-        box_shape=settings.box_shape,
-        ionic_strength=settings.ionic_strength,
-        neutralise=settings.neutralise,
-        ph=settings.ph,
-        nonbonded_cutoff=settings.nonbonded_cutoff,
-        constraints=settings.constraints,
-        rigid_water=settings.rigid_water,
-        hydrogen_mass=settings.hydrogen_mass or None,
-        seed=config.run.seed,
-        progress=_say,
-    )
+    built = build_from(config, _say)
     print(f"built {built.n_atoms} atoms in {time.monotonic() - started:.1f} s")
     return built
-
-
-def _hybrid(config: RunConfig, built: BuiltSystem) -> HybridSystem:
-    from mlmm.hybrid import hybrid_system
-    from mlmm.potentials import load_potential
-    from mlmm.regions import select_region
-    from mlmm.zones import hard_zones, static_zones
-
-    region = select_region(built, config.region.select, config.region.complete)
-    settings = config.potential
-    potential = load_potential(
-        settings.name, members=settings.members or None, precision=settings.precision, device=settings.device
-    )
-    zones = hard_zones(built, region)
-    if config.zones.kind == "static":
-        zones = static_zones(built, region, config.zones.plateau, config.zones.width, config.zones.snap)
-    hybrid = hybrid_system(
-        built,
-        zones,
-        potential,
-        scheme=config.embedding.scheme,
-        bridge=settings.bridge,
-        keep=config.embedding.keep,
-    )
-    residues = ", ".join(region.residues[:6]) + (" …" if len(region.residues) > 6 else "")
-    print(
-        f"region {len(region)} atoms ({residues}) in {hybrid.spec.name}, "
-        f"{hybrid.spec.members} members, {hybrid.spec.precision}, {hybrid.bridge}"
-    )
-    print("zones  " + ", ".join(f"{name} {count}" for name, count in hybrid.zone_counts().items()))
-    return hybrid
-
-
-def _stages(config: RunConfig) -> list:
-    from mlmm.stages import Equilibrate, Minimise, NVECheck, Produce
-    from mlmm.units import parse
-
-    settings = config.run
-    stages: list = [Minimise(max_iterations=settings.minimise)] if settings.minimise else []
-    common = {
-        "temperature": settings.temperature,
-        "timestep": settings.timestep,
-        "friction": settings.friction,
-        "pressure": settings.pressure,
-    }
-    for kind, length in (
-        (Equilibrate, settings.equilibrate),
-        (Produce, settings.produce),
-        (NVECheck, settings.nve),
-    ):
-        if parse(length, "time") > 0:
-            ensemble = {} if kind is NVECheck else {"ensemble": settings.ensemble}
-            friction = {"friction": settings.equilibrate_friction} if kind is Equilibrate else {}
-            stages.append(kind(length, **(common | ensemble | friction)))
-    if not stages:
-        raise ConfigError("at least one stage", "none", 'set run.produce = "1 ps" or more')
-    return stages
 
 
 def _name(config: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlmm.cli_build import potential_from
 from mlmm.config import RunConfig
 from mlmm.errors import ConfigError
 
@@ -57,19 +58,26 @@ def add_scan_options(verb: argparse.ArgumentParser) -> None:
     )
 
 
-def scan_axes(options: argparse.Namespace) -> tuple[str, ...]:
+def scan_axes(config: RunConfig, options: argparse.Namespace) -> tuple[str, ...]:
     """What --scan asks for, nothing without it; whatever can be wrong is found before minutes of work.
 
     Raises
     ------
     ConfigError
-        Another word, or a picture that cannot be written.
+        Another word, zones that a scan does not make, or a picture that cannot be written.
     """
     if options.scan is None:
         return ()
     axes = tuple(part.strip() for part in options.scan.split(","))
     if not set(axes) <= {"plateau", "width"}:
         raise ConfigError("--scan plateau,width", repr(options.scan), "scan plateau, width or both")
+    zones = config.zones
+    if zones.kind in ("residues", "adaptive") or zones.shape not in ("", "skin"):
+        raise ConfigError(
+            "zones of kind static (or none yet) with shape skin, which a scan is made of",
+            f"kind {zones.kind!r}" + (f", shape {zones.shape!r}" if zones.shape else ""),
+            "scan with a run file without [zones]",
+        )
     path = Path(options.picture)
     if not path.resolve().parent.is_dir() or path.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise ConfigError(
@@ -88,15 +96,12 @@ def scan_text(
     progress: Callable[[str], None],
 ) -> str:
     """Scan, draw the picture; returns the table and the lines to paste."""
-    from mlmm.potentials import load_potential
     from mlmm.regions import select_region
     from mlmm.scan import PLATEAUS, WIDTHS, draw_frames, scan_zones
 
-    zones, settings = config.zones, config.potential
+    zones = config.zones.of_kind("static")
     region = select_region(built, config.region.select, config.region.complete)
-    potential = load_potential(
-        settings.name, members=settings.members or None, precision="float64", device=settings.device
-    )
+    potential = potential_from(config, precision="float64")
     progress(f"{options.frames} frames of a short run of the force field")
     frames = draw_frames(
         built,

@@ -76,6 +76,11 @@ class HybridSystem:
         return self.recipe.scheme
 
     @property
+    def route(self) -> str:
+        """Where the force field's side is evaluated; that of a zone that moves always in torch."""
+        return "subtractive" if isinstance(self.zones, AdaptiveZones) else self.recipe.route
+
+    @property
     def charge(self) -> int:
         """Net charge of the region, e."""
         return self.recipe.charge

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,8 @@ class ZonePartition:
         Bonds whose ends have different lambda.
     notes : tuple of str
         What snapping took in, and bonds among `cut_bonds` that should not be cut.
+    setup : tuple of (str, str)
+        How it was made, in words: kind, plateau, width …; for records.
     """
 
     n_atoms: int
@@ -49,6 +51,7 @@ class ZonePartition:
     transition_weights: tuple[float, ...] = ()
     cut_bonds: tuple[tuple[int, int], ...] = ()
     notes: tuple[str, ...] = ()
+    setup: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
     @property
     def active(self) -> tuple[int, ...]:
@@ -98,7 +101,9 @@ def hard_zones(built: Any, region: Region) -> ZonePartition:
         A region without atoms, or one that was made for a larger system.
     """
     n_atoms, notes = _checked(built, region), _bad_cuts(built.topology, region.cut_bonds)
-    return ZonePartition(n_atoms, region, core=region.atoms, cut_bonds=region.cut_bonds, notes=notes)
+    return ZonePartition(
+        n_atoms, region, region.atoms, cut_bonds=region.cut_bonds, notes=notes, setup=(("kind", "hard"),)
+    )
 
 
 def static_zones(
@@ -165,7 +170,10 @@ def static_zones(
     np.minimum.at(nearest, groups, distances)
     weights = switch(nearest[groups], reach, zone)
     notes += _taken_in(built.topology, snap, switch(distances, reach, zone), weights)
-    return _partition(built, region, weights, notes)
+    unit = "bonds" if in_bonds else "nm"
+    setup = {"kind": "static", "plateau": f"{reach:g} {unit}", "width": f"{zone:g} {unit}"}
+    setup |= {"snap": snap, "shape": f"slab along {axis}" if shape == "slab" else shape}
+    return _partition(built, region, weights, notes, setup)
 
 
 def residue_zones(
@@ -223,7 +231,9 @@ def residue_zones(
     largest = np.zeros(int(groups.max()) + 1)
     np.maximum.at(largest, groups, weights)
     snapped = largest[groups]
-    return _partition(built, region, snapped, _taken_in(built.topology, snap, weights, snapped))
+    setup = {"kind": "residues", "snap": snap, "plateau": plateau or "the region"}
+    setup |= {f"lambda of {selection}": f"{weight:g}" for selection, weight in transition.items()}
+    return _partition(built, region, snapped, _taken_in(built.topology, snap, weights, snapped), setup)
 
 
 def charge_by_weight(partition: ZonePartition, charges: np.ndarray) -> dict[float, float]:
@@ -260,7 +270,9 @@ def charge_by_weight(partition: ZonePartition, charges: np.ndarray) -> dict[floa
     return dict(zip(levels[::-1].tolist(), sums[::-1].tolist(), strict=True))
 
 
-def _partition(built: Any, region: Region, weights: np.ndarray, notes: tuple[str, ...]) -> ZonePartition:
+def _partition(
+    built: Any, region: Region, weights: np.ndarray, notes: tuple[str, ...], setup: Mapping[str, str]
+) -> ZonePartition:
     """A `ZonePartition` of weights (N,)."""
     bonds = bond_pairs(built.topology)
     cut = tuple(map(tuple, bonds[weights[bonds[:, 0]] != weights[bonds[:, 1]]].tolist()))
@@ -273,6 +285,7 @@ def _partition(built: Any, region: Region, weights: np.ndarray, notes: tuple[str
         tuple(weights[transition].tolist()),
         cut,
         notes + _bad_cuts(built.topology, cut),
+        tuple(setup.items()),
     )
 
 

@@ -1,0 +1,215 @@
+"""From the settings of a run file to the objects of the library: system, zones, hybrid system, stages."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from mlmm.config import RunConfig, check_embedding
+from mlmm.errors import ConfigError, SelectionError
+
+if TYPE_CHECKING:
+    from mlmm.build import BuiltSystem
+    from mlmm.hybrid import HybridSystem
+    from mlmm.potentials import PotentialModel
+    from mlmm.regions import Region
+    from mlmm.zones import ZonePartition
+
+__all__ = [
+    "build_from",
+    "describe",
+    "hybrid_from",
+    "potential_from",
+    "resolved",
+    "stages_from",
+    "zones_from",
+]
+
+
+def build_from(config: RunConfig, progress: Callable[[str], None]) -> BuiltSystem:
+    """The force field of [system]."""
+    from mlmm.build import build_system
+
+    settings = config.system
+    return build_system(
+        settings.pdb,
+        forcefield=settings.forcefield,
+        water=settings.water,
+        ligands=settings.ligands,
+        solvate=settings.solvate,
+        padding=settings.padding,
+        box_shape=settings.box_shape,
+        ionic_strength=settings.ionic_strength,
+        neutralise=settings.neutralise,
+        ph=settings.ph,
+        nonbonded_cutoff=settings.nonbonded_cutoff,
+        constraints=settings.constraints,
+        rigid_water=settings.rigid_water,
+        hydrogen_mass=settings.hydrogen_mass or None,
+        seed=config.run.seed,
+        progress=progress,
+    )
+
+
+def potential_from(config: RunConfig, precision: str | None = None) -> PotentialModel:
+    """The potential of [potential], with another precision if asked."""
+    from mlmm.potentials import load_potential
+
+    settings = config.potential
+    return load_potential(
+        settings.name,
+        members=settings.members or None,
+        precision=precision or settings.precision,
+        device=settings.device,
+    )
+
+
+def zones_from(config: RunConfig, built: BuiltSystem, region: Region, scheme: str) -> ZonePartition:
+    """The zones of [zones] around a region.
+
+    Parameters
+    ----------
+    config : RunConfig
+    built : BuiltSystem
+    region : Region
+    scheme : str
+        As `choose_scheme` resolved it: zones of kind "auto" are hard under ``intra``, else static.
+
+    Raises
+    ------
+    ConfigError
+        Sizes of a smooth zone where kind "auto" means a hard one.
+    """
+    from mlmm.adaptive import adaptive_zones
+    from mlmm.zones import hard_zones, residue_zones, static_zones
+
+    zones = config.zones
+    if zones.kind == "auto":
+        if scheme == "intra" and len(zones.given()) > 1:
+            raise ConfigError(
+                "no sizes in [zones] under scheme 'intra', whose region is hard",
+                ", ".join(key for key in zones.given() if key != "kind"),
+                'leave them out, or write scheme = "local" where the potential allows it',
+            )
+        zones = zones.of_kind("hard" if scheme == "intra" else "static")
+    if zones.kind == "hard":
+        return hard_zones(built, region)
+    if zones.kind == "residues":
+        return residue_zones(built, region, zones.residues, zones.plateau_select or None, zones.snap)
+    if zones.kind == "static":
+        return static_zones(
+            built, region, zones.plateau, zones.width, zones.snap, shape=zones.shape, axis=zones.axis
+        )
+    centre = None
+    if zones.centre:
+        from mlmm.regions import select_region
+
+        centre = select_region(built, zones.centre, complete="atoms").atoms
+        outside = set(centre).difference(region.atoms)
+        if outside:
+            raise SelectionError(
+                "zones.centre inside the region",
+                f"{zones.centre!r}, with {len(outside)} atoms outside",
+                "select atoms of the region",
+            )
+    return adaptive_zones(built, region, zones.plateau, zones.width, molecules=zones.molecules, centre=centre)
+
+
+def hybrid_from(config: RunConfig, built: BuiltSystem, precision: str | None = None) -> HybridSystem:
+    """The hybrid system of a run file.
+
+    Parameters
+    ----------
+    config : RunConfig
+    built : BuiltSystem
+    precision : {"float32", "float64"}, optional
+        Of the networks, instead of the file's.
+    """
+    from mlmm.compensation import Compensation
+    from mlmm.hybrid import hybrid_system
+    from mlmm.regions import select_region
+    from mlmm.schemes import choose_scheme
+    from mlmm.zones import hard_zones
+
+    region = select_region(built, config.region.select, config.region.complete)
+    potential = potential_from(config, precision)
+    embedding = config.embedding
+    # Any scheme goes with a hard zone: what is left is whether it suits the potential.
+    scheme = choose_scheme(embedding.scheme, hard_zones(built, region), potential.spec)
+    check_embedding(embedding, scheme)
+    path = config.zones.compensation
+    return hybrid_system(
+        built,
+        zones_from(config, built, region, scheme),
+        potential,
+        scheme=embedding.scheme,
+        route=embedding.route,
+        bridge=config.potential.bridge,
+        keep=embedding.keep,
+        levels=embedding.levels,
+        tail=embedding.tail,
+        compensation=Compensation.load(path) if path else None,
+    )
+
+
+def describe(hybrid: HybridSystem) -> str:
+    """Region, scheme, zones and notes as lines of text."""
+    region, recipe = hybrid.zones.region, hybrid.recipe
+    residues = ", ".join(region.residues[:6]) + (" …" if len(region.residues) > 6 else "")
+    scheme = f"scheme {hybrid.scheme}, {hybrid.route} route, bridge {hybrid.bridge}"
+    if hybrid.scheme == "difference" and recipe.levels > 1:
+        scheme += f", {recipe.levels} levels"
+    if recipe.tail:
+        scheme += ", pairs beyond the model's range stay MM"
+    counts = ", ".join(f"{name} {count}" for name, count in hybrid.zone_counts().items())
+    setup = dict(hybrid.zones.setup)
+    made = ", ".join(f"{key} {value}" for key, value in setup.items() if key != "kind")
+    lines = [
+        f"region {len(region)} atoms ({residues}) in {hybrid.spec.name}, "
+        f"{hybrid.spec.members} members, {hybrid.spec.precision}",
+        scheme,
+        f"zones  {counts}",
+        f"       {setup.get('kind', 'given')}" + (f": {made}" if made else ""),
+    ]
+    if recipe.compensation is not None:
+        parts = [f"{kind} {value:.2f} kJ/mol" for kind, value in recipe.compensation.alignment.items()]
+        mode = recipe.compensation.facts.get("mode", "unknown")
+        lines.append(f"       compensation ({mode}): {', '.join(parts)}")
+    return "\n".join([*lines, *(f"note   {note}" for note in region.notes)])
+
+
+def resolved(config: RunConfig, hybrid: HybridSystem) -> RunConfig:
+    """The settings with every "auto" of zones and embedding replaced by what came out, for a run's record."""
+    zones = config.zones
+    if zones.kind == "auto":
+        zones = zones.of_kind(dict(hybrid.zones.setup)["kind"])
+    embedding = dataclasses.replace(config.embedding, scheme=hybrid.scheme, route=hybrid.recipe.route)
+    return dataclasses.replace(config, zones=zones, embedding=embedding)
+
+
+def stages_from(config: RunConfig) -> list:
+    """The stages of [run]; one of length zero is left out."""
+    from mlmm.stages import Equilibrate, Minimise, NVECheck, Produce
+    from mlmm.units import parse
+
+    settings = config.run
+    stages: list = [Minimise(max_iterations=settings.minimise)] if settings.minimise else []
+    common = {
+        "temperature": settings.temperature,
+        "timestep": settings.timestep,
+        "friction": settings.friction,
+        "pressure": settings.pressure,
+    }
+    for kind, length in (
+        (Equilibrate, settings.equilibrate),
+        (Produce, settings.produce),
+        (NVECheck, settings.nve),
+    ):
+        if parse(length, "time") > 0:
+            ensemble = {} if kind is NVECheck else {"ensemble": settings.ensemble}
+            friction = {"friction": settings.equilibrate_friction} if kind is Equilibrate else {}
+            stages.append(kind(length, **(common | ensemble | friction)))
+    if not stages:
+        raise ConfigError("at least one stage", "none", 'set run.produce = "1 ps" or more')
+    return stages
