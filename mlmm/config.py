@@ -245,7 +245,7 @@ def _with_table(values: Mapping[str, Any], where: str) -> dict[str, Any]:
             raise ConfigError(
                 f"as many weights as residues in {where}",
                 f"residues = {residues!r} and weights = {weights!r}",
-                'write residues = ["resid 3", "resid 5"] and weights = [0.6, 0.3], or a table [zones.residues]',
+                'write residues = ["resid 3", "resid 5"] and weights = [0.6, 0.3], or [zones.residues]',
             )
         values["residues"] = dict(zip(map(str, residues), weights, strict=True))
     return values

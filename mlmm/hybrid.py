@@ -123,15 +123,16 @@ class HybridSystem:
         return assemble(dataclasses.replace(self.recipe, bridge=bridge or self.bridge)).system
 
     def zone_counts(self) -> dict[str, int]:
-        """Number of atoms by zone; the buffer (lambda = 0, seen by the model) as in the built structure."""
-        counts = self.zones.counts()
-        environment, buffer = counts.pop("environment"), 0
+        """Number of atoms by zone in the built structure; buffer: lambda = 0, seen by the model."""
+        positions, cell = torch.tensor(self.built.positions), built_cell(self.built)
+        weights = self.zones.weights(positions, cell)
+        active = (weights > 0).nonzero().squeeze(1)
+        core, buffer = int((weights == 1).sum()), 0
         if self.blend is not None:
-            positions, cell = torch.tensor(self.built.positions), built_cell(self.built)
-            active = (self.zones.weights(positions, cell) > 0).nonzero().squeeze(1)
             _, seen, _ = neighbour_pairs(positions, cell, self.spec.receptive_field, active)
             buffer = len(set(seen.tolist()) & set(self.blend.visible.tolist()) - set(active.tolist()))
-        return counts | {"buffer": buffer, "environment": environment - buffer}
+        counts = {"core": core, "transition": len(active) - core, "buffer": buffer}
+        return counts | {"environment": self.built.n_atoms - sum(counts.values())}
 
     def region_structure(self, positions: np.ndarray, box_vectors: np.ndarray | None = None) -> Structure:
         """The zone's atoms (the region, under scheme ``intra``) alone.

@@ -13,14 +13,16 @@ from typing import Any
 import numpy as np
 import openmm
 
+from mlmm.adaptive import AdaptiveZones
 from mlmm.hybrid import HybridSystem
 from mlmm.reporters import degrees_of_freedom
 from mlmm.run_directory import RunDirectory, timestamp, versions
 from mlmm.stages import Dynamics
 from mlmm.statistics import linear_drift
 from mlmm.units import NANOSECOND
+from mlmm.zone_checks import lambda_histogram
 
-__all__ = ["log_to", "measure_drift", "measure_timing", "run_facts", "write_pdb"]
+__all__ = ["embedding_facts", "log_to", "measure_drift", "measure_timing", "run_facts", "write_pdb"]
 
 
 def run_facts(hybrid: HybridSystem, plan: list[dict[str, Any]], seed: int, title: str) -> dict[str, Any]:
@@ -49,6 +51,9 @@ def run_facts(hybrid: HybridSystem, plan: list[dict[str, Any]], seed: int, title
             "charge": hybrid.charge,
         },
         "zones": hybrid.zone_counts(),
+        "zone_setup": dict(hybrid.zones.setup),
+        "zone_notes": list(hybrid.zones.notes),
+        "histogram": _histogram_facts(hybrid),
         "potential": {
             "name": spec.name,
             "members": spec.members,
@@ -58,7 +63,7 @@ def run_facts(hybrid: HybridSystem, plan: list[dict[str, Any]], seed: int, title
             "precision": spec.precision,
         },
         "embedding": {
-            "scheme": hybrid.embedding.scheme,
+            **embedding_facts(hybrid),
             "bridge": hybrid.bridge,
             "removed": hybrid.embedding.removed,
         },
@@ -69,8 +74,40 @@ def run_facts(hybrid: HybridSystem, plan: list[dict[str, Any]], seed: int, title
     }
 
 
+def embedding_facts(hybrid: HybridSystem) -> dict[str, Any]:
+    """What decides the energy besides zones and potential: a run is resumed with the same."""
+    recipe, compensation = hybrid.recipe, hybrid.recipe.compensation
+    facts: dict[str, Any] = {
+        "scheme": hybrid.scheme,
+        "route": hybrid.route,
+        "levels": recipe.levels,
+        "tail": recipe.tail,
+        "compensation": None,
+    }
+    if compensation is not None:
+        facts["compensation"] = {
+            "mode": str(compensation.facts.get("mode", "unknown")),
+            "alignment": {kind: float(value) for kind, value in compensation.alignment.items()},
+            "knots": [float(knot) for knot in compensation.knots],
+            "values": {kind: [float(v) for v in row] for kind, row in compensation.values.items()},
+        }
+    return facts
+
+
+def _histogram_facts(hybrid: HybridSystem) -> dict[str, Any] | None:
+    """Atoms and mean Delta by lambda in the built structure; None for a hard boundary."""
+    if not hybrid.zones.transition and not isinstance(hybrid.zones, AdaptiveZones):
+        return None
+    histogram = lambda_histogram(hybrid)
+    columns = {name: getattr(histogram, name) for name in ("edges", "atoms", "residues", "mean", "deviation")}
+    return {
+        name: [None if np.isnan(value) else value for value in column.tolist()]
+        for name, column in columns.items()
+    }
+
+
 def write_pdb(path: Path, hybrid: HybridSystem, positions: np.ndarray, box: np.ndarray | None) -> None:
-    """A PDB file with the ML weight lambda of each atom in the B-factor column.
+    """A PDB file with lambda of each atom in the B-factor column; that of a moving zone as it is here.
 
     Parameters
     ----------
@@ -86,7 +123,8 @@ def write_pdb(path: Path, hybrid: HybridSystem, positions: np.ndarray, box: np.n
     frame = mdtraj.Trajectory(positions[None].astype(np.float32), topology)
     if box is not None:
         frame.unitcell_vectors = box[None].astype(np.float32)
-    weights = hybrid.zones.weights(torch.tensor(positions)).numpy()
+    cell = None if box is None else torch.tensor(np.asarray(box, dtype=np.float64))
+    weights = hybrid.zones.weights(torch.tensor(np.asarray(positions, dtype=np.float64)), cell).numpy()
     frame.save_pdb(str(path), bfactors=weights)
 
 

@@ -1,4 +1,4 @@
-"""What a simulation writes while it runs: energy table and trajectory, both made to be resumed."""
+"""What a simulation writes while it runs: energy table, trajectory, lambda, all made to be resumed."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from typing import BinaryIO
 
 import numpy as np
 import openmm
+import torch
 from openmm import app, unit
 
+from mlmm.adaptive import AdaptiveWeights, AdaptiveZones
 from mlmm.errors import SimulationError
 from mlmm.hybrid import HybridSystem
 from mlmm.imaging import RegionImages
 from mlmm.units import GAS_CONSTANT
 
-__all__ = ["EnergyTable", "TrajectoryWriter", "degrees_of_freedom", "positions_and_box"]
+__all__ = ["EnergyTable", "LambdaTable", "TrajectoryWriter", "degrees_of_freedom", "positions_and_box"]
 
 
 def degrees_of_freedom(system: openmm.System) -> int:
@@ -34,6 +36,9 @@ def degrees_of_freedom(system: openmm.System) -> int:
 class EnergyTable:
     """Energies by force group, temperature, volume and committee spread as CSV, one row per report.
 
+    For a zone that moves also ``zone_molecules``, the number of molecules with lambda > 0, and
+    ``zone_lambda``, the sum of their lambda.
+
     Parameters
     ----------
     path : Path
@@ -49,6 +54,10 @@ class EnergyTable:
             *(f"E_{name}" for name in hybrid.force_groups),
             *("potential", "kinetic", "total", "temperature", "volume", "committee_spread"),
         ]
+        self._weights = None
+        if isinstance(hybrid.zones, AdaptiveZones):
+            self.columns += ["zone_molecules", "zone_lambda"]
+            self._weights = AdaptiveWeights(hybrid.zones)
         self._freedom = degrees_of_freedom(hybrid.system)
         if resume_at is None:
             self._file = path.open("w", newline="")
@@ -97,6 +106,9 @@ class EnergyTable:
         spread = self.hybrid.region_energies(positions, box).total_spread
         row["volume"] = math.nan if box is None else float(np.prod(np.diag(box)))
         row["committee_spread"] = math.nan if spread is None else float(spread)
+        if self._weights is not None:
+            found = self._weights(torch.tensor(positions), None if box is None else torch.tensor(box))
+            row["zone_molecules"], row["zone_lambda"] = float((found > 0).sum()), float(found.sum())
         numbers = ("" if math.isnan(row[name]) else repr(float(row[name])) for name in self.columns[3:])
         self._writer.writerow([stage, step, f"{time:.6f}", *numbers])
         self._file.flush()
@@ -112,8 +124,50 @@ class EnergyTable:
         self._file.close()
 
 
+class LambdaTable:
+    """lambda of every atom in every frame of the trajectory, for a zone that moves: float16 (frames, N), npy.
+
+    Parameters
+    ----------
+    path : Path
+    zones : AdaptiveZones
+    resume_at : int, optional
+        Frames to which an existing table is cut before going on; a new table otherwise.
+    """
+
+    def __init__(self, path: Path, zones: AdaptiveZones, resume_at: int = 0):
+        self._zones, self._frames = zones, resume_at
+        self._file = path.open("r+b" if resume_at and path.exists() else "wb")
+        self._row = 2 * zones.n_atoms
+        self._start = self._write_header()
+        self._file.truncate(self._start + resume_at * self._row)
+
+    def _write_header(self) -> int:
+        """Its length does not depend on the number of frames: numpy leaves room for it."""
+        self._file.seek(0)
+        shape = (self._frames, self._zones.n_atoms)
+        header = {"descr": "<f2", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(self._file, header)
+        return self._file.tell()
+
+    def write(self, positions: np.ndarray, box: np.ndarray | None) -> None:
+        """Append a frame: positions (N, 3) and box (3, 3), nm."""
+        weights = self._zones.weights(torch.tensor(positions), None if box is None else torch.tensor(box))
+        self._file.seek(self._start + self._frames * self._row)
+        self._file.write(weights.numpy().astype("<f2").tobytes())
+        self._frames += 1
+        self._write_header()
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
 class TrajectoryWriter:
     """DCD frames centred on the region, every molecule whole and in the cell around it.
+
+    A zone that moves gets a `LambdaTable` beside it, ``lambda.npy``.
 
     Parameters
     ----------
@@ -144,6 +198,9 @@ class TrajectoryWriter:
         self.frames = 0
         if resume_at is not None and resume_at[1] > 0:
             self._continue(*resume_at)
+        self._table: LambdaTable | None = None
+        if isinstance(hybrid.zones, AdaptiveZones):
+            self._table = LambdaTable(path.with_name("lambda.npy"), hybrid.zones, self.frames)
 
     def _continue(self, size: int, frames: int) -> None:
         self._file = self._path.open("r+b")
@@ -165,6 +222,8 @@ class TrajectoryWriter:
             periodicBoxVectors=None if box is None else box * unit.nanometer,
         )
         self._file.flush()
+        if self._table is not None:
+            self._table.write(positions, box)
         self.frames += 1
 
     @property
@@ -176,9 +235,11 @@ class TrajectoryWriter:
         return self._file.tell()
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the files."""
         if self._file is not None:
             self._file.close()
+        if self._table is not None:
+            self._table.close()
 
 
 def positions_and_box(state: openmm.State, periodic: bool) -> tuple[np.ndarray, np.ndarray | None]:

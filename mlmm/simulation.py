@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import openmm
 
 from mlmm.errors import ConfigError
 from mlmm.hybrid import HybridSystem
-from mlmm.records import log_to, run_facts, write_pdb
+from mlmm.records import embedding_facts, log_to, run_facts, write_pdb
 from mlmm.run_directory import Checkpoint, RunDirectory
 from mlmm.runner import Progress, Runner
 from mlmm.stages import Dynamics, Minimise
@@ -133,16 +134,34 @@ def _check_same_run(
         raise ConfigError(
             "an unfinished run to resume", f"{run.path}, which is finished", "see its report.html"
         )
-    old = checkpoint.summary
+    old, embedding = checkpoint.summary, embedding_facts(hybrid)
+    before = old["embedding"]
     for what, then, now in (
         ("stages", old["plan"], plan),
         ("seed", old["seed"], seed),
         ("region", old["region"]["atoms"], list(hybrid.zones.region.atoms)),
         ("zones", old["zones"], hybrid.zone_counts()),
-        ("scheme", old["embedding"]["scheme"], hybrid.scheme),
+        ("zones", old.get("zone_setup"), dict(hybrid.zones.setup)),
+        *((key, before.get(key), embedding[key]) for key in ("scheme", "route", "levels", "tail")),
         ("number of atoms", old["system"]["atoms"], hybrid.built.n_atoms),
     ):
         if then != now:
             raise ConfigError(
                 f"the same {what} as in {run.path}", "another", "resume without changes, or start anew"
             )
+    if not _same_curve(before.get("compensation"), embedding["compensation"]):
+        raise ConfigError(
+            f"the same compensation as in {run.path}", "another", "resume with its file, or start anew"
+        )
+
+
+def _same_curve(then: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> bool:
+    """Whether two compensations are one within rounding: a mean over the built structure is summed anew."""
+    if then is None or now is None:
+        return then is now
+    pairs = [(then["knots"], now["knots"])]
+    for name in ("alignment", "values"):
+        if then[name].keys() != now[name].keys():
+            return False
+        pairs += [(then[name][kind], now[name][kind]) for kind in now[name]]
+    return all(np.shape(a) == np.shape(b) and np.allclose(a, b, rtol=0, atol=1e-3) for a, b in pairs)

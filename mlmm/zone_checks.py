@@ -1,4 +1,4 @@
-"""What the zones of scheme ``local`` do: boundary error, tail of the pairs, energies by lambda, ownership."""
+"""What the zones of a scheme do: boundary error, tail of the pairs, energies by lambda, ownership."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from mlmm.adaptive import AdaptiveZones
 from mlmm.assembly import blend_of
-from mlmm.audit import audit_pairs
+from mlmm.audit import PairAudit, audit_pairs
 from mlmm.boundary import BONDED_REACH, BoundaryError, boundary_error, neighbours_of
 from mlmm.check_report import CheckReport, CheckResult, aligned
 from mlmm.hybrid import HybridSystem
 from mlmm.mm_functions import handover, lennard_jones, short_range_inverse
 from mlmm.mm_tables import read_mm_tables
 from mlmm.mm_terms import ShortRangeEnergies
-from mlmm.recipe import HANDOVER_START, visible_atoms
+from mlmm.recipe import HANDOVER_START, built_cell, visible_atoms
 from mlmm.reference import forces_of, potential_of, reference_context
 from mlmm.units import COULOMB
 
@@ -92,14 +93,22 @@ class LambdaHistogram:
     deviation: np.ndarray
     per_atom: np.ndarray
 
+    @property
+    def names(self) -> list[str]:
+        """Of the bins."""
+        pairs = zip(self.edges[:-1], self.edges[1:], strict=True)
+        return [f"{a:.2g} – {b:.2g}" for a, b in pairs] + ["1"]
+
     def __str__(self) -> str:
-        rows = [("lambda", "atoms", "residues", "Delta per atom", "per residue", "std")]
-        names = [f"{a:.2g} – {b:.2g}" for a, b in zip(self.edges[:-1], self.edges[1:], strict=True)] + ["1"]
-        for k in reversed(range(len(names))):
+        known = bool(np.isfinite(self.mean).any())
+        rows = [("lambda", "atoms", "residues", *(("Delta per atom", "per residue", "std") if known else ()))]
+        for k in reversed(range(len(self.names))):
             if self.atoms[k]:
-                energies = (self.per_atom[k], self.mean[k], self.deviation[k])
+                energies = (self.per_atom[k], self.mean[k], self.deviation[k]) if known else ()
                 numbers = (str(self.atoms[k]), str(self.residues[k]), *(f"{e:.1f}" for e in energies))
-                rows.append((names[k], *numbers))
+                rows.append((self.names[k], *numbers))
+        if not known:
+            return aligned(rows)
         return aligned(rows) + "\nDelta = eps^ML − eps^MM,sr, kJ/mol, isolated-atom energies removed"
 
 
@@ -177,25 +186,29 @@ def lambda_histogram(
     Parameters
     ----------
     hybrid : HybridSystem
-        Of scheme ``local``.
+        Under other schemes than ``local`` Delta is not what the potential changes, and NaN.
     positions : ndarray, shape (N, 3), nm, optional
-        The built structure by default.
+        In the built structure's box; the built structure by default.
     bins : int
         Between 0 and 1, of equal width.
     """
-    where = np.asarray(hybrid.built.positions if positions is None else positions)
-    built, active = hybrid.built, list(hybrid.zones.active)
-    tables = read_mm_tables(built.system, keep=hybrid.keep)
-    blend = blend_of(built, tables, hybrid.potential, active, [1.0] * len(active))
-    with torch.no_grad():
-        x = torch.tensor(where, device=blend.visible.device)
-        cell = torch.tensor(built.box_vectors, device=x.device) if built.periodic else None
-        delta = blend.differences(x, cell).cpu().numpy()
-    weights = np.array(hybrid.zones.active_weights)
+    built = hybrid.built
+    x, cell = torch.tensor(np.asarray(built.positions if positions is None else positions)), built_cell(built)
+    every = hybrid.zones.weights(x, cell)
+    active = (every > 0).nonzero().squeeze(1).tolist()
+    delta = np.full(len(active), np.nan)
+    if hybrid.scheme == "local":
+        tables = read_mm_tables(built.system, keep=hybrid.keep)
+        blend = blend_of(built, tables, hybrid.potential, active, [1.0] * len(active))
+        with torch.no_grad():
+            device = blend.visible.device
+            found = blend.differences(x.to(device), None if cell is None else cell.to(device))
+        delta = found.cpu().numpy()
+    weights = every[active].numpy()
     edges = np.linspace(0.0, 1.0, bins + 1)
     place = np.where(weights == 1.0, bins, np.clip(np.searchsorted(edges, weights) - 1, 0, bins - 1))
-    residue = [atom.residue.index for atom in hybrid.built.topology.atoms()]
-    residue = np.array([residue[atom] for atom in hybrid.zones.active])
+    residue = [atom.residue.index for atom in built.topology.atoms()]
+    residue = np.array([residue[atom] for atom in active])
     columns = np.full((3, bins + 1), np.nan)
     atoms, residues = np.zeros(bins + 1, dtype=int), np.zeros(bins + 1, dtype=int)
     for b in np.unique(place):
@@ -210,15 +223,22 @@ def lambda_histogram(
 def check_zones(
     hybrid: HybridSystem, *, images: float = 1e-8, progress: Callable[[str], None] | None = None
 ) -> CheckReport:
-    """Boundary error, tail force, ownership and histogram of a hybrid system of scheme ``local``.
+    """Boundary error, tail force, ownership and histogram, as far as they have a meaning.
+
+    Static zones under scheme ``local``:
 
     - boundary error: how much the forces on the region differ from those with the potential on all atoms,
       in all and by depth, see `boundary_error`; shown, without a limit;
     - tail force: see `tail_force`; shown, without a limit: a built structure may have next to no force to
       compare with. At 300 K it is some 5 % in all; in water the pairs within the range alone have twice as
-      much, most of which what lies beyond cancels;
-    - energy accounted for: E − [E_MM − sum of what the force field gave up + sum lambda eps^ML], zero if no
+      much, most of which what lies beyond cancels.
+
+    Static zones under ``local`` and ``difference``:
+
+    - energy accounted for: E − [E_MM − sum of what the force field gave up + energy of the model], zero if no
       interaction is counted twice or left out, see `audit_pairs`.
+
+    Atoms by lambda are listed wherever there is a smooth zone.
 
     Parameters
     ----------
@@ -229,29 +249,50 @@ def check_zones(
         Called with a line of text at the start of each part.
     """
     say = progress or (lambda text: None)
-    say("boundary error")
-    error = boundary_error(hybrid)
-    detail = f"largest {error.largest:.3g} kJ/mol/nm; exact on {error.exact} of {len(error.atoms)} atoms"
-    results = [CheckResult("boundary error on the region", error.percent, "% of rms F", detail=detail)]
-    say("tail force")
+    moving = isinstance(hybrid.zones, AdaptiveZones)
+    results: list[CheckResult] = []
+    tables: list[str] = []
+    if hybrid.scheme == "local" and not moving:
+        say("boundary error")
+        error = boundary_error(hybrid)
+        detail = f"largest {error.largest:.3g} kJ/mol/nm; exact on {error.exact} of {len(error.atoms)} atoms"
+        results.append(
+            CheckResult("boundary error on the region", error.percent, "% of rms F", detail=detail)
+        )
+        tables.append(_depth_table(error))
+        if hybrid.zones.core:
+            say("tail force")
+            results += _tail_results(hybrid)
+    if hybrid.scheme in ("local", "difference") and not moving:
+        say("who owns which pair")
+        audit = audit_pairs(hybrid)
+        tables.append(str(audit))
+        results.append(_account(hybrid, audit, images))
+    if moving or hybrid.zones.transition or hybrid.scheme == "local":
+        say("atoms by lambda")
+        tables.append(str(lambda_histogram(hybrid)))
+    return CheckReport(tuple(results), tuple(tables))
+
+
+def _tail_results(hybrid: HybridSystem) -> list[CheckResult]:
     tail = tail_force(hybrid)
-    detail = f"pairs within {hybrid.spec.cutoff:.2g} nm that stay MM, {tail.rms:.3g} kJ/mol/nm"
-    results.append(CheckResult("tail force on lambda = 1", tail.percent, "% of rms F", detail=detail))
-    detail = f"all MM where the potential owns everything, {tail.rms_remaining:.3g} kJ/mol/nm"
-    results.append(CheckResult("with what lies beyond", tail.percent_remaining, "% of rms F", detail=detail))
-    say("who owns which pair")
-    audit = audit_pairs(hybrid)
+    near = f"pairs within {hybrid.spec.cutoff:.2g} nm that stay MM, {tail.rms:.3g} kJ/mol/nm"
+    far = f"all MM where the potential owns everything, {tail.rms_remaining:.3g} kJ/mol/nm"
+    return [
+        CheckResult("tail force on lambda = 1", tail.percent, "% of rms F", detail=near),
+        CheckResult("with what lies beyond", tail.percent_remaining, "% of rms F", detail=far),
+    ]
+
+
+def _account(hybrid: HybridSystem, audit: PairAudit, images: float) -> CheckResult:
+    """E − [E_MM − what the force field gave up + energy of the model]."""
     positions = hybrid.built.positions
     whole = potential_of(reference_context(hybrid.built.system), positions)
     blended = potential_of(reference_context(hybrid.system), positions)
     model = float(hybrid.region_energies(positions).energies.sum())
     missing = abs(blended - (whole - audit.given_up + model))
     limit = images * max(1.0, abs(whole) / 1e5, abs(model) / 1e5)
-    results.append(
-        CheckResult("energy counted twice or lost", missing, "kJ/mol", limit, passed=missing < limit)
-    )
-    tables = (_depth_table(error), str(audit), str(lambda_histogram(hybrid)))
-    return CheckReport(tuple(results), tables)
+    return CheckResult("energy counted twice or lost", missing, "kJ/mol", limit, passed=missing < limit)
 
 
 def _depth_table(error: BoundaryError) -> str:

@@ -40,7 +40,8 @@ FLOORS = [
     ["simulation"],
     ["calibration", "diagnostics", "report", "scan"],
     ["config"],
-    ["cli_scan"],
+    ["cli_build"],
+    ["cli_calibrate", "cli_scan"],
     ["cli"],
 ]
 TORCH_SIDE = [
