@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from mlmm.scan import ZoneScan
     from mlmm.zone_checks import LambdaHistogram
 
-__all__ = ["draw_histogram", "draw_scan"]
+__all__ = ["draw_histogram", "draw_scan", "histogram_figure"]
 
 _INK, _SOFT, _MARK = "#1c2530", "#6b7785", "#d9480f"
 _STYLE = {
@@ -166,29 +167,33 @@ def draw_histogram(histogram: LambdaHistogram, path: str | Path) -> Path:
     import matplotlib
 
     path = Path(path)
-    names = [f"{a:.2g}–{b:.2g}" for a, b in zip(histogram.edges[:-1], histogram.edges[1:], strict=True)] + [
-        "1"
-    ]
-    x = np.arange(len(names))
     with matplotlib.rc_context(_STYLE):
-        figure, (left, right) = _new_figure(9.0, 2.8, 2)
-        left.bar(x, histogram.atoms, color="#3d6a94", width=0.8)
-        for place, number in zip(x, histogram.atoms, strict=True):
-            left.text(place, number, str(number), ha="center", va="bottom", fontsize=8.5)
-        left.set(ylabel="atoms")
-        right.errorbar(
-            x,
-            histogram.mean,
-            histogram.deviation,
-            fmt="o",
-            color=_MARK,
-            capsize=3,
-            markersize=5,
-            linewidth=1.2,
-        )
-        right.set(ylabel="Δ per residue / (kJ/mol)")
-        for axes in (left, right):
-            axes.set_xticks(x, names)
-            axes.set(xlabel="λ", xlim=(-0.6, len(names) - 0.4))
+        figure = histogram_figure(histogram.edges, histogram.atoms, histogram.mean, histogram.deviation)
         figure.savefig(path, dpi=200)
     return path
+
+
+def histogram_figure(edges: np.ndarray, atoms: np.ndarray, mean: np.ndarray, deviation: np.ndarray) -> Any:
+    """The picture of `draw_histogram` in the style of the moment, without the energies where all are NaN.
+
+    Parameters
+    ----------
+    edges : ndarray, shape (B + 1,)
+    atoms, mean, deviation : ndarray, shape (B + 1,)
+        See `LambdaHistogram`.
+    """
+    names = [f"{a:.2g}–{b:.2g}" for a, b in itertools.pairwise(edges)] + ["1"]
+    x = np.arange(len(names))
+    known = bool(np.isfinite(mean).any())
+    figure, panels = _new_figure(9.0 if known else 4.5, 2.8, 2 if known else 1)
+    panels[0].bar(x, atoms, color="#3d6a94", width=0.8)
+    for place, number in zip(x, atoms, strict=True):
+        panels[0].text(place, number, f"{number:.0f}", ha="center", va="bottom", fontsize=8.5)
+    panels[0].set(ylabel="atoms")
+    if known:
+        panels[1].errorbar(x, mean, deviation, fmt="o", color=_MARK, capsize=3, markersize=5, linewidth=1.2)
+        panels[1].set(ylabel="Δ per residue / (kJ/mol)")
+    for axes in panels:
+        axes.set_xticks(x, names)
+        axes.set(xlabel="λ", xlim=(-0.6, len(names) - 0.4))
+    return figure

@@ -41,6 +41,7 @@ from mlmm.report.text import (
     stage_temperatures,
     with_error,
 )
+from mlmm.report.zones import zone_texts
 from mlmm.statistics import block_standard_error
 from mlmm.units import FEMTOSECOND
 
@@ -79,7 +80,7 @@ def write_report(run_directory: str | os.PathLike) -> pathlib.Path:
         banner=_banner(run),
         notes=bullets(notes, "notes") if notes else "",
         **_key_results(run, energies),
-        zones=_zones(run),
+        **zone_texts(run),
         citation=citation(in_words(look_up(run, "potential", "citation"))),
         box=_box(as_list(look_up(run, "system", "box_nm"))),
         timing=_timing(look_up(run, "timing")),
@@ -196,16 +197,6 @@ def _key_results(run: dict, energies: dict[str, np.ndarray]) -> dict[str, str]:
         "core": f"{core} <small>of {in_digits(look_up(run, 'system', 'atoms'))} atoms</small>",
         "core_remark": f"described by {escape(in_words(look_up(run, 'potential', 'name')))}",
     }
-
-
-def _zones(run: dict) -> str:
-    total, rows = as_float(look_up(run, "system", "atoms")), []
-    swatches = {"core": "ml", "transition": "transition", "buffer": "other", "environment": "mm"}
-    for zone, swatch in swatches.items():
-        count = as_float(look_up(run, "zones", zone))
-        share = f"{count / total:.2%}" if total > 0 and math.isfinite(count) else ""
-        rows.append([f'<span class="swatch {swatch}"></span>{zone}', in_digits(count), share])
-    return html_table(["Zone", "Atoms", "Share"], rows, "stages")
 
 
 def _box(vectors: list) -> str:

@@ -6,6 +6,7 @@ import io
 import itertools
 import math
 import re
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -72,28 +73,34 @@ def _svg(figure: Any, name: str, label: str) -> str:
     return f'{tag} role="img" aria-label="{escape(label)}">{rest}'
 
 
+def page_style() -> AbstractContextManager[None]:
+    """The style of every plot of the page."""
+    import matplotlib
+
+    # Text stays text (searchable, in the font of the page) and ids do not change from one report to the next.
+    return matplotlib.rc_context(
+        {
+            "svg.fonttype": "none",
+            "svg.hashsalt": "mlmm",
+            "font.size": 9,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "grid.color": "#e3e7ec",
+            "grid.linewidth": 0.6,
+            "axes.axisbelow": True,
+            **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), _INK),
+            **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), _SOFT),
+        }
+    )
+
+
 def draw_plots(run: dict, energies: dict[str, np.ndarray]) -> str:
     """Temperature, committee spread, conservation and energy groups against time, as inline SVG."""
     if not energies:
         return '<div class="card"><p>There are no energies to plot yet.</p></div>'
-    import matplotlib
-
-    # Text stays text (searchable, in the font of the page) and ids do not change from one report to the next.
-    style = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": "mlmm",
-        "font.size": 9,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "grid.color": "#e3e7ec",
-        "grid.linewidth": 0.6,
-        "axes.axisbelow": True,
-        **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), _INK),
-        **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), _SOFT),
-    }
-    with matplotlib.rc_context(style):
-        halves = _conservation(run, energies) + _spread(energies)
+    with page_style():
+        halves = _conservation(run, energies) + _spread(energies) + _occupancy(energies)
         halves = f'<div class="halves">{halves}</div>' if halves else ""
         return f'<div class="column">{_temperature(run, energies)}{halves}{_groups(energies)}</div>'
 
@@ -108,7 +115,8 @@ def _new_figure(width: float, height: float, **grid: Any) -> tuple[Any, Any]:
     return figure, figure.subplots(**grid)
 
 
-def _figure(figure: Any, name: str, title: str, caption: str) -> str:
+def figure_html(figure: Any, name: str, title: str, caption: str) -> str:
+    """A plot with its title and caption."""
     svg = _svg(figure, name, f"{title}. {caption}")
     caption = f"<figcaption>{escape(caption)}</figcaption>"
     return f'<figure class="plot"><h3>{escape(title)}</h3>{svg}{caption}</figure>'
@@ -135,7 +143,7 @@ def _temperature(run: dict, energies: dict) -> str:
             )
     axes.set(xlabel="time / ps", ylabel="temperature / K")
     caption = "Kinetic temperature; dashed: the target of the stage."
-    return _figure(figure, "temperature", "Temperature", caption)
+    return figure_html(figure, "temperature", "Temperature", caption)
 
 
 def _conservation(run: dict, energies: dict) -> str:
@@ -161,7 +169,7 @@ def _conservation(run: dict, energies: dict) -> str:
     caption = f"Total energy at constant energy; dashed: fitted line, {in_digits(slope)} kJ/mol/ps"
     if freedom > 0:
         caption += f" ({in_digits(slope * NANOSECOND / freedom)} kJ/mol/ns per degree of freedom)"
-    return _figure(figure, "conservation", "Energy conservation in NVE", caption + ".")
+    return figure_html(figure, "conservation", "Energy conservation in NVE", caption + ".")
 
 
 def _spread(energies: dict) -> str:
@@ -175,7 +183,23 @@ def _spread(energies: dict) -> str:
     axes.set_ylim(bottom=0.0)
     caption = "Standard deviation of the region's energy over the committee members; "
     caption += f"mean {in_digits(np.nanmean(values))} kJ/mol, largest {in_digits(np.nanmax(values))} kJ/mol."
-    return _figure(figure, "spread", "Committee spread", caption)
+    return figure_html(figure, "spread", "Committee spread", caption)
+
+
+def _occupancy(energies: dict) -> str:
+    """Molecules in a zone that moves: a number that runs away calls for a compensation."""
+    counts, sums = _column(energies, "zone_molecules"), _column(energies, "zone_lambda")
+    if counts is None or sums is None:
+        return ""
+    figure, axes = _new_figure(5.4, 2.7)
+    _shade(axes, energies)
+    _draw(axes, energies, counts, _MM)
+    _draw(axes, energies, sums, _ACCENT)
+    axes.set(xlabel="time / ps", ylabel="molecules")
+    axes.set_ylim(bottom=0.0)
+    caption = f"Blue: molecules with λ > 0, mean {in_digits(np.nanmean(counts))}; "
+    caption += f"orange: sum of their λ, mean {in_digits(np.nanmean(sums))}."
+    return figure_html(figure, "occupancy", "Molecules in the adaptive zone", caption)
 
 
 def _groups(energies: dict) -> str:
@@ -202,4 +226,4 @@ def _groups(energies: dict) -> str:
     figure.supxlabel("time / ps", fontsize=9)
     figure.supylabel("energy - first / (kJ/mol)", fontsize=9)
     caption = "Potential energy of each force group relative to its first value; shaded: every other stage."
-    return _figure(figure, "groups", "Energy by force group", caption)
+    return figure_html(figure, "groups", "Energy by force group", caption)

@@ -113,7 +113,7 @@ def viewer_texts(view: dict[str, Any] | None) -> dict[str, str]:
     legend = ""
     for role, swatch, name in (
         ("ml", "ml", "ML region"),
-        ("transition", "transition", "partly ML"),
+        ("transition", "transition", "partly ML, by λ"),
         ("near", "mm", "MM residues near the region"),
         ("other", "other", "other MM molecules"),
         ("water", "solvent", "water near the region"),

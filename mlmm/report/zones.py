@@ -1,0 +1,102 @@
+"""The report's section on zones: atoms by zone and by lambda, who owns what, what the user was told."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from mlmm.report.blend_plots import histogram_figure
+from mlmm.report.plots import figure_html, page_style
+from mlmm.report.text import (
+    as_float,
+    as_list,
+    as_mapping,
+    bullets,
+    escape,
+    html_table,
+    in_digits,
+    in_words,
+    look_up,
+)
+
+__all__ = ["zone_texts"]
+
+_SCHEMES = {
+    "local": "local: per-atom energies weighted with lambda",
+    "difference": "difference: energy with the region less energy without it",
+    "intra": "intra: the region by itself, mechanical embedding",
+    "bonded": "bonded: bonded terms ML, contacts MM",
+    "delta": "delta: a correction to the force field",
+}
+_ROUTES = {
+    "compiled": "compiled: the force field's part as OpenMM parameters",
+    "subtractive": "subtractive: the force field's part in torch",
+}
+
+
+def zone_texts(run: dict) -> dict[str, str]:
+    """Tables and pictures of the section, as HTML by their name in the template."""
+    warnings, notes = as_list(run.get("warnings")), as_list(run.get("zone_notes"))
+    told = [*warnings, *(note for note in notes if note not in warnings)]
+    return {
+        "zones": _counts(run),
+        "zone_setup": _setup(run),
+        "zone_remarks": bullets(told),
+        "histogram": _histogram(as_mapping(run.get("histogram"))),
+    }
+
+
+def _counts(run: dict) -> str:
+    total, rows = as_float(look_up(run, "system", "atoms")), []
+    meaning = {
+        "core": ("ml", "λ = 1"),
+        "transition": ("transition", "0 < λ < 1"),
+        "buffer": ("other", "λ = 0, seen by the potential"),
+        "environment": ("mm", "λ = 0"),
+    }
+    for zone, (swatch, words) in meaning.items():
+        count = as_float(look_up(run, "zones", zone))
+        share = f"{count / total:.2%}" if total > 0 and math.isfinite(count) else ""
+        rows.append([f'<span class="swatch {swatch}"></span>{zone}', in_digits(count), share, words])
+    return html_table(["Zone", "Atoms", "Share", ""], rows, "stages")
+
+
+def _setup(run: dict) -> str:
+    """How the zones were made and who owns what."""
+    setup, embedding = as_mapping(run.get("zone_setup")), as_mapping(run.get("embedding"))
+    rows = [
+        [escape(f"Zones, {key}" if key != "kind" else "Zones"), escape(in_words(setup[key]))] for key in setup
+    ]
+    scheme, route = (str(embedding.get(key)) for key in ("scheme", "route"))
+    rows.append(["Scheme", escape(_SCHEMES.get(scheme, in_words(embedding.get("scheme"))))])
+    rows.append(["Route", escape(_ROUTES.get(route, in_words(embedding.get("route"))))])
+    rows.append(["Bridge", escape(in_words(embedding.get("bridge")))])
+    if as_float(embedding.get("levels")) > 1:
+        rows.append(["Levels", escape(in_words(embedding.get("levels")))])
+    compensation = as_mapping(embedding.get("compensation"))
+    if compensation:
+        parts = [
+            f"{kind} {in_digits(value, 'kJ/mol')}"
+            for kind, value in as_mapping(compensation.get("alignment")).items()
+        ]
+        words = f"{in_words(compensation.get('mode'))}: {', '.join(parts)}"
+        rows.append(["Compensation", escape(words)])
+    rows.append(["Removed from MM", escape(in_words(embedding.get("removed")))])
+    return html_table([], rows, "facts")
+
+
+def _histogram(record: dict) -> str:
+    """Atoms by lambda at the start; nothing for a hard boundary."""
+    names = ("edges", "atoms", "mean", "deviation")
+    columns = [np.array([as_float(value) for value in as_list(record.get(name))]) for name in names]
+    edges, atoms, mean, deviation = columns
+    fits = len(edges) >= 2 and len(atoms) == len(mean) == len(deviation) == len(edges)
+    if not fits or not np.isfinite(edges).all() or not np.isfinite(atoms).all():
+        return ""
+    with page_style():
+        figure = histogram_figure(edges, atoms, mean, deviation)
+        caption = f"Atoms by λ in the built structure; {in_digits(atoms.sum())} have λ > 0."
+        if np.isfinite(mean).any():
+            caption += " Right: what the potential changes, per residue, with its standard deviation."
+        return figure_html(figure, "histogram", "Atoms by lambda", caption)
