@@ -218,9 +218,9 @@ BAD_INPUT = {
         ["--set", "system.pdb=CYSTEINE", "--set", "region.select=resname CYS"],
         "got S;",
     ),
-    "region that cuts a bond": (
-        ["--set", "region.select=resname ALA"],
-        "across its boundary; set region.complete",
+    "region that cuts a double bond": (
+        ["--set", "region.select=resname ALA and name O", "--set", "region.complete=atoms"],
+        "a single bond under every cap; got ALA2:C–ALA2:O, which is none",
     ),
     "unknown key": (["--set", "run.timestp=1 fs"], "did you mean 'timestep'?"),
     "unknown section": (["--set", "runs.timestep=1 fs"], "did you mean 'run'?"),
