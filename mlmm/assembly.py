@@ -46,6 +46,8 @@ from mlmm.structures import minimum_image
 
 __all__ = ["adaptive_blend", "assemble", "blend_of", "start_alignment", "with_blend"]
 
+# Verdicts of `judge_bonds` on bonds for which no hydrogen stands in.
+_NEVER_CAPPED = frozenset(["bond to hydrogen", "disulfide", "double bond", "metal", "ring", "virtual site"])
 _GROUPS = {
     "nonbonded": 0,
     "bonds": 1,
@@ -112,12 +114,12 @@ def _assemble_intra(recipe: Recipe) -> Parts:
             charge=recipe.charge,
         )
         return Parts(system, embedding, _grouped(system, force))
-    may_cut = {frozenset((cut.first, cut.second)): cut for cut in judge_bonds(built.topology)}
+    reasons = {frozenset((cut.first, cut.second)): cut.reason for cut in judge_bonds(built.topology)}
     lengths = cap_lengths(
         caps,
         numbers,
         recipe.potential.spec,
-        is_single=lambda a, b: may_cut[frozenset((a, b))].reason not in ("ring", "double bond", "metal"),
+        is_single=lambda a, b: reasons[frozenset((a, b))] not in _NEVER_CAPPED,
         label=label,
     )
     check_cap_distances(caps, lengths, torch.tensor(built.positions), built_cell(built), label=label)
