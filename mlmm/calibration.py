@@ -34,6 +34,8 @@ __all__ = ["BulkSamples", "calibrate"]
 logger = logging.getLogger(__name__)
 _MODES = ("density", "pressure")
 _LEAST_SAMPLES = 5
+#: What may differ between the beginning of a calibration and its end: each lambda has its own error.
+_MAY_CHANGE = ("equilibration_ps", "length_ps")
 
 
 @dataclass(frozen=True)
@@ -194,9 +196,10 @@ class _Partial:
     def read(self) -> tuple[list[BulkSamples], np.ndarray, np.ndarray]:
         try:
             content = json.loads(self.path.read_text(encoding="utf-8"))
-            if content["settings"] != self.settings:
-                names = [k for k, v in self.settings.items() if content["settings"].get(k) != v]
-                raise ValueError(f"other {', '.join(names) or 'settings'}")
+            then = content["settings"]
+            names = [k for k, v in self.settings.items() if then.get(k) != v and k not in _MAY_CHANGE]
+            if names:
+                raise ValueError(f"other {', '.join(names)}")
             samples = [BulkSamples(**sample) for sample in content["samples"]]
             return samples, np.array(content["positions"]), np.array(content["box"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

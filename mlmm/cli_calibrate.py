@@ -23,7 +23,8 @@ _EPILOG = """what it is for:
   --mode pressure   equal pressure: each lambda at its own density
 
 how long: the whole box is in the model at every step, so that 5 lambdas of 5 ps take hours on a processor.
-Each finished lambda is kept in NAME.partial.json; after an interruption the same command goes on from there.
+Each finished lambda is kept in NAME.partial.json; after an interruption the same command goes on from there,
+with another --length or --equilibration if you like.
 Error bars that are larger than 1 kJ/mol at lambda = 1 call for a greater --length.
 
   mlmm calibrate my/run.toml --out my/water.json

@@ -125,7 +125,7 @@ class EnergyTable:
 
 
 class LambdaTable:
-    """lambda of every atom in every frame of the trajectory, for a zone that moves: float16 (frames, N), npy.
+    """lambda of every atom in every frame of the trajectory, for a zone that moves: float32 (frames, N), npy.
 
     Parameters
     ----------
@@ -138,7 +138,7 @@ class LambdaTable:
     def __init__(self, path: Path, zones: AdaptiveZones, resume_at: int = 0):
         self._zones, self._frames = zones, resume_at
         self._file = path.open("r+b" if resume_at and path.exists() else "wb")
-        self._row = 2 * zones.n_atoms
+        self._row = 4 * zones.n_atoms
         self._start = self._write_header()
         self._file.truncate(self._start + resume_at * self._row)
 
@@ -146,7 +146,7 @@ class LambdaTable:
         """Its length does not depend on the number of frames: numpy leaves room for it."""
         self._file.seek(0)
         shape = (self._frames, self._zones.n_atoms)
-        header = {"descr": "<f2", "fortran_order": False, "shape": shape}
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(self._file, header)
         return self._file.tell()
 
@@ -154,7 +154,7 @@ class LambdaTable:
         """Append a frame: positions (N, 3) and box (3, 3), nm."""
         weights = self._zones.weights(torch.tensor(positions), None if box is None else torch.tensor(box))
         self._file.seek(self._start + self._frames * self._row)
-        self._file.write(weights.numpy().astype("<f2").tobytes())
+        self._file.write(weights.numpy().astype("<f4").tobytes())
         self._frames += 1
         self._write_header()
         self._file.flush()

@@ -65,9 +65,8 @@ def _counts(run: dict) -> str:
 def _setup(run: dict) -> str:
     """How the zones were made and who owns what."""
     setup, embedding = as_mapping(run.get("zone_setup")), as_mapping(run.get("embedding"))
-    rows = [
-        [escape(f"Zones, {key}" if key != "kind" else "Zones"), escape(in_words(setup[key]))] for key in setup
-    ]
+    names = {key: "Zones" if key == "kind" else key.capitalize() for key in map(str, setup)}
+    rows = [[escape(name), escape(in_words(setup[key]))] for key, name in names.items()]
     scheme, route = (str(embedding.get(key)) for key in ("scheme", "route"))
     rows.append(["Scheme", escape(_SCHEMES.get(scheme, in_words(embedding.get("scheme"))))])
     rows.append(["Route", escape(_ROUTES.get(route, in_words(embedding.get("route"))))])
@@ -96,7 +95,7 @@ def _histogram(record: dict) -> str:
         return ""
     with page_style():
         figure = histogram_figure(edges, atoms, mean, deviation)
-        caption = f"Atoms by λ in the built structure; {in_digits(atoms.sum())} have λ > 0."
+        caption = f"Atoms by λ in the built structure, as counted above; {in_digits(atoms.sum())} have λ > 0."
         if np.isfinite(mean).any():
             caption += " Right: what the potential changes, per residue, with its standard deviation."
         return figure_html(figure, "histogram", "Atoms by lambda", caption)

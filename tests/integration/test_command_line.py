@@ -116,6 +116,28 @@ def test_run_with_a_smooth_zone(tmp_path, root, capsys):
     assert "partly ML" in (out / "report.html").read_text()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["adaptive", "difference"])
+def test_runs_and_checks_of_the_other_schemes(tmp_path, root, capsys, name):
+    """Their run files as they stand, but short: report with the section on zones, figures of the check."""
+    run_file, out = str(root / f"systems/alanine_dipeptide/{name}.toml"), tmp_path / "run"
+    assert main(["run", run_file, "--out", str(out), *QUICK]) == 0
+    scheme = "difference" if name == "difference" else "local"
+    assert f"scheme {scheme}, " in capsys.readouterr().out
+    summary = json.loads((out / "run.json").read_text())
+    assert summary["embedding"]["scheme"] == scheme
+    assert sum(summary["zones"].values()) == summary["system"]["atoms"]
+    page = (out / "report.html").read_text()
+    assert "Atoms per zone" in page and ("Molecules in the adaptive zone" in page) == (name == "adaptive")
+    assert (out / "lambda.npy").exists() == (name == "adaptive")
+    small = ["--set", "system.padding=0.5 nm", "--set", "potential.members=[0]"]
+    assert main(["check", run_file, "--nve", "0 ps", *small]) == 0
+    printed = capsys.readouterr().out
+    for figure in ("forces vs finite differences", "TorchForce vs PythonForce", "moving molecules by box"):
+        assert " ok" in next(line for line in printed.splitlines() if line.startswith(figure))
+    assert ("energy counted twice or lost" in printed) == (name == "difference")
+
+
 def test_interrupted_run_resumes(tmp_path, run_file):
     """SIGTERM leaves a resumable run and says how to go on; --resume finishes it with the same rows."""
     out = tmp_path / "run"
@@ -179,7 +201,7 @@ def test_models_lists_every_potential(capsys, monkeypatch):
     assert "ani2x" in printed and "not installed" in printed
 
 
-@pytest.mark.parametrize("verb", ["", "run", "check", "report", "models"])
+@pytest.mark.parametrize("verb", ["", "run", "check", "calibrate", "report", "models"])
 def test_help_teaches(verb, capsys):
     with pytest.raises(SystemExit) as caught:
         main([verb, "--help"] if verb else ["--help"])
@@ -233,8 +255,36 @@ BAD_INPUT = {
     "wrong type": (["--set", 'run.seed="one"'], "seed as int; got 'one'"),
     "box too small for the cutoff": (["--set", "system.padding=0.1 nm"], "twice the cutoff; got"),
     "unknown potential": (["--set", "potential.name=ani1y"], 'did you mean "ani1x"?'),
-    "unknown scheme": (["--set", "embedding.scheme=magic"], "scheme = intra | local; got 'magic'"),
-    "unknown zones": (["--set", "zones.kind=soft"], "zones.kind = hard | static in"),
+    "unknown scheme": (
+        ["--set", "embedding.scheme=magic"],
+        "scheme = auto | local | difference | intra | bonded | delta in",
+    ),
+    "unknown zones": (["--set", "zones.kind=soft"], "kind = auto | hard | static | residues | adaptive in"),
+    "key of another kind": (
+        ["--set", "zones.kind=hard", "--set", "zones.width=0.2 nm"],
+        'write kind = "static"',
+    ),
+    "sizes of a hard zone": (
+        ["--set", "zones.width=0.2 nm"],
+        "under scheme 'intra', whose region is hard; got width",
+    ),
+    "unknown route": (["--set", "embedding.route=scenic"], "route = auto | compiled | subtractive in"),
+    "levels of another scheme": (["--set", "embedding.levels=2"], "leave levels out, or write scheme"),
+    "missing compensation": (
+        ["--set", "zones.kind=adaptive", "--set", "zones.compensation=none.json"],
+        "no file none.json; write one with mlmm calibrate",
+    ),
+    "rigid water in an adaptive zone": (
+        [
+            "--set",
+            "zones.kind=adaptive",
+            "--set",
+            "embedding.scheme=local",
+            "--set",
+            "system.rigid_water=true",
+        ],
+        "flexible molecules in an adaptive zone",
+    ),
     "smooth zone under intra": (
         ["--set", "zones.kind=static", "--set", "region.select=resname ALA"],
         'use mlmm.hard_zones, or scheme = "local"',
@@ -331,7 +381,14 @@ def test_resume_refuses_a_damaged_checkpoint(tmp_path, run_file, capsys):
 
 
 @pytest.mark.parametrize(
-    "name", ["alanine_dipeptide/run.toml", "alanine_dipeptide/zone.toml", "lysozyme_xylene/run.toml"]
+    "name",
+    [
+        "alanine_dipeptide/run.toml",
+        "alanine_dipeptide/zone.toml",
+        "alanine_dipeptide/adaptive.toml",
+        "alanine_dipeptide/difference.toml",
+        "lysozyme_xylene/run.toml",
+    ],
 )
 def test_every_run_file_is_valid_and_resolved_settings_are_a_fixed_point(root, tmp_path, name):
     import tomli_w

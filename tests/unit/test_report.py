@@ -107,6 +107,9 @@ def _run() -> dict:
             "notes": ["no bond is cut"],
         },
         "zones": {"core": 2, "transition": 0, "buffer": 0, "environment": 136},
+        "zone_setup": {"kind": "hard"},
+        "zone_notes": ["a cut & a note"],
+        "histogram": None,
         "potential": {
             "name": "ANI-1x",
             "members": 8,
@@ -115,7 +118,15 @@ def _run() -> dict:
             "licence": "MIT",
             "precision": "float32",
         },
-        "embedding": {"scheme": "intra", "bridge": "torchforce", "removed": {"HarmonicBondForce": 18}},
+        "embedding": {
+            "scheme": "intra",
+            "route": "compiled",
+            "levels": 1,
+            "tail": False,
+            "compensation": None,
+            "bridge": "torchforce",
+            "removed": {"HarmonicBondForce": 18},
+        },
         "stages": [
             {"name": "minimise", "energy_before": 5123.4, "energy_after": -8123.4, "seconds": 12.3},
             {
@@ -264,7 +275,10 @@ def test_pictures_and_tables_can_be_read_aloud(run_directory):
         "wB97X/6-31G*",
         "10.1063/1.5023802",
         "Licence MIT",
-        "Scheme intra",
+        "Scheme intra: the region by itself",
+        "Route compiled: the force field's part as OpenMM parameters",
+        "Zones hard",
+        "a cut & a note",
         "Bridge torchforce",
         "Removed from MM HarmonicBondForce: 18",
         "ML 12 ms (20%)",
@@ -299,6 +313,84 @@ def test_mean_temperature_is_that_of_production(run_directory):
 def test_fitted_line_has_the_slope_of_the_energies(run_directory):
     text = _page(run_directory).text
     assert "fitted line, 0.5 kJ/mol/ps (2 kJ/mol/ns per degree of freedom)" in text
+
+
+# --- zones ----------------------------------------------------------------------------------------
+
+
+_MOVING = {
+    "zones": {"core": 2, "transition": 9, "buffer": 20, "environment": 107},
+    "zone_setup": {"kind": "adaptive", "plateau": "0.4 nm", "width": "0.3 nm"},
+    "histogram": {
+        "edges": [0.0, 0.5, 1.0],
+        "atoms": [6, 3, 2],
+        "residues": [2, 1, 1],
+        "mean": [1.5, None, -20.0],
+        "deviation": [0.5, None, 0.0],
+    },
+    "embedding": {
+        "scheme": "local",
+        "route": "subtractive",
+        "levels": 1,
+        "compensation": {"mode": "density", "alignment": {"HOH": -4.25}},
+        "bridge": "torchforce",
+        "removed": {},
+    },
+}
+
+
+def test_a_smooth_zone_is_shown(run_directory):
+    """Atoms by lambda as a picture; sizes, scheme, route and compensation in words."""
+    _change(run_directory, **_MOVING)
+    page = _page(run_directory)
+    labels = [value for tag, name, value in page.attributes if tag == "svg" and name == "aria-label"]
+    assert len(labels) == 6 and "Atoms by lambda. Atoms by λ in the built structure" in " ".join(labels)
+    assert "11 have λ > 0" in page.text
+    for fact in (
+        "Zones adaptive",
+        "Plateau 0.4 nm",
+        "transition 9 6.52% 0 < λ < 1",
+        "Scheme local: per-atom energies weighted with lambda",
+        "Route subtractive: the force field's part in torch",
+        "Compensation density: HOH -4.25 kJ/mol",
+    ):
+        assert fact in page.text, fact
+
+
+def test_energies_that_are_unknown_leave_their_panel_out(run_directory):
+    empty = [None] * 3
+    unknown = _MOVING["histogram"] | {"mean": empty, "deviation": empty}
+    _change(run_directory, **_MOVING | {"histogram": unknown})
+    text = _page(run_directory).text
+    assert "11 have λ > 0" in text and "what the potential changes" not in text
+
+
+@pytest.mark.parametrize(
+    "histogram", [5, [], {"edges": [0, 1]}, {"edges": ["a", 1], "atoms": [1, 2]}, {"atoms": None}]
+)
+def test_a_damaged_histogram_is_left_out(run_directory, histogram):
+    _change(run_directory, **_MOVING | {"histogram": histogram})
+    assert "have λ > 0" not in _page(run_directory).text
+
+
+def test_molecules_in_a_moving_zone_are_plotted(run_directory):
+    path = run_directory / "energies.csv"
+    header, *rows = path.read_text().splitlines()
+    rows = [f"{row},{12 + k % 3},{7.5}" for k, row in enumerate(rows)]
+    path.write_text("\n".join([f"{header},zone_molecules,zone_lambda", *rows, ""]))
+    text = _page(run_directory).text
+    assert "Molecules in the adaptive zone" in text
+    assert "molecules with λ > 0, mean 13; orange: sum of their λ, mean 7.5" in text
+
+
+def test_the_view_colours_by_lambda(run_directory):
+    """The viewer gets lambda as B-factor and mixes the colours of both zones with it."""
+    page = _page(run_directory)
+    factors = {
+        line[12:16].strip(): float(line[60:66]) for line in page.view()["pdb"].splitlines() if "LIG" in line
+    }
+    assert factors == {"C1": 1.0, "C2": 0.5}
+    assert "mixed(mm, ml, atom.b)" in page.scripts[-1] and "partly ML, by λ" in page.text
 
 
 # --- escaping -------------------------------------------------------------------------------------
