@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 import openmm
@@ -113,6 +113,7 @@ def _assemble_intra(recipe: Recipe) -> Parts:
             periodic=built.periodic,
             charge=recipe.charge,
         )
+        _join_molecules(system, built, atoms)
         return Parts(system, embedding, _grouped(system, force))
     reasons = {frozenset((cut.first, cut.second)): cut.reason for cut in judge_bonds(built.topology)}
     lengths = cap_lengths(
@@ -243,6 +244,7 @@ def with_blend(recipe: Recipe, system: openmm.System, embedding: Embedding, blen
     """The bridge's force on top of an embedded force field."""
     name = f"{recipe.potential.spec.name} blend"
     force = make_blend_force(blend, bridge=recipe.bridge, periodic=recipe.built.periodic, name=name)
+    _join_molecules(system, recipe.built, recipe.zones.active)
     return Parts(system, embedding, _grouped(system, force), blend)
 
 
@@ -288,6 +290,23 @@ def blend_of(
     pairs = CorePairs(tables, []) if core_pairs is None else core_pairs
     blend = LocalBlend(model, seen.tolist(), weights, places.tolist(), short_range, pairs)
     return blend.to(getattr(potential, "device", "cpu"))
+
+
+def _join_molecules(system: openmm.System, built: BuiltSystem, atoms: Collection[int]) -> None:
+    """Bonds without energy where the force field's have gone: OpenMM knows molecules by them.
+
+    It wraps molecules into the box, and a barostat moves them, as a whole only if they are joined.
+    """
+    inside = set(atoms)
+    joints = openmm.CustomBondForce("0*r")
+    joints.setName("molecules")
+    joints.setUsesPeriodicBoundaryConditions(built.periodic)
+    for bond in built.topology.bonds():
+        a, b = bond[0].index, bond[1].index
+        if a in inside or b in inside:
+            joints.addBond(a, b, [])
+    if joints.getNumBonds():
+        system.addForce(joints)
 
 
 def _grouped(system: openmm.System, force: openmm.Force) -> dict[str, int]:

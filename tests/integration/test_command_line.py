@@ -246,7 +246,7 @@ BAD_INPUT = {
     ),
     "region that cuts a bond to hydrogen": (
         ["--set", "region.select=resname ALA and name CB HB1 HB2", "--set", "region.complete=atoms"],
-        "a single bond under every cap; got ALA2:HB3–ALA2:CB, which is none",
+        "a single bond under every cap; got ALA2:CB–ALA2:HB3, which is none",
     ),
     "unknown key": (["--set", "run.timestp=1 fs"], "did you mean 'timestep'?"),
     "unknown section": (["--set", "runs.timestep=1 fs"], "did you mean 'run'?"),

@@ -108,6 +108,32 @@ def test_200_steps_with_the_force_field_as_model_are_those_of_the_force_field(di
     assert np.abs(ends[0] - dipeptide_vacuum.positions).max() > 1e-3
 
 
+def test_the_pressure_is_that_of_one_energy(dipeptide_water, cut_zone):
+    """−dE/dV by scaling positions: the force field's own if eps^ML = eps^MM, else not (V22)."""
+
+    def pressure(system):
+        system = openmm.XmlSerializer.clone(system) if system is dipeptide_water.system else system
+        barostat = openmm.MonteCarloBarostat(1.0, 300.0, 0)
+        # Which atoms OpenMM takes for one molecule depends on the forces that join them.
+        barostat.setScaleMoleculesAsRigid(False)
+        system.addForce(barostat)
+        context = openmm.Context(
+            system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference")
+        )
+        context.setPositions(dipeptide_water.positions)
+        return barostat.computeCurrentPressure(context)._value
+
+    expected = pressure(dipeptide_water.system)
+    found = []
+    for scale in (1.0, 1.3):
+        potential = ForceFieldPotential(dipeptide_water, scale)
+        # OpenMM holds Python's lock in this call, with which a TorchForce cannot differentiate.
+        hybrid = hybrid_system(dipeptide_water, cut_zone, potential, scheme="local", bridge="pythonforce")
+        found.append(pressure(hybrid.system))
+    assert found[0] == pytest.approx(expected, abs=1e-3)
+    assert abs(found[1] - expected) > 1.0
+
+
 def test_turned_and_shifted(dipeptide_vacuum, ani1x):
     """Neither translation nor rotation changes the energy; no net force, no torque (V11, V15)."""
     zones = static_zones(dipeptide_vacuum, select_region(dipeptide_vacuum, "name CB"), "0.1 nm", "0.2 nm")
