@@ -36,6 +36,21 @@ exit status: 0 done, 1 a physics check failed, 2 something to correct in the inp
 130 or 143 interrupted
 """
 
+_RUN_EPILOG = """where lambda goes from 1 (potential) to 0 (force field), [zones] of the run file:
+  kind = "auto"       hard under scheme "intra", else static (default)
+  kind = "hard"       ends at the region
+  kind = "static"     plateau and width in nm or "2 bonds"; snap, shape = "skin" | "sphere" | "slab", axis
+  kind = "residues"   lambda by name: a table [zones.residues] with lines such as "resid 3" = 0.5; plateau_select
+  kind = "adaptive"   molecules = ["HOH"] get the lambda of their place; plateau, width, centre, compensation
+
+who owns which interaction, [embedding]:
+  scheme = "auto"     what suits the potential; or local, difference, intra, bonded, delta
+  route, levels (difference), tail (intra), keep: see the README
+
+each of them can be tried with --set:
+  mlmm run my/run.toml --set zones.kind=static --set zones.plateau="0.4 nm"
+"""
+
 _TREE = """  report.html      the page to look at
   energies.csv     energies by force group, temperature, committee spread
   trajectory.dcd   frames around the region; topology.pdb first, final.pdb last (B-factor: lambda)
@@ -203,6 +218,7 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument("-v", "--verbose", action="store_true", help="show the log on the terminal")
 
     verb = add("run", run, "Build the system of a run file, simulate it, write the report.")
+    verb.epilog, verb.formatter_class = _RUN_EPILOG, argparse.RawDescriptionHelpFormatter
     takes_config(verb)
     verb.add_argument("--out", metavar="DIR", help="run directory (default: runs/NAME)")
     how = verb.add_mutually_exclusive_group()

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 __all__ = ["SCAN_EPILOG", "add_scan_options", "scan_axes", "scan_text"]
 
-SCAN_EPILOG = """what scheme "local" shows besides:
+SCAN_EPILOG = """what static zones of scheme "local" show besides (the audit also under "difference"):
   boundary error   forces on the region against those with the potential on all atoms, in all and by depth;
                    on the built structure (a scan takes frames at 300 K, where forces are larger)
   tail force       of the pairs within the potential's range that stay MM, alone and with all that lies beyond
   audit            pairs and bonded terms by owner; no energy counted twice or lost
-  lambda           atoms, and the change of their energy, by weight
+  lambda           atoms, and the change of their energy, by weight; of an adaptive zone in the built structure
 
 how to choose a zone: the plateau keeps the boundary away from the atoms that matter, the width softens it.
 A scan tells what error each pair of them leaves and how many atoms it costs, before any run:
