@@ -21,7 +21,7 @@ SCAN_EPILOG = """what static zones of scheme "local" show besides (the audit als
                    on the built structure (a scan takes frames at 300 K, where forces are larger)
   tail force       of the pairs within the potential's range that stay MM, alone and with all that lies beyond
   audit            pairs and bonded terms by owner; no energy counted twice or lost
-  lambda           atoms, and the change of their energy, by weight; of an adaptive zone in the built structure
+  lambda           atoms, and the change of their energy, by weight; of adaptive zones as built
 
 how to choose a zone: the plateau keeps the boundary away from the atoms that matter, the width softens it.
 A scan tells what error each pair of them leaves and how many atoms it costs, before any run:
