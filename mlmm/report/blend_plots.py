@@ -51,7 +51,8 @@ def _heat_map(
     """
     from matplotlib import colormaps
 
-    image = colormaps[hue](0.05 + 0.85 * colours.T)[..., :3]
+    image = colormaps[hue](0.05 + 0.85 * np.nan_to_num(colours.T))[..., :3]
+    image[~scan.possible.T] = 1.0
     axes.imshow(image, origin="lower", aspect="auto", interpolation="nearest")
     for edge in range(1, len(scan.plateaus)):
         axes.axvline(edge - 0.5, color="white", linewidth=1.5)
@@ -101,18 +102,17 @@ def draw_scan(scan: ZoneScan, path: str | Path, target_percent: float = 5.0) -> 
     mean, error = scan.mean, scan.standard_error
     choice = scan.recommend(target_percent)
     logarithm = np.log10(np.clip(mean, 0.05, None))
-    low, high = np.log10(0.05), max(np.log10(50.0), logarithm.max())
+    low, high = np.log10(0.05), max(np.log10(50.0), np.nanmax(logarithm))
     texts = [
         [
-            _digits(m) + ("" if np.isnan(e) or e < 0.005 else f"\n± {_digits(e)}")
+            "" if np.isnan(m) else _digits(m) + ("" if np.isnan(e) or e < 0.005 else f"\n± {_digits(e)}")
             for m, e in zip(*row, strict=True)
         ]
         for row in zip(mean, error, strict=True)
     ]
-    counts = [[f"{n:,}" for n in row] for row in scan.active]
-    spread = np.log10(scan.active / scan.active.min()) / max(
-        np.log10(scan.active.max() / scan.active.min()), 1e-9
-    )
+    counts = [[f"{n:,}" if n else "" for n in row] for row in scan.active]
+    fewest = scan.active[scan.possible].min()
+    spread = np.log10(np.maximum(scan.active, 1) / fewest) / max(np.log10(scan.active.max() / fewest), 1e-9)
     with matplotlib.rc_context(_STYLE):
         height = 1.45 + 0.46 * len(scan.widths)
         figure, (left, right) = _new_figure(9.0, height, 2, width_ratios=[1, 1])
@@ -145,6 +145,8 @@ def draw_scan(scan: ZoneScan, path: str | Path, target_percent: float = 5.0) -> 
             for axes in (left, right):
                 _frame(axes, p, w, 0.9, edgecolor=_MARK, linewidth=3)
             caption += f"Frame: fewest atoms below {target_percent:g} %; line: {target_percent:g} %."
+        if not scan.possible.all():
+            caption += " Blank: the zone meets its own periodic image."
         lines = "\n".join(textwrap.wrap(caption, 135))
         figure.supxlabel(lines, fontsize=8.5, color=_SOFT, x=0.01, ha="left")
         figure.savefig(path, dpi=200)

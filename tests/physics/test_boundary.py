@@ -8,7 +8,7 @@ import torch
 from test_local import ForceFieldPotential, random_zones, zones_with
 from toys import chains, energy_and_forces, toy_spec
 
-from mlmm.boundary import Surroundings, boundary_error, visible_atoms
+from mlmm.boundary import Surroundings, boundary_error
 from mlmm.errors import EmbeddingError
 from mlmm.hybrid import hybrid_system
 from mlmm.mm_functions import handover

@@ -38,9 +38,9 @@ FLOORS = [
     ["records"],
     ["runner"],
     ["simulation"],
-    ["calibration", "diagnostics", "report", "scan"],
+    ["calibration", "comparison", "diagnostics", "report", "scan"],
     ["config"],
-    ["cli_scan"],
+    ["cli_compare", "cli_scan"],
     ["cli"],
 ]
 TORCH_SIDE = [
