@@ -1,4 +1,4 @@
-"""Which scheme does least harm to the atoms that matter? Force errors of all of them at an equal number of atoms.
+"""Which scheme does least harm to the atoms that matter? Force errors at an equal number of atoms.
 
 Every scheme gets the same set S of atoms with lambda > 0. Its forces come from the hybrid system that a run
 would use, and are compared with F(lambda = 1 everywhere): the potential on all atoms, with the force field's
@@ -124,8 +124,8 @@ class SchemeComparison:
             rows.append((row.name, error, largest, *map(str, sizes)))
         note = (
             f"{self.label}: error of the forces on its {self.region} atoms in % of their rms force "
-            f"({self.force:.0f} kJ/mol/nm), {self.frames} frames;\nlargest error of one atom in kJ/mol/nm; S: "
-            "atoms with lambda > 0; input: atoms that the potential is given in its largest pass"
+            f"({self.force:.0f} kJ/mol/nm), {self.frames} frames;\nlargest error of one atom in kJ/mol/nm; "
+            "S: atoms with lambda > 0; input: atoms that the potential is given in its largest pass"
         )
         if self.capped:
             note += f"\n{self.capped} atoms of the region end a cut bond: 'difference' is exact on the others"

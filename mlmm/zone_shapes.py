@@ -129,7 +129,7 @@ def room_around(positions: torch.Tensor, cell: torch.Tensor | None, atoms: Seque
 
 
 def _apart(points: torch.Tensor, cell: torch.Tensor) -> float:
-    """Distance of the images, at most the smallest width: up to half of that, minimum image is the shortest."""
+    """Distance of the images, no more than the smallest width: up to half of that, minimum image is right."""
     return min(_image_distance(points, cell), float(cell.diagonal().min()))
 
 

@@ -12,7 +12,7 @@ from mlmm.boundary import Surroundings, boundary_error
 from mlmm.errors import EmbeddingError
 from mlmm.hybrid import hybrid_system
 from mlmm.mm_functions import handover
-from mlmm.recipe import HANDOVER_START
+from mlmm.recipe import HANDOVER_START, visible_atoms
 from mlmm.regions import select_region
 from mlmm.scan import draw_frames
 from mlmm.units import COULOMB
