@@ -79,20 +79,6 @@ def _length(text: str) -> float:
         return parse(text, "length", "--plateaus")
 
 
-class _Once(logging.Filter):
-    """Each message once: seven hybrid systems warn of the same things."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._seen: set[str] = set()
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        text = record.getMessage()
-        new = text not in self._seen
-        self._seen.add(text)
-        return new
-
-
 def compare_text(
     config: RunConfig,
     built: BuiltSystem,
@@ -111,9 +97,10 @@ def compare_text(
     potential = load_potential(
         settings.name, members=settings.members or None, precision="float64", device=settings.device
     )
-    once = _Once()
-    for handler in logging.getLogger("mlmm").handlers:
-        handler.addFilter(once)
+    if not options.verbose:
+        # Seven hybrid systems warn of the same things; the table says them once.
+        for handler in logging.getLogger("mlmm").handlers:
+            handler.addFilter(lambda record: record.name != "mlmm.hybrid")
     progress(f"{options.frames} frames of a short run of the force field")
     frames = draw_frames(
         built,

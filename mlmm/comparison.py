@@ -8,7 +8,6 @@ tail beyond its range.
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
@@ -27,8 +26,6 @@ from mlmm.units import parse
 from mlmm.zones import ZonePartition, static_zones
 
 __all__ = ["SchemeComparison", "SchemeError", "compare_schemes"]
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -98,6 +95,8 @@ class SchemeComparison:
     frames : int
     label : str
         Region and potential.
+    notes : tuple of str
+        What a hybrid system of these atoms warns of.
     """
 
     plateau: float
@@ -107,6 +106,7 @@ class SchemeComparison:
     force: float
     frames: int
     label: str = ""
+    notes: tuple[str, ...] = ()
 
     def __getitem__(self, name: str) -> SchemeError:
         """The row of that name."""
@@ -129,8 +129,9 @@ class SchemeComparison:
         )
         if self.capped:
             note += f"\n{self.capped} atoms of the region end a cut bond: 'difference' is exact on the others"
-        reasons = [f"\n{row.name}: {row.refused}" for row in self.schemes if row.refused]
-        return f"plateau {self.plateau:g} nm\n" + aligned(rows) + "\n" + note + "".join(reasons)
+        reasons = [f"{row.name}: {row.refused}" for row in self.schemes if row.refused]
+        lines = (f"plateau {self.plateau:g} nm", aligned(rows), note, *reasons, *self.notes)
+        return "\n".join(lines)
 
 
 def _two_digits(value: float) -> str:
@@ -216,7 +217,8 @@ def compare_schemes(
     surroundings = Surroundings(built, region.atoms, potential, frames, keep=keep)
     exact = np.array([surroundings.at(frame).forces for frame in frames])
     force = np.sqrt(np.mean(exact**2, axis=(1, 2)))
-    rows = []
+    rows: list[SchemeError] = []
+    notes: tuple[str, ...] = ()
     for name, zones, options in plans:
         say(f"{name}: {len(zones.active)} atoms")
         errors, refused = np.zeros((0, *exact.shape[1:])), ""
@@ -226,6 +228,7 @@ def compare_schemes(
             # One scheme may be impossible where the others are not, as a cap on a charged group.
             refused = str(error)
         else:
+            notes = notes or hybrid.warnings
             context = reference_context(hybrid.system)
             forces = [forces_of(context, frame)[list(region.atoms)] for frame in frames]
             errors = np.array(forces) - exact
@@ -241,6 +244,7 @@ def compare_schemes(
         float(np.mean(force)),
         len(frames),
         f"{region.selection}, {potential.spec.name}",
+        notes,
     )
 
 
