@@ -243,7 +243,7 @@ def compare_schemes(
         len(ends.intersection(region.atoms)),
         float(np.mean(force)),
         len(frames),
-        f"{region.selection}, {potential.spec.name}",
+        f"{region.label}, {potential.spec.name}",
         notes,
     )
 

@@ -281,7 +281,7 @@ def scan_zones(
             percent[(f, *place)] = known[key].percent
             largest[place] = max(largest[place], known[key].largest)
     milliseconds = np.where(active > 0, 1000.0 * surroundings.seconds / len(near) * active, np.nan)
-    label = f"{region.selection}, {potential.spec.name}"
+    label = f"{region.label}, {potential.spec.name}"
     return ZoneScan(
         reach,
         depth,

@@ -171,6 +171,29 @@ def test_a_potential_without_a_reference_force_is_refused(dipeptide_water):
         compare_schemes(dipeptide_water, methyl(dipeptide_water), potential, None, PLATEAU)
 
 
+@pytest.mark.slow
+def test_order_of_the_schemes_in_a_protein(root, models_folder):
+    """Around a residue of T4 lysozyme: plateau before caps, caps before a zone without plateau."""
+    import mlmm
+
+    built = mlmm.build_system(
+        root / "systems/lysozyme_xylene/input.pdb",
+        ligands=["p-xylene.xml"],
+        solvate=False,
+        constraints="none",
+        rigid_water=False,
+    )
+    region = select_region(built, "resSeq 153")
+    potential = load_potential("ani2x", precision="float64", members=[0])
+    found = compare_schemes(built, region, potential, mlmm.draw_frames(built, 1), "0.3 nm")
+    error = {row.name: row.mean for row in found.schemes}
+    assert max(error[name] for name in DIFFERENCE) < 1e-9
+    assert 0.1 < 2 * error[LOCAL[0]] < error[INTRA[0]] < error[LOCAL[2]]
+    assert error[LOCAL[0]] < error[LOCAL[1]] < error[LOCAL[2]]
+    assert error[INTRA[0]] < error[INTRA[1]]
+    assert all(row.cut_bonds > 10 for row in found.schemes)
+
+
 QUICK = ["--set", "system.solvate=false", "--set", "potential.members=[0]", "--set", "run.platform=Reference"]
 
 

@@ -160,13 +160,13 @@ def test_picture_shows_every_number(tmp_path):
     words = re.findall(r"<text[^>]*>([^<]*)</text>", text)
     for word in ("9.5", "± 0.1", "3.3", "&lt; 0.01", "10", "50", "0.3", "0.2"):
         assert word in words, word
-    assert any("fewest atoms below 5 %" in word for word in words)
+    assert any("fewest atoms below 5\u00a0%" in word for word in words)
     marked = text.count("stroke: #d9480f")
     without = scan.plot(tmp_path / "none.svg", 0.0001).read_text()
     assert marked == 2 and "stroke: #d9480f" not in without
     assert "No zone reaches" in without
     png = scan.plot(tmp_path / "scan.png").read_bytes()
-    assert png[1:4] == b"PNG" and int.from_bytes(png[16:20], "big") == 1800
+    assert png[1:4] == b"PNG" and int.from_bytes(png[16:20], "big") == 1350
 
 
 def test_picture_of_the_histogram(dipeptide_water, region, tmp_path):
