@@ -203,7 +203,7 @@ def compare_schemes(
     choose_scheme("local", hard, potential.spec)
     half = static_zones(built, region, reach / 2, reach / 2, snap)
     wide = static_zones(built, region, 0.0, reach, snap)
-    steps = dataclasses.replace(half, transition_weights=(0.5,) * len(half.transition))
+    steps = _in_two_steps(half)
     plans: list[tuple[str, ZonePartition, dict]] = [
         ("local, all plateau", hard, {"scheme": "local"}),
         ("local, half plateau, half zone", half, {"scheme": "local"}),
@@ -228,7 +228,7 @@ def compare_schemes(
             # One scheme may be impossible where the others are not, as a cap on a charged group.
             refused = str(error)
         else:
-            notes = notes or hybrid.warnings
+            zones, notes = hybrid.zones, notes or hybrid.warnings
             context = reference_context(hybrid.system)
             forces = [forces_of(context, frame)[list(region.atoms)] for frame in frames]
             errors = np.array(forces) - exact
@@ -248,6 +248,14 @@ def compare_schemes(
     )
 
 
+def _in_two_steps(zones: ZonePartition) -> ZonePartition:
+    """lambda = 1/2 on the whole transition: what two levels of `difference` stand for exactly."""
+    steps = dict.fromkeys(zones.core, 1.0) | dict.fromkeys(zones.transition, 0.5)
+    cut = tuple(bond for bond in zones.cut_bonds if steps.get(bond[0], 0.0) != steps.get(bond[1], 0.0))
+    weights = (0.5,) * len(zones.transition)
+    return dataclasses.replace(zones, transition_weights=weights, cut_bonds=cut)
+
+
 def _work(
     built: BuiltSystem, potential: PotentialModel, zones: ZonePartition, options: dict
 ) -> tuple[int, int]:
@@ -259,4 +267,5 @@ def _work(
         return len(seen), 1
     # All whose energy changes when S goes are evaluated, and these see as far again.
     (seen,) = seen_from(built, potential, [seen])
-    return len(seen), 1 + options.get("levels", 1)
+    # Two levels are one where the inner set is the outer one.
+    return len(seen), 3 if options.get("levels") == 2 and zones.transition else 2

@@ -36,7 +36,7 @@ def _new_figure(width: float, height: float, columns: int, **grid: Any) -> tuple
 
 
 def _cell(mean: float, error: float) -> str:
-    """Two digits of a mean, no more than one reads off, and below them its error to the same decimal place."""
+    """Two digits of a mean, no more than one reads off, and its error to the same decimal place below."""
     if np.isnan(mean):
         return ""
     if mean < 0.005:

@@ -111,6 +111,8 @@ def test_all_rows_have_the_same_atoms(dipeptide_water, comparison):
     assert [row.passes for row in comparison.schemes] == [1, 1, 1, 2, 3, 1, 1]
     assert comparison["intra (mechanical)"].inputs == len(active)
     assert comparison["difference"].inputs > comparison["local, all zone"].inputs > len(active)
+    # One bond joins the two sets of two levels.
+    assert comparison["difference, two levels"].cut_bonds == 1
     # A zone cuts bonds between residues that a plateau holds whole.
     assert comparison["local, all plateau"].cut_bonds == 0 < comparison["local, all zone"].cut_bonds
 
