@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 import openmm
@@ -46,6 +46,8 @@ from mlmm.structures import minimum_image
 
 __all__ = ["adaptive_blend", "assemble", "blend_of", "start_alignment", "with_blend"]
 
+# Verdicts of `judge_bonds` on bonds for which no hydrogen stands in.
+_NEVER_CAPPED = frozenset(["bond to hydrogen", "disulfide", "double bond", "metal", "ring", "virtual site"])
 _GROUPS = {
     "nonbonded": 0,
     "bonds": 1,
@@ -111,13 +113,14 @@ def _assemble_intra(recipe: Recipe) -> Parts:
             periodic=built.periodic,
             charge=recipe.charge,
         )
+        _join_molecules(system, built, atoms)
         return Parts(system, embedding, _grouped(system, force))
-    may_cut = {frozenset((cut.first, cut.second)): cut for cut in judge_bonds(built.topology)}
+    reasons = {frozenset((cut.first, cut.second)): cut.reason for cut in judge_bonds(built.topology)}
     lengths = cap_lengths(
         caps,
         numbers,
         recipe.potential.spec,
-        is_single=lambda a, b: may_cut[frozenset((a, b))].reason not in ("ring", "double bond", "metal"),
+        is_single=lambda a, b: reasons[frozenset((a, b))] not in _NEVER_CAPPED,
         label=label,
     )
     check_cap_distances(caps, lengths, torch.tensor(built.positions), built_cell(built), label=label)
@@ -241,6 +244,7 @@ def with_blend(recipe: Recipe, system: openmm.System, embedding: Embedding, blen
     """The bridge's force on top of an embedded force field."""
     name = f"{recipe.potential.spec.name} blend"
     force = make_blend_force(blend, bridge=recipe.bridge, periodic=recipe.built.periodic, name=name)
+    _join_molecules(system, recipe.built, recipe.zones.active)
     return Parts(system, embedding, _grouped(system, force), blend)
 
 
@@ -286,6 +290,23 @@ def blend_of(
     pairs = CorePairs(tables, []) if core_pairs is None else core_pairs
     blend = LocalBlend(model, seen.tolist(), weights, places.tolist(), short_range, pairs)
     return blend.to(getattr(potential, "device", "cpu"))
+
+
+def _join_molecules(system: openmm.System, built: BuiltSystem, atoms: Collection[int]) -> None:
+    """Bonds without energy where the force field's have gone: OpenMM knows molecules by them.
+
+    It wraps molecules into the box, and a barostat moves them, as a whole only if they are joined.
+    """
+    inside = set(atoms)
+    joints = openmm.CustomBondForce("0*r")
+    joints.setName("molecules")
+    joints.setUsesPeriodicBoundaryConditions(built.periodic)
+    for bond in built.topology.bonds():
+        a, b = bond[0].index, bond[1].index
+        if a in inside or b in inside:
+            joints.addBond(a, b, [])
+    if joints.getNumBonds():
+        system.addForce(joints)
 
 
 def _grouped(system: openmm.System, force: openmm.Force) -> dict[str, int]:

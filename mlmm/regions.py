@@ -144,7 +144,10 @@ def region_from_atoms(
 
 
 def molecules_of(topology: Any) -> list[Sequence[int]]:
-    """Atom indices of each molecule (connected part of the bond graph), by first atom."""
+    """Atom indices of each molecule (connected part of the bond graph), by first atom.
+
+    A virtual site, which often has no bond, belongs to the first atom of its residue.
+    """
     root = list(range(topology.getNumAtoms()))
 
     def find(i: int) -> int:
@@ -156,6 +159,12 @@ def molecules_of(topology: Any) -> list[Sequence[int]]:
     for bond in topology.bonds():
         a, b = find(bond[0].index), find(bond[1].index)
         root[max(a, b)] = min(a, b)
+    for residue in topology.residues():
+        atoms = list(residue.atoms())
+        for atom in atoms:
+            if atom.element is None:
+                a, b = find(atoms[0].index), find(atom.index)
+                root[max(a, b)] = min(a, b)
     molecules: dict[int, list[int]] = {}
     for i in range(len(root)):
         molecules.setdefault(find(i), []).append(i)

@@ -218,9 +218,13 @@ BAD_INPUT = {
         ["--set", "system.pdb=CYSTEINE", "--set", "region.select=resname CYS"],
         "got S;",
     ),
-    "region that cuts a bond": (
-        ["--set", "region.select=resname ALA"],
-        "across its boundary; set region.complete",
+    "region that cuts a charged group": (
+        ["--set", "region.select=resname ALA and name O", "--set", "region.complete=atoms"],
+        "whole charged groups on one side of the boundary; got a region of charge -0.57 e",
+    ),
+    "region that cuts a bond to hydrogen": (
+        ["--set", "region.select=resname ALA and name CB HB1 HB2", "--set", "region.complete=atoms"],
+        "a single bond under every cap; got ALA2:CB–ALA2:HB3, which is none",
     ),
     "unknown key": (["--set", "run.timestp=1 fs"], "did you mean 'timestep'?"),
     "unknown section": (["--set", "runs.timestep=1 fs"], "did you mean 'run'?"),

@@ -155,3 +155,17 @@ def test_a_fresh_system_is_the_same_system(dipeptide_vacuum, ani1x):
     assert first == second
     assert np.array_equal(forces, other)
     assert hybrid.create_system() is not hybrid.system
+
+
+def test_a_region_stays_one_molecule_for_openmm(dipeptide_water, ani1x):
+    """Without bond terms OpenMM would wrap its atoms one by one: they are joined by bonds without energy."""
+    zones = hard_zones(dipeptide_water, select_region(dipeptide_water, "resname ACE ALA NME"))
+    for scheme in ("intra", "local"):
+        system = hybrid_system(dipeptide_water, zones, ani1x, scheme=scheme).system
+        platform = openmm.Platform.getPlatformByName("Reference")
+        context = openmm.Context(system, openmm.VerletIntegrator(0.001), platform)
+        middle = np.diag(dipeptide_water.box_vectors) / 2
+        first = dipeptide_water.positions[8]
+        context.setPositions(dipeptide_water.positions - first + middle * [0, 1, 1])  # across a face
+        x = context.getState(positions=True, enforcePeriodicBox=True).getPositions(asNumpy=True)._value[:22]
+        assert np.linalg.norm(x[:, None] - x[None], axis=2).max() < 1.2
