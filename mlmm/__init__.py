@@ -32,6 +32,7 @@ _HOME = {
     "audit_pairs": "audit",
     "build_system": "build",
     "check": "diagnostics",
+    "compare_schemes": "comparison",
     "draw_frames": "scan",
     "energy_and_forces": "potentials",
     "hard_zones": "zones",

@@ -21,7 +21,7 @@ from mlmm.errors import EmbeddingError
 from mlmm.hybrid import HybridSystem
 from mlmm.mm_tables import read_mm_tables
 from mlmm.potentials.base import PotentialModel
-from mlmm.recipe import handed_over_atoms
+from mlmm.recipe import handed_over_atoms, visible_atoms
 from mlmm.reference import forces_of, reference_context
 from mlmm.structures import minimum_image, neighbour_pairs
 
@@ -32,6 +32,7 @@ __all__ = [
     "Surroundings",
     "boundary_error",
     "neighbours_of",
+    "seen_from",
 ]
 
 # Force-field terms join atoms up to a 1-4 distance apart, whatever the range of the model.
@@ -285,3 +286,30 @@ def boundary_error(
         keep=hybrid.keep,
     )
     return surroundings.at(where).error(hybrid.zones.weights(torch.tensor(where)).numpy())
+
+
+def seen_from(
+    built: BuiltSystem, potential: PotentialModel, sets: Sequence[Collection[int]]
+) -> list[set[int]]:
+    """Atoms that the potential must be given if the energies of some atoms are wanted.
+
+    Parameters
+    ----------
+    built : BuiltSystem
+    potential : PotentialModel
+    sets : sequence of collection of int
+
+    Returns
+    -------
+    list of set of int
+        For each set, its atoms and the visible ones within their receptive field in the built structure.
+    """
+    cell = torch.tensor(built.box_vectors) if built.periodic else None
+    visible = visible_atoms(built, potential.spec)
+    widest = sorted(set().union(*sets))
+    found = neighbours_of(torch.tensor(built.positions), cell, potential.spec.receptive_field, widest)
+    atoms, seen = found[0].numpy(), found[1].numpy()
+    near = [seen[np.isin(atoms, list(chosen))] for chosen in sets]
+    return [
+        set(others[visible[others]].tolist()) | set(chosen) for others, chosen in zip(near, sets, strict=True)
+    ]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from mlmm.cli_build import build_from, describe, hybrid_from, resolved, stages_from
 from mlmm.cli_calibrate import add_calibrate_options, calibrate_file
+from mlmm.cli_compare import COMPARE_EPILOG, add_compare_options, compare_text, compared_plateaus
 from mlmm.cli_scan import SCAN_EPILOG, add_scan_options, scan_axes, scan_text
 from mlmm.config import RunConfig, load_config
 from mlmm.errors import MLMMError, SimulationError
@@ -30,6 +31,7 @@ _EPILOG = """examples:
   mlmm check my/run.toml                             finite differences, both bridges, energy drift
   mlmm check my/run.toml --scan plateau,width        which zone for which error, with a picture
   mlmm calibrate my/run.toml --out water.json        G(lambda) of water, for an adaptive zone; hours
+  mlmm check my/run.toml --compare                   which scheme does least harm to the region
   mlmm report runs/my                                write report.html again
 
 exit status: 0 done, 1 a physics check failed, 2 something to correct in the input or the run,
@@ -131,12 +133,15 @@ def run(options: argparse.Namespace) -> int:
 
 
 def check(options: argparse.Namespace) -> int:
-    """Check the hybrid system of a run file, or scan its zones."""
+    """Check the hybrid system of a run file, or scan its zones, or compare the schemes."""
     config = load_config(options.config, options.set)
-    axes = scan_axes(config, options)
+    axes, plateaus = scan_axes(config, options), compared_plateaus(options, config)
     _start(config, options)
     if axes:
         print(scan_text(config, _build(config), options, axes, _say))
+        return 0
+    if plateaus:
+        print(compare_text(config, _build(config), options, plateaus, _say))
         return 0
     from mlmm.diagnostics import CheckReport, check_drift, check_energy
     from mlmm.units import parse
@@ -229,7 +234,7 @@ def _parser() -> argparse.ArgumentParser:
     verb = add(
         "check", check, "Check forces, bridges, periodic images and energy drift; exit status 1 if one fails."
     )
-    verb.epilog, verb.formatter_class = SCAN_EPILOG, argparse.RawDescriptionHelpFormatter
+    verb.epilog, verb.formatter_class = SCAN_EPILOG + COMPARE_EPILOG, argparse.RawDescriptionHelpFormatter
     takes_config(verb)
     verb.add_argument(
         "--nve", default="1 ps", metavar="TIME", help='length of each NVE run (default "1 ps"; "0 ps": none)'
@@ -238,6 +243,7 @@ def _parser() -> argparse.ArgumentParser:
         "--equilibration", default="0.5 ps", metavar="TIME", help='before it (default "0.5 ps")'
     )
     add_scan_options(verb)
+    add_compare_options(verb)
     verb = add("calibrate", calibrate, "Free-energy compensation G(lambda) of water for an adaptive zone.")
     takes_config(verb)
     add_calibrate_options(verb)

@@ -38,7 +38,10 @@ def add_calibrate_options(verb: argparse.ArgumentParser) -> None:
     """Add the options of the verb and its help."""
     verb.epilog, verb.formatter_class = _EPILOG, argparse.RawDescriptionHelpFormatter
     verb.add_argument(
-        "--out", required=True, metavar="FILE", help="compensation to write, such as water.json"
+        "--out",
+        default="compensation.json",
+        metavar="FILE",
+        help='compensation to write (default "compensation.json")',
     )
     verb.add_argument("--overwrite", action="store_true", help="replace FILE")
     verb.add_argument("--mode", choices=("density", "pressure"), default="density", help="see below")

@@ -12,6 +12,7 @@ from mlmm.errors import SelectionError
 __all__ = ["Region", "molecules_of", "region_from_atoms", "select_region"]
 
 logger = logging.getLogger(__name__)
+_LONG = 50  # characters
 _COMPLETIONS = ("atoms", "residue", "molecule")
 
 
@@ -41,6 +42,14 @@ class Region:
 
     def __len__(self) -> int:
         return len(self.atoms)
+
+    @property
+    def label(self) -> str:
+        """The selection, or the first of its residues where it is too long for a caption."""
+        if len(self.selection) <= _LONG:
+            return self.selection
+        more = f" and {len(self.residues) - 3} more residues" if len(self.residues) > 3 else ""
+        return f"{', '.join(self.residues[:3])}{more}"
 
 
 def select_region(built: Any, selection: str, complete: str = "residue") -> Region:

@@ -13,15 +13,15 @@ import openmm
 import torch
 from openmm import unit
 
-from mlmm.boundary import Surroundings, neighbours_of
+from mlmm.boundary import Surroundings, seen_from
 from mlmm.build import BuiltSystem
 from mlmm.check_report import aligned
 from mlmm.errors import ConfigError, EmbeddingError
 from mlmm.potentials.base import PotentialModel, check_elements
-from mlmm.recipe import visible_atoms
 from mlmm.regions import Region
 from mlmm.units import parse
-from mlmm.zones import ZonePartition, static_zones
+from mlmm.zone_shapes import room_around
+from mlmm.zones import static_zones
 
 __all__ = ["ZoneChoice", "ZoneScan", "draw_frames", "scan_zones"]
 
@@ -59,6 +59,8 @@ class ZoneChoice:
 class ZoneScan:
     """Boundary error and size of static zones by plateau (P of them) and width (W); prints as a table.
 
+    A zone that would meet its own periodic image has no atoms here, and no error (NaN).
+
     Parameters
     ----------
     plateaus, widths : ndarray, shapes (P,), (W,)
@@ -82,6 +84,8 @@ class ZoneScan:
         rms force on the region with the potential on all atoms, mean over frames, kJ/mol/nm.
     label : str
         What was scanned, for the picture.
+    room : float
+        Largest plateau + width before a zone meets its own periodic image, nm.
     """
 
     plateaus: np.ndarray
@@ -95,6 +99,12 @@ class ZoneScan:
     snap: str
     force: float
     label: str = ""
+    room: float = np.inf
+
+    @property
+    def possible(self) -> np.ndarray:
+        """Which zones fit into the box, (P, W)."""
+        return self.active > 0
 
     @property
     def mean(self) -> np.ndarray:
@@ -139,20 +149,23 @@ class ZoneScan:
 
     def best(self) -> ZoneChoice:
         """The zone with the smallest error, the cheapest among equals."""
-        places = [tuple(place) for place in np.ndindex(self.active.shape)]
+        places = [tuple(place) for place in np.argwhere(self.possible)]
         return self.choice(*min(places, key=lambda place: (self.mean[place], self.active[place])))
 
     def __str__(self) -> str:
         rows = [("plateau", "width", "error / %", "largest", "S", "input", "ms")]
         for p, w in np.ndindex(self.active.shape):
+            lengths = (f"{self.plateaus[p]:g} nm", f"{self.widths[w]:g} nm")
+            if not self.possible[p, w]:
+                rows.append((*lengths, *"–––––"))
+                continue
             error = f"{self.mean[p, w]:.2f}"
             if len(self.percent) > 1:
                 error += f" ± {self.standard_error[p, w]:.2f}"
             sizes = (self.active[p, w], self.inputs[p, w])
             rows.append(
                 (
-                    f"{self.plateaus[p]:g} nm",
-                    f"{self.widths[w]:g} nm",
+                    *lengths,
                     error,
                     f"{self.largest[p, w]:.0f}",
                     *(str(n) for n in sizes),
@@ -165,6 +178,10 @@ class ZoneScan:
             "kJ/mol/nm;\nS: atoms with lambda > 0; input: atoms that the potential is given; ms: estimated "
             "time of one force evaluation"
         )
+        if not self.possible.all():
+            note += (
+                f"\n–: plateau + width above {self.room:.3g} nm, where the zone meets its own periodic image"
+            )
         return aligned(rows, left=2) + "\n" + note
 
     def plot(self, path: str | Path, target_percent: float = 5.0) -> Path:
@@ -189,7 +206,8 @@ def scan_zones(
     """Boundary error on the region for static zones of every plateau and width, scheme ``local``.
 
     The potential is evaluated once per frame on all atoms that the region depends on; each zone takes one
-    backward pass more. Zones are made from the built structure, as for a run, and frames measured with them.
+    backward pass more. Zones are made from the built structure, as for a run, and frames measured with them;
+    a zone that would meet its own periodic image is left out.
 
     Parameters
     ----------
@@ -213,7 +231,7 @@ def scan_zones(
     Raises
     ------
     ConfigError
-        No plateau, width or frame, or bad zones.
+        No plateau, width or frame, bad zones, or none that fits into the box.
     EmbeddingError
         Constraints without bond terms on atoms that would be in a zone.
     PotentialError
@@ -230,33 +248,40 @@ def scan_zones(
             "give at least one of each",
         )
     shape = (len(reach), len(depth))
+    cell = torch.tensor(built.box_vectors) if built.periodic else None
+    room = room_around(torch.tensor(built.positions), cell, region.atoms)
+    # The first one is made in any case: if not even that fits, its message says why.
     grid = {
         place: static_zones(built, region, reach[place[0]], depth[place[1]], snap)
         for place in np.ndindex(shape)
+        if place == (0, 0) or reach[place[0]] + depth[place[1]] <= room
     }
     _check_zones(built, potential, [zones.active for zones in grid.values()])
     unused = torch.zeros(1, 3, dtype=torch.float64)
     weights = {place: zones.weights(unused).numpy() for place, zones in grid.items()}
-    active = np.array([len(zones.active) for zones in grid.values()]).reshape(shape)
-    inputs = np.array(_input_sizes(built, potential, list(grid.values()))).reshape(shape)
+    active, inputs = np.zeros(shape, dtype=int), np.zeros(shape, dtype=int)
+    seen = seen_from(built, potential, [zones.active for zones in grid.values()])
+    for (place, zones), atoms in zip(grid.items(), seen, strict=True):
+        active[place], inputs[place] = len(zones.active), len(atoms)
     surroundings = Surroundings(built, region.atoms, potential, frames, keep=keep)
     near = list(surroundings.wide)
-    percent, largest = np.zeros((len(frames), *shape)), np.zeros(shape)
+    percent = np.full((len(frames), *shape), np.nan)
+    largest = np.where(active > 0, 0.0, np.nan)
     force = []
     for f, frame in enumerate(frames):
         say(f"frame {f + 1} of {len(frames)}: {len(near)} atoms in {potential.spec.name}")
         field = surroundings.at(frame)
         force.append(np.sqrt(np.mean(field.forces**2)))
         known: dict[bytes, Any] = {}
-        for place in np.ndindex(shape):
+        for place in grid:
             # Zones that differ only where nothing depends on it have one error.
             key = weights[place][near].tobytes()
             if key not in known:
                 known[key] = field.error(weights[place])
             percent[(f, *place)] = known[key].percent
             largest[place] = max(largest[place], known[key].largest)
-    milliseconds = 1000.0 * surroundings.seconds / len(near) * active
-    label = f"{region.selection}, {potential.spec.name}"
+    milliseconds = np.where(active > 0, 1000.0 * surroundings.seconds / len(near) * active, np.nan)
+    label = f"{region.label}, {potential.spec.name}"
     return ZoneScan(
         reach,
         depth,
@@ -269,6 +294,7 @@ def scan_zones(
         snap,
         float(np.mean(force)),
         label,
+        room,
     )
 
 
@@ -347,18 +373,3 @@ def _check_zones(built: BuiltSystem, potential: PotentialModel, zones: list[tupl
                 f"a constraint without a bond term between atoms {pair[0]} and {pair[1]}",
                 'build with constraints = "none" and rigid_water = false',
             )
-
-
-def _input_sizes(built: BuiltSystem, potential: PotentialModel, grid: list[ZonePartition]) -> list[int]:
-    """Number of visible atoms within the receptive field of each zone, the zone's own included."""
-    cell = torch.tensor(built.box_vectors) if built.periodic else None
-    visible = set(np.flatnonzero(visible_atoms(built, potential.spec)).tolist())
-    widest = sorted(set().union(*(zones.active for zones in grid)))
-    positions = torch.tensor(built.positions)
-    first, second, _ = neighbours_of(positions, cell, potential.spec.receptive_field, widest)
-    atoms, seen = first.numpy(), second.numpy()
-    sizes = []
-    for zones in grid:
-        inside = np.isin(atoms, zones.active)
-        sizes.append(len((set(seen[inside].tolist()) & visible) | set(zones.active)))
-    return sizes

@@ -13,7 +13,7 @@ from mlmm.errors import ConfigError
 from mlmm.structures import minimum_image
 from mlmm.units import parse
 
-__all__ = ["AXES", "SHAPES", "check_shape", "lengths", "shape_distances", "switch"]
+__all__ = ["AXES", "SHAPES", "check_shape", "lengths", "room_around", "shape_distances", "switch"]
 
 SHAPES = ("skin", "sphere", "slab")
 AXES = ("x", "y", "z")
@@ -106,15 +106,31 @@ def shape_distances(
     if shape == "slab":
         return _slab_distances(positions, cell, centre, AXES.index(axis), total)
     if cell is not None:
-        apart = _image_distance(points if shape == "skin" else centre.unsqueeze(0), cell)
-        # Up to half of the smallest width the minimum image is the shortest.
-        _check_room(total, min(apart, float(cell.diagonal().min())))
+        _check_room(total, _apart(points if shape == "skin" else centre.unsqueeze(0), cell))
     if shape == "sphere":
         return minimum_image(positions - centre, cell).norm(dim=1).numpy()
     nearest = torch.full((len(positions),), float("inf"), dtype=torch.float64)
     for point in points:
         nearest = torch.minimum(nearest, minimum_image(positions - point, cell).square().sum(dim=1))
     return nearest.sqrt().numpy()
+
+
+def room_around(positions: torch.Tensor, cell: torch.Tensor | None, atoms: Sequence[int]) -> float:
+    """Largest plateau + width of a skin that does not meet its own periodic image, nm; inf without a box.
+
+    Parameters
+    ----------
+    positions : torch.Tensor, shape (N, 3), nm
+    cell : torch.Tensor, shape (3, 3), nm, optional
+    atoms : sequence of int
+        The region.
+    """
+    return float("inf") if cell is None else _apart(_gathered(positions[list(atoms)], cell), cell) / 2
+
+
+def _apart(points: torch.Tensor, cell: torch.Tensor) -> float:
+    """Distance of the images, no more than the smallest width: up to half of that, minimum image is right."""
+    return min(_image_distance(points, cell), float(cell.diagonal().min()))
 
 
 def _slab_distances(

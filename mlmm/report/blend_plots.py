@@ -36,11 +36,15 @@ def _new_figure(width: float, height: float, columns: int, **grid: Any) -> tuple
     return figure, figure.subplots(ncols=columns, squeeze=False, **grid)[0]
 
 
-def _digits(value: float) -> str:
-    """Two digits, no more than one reads off."""
-    if value < 0.005:
+def _cell(mean: float, error: float) -> str:
+    """Two digits of a mean, no more than one reads off, and its error to the same decimal place below."""
+    if np.isnan(mean):
+        return ""
+    if mean < 0.005:
         return "< 0.01"
-    return f"{value:.0f}" if value >= 9.95 else f"{value:.1f}" if value >= 0.095 else f"{value:.2f}"
+    places = 0 if mean >= 9.95 else 1 if mean >= 0.95 else 2
+    visible = error >= 0.5 * 10.0**-places  # NaN, of a single frame, is not
+    return f"{mean:.{places}f}" + (f"\n± {error:.{places}f}" if visible else "")
 
 
 def _heat_map(
@@ -52,7 +56,8 @@ def _heat_map(
     """
     from matplotlib import colormaps
 
-    image = colormaps[hue](0.05 + 0.85 * colours.T)[..., :3]
+    image = colormaps[hue](0.05 + 0.85 * np.nan_to_num(colours.T))[..., :3]
+    image[~scan.possible.T] = 1.0
     axes.imshow(image, origin="lower", aspect="auto", interpolation="nearest")
     for edge in range(1, len(scan.plateaus)):
         axes.axvline(edge - 0.5, color="white", linewidth=1.5)
@@ -64,7 +69,7 @@ def _heat_map(
         first, _, second = text.partition("\n")
         axes.text(p, w + (0.13 if second else 0), first, ha="center", va="center", color=colour, fontsize=11)
         if second:
-            axes.text(p, w - 0.22, second, ha="center", va="center", color=colour, fontsize=7.5)
+            axes.text(p, w - 0.22, second, ha="center", va="center", color=colour, fontsize=8)
     axes.set_xticks(range(len(scan.plateaus)), [f"{x:g}" for x in scan.plateaus])
     axes.set_yticks(range(len(scan.widths)), [f"{x:g}" for x in scan.widths])
     axes.set(xlabel="plateau $R_c$ / nm", ylabel="width $w$ / nm")
@@ -102,18 +107,11 @@ def draw_scan(scan: ZoneScan, path: str | Path, target_percent: float = 5.0) -> 
     mean, error = scan.mean, scan.standard_error
     choice = scan.recommend(target_percent)
     logarithm = np.log10(np.clip(mean, 0.05, None))
-    low, high = np.log10(0.05), max(np.log10(50.0), logarithm.max())
-    texts = [
-        [
-            _digits(m) + ("" if np.isnan(e) or e < 0.005 else f"\n± {_digits(e)}")
-            for m, e in zip(*row, strict=True)
-        ]
-        for row in zip(mean, error, strict=True)
-    ]
-    counts = [[f"{n:,}" for n in row] for row in scan.active]
-    spread = np.log10(scan.active / scan.active.min()) / max(
-        np.log10(scan.active.max() / scan.active.min()), 1e-9
-    )
+    low, high = np.log10(0.05), max(np.log10(50.0), np.nanmax(logarithm))
+    texts = [[_cell(m, e) for m, e in zip(*row, strict=True)] for row in zip(mean, error, strict=True)]
+    counts = [[f"{n:,}" if n else "" for n in row] for row in scan.active]
+    fewest = scan.active[scan.possible].min()
+    spread = np.log10(np.maximum(scan.active, 1) / fewest) / max(np.log10(scan.active.max() / fewest), 1e-9)
     with matplotlib.rc_context(_STYLE):
         height = 1.45 + 0.46 * len(scan.widths)
         figure, (left, right) = _new_figure(9.0, height, 2, width_ratios=[1, 1])
@@ -145,10 +143,13 @@ def draw_scan(scan: ZoneScan, path: str | Path, target_percent: float = 5.0) -> 
             w = int(np.argmin(abs(scan.widths - choice.width)))
             for axes in (left, right):
                 _frame(axes, p, w, 0.9, edgecolor=_MARK, linewidth=3)
-            caption += f"Frame: fewest atoms below {target_percent:g} %; line: {target_percent:g} %."
+            limit = f"{target_percent:g}\u00a0%"
+            caption += f"Frame: fewest atoms below {limit}; line: {limit}."
+        if not scan.possible.all():
+            caption += " Blank: the zone meets its own periodic image."
         lines = "\n".join(textwrap.wrap(caption, 135))
         figure.supxlabel(lines, fontsize=8.5, color=_SOFT, x=0.01, ha="left")
-        figure.savefig(path, dpi=200)
+        figure.savefig(path, dpi=150)
     return path
 
 

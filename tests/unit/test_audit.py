@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from toys import chains, toy_spec
+from toys import chains, energy_and_forces, toy_spec
 
 from mlmm.audit import audit_ownership, audit_pairs
 from mlmm.errors import EmbeddingError
@@ -79,6 +79,25 @@ def test_the_ledger_closes_for_a_cut_peptide_in_water(dipeptide_water):
         if bonded.name in ("bonds", "angles", "torsions", "1-4 pairs"):
             assert bonded.inside > 0 and bonded.crossing > 0
     assert all(p.pairs > 0 for p in audit.pairs if p.name not in ("C–E", "T–E"))
+
+
+@pytest.mark.parametrize("levels", [1, 2])
+def test_the_ledger_of_scheme_difference_closes(levels):
+    """What the force field gave up is E_MM − E for a potential of no energy; every touching pair is whole."""
+    built = chains(n_molecules=4, n_atoms=6)
+    core, between = tuple(range(0, 24, 3)), tuple(range(1, 24, 3))
+    region = region_from_atoms(built.topology, core, "atoms")
+    zones = ZonePartition(built.n_atoms, region, core, between, (0.5,) * 8)
+    hybrid = hybrid_system(built, zones, Nothing(), scheme="difference", levels=levels)
+    whole, _ = energy_and_forces(built.system, built.positions)
+    rest, _ = energy_and_forces(hybrid.system, built.positions)
+    audit = audit_pairs(hybrid)
+    assert audit.given_up == pytest.approx(whole - rest, abs=1e-7)
+    assert abs(audit.given_up) > 1.0
+    shares = {p.name: p.share for p in audit.pairs if p.pairs}
+    assert shares["C–B"] == 1.0  # not one half, as under scheme local
+    if levels == 2:
+        assert shares["C–T"] == 1.0 and shares["T–B"] == shares["T–T"] == 0.5
 
 
 @pytest.mark.parametrize("scheme", ["intra", "bonded", "delta"])

@@ -89,3 +89,16 @@ def test_images_are_gathered_around_the_region(dipeptide_water, shape):
         distance = gathered[atoms].mean(axis=0) - origin
         assert (np.abs(distance) <= np.diag(box) / 2 + 1e-9).all()
     assert RegionImages(dipeptide_water.topology, [0]).gather(scattered, None) is scattered
+
+
+def test_a_long_selection_has_a_short_label(dipeptide_water):
+    assert select_region(dipeptide_water, "resname ALA").label == "resname ALA"
+    some = select_region(
+        dipeptide_water, "resname ALA or (resname ACE and name CH3) or (resname NME and name N)"
+    )
+    assert some.label == "ACE1, ALA2, NME3"
+    many = select_region(
+        dipeptide_water, "resname ACE or resname ALA or resname NME or resname HOH and mass > 0"
+    )
+    assert many.label == f"ACE1, ALA2, NME3 and {len(many.residues) - 3} more residues"
+    assert len(many.residues) == 192

@@ -38,10 +38,10 @@ FLOORS = [
     ["records"],
     ["runner"],
     ["simulation"],
-    ["calibration", "diagnostics", "report", "scan"],
+    ["calibration", "comparison", "diagnostics", "report", "scan"],
     ["config"],
     ["cli_build"],
-    ["cli_calibrate", "cli_scan"],
+    ["cli_calibrate", "cli_compare", "cli_scan"],
     ["cli"],
 ]
 TORCH_SIDE = [

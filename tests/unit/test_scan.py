@@ -76,9 +76,33 @@ def test_every_cell_is_the_boundary_error_of_that_zone(dipeptide_water, region, 
 def test_a_deep_plateau_has_no_error_and_a_hard_region_the_largest(scan):
     assert scan.mean[2, 0] < 1e-9 < scan.mean[1, 1] < scan.mean[0, 0]
     assert scan.best().percent < 1e-9
-    assert (np.diff(scan.active, axis=0) >= 0).all() and (np.diff(scan.active, axis=1) >= 0).all()
-    assert (scan.cost > 0).all()
-    np.testing.assert_allclose(scan.cost / scan.active, scan.cost[0, 0] / scan.active[0, 0])
+    active = scan.active[:2]
+    assert (np.diff(active, axis=0) >= 0).all() and (np.diff(active, axis=1) >= 0).all()
+    assert (scan.cost[scan.possible] > 0).all()
+    cost = scan.cost[scan.possible] / scan.active[scan.possible]
+    np.testing.assert_allclose(cost, scan.cost[0, 0] / scan.active[0, 0])
+
+
+def test_a_zone_that_meets_its_own_image_is_left_out(dipeptide_water, region, scan, tmp_path):
+    """It has neither numbers nor colour, is never recommended, and table and picture say why."""
+    assert scan.possible.tolist() == [[True, True], [True, True], [True, False]]
+    assert 0.6 < scan.room < 0.8
+    assert static_zones(dipeptide_water, region, scan.room - 0.2, 0.1999).active
+    with pytest.raises(ConfigError, match="meets its own periodic image"):
+        static_zones(dipeptide_water, region, scan.room - 0.2, 0.2001)
+    assert np.isnan(scan.percent[:, 2, 1]).all() and scan.active[2, 1] == scan.inputs[2, 1] == 0
+    assert scan.recommend(1e9).active > 0 and scan.best().active > 0
+    assert sum(line.split()[-5:] == ["–"] * 5 for line in str(scan).splitlines()) == 1
+    assert "meets its own periodic image" in str(scan)
+    words = re.findall(r"<text[^>]*>([^<]*)</text>", scan.plot(tmp_path / "scan.svg").read_text())
+    assert words.count("0") == 4 and "nan" not in words  # the ticks of both maps
+    assert "own periodic image" in " ".join(words)
+    assert "image" not in str(made_scan([[[9, 7, 4], [6, 3, 1]]], SIZES))
+
+
+def test_a_scan_without_any_zone_that_fits(dipeptide_water, region):
+    with pytest.raises(ConfigError, match="meets its own periodic image"):
+        scan_zones(dipeptide_water, region, Contacts(), plateaus=("2 nm",), widths=("0 nm",))
 
 
 def made_scan(percent: list, active: list) -> ZoneScan:
@@ -136,13 +160,13 @@ def test_picture_shows_every_number(tmp_path):
     words = re.findall(r"<text[^>]*>([^<]*)</text>", text)
     for word in ("9.5", "± 0.1", "3.3", "&lt; 0.01", "10", "50", "0.3", "0.2"):
         assert word in words, word
-    assert any("fewest atoms below 5 %" in word for word in words)
+    assert any("fewest atoms below 5\u00a0%" in word for word in words)
     marked = text.count("stroke: #d9480f")
     without = scan.plot(tmp_path / "none.svg", 0.0001).read_text()
     assert marked == 2 and "stroke: #d9480f" not in without
     assert "No zone reaches" in without
     png = scan.plot(tmp_path / "scan.png").read_bytes()
-    assert png[1:4] == b"PNG" and int.from_bytes(png[16:20], "big") == 1800
+    assert png[1:4] == b"PNG" and int.from_bytes(png[16:20], "big") == 1350
 
 
 def test_picture_of_the_histogram(dipeptide_water, region, tmp_path):
@@ -233,7 +257,8 @@ def test_bad_options(root, capsys, options, message):
 
 def test_scan_in_an_open_boundary(dipeptide_vacuum):
     """Without a box; the whole molecule as the zone is exact."""
-    region = select_region(dipeptide_vacuum, "resname ALA")
-    scan = scan_zones(dipeptide_vacuum, region, Contacts(), plateaus=(0, 0.2), widths=(0,))
-    assert scan.active.ravel().tolist() == [10, 22] and scan.inputs.ravel().tolist()[1] == 22
+    region = select_region(dipeptide_vacuum, "resname ALA and name CB HB1 HB2 HB3", complete="atoms")
+    scan = scan_zones(dipeptide_vacuum, region, Contacts(), plateaus=(0, 0.4), widths=(0,))
+    # All up to CA; C and O of alanine go with the N of the next residue.
+    assert scan.active.ravel().tolist() == [14, 22] and scan.inputs.ravel().tolist()[1] == 22
     assert scan.mean[0, 0] > 1.0 > 1e-9 > scan.mean[1, 0]
