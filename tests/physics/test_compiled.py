@@ -34,7 +34,7 @@ def packed(**arguments) -> BuiltSystem:
     """Chains of six atoms at van der Waals distance: pairs of different molecules stand in the handover."""
     built = chains(n_molecules=4, n_atoms=6, **arguments)
     positions = np.array(built.positions)
-    positions[:, 1] -= 0.4 * np.repeat(np.arange(4), 6)
+    positions[:, 1] -= 0.17 * np.repeat(np.arange(4), 6)
     return dataclasses.replace(built, positions=positions)
 
 
@@ -121,7 +121,7 @@ def test_two_routes_for_the_dipeptide_cut_through_its_backbone(dipeptide_water, 
     """ff14SB and water under PME: a residue and what is around it in a smooth zone."""
     system, positions = dipeptide_water.system, dipeptide_water.positions
     region = select_region(dipeptide_water, "resname ALA")
-    zones = static_zones(dipeptide_water, region, plateau="0.1 nm", width="0.2 nm")
+    zones = static_zones(dipeptide_water, region, plateau="0.1 nm", width="0.2 nm", snap="hydrogen")
     weights = np.zeros(dipeptide_water.n_atoms)
     weights[list(zones.active)] = zones.active_weights
     levels = ()
@@ -441,7 +441,7 @@ def test_sites_of_visible_molecules_are_handed_over():
     for other in range(4, 8):
         force.addException(site, other, 0.0, 1.0, 0.0)
     positions = np.vstack([built.positions, 0.4 * built.positions[5] + 0.6 * built.positions[6]])
-    positions[4:, 1] -= 0.45  # into the range of the handover
+    positions[4:, 1] -= 0.22  # into the range of the handover
     weights, energies = np.where(np.arange(9) < 4, 0.7, 0.0), []
     for seen in (True, False):
         visible = np.arange(9) < 8 + seen
