@@ -1,4 +1,4 @@
-"""Is the solvent's density flat across an adaptive zone? Its profile, and the compensation that it asks for."""
+"""Is the density flat across an adaptive zone? Its profile, and the compensation that it asks for."""
 
 from __future__ import annotations
 

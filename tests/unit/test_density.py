@@ -144,7 +144,7 @@ def compensated(compensation):
 
 
 def test_refined_compensation_cancels_the_energy(first_step):
-    """Without interactions one step with gain 1 gives G = U; with the wrong sign the density would be worse."""
+    """Without interactions one step with gain 1 gives G = U."""
     exact = hill(torch.tensor(first_step.knots)).numpy()
     values, errors = first_step.values["GAS"], first_step.errors["GAS"]
     assert values[0] == 0.0 and errors[0] == 0.0
