@@ -13,6 +13,7 @@ from mlmm.compensation import Compensation, CompensationEnergy
 from mlmm.density import density_profile, refined
 from mlmm.errors import ConfigError
 from mlmm.regions import Region
+from mlmm.report.density_plots import draw_density
 from mlmm.units import GAS_CONSTANT
 
 THERMAL = GAS_CONSTANT * 300.0
@@ -203,3 +204,18 @@ def test_errors_say_what_to_do():
         refined(Compensation({"HOH": 0.0}), profile)
     with pytest.raises(ConfigError, match="the same edges"):
         profile.relative_to(density_profile(zones, frames, BOX, EDGES[:-1]))
+
+
+def test_the_picture_shows_profiles_and_reference(tmp_path, first_step):
+    from matplotlib.image import imread
+
+    profile, flat = profile_of(hill, 60), profile_of(torch.zeros_like, 60)
+    single = draw_density({"before": profile}, tmp_path / "a.png")
+    both = draw_density(
+        {"before": profile, "after": flat}, tmp_path / "b.png", reference=flat, caption="an ideal gas"
+    )
+    assert imread(single).shape[1] == 1200 and imread(both).shape[1] == 1800
+    # Blue and orange ink for the two curves, beside the blue shades of the zone.
+    ink = imread(both)[..., :3]
+    for colour in ((0xD5, 0x5E, 0x00), (0x00, 0x72, 0xB2)):
+        assert (np.abs(ink - np.array(colour) / 255).max(axis=-1) < 0.02).sum() > 500
