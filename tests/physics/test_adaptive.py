@@ -18,6 +18,7 @@ import mlmm
 from mlmm.adaptive import AdaptiveWeights, UniformWeights, adaptive_zones
 from mlmm.assembly import assemble, with_blend
 from mlmm.build.bulk import build_bulk_water
+from mlmm.build.walls import BOND_WALLS, with_bond_walls
 from mlmm.compensation import Compensation
 from mlmm.diagnostics import energy_drift
 from mlmm.embedding import embed_local
@@ -333,3 +334,29 @@ def test_bad_adaptive_zones(water, dipeptide_water, ani1x):
     rigid.system.addConstraint(30, 31, 0.09572)
     with pytest.raises(EmbeddingError, match="flexible molecules in an adaptive zone"):
         hybrid_of(rigid, around_one(rigid), ani1x)
+
+
+def test_walls_hold_bonds_of_both_descriptions(water):
+    """Out of reach at rest; the same energy at any lambda; a proton that leaves is pulled back."""
+    walled = with_bond_walls(water)
+    assert walled.system.getNumForces() == water.system.getNumForces() + 1
+    zones = around_one(walled)
+    hybrid = hybrid_system(
+        walled,
+        zones,
+        ForceFieldPotential(water),
+        scheme="local",
+        compensation=NOTHING,
+        keep=[BOND_WALLS],
+    )
+    expected, _ = energy_and_forces(water.system, water.positions)
+    energy, _ = energy_and_forces(hybrid.system, water.positions)
+    assert energy == pytest.approx(expected, abs=tolerances.IDENTITY)
+    stretched = np.array(water.positions)
+    bond = stretched[1] - stretched[0]
+    stretched[1] = stretched[0] + 0.145 * bond / np.linalg.norm(bond)
+    without, _ = energy_and_forces(water.system, stretched)
+    energy, _ = energy_and_forces(hybrid.system, stretched)
+    assert energy - without == pytest.approx(0.5 * 5e5 * 0.02**2, abs=1e-7)
+    with pytest.raises(ConfigError, match="bonds to hydrogen in MOH; got none; name some of: HOH"):
+        with_bond_walls(water, molecules=("MOH",))
