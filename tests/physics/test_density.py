@@ -6,7 +6,7 @@ import copy
 
 import numpy as np
 import openmm
-import torch
+import pytest
 from openmm import app
 from toys import ForceFieldPotential
 
@@ -14,12 +14,13 @@ import mlmm
 from mlmm.adaptive import adaptive_zones
 from mlmm.build.bulk import build_bulk_water
 from mlmm.calibration import calibrate
+from mlmm.compensation import Compensation
 from mlmm.density import density_profile
 from mlmm.hybrid import hybrid_system
 from mlmm.regions import region_from_atoms
 
-SCALE = 1.1
-BINS = (0.0, 0.25, 0.75, 1.0)
+SCALE = 1.2
+BINS = (0.0, 0.3, 0.8, 1.0)
 EDGES = np.array([0.0, 0.3, 0.4, 0.5, 0.6, 0.7])
 
 
@@ -41,8 +42,8 @@ def around_a_point(bulk, positions=None, box=None):
     )
 
 
-def equilibrated(bulk, density, seed=1):
-    """Positions and box of the force field, with so many molecules per nm³."""
+def scaled_to(bulk, density):
+    """Positions and box with so many molecules per nm³."""
     box = np.eye(3) * (bulk.n_atoms / 3 / density) ** (1 / 3)
     scale = box[0, 0] / bulk.box_vectors[0, 0]
     waters = bulk.positions.reshape(-1, 3, 3)
@@ -51,7 +52,7 @@ def equilibrated(bulk, density, seed=1):
 
 
 def sample(hybrid, length, seed):
-    """Frames every 0.05 ps, and for each lambda and Delta of the molecules, after a tenth of the length."""
+    """Frames every 0.05 ps, after a tenth of the length."""
     integrator = openmm.LangevinMiddleIntegrator(300.0, 2.0, 0.002)
     integrator.setRandomNumberSeed(seed)
     context = openmm.Context(hybrid.system, integrator, openmm.Platform.getPlatformByName("CPU"))
@@ -59,53 +60,48 @@ def sample(hybrid, length, seed):
     openmm.LocalEnergyMinimizer.minimize(context, 50.0, 20)
     context.setVelocitiesToTemperature(300.0, seed)
     integrator.step(round(0.1 * length / 0.002))
-    frames, differences = [], []
-    cell = torch.tensor(hybrid.built.box_vectors)
+    frames = []
     for _ in range(round(length / 0.05)):
         integrator.step(25)
         positions = context.getState(positions=True).getPositions(asNumpy=True)._value
         frames.append(np.array(positions))
-        with torch.no_grad():
-            differences.append(
-                torch.stack(hybrid.blend.molecule_differences(torch.tensor(frames[-1]), cell)).numpy()
-            )
-    return np.array(frames), np.array(differences)
+    return np.array(frames)
 
 
-def mean_differences(differences):
-    """Mean Delta by bin of lambda over all frames, and its standard error from ten blocks."""
-    blocks = []
-    for block in np.array_split(differences, 10):
-        weights, values = block[:, 0].ravel(), block[:, 1].ravel()
-        place = np.where(weights > 0, np.digitize(weights, BINS[:-1], right=True) - 1, -1)
-        blocks.append([[weights[place == k].mean(), values[place == k].mean()] for k in range(3)])
-    blocks = np.array(blocks)
-    return *blocks.mean(axis=0).T, blocks[:, :, 1].std(axis=0, ddof=1) / np.sqrt(10)
-
-
-def calibrated_water(lengths):
+def calibrated_water():
     bulk = build_bulk_water("1.5 nm", nonbonded_cutoff="0.7 nm", hydrogen_mass="3 amu")
     compensation, samples = calibrate(
         bulk,
         ForceFieldPotential(bulk, SCALE),
-        knots=(0.0, 0.5, 1.0),
+        knots=(0.0, 1.0),
         equilibration="0.4 ps",
-        length=lengths[0],
-        density_length=lengths[1],
+        length="5 ps",
+        density_length="20 ps",
         timestep="2 fs",
-        sample_interval=10,
+        sample_interval=25,
         platform="CPU",
         seed=3,
     )
-    positions, box = equilibrated(bulk, samples[0].density)
+    positions, box = scaled_to(bulk, samples[0].density)
     built = around_a_point(bulk, positions, box)
     region = region_from_atoms(built.topology, [built.n_atoms - 1], "molecule")
-    return compensation, samples, built, adaptive_zones(built, region, "0.3 nm", "0.25 nm")
+    return compensation, built, adaptive_zones(built, region, "0.3 nm", "0.25 nm")
 
 
 def sampled_profile(built, zones, compensation, length, seed):
     potential = ForceFieldPotential(built, SCALE)
     hybrid = hybrid_system(built, zones, potential, scheme="local", compensation=compensation)
-    frames, differences = sample(hybrid, length, seed)
-    profile = density_profile(zones, frames, built.box_vectors, EDGES, weight_edges=BINS)
-    return profile, mean_differences(differences)
+    frames = sample(hybrid, length, seed)
+    return density_profile(zones, frames, built.box_vectors, EDGES, weight_edges=BINS)
+
+
+@pytest.mark.slow
+def test_density_is_flat_after_a_calibration_and_not_without():
+    """Water whose model is the force field times 1.2: lambda by lambda within errors and 5 % of the bulk."""
+    compensation, built, zones = calibrated_water()
+    before = sampled_profile(built, zones, Compensation({"HOH": 0.0}), 4.0, 7)
+    after = sampled_profile(built, zones, compensation, 10.0, 8)
+    print(compensation, before, after)
+    assert np.abs((before.weight_density - 1) / before.weight_errors).max() > 5
+    assert (np.abs(after.weight_density - 1) < 0.05 + 3 * after.weight_errors).all()
+    assert after.weight_errors.max() < 0.08
