@@ -138,7 +138,7 @@ def adaptive_zones(
     region : Region
         Whole molecules.
     plateau, width : str or float
-        nm, from each centre: lambda = 1 up to the plateau, 0 beyond plateau + width. A hydrogen bond should not
+        nm, from each centre: lambda = 1 up to the plateau, 0 beyond plateau + width. No hydrogen bond should
         span the zone: over 0.3 nm a proton can pass from a molecule with lambda = 1 to one with lambda = 0;
         see `mlmm.build.walls`.
     molecules : iterable of str
