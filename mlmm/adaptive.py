@@ -85,6 +85,10 @@ class AdaptiveWeights(torch.nn.Module):
 
     def forward(self, positions: torch.Tensor, cell: Optional[torch.Tensor] = None) -> torch.Tensor:
         """(M,) for positions (N, 3) of the whole system and box vectors (3, 3), nm."""
+        return self.at(self.distances(positions, cell))
+
+    def distances(self, positions: torch.Tensor, cell: Optional[torch.Tensor] = None) -> torch.Tensor:
+        """From each molecule's anchor to each centre, (M, centres), nm."""
         base = positions.index_select(0, self.first)
         anchor = base
         if self.others.shape[0] > 0:
@@ -94,8 +98,11 @@ class AdaptiveWeights(torch.nn.Module):
         centres = positions.index_select(0, self.centres)
         vectors = minimum_image(anchor.unsqueeze(1) - centres.unsqueeze(0), cell)
         # Inside the plateau nothing depends on the distance; the bound keeps the root of 0 differentiable.
-        distance = vectors.square().sum(-1).clamp(min=1e-12).sqrt()
-        x = ((distance - self.plateau) / self.width).clamp(0.0, 1.0)
+        return vectors.square().sum(-1).clamp(min=1e-12).sqrt()
+
+    def at(self, distances: torch.Tensor) -> torch.Tensor:
+        """lambda at points with these distances from the centres, (P, centres) to (P,)."""
+        x = ((distances - self.plateau) / self.width).clamp(0.0, 1.0)
         return 1.0 - (x * x * x * (10.0 - x * (15.0 - 6.0 * x))).prod(dim=1)
 
 
@@ -131,7 +138,9 @@ def adaptive_zones(
     region : Region
         Whole molecules.
     plateau, width : str or float
-        nm, from each centre: lambda = 1 up to the plateau, 0 beyond plateau + width.
+        nm, from each centre: lambda = 1 up to the plateau, 0 beyond plateau + width. No hydrogen bond should
+        span the zone: over 0.3 nm a proton can pass from a molecule with lambda = 1 to one with lambda = 0;
+        see `mlmm.build.walls`.
     molecules : iterable of str
         Residue names of the molecules that may enter, one residue each.
     centre : sequence of int, optional

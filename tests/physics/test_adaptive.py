@@ -18,6 +18,7 @@ import mlmm
 from mlmm.adaptive import AdaptiveWeights, UniformWeights, adaptive_zones
 from mlmm.assembly import assemble, with_blend
 from mlmm.build.bulk import build_bulk_water
+from mlmm.build.walls import BOND_WALLS, with_bond_walls
 from mlmm.compensation import Compensation
 from mlmm.diagnostics import energy_drift
 from mlmm.embedding import embed_local
@@ -335,3 +336,66 @@ def test_bad_adaptive_zones(water, dipeptide_water, ani1x):
     rigid.system.addConstraint(30, 31, 0.09572)
     with pytest.raises(EmbeddingError, match="flexible molecules in an adaptive zone"):
         hybrid_of(rigid, around_one(rigid), ani1x)
+
+
+def test_walls_hold_bonds_of_both_descriptions(water):
+    """Out of reach at rest; the same energy at any lambda; a proton that leaves is pulled back."""
+    walled = with_bond_walls(water)
+    assert walled.system.getNumForces() == water.system.getNumForces() + 1
+    zones = around_one(walled)
+    hybrid = hybrid_system(
+        walled,
+        zones,
+        ForceFieldPotential(water),
+        scheme="local",
+        compensation=NOTHING,
+        keep=[BOND_WALLS],
+    )
+    expected, _ = energy_and_forces(water.system, water.positions)
+    energy, _ = energy_and_forces(hybrid.system, water.positions)
+    assert energy == pytest.approx(expected, abs=tolerances.IDENTITY)
+    stretched = np.array(water.positions)
+    bond = stretched[1] - stretched[0]
+    stretched[1] = stretched[0] + 0.145 * bond / np.linalg.norm(bond)
+    without, _ = energy_and_forces(water.system, stretched)
+    energy, _ = energy_and_forces(hybrid.system, stretched)
+    assert energy - without == pytest.approx(0.5 * 5e5 * 0.02**2, abs=1e-7)
+    with pytest.raises(ConfigError, match="bonds to hydrogen in MOH; got none; name some of: HOH"):
+        with_bond_walls(water, molecules=("MOH",))
+
+
+def proton_transfer(hybrid, positions, distances):
+    """Energies along the way of the first molecule's proton to the second one's oxygen, kJ/mol."""
+    context, energies = reference_context(hybrid.system), []
+    direction = (positions[3] - positions[0]) / np.linalg.norm(positions[3] - positions[0])
+    for distance in distances:
+        moved = positions.copy()
+        moved[1] = positions[0] + distance * direction
+        energies.append(evaluate(context, moved)[0])
+    return np.array(energies) - energies[0]
+
+
+def test_a_narrow_zone_lets_protons_pass_and_walls_hold_them(two_waters, ani1x):
+    """A donor with lambda = 1, an acceptor with lambda = 0, 0.26 nm apart: a leak of the blend, its cure."""
+    positions = np.array(two_waters.positions)
+    arm, angle = 0.0957, np.deg2rad(104.5)
+    positions[0], positions[3] = [0.5, 0.5, 0.5], [0.757, 0.5, 0.5]
+    positions[1] = positions[0] + [arm, 0, 0]
+    positions[2] = positions[0] + arm * np.array([np.cos(angle), np.sin(angle), 0])
+    away = arm * np.array([np.cos(angle / 2), 0, np.sin(angle / 2)])
+    positions[4], positions[5] = positions[3] + away, positions[3] + away * [1, 1, -1]
+    way = np.array([0.0957, 0.125, 0.145, 0.16])
+    found = {}
+    for name, built, width, keep in (
+        ("narrow", two_waters, "0.05 nm", ()),
+        ("model", two_waters, "9 nm", ()),
+        ("walled", with_bond_walls(two_waters), "0.05 nm", [BOND_WALLS]),
+    ):
+        plateau = "0.4 nm" if name == "model" else "0.2 nm"
+        zones = around_one(built, plateau, width)
+        hybrid = hybrid_system(built, zones, ani1x, scheme="local", compensation=NOTHING, keep=keep)
+        found[name] = proton_transfer(hybrid, positions, way)
+    assert found["model"][-1] > 80.0
+    assert found["narrow"][-1] < 20.0
+    assert found["walled"][1] == pytest.approx(found["narrow"][1], abs=1e-7)
+    assert found["walled"][2:].min() > found["narrow"][1:].max() + 50.0

@@ -21,6 +21,7 @@ FLOORS = [
     ["imaging", "cuts", "zone_shapes", "compensation"],
     ["zones"],
     ["adaptive"],
+    ["density"],
     ["potentials", "build", "run_directory"],
     ["embedding", "bridge", "caps"],
     ["mm_tables"],
@@ -47,6 +48,7 @@ FLOORS = [
 TORCH_SIDE = [
     *("potentials", "zones", "zone_shapes", "structures", "mm_functions", "mm_terms", "core_pairs"),
     *("handed_over", "caps", "blend", "difference", "adaptive", "adaptive_blend", "compensation"),
+    "density",
 ]
 OPENMM_SIDE = [
     *("build", "embedding", "regions", "mm_tables", "ownership", "compiled", "compiled_pairs"),
