@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
@@ -34,6 +35,8 @@ class AdaptiveZones(ZonePartition):
         Atoms that the zone surrounds.
     plateau, width : float
         lambda = 1 up to the plateau, 0 beyond plateau + width, nm.
+    walls : float
+        Where bonds to hydrogen in the molecules meet a wall, nm; infinite without.
     """
 
     molecules: tuple[tuple[int, ...], ...] = ()
@@ -42,6 +45,7 @@ class AdaptiveZones(ZonePartition):
     centres: tuple[int, ...] = ()
     plateau: float = 0.0
     width: float = 0.0
+    walls: float = math.inf
 
     def weights(self, positions: torch.Tensor, cell: torch.Tensor | None = None) -> torch.Tensor:
         """lambda of every atom, shape (N,), for positions (N, 3) and cell (3, 3) in nm."""
@@ -126,6 +130,7 @@ def adaptive_zones(
     *,
     molecules: Iterable[str] = ("HOH",),
     centre: Sequence[int] | None = None,
+    walls: str | float | None = "0.125 nm",
 ) -> AdaptiveZones:
     """lambda = 1 on the region, and on molecules as long as they are near it; a smooth zone in between.
 
@@ -138,13 +143,15 @@ def adaptive_zones(
     region : Region
         Whole molecules.
     plateau, width : str or float
-        nm, from each centre: lambda = 1 up to the plateau, 0 beyond plateau + width. No hydrogen bond should
-        span the zone: over 0.3 nm a proton can pass from a molecule with lambda = 1 to one with lambda = 0;
-        see `mlmm.build.walls`.
+        nm, from each centre: lambda = 1 up to the plateau, 0 beyond plateau + width. A hydrogen bond that
+        spans a narrow zone is softer than in either description.
     molecules : iterable of str
         Residue names of the molecules that may enter, one residue each.
     centre : sequence of int, optional
         Atoms that the zone surrounds; the region's heavy atoms by default.
+    walls : str or float, optional
+        Length at which bonds to hydrogen in molecules of these kinds meet a wall, nm, without which a proton can pass
+        from a molecule with lambda = 1 to one with lambda = 0; see `mlmm.build.walls`. None for none.
 
     Raises
     ------
@@ -203,6 +210,7 @@ def adaptive_zones(
         centres=centres,
         plateau=reach,
         width=zone,
+        walls=math.inf if walls is None else parse(walls, "length", "walls"),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
@@ -14,6 +15,7 @@ from mlmm.adaptive_blend import AdaptiveBlend
 from mlmm.blend import LocalBlend, Subtraction, WeightedModel, zone_energies
 from mlmm.bridge import make_blend_force, make_force
 from mlmm.build import BuiltSystem
+from mlmm.build.walls import bond_walls
 from mlmm.caps import CappedModel, cap_lengths, check_cap_distances
 from mlmm.compensation import Compensation, CompensationEnergy
 from mlmm.compiled import embed_compiled
@@ -188,6 +190,11 @@ def _assemble_adaptive(recipe: Recipe) -> Parts:
     system, embedding = embed_local(built.system, zones.core, label=atom_labels(built))
     solvent = [atom for molecule in zones.molecules for atom in molecule]
     _refuse_constraints(system, set(solvent), atom_labels(built))
+    if math.isfinite(zones.walls):
+        # Of the same kind in the core too: what is solvent shall stay solvent.
+        kinds = set(zones.kinds)
+        same = [atom.index for atom in built.topology.atoms() if atom.residue.name in kinds]
+        system.addForce(bond_walls(built.topology, same, zones.walls, built.periodic))
     return with_blend(recipe, system, embedding, adaptive_blend(recipe, AdaptiveWeights(zones)))
 
 

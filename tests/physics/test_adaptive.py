@@ -18,7 +18,6 @@ import mlmm
 from mlmm.adaptive import AdaptiveWeights, UniformWeights, adaptive_zones
 from mlmm.assembly import assemble, with_blend
 from mlmm.build.bulk import build_bulk_water
-from mlmm.build.walls import BOND_WALLS, with_bond_walls
 from mlmm.compensation import Compensation
 from mlmm.diagnostics import energy_drift
 from mlmm.embedding import embed_local
@@ -340,28 +339,19 @@ def test_bad_adaptive_zones(water, dipeptide_water, ani1x):
 
 def test_walls_hold_bonds_of_both_descriptions(water):
     """Out of reach at rest; the same energy at any lambda; a proton that leaves is pulled back."""
-    walled = with_bond_walls(water)
-    assert walled.system.getNumForces() == water.system.getNumForces() + 1
-    zones = around_one(walled)
-    hybrid = hybrid_system(
-        walled,
-        zones,
-        ForceFieldPotential(water),
-        scheme="local",
-        compensation=NOTHING,
-        keep=[BOND_WALLS],
-    )
+    zones = around_one(water)
+    hybrid = hybrid_of(water, zones, ForceFieldPotential(water))
     expected, _ = energy_and_forces(water.system, water.positions)
     energy, _ = energy_and_forces(hybrid.system, water.positions)
     assert energy == pytest.approx(expected, abs=tolerances.IDENTITY)
-    stretched = np.array(water.positions)
-    bond = stretched[1] - stretched[0]
-    stretched[1] = stretched[0] + 0.145 * bond / np.linalg.norm(bond)
-    without, _ = energy_and_forces(water.system, stretched)
-    energy, _ = energy_and_forces(hybrid.system, stretched)
-    assert energy - without == pytest.approx(0.5 * 5e5 * 0.02**2, abs=1e-7)
-    with pytest.raises(ConfigError, match="bonds to hydrogen in MOH; got none; name some of: HOH"):
-        with_bond_walls(water, molecules=("MOH",))
+    outside = next(atoms for atoms in reversed(zones.molecules))
+    for oxygen in (zones.molecules[0][0], outside[0]):
+        stretched = np.array(water.positions)
+        bond = stretched[oxygen + 1] - stretched[oxygen]
+        stretched[oxygen + 1] = stretched[oxygen] + 0.145 * bond / np.linalg.norm(bond)
+        without, _ = energy_and_forces(water.system, stretched)
+        energy, _ = energy_and_forces(hybrid.system, stretched)
+        assert energy - without == pytest.approx(0.5 * 5e5 * 0.02**2, abs=1e-7)
 
 
 def proton_transfer(hybrid, positions, distances):
@@ -386,14 +376,14 @@ def test_a_narrow_zone_lets_protons_pass_and_walls_hold_them(two_waters, ani1x):
     positions[4], positions[5] = positions[3] + away, positions[3] + away * [1, 1, -1]
     way = np.array([0.0957, 0.125, 0.145, 0.16])
     found = {}
-    for name, built, width, keep in (
-        ("narrow", two_waters, "0.05 nm", ()),
-        ("model", two_waters, "9 nm", ()),
-        ("walled", with_bond_walls(two_waters), "0.05 nm", [BOND_WALLS]),
+    region = region_from_atoms(two_waters.topology, range(3), "molecule")
+    for name, plateau, width, walls in (
+        ("narrow", "0.2 nm", "0.05 nm", None),
+        ("model", "0.4 nm", "9 nm", None),
+        ("walled", "0.2 nm", "0.05 nm", "0.125 nm"),
     ):
-        plateau = "0.4 nm" if name == "model" else "0.2 nm"
-        zones = around_one(built, plateau, width)
-        hybrid = hybrid_system(built, zones, ani1x, scheme="local", compensation=NOTHING, keep=keep)
+        zones = adaptive_zones(two_waters, region, plateau, width, walls=walls)
+        hybrid = hybrid_of(two_waters, zones, ani1x)
         found[name] = proton_transfer(hybrid, positions, way)
     assert found["model"][-1] > 80.0
     assert found["narrow"][-1] < 20.0
