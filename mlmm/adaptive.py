@@ -150,8 +150,8 @@ def adaptive_zones(
     centre : sequence of int, optional
         Atoms that the zone surrounds; the region's heavy atoms by default.
     walls : str or float, optional
-        Length at which bonds to hydrogen in molecules of these kinds meet a wall, nm, without which a proton can pass
-        from a molecule with lambda = 1 to one with lambda = 0; see `mlmm.build.walls`. None for none.
+        Length at which bonds to hydrogen in molecules of these kinds meet a wall, nm. Without it a proton can
+        pass from a molecule with lambda = 1 to one with lambda = 0; see `mlmm.build.walls`. None for none.
 
     Raises
     ------
