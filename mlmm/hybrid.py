@@ -231,6 +231,7 @@ def hybrid_system(
     """
     spec = potential.spec
     scheme = choose_scheme(scheme, zones, spec)
+    _check_options(scheme, levels, tail)
     zones, warnings = seen_zones(built, zones, spec)
     check_box(built, zones, spec)
     charge = net_charge(built, zones, scheme, spec)
@@ -269,6 +270,22 @@ def _route(route: str, built: BuiltSystem, zones: ZonePartition) -> str:
     names = {openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())}
     on_gpu = not names.isdisjoint(("CUDA", "HIP", "OpenCL"))
     return "compiled" if on_gpu or len(zones.active) * built.n_atoms < _MANY_PAIRS else "subtractive"
+
+
+def _check_options(scheme: str, levels: int, tail: bool) -> None:
+    """Options that mean nothing under a scheme are a mistake."""
+    if levels < 1 or (levels > 1 and scheme != "difference"):
+        raise ConfigError(
+            "levels = 1, or more under scheme 'difference'",
+            f"{levels} under scheme {scheme!r}",
+            'leave levels out, or use scheme = "difference"',
+        )
+    if tail and scheme != "intra":
+        raise ConfigError(
+            "tail = true under scheme 'intra' only",
+            f"scheme {scheme!r}, which always leaves a tail to the force field",
+            "leave tail out",
+        )
 
 
 def _host(bridge: str, scheme: str, potential: PotentialModel) -> str:

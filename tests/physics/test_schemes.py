@@ -398,6 +398,11 @@ def test_words_that_are_no_route_or_bridge(dipeptide_vacuum, ani1x):
     zones = hard_zones(dipeptide_vacuum, select_region(dipeptide_vacuum, "all"))
     with pytest.raises(ConfigError, match=r"route = auto \| compiled \| subtractive; got 'fast'"):
         hybrid_system(dipeptide_vacuum, zones, ani1x, route="fast")
+    for options in ({"levels": 2}, {"levels": 0, "scheme": "difference"}):
+        with pytest.raises(ConfigError, match="levels = 1, or more under scheme 'difference'"):
+            hybrid_system(dipeptide_vacuum, zones, ani1x, **options)
+    with pytest.raises(ConfigError, match="tail = true under scheme 'intra' only"):
+        hybrid_system(dipeptide_vacuum, zones, ani1x, tail=True)
     whole = _With(PlainSprings(), toy_spec(trained_on="total", per_atom=False))
     with pytest.raises(ConfigError, match="bridge = pythonforce for whole energies"):
         hybrid_system(dipeptide_vacuum, zones, whole, bridge="torchforce")
