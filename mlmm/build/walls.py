@@ -7,10 +7,8 @@ from typing import Any
 
 import openmm
 
-__all__ = ["BOND_WALLS", "bond_walls"]
+__all__ = ["bond_walls"]
 
-#: Name of the force.
-BOND_WALLS = "bond walls"
 _STIFFNESS = 5e5  # kJ/mol/nm²: that of a bond to hydrogen
 
 
@@ -35,7 +33,7 @@ def bond_walls(topology: Any, atoms: Collection[int], start: float, periodic: bo
     force = openmm.CustomBondForce("0.5*wall_stiffness*max(0, r - wall_start)^2")
     force.addGlobalParameter("wall_stiffness", _STIFFNESS)
     force.addGlobalParameter("wall_start", start)
-    force.setName(BOND_WALLS)
+    force.setName("bond walls")
     force.setUsesPeriodicBoundaryConditions(periodic)
     for bond in topology.bonds():
         elements = {atom.element.symbol for atom in bond if atom.element is not None}
