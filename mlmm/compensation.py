@@ -7,7 +7,6 @@ Español et al., J. Chem. Phys. 142, 064115 (2015), doi 10.1063/1.4907006.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -96,14 +95,6 @@ class Compensation:
             raise ConfigError(
                 "a file of `mlmm calibrate`", f"{path} ({type(error).__name__}: {error})", "calibrate again"
             ) from error
-
-    def shifted(self, corrections: Mapping[str, np.ndarray]) -> Compensation:
-        """With values added to G at the knots."""
-        values = {
-            kind: np.asarray(row) + corrections.get(kind, np.zeros(len(self.knots)))
-            for kind, row in self.values.items()
-        }
-        return dataclasses.replace(self, values=values)
 
 
 def spline_slopes(knots: np.ndarray, values: np.ndarray) -> np.ndarray:

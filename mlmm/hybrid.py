@@ -234,7 +234,7 @@ def hybrid_system(
     _check_options(scheme, levels, tail)
     zones, warnings = seen_zones(built, zones, spec)
     check_box(built, zones, spec)
-    charge = net_charge(built, zones, scheme, spec)
+    charge = net_charge(built, zones, scheme)
     warnings += zone_warnings(built, zones, charge, spec)
     recipe = Recipe(
         built,

@@ -13,9 +13,8 @@ import numpy as np
 
 from mlmm.errors import ConfigError
 
-__all__ = ["RULES", "SCHEMES", "Level", "Ownership", "cmap_shares", "ownership_of"]
+__all__ = ["SCHEMES", "Level", "Ownership", "cmap_shares", "ownership_of"]
 
-RULES = ("share", "all", "any", "none")
 #: scheme -> rule for bonded terms, for 1-4 pairs, for other pairs
 SCHEMES = {
     "local": ("share", "share", "share"),

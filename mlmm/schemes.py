@@ -155,7 +155,7 @@ def check_box(built: BuiltSystem, zones: ZonePartition, spec: PotentialSpec) -> 
             )
 
 
-def net_charge(built: BuiltSystem, zones: ZonePartition, scheme: str, spec: PotentialSpec) -> int:
+def net_charge(built: BuiltSystem, zones: ZonePartition, scheme: str) -> int:
     """Net charge of the zone's atoms by the force field, rounded, e.
 
     Raises

@@ -280,14 +280,14 @@ def test_the_start_alignment_is_the_mean_of_the_built_structure(water, ani1x):
 
 @pytest.mark.slow
 def test_energy_is_conserved_and_only_with_the_force_of_lambda(water):
-    """2 ps at 0.25 fs with a moving zone: no drift; without d lambda / dr fifty times as much (V14)."""
+    """2 ps at 0.25 fs with a moving zone: no drift; without d lambda / dr far more (V14)."""
     potential = ForceFieldPotential(water, scale=1.15)
     hybrid = hybrid_of(water, around_one(water), potential, Compensation({"HOH": 20.0}))
     settings = {"equilibration": 0.5, "length": 2.0, "timestep": 0.00025, "platform": "CPU"}
     drift, error, _ = energy_drift(hybrid.system, water.positions, **settings)
     control, _, _ = energy_drift(without_force_of_weights(hybrid), water.positions, **settings)
     assert abs(drift) < 0.02 + 2 * error
-    assert abs(control) > 50 * (abs(drift) + 2 * error) / 3
+    assert abs(control) > 17 * (abs(drift) + 2 * error)
 
 
 def test_energy_error_is_of_second_order(two_waters):
