@@ -136,6 +136,8 @@ class RunSettings:
     produce: str = _quantity("100 ps", "time")
     nve: str = _quantity("0 ps", "time")
     timestep: str = _quantity("0.5 fs", "time")
+    outer: int = 1
+    reciprocal: int = 1
     temperature: str = _quantity("300 K", "temperature")
     friction: str = _quantity("1 /ps", "rate")
     equilibrate_friction: str = _quantity("10 /ps", "rate")
@@ -343,6 +345,8 @@ def _value(spec: dataclasses.Field, value: Any, where: str) -> Any:
         raise ConfigError(f"{where} of at least 1", repr(value), "write levels = 1")
     if spec.name.endswith("interval") and value < 1:
         raise ConfigError(f"{where} of at least 1 step", repr(value), "correct the value")
+    if spec.name in ("outer", "reciprocal") and value < 1:
+        raise ConfigError(f"{where} of 1 or more", repr(value), f"write {spec.name} = 1")
     if spec.name in ("minimise", "threads", "ml_threads", "seed") and value < 0:
         raise ConfigError(f"{where} not negative", repr(value), "correct the value")
     return value

@@ -17,7 +17,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if "data" not in path.part
 FLOORS = [
     ["errors", "units", "statistics"],
     ["structures", "regions", "stages", "ownership", "mm_functions", "graphs"],
-    ["check_report", "reference"],
+    ["check_report", "integrators", "reference"],
     ["imaging", "cuts", "zone_shapes", "compensation"],
     ["zones"],
     ["adaptive"],
@@ -39,10 +39,10 @@ FLOORS = [
     ["records"],
     ["runner"],
     ["simulation"],
-    ["bench", "calibration", "comparison", "diagnostics", "report", "scan"],
+    ["bench", "calibration", "comparison", "diagnostics", "report", "scan", "time_steps"],
     ["config"],
     ["cli_build"],
-    ["cli_bench", "cli_calibrate", "cli_compare", "cli_scan"],
+    ["cli_bench", "cli_calibrate", "cli_compare", "cli_scan", "cli_time_steps"],
     ["cli"],
 ]
 TORCH_SIDE = [
