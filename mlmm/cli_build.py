@@ -62,6 +62,7 @@ def potential_from(config: RunConfig, precision: str | None = None) -> Potential
         members=settings.members or None,
         precision=precision or settings.precision,
         device=settings.device,
+        kernel=settings.kernel,
     )
 
 

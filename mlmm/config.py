@@ -112,6 +112,7 @@ class PotentialSettings:
     members: list[int] = field(default_factory=list)
     precision: str = "float32"
     device: str = "cpu"
+    kernel: str = _choice("auto", "auto", "torch", "compiled")
     bridge: str = "auto"
 
 

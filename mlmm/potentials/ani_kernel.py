@@ -1,4 +1,4 @@
-"""ANI networks compiled for the processor: the library, and its torch operator for eager mode and TorchScript.
+"""ANI networks compiled for the processor: the library and its torch operator, eager or in TorchScript.
 
 The operator ``mlmm::ani_energies`` has the energies of the atoms as its value and analytic derivatives in the
 positions. The library keeps packed weights under a number made from their content, so that copies of a module
@@ -17,7 +17,6 @@ from typing import Any, Optional
 
 import numpy as np
 import torch
-from torch.autograd.function import once_differentiable
 
 from mlmm.errors import MissingPackageError, PotentialError
 from mlmm.potentials.ani_networks import ANINetworks, grid
@@ -165,7 +164,9 @@ def _evaluate(
     if cell is not None:
         cell = cell.detach().to(torch.float64).contiguous()
         if cell.shape != (3, 3):
-            raise PotentialError("a cell of shape (3, 3)", str(tuple(cell.shape)), "pass the box vectors in rows")
+            raise PotentialError(
+                "a cell of shape (3, 3)", str(tuple(cell.shape)), "pass the box vectors in rows"
+            )
     species, centres = species.to(torch.int64).contiguous(), centres.to(torch.int64).contiguous()
     energies = torch.empty(members, centres.shape[0], dtype=torch.float64)
     held = ctypes.c_void_p()
@@ -196,8 +197,11 @@ class _Energies(torch.autograd.Function):
         return energies
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, by_energy):
+        if torch.is_grad_enabled():
+            raise PotentialError(
+                "first derivatives of the compiled kernel", "create_graph=True", 'write kernel = "torch"'
+            )
         shape, dtype = ctx.positions
         gradient = torch.zeros(shape, dtype=torch.float64)
         by_energy = by_energy.to(torch.float64).contiguous()
@@ -219,7 +223,9 @@ def _differentiable(positions, cell, species, centres, model, members):
     """The operator where a gradient may be wanted."""
     if cell is not None and cell.requires_grad:
         raise PotentialError(
-            "a cell without gradient", "one that requires it", 'write kernel = "torch" for derivatives in the cell'
+            "a cell without gradient",
+            "one that requires it",
+            'write kernel = "torch" for derivatives in the cell',
         )
     if not (positions.requires_grad and torch.is_grad_enabled()):
         return _energies(positions, cell, species, centres, model, members)
