@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import openmm
 from openmm import app, unit
-from openmm.vec3 import Vec3
 
+from mlmm.build.atoms import CheckedStructure, ResidueKey
 from mlmm.build.build_log import as_decisions
 from mlmm.build.built import BuiltSystem, package_versions
+from mlmm.build.draft import as_quantity
 from mlmm.build.options import BuildOptions
 from mlmm.build.parametrise import (
     check_charge,
@@ -27,7 +28,7 @@ from mlmm.build.parametrise import (
     load_force_field,
     retold,
 )
-from mlmm.build.reading import ResidueKey, StructureText, read_structure
+from mlmm.build.reading import read_structure
 from mlmm.build.repair import apply_repairs, find_repairs
 from mlmm.build.solvent import add_solvent, check_width, widths
 from mlmm.build.topology_json import set_topology_box, topology_box
@@ -127,7 +128,7 @@ def build_system(
     decisions += as_decisions("repair", repairs.decisions)
     topology, positions = apply_repairs(repairs, options.seed)
     decisions += as_decisions("repair", _settle_cell(topology, source, options.solvate))
-    model = app.Modeller(topology, unit.Quantity([Vec3(*row) for row in positions.tolist()], unit.nanometer))
+    model = app.Modeller(topology, as_quantity(positions))
 
     with _seeded(options.seed):
         tell("hydrogens")
@@ -198,7 +199,7 @@ def _seeded(seed: int) -> Iterator[None]:
         random.setstate(state)
 
 
-def _settle_cell(topology: app.Topology, source: StructureText, solvate: bool) -> list[str]:
+def _settle_cell(topology: app.Topology, source: CheckedStructure, solvate: bool) -> list[str]:
     """Decide what the cell in the file means; changes the topology's box.
 
     A crystal's cell without its symmetry mates is no periodic system, and solvation makes a box of its own.
@@ -219,7 +220,11 @@ def _settle_cell(topology: app.Topology, source: StructureText, solvate: bool) -
 
 
 def _add_hydrogens(
-    model: app.Modeller, force_field: app.ForceField, source: StructureText, ligand_names: set[str], ph: float
+    model: app.Modeller,
+    force_field: app.ForceField,
+    source: CheckedStructure,
+    ligand_names: set[str],
+    ph: float,
 ) -> list[str]:
     """Add missing hydrogens with the force field; those in the file stay where they are."""
     ligand_hydrogens, decisions = complete_ligands(model.topology, force_field, ligand_names)
