@@ -7,6 +7,7 @@ of a CA trace, a peptide bond across a gap) is refused.
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from io import StringIO
 
 import numpy as np
@@ -14,6 +15,7 @@ import openmm
 import pdbfixer
 from openmm import app, unit
 
+from mlmm.build.build_log import Decision
 from mlmm.build.reading import StructureText
 from mlmm.build.topology_json import set_topology_box, topology_box
 from mlmm.errors import StructureError
@@ -25,10 +27,24 @@ _LONGEST_PEPTIDE_BOND = 0.2  # nm; 0.133 at equilibrium
 _WATER = {"HOH"}
 
 
-def repaired_model(
-    source: StructureText, ligand_names: set[str], known_names: set[str], seed: int
-) -> tuple[app.Topology, np.ndarray, list[str]]:
-    """Topology and coordinates with all heavy atoms of the residues that are present.
+@dataclass
+class Repairs:
+    """What a structure lacks, found but not yet mended.
+
+    Parameters
+    ----------
+    fixer : pdbfixer.PDBFixer
+        Holds topology, coordinates, and the atoms to add.
+    decisions : list
+        What `apply_repairs` will do, in words.
+    """
+
+    fixer: pdbfixer.PDBFixer
+    decisions: list[Decision | str]
+
+
+def find_repairs(source: StructureText, ligand_names: set[str], known_names: set[str]) -> Repairs:
+    """Find what is missing or has to be replaced, and refuse what cannot be mended.
 
     Parameters
     ----------
@@ -38,12 +54,6 @@ def repaired_model(
         Residues that the user's ligand files describe; never replaced.
     known_names : set of str
         Residues that the force field describes, ligands included.
-    seed : int
-        Of the dynamics by which PDBFixer moves new atoms out of the way.
-
-    Returns
-    -------
-    topology, positions (N, 3) nm, decisions in words
 
     Raises
     ------
@@ -54,14 +64,33 @@ def repaired_model(
     fixer = _load(source)
     positions = _positions(fixer)
     _check_clashes(fixer.topology, positions, source.name)
-    decisions = _missing_residues(fixer, source.name)
+    decisions: list[Decision | str] = []
+    decisions += _missing_residues(fixer, source.name)
     _check_peptide_bonds(fixer.topology, positions, source.name)
     decisions += _replace_nonstandard(fixer, ligand_names)
     _check_known(fixer.topology, known_names, source.name)
-    decisions += _add_missing_atoms(fixer, source.name, seed)
-    for decision in decisions:
-        logger.info("%s: %s", source.name, decision)
-    return fixer.topology, _positions(fixer), decisions
+    decisions += _find_missing_atoms(fixer, source.name)
+    return Repairs(fixer, decisions)
+
+
+def apply_repairs(repairs: Repairs, seed: int) -> tuple[app.Topology, np.ndarray]:
+    """Topology and coordinates (N, 3) in nm with all heavy atoms of the residues that are present.
+
+    Parameters
+    ----------
+    repairs : Repairs
+        Used up by this call.
+    seed : int
+        Of the dynamics by which PDBFixer moves new atoms out of the way.
+    """
+    fixer = repairs.fixer
+    if fixer.missingAtoms or fixer.missingTerminals or fixer.missingResidues:
+        box = topology_box(fixer.topology)
+        # Zero would ask OpenMM for a random seed.
+        fixer.addMissingAtoms(seed=1 + seed % (2**31 - 2))
+        # PDBFixer carries over only the edge lengths of the cell, which makes it rectangular.
+        set_topology_box(fixer.topology, box)
+    return fixer.topology, _positions(fixer)
 
 
 def describe_residue(residue: app.topology.Residue) -> str:
@@ -204,8 +233,8 @@ def _check_known(topology: app.Topology, known_names: set[str], name: str) -> No
         )
 
 
-def _add_missing_atoms(fixer: pdbfixer.PDBFixer, name: str, seed: int) -> list[str]:
-    """Add the heavy atoms that a residue lacks; refuse where most of a chain would be invented."""
+def _find_missing_atoms(fixer: pdbfixer.PDBFixer, name: str) -> list[str]:
+    """Heavy atoms that a residue lacks; refuse where most of a chain would be invented."""
     fixer.findMissingAtoms()
     for chain in fixer.topology.chains():
         missing = sum(len(fixer.missingAtoms.get(residue, ())) for residue in chain.residues())
@@ -230,10 +259,4 @@ def _add_missing_atoms(fixer: pdbfixer.PDBFixer, name: str, seed: int) -> list[s
         f"{describe_residue(residue)}: terminal {', '.join(atoms)} added"
         for residue, atoms in fixer.missingTerminals.items()
     ]
-    if decisions:
-        box = topology_box(fixer.topology)
-        # Zero would ask OpenMM for a random seed.
-        fixer.addMissingAtoms(seed=1 + seed % (2**31 - 2))
-        # PDBFixer carries over only the edge lengths of the cell, which makes it rectangular.
-        set_topology_box(fixer.topology, box)
     return decisions

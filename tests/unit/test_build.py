@@ -9,7 +9,7 @@ import pytest
 from openmm import app
 
 from mlmm.build import build_system
-from mlmm.build.assemble import _BOX_SHAPES, _bounding_radius, _widths
+from mlmm.build.solvent import BOX_SHAPES, bounding_radius, widths
 from mlmm.errors import ConfigError, StructureError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -316,12 +316,12 @@ def test_box_shapes_keep_images_at_unit_distance():
     counts = np.stack(np.meshgrid(*[[-1, 0, 1]] * 3), axis=-1).reshape(-1, 3)
     counts = counts[(counts != 0).any(axis=1)]
     for name, volume in (("cube", 1.0), ("dodecahedron", np.sqrt(0.5)), ("octahedron", 4 * np.sqrt(3) / 9)):
-        shape = _BOX_SHAPES[name]
+        shape = BOX_SHAPES[name]
         assert np.linalg.norm(counts @ shape, axis=1).min() == pytest.approx(1.0)
         assert np.linalg.det(shape) == pytest.approx(volume)
-    np.testing.assert_allclose(_widths(np.diag([2.0, 3.0, 4.0])), [2.0, 3.0, 4.0])
+    np.testing.assert_allclose(widths(np.diag([2.0, 3.0, 4.0])), [2.0, 3.0, 4.0])
 
 
 def test_bounding_radius_of_an_octahedron_is_its_half_diagonal():
     corners = np.concatenate([np.eye(3), -np.eye(3)]) + 5.0
-    assert 1.0 <= _bounding_radius(corners) < 1.002
+    assert 1.0 <= bounding_radius(corners) < 1.002
