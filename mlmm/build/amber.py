@@ -1,4 +1,4 @@
-"""Systems that were parametrised elsewhere: Amber's prmtop and inpcrd, or an OpenMM System with a topology."""
+"""Systems parametrised elsewhere: Amber's prmtop and inpcrd, or an OpenMM System and a structure."""
 
 from __future__ import annotations
 
@@ -72,7 +72,9 @@ def load_amber(
     cutoff = units.parse(nonbonded_cutoff, "length", "nonbonded_cutoff")
     mass = None if hydrogen_mass is None else units.parse(hydrogen_mass, "mass", "hydrogen_mass")
     if constraints not in _CONSTRAINTS:
-        raise ConfigError("constraints as one of none, hbonds", repr(constraints), 'write constraints = "hbonds"')
+        raise ConfigError(
+            "constraints as one of none, hbonds", repr(constraints), 'write constraints = "hbonds"'
+        )
     tell("read")
     prmtop, inpcrd = Path(prmtop), Path(inpcrd)
     text, cap = _without_cap(_read_text(prmtop), prmtop.name)
@@ -196,9 +198,7 @@ def load_openmm(
     return BuiltSystem(built.topology, built.positions, built.system, provenance)
 
 
-def _checked(
-    system: openmm.System, positions: np.ndarray, topology: app.Topology, name: str
-) -> list[str]:
+def _checked(system: openmm.System, positions: np.ndarray, topology: app.Topology, name: str) -> list[str]:
     """Geometry and energy as they are; what was prepared elsewhere is not changed."""
     check_extent(positions, name)
     check_clashes(topology, positions, name)

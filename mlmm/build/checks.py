@@ -9,20 +9,22 @@ import numpy as np
 import openmm
 from openmm import app, unit
 
+from mlmm.build.build_log import Decision
 from mlmm.build.repair import describe_residue
 from mlmm.errors import StructureError
 
 __all__ = [
     "D_AMINO_ACIDS",
-    "cpu",
+    "charge_of",
+    "check_built",
     "check_chirality",
     "check_clashes",
     "check_energy",
     "check_extent",
     "check_peptide_bonds",
     "check_templates",
-    "charge_of",
     "relaxed",
+    "steady_context",
 ]
 
 logger = logging.getLogger(__name__)
@@ -32,23 +34,21 @@ _WHOLE_CHARGE = 1e-3  # e
 _LARGEST_EXTENT = 100.0  # nm; ten times a ribosome: coordinates in another unit, or a stray atom
 #: Names of D-amino acids in the wwPDB's Chemical Component Dictionary.
 D_AMINO_ACIDS = frozenset(
-    "DAL DAR DAS DCY DGL DGN DHI DIL DLE DLY DPN DPR DSG DSN DTH DTR DTY DVA MED".split()
+    [
+        *("DAL", "DAR", "DAS", "DCY", "DGL", "DGN", "DHI", "DIL", "DLE", "DLY"),
+        *("DPN", "DPR", "DSG", "DSN", "DTH", "DTR", "DTY", "DVA", "MED"),
+    ]
 )
 
 
-def cpu() -> openmm.Platform:
-    """A platform that gives the same numbers for the same input, at the speed of the CPU where there is one.
+def steady_context(system: openmm.System, positions: np.ndarray) -> openmm.Context:
+    """A context that gives the same numbers for the same input, on the CPU where OpenMM has that platform.
 
-    With sums in a fixed order: threads that finish in another order would change the last digits, and a
-    minimiser makes them the first.
+    With sums in a fixed order: threads that finish in another order change the last digits, and a minimiser
+    makes them the first.
     """
     names = [openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())]
     platform = openmm.Platform.getPlatformByName("CPU" if "CPU" in names else "Reference")
-    return platform
-
-
-def _context(system: openmm.System, positions: np.ndarray) -> openmm.Context:
-    platform = cpu()
     fixed = {"DeterministicForces": "true"} if "DeterministicForces" in platform.getPropertyNames() else {}
     context = openmm.Context(system, openmm.VerletIntegrator(0.001), platform, fixed)
     context.setPositions(positions)
@@ -148,6 +148,35 @@ def check_peptide_bonds(topology: app.Topology, positions: np.ndarray, name: str
             )
 
 
+def check_built(
+    topology: app.Topology, positions: np.ndarray, system: openmm.System, name: str, iterations: int = 0
+) -> tuple[np.ndarray, list[Decision]]:
+    """All that must hold of a finished system: extent, peptide bonds, no clash, energy and forces finite.
+
+    Parameters
+    ----------
+    topology, positions (N, 3) nm, system
+    name : str
+        Of the file, for messages.
+    iterations : int
+        Of minimisation before the energy is looked at; 0 leaves the positions as they are.
+
+    Returns
+    -------
+    positions (N, 3) nm, decisions
+
+    Raises
+    ------
+    StructureError
+    """
+    check_extent(positions, name)
+    check_peptide_bonds(topology, positions, name)
+    positions, remarks = check_energy(system, positions, topology, iterations)
+    # After the minimisation, which resolves the clashes that hydrogens may have.
+    check_clashes(topology, positions, name)
+    return positions, [Decision("check", "energy", remark) for remark in remarks]
+
+
 def check_extent(positions: np.ndarray, name: str) -> None:
     """A system smaller than 100 nm.
 
@@ -222,7 +251,7 @@ def check_energy(
         Energy or a force that is not finite.
     """
     remarks = []
-    context = _context(system, positions)
+    context = steady_context(system, positions)
     if iterations:
         before = context.getState(energy=True).getPotentialEnergy()._value
         positions = relaxed(context, iterations)

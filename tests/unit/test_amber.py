@@ -40,7 +40,9 @@ def files(tmp_path_factory, dipeptide_water):
     built = dipeptide_water
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        structure = parmed.openmm.load_topology(built.topology, built.system, built.positions * unit.nanometer)
+        structure = parmed.openmm.load_topology(
+            built.topology, built.system, built.positions * unit.nanometer
+        )
         near = [r.idx + 1 for r in structure.residues if r.idx < 30]
         structure = structure[f"(:{near[0]}-{near[-1]})"]
         structure.box = None
@@ -66,21 +68,23 @@ def edited(folder: Path, target: Path, section: str, change) -> Path:
 
 
 def test_energy_terms_equal_those_of_parmed(files):
-    built = load_amber(
-        files / "system.parm7", files / "system.rst7", constraints="none", rigid_water=False
-    )
+    built = load_amber(files / "system.parm7", files / "system.rst7", constraints="none", rigid_water=False)
     assert built.n_atoms == 22 + 27 * 3 and not built.periodic
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         peer = parmed.load_file(str(files / "system.parm7"), str(files / "system.rst7"))
     expected = terms(peer.createSystem(), peer.positions)
     ours = terms(built.system, built.positions)
-    assert set(ours) == set(expected) == {
-        "HarmonicBondForce",
-        "HarmonicAngleForce",
-        "PeriodicTorsionForce",
-        "NonbondedForce",
-    }
+    assert (
+        set(ours)
+        == set(expected)
+        == {
+            "HarmonicBondForce",
+            "HarmonicAngleForce",
+            "PeriodicTorsionForce",
+            "NonbondedForce",
+        }
+    )
     for name, energy in expected.items():
         assert abs(energy) > 0.1
         assert ours[name] == pytest.approx(energy, rel=1e-6), name
@@ -191,4 +195,6 @@ def test_system_as_xml_with_a_structure_keeps_every_force(dipeptide_water, tmp_p
     with pytest.raises(StructureError, match=r"OpenMM System as XML.*VerletIntegrator.*serialize"):
         load_openmm(tmp_path / "state.xml", tmp_path / "model.cif")
     with pytest.raises(StructureError, match="atoms in the topology"):
-        load_openmm(tmp_path / "system.xml", Path(__file__).parents[2] / "systems/alanine_dipeptide/input.pdb")
+        load_openmm(
+            tmp_path / "system.xml", Path(__file__).parents[2] / "systems/alanine_dipeptide/input.pdb"
+        )
