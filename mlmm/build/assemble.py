@@ -29,6 +29,7 @@ from mlmm.build.parametrise import (
     load_force_field,
     retold,
 )
+from mlmm.build.protonation import TITRATED, choose_states, named_by_user
 from mlmm.build.reading import ResidueKey, StructureText, read_structure
 from mlmm.build.repair import apply_repairs, find_repairs
 from mlmm.build.solvent import add_solvent, check_width, widths
@@ -160,7 +161,7 @@ def build_system(
 
     with _seeded(options.seed):
         tell("hydrogens")
-        added = _add_hydrogens(model, force_field, source, ligand_names, options.ph)
+        added = _add_hydrogens(model, force_field, source, ligand_names, options)
         decisions += as_decisions("protonate", added)
         check_templates(force_field, model.topology)
         if options.solvent == "droplet":
@@ -283,29 +284,47 @@ def _settle_cell(topology: app.Topology, source: StructureText, solvate: bool) -
 
 
 def _add_hydrogens(
-    model: app.Modeller, force_field: app.ForceField, source: StructureText, ligand_names: set[str], ph: float
-) -> list[str]:
+    model: app.Modeller,
+    force_field: app.ForceField,
+    source: StructureText,
+    ligand_names: set[str],
+    options: BuildOptions,
+) -> list[Decision | str]:
     """Add missing hydrogens with the force field; those in the file stay where they are."""
-    ligand_hydrogens, decisions = complete_ligands(model.topology, force_field, ligand_names)
+    given = named_by_user(model.topology, options.protonate)
     residues = list(model.topology.residues())
-    variants: list[Any] = [ligand_hydrogens.get(residue.index) for residue in residues]
-    for index, residue in enumerate(residues):
+    model.delete(
+        [a for i in given for a in residues[i].atoms() if a.name in TITRATED.get(residues[i].name, ())]
+    )
+    ligand_hydrogens, notes = complete_ligands(model.topology, force_field, ligand_names)
+    named = {}
+    for residue in model.topology.residues():
         key = ResidueKey(residue.chain.id.strip(), residue.id, residue.insertionCode.strip())
-        named = source.protonation.get(key)
-        if named is not None and residue.name[:2] == named[:2]:
-            variants[index] = named
+        name = source.protonation.get(key)
+        if name is not None and residue.name[:2] == name[:2] and residue.index not in given:
+            named[residue.index] = name
+    states, chosen = choose_states(
+        model.topology,
+        _coordinates(model),
+        ph=options.ph,
+        method=options.protonation,
+        given=given,
+        named=named,
+        symmetry=options.symmetry,
+    )
+    variants: list[Any] = [states.get(i, ligand_hydrogens.get(i)) for i in range(len(residues))]
     before = model.topology.getNumAtoms()
     with retold(model.topology, "adding hydrogens"):
-        chosen = model.addHydrogens(
-            force_field, pH=ph, variants=variants, platform=openmm.Platform.getPlatformByName("Reference")
+        actual = model.addHydrogens(
+            force_field,
+            pH=options.ph,
+            variants=variants,
+            platform=openmm.Platform.getPlatformByName("Reference"),
         )
-    decisions.append(f"{model.topology.getNumAtoms() - before} hydrogens added at pH {ph:g}")
-    for residue, variant in zip(model.topology.residues(), chosen, strict=True):
-        if isinstance(variant, str) and variant != residue.name:
-            why = (
-                "as named in the file"
-                if variants[residue.index]
-                else "from its hydrogens, bonds or surroundings"
-            )
-            decisions.append(f"{residue.name} {residue.id} of chain {residue.chain.id} is {variant}, {why}")
-    return decisions
+    entries: list[Decision | str] = [*notes, *chosen]
+    entries.append(f"{model.topology.getNumAtoms() - before} hydrogens added at pH {options.ph:g}")
+    for residue, variant in zip(model.topology.residues(), actual, strict=True):
+        if isinstance(variant, str) and variant != residue.name and residue.index not in states:
+            where = f"{residue.name} {residue.id} of chain {residue.chain.id}"
+            entries.append(f"{where} is {variant}, from its hydrogens, bonds or surroundings")
+    return entries
