@@ -165,7 +165,9 @@ def _evaluate(
     if cell is not None:
         cell = cell.detach().to(torch.float64).contiguous()
         if cell.shape != (3, 3):
-            raise PotentialError("a cell of shape (3, 3)", str(tuple(cell.shape)), "pass the box vectors in rows")
+            raise PotentialError(
+                "a cell of shape (3, 3)", str(tuple(cell.shape)), "pass the box vectors in rows"
+            )
     species, centres = species.to(torch.int64).contiguous(), centres.to(torch.int64).contiguous()
     energies = torch.empty(members, centres.shape[0], dtype=torch.float64)
     held = ctypes.c_void_p()
@@ -219,7 +221,9 @@ def _differentiable(positions, cell, species, centres, model, members):
     """The operator where a gradient may be wanted."""
     if cell is not None and cell.requires_grad:
         raise PotentialError(
-            "a cell without gradient", "one that requires it", 'write kernel = "torch" for derivatives in the cell'
+            "a cell without gradient",
+            "one that requires it",
+            'write kernel = "torch" for derivatives in the cell',
         )
     if not (positions.requires_grad and torch.is_grad_enabled()):
         return _energies(positions, cell, species, centres, model, members)

@@ -128,4 +128,6 @@ def load_potential(
         for key in ("name", "trained_on", "level_of_theory", "licence", "citation")
         if key in about
     }
-    return ANIPotential(parameters, members=members, precision=precision, device=device, kernel=kernel, **text)
+    return ANIPotential(
+        parameters, members=members, precision=precision, device=device, kernel=kernel, **text
+    )
