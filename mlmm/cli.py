@@ -47,7 +47,8 @@ _RUN_EPILOG = """where lambda goes from 1 (potential) to 0 (force field), [zones
   kind = "hard"       ends at the region
   kind = "static"     plateau and width in nm or "2 bonds"; snap, shape = "skin" | "sphere" | "slab", axis
   kind = "residues"   lambda by name: a table [zones.residues] with lines "resid 3" = 0.5; plateau_select
-  kind = "adaptive"   molecules = ["HOH"] get the lambda of their place; plateau, width, centre, compensation
+  kind = "adaptive"   molecules = ["HOH"] get the lambda of their place; plateau, width, centre, compensation,
+                      walls = "none" to let protons pass
 
 who owns which interaction, [embedding]:
   scheme = "auto"     what suits the potential; or local, difference, intra, bonded, delta
