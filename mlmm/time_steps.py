@@ -149,10 +149,10 @@ def scan_time_steps(
     """Energy drift and temperature in NVE for time steps and multiples of them, each after settling in it.
 
     A setting is stable if its total energy fluctuates by no more than a fifth of what its kinetic energy
-    does, k_B T sqrt(n) / 2, and if what it gains more than the smallest one would warm the zone by no more than
-    `max_heating`, within two standard errors, under a thermostat of 1/ps: a power P over n degrees of freedom
-    leaves a temperature that is too high by P / (n k_B gamma). A run is "too short" to say where twice the
-    error is more than the limit. A larger multiple of an unstable setting is not run.
+    does, k_B T sqrt(n) / 2, and if what it gains more than the smallest one would warm the zone by no more
+    than `max_heating`, within two standard errors, under a thermostat of 1/ps: a power P over n degrees of
+    freedom leaves a temperature that is too high by P / (n k_B gamma). A run is "too short" to say where
+    twice the error is more than the limit. A larger multiple of an unstable setting is not run.
 
     Parameters
     ----------
