@@ -125,7 +125,7 @@ class TimeStepScan:
                     f"{t.temperature:.0f}" if math.isfinite(t.temperature) else "-",
                     f"{t.region_temperature:.0f}" if math.isfinite(t.region_temperature) else "-",
                     f"{t.heating:.1f} ± {t.heating_error:.1f}" if math.isfinite(t.heating) else "-",
-                    f"{t.cpu_ms_per_fs:.3g}",
+                    f"{t.cpu_ms_per_fs:.3g}" if math.isfinite(t.cpu_ms_per_fs) else "-",
                     t.verdict,
                 )
             )
