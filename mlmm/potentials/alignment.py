@@ -102,7 +102,9 @@ def align_energies(
         No structures.
     """
     if not structures:
-        raise PotentialError("structures to align energies on", "none", "give molecules with all the elements")
+        raise PotentialError(
+            "structures to align energies on", "none", "give molecules with all the elements"
+        )
     elements = list(model.spec.elements)
     counts = torch.tensor(
         [[int((s.numbers == z).sum()) for z in elements] for s in structures], dtype=torch.float64

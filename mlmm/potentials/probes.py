@@ -64,7 +64,9 @@ def random_molecule(
 def dimer(first: int, second: int, distance: float) -> Structure:
     """Two atoms at a distance, nm, along no axis."""
     direction = torch.tensor([0.48, 0.6, 0.64], dtype=torch.float64)
-    return Structure(torch.tensor([first, second]), torch.stack([torch.zeros_like(direction), distance * direction]))
+    return Structure(
+        torch.tensor([first, second]), torch.stack([torch.zeros_like(direction), distance * direction])
+    )
 
 
 def wire(elements: Sequence[int], reach: float) -> Structure:
