@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlmm import units
+from mlmm.build.selection import Selection
 from mlmm.build.solvent import BOX_SHAPES
 from mlmm.errors import ConfigError
 
@@ -19,6 +20,14 @@ CONSTRAINTS = ("none", "hbonds")
 class BuildOptions:
     """What `mlmm.build_system` takes, with lengths in nm, concentrations in mol/l and masses in amu."""
 
+    download: bool = False
+    sha256: str = ""
+    chains: Sequence[str] = ()
+    assembly: str = ""
+    model: int = 0
+    waters: str = "all"
+    hydrogens: str = "keep"
+    remove: Sequence[str] = ()
     forcefield: str | Sequence[str] = "amber14"
     water: str = "tip3p"
     ligands: Sequence[str | os.PathLike[str]] = ()
@@ -57,7 +66,14 @@ class BuildOptions:
         }
         options = dataclasses.replace(options, **parsed)
         options._check()
+        _ = options.selection
         return options
+
+    @property
+    def selection(self) -> Selection:
+        """What to build of the file."""
+        fields = dataclasses.fields(Selection)
+        return Selection(**{field.name: getattr(self, field.name) for field in fields})
 
     def _check(self) -> None:
         for name, example in (("nonbonded_cutoff", "1.0 nm"), ("hydrogen_mass", "1.5 amu")):
@@ -95,6 +111,9 @@ class BuildOptions:
             "nonbonded_cutoff": "nonbonded_cutoff_nm",
             "hydrogen_mass": "hydrogen_mass_amu",
         }
-        left_out = ("forcefield", "ligands", "seed")
+        left_out = ("forcefield", "ligands", "seed", "download", "sha256")
         fields = (field.name for field in dataclasses.fields(self) if field.name not in left_out)
-        return {names.get(name, name): getattr(self, name) for name in fields}
+        return {
+            names.get(name, name): list(value) if isinstance(value := getattr(self, name), tuple) else value
+            for name in fields
+        }
