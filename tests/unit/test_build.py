@@ -308,7 +308,7 @@ def test_stages_are_told_and_random_state_is_given_back():
     random.seed(42)
     expected = random.Random(42).random()
     vacuum(ROOT / "systems/alanine_dipeptide/input.pdb", progress=stages.append)
-    assert stages == ["read", "repair", "hydrogens", "parametrise"]
+    assert stages == ["read", "repair", "hydrogens", "parametrise", "check"]
     assert random.random() == expected
 
 
