@@ -16,11 +16,13 @@ __version__ = "0.1.0"
 
 _HOME = {
     "AtomEnergies": "potentials",
+    "BuildPlan": "build",
     "BuiltSystem": "build",
     "CheckReport": "diagnostics",
     "Compensation": "compensation",
     "Equilibrate": "stages",
     "HybridSystem": "hybrid",
+    "Inspection": "build",
     "Minimise": "stages",
     "NVECheck": "stages",
     "PotentialModel": "potentials",
@@ -42,7 +44,9 @@ _HOME = {
     "energy_and_forces": "potentials",
     "hard_zones": "zones",
     "hybrid_system": "hybrid",
+    "inspect_structure": "build",
     "load_potential": "potentials",
+    "plan_system": "build",
     "residue_zones": "zones",
     "scan_zones": "scan",
     "select_region": "regions",
