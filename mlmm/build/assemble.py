@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from io import StringIO
 from typing import Any
 
 import numpy as np
@@ -16,14 +17,15 @@ from openmm.vec3 import Vec3
 
 from mlmm.build.build_log import as_decisions
 from mlmm.build.built import BuiltSystem, package_versions
+from mlmm.build.ligand_alone import structure_from_smiles
+from mlmm.build.ligand_settling import settle_ligands
+from mlmm.build.ligands import Ligand, plan_ligands
 from mlmm.build.options import BuildOptions
 from mlmm.build.parametrise import (
     check_charge,
     complete_ligands,
-    find_ligand_file,
     force_field_files,
     known_residues,
-    ligand_residue_names,
     load_force_field,
     retold,
 )
@@ -31,6 +33,7 @@ from mlmm.build.reading import ResidueKey, StructureText, read_structure
 from mlmm.build.repair import apply_repairs, find_repairs
 from mlmm.build.solvent import add_solvent, check_width, widths
 from mlmm.build.topology_json import set_topology_box, topology_box
+from mlmm.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
@@ -38,11 +41,13 @@ _LEAST_CELL = 1.0  # nm; smaller CRYST1 cells (1 angstrom in many NMR entries) a
 
 
 def build_system(
-    pdb: str | os.PathLike[str],
+    pdb: str | os.PathLike[str] | None = None,
     *,
+    smiles: str = "",
     forcefield: str | Sequence[str] = "amber14",
     water: str = "tip3p",
-    ligands: Sequence[str | os.PathLike[str]] = (),
+    ligands: Sequence[str | os.PathLike[str] | Ligand] = (),
+    mutate: Sequence[str] | Mapping[str, str] = (),
     padding: Any = "1.0 nm",
     box_shape: str = "cube",
     ionic_strength: Any = "0.0 M",
@@ -63,14 +68,20 @@ def build_system(
 
     Parameters
     ----------
-    pdb : path
+    pdb : path, optional
         PDB or mmCIF file.
+    smiles : str
+        A molecule instead of a file; coordinates come from distance geometry.
     forcefield : str or list of str
         ``"amber14"`` (ff14SB with the water model below), or OpenMM XML files, which then include the water.
     water : str
         ``tip3p``, ``tip3pfb`` or ``spce``.
-    ligands : list of paths
-        OpenMM XML files for other residues; also looked for in the project's ``forcefields`` folder.
+    ligands : list of paths and `Ligand`
+        Other residues: OpenMM XML files, also looked for in the project's ``forcefields`` folder; SDF or mol2
+        files called after the residue; or `Ligand` objects, such as ``Ligand("BEN", smiles=…)``. What has no
+        XML file gets GAFF2 parameters and AM1-BCC charges.
+    mutate : list of str
+        ``["TSA -> CHA"]``: residues TSA become the ligand CHA, which has the same heavy atoms.
     padding : length
         Least distance from the solute's bounding sphere to the faces of the box: periodic images of the
         solute stay at least twice as far apart. (OpenMM's ``addSolvent(padding=...)`` counts the distance
@@ -96,8 +107,8 @@ def build_system(
     seed : int
         Of the places of ions and the first places of hydrogens.
     progress : callable, optional
-        Called with one word (``read``, ``repair``, ``hydrogens``, ``solvent``, ``parametrise``) at each
-        start.
+        Called with one word (``read``, ``repair``, ``ligands``, ``charges``, ``hydrogens``, ``solvent``,
+        ``parametrise``) at each start.
 
     Returns
     -------
@@ -110,28 +121,37 @@ def build_system(
     ConfigError
         A setting, quantity, force-field or ligand file that cannot be used.
     """
-    given = {name: value for name, value in locals().items() if name not in ("pdb", "progress")}
+    given = {name: value for name, value in locals().items() if name not in ("pdb", "smiles", "progress")}
     options = BuildOptions.parse(**given)
     tell = progress or (lambda stage: None)
 
     tell("read")
-    ligand_files = [find_ligand_file(name) for name in options.ligands]
-    ligand_names = {name for file in ligand_files for name in ligand_residue_names(file)}
+    if (pdb is None) == (not smiles):
+        got = "neither" if pdb is None else "both"
+        raise ConfigError("a structure file or a SMILES", got, 'write pdb = "file.pdb", or smiles = "…"')
+    plan = plan_ligands(options.ligands, options.mutate)
     files = force_field_files(options.forcefield, options.water)
-    force_field = load_force_field([*files, *ligand_files])
-    source = read_structure(pdb)
+    force_field = load_force_field([*files, *plan.files])
+    source = read_structure(pdb) if pdb is not None else structure_from_smiles(smiles, plan)
     decisions = as_decisions("read", source.decisions)
 
     tell("repair")
-    repairs = find_repairs(source, ligand_names, known_residues(force_field))
+    repairs = find_repairs(source, plan.names, known_residues(force_field) | plan.names)
     decisions += as_decisions("repair", repairs.decisions)
     topology, positions = apply_repairs(repairs, options.seed)
     decisions += as_decisions("repair", _settle_cell(topology, source, options.solvate))
+    if plan.definitions:
+        tell("ligands")
+    settled = settle_ligands(topology, positions, plan, tell)
+    topology, positions = settled.topology, settled.positions
+    for xml in settled.templates.values():
+        force_field.loadFile(StringIO(xml))
+    decisions += settled.decisions
     model = app.Modeller(topology, unit.Quantity([Vec3(*row) for row in positions.tolist()], unit.nanometer))
 
     with _seeded(options.seed):
         tell("hydrogens")
-        added = _add_hydrogens(model, force_field, source, ligand_names, options.ph)
+        added = _add_hydrogens(model, force_field, source, plan.by_name, options.ph)
         decisions += as_decisions("protonate", added)
         if options.solvate:
             tell("solvent")
@@ -153,7 +173,7 @@ def build_system(
         "source": source.name,
         "sha256": source.sha256,
         "forcefield_files": files,
-        "ligand_files": [file.name for file in ligand_files],
+        "ligand_files": [file.name for file in plan.files],
         "seed": options.seed,
         "options": {
             **options.as_dict(),
@@ -166,7 +186,7 @@ def build_system(
     }
     coordinates = np.array(model.positions.value_in_unit(unit.nanometer), dtype=float)
     logger.info("%s: %d atoms, net charge %d", source.name, len(coordinates), round(charge))
-    return BuiltSystem(model.topology, coordinates, system, provenance)
+    return BuiltSystem(model.topology, coordinates, system, provenance, settled.templates)
 
 
 def _parametrised(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mlmm import units
+from mlmm.build.ligands import Ligand
 from mlmm.build.solvent import BOX_SHAPES
 from mlmm.errors import ConfigError
 
@@ -21,7 +22,8 @@ class BuildOptions:
 
     forcefield: str | Sequence[str] = "amber14"
     water: str = "tip3p"
-    ligands: Sequence[str | os.PathLike[str]] = ()
+    ligands: Sequence[str | os.PathLike[str] | Ligand] = ()
+    mutate: Sequence[str] | Mapping[str, str] = ()
     padding: Any = "1.0 nm"
     box_shape: str = "cube"
     ionic_strength: Any = "0.0 M"
@@ -95,6 +97,6 @@ class BuildOptions:
             "nonbonded_cutoff": "nonbonded_cutoff_nm",
             "hydrogen_mass": "hydrogen_mass_amu",
         }
-        left_out = ("forcefield", "ligands", "seed")
+        left_out = ("forcefield", "ligands", "mutate", "seed")
         fields = (field.name for field in dataclasses.fields(self) if field.name not in left_out)
         return {names.get(name, name): getattr(self, name) for name in fields}
