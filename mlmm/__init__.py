@@ -37,6 +37,7 @@ _HOME = {
     "build_system": "build",
     "calibrate": "calibration",
     "check": "diagnostics",
+    "check_potential": "potentials",
     "compare_schemes": "comparison",
     "draw_frames": "scan",
     "energy_and_forces": "potentials",

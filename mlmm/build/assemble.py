@@ -13,10 +13,13 @@ from typing import Any
 import numpy as np
 import openmm
 from openmm import app, unit
-from openmm.vec3 import Vec3
 
-from mlmm.build.build_log import as_decisions
+from mlmm.build.atoms import CheckedStructure, ResidueKey
+from mlmm.build.build_log import Decision, as_decisions
 from mlmm.build.built import BuiltSystem, package_versions
+from mlmm.build.checks import check_built, check_templates
+from mlmm.build.draft import as_quantity
+from mlmm.build.droplet import add_water_sphere, cut_droplet, droplet_centre, relaxed_whole
 from mlmm.build.ligand_alone import structure_from_smiles
 from mlmm.build.ligand_settling import settle_ligands
 from mlmm.build.ligands import Ligand, plan_ligands
@@ -29,7 +32,8 @@ from mlmm.build.parametrise import (
     load_force_field,
     retold,
 )
-from mlmm.build.reading import ResidueKey, StructureText, read_structure
+from mlmm.build.protonation import TITRATED, choose_states, named_by_user
+from mlmm.build.reading import read_structure
 from mlmm.build.repair import apply_repairs, find_repairs
 from mlmm.build.solvent import add_solvent, check_width, widths
 from mlmm.build.topology_json import set_topology_box, topology_box
@@ -59,6 +63,14 @@ def build_system(
     hydrogen_mass: Any = None,
     solvate: bool = True,
     seed: int = 0,
+    solvent: str | None = None,
+    droplet: Mapping[str, Any] | None = None,
+    protonation: str = "modeller",
+    protonate: Mapping[str, str] | None = None,
+    symmetry: bool = True,
+    gaps: str = "refuse",
+    tails: str = "charged",
+    relax: int = 0,
     progress: Callable[[str], None] | None = None,
 ) -> BuiltSystem:
     """Build a solvated MM system from a structure file.
@@ -106,9 +118,27 @@ def build_system(
         Without solvent, a box is kept only if the file has one of space group P 1.
     seed : int
         Of the places of ions and the first places of hydrogens.
+    solvent : str, optional
+        ``box``, ``droplet`` or ``none``; by default a box where `solvate` is true.
+    droplet : mapping, optional
+        For ``solvent = "droplet"``: ``centre`` (a selection), ``radius``, ``mobile``, ``cutoff``, ``relax``;
+        see `mlmm.build.droplet.DropletSettings`.
+    protonation : str
+        ``modeller`` (OpenMM's rules for model compounds at `ph`) or ``propka`` (pKa of every residue in its
+        surroundings, ligands included).
+    protonate : mapping, optional
+        Residue to protonation state, such as ``{"A:HIS54": "HIE"}``; before any other rule.
+    symmetry : bool
+        Give one protonation state and tautomer to equal positions of chains with equal sequence.
+    gaps : str
+        Where residues are missing inside a chain: ``refuse``, ``split`` (charged ends) or ``cap`` (ACE, NME).
+    tails : str
+        Where residues are missing at an end: ``charged`` or ``cap``.
+    relax : int
+        Iterations of minimisation at the end; 0 leaves all heavy atoms of a box where they were.
     progress : callable, optional
         Called with one word (``read``, ``repair``, ``ligands``, ``charges``, ``hydrogens``, ``solvent``,
-        ``parametrise``) at each start.
+        ``relax``, ``parametrise``, ``check``) at each start.
 
     Returns
     -------
@@ -121,6 +151,7 @@ def build_system(
     ConfigError
         A setting, quantity, force-field or ligand file that cannot be used.
     """
+    protonate = protonate or {}
     given = {name: value for name, value in locals().items() if name not in ("pdb", "smiles", "progress")}
     options = BuildOptions.parse(**given)
     tell = progress or (lambda stage: None)
@@ -147,13 +178,18 @@ def build_system(
     for xml in settled.templates.values():
         force_field.loadFile(StringIO(xml))
     decisions += settled.decisions
-    model = app.Modeller(topology, unit.Quantity([Vec3(*row) for row in positions.tolist()], unit.nanometer))
+    model = app.Modeller(topology, as_quantity(positions))
 
     with _seeded(options.seed):
         tell("hydrogens")
-        added = _add_hydrogens(model, force_field, source, plan.by_name, options.ph)
+        added = _add_hydrogens(model, force_field, source, plan.by_name, options)
         decisions += as_decisions("protonate", added)
-        if options.solvate:
+        check_templates(force_field, model.topology)
+        if options.solvent == "droplet":
+            tell("solvent")
+            centre = droplet_centre(model.topology, _coordinates(model), options.droplet)
+            add_water_sphere(model, force_field, options.water, centre, options.droplet.radius)
+        elif options.solvent == "box":
             tell("solvent")
             add_solvent(
                 model,
@@ -166,9 +202,25 @@ def build_system(
                 options.neutralise,
             )
 
+    topology, coordinates = model.topology, _coordinates(model)
     tell("parametrise")
-    system = _parametrised(model.topology, force_field, options)
+    system = _parametrised(topology, force_field, options)
     charge = check_charge(system)
+    if options.solvent == "droplet":
+        tell("relax")
+        coordinates, entries = relaxed_whole(
+            topology, coordinates, system, force_field, options.droplet.relax
+        )
+        decisions += entries
+        topology, coordinates, system, entries = cut_droplet(
+            topology, coordinates, system, centre, options.droplet
+        )
+        text = f"net charge {round(check_charge(system)):+d} e, of {round(charge):+d} e before"
+        decisions += [*entries, Decision("solvate", "charge", text)]
+        charge = check_charge(system)
+    tell("check")
+    coordinates, entries = check_built(topology, coordinates, system, source.name, options.relax)
+    decisions += entries
     provenance = {
         "source": source.name,
         "sha256": source.sha256,
@@ -177,30 +229,44 @@ def build_system(
         "seed": options.seed,
         "options": {
             **options.as_dict(),
-            "nonbonded_method": "PME" if system.usesPeriodicBoundaryConditions() else "NoCutoff",
+            "nonbonded_method": _method(topology, options).__class__.__name__,
         },
         "net_charge": round(charge),
         "decisions": [decision.text for decision in decisions],
         "log": [decision._asdict() for decision in decisions],
         "versions": package_versions(),
     }
-    coordinates = np.array(model.positions.value_in_unit(unit.nanometer), dtype=float)
     logger.info("%s: %d atoms, net charge %d", source.name, len(coordinates), round(charge))
-    return BuiltSystem(model.topology, coordinates, system, provenance, settled.templates)
+    return BuiltSystem(topology, coordinates, system, provenance, settled.templates)
+
+
+def _coordinates(model: app.Modeller) -> np.ndarray:
+    return np.array(model.positions.value_in_unit(unit.nanometer), dtype=float)
+
+
+def _method(topology: app.Topology, options: BuildOptions) -> Any:
+    """With a box PME; without one every pair, but for a droplet with a cutoff of its own."""
+    if topology_box(topology) is not None:
+        return app.PME
+    limited = options.droplet is not None and options.droplet.cutoff is not None
+    return app.CutoffNonPeriodic if limited else app.NoCutoff
 
 
 def _parametrised(
     topology: app.Topology, force_field: app.ForceField, options: BuildOptions
 ) -> openmm.System:
-    """The force field's System; with a box PME, without one every pair."""
+    """The force field's System."""
+    cutoff = options.nonbonded_cutoff
+    if options.droplet is not None and options.droplet.cutoff is not None:
+        cutoff = options.droplet.cutoff
     box = topology_box(topology)
     if box is not None:
         check_width(box, options.nonbonded_cutoff)
     with retold(topology, "assigning parameters"):
         return force_field.createSystem(
             topology,
-            nonbondedMethod=app.NoCutoff if box is None else app.PME,
-            nonbondedCutoff=options.nonbonded_cutoff,
+            nonbondedMethod=_method(topology, options),
+            nonbondedCutoff=cutoff,
             constraints=app.HBonds if options.constraints == "hbonds" else None,
             rigidWater=options.rigid_water,
             hydrogenMass=options.hydrogen_mass,
@@ -218,7 +284,7 @@ def _seeded(seed: int) -> Iterator[None]:
         random.setstate(state)
 
 
-def _settle_cell(topology: app.Topology, source: StructureText, solvate: bool) -> list[str]:
+def _settle_cell(topology: app.Topology, source: CheckedStructure, solvate: bool) -> list[str]:
     """Decide what the cell in the file means; changes the topology's box.
 
     A crystal's cell without its symmetry mates is no periodic system, and solvation makes a box of its own.
@@ -239,29 +305,47 @@ def _settle_cell(topology: app.Topology, source: StructureText, solvate: bool) -
 
 
 def _add_hydrogens(
-    model: app.Modeller, force_field: app.ForceField, source: StructureText, ligand_names: set[str], ph: float
-) -> list[str]:
+    model: app.Modeller,
+    force_field: app.ForceField,
+    source: CheckedStructure,
+    ligand_names: set[str],
+    options: BuildOptions,
+) -> list[Decision | str]:
     """Add missing hydrogens with the force field; those in the file stay where they are."""
-    ligand_hydrogens, decisions = complete_ligands(model.topology, force_field, ligand_names)
+    given = named_by_user(model.topology, options.protonate)
     residues = list(model.topology.residues())
-    variants: list[Any] = [ligand_hydrogens.get(residue.index) for residue in residues]
-    for index, residue in enumerate(residues):
+    model.delete(
+        [a for i in given for a in residues[i].atoms() if a.name in TITRATED.get(residues[i].name, ())]
+    )
+    ligand_hydrogens, notes = complete_ligands(model.topology, force_field, ligand_names)
+    named = {}
+    for residue in model.topology.residues():
         key = ResidueKey(residue.chain.id.strip(), residue.id, residue.insertionCode.strip())
-        named = source.protonation.get(key)
-        if named is not None and residue.name[:2] == named[:2]:
-            variants[index] = named
+        name = source.protonation.get(key)
+        if name is not None and residue.name[:2] == name[:2] and residue.index not in given:
+            named[residue.index] = name
+    states, chosen = choose_states(
+        model.topology,
+        _coordinates(model),
+        ph=options.ph,
+        method=options.protonation,
+        given=given,
+        named=named,
+        symmetry=options.symmetry,
+    )
+    variants: list[Any] = [states.get(i, ligand_hydrogens.get(i)) for i in range(len(residues))]
     before = model.topology.getNumAtoms()
     with retold(model.topology, "adding hydrogens"):
-        chosen = model.addHydrogens(
-            force_field, pH=ph, variants=variants, platform=openmm.Platform.getPlatformByName("Reference")
+        actual = model.addHydrogens(
+            force_field,
+            pH=options.ph,
+            variants=variants,
+            platform=openmm.Platform.getPlatformByName("Reference"),
         )
-    decisions.append(f"{model.topology.getNumAtoms() - before} hydrogens added at pH {ph:g}")
-    for residue, variant in zip(model.topology.residues(), chosen, strict=True):
-        if isinstance(variant, str) and variant != residue.name:
-            why = (
-                "as named in the file"
-                if variants[residue.index]
-                else "from its hydrogens, bonds or surroundings"
-            )
-            decisions.append(f"{residue.name} {residue.id} of chain {residue.chain.id} is {variant}, {why}")
-    return decisions
+    entries: list[Decision | str] = [*notes, *chosen]
+    entries.append(f"{model.topology.getNumAtoms() - before} hydrogens added at pH {options.ph:g}")
+    for residue, variant in zip(model.topology.residues(), actual, strict=True):
+        if isinstance(variant, str) and variant != residue.name and residue.index not in states:
+            where = f"{residue.name} {residue.id} of chain {residue.chain.id}"
+            entries.append(f"{where} is {variant}, from its hydrogens, bonds or surroundings")
+    return entries

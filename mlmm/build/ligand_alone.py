@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mlmm.build.atoms import AtomRecord, CheckedStructure
 from mlmm.build.ligand_matching import set_positions
 from mlmm.build.ligand_molecules import (
     atom_names,
@@ -23,7 +24,6 @@ from mlmm.build.ligand_molecules import (
 from mlmm.build.ligand_parameters import gaff_parameters
 from mlmm.build.ligand_templates import template_xml
 from mlmm.build.ligands import Definition, Ligand, LigandPlan
-from mlmm.build.reading import StructureText
 from mlmm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def parametrise_ligand(ligand: Ligand, progress: Callable[[str], None] | None = 
     return template_xml(parameters, complete, names, ligand.name)
 
 
-def structure_from_smiles(smiles: str, plan: LigandPlan) -> StructureText:
+def structure_from_smiles(smiles: str, plan: LigandPlan) -> CheckedStructure:
     """A structure of one molecule, as if it had been read from a file.
 
     The residue gets the name of a ligand that is the same molecule, else LIG, which is added to `plan`.
@@ -111,23 +111,42 @@ def structure_from_smiles(smiles: str, plan: LigandPlan) -> StructureText:
     ligand = Ligand("LIG", smiles=smiles)
     complete, names = molecule_model(ligand)
     wanted = canonical(complete)
-    same = [d for d in plan.definitions.values() if len(d.name) <= 3 and canonical(d.molecule) == wanted]
+    same = [d for d in plan.definitions.values() if canonical(d.molecule) == wanted]
     if same:
         name, names = same[0].name, atom_names(same[0].molecule)
         complete = _like(same[0].molecule, complete)
     else:
         name = ligand.name
         plan.definitions[name] = Definition(name, ligand.molecule()[0])
-    lines = []
-    rows = zip(complete.GetAtoms(), names, complete.GetConformer().GetPositions(), strict=True)
-    for number, (atom, label, (x, y, z)) in enumerate(rows, start=1):
-        symbol = atom.GetSymbol().upper()
-        shown = f"{label:<4}" if len(symbol) == 2 or len(label) == 4 else f" {label:<3}"
-        place = f"{x:8.3f}{y:8.3f}{z:8.3f}"
-        lines.append(f"HETATM{number:5d} {shown} {name:>3} A   1    {place}  1.00  0.00          {symbol:>2}")
-    digest = hashlib.sha256(smiles.encode()).hexdigest()
-    text = "\n".join([*lines, "END", ""])
-    return StructureText(f"SMILES {plain_smiles(complete)}", digest, "pdb", text)
+    records = []
+    rows = zip(complete.GetAtoms(), names, complete.GetConformer().GetPositions() / 10, strict=True)
+    for number, (atom, label, place) in enumerate(rows, start=1):
+        records.append(
+            AtomRecord(
+                line=number,
+                hetero=True,
+                serial=str(number),
+                name=label,
+                location=" ",
+                residue_name=name,
+                chain="A",
+                number="1",
+                insertion_code="",
+                x=float(place[0]),
+                y=float(place[1]),
+                z=float(place[2]),
+                occupancy=1.0,
+                element=atom.GetSymbol().upper(),
+            )
+        )
+    bonds = tuple((bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()) for bond in complete.GetBonds())
+    return CheckedStructure(
+        f"SMILES {plain_smiles(complete)}",
+        hashlib.sha256(smiles.encode()).hexdigest(),
+        "smiles",
+        tuple(records),
+        bonds=bonds,
+    )
 
 
 def _like(molecule: Mol, complete: Mol) -> Mol:

@@ -28,7 +28,8 @@ _REFERENCES = {
     "gaff": "Wang, J., Wolf, R. M., Caldwell, J. W., Kollman, P. A. and Case, D. A. (2004). Development and "
     "testing of a general Amber force field. J. Comput. Chem. 25, 1157-1174.",
     "AM1-BCC": "Jakalian, A., Jack, D. B. and Bayly, C. I. (2002). Fast, efficient generation of "
-    "high-quality atomic charges. AM1-BCC model: II. Parameterization and validation. J. Comput. Chem. 23, 1623-1641.",
+    "high-quality atomic charges. AM1-BCC model: II. Parameterization and validation. J. Comput. Chem. 23, "
+    "1623-1641.",
 }
 _SCALES = {"coulomb14scale": "0.8333333333333334", "lj14scale": "0.5"}  # digit by digit as in amber14
 

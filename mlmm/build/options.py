@@ -9,11 +9,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlmm import units
+from mlmm.build.droplet import DropletSettings
 from mlmm.build.ligands import Ligand
 from mlmm.build.solvent import BOX_SHAPES
 from mlmm.errors import ConfigError
 
 CONSTRAINTS = ("none", "hbonds")
+#: Settings of one word -> what it may be; the first is the default.
+_WORDS = {
+    "solvent": ("box", "droplet", "none"),
+    "protonation": ("modeller", "propka"),
+    "gaps": ("refuse", "split", "cap"),
+    "tails": ("charged", "cap"),
+}
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,14 @@ class BuildOptions:
     hydrogen_mass: Any = None
     solvate: bool = True
     seed: int = 0
+    solvent: str | None = None
+    droplet: Mapping[str, Any] | DropletSettings | None = None
+    protonation: str = "modeller"
+    protonate: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    symmetry: bool = True
+    gaps: str = "refuse"
+    tails: str = "charged"
+    relax: int = 0
 
     @classmethod
     def parse(cls, **given: Any) -> BuildOptions:
@@ -57,9 +73,12 @@ class BuildOptions:
             for name, dimension in quantities
             if (value := getattr(options, name)) is not None
         }
-        options = dataclasses.replace(options, **parsed)
+        solvent = options.solvent or ("box" if options.solvate else "none")
+        options = dataclasses.replace(options, **parsed, solvent=solvent)
         options._check()
-        return options
+        solvate = options.solvent != "none"
+        droplet = DropletSettings.parse(options.droplet or {}) if solvent == "droplet" else None
+        return dataclasses.replace(options, solvate=solvate, droplet=droplet)
 
     def _check(self) -> None:
         for name, example in (("nonbonded_cutoff", "1.0 nm"), ("hydrogen_mass", "1.5 amu")):
@@ -78,6 +97,7 @@ class BuildOptions:
                     repr(getattr(self, name)),
                     f'write {name} = "{choices[-1]}"',
                 )
+        self._check_words()
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise ConfigError(
                 "a seed that is a whole number of zero or more", repr(self.seed), "write seed = 0"
@@ -89,6 +109,26 @@ class BuildOptions:
                 "a list of ligand files", repr(self.ligands), f'write ligands = ["{self.ligands}"]'
             )
 
+    def _check_words(self) -> None:
+        for name, choices in _WORDS.items():
+            if getattr(self, name) not in choices:
+                extra = ""
+                if (name, getattr(self, name)) == ("gaps", "model"):
+                    extra = "; loops are not modelled here: do so with MODELLER or a structure predictor"
+                raise ConfigError(
+                    f"{name} as one of {', '.join(choices)}",
+                    repr(getattr(self, name)),
+                    f'write {name} = "{choices[-1]}"{extra}',
+                )
+        if self.solvent != "droplet" and self.droplet:
+            raise ConfigError(
+                'a droplet with solvent = "droplet" only',
+                f"solvent = {self.solvent!r}",
+                'write solvent = "droplet", or leave droplet out',
+            )
+        if isinstance(self.relax, bool) or not isinstance(self.relax, int) or self.relax < 0:
+            raise ConfigError("relax as a number of iterations", repr(self.relax), "write relax = 200")
+
     def as_dict(self) -> dict[str, Any]:
         """JSON-able, with the unit in the name of every quantity."""
         names = {
@@ -99,4 +139,6 @@ class BuildOptions:
         }
         left_out = ("forcefield", "ligands", "mutate", "seed")
         fields = (field.name for field in dataclasses.fields(self) if field.name not in left_out)
-        return {names.get(name, name): getattr(self, name) for name in fields}
+        values = {names.get(name, name): getattr(self, name) for name in fields}
+        values["protonate"] = dict(self.protonate)
+        return values | {"droplet": self.droplet.as_dict() if self.droplet else None}
