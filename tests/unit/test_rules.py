@@ -40,9 +40,10 @@ FLOORS = [
     ["runner"],
     ["simulation"],
     ["bench", "calibration", "comparison", "diagnostics", "report", "scan"],
+    ["settings"],
     ["config"],
     ["cli_build"],
-    ["cli_bench", "cli_calibrate", "cli_compare", "cli_scan"],
+    ["cli_bench", "cli_calibrate", "cli_compare", "cli_ligand", "cli_scan", "cli_structure"],
     ["cli"],
 ]
 TORCH_SIDE = [
@@ -87,7 +88,7 @@ def test_imports_point_downwards(path):
         assert "openmm" not in libraries
     if name in OPENMM_SIDE:
         assert "torch" not in libraries
-    if name == "config":
+    if name in ("config", "settings"):
         assert not libraries & {"numpy", "torch", "openmm", "mdtraj"}
 
 
