@@ -32,13 +32,17 @@ def build_from(config: RunConfig, progress: Callable[[str], None]) -> BuiltSyste
     """The force field of [system]."""
     from mlmm.build import build_system
 
-    return build_system(config.system.pdb, **system_options(config), progress=progress)
+    return build_system(config.system.pdb or None, **system_options(config), progress=progress)
 
 
 def system_options(config: RunConfig) -> dict[str, Any]:
     """[system] as arguments of `mlmm.build_system`; what is empty there has the builder's default."""
+    from mlmm.build import Ligand
+
     settings = {key: value for key, value in dataclasses.asdict(config.system).items() if value != ""}
     settings.pop("pdb", None)
+    tables = settings.pop("ligand")
+    settings["ligands"] = [*settings["ligands"], *(Ligand(name, **entry) for name, entry in tables.items())]
     return {**settings, "seed": config.run.seed}
 
 

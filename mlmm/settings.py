@@ -41,10 +41,23 @@ def _choice(default: str, *choices: str) -> Any:
 
 
 @dataclass(frozen=True)
+class LigandSettings:
+    """[system.ligand.NAME]: what the residue NAME is; see `mlmm.Ligand`."""
+
+    smiles: str = ""
+    file: str = ""
+    charge: int = 0
+    charges: str = _choice("am1bcc", "am1bcc", "file")
+    parameters: str = "gaff2"
+    atoms: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class SystemSettings:
     """[system]: where the structure comes from and how it is parametrised; see `mlmm.build_system`."""
 
     pdb: str = ""
+    smiles: str = ""
     download: bool = False
     sha256: str = ""
     chains: list[str] = field(default_factory=list)
@@ -56,6 +69,10 @@ class SystemSettings:
     forcefield: str = "amber14"
     water: str = "tip3p"
     ligands: list[str] = field(default_factory=list)
+    ligand: dict[str, dict[str, Any]] = field(
+        default_factory=dict, metadata={"table": LigandSettings, "example": 'smiles = "CC(=O)[O-]"'}
+    )
+    mutate: list[str] = field(default_factory=list)
     solvate: bool = True
     padding: str = _quantity("1.0 nm", "length")
     box_shape: str = "cube"
