@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import openmm
 from openmm import app, unit
-from openmm.vec3 import Vec3
 
+from mlmm.build.atoms import CheckedStructure, ResidueKey
 from mlmm.build.build_log import Decision, as_decisions
 from mlmm.build.built import BuiltSystem, package_versions
-from mlmm.build.checks import check_built, check_templates
+from mlmm.build.checks import check_built, check_templates, handedness
+from mlmm.build.draft import as_quantity
 from mlmm.build.droplet import add_water_sphere, cut_droplet, droplet_centre, relaxed_whole
 from mlmm.build.options import BuildOptions
 from mlmm.build.parametrise import (
@@ -30,7 +31,7 @@ from mlmm.build.parametrise import (
     retold,
 )
 from mlmm.build.protonation import TITRATED, choose_states, named_by_user
-from mlmm.build.reading import ResidueKey, StructureText, read_structure
+from mlmm.build.reading import read_structure
 from mlmm.build.repair import apply_repairs, find_repairs
 from mlmm.build.solvent import add_solvent, check_width, widths
 from mlmm.build.topology_json import set_topology_box, topology_box
@@ -157,7 +158,7 @@ def build_system(
     decisions += as_decisions("repair", repairs.decisions)
     topology, positions = apply_repairs(repairs, options.seed)
     decisions += as_decisions("repair", _settle_cell(topology, source, options.solvate))
-    model = app.Modeller(topology, unit.Quantity([Vec3(*row) for row in positions.tolist()], unit.nanometer))
+    model, hands = app.Modeller(topology, as_quantity(positions)), handedness(topology, positions)
 
     with _seeded(options.seed):
         tell("hydrogens")
@@ -198,7 +199,7 @@ def build_system(
         decisions += [*entries, Decision("solvate", "charge", text)]
         charge = check_charge(system)
     tell("check")
-    coordinates, entries = check_built(topology, coordinates, system, source.name, options.relax)
+    coordinates, entries = check_built(topology, coordinates, system, source.name, hands, options.relax)
     decisions += entries
     provenance = {
         "source": source.name,
@@ -263,7 +264,7 @@ def _seeded(seed: int) -> Iterator[None]:
         random.setstate(state)
 
 
-def _settle_cell(topology: app.Topology, source: StructureText, solvate: bool) -> list[str]:
+def _settle_cell(topology: app.Topology, source: CheckedStructure, solvate: bool) -> list[str]:
     """Decide what the cell in the file means; changes the topology's box.
 
     A crystal's cell without its symmetry mates is no periodic system, and solvation makes a box of its own.
@@ -286,7 +287,7 @@ def _settle_cell(topology: app.Topology, source: StructureText, solvate: bool) -
 def _add_hydrogens(
     model: app.Modeller,
     force_field: app.ForceField,
-    source: StructureText,
+    source: CheckedStructure,
     ligand_names: set[str],
     options: BuildOptions,
 ) -> list[Decision | str]:
