@@ -41,6 +41,8 @@ _HOME = {
     "energy_and_forces": "potentials",
     "hard_zones": "zones",
     "hybrid_system": "hybrid",
+    "load_amber": "build.amber",
+    "load_openmm": "build.amber",
     "load_potential": "potentials",
     "residue_zones": "zones",
     "scan_zones": "scan",

@@ -32,6 +32,8 @@ def build_from(config: RunConfig, progress: Callable[[str], None]) -> BuiltSyste
     from mlmm.build import build_system
 
     settings = config.system
+    if settings.prmtop or settings.xml:
+        return _taken_over(config, progress)
     return build_system(
         settings.pdb,
         forcefield=settings.forcefield,
@@ -47,7 +49,33 @@ def build_from(config: RunConfig, progress: Callable[[str], None]) -> BuiltSyste
         constraints=settings.constraints,
         rigid_water=settings.rigid_water,
         hydrogen_mass=settings.hydrogen_mass or None,
+        solvent=None if settings.solvent == "box" else settings.solvent,
+        droplet=settings.droplet,
+        gaps=settings.gaps,
+        tails=settings.tails,
+        protonation=settings.protonation,
+        protonate=settings.protonate,
+        symmetry=settings.symmetry,
+        relax=settings.relax,
         seed=config.run.seed,
+        progress=progress,
+    )
+
+
+def _taken_over(config: RunConfig, progress: Callable[[str], None]) -> BuiltSystem:
+    """A system that was parametrised elsewhere."""
+    from mlmm.build.amber import load_amber, load_openmm
+
+    settings = config.system
+    if settings.xml:
+        return load_openmm(settings.xml, settings.pdb, progress=progress)
+    return load_amber(
+        settings.prmtop,
+        settings.inpcrd,
+        nonbonded_cutoff=settings.nonbonded_cutoff,
+        constraints=settings.constraints,
+        rigid_water=settings.rigid_water,
+        hydrogen_mass=settings.hydrogen_mass or None,
         progress=progress,
     )
 

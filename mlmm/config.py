@@ -35,6 +35,7 @@ ZONE_KINDS: dict[str, dict[str, Any]] = {
     },
 }
 SCHEMES = ("auto", "local", "difference", "intra", "bonded", "delta")
+_SOURCES = ("pdb", "xml", "prmtop", "inpcrd")
 _BONDS = re.compile(r"^\s*\d+\s*bonds?\s*$")
 
 
@@ -55,6 +56,9 @@ class SystemSettings:
     """[system]: where the structure comes from and how it is parametrised; see `mlmm.build_system`."""
 
     pdb: str = ""
+    prmtop: str = ""
+    inpcrd: str = ""
+    xml: str = ""
     forcefield: str = "amber14"
     water: str = "tip3p"
     ligands: list[str] = field(default_factory=list)
@@ -63,7 +67,15 @@ class SystemSettings:
     box_shape: str = "cube"
     ionic_strength: str = _quantity("0.0 M", "concentration")
     neutralise: bool = True
+    solvent: str = _choice("box", "box", "droplet", "none")
+    droplet: dict[str, Any] = field(default_factory=dict)
+    gaps: str = _choice("refuse", "refuse", "split", "cap")
+    tails: str = _choice("charged", "charged", "cap")
     ph: float = 7.0
+    protonation: str = _choice("modeller", "modeller", "propka")
+    protonate: dict[str, str] = field(default_factory=dict)
+    symmetry: bool = True
+    relax: int = 0
     nonbonded_cutoff: str = _quantity("1.0 nm", "length")
     constraints: str = "hbonds"
     rigid_water: bool = True
@@ -212,7 +224,11 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
             values = _with_table(values, f"{path} [zones]")
         sections[name] = _section(_SECTIONS[name], values, f"{path} [{name}]")
     config = RunConfig(**sections)
-    for value, key in ((config.system.pdb, "system.pdb"), (config.region.select, "region.select")):
+    _check_sources(config.system, path)
+    for value, key in (
+        (config.system.pdb or config.system.prmtop, "system.pdb"),
+        (config.region.select, "region.select"),
+    ):
         if not value:
             raise ConfigError(
                 f"{key} in {path}", "nothing", f'add {key.split(".")[1]} = "…" to [{key.split(".")[0]}]'
@@ -222,6 +238,30 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     if config.embedding.scheme != "auto":
         check_embedding(config.embedding, config.embedding.scheme)
     return _with_paths(config, path.parent)
+
+
+def _check_sources(system: SystemSettings, path: Path) -> None:
+    """A structure that is built, one with an OpenMM System, or an Amber topology with its coordinates."""
+    if bool(system.prmtop) != bool(system.inpcrd) or (system.prmtop and (system.pdb or system.xml)):
+        given = [f'{key} = "{value}"' for key, value in vars(system).items() if key in _SOURCES and value]
+        raise ConfigError(
+            f"pdb, or pdb and xml, or prmtop and inpcrd in {path} [system]",
+            ", ".join(given),
+            "give the files of one system",
+        )
+    if not (system.prmtop or system.xml):
+        return
+    taken = {*_SOURCES, "nonbonded_cutoff", "constraints", "rigid_water", "hydrogen_mass"}
+    if system.xml:
+        taken = set(_SOURCES)
+    for spec in dataclasses.fields(system):
+        default = spec.default if spec.default_factory is dataclasses.MISSING else spec.default_factory()
+        if spec.name not in taken and getattr(system, spec.name) != default:
+            raise ConfigError(
+                f"no {spec.name} in {path} [system] with a system that has its parameters",
+                f"{spec.name} = {getattr(system, spec.name)!r}",
+                "leave it out, or build from a structure file alone",
+            )
 
 
 def check_embedding(settings: EmbeddingSettings, scheme: str) -> None:
@@ -317,13 +357,17 @@ def _value(spec: dataclasses.Field, value: Any, where: str) -> Any:
         "list[str]": list,
         "list[int]": list,
         "dict[str, float]": dict,
+        "dict[str, str]": dict,
+        "dict[str, Any]": dict,
     }
     expected = kinds[spec.type]
     right = isinstance(value, expected) and (expected is bool or not isinstance(value, bool))
     if right and expected is list:
         item = str if spec.type == "list[str]" else int
         right = all(isinstance(entry, item) and not isinstance(entry, bool) for entry in value)
-    if right and expected is dict:
+    if right and spec.type == "dict[str, str]":
+        right = all(isinstance(entry, str) for entry in value.values())
+    if right and spec.type == "dict[str, float]":
         right = all(isinstance(entry, (int, float)) and 0 < entry <= 1 for entry in value.values())
         if not right:
             raise ConfigError(
@@ -343,7 +387,7 @@ def _value(spec: dataclasses.Field, value: Any, where: str) -> Any:
         raise ConfigError(f"{where} of at least 1", repr(value), "write levels = 1")
     if spec.name.endswith("interval") and value < 1:
         raise ConfigError(f"{where} of at least 1 step", repr(value), "correct the value")
-    if spec.name in ("minimise", "threads", "ml_threads", "seed") and value < 0:
+    if spec.name in ("minimise", "relax", "threads", "ml_threads", "seed") and value < 0:
         raise ConfigError(f"{where} not negative", repr(value), "correct the value")
     return value
 
@@ -374,7 +418,8 @@ def _with_paths(config: RunConfig, folder: Path) -> RunConfig:
 
     system = dataclasses.replace(
         config.system,
-        pdb=str((folder / config.system.pdb).resolve()),
+        pdb=str((folder / config.system.pdb).resolve()) if config.system.pdb else "",
+        **{key: resolve(getattr(config.system, key)) for key in ("xml", "prmtop", "inpcrd")},
         ligands=[resolve(name) for name in config.system.ligands],
     )
     zones = dataclasses.replace(config.zones, compensation=resolve(config.zones.compensation))

@@ -154,7 +154,9 @@ def build_system(
     decisions = as_decisions("read", source.decisions)
 
     tell("repair")
-    repairs = find_repairs(source, ligand_names, known_residues(force_field))
+    repairs = find_repairs(
+        source, ligand_names, known_residues(force_field), gaps=options.gaps, tails=options.tails
+    )
     decisions += as_decisions("repair", repairs.decisions)
     topology, positions = apply_repairs(repairs, options.seed)
     decisions += as_decisions("repair", _settle_cell(topology, source, options.solvate))

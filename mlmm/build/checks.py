@@ -48,7 +48,7 @@ def steady_context(system: openmm.System, positions: np.ndarray) -> openmm.Conte
     return context
 
 
-def handedness(topology: app.Topology, positions: np.ndarray) -> dict[tuple[int, str, str], float]:
+def handedness(topology: app.Topology, positions: np.ndarray) -> dict[tuple[str, str, str], float]:
     """Signed volume of N, C and CB about every CA, nm³: positive for L amino acids.
 
     Parameters
@@ -59,7 +59,7 @@ def handedness(topology: app.Topology, positions: np.ndarray) -> dict[tuple[int,
     Returns
     -------
     dict
-        (index of the chain, residue number with insertion code, residue name) to
+        (chain, residue number with insertion code, residue name) to
         (N − CA) · [(C − CA) × (CB − CA)].
     """
     volumes = {}
@@ -69,13 +69,13 @@ def handedness(topology: app.Topology, positions: np.ndarray) -> dict[tuple[int,
             continue
         alpha = at["CA"]
         volume = np.dot(at["N"] - alpha, np.cross(at["C"] - alpha, at["CB"] - alpha))
-        key = (residue.chain.index, f"{residue.id}{residue.insertionCode.strip()}", residue.name)
+        key = (residue.chain.id, f"{residue.id}{residue.insertionCode.strip()}", residue.name)
         volumes[key] = float(volume)
     return volumes
 
 
 def check_handedness(
-    before: Mapping[tuple[int, str, str], float], after: Mapping[tuple[int, str, str], float], name: str
+    before: Mapping[tuple[str, str, str], float], after: Mapping[tuple[str, str, str], float], name: str
 ) -> None:
     """Building turned no alpha carbon into its mirror image; what the file held was judged when it was read.
 
@@ -147,7 +147,7 @@ def check_built(
     positions: np.ndarray,
     system: openmm.System,
     name: str,
-    hands: Mapping[tuple[int, str, str], float],
+    hands: Mapping[tuple[str, str, str], float],
     iterations: int = 0,
 ) -> tuple[np.ndarray, list[Decision]]:
     """All that must hold of a finished system: extent, bonds, handedness, no clash, energy and forces.
