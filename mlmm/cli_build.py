@@ -141,7 +141,10 @@ def zones_from(config: RunConfig, built: BuiltSystem, region: Region, scheme: st
                 f"{zones.centre!r}, with {len(outside)} atoms outside",
                 "select atoms of the region",
             )
-    return adaptive_zones(built, region, zones.plateau, zones.width, molecules=zones.molecules, centre=centre)
+    walls = None if zones.walls == "none" else zones.walls
+    return adaptive_zones(
+        built, region, zones.plateau, zones.width, molecules=zones.molecules, centre=centre, walls=walls
+    )
 
 
 def hybrid_from(config: RunConfig, built: BuiltSystem, precision: str | None = None) -> HybridSystem:

@@ -11,183 +11,59 @@ import difflib
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mlmm.errors import ConfigError
+from mlmm.settings import SCHEMES, ZONE_KINDS, EmbeddingSettings, RunConfig, SystemSettings, ZoneSettings
 from mlmm.units import parse
 
-__all__ = ["SCHEMES", "ZONE_KINDS", "RunConfig", "ZoneSettings", "load_config"]
+__all__ = [
+    "SCHEMES",
+    "ZONE_KINDS",
+    "EmbeddingSettings",
+    "RunConfig",
+    "ZoneSettings",
+    "load_config",
+    "structure_config",
+]
 
-#: What [zones] kind may be -> its keys and their defaults; "auto" is hard under scheme "intra", else static.
-ZONE_KINDS: dict[str, dict[str, Any]] = {
-    "auto": {"plateau": "", "width": "", "snap": "", "shape": "", "axis": ""},
-    "hard": {},
-    "static": {"plateau": "0.3 nm", "width": "0.2 nm", "snap": "residue", "shape": "skin", "axis": "z"},
-    "residues": {"residues": {}, "plateau_select": "", "snap": "residue"},
-    "adaptive": {
-        "plateau": "0.4 nm",
-        "width": "0.3 nm",
-        "molecules": ["HOH"],
-        "centre": "",
-        "compensation": "",
-    },
-}
-SCHEMES = ("auto", "local", "difference", "intra", "bonded", "delta")
 _SOURCES = ("pdb", "xml", "prmtop", "inpcrd")
+#: A path, rather than a PDB id or a name to look for in the folders of structures.
+_FILE = re.compile(r"[/\\]|\.\w+$")
 _BONDS = re.compile(r"^\s*\d+\s*bonds?\s*$")
-
-
-def _quantity(default: Any, dimension: str, example: str = "", bonds: bool = False) -> Any:
-    """A field that is written with its unit; `bonds`: or as a number of bonds."""
-    return field(
-        default=default, metadata={"dimension": dimension, "example": example or default, "bonds": bonds}
-    )
-
-
-def _choice(default: str, *choices: str) -> Any:
-    """A field with one of some words."""
-    return field(default=default, metadata={"choices": choices})
-
-
-@dataclass(frozen=True)
-class SystemSettings:
-    """[system]: where the structure comes from and how it is parametrised; see `mlmm.build_system`."""
-
-    pdb: str = ""
-    prmtop: str = ""
-    inpcrd: str = ""
-    xml: str = ""
-    forcefield: str = "amber14"
-    water: str = "tip3p"
-    ligands: list[str] = field(default_factory=list)
-    solvate: bool = True
-    padding: str = _quantity("1.0 nm", "length")
-    box_shape: str = "cube"
-    ionic_strength: str = _quantity("0.0 M", "concentration")
-    neutralise: bool = True
-    solvent: str = _choice("box", "box", "droplet", "none")
-    droplet: dict[str, Any] = field(default_factory=dict)
-    gaps: str = _choice("refuse", "refuse", "split", "cap")
-    tails: str = _choice("charged", "charged", "cap")
-    ph: float = 7.0
-    protonation: str = _choice("modeller", "modeller", "propka")
-    protonate: dict[str, str] = field(default_factory=dict)
-    symmetry: bool = True
-    relax: int = 0
-    nonbonded_cutoff: str = _quantity("1.0 nm", "length")
-    constraints: str = "hbonds"
-    rigid_water: bool = True
-    hydrogen_mass: str = _quantity("", "mass")
-
-
-@dataclass(frozen=True)
-class RegionSettings:
-    """[region]: which atoms the potential describes."""
-
-    select: str = ""
-    complete: str = "residue"
-
-
-@dataclass(frozen=True)
-class ZoneSettings:
-    """[zones]: where lambda goes from 1 to 0; a key belongs to the kinds that `ZONE_KINDS` gives it to."""
-
-    kind: str = _choice("auto", *ZONE_KINDS)
-    plateau: str = _quantity("", "length", "0.3 nm", bonds=True)
-    width: str = _quantity("", "length", "0.2 nm", bonds=True)
-    snap: str = _choice("", "residue", "molecule", "fragment", "hydrogen", "atom")
-    shape: str = _choice("", "skin", "sphere", "slab")
-    axis: str = _choice("", "x", "y", "z")
-    residues: dict[str, float] = field(default_factory=dict)
-    plateau_select: str = ""
-    molecules: list[str] = field(default_factory=list)
-    centre: str = ""
-    compensation: str = ""
-
-    def of_kind(self, kind: str) -> ZoneSettings:
-        """The same as another kind, with that kind's defaults for what is not given."""
-        defaults = {key: value for key, value in ZONE_KINDS[kind].items() if not getattr(self, key)}
-        return dataclasses.replace(self, kind=kind, **defaults)
-
-    def given(self) -> dict[str, Any]:
-        """Kind and keys that are not empty."""
-        return {key: value for key, value in dataclasses.asdict(self).items() if value}
-
-
-@dataclass(frozen=True)
-class PotentialSettings:
-    """[potential]: the machine-learned potential and its host."""
-
-    name: str = "ani1x"
-    members: list[int] = field(default_factory=list)
-    precision: str = "float32"
-    device: str = "cpu"
-    bridge: str = "auto"
-
-
-@dataclass(frozen=True)
-class EmbeddingSettings:
-    """[embedding]: who owns which interaction, and where it is evaluated; see `mlmm.hybrid_system`."""
-
-    scheme: str = _choice("auto", *SCHEMES)
-    route: str = _choice("auto", "auto", "compiled", "subtractive")
-    levels: int = 1
-    tail: bool = False
-    keep: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class RunSettings:
-    """[run]: stages, conditions, machine. A stage of length "0 ps" (or 0 iterations) is left out."""
-
-    seed: int = 0
-    minimise: int = 500
-    equilibrate: str = _quantity("10 ps", "time")
-    produce: str = _quantity("100 ps", "time")
-    nve: str = _quantity("0 ps", "time")
-    timestep: str = _quantity("0.5 fs", "time")
-    temperature: str = _quantity("300 K", "temperature")
-    friction: str = _quantity("1 /ps", "rate")
-    equilibrate_friction: str = _quantity("10 /ps", "rate")
-    ensemble: str = "NVT"
-    pressure: str = _quantity("1 bar", "pressure")
-    platform: str = ""
-    threads: int = 0
-    ml_threads: int = 1
-
-
-@dataclass(frozen=True)
-class ReportSettings:
-    """[report]: steps between rows of the energy table, frames, checkpoints."""
-
-    interval: int = 100
-    trajectory_interval: int = 500
-    checkpoint_interval: int = 1000
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """A whole file, defaults filled in."""
-
-    system: SystemSettings = field(default_factory=SystemSettings)
-    region: RegionSettings = field(default_factory=RegionSettings)
-    zones: ZoneSettings = field(default_factory=ZoneSettings)
-    potential: PotentialSettings = field(default_factory=PotentialSettings)
-    embedding: EmbeddingSettings = field(default_factory=EmbeddingSettings)
-    run: RunSettings = field(default_factory=RunSettings)
-    report: ReportSettings = field(default_factory=ReportSettings)
-
-    def as_dict(self) -> dict[str, dict[str, Any]]:
-        """The resolved settings, as they are written to the run directory."""
-        return dataclasses.asdict(self) | {"zones": self.zones.given()}
 
 
 _SECTIONS = {f.name: f.default_factory for f in dataclasses.fields(RunConfig)}
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+def structure_config(pdb: str, overrides: Sequence[str] = ()) -> RunConfig:
+    """Settings for building one structure, without a run file.
+
+    Parameters
+    ----------
+    pdb : str
+        Path or PDB id.
+    overrides : sequence of str
+        ``section.key=value``, as given with ``--set``.
+
+    Raises
+    ------
+    ConfigError
+        As `load_config`.
+    """
+    content: dict[str, Any] = {}
+    for override in overrides:
+        _apply(content, override)
+    content.setdefault("system", {})["pdb"] = pdb
+    return _checked(content, "--set", Path("."), needs=("system.pdb",))
+
+
+def load_config(
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    needs: Sequence[str] = ("system.pdb", "region.select"),
+) -> RunConfig:
     """Read and check a run file.
 
     Parameters
@@ -196,6 +72,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         TOML file.
     overrides : sequence of str
         ``section.key=value``, as given with ``--set``.
+    needs : sequence of str
+        Keys that have no default; building alone needs no region.
 
     Raises
     ------
@@ -212,6 +90,11 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         raise ConfigError("a run file in TOML", f"{path}: {error}", "give the path of a run.toml") from error
     for override in overrides:
         _apply(content, override)
+    return _checked(content, str(path), path.parent, needs)
+
+
+def _checked(content: dict[str, Any], path: str, folder: Path, needs: Sequence[str]) -> RunConfig:
+    """Sections from a table; a key of `needs` without a value is an error."""
     sections = {}
     for name, values in content.items():
         if name not in _SECTIONS or not isinstance(values, Mapping):
@@ -225,22 +108,20 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         sections[name] = _section(_SECTIONS[name], values, f"{path} [{name}]")
     config = RunConfig(**sections)
     _check_sources(config.system, path)
-    for value, key in (
-        (config.system.pdb or config.system.prmtop, "system.pdb"),
-        (config.region.select, "region.select"),
-    ):
-        if not value:
-            raise ConfigError(
-                f"{key} in {path}", "nothing", f'add {key.split(".")[1]} = "…" to [{key.split(".")[0]}]'
-            )
+    for key in needs:
+        section, _, name = key.partition(".")
+        if key == "system.pdb" and config.system.prmtop:
+            continue
+        if not getattr(getattr(config, section), name):
+            raise ConfigError(f"{key} in {path}", "nothing", f'add {name} = "…" to [{section}]')
     zones = _checked_zones(config.zones, content.get("zones", {}), f"{path} [zones]")
     config = dataclasses.replace(config, zones=zones)
     if config.embedding.scheme != "auto":
         check_embedding(config.embedding, config.embedding.scheme)
-    return _with_paths(config, path.parent)
+    return _with_paths(config, folder)
 
 
-def _check_sources(system: SystemSettings, path: Path) -> None:
+def _check_sources(system: SystemSettings, path: str) -> None:
     """A structure that is built, one with an OpenMM System, or an Amber topology with its coordinates."""
     if bool(system.prmtop) != bool(system.inpcrd) or (system.prmtop and (system.pdb or system.xml)):
         given = [f'{key} = "{value}"' for key, value in vars(system).items() if key in _SOURCES and value]
@@ -346,7 +227,8 @@ def _value(spec: dataclasses.Field, value: Any, where: str) -> Any:
                 f'write it in quotes, such as {spec.name} = "{spec.metadata["example"]}"',
             )
         in_bonds = spec.metadata["bonds"] and _BONDS.match(value)
-        if (value or spec.default) and not in_bonds:
+        left_out = spec.metadata["none"] and value == "none"
+        if (value or spec.default) and not in_bonds and not left_out:
             parse(value, dimension, where)
         return value
     kinds = {
@@ -387,7 +269,7 @@ def _value(spec: dataclasses.Field, value: Any, where: str) -> Any:
         raise ConfigError(f"{where} of at least 1", repr(value), "write levels = 1")
     if spec.name.endswith("interval") and value < 1:
         raise ConfigError(f"{where} of at least 1 step", repr(value), "correct the value")
-    if spec.name in ("minimise", "relax", "threads", "ml_threads", "seed") and value < 0:
+    if spec.name in ("minimise", "relax", "threads", "ml_threads", "seed", "model") and value < 0:
         raise ConfigError(f"{where} not negative", repr(value), "correct the value")
     return value
 
@@ -418,7 +300,7 @@ def _with_paths(config: RunConfig, folder: Path) -> RunConfig:
 
     system = dataclasses.replace(
         config.system,
-        pdb=str((folder / config.system.pdb).resolve()) if config.system.pdb else "",
+        pdb=_structure_path(config.system.pdb, folder),
         **{key: resolve(getattr(config.system, key)) for key in ("xml", "prmtop", "inpcrd")},
         ligands=[resolve(name) for name in config.system.ligands],
     )
@@ -430,3 +312,9 @@ def _with_paths(config: RunConfig, folder: Path) -> RunConfig:
             "write one with mlmm calibrate, or leave compensation out",
         )
     return dataclasses.replace(config, system=system, zones=zones)
+
+
+def _structure_path(name: str, folder: Path) -> str:
+    """A file beside the run file, or a bare name for the builder to find, such as a PDB id."""
+    path = folder / name
+    return str(path.resolve()) if path.exists() or _FILE.search(name) else name

@@ -51,7 +51,8 @@ def choose_scheme(scheme: str, zones: ZonePartition, spec: PotentialSpec) -> str
             f"trained_on = {' | '.join(_SUITABLE)}", repr(spec.trained_on), f"correct the spec of {spec.name}"
         )
     suitable = list(_SUITABLE[spec.trained_on])
-    if spec.long_range:
+    # A global charge state makes every atom depend on the whole: neither shares nor differences are local.
+    if spec.long_range or spec.charges:
         suitable = [name for name in suitable if name == "intra"]
     if not spec.per_atom:
         suitable = [name for name in suitable if name in ("difference", "intra")]
@@ -60,7 +61,7 @@ def choose_scheme(scheme: str, zones: ZonePartition, spec: PotentialSpec) -> str
     if scheme not in suitable:
         raise EmbeddingError(
             f"a scheme for {spec.name} (trained_on = {spec.trained_on!r}, per_atom = {spec.per_atom}, "
-            f"long_range = {spec.long_range}): {' or '.join(suitable) or 'there is none'}",
+            f"long_range = {spec.long_range}, charges = {spec.charges}): {' or '.join(suitable) or 'there is none'}",
             repr(scheme),
             f'use scheme = "{suitable[0]}"' if suitable else "choose another potential",
         )

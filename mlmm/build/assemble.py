@@ -14,7 +14,7 @@ import openmm
 from openmm import app, unit
 
 from mlmm.build.atoms import CheckedStructure, ResidueKey
-from mlmm.build.build_log import Decision, as_decisions
+from mlmm.build.build_log import Decision, as_decisions, log_decisions
 from mlmm.build.built import BuiltSystem, package_versions
 from mlmm.build.checks import check_built, check_templates, handedness
 from mlmm.build.draft import as_quantity
@@ -34,6 +34,7 @@ from mlmm.build.protonation import TITRATED, choose_states, named_by_user
 from mlmm.build.reading import read_structure
 from mlmm.build.repair import apply_repairs, find_repairs
 from mlmm.build.solvent import add_solvent, check_width, widths
+from mlmm.build.sources import find_structure
 from mlmm.build.topology_json import set_topology_box, topology_box
 
 logger = logging.getLogger(__name__)
@@ -44,6 +45,14 @@ _LEAST_CELL = 1.0  # nm; smaller CRYST1 cells (1 angstrom in many NMR entries) a
 def build_system(
     pdb: str | os.PathLike[str],
     *,
+    download: bool = False,
+    sha256: str = "",
+    chains: Sequence[str] = (),
+    assembly: str = "",
+    model: int = 0,
+    waters: str = "all",
+    hydrogens: str = "keep",
+    remove: Sequence[str] = (),
     forcefield: str | Sequence[str] = "amber14",
     water: str = "tip3p",
     ligands: Sequence[str | os.PathLike[str]] = (),
@@ -75,8 +84,15 @@ def build_system(
 
     Parameters
     ----------
-    pdb : path
-        PDB or mmCIF file.
+    pdb : path or str
+        PDB or mmCIF file, gzip-compressed or not; or a PDB id such as ``"2CHT"``, which is looked for in the
+        folders of ``MLMM_STRUCTURES`` and in the cache.
+    download : bool
+        Fetch an id that is found nowhere from wwPDB.
+    sha256 : str
+        Checksum that the file must have; empty for any.
+    chains, assembly, model, waters, hydrogens, remove
+        What to build of the file; see `mlmm.build.selection.Selection`.
     forcefield : str or list of str
         ``"amber14"`` (ff14SB with the water model below), or OpenMM XML files, which then include the water.
     water : str
@@ -150,7 +166,8 @@ def build_system(
     ligand_names = {name for file in ligand_files for name in ligand_residue_names(file)}
     files = force_field_files(options.forcefield, options.water)
     force_field = load_force_field([*files, *ligand_files])
-    source = read_structure(pdb)
+    path = find_structure(pdb, download=options.download, sha256=options.sha256)
+    source = read_structure(path, options.selection)
     decisions = as_decisions("read", source.decisions)
 
     tell("repair")
@@ -203,6 +220,7 @@ def build_system(
     tell("check")
     coordinates, entries = check_built(topology, coordinates, system, source.name, hands, options.relax)
     decisions += entries
+    log_decisions(source.name, decisions)
     provenance = {
         "source": source.name,
         "sha256": source.sha256,

@@ -2,6 +2,7 @@
 
 from mlmm.potentials.ani import ANIPotential
 from mlmm.potentials.base import AtomEnergies, PotentialModel, PotentialSpec, energy_and_forces
+from mlmm.potentials.contract import check_potential
 from mlmm.potentials.registry import known_potentials, load_potential
 
 __all__ = [
@@ -9,6 +10,7 @@ __all__ = [
     "AtomEnergies",
     "PotentialModel",
     "PotentialSpec",
+    "check_potential",
     "energy_and_forces",
     "known_potentials",
     "load_potential",

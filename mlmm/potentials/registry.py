@@ -72,7 +72,12 @@ def find_model(known: KnownPotential) -> Path | None:
 
 
 def load_potential(
-    name: str, *, members: Sequence[int] | None = None, precision: str = "float32", device: str = "cpu"
+    name: str,
+    *,
+    members: Sequence[int] | None = None,
+    precision: str = "float32",
+    device: str = "cpu",
+    kernel: str = "auto",
 ) -> PotentialModel:
     """Load a pretrained potential.
 
@@ -87,6 +92,8 @@ def load_potential(
         Arithmetic of the networks.
     device : str
         A torch device.
+    kernel : {"auto", "torch", "compiled"}
+        See `ANIPotential`.
 
     Raises
     ------
@@ -121,4 +128,6 @@ def load_potential(
         for key in ("name", "trained_on", "level_of_theory", "licence", "citation")
         if key in about
     }
-    return ANIPotential(parameters, members=members, precision=precision, device=device, **text)
+    return ANIPotential(
+        parameters, members=members, precision=precision, device=device, kernel=kernel, **text
+    )

@@ -39,10 +39,11 @@ FLOORS = [
     ["records"],
     ["runner"],
     ["simulation"],
-    ["calibration", "comparison", "diagnostics", "report", "scan"],
+    ["bench", "calibration", "comparison", "diagnostics", "report", "scan"],
+    ["settings"],
     ["config"],
     ["cli_build"],
-    ["cli_calibrate", "cli_compare", "cli_scan"],
+    ["cli_bench", "cli_calibrate", "cli_compare", "cli_scan"],
     ["cli"],
 ]
 TORCH_SIDE = [
@@ -87,7 +88,7 @@ def test_imports_point_downwards(path):
         assert "openmm" not in libraries
     if name in OPENMM_SIDE:
         assert "torch" not in libraries
-    if name == "config":
+    if name in ("config", "settings"):
         assert not libraries & {"numpy", "torch", "openmm", "mdtraj"}
 
 
