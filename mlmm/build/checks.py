@@ -22,9 +22,9 @@ __all__ = [
     "check_handedness",
     "check_peptide_bonds",
     "check_templates",
+    "cpu_context",
     "handedness",
     "relaxed",
-    "steady_context",
 ]
 
 logger = logging.getLogger(__name__)
@@ -34,16 +34,21 @@ _WHOLE_CHARGE = 1e-3  # e
 _LARGEST_EXTENT = 100.0  # nm; ten times a ribosome: coordinates in another unit, or a stray atom
 
 
-def steady_context(system: openmm.System, positions: np.ndarray) -> openmm.Context:
-    """A context that gives the same numbers for the same input, on the CPU where OpenMM has that platform.
+def cpu_context(system: openmm.System, positions: np.ndarray, steady: bool = False) -> openmm.Context:
+    """A context on the CPU platform, or on Reference where OpenMM lacks it.
 
-    With sums in a fixed order: threads that finish in another order change the last digits, and a minimiser
-    makes them the first.
+    Parameters
+    ----------
+    system : openmm.System
+    positions : ndarray, shape (N, 3), nm
+    steady : bool
+        One thread: the same numbers for the same input. Several threads finish in another order each time,
+        which changes the last digits of a force, and a minimiser makes them the fourth digit of a position.
     """
     names = [openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())]
     platform = openmm.Platform.getPlatformByName("CPU" if "CPU" in names else "Reference")
-    fixed = {"DeterministicForces": "true"} if "DeterministicForces" in platform.getPropertyNames() else {}
-    context = openmm.Context(system, openmm.VerletIntegrator(0.001), platform, fixed)
+    properties = {"Threads": "1"} if steady and platform.getName() == "CPU" else {}
+    context = openmm.Context(system, openmm.VerletIntegrator(0.001), platform, properties)
     context.setPositions(positions)
     return context
 
@@ -253,7 +258,7 @@ def check_energy(
         Energy or a force that is not finite.
     """
     remarks = []
-    context = steady_context(system, positions)
+    context = cpu_context(system, positions, steady=iterations > 0)
     if iterations:
         before = context.getState(energy=True).getPotentialEnergy()._value
         positions = relaxed(context, iterations)

@@ -20,7 +20,7 @@ from openmm.vec3 import Vec3
 
 from mlmm import units
 from mlmm.build.build_log import Decision
-from mlmm.build.checks import relaxed, steady_context
+from mlmm.build.checks import cpu_context, relaxed
 from mlmm.build.draft import as_quantity
 from mlmm.build.parametrise import WATER_MODELS, retold
 from mlmm.build.subset import subset_system, subset_topology
@@ -195,12 +195,12 @@ def relaxed_whole(
             constraints=None,
             rigidWater=False,
         )
-    context = steady_context(flexible, positions)
+    context = cpu_context(flexible, positions, steady=True)
     before = context.getState(energy=True).getPotentialEnergy()._value
     positions = relaxed(context, iterations)
     after = context.getState(energy=True).getPotentialEnergy()._value
     if system.getNumConstraints():
-        rigid = steady_context(system, positions)
+        rigid = cpu_context(system, positions, steady=True)
         rigid.applyConstraints(1e-6)
         positions = rigid.getState(positions=True).getPositions(asNumpy=True)._value.astype(np.float64)
     text = (
