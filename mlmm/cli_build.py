@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlmm.config import RunConfig, check_embedding
 from mlmm.errors import ConfigError, SelectionError
@@ -23,6 +23,7 @@ __all__ = [
     "potential_from",
     "resolved",
     "stages_from",
+    "system_options",
     "zones_from",
 ]
 
@@ -31,35 +32,17 @@ def build_from(config: RunConfig, progress: Callable[[str], None]) -> BuiltSyste
     """The force field of [system]."""
     from mlmm.build import build_system
 
-    settings = config.system
-    if settings.prmtop or settings.xml:
+    if config.system.prmtop or config.system.xml:
         return _taken_over(config, progress)
-    return build_system(
-        settings.pdb,
-        forcefield=settings.forcefield,
-        water=settings.water,
-        ligands=settings.ligands,
-        solvate=settings.solvate,
-        padding=settings.padding,
-        box_shape=settings.box_shape,
-        ionic_strength=settings.ionic_strength,
-        neutralise=settings.neutralise,
-        ph=settings.ph,
-        nonbonded_cutoff=settings.nonbonded_cutoff,
-        constraints=settings.constraints,
-        rigid_water=settings.rigid_water,
-        hydrogen_mass=settings.hydrogen_mass or None,
-        solvent=None if settings.solvent == "box" else settings.solvent,
-        droplet=settings.droplet,
-        gaps=settings.gaps,
-        tails=settings.tails,
-        protonation=settings.protonation,
-        protonate=settings.protonate,
-        symmetry=settings.symmetry,
-        relax=settings.relax,
-        seed=config.run.seed,
-        progress=progress,
-    )
+    return build_system(config.system.pdb, **system_options(config), progress=progress)
+
+
+def system_options(config: RunConfig) -> dict[str, Any]:
+    """[system] as arguments of `mlmm.build_system`; what is empty there has the builder's default."""
+    settings = {key: value for key, value in dataclasses.asdict(config.system).items() if value != ""}
+    for source in ("pdb", "prmtop", "inpcrd", "xml"):
+        settings.pop(source, None)
+    return {**settings, "seed": config.run.seed}
 
 
 def _taken_over(config: RunConfig, progress: Callable[[str], None]) -> BuiltSystem:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -29,8 +30,6 @@ __all__ = [
 ]
 
 _SOURCES = ("pdb", "xml", "prmtop", "inpcrd")
-#: A path, rather than a PDB id or a name to look for in the folders of structures.
-_FILE = re.compile(r"[/\\]|\.\w+$")
 _BONDS = re.compile(r"^\s*\d+\s*bonds?\s*$")
 
 
@@ -261,7 +260,7 @@ def _value(spec: dataclasses.Field, value: Any, where: str) -> Any:
     if value not in choices:
         near = difflib.get_close_matches(value, choices, n=1)
         raise ConfigError(
-            f"{spec.name} = {' | '.join(choices)} in {where.rsplit(' ', 1)[0]}",
+            f"{spec.name} = {' | '.join(filter(None, choices))} in {where.rsplit(' ', 1)[0]}",
             repr(value),
             f'write {spec.name} = "{near[0] if near else choices[0]}"',
         )
@@ -315,6 +314,9 @@ def _with_paths(config: RunConfig, folder: Path) -> RunConfig:
 
 
 def _structure_path(name: str, folder: Path) -> str:
-    """A file beside the run file, or a bare name for the builder to find, such as a PDB id."""
-    path = folder / name
-    return str(path.resolve()) if path.exists() or _FILE.search(name) else name
+    """A file beside the run file; else a bare name for the builder to find, such as a PDB id."""
+    folders = os.environ.get("MLMM_STRUCTURES", "").split(os.pathsep)
+    elsewhere = "." not in name or any(Path(other, name).is_file() for other in folders if other)
+    if not (folder / name).exists() and Path(name).name == name and elsewhere:
+        return name
+    return str((folder / name).resolve())

@@ -64,7 +64,7 @@ class SystemSettings:
     box_shape: str = "cube"
     ionic_strength: str = _quantity("0.0 M", "concentration")
     neutralise: bool = True
-    solvent: str = _choice("box", "box", "droplet", "none")
+    solvent: str = _choice("", "", "box", "droplet", "none")
     droplet: dict[str, Any] = field(default_factory=dict)
     gaps: str = _choice("refuse", "refuse", "split", "cap")
     tails: str = _choice("charged", "charged", "cap")

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 _SHOWN = 12
 
 
-def page(facts: Inspection) -> str:
-    """Chains, contacts, ligands, what would be decided, what would stop a build."""
+def page(facts: Inspection, decisions: bool = True) -> str:
+    """Chains, contacts, ligands, what would be decided if `decisions`, what would stop a build."""
     lines = [
         f"{facts.name} ({facts.format}, sha256 {facts.sha256[:12]}…)"
         + (f", space group {facts.space_group}" if facts.space_group else ""),
@@ -42,7 +42,7 @@ def page(facts: Inspection) -> str:
                 lines.append(f"  and {len(members) - _SHOWN} more")
     if facts.modified:
         lines += ["modified residues", *_wrapped(list(facts.modified))]
-    if facts.decisions:
+    if facts.decisions and decisions:
         lines.append("found while reading (! deserves a look)")
         lines += [f"  {'!' if d.warning else ' '} {d.text}" for d in facts.decisions]
     if facts.problems:
@@ -54,9 +54,8 @@ def _chain_lines(facts: Inspection) -> list[str]:
     lines = ["chains" if facts.chains else "no protein or nucleic acid"]
     for chain in facts.chains:
         label = f" (label {', '.join(chain.labels)})" if chain.labels else ""
-        lines.append(
-            f"  {chain.chain}{label}  {chain.kind}, {chain.residues} residues, {chain.first} to {chain.last}"
-        )
+        first, last = (end.partition(" of chain ")[0] for end in (chain.first, chain.last))
+        lines.append(f"  {chain.chain}{label}  {chain.kind}, {chain.residues} residues, {first} to {last}")
         lines += [f"      without coordinates: {text}" for text in chain.missing]
         lines += [f"      broken between {text}" for text in chain.gaps]
     return lines

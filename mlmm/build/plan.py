@@ -8,6 +8,7 @@ from typing import Any
 
 from mlmm.build.build_log import Decision, as_decisions, log_text
 from mlmm.build.inspection import Inspection, inspect_file
+from mlmm.build.inspection_page import page
 from mlmm.build.options import BuildOptions
 from mlmm.build.parametrise import (
     find_ligand_file,
@@ -45,7 +46,9 @@ class BuildPlan:
             if self.problem is not None
             else "nothing is in the way; protonation, solvent and parameters come next"
         )
-        return f"{self.inspection}\n\ndecisions\n{log_text(self.decisions)}\n\n{end}"
+        if not self.decisions:
+            return f"{self.inspection}\n\n{end}"
+        return f"{page(self.inspection, decisions=False)}\n\ndecisions\n{log_text(self.decisions)}\n\n{end}"
 
 
 def plan_system(pdb: str | os.PathLike[str], **settings: Any) -> BuildPlan:
