@@ -15,6 +15,7 @@ from mlmm.cli_bench import add_bench_options, bench_text
 from mlmm.cli_build import build_from, describe, hybrid_from, resolved, stages_from
 from mlmm.cli_calibrate import add_calibrate_options, calibrate_file
 from mlmm.cli_compare import COMPARE_EPILOG, add_compare_options, compare_text, compared_plateaus
+from mlmm.cli_ligand import add_ligand_options, ligand_file
 from mlmm.cli_scan import SCAN_EPILOG, add_scan_options, scan_axes, scan_text
 from mlmm.cli_structure import BUILD_EPILOG, add_build_options, build_file, config_of, plan_text
 from mlmm.config import RunConfig, load_config
@@ -204,6 +205,12 @@ def bench(options: argparse.Namespace) -> int:
     return 0
 
 
+def ligand(options: argparse.Namespace) -> int:
+    """Write force-field parameters of one molecule."""
+    print(ligand_file(options, _say))
+    return 0
+
+
 def report(options: argparse.Namespace) -> int:
     """Write the report of a run directory."""
     from mlmm.report import write_report
@@ -283,6 +290,7 @@ def _parser() -> argparse.ArgumentParser:
     add_bench_options(
         add("bench", bench, "Time a step: ours, the force field alone, and OpenMM-ML, in turn.")
     )
+    add_ligand_options(add("ligand", ligand, "Force-field parameters of a small molecule, from its SMILES."))
     verb = add("report", report, "Write report.html of a run directory again.")
     verb.add_argument("directory", help="run directory")
     add("models", models, "List the potentials and where their weights are.")

@@ -34,14 +34,18 @@ def build_from(config: RunConfig, progress: Callable[[str], None]) -> BuiltSyste
 
     if config.system.prmtop or config.system.xml:
         return _taken_over(config, progress)
-    return build_system(config.system.pdb, **system_options(config), progress=progress)
+    return build_system(config.system.pdb or None, **system_options(config), progress=progress)
 
 
 def system_options(config: RunConfig) -> dict[str, Any]:
     """[system] as arguments of `mlmm.build_system`; what is empty there has the builder's default."""
+    from mlmm.build import Ligand
+
     settings = {key: value for key, value in dataclasses.asdict(config.system).items() if value != ""}
     for source in ("pdb", "prmtop", "inpcrd", "xml"):
         settings.pop(source, None)
+    tables = settings.pop("ligand")
+    settings["ligands"] = [*settings["ligands"], *(Ligand(name, **entry) for name, entry in tables.items())]
     return {**settings, "seed": config.run.seed}
 
 
@@ -73,6 +77,7 @@ def potential_from(config: RunConfig, precision: str | None = None) -> Potential
         members=settings.members or None,
         precision=precision or settings.precision,
         device=settings.device,
+        kernel=settings.kernel,
     )
 
 

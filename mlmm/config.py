@@ -109,9 +109,8 @@ def _checked(content: dict[str, Any], path: str, folder: Path, needs: Sequence[s
     _check_sources(config.system, path)
     for key in needs:
         section, _, name = key.partition(".")
-        if key == "system.pdb" and config.system.prmtop:
-            continue
-        if not getattr(getattr(config, section), name):
+        instead = (config.system.smiles or config.system.prmtop) if key == "system.pdb" else ""
+        if not getattr(getattr(config, section), name) and not instead:
             raise ConfigError(f"{key} in {path}", "nothing", f'add {name} = "…" to [{section}]')
     zones = _checked_zones(config.zones, content.get("zones", {}), f"{path} [zones]")
     config = dataclasses.replace(config, zones=zones)
@@ -230,6 +229,8 @@ def _value(spec: dataclasses.Field, value: Any, where: str) -> Any:
         if (value or spec.default) and not in_bonds and not left_out:
             parse(value, dimension, where)
         return value
+    if "table" in spec.metadata:
+        return _tables(spec, value, where)
     kinds = {
         "str": str,
         "int": int,
@@ -273,6 +274,21 @@ def _value(spec: dataclasses.Field, value: Any, where: str) -> Any:
     return value
 
 
+def _tables(spec: dataclasses.Field, value: Any, where: str) -> dict[str, dict[str, Any]]:
+    """Tables within a section, by name; only the keys that were written."""
+    section = spec.metadata["table"]
+    if not isinstance(value, Mapping) or not all(isinstance(entry, Mapping) for entry in value.values()):
+        raise ConfigError(
+            f"a table for each name in {where}",
+            repr(value),
+            f"write [{where.split('[')[-1].split(']')[0]}."
+            f"{spec.name}.NAME] and below it {spec.metadata['example']}",
+        )
+    for name, entry in value.items():
+        _section(section, entry, f"{where}.{name}")
+    return {name: dict(entry) for name, entry in value.items()}
+
+
 def _apply(content: dict[str, Any], override: str) -> None:
     name, equals, text = override.partition("=")
     section, dot, key = name.strip().partition(".")
@@ -299,9 +315,15 @@ def _with_paths(config: RunConfig, folder: Path) -> RunConfig:
 
     system = dataclasses.replace(
         config.system,
-        pdb=_structure_path(config.system.pdb, folder),
+        pdb=_structure_path(config.system.pdb, folder) if config.system.pdb else "",
         **{key: resolve(getattr(config.system, key)) for key in ("xml", "prmtop", "inpcrd")},
         ligands=[resolve(name) for name in config.system.ligands],
+        ligand={
+            name: {
+                key: resolve(text) if key in ("file", "parameters") else text for key, text in entry.items()
+            }
+            for name, entry in config.system.ligand.items()
+        },
     )
     zones = dataclasses.replace(config.zones, compensation=resolve(config.zones.compensation))
     if config.zones.compensation and not Path(zones.compensation).exists():

@@ -41,6 +41,18 @@ def _choice(default: str, *choices: str) -> Any:
 
 
 @dataclass(frozen=True)
+class LigandSettings:
+    """[system.ligand.NAME]: what the residue NAME is; see `mlmm.Ligand`."""
+
+    smiles: str = ""
+    file: str = ""
+    charge: int = 0
+    charges: str = _choice("am1bcc", "am1bcc", "file")
+    parameters: str = "gaff2"
+    atoms: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class SystemSettings:
     """[system]: where the structure comes from and how it is parametrised; see `mlmm.build_system`."""
 
@@ -48,6 +60,7 @@ class SystemSettings:
     prmtop: str = ""
     inpcrd: str = ""
     xml: str = ""
+    smiles: str = ""
     download: bool = False
     sha256: str = ""
     chains: list[str] = field(default_factory=list)
@@ -59,6 +72,10 @@ class SystemSettings:
     forcefield: str = "amber14"
     water: str = "tip3p"
     ligands: list[str] = field(default_factory=list)
+    ligand: dict[str, dict[str, Any]] = field(
+        default_factory=dict, metadata={"table": LigandSettings, "example": 'smiles = "CC(=O)[O-]"'}
+    )
+    mutate: list[str] = field(default_factory=list)
     solvate: bool = True
     padding: str = _quantity("1.0 nm", "length")
     box_shape: str = "cube"
@@ -122,6 +139,7 @@ class PotentialSettings:
     members: list[int] = field(default_factory=list)
     precision: str = "float32"
     device: str = "cpu"
+    kernel: str = _choice("auto", "auto", "torch", "compiled")
     bridge: str = "auto"
 
 

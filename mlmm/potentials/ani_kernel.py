@@ -1,4 +1,4 @@
-"""ANI networks compiled for the processor: the library, and its torch operator for eager mode and TorchScript.
+"""ANI networks compiled for the processor: the library and its torch operator, eager or in TorchScript.
 
 The operator ``mlmm::ani_energies`` has the energies of the atoms as its value and analytic derivatives in the
 positions. The library keeps packed weights under a number made from their content, so that copies of a module
@@ -17,7 +17,6 @@ from typing import Any, Optional
 
 import numpy as np
 import torch
-from torch.autograd.function import once_differentiable
 
 from mlmm.errors import MissingPackageError, PotentialError
 from mlmm.potentials.ani_networks import ANINetworks, grid
@@ -198,8 +197,11 @@ class _Energies(torch.autograd.Function):
         return energies
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, by_energy):
+        if torch.is_grad_enabled():
+            raise PotentialError(
+                "first derivatives of the compiled kernel", "create_graph=True", 'write kernel = "torch"'
+            )
         shape, dtype = ctx.positions
         gradient = torch.zeros(shape, dtype=torch.float64)
         by_energy = by_energy.to(torch.float64).contiguous()

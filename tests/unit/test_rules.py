@@ -43,7 +43,7 @@ FLOORS = [
     ["settings"],
     ["config"],
     ["cli_build"],
-    ["cli_bench", "cli_calibrate", "cli_compare", "cli_scan", "cli_structure"],
+    ["cli_bench", "cli_calibrate", "cli_compare", "cli_ligand", "cli_scan", "cli_structure"],
     ["cli"],
 ]
 TORCH_SIDE = [
