@@ -32,6 +32,8 @@ def build_from(config: RunConfig, progress: Callable[[str], None]) -> BuiltSyste
     """The force field of [system]."""
     from mlmm.build import build_system
 
+    if config.system.prmtop or config.system.xml:
+        return _taken_over(config, progress)
     return build_system(config.system.pdb or None, **system_options(config), progress=progress)
 
 
@@ -40,10 +42,29 @@ def system_options(config: RunConfig) -> dict[str, Any]:
     from mlmm.build import Ligand
 
     settings = {key: value for key, value in dataclasses.asdict(config.system).items() if value != ""}
-    settings.pop("pdb", None)
+    for source in ("pdb", "prmtop", "inpcrd", "xml"):
+        settings.pop(source, None)
     tables = settings.pop("ligand")
     settings["ligands"] = [*settings["ligands"], *(Ligand(name, **entry) for name, entry in tables.items())]
     return {**settings, "seed": config.run.seed}
+
+
+def _taken_over(config: RunConfig, progress: Callable[[str], None]) -> BuiltSystem:
+    """A system that was parametrised elsewhere."""
+    from mlmm.build.amber import load_amber, load_openmm
+
+    settings = config.system
+    if settings.xml:
+        return load_openmm(settings.xml, settings.pdb, progress=progress)
+    return load_amber(
+        settings.prmtop,
+        settings.inpcrd,
+        nonbonded_cutoff=settings.nonbonded_cutoff,
+        constraints=settings.constraints,
+        rigid_water=settings.rigid_water,
+        hydrogen_mass=settings.hydrogen_mass or None,
+        progress=progress,
+    )
 
 
 def potential_from(config: RunConfig, precision: str | None = None) -> PotentialModel:

@@ -57,6 +57,9 @@ class SystemSettings:
     """[system]: where the structure comes from and how it is parametrised; see `mlmm.build_system`."""
 
     pdb: str = ""
+    prmtop: str = ""
+    inpcrd: str = ""
+    xml: str = ""
     smiles: str = ""
     download: bool = False
     sha256: str = ""
@@ -78,7 +81,15 @@ class SystemSettings:
     box_shape: str = "cube"
     ionic_strength: str = _quantity("0.0 M", "concentration")
     neutralise: bool = True
+    solvent: str = _choice("", "", "box", "droplet", "none")
+    droplet: dict[str, Any] = field(default_factory=dict)
+    gaps: str = _choice("refuse", "refuse", "split", "cap")
+    tails: str = _choice("charged", "charged", "cap")
     ph: float = 7.0
+    protonation: str = _choice("modeller", "modeller", "propka")
+    protonate: dict[str, str] = field(default_factory=dict)
+    symmetry: bool = True
+    relax: int = 0
     nonbonded_cutoff: str = _quantity("1.0 nm", "length")
     constraints: str = "hbonds"
     rigid_water: bool = True
