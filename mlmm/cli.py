@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlmm.cli_build import build_from, describe, hybrid_from, resolved, stages_from
+from mlmm.cli_build import build_from, describe, hybrid_from, resolved, stages_from, watch_from
 from mlmm.cli_calibrate import add_calibrate_options, calibrate_file
 from mlmm.cli_compare import COMPARE_EPILOG, add_compare_options, compare_text, compared_plateaus
 from mlmm.cli_scan import SCAN_EPILOG, add_scan_options, scan_axes, scan_text
@@ -113,6 +113,7 @@ def run(options: argparse.Namespace) -> int:
                 progress=line.show,
                 title=_name(options.config),
                 settings=config.as_dict(),
+                watch=watch_from(config, hybrid),
             )
     except SimulationError:
         print(f"report of the failed run: {write_report(out)}")

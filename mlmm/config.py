@@ -113,6 +113,7 @@ class PotentialSettings:
     precision: str = "float32"
     device: str = "cpu"
     bridge: str = "auto"
+    trust: bool = False
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,21 @@ class ReportSettings:
 
 
 @dataclass(frozen=True)
+class UncertaintySettings:
+    """[uncertainty]: limits on a committee's spread and on the distance to a training set; "" is no limit."""
+
+    energy: str = _quantity("", "energy", "5 kJ/mol")
+    atom: str = _quantity("", "energy", "2 kJ/mol")
+    force: str = _quantity("", "force", "200 kJ/mol/nm")
+    distance: float = 0.0
+    action: str = _choice("warn", "warn", "save", "stop")
+    interval: int = 0
+    frames: int = 50
+    forces: bool = True
+    training_set: str = ""
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """A whole file, defaults filled in."""
 
@@ -166,6 +182,7 @@ class RunConfig:
     embedding: EmbeddingSettings = field(default_factory=EmbeddingSettings)
     run: RunSettings = field(default_factory=RunSettings)
     report: ReportSettings = field(default_factory=ReportSettings)
+    uncertainty: UncertaintySettings = field(default_factory=UncertaintySettings)
 
     def as_dict(self) -> dict[str, dict[str, Any]]:
         """The resolved settings, as they are written to the run directory."""
@@ -341,7 +358,7 @@ def _value(spec: dataclasses.Field, value: Any, where: str) -> Any:
         )
     if spec.name == "levels" and value < 1:
         raise ConfigError(f"{where} of at least 1", repr(value), "write levels = 1")
-    if spec.name.endswith("interval") and value < 1:
+    if spec.name.endswith("interval") and value < (0 if spec.default == 0 else 1):
         raise ConfigError(f"{where} of at least 1 step", repr(value), "correct the value")
     if spec.name in ("minimise", "threads", "ml_threads", "seed") and value < 0:
         raise ConfigError(f"{where} not negative", repr(value), "correct the value")
@@ -378,10 +395,16 @@ def _with_paths(config: RunConfig, folder: Path) -> RunConfig:
         ligands=[resolve(name) for name in config.system.ligands],
     )
     zones = dataclasses.replace(config.zones, compensation=resolve(config.zones.compensation))
+    uncertainty = dataclasses.replace(
+        config.uncertainty, training_set=resolve(config.uncertainty.training_set)
+    )
+    potential = dataclasses.replace(config.potential, name=resolve(config.potential.name))
     if config.zones.compensation and not Path(zones.compensation).exists():
         raise ConfigError(
             f"a compensation beside the run file in {folder}",
             f"no file {config.zones.compensation}",
             "write one with mlmm calibrate, or leave compensation out",
         )
-    return dataclasses.replace(config, system=system, zones=zones)
+    return dataclasses.replace(
+        config, system=system, zones=zones, uncertainty=uncertainty, potential=potential
+    )

@@ -61,7 +61,8 @@ def choose_scheme(scheme: str, zones: ZonePartition, spec: PotentialSpec) -> str
     if scheme not in suitable:
         raise EmbeddingError(
             f"a scheme for {spec.name} (trained_on = {spec.trained_on!r}, per_atom = {spec.per_atom}, "
-            f"long_range = {spec.long_range}, charges = {spec.charges}): {' or '.join(suitable) or 'there is none'}",
+            f"long_range = {spec.long_range}, charges = {spec.charges}): "
+            f"{' or '.join(suitable) or 'there is none'}",
             repr(scheme),
             f'use scheme = "{suitable[0]}"' if suitable else "choose another potential",
         )

@@ -125,7 +125,9 @@ def _joined(specs: list[PotentialSpec], name: str | None, whole: bool) -> Potent
         raise PotentialError("models with elements in common", "none", "choose other models")
 
     def mean(tables: list) -> dict[int, float]:
-        return {z: float(np.mean([table[z] for table in tables])) for z in elements if all(z in t for t in tables)}
+        return {
+            z: float(np.mean([table[z] for table in tables])) for z in elements if all(z in t for t in tables)
+        }
 
     alignments = [{z: spec.alignment.get(z, 0.0) for z in elements} for spec in specs]
     levels = dict.fromkeys(spec.level_of_theory for spec in specs)

@@ -15,7 +15,6 @@ import torch
 from mlmm.check_report import CheckReport, CheckResult
 from mlmm.errors import PotentialError
 from mlmm.potentials.base import (
-    SYMBOLS,
     PotentialModel,
     check_elements,
     energy_and_forces,
@@ -175,7 +174,9 @@ class _Check:
 
     def repeated(self) -> list[CheckResult]:
         """The same input gives the same bits, unless the model says that it does not."""
-        error = float((self.model.atom_energies(self.structure).energies.detach() - self.energies).abs().max())
+        error = float(
+            (self.model.atom_energies(self.structure).energies.detach() - self.energies).abs().max()
+        )
         if self.spec.deterministic:
             return [_row("repeated call", error, "kJ/mol", 0.0)]
         return [self._energy_row("repeated call (not deterministic, by its spec)", error)]
@@ -214,7 +215,9 @@ class _Check:
             moved = Structure(numbers, positions, None, structure.charge, structure.spin)
             found = self.model.atom_energies(moved).energies.detach()
             _, forces = energy_and_forces(self.model, moved)
-            rows.append(self._energy_row(f"{name}: energies", float((found - self.energies[place]).abs().max())))
+            rows.append(
+                self._energy_row(f"{name}: energies", float((found - self.energies[place]).abs().max()))
+            )
             error = (forces - self.forces[place] @ rotation.t()).norm(dim=1).max()
             rows.append(self._force_row(f"{name}: forces", float(error)))
         return rows
@@ -287,7 +290,9 @@ class _Check:
         alone = torch.cat([self.energies, self.model.atom_energies(other).energies.detach(), self.energies])
         if not self.spec.per_atom:
             together, alone = together.sum(), alone.sum()
-        return [self._energy_row("three molecules in one call less each alone", _largest(together - alone), 4)]
+        return [
+            self._energy_row("three molecules in one call less each alone", _largest(together - alone), 4)
+        ]
 
     def box(self) -> list[CheckResult]:
         """In a large box as without, wherever the images of the atoms are."""
@@ -338,5 +343,3 @@ def _boxed(structure: Structure, width: float) -> Structure:
     middle = structure.positions.mean(dim=0)
     positions = structure.positions - middle + 0.5 * cell.sum(dim=0)
     return Structure(structure.numbers, positions, cell, structure.charge, structure.spin)
-
-

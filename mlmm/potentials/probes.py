@@ -64,7 +64,9 @@ def random_molecule(
 def dimer(first: int, second: int, distance: float) -> Structure:
     """Two atoms at a distance, nm, along no axis."""
     direction = torch.tensor([0.48, 0.6, 0.64], dtype=torch.float64)
-    return Structure(torch.tensor([first, second]), torch.stack([torch.zeros_like(direction), distance * direction]))
+    return Structure(
+        torch.tensor([first, second]), torch.stack([torch.zeros_like(direction), distance * direction])
+    )
 
 
 def wire(elements: Sequence[int], reach: float) -> Structure:
@@ -84,8 +86,8 @@ def force_step(
     """Largest step in the energy, kJ/mol, and in a force, kJ/mol/nm, as an atom comes closer from outside.
 
     A step in the energy is what the work of the force does not account for, a step in a force what its change
-    on both halves of an interval does not. Where that is largest, intervals are halved until they are as short
-    as arithmetic allows: a smooth function has no step left there.
+    on both halves of an interval does not. Where that is largest, intervals are halved until they are as
+    short as arithmetic allows: a smooth function has no step left there.
 
     Parameters
     ----------

@@ -35,6 +35,7 @@ FLOORS = [
     ["boundary"],
     ["audit"],
     ["zone_checks"],
+    ["uncertainty"],
     ["reporters"],
     ["records"],
     ["runner"],
