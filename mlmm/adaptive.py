@@ -193,6 +193,7 @@ def adaptive_zones(
             "none",
             f"name some of: {' '.join(present[:20])}",
         )
+    wall = math.inf if walls is None else parse(walls, "length", "walls")
     return AdaptiveZones(
         built.topology.getNumAtoms(),
         region,
@@ -203,6 +204,7 @@ def adaptive_zones(
             ("width", f"{zone:g} nm"),
             ("molecules", " ".join(sorted(set(kinds)))),
             ("centre", f"{len(centres)} atoms"),
+            ("walls", "none" if walls is None else f"{wall:g} nm"),
         ),
         molecules=tuple(chosen),
         kinds=tuple(kinds),
@@ -210,7 +212,7 @@ def adaptive_zones(
         centres=centres,
         plateau=reach,
         width=zone,
-        walls=math.inf if walls is None else parse(walls, "length", "walls"),
+        walls=wall,
     )
 
 

@@ -11,9 +11,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlmm.cli_bench import add_bench_options, bench_text
 from mlmm.cli_build import build_from, describe, hybrid_from, resolved, stages_from, watch_from
 from mlmm.cli_calibrate import add_calibrate_options, calibrate_file
 from mlmm.cli_compare import COMPARE_EPILOG, add_compare_options, compare_text, compared_plateaus
+from mlmm.cli_models import MODELS_EPILOG, add_models_options, models_text
 from mlmm.cli_scan import SCAN_EPILOG, add_scan_options, scan_axes, scan_text
 from mlmm.config import RunConfig, load_config
 from mlmm.errors import MLMMError, SimulationError
@@ -43,7 +45,8 @@ _RUN_EPILOG = """where lambda goes from 1 (potential) to 0 (force field), [zones
   kind = "hard"       ends at the region
   kind = "static"     plateau and width in nm or "2 bonds"; snap, shape = "skin" | "sphere" | "slab", axis
   kind = "residues"   lambda by name: a table [zones.residues] with lines "resid 3" = 0.5; plateau_select
-  kind = "adaptive"   molecules = ["HOH"] get the lambda of their place; plateau, width, centre, compensation
+  kind = "adaptive"   molecules = ["HOH"] get the lambda of their place; plateau, width, centre, compensation,
+                      walls = "none" to let protons pass
 
 who owns which interaction, [embedding]:
   scheme = "auto"     what suits the potential; or local, difference, intra, bonded, delta
@@ -178,6 +181,12 @@ def calibrate(options: argparse.Namespace) -> int:
     return 0
 
 
+def bench(options: argparse.Namespace) -> int:
+    """Time steps of the hybrid against the force field alone and OpenMM-ML."""
+    print(bench_text(options, _say))
+    return 0
+
+
 def report(options: argparse.Namespace) -> int:
     """Write the report of a run directory."""
     from mlmm.report import write_report
@@ -187,15 +196,10 @@ def report(options: argparse.Namespace) -> int:
 
 
 def models(options: argparse.Namespace) -> int:
-    """List the potentials."""
-    from mlmm.potentials.registry import find_model, known_potentials
-
-    print(f"{'name':8}  {'elements':18}  state")
-    for known in known_potentials():
-        path = find_model(known)
-        state = str(path) if path else f"not installed: {known.about['origin']}"
-        print(f"{known.name:8}  {known.about['elements']:18}  {state}")
-    return 0
+    """List potentials, show one, install it, check its contract."""
+    text, passed = models_text(options, _say)
+    print(text)
+    return 0 if passed else 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -248,9 +252,14 @@ def _parser() -> argparse.ArgumentParser:
     verb = add("calibrate", calibrate, "Free-energy compensation G(lambda) of water for an adaptive zone.")
     takes_config(verb)
     add_calibrate_options(verb)
+    add_bench_options(
+        add("bench", bench, "Time a step: ours, the force field alone, and OpenMM-ML, in turn.")
+    )
     verb = add("report", report, "Write report.html of a run directory again.")
     verb.add_argument("directory", help="run directory")
-    add("models", models, "List the potentials and where their weights are.")
+    verb = add("models", models, "List the potentials; show, install or check one.")
+    verb.epilog, verb.formatter_class = MODELS_EPILOG, argparse.RawDescriptionHelpFormatter
+    add_models_options(verb)
     return parser
 
 

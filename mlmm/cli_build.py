@@ -65,6 +65,7 @@ def potential_from(config: RunConfig, precision: str | None = None) -> Potential
         precision=precision or settings.precision,
         device=settings.device,
         trust=settings.trust,
+        kernel=settings.kernel,
     )
 
 
@@ -136,7 +137,10 @@ def zones_from(config: RunConfig, built: BuiltSystem, region: Region, scheme: st
                 f"{zones.centre!r}, with {len(outside)} atoms outside",
                 "select atoms of the region",
             )
-    return adaptive_zones(built, region, zones.plateau, zones.width, molecules=zones.molecules, centre=centre)
+    walls = None if zones.walls == "none" else zones.walls
+    return adaptive_zones(
+        built, region, zones.plateau, zones.width, molecules=zones.molecules, centre=centre, walls=walls
+    )
 
 
 def hybrid_from(config: RunConfig, built: BuiltSystem, precision: str | None = None) -> HybridSystem:

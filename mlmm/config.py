@@ -31,6 +31,7 @@ ZONE_KINDS: dict[str, dict[str, Any]] = {
         "width": "0.3 nm",
         "molecules": ["HOH"],
         "centre": "",
+        "walls": "0.125 nm",
         "compensation": "",
     },
 }
@@ -38,11 +39,12 @@ SCHEMES = ("auto", "local", "difference", "intra", "bonded", "delta")
 _BONDS = re.compile(r"^\s*\d+\s*bonds?\s*$")
 
 
-def _quantity(default: Any, dimension: str, example: str = "", bonds: bool = False) -> Any:
-    """A field that is written with its unit; `bonds`: or as a number of bonds."""
-    return field(
-        default=default, metadata={"dimension": dimension, "example": example or default, "bonds": bonds}
-    )
+def _quantity(
+    default: Any, dimension: str, example: str = "", bonds: bool = False, none: bool = False
+) -> Any:
+    """A field that is written with its unit; `bonds`: or as a number of bonds; `none`: or as "none"."""
+    facts = {"dimension": dimension, "example": example or default, "bonds": bonds, "none": none}
+    return field(default=default, metadata=facts)
 
 
 def _choice(default: str, *choices: str) -> Any:
@@ -92,6 +94,7 @@ class ZoneSettings:
     plateau_select: str = ""
     molecules: list[str] = field(default_factory=list)
     centre: str = ""
+    walls: str = _quantity("", "length", "0.125 nm", none=True)
     compensation: str = ""
 
     def of_kind(self, kind: str) -> ZoneSettings:
@@ -112,6 +115,7 @@ class PotentialSettings:
     members: list[int] = field(default_factory=list)
     precision: str = "float32"
     device: str = "cpu"
+    kernel: str = _choice("auto", "auto", "torch", "compiled")
     bridge: str = "auto"
     trust: bool = False
 
@@ -323,7 +327,8 @@ def _value(spec: dataclasses.Field, value: Any, where: str) -> Any:
                 f'write it in quotes, such as {spec.name} = "{spec.metadata["example"]}"',
             )
         in_bonds = spec.metadata["bonds"] and _BONDS.match(value)
-        if (value or spec.default) and not in_bonds:
+        left_out = spec.metadata["none"] and value == "none"
+        if (value or spec.default) and not in_bonds and not left_out:
             parse(value, dimension, where)
         return value
     kinds = {

@@ -61,6 +61,8 @@ def run_facts(hybrid: HybridSystem, plan: list[dict[str, Any]], seed: int, title
             "citation": spec.citation,
             "licence": spec.licence,
             "precision": spec.precision,
+            # Where an ANI potential is evaluated; other potentials have one way only.
+            "kernel": getattr(hybrid.potential, "kernel", "torch"),
         },
         "embedding": {
             **embedding_facts(hybrid),

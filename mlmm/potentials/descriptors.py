@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 from mlmm.errors import PotentialError
-from mlmm.potentials.ani import SymmetryFunctions, load_ani_file
+from mlmm.potentials.ani import load_ani_file
+from mlmm.potentials.ani_networks import SymmetryFunctions
 from mlmm.potentials.base import SYMBOLS
 from mlmm.potentials.neurochem import ANIParameters
 from mlmm.structures import Structure

@@ -39,7 +39,7 @@ def test_words_are_those_of_the_library():
     assert set(SCHEMES) == {"auto", *OWNED}
     for key, default in ZONE_KINDS["static"].items():
         assert inspect.signature(static_zones).parameters[key].default == default
-    for key in ("plateau", "width"):
+    for key in ("plateau", "width", "walls"):
         assert inspect.signature(adaptive_zones).parameters[key].default == ZONE_KINDS["adaptive"][key]
     assert EmbeddingSettings.__dataclass_fields__["route"].metadata["choices"] == ("auto", *ROUTES)
 
@@ -88,7 +88,13 @@ def test_words_are_those_of_the_library():
         ),
         (
             '[zones]\nkind = "adaptive"\nmolecules = ["HOH", "MOH"]',
-            {"kind": "adaptive", "plateau": "0.4 nm", "width": "0.3 nm", "molecules": ["HOH", "MOH"]},
+            {
+                "kind": "adaptive",
+                "plateau": "0.4 nm",
+                "width": "0.3 nm",
+                "molecules": ["HOH", "MOH"],
+                "walls": "0.125 nm",
+            },
         ),
     ],
 )
@@ -110,6 +116,13 @@ def test_settings_of_the_embedding(load):
         False,
     )
     assert load("", "embedding.scheme=intra", "embedding.tail=true").embedding.tail
+
+
+def test_walls_of_an_adaptive_zone_are_a_length_or_none(load):
+    assert load('[zones]\nkind = "adaptive"\nwalls = "none"').zones.walls == "none"
+    assert load('[zones]\nkind = "adaptive"\nwalls = "1.3 A"').zones.walls == "1.3 A"
+    with pytest.raises(ConfigError, match=r"walls.*'off'"):
+        load('[zones]\nkind = "adaptive"\nwalls = "off"')
 
 
 def test_the_compensation_lies_beside_the_run_file(load, tmp_path, monkeypatch):

@@ -40,10 +40,10 @@ FLOORS = [
     ["records"],
     ["runner"],
     ["simulation"],
-    ["calibration", "comparison", "diagnostics", "report", "scan"],
+    ["bench", "calibration", "comparison", "diagnostics", "report", "scan"],
     ["config"],
     ["cli_build"],
-    ["cli_calibrate", "cli_compare", "cli_scan"],
+    ["cli_bench", "cli_calibrate", "cli_compare", "cli_models", "cli_scan"],
     ["cli"],
 ]
 TORCH_SIDE = [
