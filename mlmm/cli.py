@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlmm.cli_bench import add_bench_options, bench_text
-from mlmm.cli_build import build_from, describe, hybrid_from, resolved, stages_from
+from mlmm.cli_build import build_from, describe, hybrid_from, resolved, stages_from, watch_from
 from mlmm.cli_calibrate import add_calibrate_options, calibrate_file
 from mlmm.cli_compare import COMPARE_EPILOG, add_compare_options, compare_text, compared_plateaus
 from mlmm.cli_ligand import add_ligand_options, ligand_file
+from mlmm.cli_models import MODELS_EPILOG, add_models_options, models_text
 from mlmm.cli_scan import SCAN_EPILOG, add_scan_options, scan_axes, scan_text
 from mlmm.cli_structure import BUILD_EPILOG, add_build_options, build_file, config_of, plan_text
 from mlmm.config import RunConfig, load_config
@@ -121,6 +122,7 @@ def run(options: argparse.Namespace) -> int:
                 progress=line.show,
                 title=_name(options.config),
                 settings=config.as_dict(),
+                watch=watch_from(config, hybrid),
             )
     except SimulationError:
         print(f"report of the failed run: {write_report(out)}")
@@ -220,15 +222,10 @@ def report(options: argparse.Namespace) -> int:
 
 
 def models(options: argparse.Namespace) -> int:
-    """List the potentials."""
-    from mlmm.potentials.registry import find_model, known_potentials
-
-    print(f"{'name':8}  {'elements':18}  state")
-    for known in known_potentials():
-        path = find_model(known)
-        state = str(path) if path else f"not installed: {known.about['origin']}"
-        print(f"{known.name:8}  {known.about['elements']:18}  {state}")
-    return 0
+    """List potentials, show one, install it, check its contract."""
+    text, passed = models_text(options, _say)
+    print(text)
+    return 0 if passed else 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -293,7 +290,9 @@ def _parser() -> argparse.ArgumentParser:
     add_ligand_options(add("ligand", ligand, "Force-field parameters of a small molecule, from its SMILES."))
     verb = add("report", report, "Write report.html of a run directory again.")
     verb.add_argument("directory", help="run directory")
-    add("models", models, "List the potentials and where their weights are.")
+    verb = add("models", models, "List the potentials; show, install or check one.")
+    verb.epilog, verb.formatter_class = MODELS_EPILOG, argparse.RawDescriptionHelpFormatter
+    add_models_options(verb)
     return parser
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mlmm.hybrid import HybridSystem
     from mlmm.potentials import PotentialModel
     from mlmm.regions import Region
+    from mlmm.uncertainty import Watch
     from mlmm.zones import ZonePartition
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "resolved",
     "stages_from",
     "system_options",
+    "watch_from",
     "zones_from",
 ]
 
@@ -77,7 +79,28 @@ def potential_from(config: RunConfig, precision: str | None = None) -> Potential
         members=settings.members or None,
         precision=precision or settings.precision,
         device=settings.device,
+        trust=settings.trust,
         kernel=settings.kernel,
+    )
+
+
+def watch_from(config: RunConfig, hybrid: HybridSystem) -> Watch:
+    """What [uncertainty] looks at and acts on."""
+    from mlmm.potentials.descriptors import TrainingSet
+    from mlmm.uncertainty import UncertaintyLimits, Watch
+
+    settings = config.uncertainty
+    limits = UncertaintyLimits(
+        energy=settings.energy or None,
+        atom=settings.atom or None,
+        force=settings.force or None,
+        distance=settings.distance or None,
+        action=settings.action,
+        frames=settings.frames,
+    )
+    training = TrainingSet.open(settings.training_set) if settings.training_set else None
+    return Watch(
+        hybrid, limits, interval=settings.interval or None, forces=settings.forces, training=training
     )
 
 

@@ -267,7 +267,7 @@ def _value(spec: dataclasses.Field, value: Any, where: str) -> Any:
         )
     if spec.name == "levels" and value < 1:
         raise ConfigError(f"{where} of at least 1", repr(value), "write levels = 1")
-    if spec.name.endswith("interval") and value < 1:
+    if spec.name.endswith("interval") and value < (0 if spec.default == 0 else 1):
         raise ConfigError(f"{where} of at least 1 step", repr(value), "correct the value")
     if spec.name in ("minimise", "relax", "threads", "ml_threads", "seed", "model") and value < 0:
         raise ConfigError(f"{where} not negative", repr(value), "correct the value")
@@ -326,6 +326,10 @@ def _with_paths(config: RunConfig, folder: Path) -> RunConfig:
         },
     )
     zones = dataclasses.replace(config.zones, compensation=resolve(config.zones.compensation))
+    uncertainty = dataclasses.replace(
+        config.uncertainty, training_set=resolve(config.uncertainty.training_set)
+    )
+    potential = dataclasses.replace(config.potential, name=resolve(config.potential.name))
     if config.zones.compensation and not Path(zones.compensation).exists():
         raise ConfigError(
             f"a compensation beside the run file in {folder}",

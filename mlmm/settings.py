@@ -141,6 +141,7 @@ class PotentialSettings:
     device: str = "cpu"
     kernel: str = _choice("auto", "auto", "torch", "compiled")
     bridge: str = "auto"
+    trust: bool = False
 
 
 @dataclass(frozen=True)
@@ -184,6 +185,21 @@ class ReportSettings:
 
 
 @dataclass(frozen=True)
+class UncertaintySettings:
+    """[uncertainty]: limits on a committee's spread and on the distance to a training set; "" is no limit."""
+
+    energy: str = _quantity("", "energy", "5 kJ/mol")
+    atom: str = _quantity("", "energy", "2 kJ/mol")
+    force: str = _quantity("", "force", "200 kJ/mol/nm")
+    distance: float = 0.0
+    action: str = _choice("warn", "warn", "save", "stop")
+    interval: int = 0
+    frames: int = 50
+    forces: bool = True
+    training_set: str = ""
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """A whole file, defaults filled in."""
 
@@ -193,6 +209,7 @@ class RunConfig:
     potential: PotentialSettings = field(default_factory=PotentialSettings)
     embedding: EmbeddingSettings = field(default_factory=EmbeddingSettings)
     run: RunSettings = field(default_factory=RunSettings)
+    uncertainty: UncertaintySettings = field(default_factory=UncertaintySettings)
     report: ReportSettings = field(default_factory=ReportSettings)
 
     def as_dict(self) -> dict[str, dict[str, Any]]:

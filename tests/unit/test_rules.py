@@ -35,6 +35,7 @@ FLOORS = [
     ["boundary"],
     ["audit"],
     ["zone_checks"],
+    ["uncertainty"],
     ["reporters"],
     ["records"],
     ["runner"],
@@ -43,7 +44,15 @@ FLOORS = [
     ["settings"],
     ["config"],
     ["cli_build"],
-    ["cli_bench", "cli_calibrate", "cli_compare", "cli_ligand", "cli_scan", "cli_structure"],
+    [
+        "cli_bench",
+        "cli_calibrate",
+        "cli_compare",
+        "cli_ligand",
+        "cli_models",
+        "cli_scan",
+        "cli_structure",
+    ],
     ["cli"],
 ]
 TORCH_SIDE = [
