@@ -23,6 +23,7 @@ from mlmm.records import measure_drift, measure_timing, write_pdb
 from mlmm.reporters import EnergyTable, TrajectoryWriter, positions_and_box
 from mlmm.run_directory import Checkpoint, RunDirectory
 from mlmm.stages import Dynamics, Minimise
+from mlmm.uncertainty import Watch
 from mlmm.units import NANOSECOND
 
 __all__ = ["Progress", "Runner"]
@@ -74,6 +75,8 @@ class Runner:
     summary : dict
         Facts of the run; grows as it goes on.
     progress : callable
+    watch : Watch
+        Of the uncertainty; it may end the run.
     """
 
     def __init__(
@@ -86,11 +89,14 @@ class Runner:
         intervals: tuple[int, int, int],
         summary: dict[str, Any],
         progress: Callable[[Progress], None],
+        watch: Watch,
     ):
         self.hybrid, self.run, self.stages, self.seed = hybrid, run, stages, seed
         self.platform, self.intervals = platform, intervals
-        self.summary, self.progress = summary, progress
+        self.summary, self.progress, self.watch = summary, progress, watch
+        self.looks = tuple(n for n in (watch.interval,) if n)
         self.stop_signal: int | None = None
+        self.stop_reason: str | None = None
         self.last_positions: np.ndarray = hybrid.built.positions
         self._images = RegionImages(hybrid.built.topology, hybrid.zones.region.atoms)
         self.table: EnergyTable
@@ -100,8 +106,13 @@ class Runner:
         """Run every stage that is not done yet."""
         resumed = checkpoint is not None
         self.table = EnergyTable(
-            self.run.file("energies.csv"), self.hybrid, checkpoint.table_bytes if resumed else None
+            self.run.file("energies.csv"),
+            self.hybrid,
+            checkpoint.table_bytes if resumed else None,
+            self.watch,
         )
+        self.watch.resume(self.summary.get("uncertainty") if resumed else None, self.run.path)
+        self.summary["uncertainty"] = self.watch.facts
         written = [stage for stage in self.stages if isinstance(stage, Dynamics) and stage.trajectory]
         self.trajectory = TrajectoryWriter(
             self.run.file("trajectory.dcd"),
@@ -132,6 +143,8 @@ class Runner:
                         self._checkpoint(index + 1, 0, state, b"")
                     if self.stop_signal is not None:
                         return self._end("interrupted", f"signal {signal.Signals(self.stop_signal).name}")
+                    if self.stop_reason is not None:
+                        return self._end("interrupted", f"uncertainty: {self.stop_reason}")
             return self._end("finished", None)
         except (SimulationError, openmm.OpenMMException) as error:
             raise self._failure(error) from error
@@ -204,9 +217,9 @@ class Runner:
         started = time.monotonic()
         first_step = step
         chunk = 1
-        while step < stage.steps and self.stop_signal is None:
+        while step < stage.steps and self.stop_signal is None and self.stop_reason is None:
             # Up to the next event; short enough to show progress and to react to a signal.
-            upto = min(stage.steps, step + chunk, *(step - step % n + n for n in self.intervals))
+            upto = min(stage.steps, step + chunk, *(step - step % n + n for n in self.intervals + self.looks))
             chunk_started = time.monotonic()
             context.getIntegrator().step(upto - step)
             per_step = (time.monotonic() - chunk_started) / (upto - step)
@@ -242,11 +255,22 @@ class Runner:
             )
         if step % report == 0 or last:
             self.table.write(stage.name, step, self._start_time(index) + step * stage.step_length, context)
+        self._look(stage, step, step % report == 0 or last, context)
         if stage.trajectory and step % frame == 0:
             self.trajectory.write(context)
         self.last_positions = positions
         if step % checkpoint == 0 and not last:
             self._checkpoint(index, step, *self._snapshot(context))
+
+    def _look(self, stage: Dynamics, step: int, in_table: bool, context: openmm.Context) -> None:
+        """Hold the uncertainty against its limits; what the table has measured is not measured again."""
+        if not self.watch.limits.by_column() or not (in_table or any(step % n == 0 for n in self.looks)):
+            return
+        state = context.getState(positions=True)
+        positions, box = positions_and_box(state, self.hybrid.built.periodic)
+        found = self.table.last_uncertainty if in_table else self.watch.measure(positions, box)
+        where = f"stage {stage.name}, step {step}"
+        self.stop_reason = self.watch.judge(found, positions, box, where, self.run.path)
 
     def _finish_stage(self, stage: Dynamics, context: openmm.Context, seconds: float) -> None:
         self._add_stage(stage.facts() | {"seconds": seconds})
