@@ -19,6 +19,7 @@ from mlmm.cli_ligand import add_ligand_options, ligand_file
 from mlmm.cli_models import MODELS_EPILOG, add_models_options, models_text
 from mlmm.cli_scan import SCAN_EPILOG, add_scan_options, scan_axes, scan_text
 from mlmm.cli_structure import BUILD_EPILOG, add_build_options, build_file, config_of, plan_text
+from mlmm.cli_time_steps import TIMESTEP_EPILOG, add_timestep_options, timestep_axes, timestep_text
 from mlmm.config import RunConfig, load_config
 from mlmm.errors import MLMMError, SimulationError
 
@@ -37,6 +38,8 @@ _EPILOG = """examples:
   mlmm check my/run.toml --scan plateau,width        which zone for which error, with a picture
   mlmm calibrate my/run.toml --out water.json        G(lambda) of water, for an adaptive zone; hours
   mlmm check my/run.toml --compare                   which scheme does least harm to the region
+  mlmm check my/run.toml --timestep                  which time steps are stable
+  mlmm bench --quick                                 what a step costs here
   mlmm report runs/my                                write report.html again
 
 exit status: 0 done, 1 a physics check failed, 2 something to correct in the input or the run,
@@ -146,6 +149,7 @@ def check(options: argparse.Namespace) -> int:
     """Check the hybrid system of a run file, or scan its zones, or compare the schemes."""
     config = load_config(options.config, options.set)
     axes, plateaus = scan_axes(config, options), compared_plateaus(options, config)
+    steps = timestep_axes(options)
     _start(config, options)
     if axes:
         print(scan_text(config, _build(config), options, axes, _say))
@@ -153,6 +157,12 @@ def check(options: argparse.Namespace) -> int:
     if plateaus:
         print(compare_text(config, _build(config), options, plateaus, _say))
         return 0
+    if steps:
+        hybrid = hybrid_from(config, _build(config))
+        print(describe(hybrid))
+        text, any_stable = timestep_text(config, hybrid, options, steps, _say)
+        print(text)
+        return 0 if any_stable else 1
     from mlmm.diagnostics import CheckReport, check_drift, check_energy
     from mlmm.units import parse
 
@@ -267,7 +277,10 @@ def _parser() -> argparse.ArgumentParser:
     verb = add(
         "check", check, "Check forces, bridges, periodic images and energy drift; exit status 1 if one fails."
     )
-    verb.epilog, verb.formatter_class = SCAN_EPILOG + COMPARE_EPILOG, argparse.RawDescriptionHelpFormatter
+    verb.epilog, verb.formatter_class = (
+        SCAN_EPILOG + COMPARE_EPILOG + TIMESTEP_EPILOG,
+        argparse.RawDescriptionHelpFormatter,
+    )
     takes_config(verb)
     verb.add_argument(
         "--nve", default="1 ps", metavar="TIME", help='length of each NVE run (default "1 ps"; "0 ps": none)'
@@ -277,6 +290,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_scan_options(verb)
     add_compare_options(verb)
+    add_timestep_options(verb)
     verb = add("build", build, "Build the system of a run file, or of a structure, and save it with its log.")
     verb.epilog, verb.formatter_class = BUILD_EPILOG, argparse.RawDescriptionHelpFormatter
     takes_config(verb, "run file in TOML, structure file, or PDB id")

@@ -240,6 +240,8 @@ def stages_from(config: RunConfig) -> list:
     common = {
         "temperature": settings.temperature,
         "timestep": settings.timestep,
+        "outer": settings.outer,
+        "reciprocal": settings.reciprocal,
         "friction": settings.friction,
         "pressure": settings.pressure,
     }

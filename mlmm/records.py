@@ -163,7 +163,7 @@ def measure_timing(
     per_step = seconds / stage.steps
     return measured | {
         "ms_per_step": 1e3 * per_step,
-        "ns_per_day": stage.timestep / NANOSECOND * 86400 / per_step,
+        "ns_per_day": stage.step_length / NANOSECOND * 86400 / per_step,
     }
 
 

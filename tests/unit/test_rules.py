@@ -17,7 +17,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if "data" not in path.part
 FLOORS = [
     ["errors", "units", "statistics"],
     ["structures", "regions", "stages", "ownership", "mm_functions", "graphs"],
-    ["check_report", "reference"],
+    ["check_report", "integrators", "reference"],
     ["imaging", "cuts", "zone_shapes", "compensation"],
     ["zones"],
     ["adaptive"],
@@ -40,7 +40,7 @@ FLOORS = [
     ["records"],
     ["runner"],
     ["simulation"],
-    ["bench", "calibration", "comparison", "diagnostics", "report", "scan"],
+    ["bench", "calibration", "comparison", "diagnostics", "report", "scan", "time_steps"],
     ["settings"],
     ["config"],
     ["cli_build"],
@@ -52,6 +52,7 @@ FLOORS = [
         "cli_models",
         "cli_scan",
         "cli_structure",
+        "cli_time_steps",
     ],
     ["cli"],
 ]
