@@ -127,6 +127,9 @@ class EmbeddingSettings:
     levels: int = 1
     tail: bool = False
     keep: list[str] = field(default_factory=list)
+    electrostatics: str = _choice("mechanical", "mechanical", "charges")
+    charges: str = _choice("force field", "force field", "model")
+    charge_range: str = _quantity("1.2 nm", "length")
 
 
 @dataclass(frozen=True)
@@ -237,6 +240,12 @@ def check_embedding(settings: EmbeddingSettings, scheme: str) -> None:
                 f"scheme {scheme!r}",
                 f'leave {key} out, or write scheme = "{owner}"',
             )
+    if settings.electrostatics == "charges" and scheme not in ("local", "intra"):
+        raise ConfigError(
+            "embedding.electrostatics = \"charges\" with schemes 'local' and 'intra' only",
+            f"scheme {scheme!r}",
+            'write electrostatics = "mechanical"',
+        )
 
 
 def _with_table(values: Mapping[str, Any], where: str) -> dict[str, Any]:
