@@ -153,6 +153,9 @@ class EmbeddingSettings:
     levels: int = 1
     tail: bool = False
     keep: list[str] = field(default_factory=list)
+    electrostatics: str = _choice("mechanical", "mechanical", "charges")
+    charges: str = _choice("force field", "force field", "model")
+    charge_range: str = _quantity("1.2 nm", "length")
 
 
 @dataclass(frozen=True)
@@ -165,6 +168,8 @@ class RunSettings:
     produce: str = _quantity("100 ps", "time")
     nve: str = _quantity("0 ps", "time")
     timestep: str = _quantity("0.5 fs", "time")
+    outer: int = 1
+    reciprocal: int = 1
     temperature: str = _quantity("300 K", "temperature")
     friction: str = _quantity("1 /ps", "rate")
     equilibrate_friction: str = _quantity("10 /ps", "rate")
