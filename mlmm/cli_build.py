@@ -192,6 +192,9 @@ def hybrid_from(config: RunConfig, built: BuiltSystem, precision: str | None = N
         levels=embedding.levels,
         tail=embedding.tail,
         compensation=Compensation.load(path) if path else None,
+        electrostatics=embedding.electrostatics,
+        charges="model" if embedding.charges == "model" else None,
+        charge_range=embedding.charge_range,
     )
 
 
@@ -204,6 +207,12 @@ def describe(hybrid: HybridSystem) -> str:
         scheme += f", {recipe.levels} levels"
     if recipe.tail:
         scheme += ", pairs beyond the model's range stay MM"
+    charges = "fixed charges of the force field"
+    if recipe.reference_charges:
+        charges = f"fixed reference charges on {len(recipe.reference_charges)} atoms"
+    if recipe.electrostatics == "charges":
+        reach = f"within {recipe.charge_range:g} nm" if hybrid.built.periodic else "at any distance"
+        charges += f", charges predicted by {hybrid.spec.name} on top, {reach}"
     counts = ", ".join(f"{name} {count}" for name, count in hybrid.zone_counts().items())
     setup = dict(hybrid.zones.setup)
     made = ", ".join(f"{key} {value}" for key, value in setup.items() if key != "kind")
@@ -211,6 +220,7 @@ def describe(hybrid: HybridSystem) -> str:
         f"region {len(region)} atoms ({residues}) in {hybrid.spec.name}, "
         f"{hybrid.spec.members} members, {hybrid.spec.precision}",
         scheme,
+        f"       electrostatics: {charges}",
         f"zones  {counts}",
         f"       {setup.get('kind', 'given')}" + (f": {made}" if made else ""),
     ]

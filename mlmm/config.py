@@ -277,8 +277,6 @@ def _value(spec: dataclasses.Field, value: Any, where: str) -> Any:
         raise ConfigError(f"{where} of at least 1 step", repr(value), "correct the value")
     if spec.name in ("outer", "reciprocal") and value < 1:
         raise ConfigError(f"{where} of 1 or more", repr(value), f"write {spec.name} = 1")
-    if spec.name in ("outer", "reciprocal") and value < 1:
-        raise ConfigError(f"{where} of 1 or more", repr(value), f"write {spec.name} = 1")
     if spec.name in ("minimise", "relax", "threads", "ml_threads", "seed", "model") and value < 0:
         raise ConfigError(f"{where} not negative", repr(value), "correct the value")
     return value

@@ -85,6 +85,9 @@ def embedding_facts(hybrid: HybridSystem) -> dict[str, Any]:
         "levels": recipe.levels,
         "tail": recipe.tail,
         "compensation": None,
+        "electrostatics": recipe.electrostatics,
+        "charge_range": recipe.charge_range if recipe.electrostatics == "charges" else None,
+        "reference_charges": {str(atom): charge for atom, charge in recipe.reference_charges.items()},
     }
     if compensation is not None:
         facts["compensation"] = {

@@ -153,6 +153,9 @@ class EmbeddingSettings:
     levels: int = 1
     tail: bool = False
     keep: list[str] = field(default_factory=list)
+    electrostatics: str = _choice("mechanical", "mechanical", "charges")
+    charges: str = _choice("force field", "force field", "model")
+    charge_range: str = _quantity("1.2 nm", "length")
 
 
 @dataclass(frozen=True)

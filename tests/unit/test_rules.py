@@ -26,12 +26,13 @@ FLOORS = [
     ["potentials", "build", "run_directory"],
     ["embedding", "bridge", "caps"],
     ["mm_tables"],
-    ["mm_terms", "compiled_pairs"],
+    ["mm_terms", "compiled_pairs", "region_charges"],
     ["core_pairs", "handed_over", "compiled"],
-    ["blend", "adaptive_blend"],
+    ["blend", "adaptive_blend", "electrostatics"],
     ["difference"],
     ["recipe"],
     ["assembly", "schemes"],
+    ["charge_levels"],
     ["hybrid"],
     ["boundary"],
     ["audit"],
@@ -60,11 +61,11 @@ FLOORS = [
 TORCH_SIDE = [
     *("potentials", "zones", "zone_shapes", "structures", "mm_functions", "mm_terms", "core_pairs"),
     *("handed_over", "caps", "blend", "difference", "adaptive", "adaptive_blend", "compensation"),
-    "density",
+    *("density", "electrostatics"),
 ]
 OPENMM_SIDE = [
     *("build", "embedding", "regions", "mm_tables", "ownership", "compiled", "compiled_pairs"),
-    *("graphs", "cuts"),
+    *("graphs", "cuts", "region_charges"),
 ]
 
 
