@@ -13,7 +13,7 @@ import numpy as np
 import openmm
 from openmm import unit
 
-from mlmm.errors import ConfigError
+from mlmm.errors import ConfigError, SimulationError
 from mlmm.hybrid import HybridSystem
 from mlmm.integrators import make_integrator, separate_reciprocal
 from mlmm.reporters import degrees_of_freedom
@@ -77,6 +77,8 @@ def scan_time_steps(
     ------
     ConfigError
         Steps or multiples that are not positive, or a length of fewer than 20 whole steps.
+    SimulationError
+        NaN in the equilibration already.
     """
 
     def system_for(separate: bool) -> openmm.System:
@@ -197,7 +199,16 @@ def _start(
     if minimise:
         openmm.LocalEnergyMinimizer.minimize(context, 10.0, 200)
     context.setVelocitiesToTemperature(temperature, seed + 1)
-    integrator.step(round(equilibration / step))
+    try:
+        integrator.step(round(equilibration / step))
+    except openmm.OpenMMException as error:
+        if "nan" not in str(error).lower():
+            raise
+        raise SimulationError(
+            f"an equilibration that holds at the smallest step, {step / FEMTOSECOND:g} fs",
+            "NaN",
+            "test smaller steps: --timesteps 0.25,0.5",
+        ) from error
     return context.getState(positions=True, velocities=True)
 
 
