@@ -170,7 +170,7 @@ def committee_of(models: Sequence[PotentialModel], name: str | None = None) -> P
     committee = Committee(models, name)
     if all(type(model) is ANIPotential for model in models) and not committee.whole:
         joined = _joined_parameters([model.parameters for model in models])
-        if joined is not None and len({(m.spec.precision, m.device) for m in models}) == 1:
+        if joined is not None and len({(m.spec.precision, m.device, m.kernel) for m in models}) == 1:
             spec = committee.spec
             return ANIPotential(
                 joined,
@@ -181,6 +181,7 @@ def committee_of(models: Sequence[PotentialModel], name: str | None = None) -> P
                 citation=spec.citation,
                 precision=spec.precision,
                 device=str(committee.device),
+                kernel=models[0].kernel,
             )
     return committee
 

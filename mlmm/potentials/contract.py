@@ -15,7 +15,6 @@ import torch
 from mlmm.check_report import CheckReport, CheckResult
 from mlmm.errors import PotentialError
 from mlmm.potentials.base import (
-    SYMBOLS,
     PotentialModel,
     check_elements,
     energy_and_forces,
@@ -255,7 +254,10 @@ class _Check:
         reach = 1.3 if math.isinf(spec.cutoff) else 1.1 * spec.cutoff
         enough = (0.1 * self.limits.energy * self.scale, self.limits.force * self.largest)
         steps = [force_step(self.model, self.structure, pair[0], reach, enough) for pair in pairs[:2]]
-        rows.append(self._energy_row("step in the energy as a neighbour enters", max(s[0] for s in steps)))
+        # A whole energy is rounded where it is large, wherever the steps are.
+        limit = self.limits.energy * max(self.scale, *(s[2] for s in steps))
+        name = "step in the energy as a neighbour enters"
+        rows.append(_row(name, max(s[0] for s in steps), "kJ/mol", limit))
         # A continuous force still changes between two representable places: ten times rounding.
         rows.append(self._force_row("step in the force as a neighbour enters", max(s[1] for s in steps), 10))
         return rows
