@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlmm.config import RunConfig, check_embedding
 from mlmm.errors import ConfigError, SelectionError
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mlmm.hybrid import HybridSystem
     from mlmm.potentials import PotentialModel
     from mlmm.regions import Region
+    from mlmm.uncertainty import Watch
     from mlmm.zones import ZonePartition
 
 __all__ = [
@@ -23,6 +24,8 @@ __all__ = [
     "potential_from",
     "resolved",
     "stages_from",
+    "system_options",
+    "watch_from",
     "zones_from",
 ]
 
@@ -31,23 +34,37 @@ def build_from(config: RunConfig, progress: Callable[[str], None]) -> BuiltSyste
     """The force field of [system]."""
     from mlmm.build import build_system
 
+    if config.system.prmtop or config.system.xml:
+        return _taken_over(config, progress)
+    return build_system(config.system.pdb or None, **system_options(config), progress=progress)
+
+
+def system_options(config: RunConfig) -> dict[str, Any]:
+    """[system] as arguments of `mlmm.build_system`; what is empty there has the builder's default."""
+    from mlmm.build import Ligand
+
+    settings = {key: value for key, value in dataclasses.asdict(config.system).items() if value != ""}
+    for source in ("pdb", "prmtop", "inpcrd", "xml"):
+        settings.pop(source, None)
+    tables = settings.pop("ligand")
+    settings["ligands"] = [*settings["ligands"], *(Ligand(name, **entry) for name, entry in tables.items())]
+    return {**settings, "seed": config.run.seed}
+
+
+def _taken_over(config: RunConfig, progress: Callable[[str], None]) -> BuiltSystem:
+    """A system that was parametrised elsewhere."""
+    from mlmm.build.amber import load_amber, load_openmm
+
     settings = config.system
-    return build_system(
-        settings.pdb,
-        forcefield=settings.forcefield,
-        water=settings.water,
-        ligands=settings.ligands,
-        solvate=settings.solvate,
-        padding=settings.padding,
-        box_shape=settings.box_shape,
-        ionic_strength=settings.ionic_strength,
-        neutralise=settings.neutralise,
-        ph=settings.ph,
+    if settings.xml:
+        return load_openmm(settings.xml, settings.pdb, progress=progress)
+    return load_amber(
+        settings.prmtop,
+        settings.inpcrd,
         nonbonded_cutoff=settings.nonbonded_cutoff,
         constraints=settings.constraints,
         rigid_water=settings.rigid_water,
         hydrogen_mass=settings.hydrogen_mass or None,
-        seed=config.run.seed,
         progress=progress,
     )
 
@@ -62,6 +79,28 @@ def potential_from(config: RunConfig, precision: str | None = None) -> Potential
         members=settings.members or None,
         precision=precision or settings.precision,
         device=settings.device,
+        trust=settings.trust,
+        kernel=settings.kernel,
+    )
+
+
+def watch_from(config: RunConfig, hybrid: HybridSystem) -> Watch:
+    """What [uncertainty] looks at and acts on."""
+    from mlmm.potentials.descriptors import TrainingSet
+    from mlmm.uncertainty import UncertaintyLimits, Watch
+
+    settings = config.uncertainty
+    limits = UncertaintyLimits(
+        energy=settings.energy or None,
+        atom=settings.atom or None,
+        force=settings.force or None,
+        distance=settings.distance or None,
+        action=settings.action,
+        frames=settings.frames,
+    )
+    training = TrainingSet.open(settings.training_set) if settings.training_set else None
+    return Watch(
+        hybrid, limits, interval=settings.interval or None, forces=settings.forces, training=training
     )
 
 
@@ -211,6 +250,8 @@ def stages_from(config: RunConfig) -> list:
     common = {
         "temperature": settings.temperature,
         "timestep": settings.timestep,
+        "outer": settings.outer,
+        "reciprocal": settings.reciprocal,
         "friction": settings.friction,
         "pressure": settings.pressure,
     }

@@ -61,6 +61,8 @@ def run_facts(hybrid: HybridSystem, plan: list[dict[str, Any]], seed: int, title
             "citation": spec.citation,
             "licence": spec.licence,
             "precision": spec.precision,
+            # Where an ANI potential is evaluated; other potentials have one way only.
+            "kernel": getattr(hybrid.potential, "kernel", "torch"),
         },
         "embedding": {
             **embedding_facts(hybrid),
@@ -164,7 +166,7 @@ def measure_timing(
     per_step = seconds / stage.steps
     return measured | {
         "ms_per_step": 1e3 * per_step,
-        "ns_per_day": stage.timestep / NANOSECOND * 86400 / per_step,
+        "ns_per_day": stage.step_length / NANOSECOND * 86400 / per_step,
     }
 
 

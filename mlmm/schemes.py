@@ -22,6 +22,7 @@ __all__ = [
     "choose_scheme",
     "net_charge",
     "seen_zones",
+    "suitable_schemes",
     "zone_warnings",
 ]
 
@@ -58,21 +59,31 @@ def choose_scheme(scheme: str, zones: ZonePartition, spec: PotentialSpec) -> str
         raise PotentialError(
             f"trained_on = {' | '.join(_SUITABLE)}", repr(spec.trained_on), f"correct the spec of {spec.name}"
         )
-    suitable = list(_SUITABLE[spec.trained_on])
-    if spec.long_range:
-        suitable = [name for name in suitable if name == "intra"]
-    if not spec.per_atom:
-        suitable = [name for name in suitable if name in ("difference", "intra")]
+    suitable = suitable_schemes(
+        spec.trained_on, per_atom=spec.per_atom, long_range=spec.long_range, charges=spec.charges
+    )
     if scheme == "auto" and suitable:
         return _checked(suitable[0], zones)
     if scheme not in suitable:
         raise EmbeddingError(
             f"a scheme for {spec.name} (trained_on = {spec.trained_on!r}, per_atom = {spec.per_atom}, "
-            f"long_range = {spec.long_range}): {' or '.join(suitable) or 'there is none'}",
+            f"long_range = {spec.long_range}, charges = {spec.charges}): "
+            f"{' or '.join(suitable) or 'there is none'}",
             repr(scheme),
             f'use scheme = "{suitable[0]}"' if suitable else "choose another potential",
         )
     return _checked(scheme, zones)
+
+
+def suitable_schemes(trained_on: str, *, per_atom: bool, long_range: bool, charges: bool) -> list[str]:
+    """Schemes for a potential of these facts of its spec, the default first; none may suit."""
+    suitable = list(_SUITABLE[trained_on])
+    # A global charge state makes every atom depend on the whole: neither shares nor differences are local.
+    if long_range or charges:
+        suitable = [name for name in suitable if name == "intra"]
+    if not per_atom:
+        suitable = [name for name in suitable if name in ("difference", "intra")]
+    return suitable
 
 
 def _checked(scheme: str, zones: ZonePartition) -> str:

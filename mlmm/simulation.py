@@ -15,6 +15,7 @@ from mlmm.records import embedding_facts, log_to, run_facts, write_pdb
 from mlmm.run_directory import Checkpoint, RunDirectory
 from mlmm.runner import Progress, Runner
 from mlmm.stages import Dynamics, Minimise
+from mlmm.uncertainty import Watch
 
 __all__ = ["simulate"]
 
@@ -35,6 +36,7 @@ def simulate(
     progress: Callable[[Progress], None] | None = None,
     title: str | None = None,
     settings: Mapping[str, Any] | None = None,
+    watch: Watch | None = None,
 ) -> RunDirectory:
     """Run the stages one after the other and write a run directory.
 
@@ -63,6 +65,9 @@ def simulate(
         Of the report; the name of the directory by default.
     settings : mapping, optional
         Written to ``resolved.toml``.
+    watch : mlmm.uncertainty.Watch, optional
+        What is measured of the uncertainty of the potential, and its limits; the spreads of a committee by
+        default, without limits.
 
     Returns
     -------
@@ -98,7 +103,10 @@ def simulate(
         summary |= {"state": "running", "message": None, **_platform_facts(*chosen)}
         intervals = (report_interval, trajectory_interval, checkpoint_interval)
         show = progress or (lambda _: None)
-        return Runner(hybrid, run, list(stages), seed, chosen, intervals, summary, show).run_from(checkpoint)
+        runner = Runner(
+            hybrid, run, list(stages), seed, chosen, intervals, summary, show, watch or Watch(hybrid)
+        )
+        return runner.run_from(checkpoint)
 
 
 def _platform(name: str | None, threads: int | None) -> tuple[openmm.Platform, dict[str, str]]:

@@ -5,51 +5,62 @@ from __future__ import annotations
 import logging
 import os
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from io import StringIO
 from typing import Any
 
 import numpy as np
 import openmm
 from openmm import app, unit
-from openmm.vec3 import Vec3
 
-from mlmm import units
+from mlmm.build.atoms import CheckedStructure, ResidueKey
+from mlmm.build.build_log import Decision, as_decisions, log_decisions
 from mlmm.build.built import BuiltSystem, package_versions
+from mlmm.build.checks import check_built, check_templates, handedness
+from mlmm.build.draft import as_quantity
+from mlmm.build.droplet import add_water_sphere, cut_droplet, droplet_centre, relaxed_whole
+from mlmm.build.ligand_alone import structure_from_smiles
+from mlmm.build.ligand_settling import settle_ligands
+from mlmm.build.ligands import Ligand, plan_ligands
+from mlmm.build.options import BuildOptions
 from mlmm.build.parametrise import (
-    WATER_MODELS,
     check_charge,
     complete_ligands,
-    find_ligand_file,
     force_field_files,
     known_residues,
-    ligand_residue_names,
     load_force_field,
     retold,
 )
-from mlmm.build.reading import ResidueKey, StructureText, read_structure
-from mlmm.build.repair import repaired_model
+from mlmm.build.protonation import TITRATED, choose_states, named_by_user
+from mlmm.build.reading import read_structure
+from mlmm.build.repair import apply_repairs, find_repairs
+from mlmm.build.solvent import add_solvent, check_width, widths
+from mlmm.build.sources import find_structure
 from mlmm.build.topology_json import set_topology_box, topology_box
-from mlmm.errors import ConfigError, StructureError
+from mlmm.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
-_CONSTRAINTS = {"none": None, "hbonds": app.HBonds}
-#: Lattice vectors for images at distance 1; volumes 1, 0.71 and 0.77.
-_BOX_SHAPES = {
-    "cube": np.eye(3),
-    "dodecahedron": np.array([[1, 0, 0], [0, 1, 0], [0.5, 0.5, np.sqrt(0.5)]]),
-    "octahedron": np.array([[1, 0, 0], [1 / 3, np.sqrt(8) / 3, 0], [-1 / 3, np.sqrt(2) / 3, np.sqrt(6) / 3]]),
-}
 _LEAST_CELL = 1.0  # nm; smaller CRYST1 cells (1 angstrom in many NMR entries) are place-holders
 
 
 def build_system(
-    pdb: str | os.PathLike[str],
+    pdb: str | os.PathLike[str] | None = None,
     *,
+    smiles: str = "",
+    download: bool = False,
+    sha256: str = "",
+    chains: Sequence[str] = (),
+    assembly: str = "",
+    model: int = 0,
+    waters: str = "all",
+    hydrogens: str = "keep",
+    remove: Sequence[str] = (),
     forcefield: str | Sequence[str] = "amber14",
     water: str = "tip3p",
-    ligands: Sequence[str | os.PathLike[str]] = (),
+    ligands: Sequence[str | os.PathLike[str] | Ligand] = (),
+    mutate: Sequence[str] | Mapping[str, str] = (),
     padding: Any = "1.0 nm",
     box_shape: str = "cube",
     ionic_strength: Any = "0.0 M",
@@ -61,6 +72,14 @@ def build_system(
     hydrogen_mass: Any = None,
     solvate: bool = True,
     seed: int = 0,
+    solvent: str | None = None,
+    droplet: Mapping[str, Any] | None = None,
+    protonation: str = "modeller",
+    protonate: Mapping[str, str] | None = None,
+    symmetry: bool = True,
+    gaps: str = "refuse",
+    tails: str = "charged",
+    relax: int = 0,
     progress: Callable[[str], None] | None = None,
 ) -> BuiltSystem:
     """Build a solvated MM system from a structure file.
@@ -70,14 +89,27 @@ def build_system(
 
     Parameters
     ----------
-    pdb : path
-        PDB or mmCIF file.
+    pdb : path or str, optional
+        PDB or mmCIF file, gzip-compressed or not; or a PDB id such as ``"2CHT"``, which is looked for in the
+        folders of ``MLMM_STRUCTURES`` and in the cache.
+    smiles : str
+        A molecule instead of a file; coordinates come from distance geometry.
+    download : bool
+        Fetch an id that is found nowhere from wwPDB.
+    sha256 : str
+        Checksum that the file must have; empty for any.
+    chains, assembly, model, waters, hydrogens, remove
+        What to build of the file; see `mlmm.build.selection.Selection`.
     forcefield : str or list of str
         ``"amber14"`` (ff14SB with the water model below), or OpenMM XML files, which then include the water.
     water : str
         ``tip3p``, ``tip3pfb`` or ``spce``.
-    ligands : list of paths
-        OpenMM XML files for other residues; also looked for in the project's ``forcefields`` folder.
+    ligands : list of paths and `Ligand`
+        Other residues: OpenMM XML files, also looked for in the project's ``forcefields`` folder; SDF or mol2
+        files called after the residue; or `Ligand` objects, such as ``Ligand("BEN", smiles=…)``. What has no
+        XML file gets GAFF2 parameters and AM1-BCC charges.
+    mutate : list of str
+        ``["TSA -> CHA"]``: residues TSA become the ligand CHA, which has the same heavy atoms.
     padding : length
         Least distance from the solute's bounding sphere to the faces of the box: periodic images of the
         solute stay at least twice as far apart. (OpenMM's ``addSolvent(padding=...)`` counts the distance
@@ -102,9 +134,27 @@ def build_system(
         Without solvent, a box is kept only if the file has one of space group P 1.
     seed : int
         Of the places of ions and the first places of hydrogens.
+    solvent : str, optional
+        ``box``, ``droplet`` or ``none``; by default a box where `solvate` is true.
+    droplet : mapping, optional
+        For ``solvent = "droplet"``: ``centre`` (a selection), ``radius``, ``mobile``, ``cutoff``, ``relax``;
+        see `mlmm.build.droplet.DropletSettings`.
+    protonation : str
+        ``modeller`` (OpenMM's rules for model compounds at `ph`) or ``propka`` (pKa of every residue in its
+        surroundings, ligands included).
+    protonate : mapping, optional
+        Residue to protonation state, such as ``{"A:HIS54": "HIE"}``; before any other rule.
+    symmetry : bool
+        Give one protonation state and tautomer to equal positions of chains with equal sequence.
+    gaps : str
+        Where residues are missing inside a chain: ``refuse``, ``split`` (charged ends) or ``cap`` (ACE, NME).
+    tails : str
+        Where residues are missing at an end: ``charged`` or ``cap``.
+    relax : int
+        Iterations of minimisation at the end; 0 leaves all heavy atoms of a box where they were.
     progress : callable, optional
-        Called with one word (``read``, ``repair``, ``hydrogens``, ``solvent``, ``parametrise``) at each
-        start.
+        Called with one word (``read``, ``repair``, ``ligands``, ``charges``, ``hydrogens``, ``solvent``,
+        ``relax``, ``parametrise``, ``check``) at each start.
 
     Returns
     -------
@@ -117,106 +167,132 @@ def build_system(
     ConfigError
         A setting, quantity, force-field or ligand file that cannot be used.
     """
+    protonate = protonate or {}
+    given = {name: value for name, value in locals().items() if name not in ("pdb", "smiles", "progress")}
+    options = BuildOptions.parse(**given)
     tell = progress or (lambda stage: None)
-    cutoff = units.parse(nonbonded_cutoff, "length", "nonbonded_cutoff")
-    margin = units.parse(padding, "length", "padding")
-    strength = units.parse(ionic_strength, "concentration", "ionic_strength")
-    mass = None if hydrogen_mass is None else units.parse(hydrogen_mass, "mass", "hydrogen_mass")
-    _check_settings(cutoff, margin, strength, mass, constraints, box_shape, ph, seed, ligands)
 
     tell("read")
-    ligand_files = [find_ligand_file(name) for name in ligands]
-    ligand_names = {name for file in ligand_files for name in ligand_residue_names(file)}
-    files = force_field_files(forcefield, water)
-    force_field = load_force_field([*files, *ligand_files])
-    source = read_structure(pdb)
+    if (pdb is None) == (not smiles):
+        got = "neither" if pdb is None else "both"
+        raise ConfigError("a structure file or a SMILES", got, 'write pdb = "file.pdb", or smiles = "…"')
+    plan = plan_ligands(options.ligands, options.mutate)
+    files = force_field_files(options.forcefield, options.water)
+    force_field = load_force_field([*files, *plan.files])
+    if pdb is None:
+        source = structure_from_smiles(smiles, plan)
+    else:
+        path = find_structure(pdb, download=options.download, sha256=options.sha256)
+        source = read_structure(path, options.selection)
+    decisions = as_decisions("read", source.decisions)
 
     tell("repair")
-    topology, positions, decisions = repaired_model(source, ligand_names, known_residues(force_field), seed)
-    decisions = [*source.decisions, *decisions, *_settle_cell(topology, source, solvate)]
-    model = app.Modeller(topology, unit.Quantity([Vec3(*row) for row in positions.tolist()], unit.nanometer))
-    with _seeded(seed):
-        tell("hydrogens")
-        decisions += _add_hydrogens(model, force_field, source, ligand_names, ph)
-        if solvate:
-            tell("solvent")
-            _add_solvent(model, force_field, water, margin, box_shape, cutoff, strength, neutralise)
+    known = known_residues(force_field) | plan.names
+    repairs = find_repairs(source, plan.names, known, gaps=options.gaps, tails=options.tails)
+    decisions += as_decisions("repair", repairs.decisions)
+    topology, positions = apply_repairs(repairs, options.seed)
+    decisions += as_decisions("repair", _settle_cell(topology, source, options.solvate))
+    if plan.definitions:
+        tell("ligands")
+    settled = settle_ligands(topology, positions, plan, tell)
+    topology, positions = settled.topology, settled.positions
+    for xml in settled.templates.values():
+        force_field.loadFile(StringIO(xml))
+    decisions += settled.decisions
+    model, hands = app.Modeller(topology, as_quantity(positions)), handedness(topology, positions)
 
+    with _seeded(options.seed):
+        tell("hydrogens")
+        added = _add_hydrogens(model, force_field, source, plan.by_name, options)
+        decisions += as_decisions("protonate", added)
+        check_templates(force_field, model.topology)
+        if options.solvent == "droplet":
+            tell("solvent")
+            centre = droplet_centre(model.topology, _coordinates(model), options.droplet)
+            add_water_sphere(model, force_field, options.water, centre, options.droplet.radius)
+        elif options.solvent == "box":
+            tell("solvent")
+            add_solvent(
+                model,
+                force_field,
+                options.water,
+                options.padding,
+                options.box_shape,
+                options.nonbonded_cutoff,
+                options.ionic_strength,
+                options.neutralise,
+            )
+
+    topology, coordinates = model.topology, _coordinates(model)
     tell("parametrise")
-    box = topology_box(model.topology)
-    if box is not None:
-        _check_width(box, cutoff)
-    with retold(model.topology, "assigning parameters"):
-        system = force_field.createSystem(
-            model.topology,
-            nonbondedMethod=app.NoCutoff if box is None else app.PME,
-            nonbondedCutoff=cutoff,
-            constraints=_CONSTRAINTS[constraints],
-            rigidWater=rigid_water,
-            hydrogenMass=mass,
-        )
+    system = _parametrised(topology, force_field, options)
     charge = check_charge(system)
+    if options.solvent == "droplet":
+        tell("relax")
+        coordinates, entries = relaxed_whole(
+            topology, coordinates, system, force_field, options.droplet.relax
+        )
+        decisions += entries
+        topology, coordinates, system, entries = cut_droplet(
+            topology, coordinates, system, centre, options.droplet
+        )
+        text = f"net charge {round(check_charge(system)):+d} e, of {round(charge):+d} e before"
+        decisions += [*entries, Decision("solvate", "charge", text)]
+        charge = check_charge(system)
+    tell("check")
+    coordinates, entries = check_built(topology, coordinates, system, source.name, hands, options.relax)
+    decisions += entries
+    log_decisions(source.name, decisions)
     provenance = {
         "source": source.name,
         "sha256": source.sha256,
         "forcefield_files": files,
-        "ligand_files": [file.name for file in ligand_files],
-        "seed": seed,
+        "ligand_files": [file.name for file in plan.files],
+        "seed": options.seed,
         "options": {
-            "water": water,
-            "padding_nm": margin,
-            "box_shape": box_shape,
-            "ionic_strength_molar": strength,
-            "neutralise": neutralise,
-            "ph": ph,
-            "nonbonded_cutoff_nm": cutoff,
-            "nonbonded_method": "NoCutoff" if box is None else "PME",
-            "constraints": constraints,
-            "rigid_water": rigid_water,
-            "hydrogen_mass_amu": mass,
-            "solvate": solvate,
+            **options.as_dict(),
+            "nonbonded_method": _method(topology, options).__class__.__name__,
         },
         "net_charge": round(charge),
-        "decisions": decisions,
+        "decisions": [decision.text for decision in decisions],
+        "log": [decision._asdict() for decision in decisions],
         "versions": package_versions(),
     }
-    coordinates = np.array(model.positions.value_in_unit(unit.nanometer), dtype=float)
     logger.info("%s: %d atoms, net charge %d", source.name, len(coordinates), round(charge))
-    return BuiltSystem(model.topology, coordinates, system, provenance)
+    return BuiltSystem(topology, coordinates, system, provenance, settled.templates)
 
 
-def _check_settings(
-    cutoff: float,
-    padding: float,
-    strength: float,
-    mass: float | None,
-    constraints: str,
-    box_shape: str,
-    ph: float,
-    seed: int,
-    ligands: Sequence[str | os.PathLike[str]],
-) -> None:
-    """Values that OpenMM would accept and misuse, or refuse only after minutes."""
-    for value, name, example in ((cutoff, "nonbonded_cutoff", "1.0 nm"), (mass, "hydrogen_mass", "1.5 amu")):
-        if value is not None and value <= 0:
-            raise ConfigError(f"a {name} above zero", f"{value}", f'write {name} = "{example}"')
-    for value, name, example in ((padding, "padding", "1.0 nm"), (strength, "ionic_strength", "0.15 M")):
-        if value < 0:
-            raise ConfigError(f"a {name} of zero or more", f"{value}", f'write {name} = "{example}"')
-    for value, name, table in (
-        (constraints, "constraints", _CONSTRAINTS),
-        (box_shape, "box_shape", _BOX_SHAPES),
-    ):
-        if value not in table:
-            raise ConfigError(
-                f"{name} as one of {', '.join(table)}", repr(value), f'write {name} = "{[*table][-1]}"'
-            )
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise ConfigError("a seed that is a whole number of zero or more", repr(seed), "write seed = 0")
-    if not 0 <= ph <= 14:
-        raise ConfigError("a ph between 0 and 14", repr(ph), "write ph = 7.0")
-    if isinstance(ligands, (str, os.PathLike)):
-        raise ConfigError("a list of ligand files", repr(ligands), f'write ligands = ["{ligands}"]')
+def _coordinates(model: app.Modeller) -> np.ndarray:
+    return np.array(model.positions.value_in_unit(unit.nanometer), dtype=float)
+
+
+def _method(topology: app.Topology, options: BuildOptions) -> Any:
+    """With a box PME; without one every pair, but for a droplet with a cutoff of its own."""
+    if topology_box(topology) is not None:
+        return app.PME
+    limited = options.droplet is not None and options.droplet.cutoff is not None
+    return app.CutoffNonPeriodic if limited else app.NoCutoff
+
+
+def _parametrised(
+    topology: app.Topology, force_field: app.ForceField, options: BuildOptions
+) -> openmm.System:
+    """The force field's System."""
+    cutoff = options.nonbonded_cutoff
+    if options.droplet is not None and options.droplet.cutoff is not None:
+        cutoff = options.droplet.cutoff
+    box = topology_box(topology)
+    if box is not None:
+        check_width(box, options.nonbonded_cutoff)
+    with retold(topology, "assigning parameters"):
+        return force_field.createSystem(
+            topology,
+            nonbondedMethod=_method(topology, options),
+            nonbondedCutoff=cutoff,
+            constraints=app.HBonds if options.constraints == "hbonds" else None,
+            rigidWater=options.rigid_water,
+            hydrogenMass=options.hydrogen_mass,
+        )
 
 
 @contextmanager
@@ -230,7 +306,7 @@ def _seeded(seed: int) -> Iterator[None]:
         random.setstate(state)
 
 
-def _settle_cell(topology: app.Topology, source: StructureText, solvate: bool) -> list[str]:
+def _settle_cell(topology: app.Topology, source: CheckedStructure, solvate: bool) -> list[str]:
     """Decide what the cell in the file means; changes the topology's box.
 
     A crystal's cell without its symmetry mates is no periodic system, and solvation makes a box of its own.
@@ -241,7 +317,7 @@ def _settle_cell(topology: app.Topology, source: StructureText, solvate: bool) -
     if solvate:
         set_topology_box(topology, None)
         return []
-    if _widths(box).min() < _LEAST_CELL:
+    if widths(box).min() < _LEAST_CELL:
         set_topology_box(topology, None)
         return ["the cell in the file is a place-holder and was ignored: no box"]
     if source.space_group.replace(" ", "") not in ("", "P1"):
@@ -251,92 +327,47 @@ def _settle_cell(topology: app.Topology, source: StructureText, solvate: bool) -
 
 
 def _add_hydrogens(
-    model: app.Modeller, force_field: app.ForceField, source: StructureText, ligand_names: set[str], ph: float
-) -> list[str]:
-    """Add missing hydrogens with the force field; those in the file stay where they are."""
-    ligand_hydrogens, decisions = complete_ligands(model.topology, force_field, ligand_names)
-    residues = list(model.topology.residues())
-    variants: list[Any] = [ligand_hydrogens.get(residue.index) for residue in residues]
-    for index, residue in enumerate(residues):
-        key = ResidueKey(residue.chain.id.strip(), residue.id, residue.insertionCode.strip())
-        named = source.protonation.get(key)
-        if named is not None and residue.name[:2] == named[:2]:
-            variants[index] = named
-    before = model.topology.getNumAtoms()
-    with retold(model.topology, "adding hydrogens"):
-        chosen = model.addHydrogens(
-            force_field, pH=ph, variants=variants, platform=openmm.Platform.getPlatformByName("Reference")
-        )
-    decisions.append(f"{model.topology.getNumAtoms() - before} hydrogens added at pH {ph:g}")
-    for residue, variant in zip(model.topology.residues(), chosen, strict=True):
-        if isinstance(variant, str) and variant != residue.name:
-            why = (
-                "as named in the file"
-                if variants[residue.index]
-                else "from its hydrogens, bonds or surroundings"
-            )
-            decisions.append(f"{residue.name} {residue.id} of chain {residue.chain.id} is {variant}, {why}")
-    return decisions
-
-
-def _add_solvent(
     model: app.Modeller,
     force_field: app.ForceField,
-    water: str,
-    padding: float,
-    box_shape: str,
-    cutoff: float,
-    strength: float,
-    neutralise: bool,
-) -> None:
-    """Fill a box around the solute with water and ions."""
-    radius = _bounding_radius(np.array(model.positions.value_in_unit(unit.nanometer), dtype=float))
-    shape = _BOX_SHAPES[box_shape]
-    box = 2 * (radius + padding) * shape
-    if _widths(box).min() < 2 * cutoff:
-        needed = cutoff / _widths(shape).min() - radius
-        raise StructureError(
-            f"a box at least {2 * cutoff:.3f} nm wide, twice the cutoff",
-            f"{_widths(box).min():.3f} nm: padding {padding:g} nm around a solute of radius {radius:.3f} nm",
-            f'write padding = "{np.ceil(100 * needed) / 100:.2f} nm" or a smaller nonbonded_cutoff',
-        )
-    with retold(model.topology, "adding water and ions"):
-        model.addSolvent(
+    source: CheckedStructure,
+    ligand_names: set[str],
+    options: BuildOptions,
+) -> list[Decision | str]:
+    """Add missing hydrogens with the force field; those in the file stay where they are."""
+    given = named_by_user(model.topology, options.protonate)
+    residues = list(model.topology.residues())
+    model.delete(
+        [a for i in given for a in residues[i].atoms() if a.name in TITRATED.get(residues[i].name, ())]
+    )
+    ligand_hydrogens, notes = complete_ligands(model.topology, force_field, ligand_names)
+    named = {}
+    for residue in model.topology.residues():
+        key = ResidueKey(residue.chain.id.strip(), residue.id, residue.insertionCode.strip())
+        name = source.protonation.get(key)
+        if name is not None and residue.name[:2] == name[:2] and residue.index not in given:
+            named[residue.index] = name
+    states, chosen = choose_states(
+        model.topology,
+        _coordinates(model),
+        ph=options.ph,
+        method=options.protonation,
+        given=given,
+        named=named,
+        symmetry=options.symmetry,
+    )
+    variants: list[Any] = [states.get(i, ligand_hydrogens.get(i)) for i in range(len(residues))]
+    before = model.topology.getNumAtoms()
+    with retold(model.topology, "adding hydrogens"):
+        actual = model.addHydrogens(
             force_field,
-            model=WATER_MODELS[water][1],
-            boxVectors=unit.Quantity([Vec3(*row) for row in box.tolist()], unit.nanometer),
-            ionicStrength=strength * unit.molar,
-            neutralize=neutralise,
+            pH=options.ph,
+            variants=variants,
+            platform=openmm.Platform.getPlatformByName("Reference"),
         )
-
-
-def _bounding_radius(positions: np.ndarray) -> float:
-    """Radius in nm of the smallest sphere around positions (N, 3), to about 0.1 % and never too small.
-
-    Badoiu and Clarkson (2003): step towards the farthest point, by ever less. The sphere around the middle of
-    the extents, which OpenMM takes, is 3 % larger for T4 lysozyme and costs 8 % more atoms.
-    """
-    centre = positions.mean(axis=0)
-    smallest = np.inf
-    for step in range(1, 1001):
-        distances = np.linalg.norm(positions - centre, axis=1)
-        farthest = int(distances.argmax())
-        smallest = min(smallest, float(distances[farthest]))
-        centre = centre + (positions[farthest] - centre) / (step + 1)
-    return smallest
-
-
-def _widths(box: np.ndarray) -> np.ndarray:
-    """Distances (3,) between opposite faces of the box, in the units of its vectors (3, 3)."""
-    normals = np.cross(box[[1, 2, 0]], box[[2, 0, 1]])
-    return abs(np.linalg.det(box)) / np.linalg.norm(normals, axis=1)
-
-
-def _check_width(box: np.ndarray, cutoff: float) -> None:
-    width = _widths(box).min()
-    if width < 2 * cutoff * (1 - 1e-9):
-        raise StructureError(
-            f"a box at least {2 * cutoff:.3f} nm wide, twice the cutoff",
-            f"{width:.3f} nm",
-            f'write nonbonded_cutoff = "{np.floor(50 * width) / 100:.2f} nm" or use a larger box',
-        )
+    entries: list[Decision | str] = [*notes, *chosen]
+    entries.append(f"{model.topology.getNumAtoms() - before} hydrogens added at pH {options.ph:g}")
+    for residue, variant in zip(model.topology.residues(), actual, strict=True):
+        if isinstance(variant, str) and variant != residue.name and residue.index not in states:
+            where = f"{residue.name} {residue.id} of chain {residue.chain.id}"
+            entries.append(f"{where} is {variant}, from its hydrogens, bonds or surroundings")
+    return entries

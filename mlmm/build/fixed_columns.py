@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
+from openmm.app.element import get_by_symbol
+
+from mlmm.build.atoms import AtomRecord
 from mlmm.errors import StructureError
 
 #: Where the decimal points of x, y and z stand in a PDB line (counted from 0).
 _POINTS = {34, 42, 50}
+_WIDTH = 4  # columns of a residue number
 
 
-class AtomLine(NamedTuple):
-    """The fields of one line that decide which atom it is; coordinates stay in the text (angstrom)."""
-
-    line: int
-    name: str
-    location: str
-    residue_name: str
-    chain: str
-    number: str
-    insertion_code: str
-    occupancy: float
-
-
-def parse_atom_line(line: str, number: int, file: str) -> AtomLine:
+def parse_atom_line(line: str, number: int, file: str) -> AtomRecord:
     """Read one ATOM or HETATM line.
 
     Parameters
@@ -41,10 +31,10 @@ def parse_atom_line(line: str, number: int, file: str) -> AtomLine:
     StructureError
         Fields outside their columns, a line that ends early, or coordinates that are no finite numbers.
     """
-    if line[:6] not in ("ATOM  ", "HETATM") or "\t" in line:
+    if line[:6].upper() not in ("ATOM  ", "HETATM") or "\t" in line:
         raise _out_of_columns(line, number, file)
-    coordinates = _coordinates(line, number, file)
-    if not all(math.isfinite(value) for value in coordinates):
+    position = _coordinates(line, number, file)
+    if not all(math.isfinite(value) for value in position):
         raise StructureError(
             "finite coordinates",
             f"{line[30:54]!r} in line {number} of {file}",
@@ -53,13 +43,73 @@ def parse_atom_line(line: str, number: int, file: str) -> AtomLine:
     name, residue_name = line[12:16].strip(), line[17:21].strip()
     if not name or not residue_name:
         raise _out_of_columns(line, number, file)
-    try:
-        occupancy = float(line[54:60])
-    except ValueError:
-        occupancy = 1.0  # many programs leave the columns blank
-    return AtomLine(
-        number, name, line[16], residue_name, line[21], line[22:26].strip(), line[26].strip(), occupancy
+    x, y, z = (0.1 * value for value in position)
+    residue_number, insertion_code = _residue_number(line, number, file)
+    return AtomRecord(
+        line=number,
+        hetero=line[:6].upper() == "HETATM",
+        serial=line[6:11].strip(),
+        name=name,
+        location=line[16],
+        residue_name=residue_name,
+        chain=line[21].strip(),
+        number=residue_number,
+        insertion_code=insertion_code,
+        x=x,
+        y=y,
+        z=z,
+        occupancy=_occupancy(line[54:60]),
+        element=_element(line),
+        charge=_charge(line[78:80]),
+        column=line[12:16],
     )
+
+
+def _residue_number(line: str, number: int, file: str) -> tuple[str, str]:
+    """Columns 23-27: a number of four digits (above 9999 in base 36), then the insertion code."""
+    text, code = line[22:26].strip(), line[26].strip()
+    if len(text) == _WIDTH and text[0].isalpha() and text.isalnum():
+        text = str(_hybrid36(text))
+    elif len(text) == _WIDTH and text.isdigit() and code.isdigit():
+        text, code = text + code, ""  # five digits, the last in the column of the insertion code
+    digits = text[1:] if text.startswith("-") else text
+    if not digits.isascii() or not digits.isdigit():
+        raise StructureError(
+            "a whole residue number in columns 23-26",
+            f"{line[22:27]!r} in line {number} of {file}",
+            "number the residues; several identical molecules may share a number in different chains",
+        )
+    return str(int(text)), code
+
+
+def _hybrid36(text: str) -> int:
+    """Four characters above 9999: A000 is 10000, a000 follows ZZZZ (cci.lbl.gov/hybrid_36)."""
+    start = 10 ** len(text) - 10 * 36 ** (len(text) - 1)
+    shift = 0 if text[0].isupper() else 26 * 36 ** (len(text) - 1)
+    return int(text, 36) + start + shift
+
+
+def _occupancy(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        return 1.0  # many programs leave the columns blank
+    return value if math.isfinite(value) else 1.0
+
+
+def _element(line: str) -> str:
+    """Columns 77-78; what else stands there (files before 1996: entry name and line number) is no symbol."""
+    symbol = line[76:78].strip().upper()
+    try:
+        return get_by_symbol(symbol).symbol.upper() if symbol else ""
+    except KeyError:
+        return ""
+
+
+def _charge(text: str) -> int | None:
+    """``2-`` or ``-2``; anything else says nothing."""
+    digits, sign = text.strip("+-"), text.strip("0123456789")
+    return int(digits) * (-1 if sign == "-" else 1) if digits.isdigit() and sign in ("+", "-") else None
 
 
 def _coordinates(line: str, number: int, file: str) -> list[float]:

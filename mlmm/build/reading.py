@@ -1,4 +1,4 @@
-"""Reading a structure file: what the text says, checked before any reader guesses.
+"""Reading a structure file: bytes, text, records; then the choice of what to build.
 
 OpenMM's readers take the first alternate location and the first model in silence, and report most other
 trouble without a line number. Everything here works on the text, so that a message can name the line.
@@ -6,284 +6,247 @@ trouble without a line number. Everything here works on the text, so that a mess
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import logging
-import math
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from itertools import groupby
+import zlib
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
-from pdbfixer.pdbfixer import proteinResidues
+import numpy as np
 
-from mlmm.build.fixed_columns import AtomLine, parse_atom_line
+from mlmm.build.atoms import (
+    VARIANTS,
+    AtomRecord,
+    CheckedStructure,
+    ResidueKey,
+    StructureFile,
+    coordinates,
+    describe_key,
+    is_polymer,
+    residues,
+)
+from mlmm.build.build_log import Decision
+from mlmm.build.mmcif import parse_mmcif
+from mlmm.build.names import settle_chains, settle_names
+from mlmm.build.pdb_text import parse_pdb
+from mlmm.build.sanity import check_ended, check_place, look_over
+from mlmm.build.selection import Selection, choose_chains, choose_locations, choose_model, leave_out
+from mlmm.build.sequences import missing_segments
 from mlmm.errors import StructureError
 
 logger = logging.getLogger(__name__)
 
-#: Names that fix a protonation state; PDB readers turn all of them into the parent residue.
-_VARIANTS = {
-    **{name: name for name in ("HID", "HIE", "HIP", "ASH", "GLH", "LYN")},
-    **{"HSD": "HID", "HSE": "HIE", "HSP": "HIP"},
+_SUFFIXES = {".pdb", ".ent", ".cif", ".mmcif", ".gz"}
+_LONGEST_BOND = 0.26  # nm; I-I is 0.267, everything else in a biomolecule is shorter
+_OTHER_FORMATS = {
+    b"BZh": "bzip2-compressed",
+    b"\xfd7zXZ": "xz-compressed",
+    b"PK\x03\x04": "a zip archive",
+    b"%PDF": "a PDF document",
 }
-_CAPS = {"ACE", "NME", "NMA", "NH2", "NHE"}
-_AMINO_ACIDS = {*proteinResidues, "CYX", "CYM", *_VARIANTS}
-_KEPT_RECORDS = ("CRYST1", "SEQRES", "MODRES", "CONECT")
 
 
-class ResidueKey(NamedTuple):
-    """A residue as its author numbered it."""
-
-    chain: str
-    number: str
-    insertion_code: str
-
-
-@dataclass(frozen=True)
-class StructureText:
-    """A checked structure file: one model, one location per atom.
-
-    Parameters
-    ----------
-    name : str
-        File name, for messages.
-    sha256 : str
-        Checksum of the file as it lies on disk.
-    format : str
-        ``"pdb"`` or ``"mmcif"``.
-    text : str
-        What the reader gets; for PDB the cleaned lines, for mmCIF the file.
-    space_group : str
-        As written in the file, or empty.
-    protonation : dict
-        Residues whose name in the file fixes the protonation, such as HIP.
-    decisions : list of str
-        What was chosen among alternatives, in words.
-    """
-
-    name: str
-    sha256: str
-    format: str
-    text: str
-    space_group: str = ""
-    protonation: dict[ResidueKey, str] = field(default_factory=dict)
-    decisions: list[str] = field(default_factory=list)
-
-
-def read_structure(path: str | os.PathLike[str]) -> StructureText:
-    """Read a PDB or mmCIF file and choose one location for every atom.
+def read_structure(path: str | os.PathLike[str], selection: Selection | None = None) -> CheckedStructure:
+    """Read a PDB or mmCIF file (gzip or not) and settle what it leaves open.
 
     Raises
     ------
     StructureError
-        No such file, a directory, an empty, compressed or binary file, no atoms, lines out of columns,
-        coordinates that are no finite numbers, duplicate atoms, or more than one model.
+        No such file, a directory, an empty or binary file, no atoms, lines out of columns, coordinates that
+        are no finite numbers, duplicate atoms, several models and none chosen, or no molecule to be seen.
+    """
+    return settle(read_file(path), selection or Selection())
+
+
+def read_file(path: str | os.PathLike[str]) -> StructureFile:
+    """The records of a file, nothing chosen yet.
+
+    Raises
+    ------
+    StructureError
     """
     path = Path(path)
-    content = _read_bytes(path)
-    sha256 = hashlib.sha256(content).hexdigest()
+    content, sha256 = _read_bytes(path)
     text = _decode(content, path.name)
     if text.lstrip().startswith("data_") or "\n_atom_site." in text[:200_000]:
-        from mlmm.build.mmcif import check_mmcif
-
-        return StructureText(path.name, sha256, "mmcif", text, space_group=check_mmcif(text, path.name))
-    return _clean_pdb(text, path.name, sha256)
+        return parse_mmcif(text, path.name, sha256)
+    return parse_pdb(text, path.name, sha256)
 
 
-def _read_bytes(path: Path) -> bytes:
-    """The file's bytes, or an error that says what lies at the path instead."""
+def settle(file: StructureFile, selection: Selection) -> CheckedStructure:
+    """Choose model, locations, chains, waters and hydrogens, and look whether the rest is a molecule.
+
+    Raises
+    ------
+    StructureError
+        The message names the line (mmCIF: the row of atom_site) and the next step.
+    """
+    atoms, decisions = settle_names(file)
+    decisions = [*file.notes, *decisions]
+    atoms = choose_model(file, atoms, selection.model)
+    if selection.model:
+        decisions.append(Decision("select", "model", f"model {selection.model} taken"))
+    atoms, more = choose_locations(file, atoms)
+    decisions += more
+    atoms, more = settle_chains(atoms, file.name)
+    decisions += more
+    atoms, more = choose_chains(file, atoms, selection)
+    decisions += more
+    atoms, more = leave_out(file, atoms, selection)
+    decisions += more
+    atoms, more = check_place(file, atoms)
+    decisions += more
+    decisions += look_over(file, atoms)
+    runs = _runs(atoms)
+    bonds, more = _bonds(file, atoms)
+    decisions += more
+    structure = CheckedStructure(
+        name=file.name,
+        sha256=file.sha256,
+        format=file.format,
+        atoms=tuple(atoms),
+        runs=runs,
+        bonds=bonds,
+        cell=file.cell,
+        space_group=file.space_group,
+        replacements=file.replacements,
+        protonation=_protonation(atoms),
+        ended=file.ended,
+        decisions=decisions,
+    )
+    return _with_missing(file, structure)
+
+
+def _read_bytes(path: Path) -> tuple[bytes, str]:
+    """The file's bytes, unpacked, and its checksum; or an error that says what lies at the path instead."""
     expected = "a PDB or mmCIF file"
-    if path.is_dir():
-        inside = _structure_files(path)
-        raise StructureError(expected, f"the directory {str(path)!r}", f"give a file in it{inside}")
-    if not path.exists():
-        folder = path.parent if path.parent.is_dir() else Path(".")
-        raise StructureError(
-            expected,
-            f"no file at {str(path)!r}",
-            f"check the path; {str(folder)!r}{_structure_files(folder)}",
-        )
     try:
+        if path.is_dir():
+            inside = _structure_files(path)
+            raise StructureError(expected, f"the directory {str(path)!r}", f"give a file in it{inside}")
+        if not path.exists():
+            folder = path.parent if path.parent.is_dir() else Path(".")
+            raise StructureError(
+                expected,
+                f"no file at {str(path)!r}",
+                f"check the path; {str(folder)!r}{_structure_files(folder)}",
+            )
         content = path.read_bytes()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path, or our own
+        if isinstance(error, StructureError):
+            raise
         raise StructureError(
             expected, f"{path.name} that cannot be read ({error})", "check its permissions"
         ) from error
+    sha256 = hashlib.sha256(content).hexdigest()
+    if content[:2] == b"\x1f\x8b":
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error) as error:
+            raise StructureError(
+                f"{expected}, gzip-compressed or not",
+                f"{path.name}, which cannot be unpacked ({error})",
+                "download it again",
+            ) from error
     if not content.strip():
         raise StructureError(expected, f"{path.name}, which is empty", "download or write the file again")
-    if content[:2] == b"\x1f\x8b":
-        raise StructureError(
-            f"{expected} as plain text",
-            f"{path.name}, which is gzip-compressed",
-            f"gunzip it: gzip -dc {path.name} > plain.pdb",
-        )
-    return content
+    return content, sha256
 
 
 def _structure_files(folder: Path) -> str:
-    names = sorted(p.name for p in folder.iterdir() if p.suffix.lower() in {".pdb", ".ent", ".cif", ".mmcif"})
+    names = sorted(entry.name for entry in folder.iterdir() if entry.suffix.lower() in _SUFFIXES)
     return f" holds {', '.join(names[:5])}" if names else " holds no .pdb or .cif file"
 
 
 def _decode(content: bytes, name: str) -> str:
     """Text without byte-order mark; remarks in another encoding are harmless, control characters are not."""
-    control = sum(content.count(bytes([code])) for code in (*range(9), *range(14, 32)))
+    other = next((kind for start, kind in _OTHER_FORMATS.items() if content.startswith(start)), "")
+    control = sum(content.count(bytes([code])) for code in (*range(9), *range(14, 32), 127))
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         text = content.decode("latin-1")
         high = sum(byte > 127 for byte in content)
         control += high if high > len(content) // 10 else 0
-    if control:
+    if control or other:
         raise StructureError(
-            "a PDB or mmCIF file as plain text",
-            f"{name} with {control} bytes that are no text",
+            "a PDB or mmCIF file as plain text or gzip",
+            f"{name}, {other}" if other else f"{name} with {control} bytes that are no text",
             "give the structure file itself, not an archive, trajectory or database",
         )
     return text
 
 
-def _clean_pdb(text: str, name: str, sha256: str) -> StructureText:
-    """Check every atom line and keep one model and one location of each atom."""
-    lines = text.splitlines()
-    _check_one_model(lines, name)
-    atoms = {}
-    for number, line in enumerate(lines, start=1):
-        if line.upper().startswith(("ATOM", "HETATM")):
-            atoms[number] = parse_atom_line(line, number, name)
-    if not atoms:
-        raise StructureError(
-            "ATOM or HETATM records",
-            f"none in the {len(lines)} lines of {name}",
-            "give a PDB file with coordinates",
-        )
-    space_group = _check_cell(lines, name)
-    decisions: list[str] = []
-    protonation: dict[ResidueKey, str] = {}
-    kept: dict[int, AtomLine] = {}
-    starts_chain: set[int] = set()
-    previous_is_polymer, previous_chain = False, None
-    for key, residue in _residues(atoms):
-        residue, decision = _choose_location(key, residue)
-        decisions += decision
-        _check_duplicates(key, residue, name)
-        polymer = _is_polymer(residue)
-        if previous_chain == key.chain and polymer != previous_is_polymer:
-            # A ligand written without TER after a protein would hide the protein's end from every later step.
-            starts_chain.add(residue[0].line)
-        previous_is_polymer, previous_chain = polymer, key.chain
-        kept.update({atom.line: atom for atom in residue})
-        if polymer and residue[0].residue_name in _VARIANTS:
-            protonation[key] = _VARIANTS[residue[0].residue_name]
-    cleaned = []
-    for number, line in enumerate(lines, start=1):
-        if number in kept:
-            if number in starts_chain:
-                cleaned.append("TER")
-            cleaned.append(line[:16] + " " + line[17:])
-        elif line.startswith(_KEPT_RECORDS) or line.split()[:1] == ["TER"]:
-            cleaned.append(line)
-    for decision in decisions:
-        logger.info("%s: %s", name, decision)
-    return StructureText(
-        name, sha256, "pdb", "\n".join([*cleaned, "END", ""]), space_group, protonation, decisions
-    )
+def _runs(atoms: list[AtomRecord]) -> tuple[int, ...]:
+    """Where chains of the topology begin: a new id, a TER, and between polymer and everything else.
 
-
-def _check_one_model(lines: list[str], name: str) -> None:
-    """More than one set of coordinates: which one to simulate is for the user to say."""
-    models = [number for number, line in enumerate(lines, start=1) if line.split()[:1] == ["MODEL"]]
-    if len(models) > 1:
-        raise StructureError(
-            "one model",
-            f"{len(models)} in {name} (MODEL records in lines {models[0]}, {models[1]} ...)",
-            "keep the lines of one of them, from its MODEL to its ENDMDL record",
-        )
-    end = next((n for n, line in enumerate(lines, start=1) if line.rstrip() == "END"), len(lines))
-    later = next(
-        (n for n, line in enumerate(lines[end:], start=end + 1) if line.startswith(("ATOM", "HETATM"))), None
-    )
-    if later is not None:
-        raise StructureError(
-            "one model",
-            f"{name} with atoms in line {later}, after the END in line {end}",
-            "keep one frame of the file",
-        )
-
-
-def _check_cell(lines: list[str], name: str) -> str:
-    """Space group of the CRYST1 record, whose six numbers must be numbers."""
-    for number, line in enumerate(lines, start=1):
-        if line.startswith("CRYST1"):
-            columns = ((6, 15), (15, 24), (24, 33), (33, 40), (40, 47), (47, 54))
-            try:
-                cell = [float(line[start:end]) for start, end in columns]
-            except ValueError:
-                cell = [math.nan]
-            if not all(math.isfinite(value) and value >= 0 for value in cell):
-                raise StructureError(
-                    "six numbers a, b, c, alpha, beta, gamma in the CRYST1 record",
-                    f"{line.rstrip()!r} in line {number} of {name}",
-                    "correct the record or delete the line",
-                )
-            return line[55:66].strip()
-    return ""
-
-
-def _residues(atoms: dict[int, AtomLine]) -> Iterator[tuple[ResidueKey, list[AtomLine]]]:
-    """Runs of neighbouring atom lines with the same chain, number and insertion code."""
-    for key, group in groupby(atoms.values(), key=lambda a: ResidueKey(a.chain, a.number, a.insertion_code)):
-        yield key, list(group)
-
-
-def _choose_location(key: ResidueKey, atoms: list[AtomLine]) -> tuple[list[AtomLine], list[str]]:
-    """Keep the alternate location with the highest summed occupancy, one letter for the whole residue.
-
-    Mixing letters within a residue would join halves of two conformations. A residue whose locations have
-    different residue names (microheterogeneity) is settled by the same rule.
+    A ligand written without TER after a protein would hide the protein's end from every later step.
     """
-    occupancy: dict[str, float] = {}
-    for atom in atoms:
-        if atom.location != " ":
-            occupancy[atom.location] = occupancy.get(atom.location, 0.0) + atom.occupancy
-    if not occupancy:
-        return atoms, []
-    chosen = min(occupancy, key=lambda letter: (-round(occupancy[letter], 6), letter))
-    kept = [atom for atom in atoms if atom.location in (" ", chosen)]
-    if len(occupancy) == 1:
-        return kept, []
-    names = sorted({atom.residue_name for atom in atoms})
-    sums = ", ".join(f"{letter} {total:.2f}" for letter, total in sorted(occupancy.items()))
-    return kept, [
-        f"{'/'.join(names)} {describe(key)}: alternate location {chosen} taken (summed occupancies {sums})"
-    ]
+    starts, before, index = [], None, 0
+    for group in residues(atoms):
+        first = group[0]
+        link = is_polymer(group)
+        # What stands behind the polymers of a chain (ions, ligands, waters) is one run in both formats.
+        now = (first.chain, link, (first.part, first.label_chain) if link else None)
+        if now != before:
+            starts.append(index)
+        before = now
+        index += len(group)
+    return tuple(starts)
 
 
-def _check_duplicates(key: ResidueKey, atoms: list[AtomLine], name: str) -> None:
-    """Two atoms with one name: readers drop the second, or merge two residues with the same number."""
-    first: dict[tuple[str, str], AtomLine] = {}
-    for atom in atoms:
-        identity = (atom.residue_name, atom.name)
-        if identity in first:
-            raise StructureError(
-                "every atom name once per residue",
-                f"{atom.name} of {atom.residue_name} {describe(key)} in lines {first[identity].line} and "
-                f"{atom.line} of {name}",
-                "delete one of the lines, or number the residues so that neighbours differ",
-            )
-        first[identity] = atom
+def _bonds(
+    file: StructureFile, atoms: list[AtomRecord]
+) -> tuple[tuple[tuple[int, int], ...], list[Decision]]:
+    """The file's connections between atoms that are kept, without those that are too long for a bond."""
+    places: dict[int, list[int]] = {}
+    for index, atom in enumerate(atoms):
+        places.setdefault(atom.line, []).append(index)
+    points = coordinates(atoms)
+    bonds, long = [], []
+    for one, other in file.connections:
+        for i, j in zip(
+            places.get(file.atoms[one].line, []), places.get(file.atoms[other].line, []), strict=False
+        ):
+            distance = float(np.linalg.norm(points[i] - points[j]))
+            (bonds if distance <= _LONGEST_BOND else long).append((i, j, distance))
+    decisions = []
+    if long:
+        i, j, distance = max(long, key=lambda entry: entry[2])
+        ends = " and ".join(
+            f"{atom.name} of {describe_key(atom.residue_name, atom.key)}" for atom in (atoms[i], atoms[j])
+        )
+        text = (
+            f"{len(long)} connections in the file are longer than {_LONGEST_BOND} nm and are no bonds (up to "
+            f"{distance:.3f} nm, {ends})"
+        )
+        decisions.append(Decision("read", "CONECT", text, numbers={"connections": len(long)}))
+    return tuple((i, j) for i, j, _ in bonds), decisions
 
 
-def _is_polymer(atoms: list[AtomLine]) -> bool:
-    """Whether a residue is a link of a protein or nucleic-acid chain, judged by its name or its backbone."""
-    names = {atom.name for atom in atoms}
-    known = atoms[0].residue_name in _AMINO_ACIDS | _CAPS
-    return known or {"N", "CA", "C"} <= names or {"C3'", "O3'"} <= names or {"C3*", "O3*"} <= names
+def _protonation(atoms: list[AtomRecord]) -> dict[ResidueKey, str]:
+    return {
+        group[0].key: VARIANTS[group[0].residue_name]
+        for group in residues(atoms)
+        if group[0].residue_name in VARIANTS
+    }
 
 
-def describe(key: ResidueKey) -> str:
-    """``"12A of chain B"``."""
-    chain = f" of chain {key.chain}" if key.chain.strip() else ""
-    return f"{key.number}{key.insertion_code}{chain}"
+def _with_missing(file: StructureFile, structure: CheckedStructure) -> CheckedStructure:
+    """The same with the residues of the sequence that have no coordinates."""
+    runs = structure.residues_of_runs()
+    present = {group[0].chain for run in runs for group in run}
+    sequences = {c: s for c, s in file.sequences.items() if c in present or len(file.sequences) == 1}
+    if len(sequences) == 1 and not set(sequences) & present:
+        sequences = {runs[0][0][0].chain: next(iter(sequences.values()))}  # a sequence without chain id
+    parents = {name: parent for (_, name), parent in file.replacements.items()}
+    segments, decisions = missing_segments(runs, sequences, parents)
+    polymers = [i for i, run in enumerate(runs) if is_polymer(run[0])]
+    if polymers:
+        run = runs[polymers[-1]]
+        chain = run[0][0].chain
+        at_end = sum(len(s.names) for s in segments if (s.run, s.position) == (polymers[-1], len(run)))
+        decisions += check_ended(file, run[-1], len(sequences.get(chain, ())), at_end)
+    return replace(structure, missing=tuple(segments), decisions=[*structure.decisions, *decisions])

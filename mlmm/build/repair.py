@@ -7,88 +7,127 @@ of a CA trace, a peptide bond across a gap) is refused.
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from io import StringIO
 
 import numpy as np
 import openmm
 import pdbfixer
 from openmm import app, unit
+from pdbfixer.pdbfixer import ModifiedResidue
 
-from mlmm.build.reading import StructureText
+from mlmm.build.atoms import CheckedStructure
+from mlmm.build.build_log import Decision
+from mlmm.build.draft import as_quantity, draft_topology
+from mlmm.build.gaps import describe_residue, mend_chains
 from mlmm.build.topology_json import set_topology_box, topology_box
 from mlmm.errors import StructureError
 
 logger = logging.getLogger(__name__)
 
-_CLASH = 0.05  # nm; half a C-H bond, so only a duplicate or a broken file comes closer
+_ONE_ATOM = "ATOM      1  CA  GLY A   1       0.000   0.000   0.000  1.00  0.00           C\nEND\n"
 _LONGEST_PEPTIDE_BOND = 0.2  # nm; 0.133 at equilibrium
 _WATER = {"HOH"}
 
 
-def repaired_model(
-    source: StructureText, ligand_names: set[str], known_names: set[str], seed: int
-) -> tuple[app.Topology, np.ndarray, list[str]]:
-    """Topology and coordinates with all heavy atoms of the residues that are present.
+@dataclass
+class Repairs:
+    """What a structure lacks, found but not yet mended.
 
     Parameters
     ----------
-    source : StructureText
+    fixer : pdbfixer.PDBFixer
+        Holds topology, coordinates, and the atoms to add.
+    decisions : list
+        What `apply_repairs` will do, in words.
+    """
+
+    fixer: pdbfixer.PDBFixer
+    decisions: list[Decision | str]
+
+
+def find_repairs(
+    source: CheckedStructure,
+    ligand_names: set[str],
+    known_names: set[str],
+    *,
+    gaps: str = "refuse",
+    tails: str = "charged",
+) -> Repairs:
+    """Find what is missing or has to be replaced, and refuse what cannot be mended.
+
+    Parameters
+    ----------
+    source : CheckedStructure
         One model with one location per atom.
     ligand_names : set of str
         Residues that the user's ligand files describe; never replaced.
     known_names : set of str
         Residues that the force field describes, ligands included.
-    seed : int
-        Of the dynamics by which PDBFixer moves new atoms out of the way.
-
-    Returns
-    -------
-    topology, positions (N, 3) nm, decisions in words
+    gaps : {"refuse", "split", "cap"}
+        What to do where residues are missing inside a chain.
+    tails : {"charged", "cap"}
+        What to do where they are missing at an end.
 
     Raises
     ------
     StructureError
-        Unreadable text, clashes, gaps in a chain, unknown residues, or a chain with less than half of its
+        Gaps in a chain, unknown residues, or a chain with less than half of its
         heavy atoms.
     """
     fixer = _load(source)
     positions = _positions(fixer)
-    _check_clashes(fixer.topology, positions, source.name)
-    decisions = _missing_residues(fixer, source.name)
-    _check_peptide_bonds(fixer.topology, positions, source.name)
+    decisions: list[Decision | str] = []
+    decisions += _missing_residues(fixer, source, gaps, tails)
+    if gaps == "refuse":
+        _check_peptide_bonds(fixer.topology, positions, source.name)
+    topology, positions, mended = mend_chains(fixer.topology, positions, source.missing, gaps, tails)
+    fixer.topology, fixer.positions = topology, as_quantity(positions)
+    decisions += mended
     decisions += _replace_nonstandard(fixer, ligand_names)
     _check_known(fixer.topology, known_names, source.name)
-    decisions += _add_missing_atoms(fixer, source.name, seed)
-    for decision in decisions:
-        logger.info("%s: %s", source.name, decision)
-    return fixer.topology, _positions(fixer), decisions
+    decisions += _find_missing_atoms(fixer, source.name)
+    _check_last_residue(fixer, source)
+    return Repairs(fixer, decisions)
 
 
-def describe_residue(residue: app.topology.Residue) -> str:
-    """``"ALA 12A of chain B"``."""
-    chain = f" of chain {residue.chain.id}" if str(residue.chain.id).strip() else ""
-    return f"{residue.name} {residue.id}{residue.insertionCode.strip()}{chain}"
+def apply_repairs(repairs: Repairs, seed: int) -> tuple[app.Topology, np.ndarray]:
+    """Topology and coordinates (N, 3) in nm with all heavy atoms of the residues that are present.
+
+    Parameters
+    ----------
+    repairs : Repairs
+        Used up by this call.
+    seed : int
+        Of the dynamics by which PDBFixer moves new atoms out of the way.
+    """
+    fixer = repairs.fixer
+    if fixer.missingAtoms or fixer.missingTerminals or fixer.missingResidues:
+        box = topology_box(fixer.topology)
+        # Zero would ask OpenMM for a random seed.
+        fixer.addMissingAtoms(seed=1 + seed % (2**31 - 2))
+        # PDBFixer carries over only the edge lengths of the cell, which makes it rectangular.
+        set_topology_box(fixer.topology, box)
+    return fixer.topology, _positions(fixer)
 
 
 def _list(items: list[str], limit: int = 8) -> str:
     return ", ".join(items[:limit]) + (f" and {len(items) - limit} more" if len(items) > limit else "")
 
 
-def _load(source: StructureText) -> pdbfixer.PDBFixer:
-    """Parse the text; the Reference platform makes every later minimisation repeatable."""
+def _load(structure: CheckedStructure) -> pdbfixer.PDBFixer:
+    """PDBFixer around our topology; the Reference platform makes every later minimisation repeatable."""
     platform = openmm.Platform.getPlatformByName("Reference")
-    handle = StringIO(source.text)
-    kind = {"pdbxfile" if source.format == "mmcif" else "pdbfile": handle}
-    try:
-        return pdbfixer.PDBFixer(platform=platform, **kind)
-    except (
-        Exception
-    ) as error:  # the readers raise IndexError, AttributeError, AssertionError ... for bad files
-        raise StructureError(
-            f"a {source.format} file that OpenMM can read",
-            f"{type(error).__name__} in {source.name}: {error}",
-            "write the file again with another program, or delete the records that are not coordinates",
-        ) from error
+    # PDBFixer wants a file; it holds one atom that is replaced at once.
+    fixer = pdbfixer.PDBFixer(platform=platform, pdbfile=StringIO(_ONE_ATOM))
+    topology, positions = draft_topology(structure)
+    fixer.topology, fixer.positions = topology, as_quantity(positions)
+    fixer.sequences = []
+    fixer.modifiedResidues = [
+        ModifiedResidue(key.chain, key.number, name, parent)
+        for (key, name), parent in structure.replacements.items()
+    ]
+    return fixer
 
 
 def _positions(fixer: pdbfixer.PDBFixer) -> np.ndarray:
@@ -104,35 +143,11 @@ def _positions(fixer: pdbfixer.PDBFixer) -> np.ndarray:
     return positions
 
 
-def _check_clashes(topology: app.Topology, positions: np.ndarray, name: str) -> None:
-    """Two atoms nearer than 0.05 nm: a duplicate, or a file whose coordinates are not in angstrom."""
-    order = np.argsort(positions[:, 0], kind="stable")
-    swept = positions[order]
-    for shift in range(1, len(swept)):
-        difference = swept[shift:] - swept[:-shift]
-        if not (difference[:, 0] < _CLASH).any():
-            return
-        close = np.flatnonzero((difference**2).sum(axis=1) < _CLASH**2)
-        if len(close):
-            atoms = list(topology.atoms())
-            first, second = sorted((order[close[0]], order[close[0] + shift]))
-            distance = np.linalg.norm(positions[first] - positions[second])
-            raise StructureError(
-                f"atoms at least {_CLASH} nm apart",
-                f"{distance:.4f} nm between {atoms[first].name} of {describe_residue(atoms[first].residue)} "
-                f"and {atoms[second].name} of {describe_residue(atoms[second].residue)} in {name}",
-                "delete one of them; if every atom is too close, the file may be in nm instead of angstrom",
-            )
-
-
-def _missing_residues(fixer: pdbfixer.PDBFixer, name: str) -> list[str]:
+def _missing_residues(
+    fixer: pdbfixer.PDBFixer, structure: CheckedStructure, policy: str, tails: str
+) -> list[str]:
     """Residues of the SEQRES sequence without coordinates: refused inside a chain, left out at its ends."""
-    try:
-        fixer.findMissingResidues()
-    except (ValueError, IndexError) as error:
-        raise StructureError(
-            "residue numbers that grow along each chain", f"{error} in {name}", "renumber the residues"
-        ) from error
+    fixer.missingResidues = {(run, place): list(names) for run, place, names in structure.missing}
     chains = list(fixer.topology.chains())
     gaps, decisions = [], []
     for (chain_index, position), missing in sorted(fixer.missingResidues.items()):
@@ -141,18 +156,18 @@ def _missing_residues(fixer: pdbfixer.PDBFixer, name: str) -> list[str]:
         if 0 < position < len(residues):
             before, after = describe_residue(residues[position - 1]), describe_residue(residues[position])
             gaps.append(f"{'-'.join(missing)} between {before} and {after}")
-        else:
+        elif tails == "charged":
             end = "start" if position == 0 else "end"
             decisions.append(
                 f"{len(missing)} residues of SEQRES without coordinates at the {end} of chain {chain.id} "
                 f"({'-'.join(missing)}) not modelled; the chain {end}s with a charged terminus"
             )
-    if gaps:
+    if gaps and policy == "refuse":
         raise StructureError(
             "chains without gaps",
-            f"no coordinates for {_list(gaps)} in {name}",
-            "model the missing residues (for example with MODELLER), or end the chain before the gap with a "
-            "TER line and delete its SEQRES records",
+            f"no coordinates for {_list(gaps)} in {structure.name}",
+            'write gaps = "cap" (neutral ends) or gaps = "split" (charged ends), or model the missing '
+            "residues (for example with MODELLER)",
         )
     fixer.missingResidues = {}
     return decisions
@@ -169,7 +184,8 @@ def _check_peptide_bonds(topology: app.Topology, positions: np.ndarray, name: st
             raise StructureError(
                 f"peptide bonds C-N shorter than {_LONGEST_PEPTIDE_BOND} nm",
                 f"{distance:.3f} nm between {describe_residue(one)} and {describe_residue(other)} in {name}",
-                f"model the missing residues, or end the chain after {describe_residue(one)} with a TER line",
+                'write gaps = "cap" (neutral ends) or gaps = "split" (charged ends), or model the missing '
+                f"residues; a TER line after {describe_residue(one)} ends the chain there",
             )
 
 
@@ -204,8 +220,8 @@ def _check_known(topology: app.Topology, known_names: set[str], name: str) -> No
         )
 
 
-def _add_missing_atoms(fixer: pdbfixer.PDBFixer, name: str, seed: int) -> list[str]:
-    """Add the heavy atoms that a residue lacks; refuse where most of a chain would be invented."""
+def _find_missing_atoms(fixer: pdbfixer.PDBFixer, name: str) -> list[str]:
+    """Heavy atoms that a residue lacks; refuse where most of a chain would be invented."""
     fixer.findMissingAtoms()
     for chain in fixer.topology.chains():
         missing = sum(len(fixer.missingAtoms.get(residue, ())) for residue in chain.residues())
@@ -230,10 +246,19 @@ def _add_missing_atoms(fixer: pdbfixer.PDBFixer, name: str, seed: int) -> list[s
         f"{describe_residue(residue)}: terminal {', '.join(atoms)} added"
         for residue, atoms in fixer.missingTerminals.items()
     ]
-    if decisions:
-        box = topology_box(fixer.topology)
-        # Zero would ask OpenMM for a random seed.
-        fixer.addMissingAtoms(seed=1 + seed % (2**31 - 2))
-        # PDBFixer carries over only the edge lengths of the cell, which makes it rectangular.
-        set_topology_box(fixer.topology, box)
     return decisions
+
+
+def _check_last_residue(fixer: pdbfixer.PDBFixer, structure: CheckedStructure) -> None:
+    """Half a residue at the end of a file without END: cut off in the middle."""
+    chains = [
+        chain for chain in fixer.topology.chains() if any(r.name in fixer.templates for r in chain.residues())
+    ]
+    last = list(chains[-1].residues())[-1] if chains else None
+    if last in fixer.missingAtoms and not structure.ended:
+        raise StructureError(
+            "a file that ends with TER or END",
+            f"{structure.name}, which ends within {describe_residue(last)} "
+            f"({', '.join(atom.name for atom in fixer.missingAtoms[last])} are missing)",
+            "download or copy the file again; if it is complete, write END as its last line",
+        )

@@ -1,15 +1,18 @@
-"""Walls that keep a molecule's bonds to hydrogen where they are: no reactions across an adaptive zone."""
+"""Walls that keep bonds to hydrogen where they are in an adaptive zone, and water in its droplet."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import openmm
 
-__all__ = ["bond_walls"]
+from mlmm.units import ANGSTROM, KILOCALORIE
+
+__all__ = ["bond_walls", "spherical_wall"]
 
 _STIFFNESS = 5e5  # kJ/mol/nm²: that of a bond to hydrogen
+_WATER_STIFFNESS = 1.5 * KILOCALORIE / ANGSTROM**2  # kJ/mol/nm²: `fcap` of sander
 
 
 def bond_walls(topology: Any, atoms: Collection[int], start: float, periodic: bool) -> openmm.CustomBondForce:
@@ -39,4 +42,34 @@ def bond_walls(topology: Any, atoms: Collection[int], start: float, periodic: bo
         elements = {atom.element.symbol for atom in bond if atom.element is not None}
         if "H" in elements and bond[0].index in inside:
             force.addBond(bond[0].index, bond[1].index, [])
+    return force
+
+
+def spherical_wall(
+    atoms: Collection[int], centre: Sequence[float], radius: float, stiffness: float = _WATER_STIFFNESS
+) -> openmm.CustomExternalForce:
+    """A half-harmonic wall around a droplet, k/2 (r − radius)² beyond `radius` of a point and nothing inside.
+
+    Parameters
+    ----------
+    atoms : collection of int
+        Usually oxygens of water.
+    centre : sequence of 3 floats
+        nm.
+    radius : float
+        nm.
+    stiffness : float
+        k in kJ/mol/nm²; by default Amber's 1.5 kcal/mol/Å² for a cap of water.
+    """
+    force = openmm.CustomExternalForce(
+        "0.5*droplet_stiffness*max(0, r - droplet_radius)^2;"
+        "r = sqrt((x-droplet_x)^2 + (y-droplet_y)^2 + (z-droplet_z)^2)"
+    )
+    force.addGlobalParameter("droplet_stiffness", stiffness)
+    force.addGlobalParameter("droplet_radius", radius)
+    for name, value in zip("xyz", centre, strict=True):
+        force.addGlobalParameter(f"droplet_{name}", float(value))
+    force.setName("droplet wall")
+    for atom in atoms:
+        force.addParticle(int(atom), [])
     return force

@@ -20,67 +20,18 @@ __all__ = [
     "PotentialModel",
     "PotentialSpec",
     "check_elements",
+    "check_state",
     "energy_and_forces",
     "scriptable_module",
 ]
 
-SYMBOLS = [
-    "X",
-    "H",
-    "He",
-    "Li",
-    "Be",
-    "B",
-    "C",
-    "N",
-    "O",
-    "F",
-    "Ne",
-    "Na",
-    "Mg",
-    "Al",
-    "Si",
-    "P",
-    "S",
-    "Cl",
-    "Ar",
-    "K",
-    "Ca",
-    "Sc",
-    "Ti",
-    "V",
-    "Cr",
-    "Mn",
-    "Fe",
-    "Co",
-    "Ni",
-    "Cu",
-    "Zn",
-    "Ga",
-    "Ge",
-    "As",
-    "Se",
-    "Br",
-    "Kr",
-    "Rb",
-    "Sr",
-    "Y",
-    "Zr",
-    "Nb",
-    "Mo",
-    "Tc",
-    "Ru",
-    "Rh",
-    "Pd",
-    "Ag",
-    "Cd",
-    "In",
-    "Sn",
-    "Sb",
-    "Te",
-    "I",
-    "Xe",
-]
+_PERIODIC_TABLE = """
+X H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y Zr
+Nb Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta W Re Os Ir
+Pt Au Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm Bk Cf Es Fm Md No Lr Rf Db Sg Bh Hs Mt Ds Rg Cn Nh Fl
+Mc Lv Ts Og
+"""
+SYMBOLS = _PERIODIC_TABLE.split()
 
 
 @dataclass(frozen=True)
@@ -103,15 +54,27 @@ class PotentialSpec:
     per_atom : bool
         Whether the model gives meaningful per-atom energies.
     charges : bool
-        Whether the model takes the net charge into account and predicts atomic charges.
+        Whether the model takes the net charge into account and predicts atomic charges: every atom then
+        depends on the charge of the whole, and only whole, capped regions can be described.
+    spins : bool
+        Whether the model takes the multiplicity into account; without it only closed shells are described.
     long_range : bool
         Whether the model has interactions beyond the receptive field (then none is declared).
     members : int
         Number of members of a committee.
     reference_energies : mapping of int to float
         Isolated-atom energy by atomic number, kJ/mol; removed from every energy that the model returns.
+    alignment : mapping of int to float
+        Constant for each atomic number that is added to the energies, kJ/mol, so that the members of a
+        committee, or the ends of an adaptive zone, have one zero; see `mlmm.potentials.align_energies`.
     precision : {"float32", "float64"}
         Arithmetic of the networks; geometry and sums are float64 always.
+    native_units : tuple of (str, str)
+        Energy and length of the model itself; converted where it is called, once.
+    layers : int
+        Message-passing depth, 1 for a strictly local model; the receptive field is at most layers × cutoff.
+    deterministic : bool
+        Whether two calls with one input give the same bits.
     level_of_theory, licence, citation : str
         For the record.
     """
@@ -123,10 +86,15 @@ class PotentialSpec:
     trained_on: str
     per_atom: bool = True
     charges: bool = False
+    spins: bool = False
     long_range: bool = False
     members: int = 1
     reference_energies: Mapping[int, float] = field(default_factory=dict)
+    alignment: Mapping[int, float] = field(default_factory=dict)
     precision: str = "float64"
+    native_units: tuple[str, str] = ("kJ/mol", "nm")
+    layers: int = 1
+    deterministic: bool = True
     level_of_theory: str = "not stated"
     licence: str = "not stated"
     citation: str = "not stated"
@@ -170,6 +138,9 @@ class PotentialModel(Protocol):
     None, result (K, C) in kJ/mol for K members and C centres, the atoms whose energies are wanted. They are
     bound once or, where they change from call to call, given with the positions; all atoms by default. With
     it the model runs inside a TorchForce without Python; without it, through a PythonForce.
+
+    An adapter may have ``own_energy_and_forces(structure) -> (float, (N, 3))``: the original's total energy,
+    isolated-atom energies included, and forces, by its own code; `check_potential` compares with them.
     """
 
     spec: PotentialSpec
@@ -216,4 +187,32 @@ def check_elements(spec: PotentialSpec, numbers: Sequence[int]) -> None:
             f"only elements that {spec.name} knows ({' '.join(SYMBOLS[z] for z in spec.elements)})",
             ", ".join(SYMBOLS[z] if 0 < z < len(SYMBOLS) else f"atomic number {z}" for z in unknown),
             "choose a smaller region or another potential (`mlmm models` lists them)",
+        )
+
+
+def check_state(spec: PotentialSpec, structure: Structure) -> None:
+    """Make sure that the model can describe these elements with this charge and multiplicity.
+
+    A charge that the model does not take into account is a matter of judgement: `hybrid_system` warns of it.
+
+    Raises
+    ------
+    PotentialError
+        An unknown element, an open shell for a model of closed ones, or a number of electrons that cannot
+        have the multiplicity.
+    """
+    numbers = [int(number) for number in structure.numbers]
+    check_elements(spec, numbers)
+    if structure.spin != 1 and not spec.spins:
+        raise PotentialError(
+            f"multiplicity 1 for {spec.name}, which describes closed shells",
+            f"multiplicity {structure.spin}",
+            "choose a potential with spins (`mlmm models` lists them)",
+        )
+    electrons = sum(numbers) - structure.charge
+    if (spec.charges or spec.spins) and (structure.spin < 1 or (electrons + structure.spin) % 2 == 0):
+        raise PotentialError(
+            f"a multiplicity that {electrons} electrons can have ({'odd' if electrons % 2 == 0 else 'even'})",
+            f"multiplicity {structure.spin} at charge {structure.charge:+d}",
+            "correct charge or spin, or look for a missing hydrogen",
         )

@@ -280,14 +280,15 @@ def test_the_start_alignment_is_the_mean_of_the_built_structure(water, ani1x):
 
 @pytest.mark.slow
 def test_energy_is_conserved_and_only_with_the_force_of_lambda(water):
-    """2 ps at 0.25 fs with a moving zone: no drift; without d lambda / dr far more (V14)."""
+    """20 ps at 0.25 fs with a moving zone: no drift; without d lambda / dr over 50 times as much (V14)."""
     potential = ForceFieldPotential(water, scale=1.15)
     hybrid = hybrid_of(water, around_one(water), potential, Compensation({"HOH": 20.0}))
-    settings = {"equilibration": 0.5, "length": 2.0, "timestep": 0.00025, "platform": "CPU"}
-    drift, error, _ = energy_drift(hybrid.system, water.positions, **settings)
-    control, _, _ = energy_drift(without_force_of_weights(hybrid), water.positions, **settings)
-    assert abs(drift) < 0.02 + 2 * error
-    assert abs(control) > 17 * (abs(drift) + 2 * error)
+    settings = {"equilibration": 0.5, "timestep": 0.00025, "platform": "CPU"}
+    drift, error, _ = energy_drift(hybrid.system, water.positions, length=20.0, **settings)
+    # What heats up by itself needs no long run.
+    control, _, _ = energy_drift(without_force_of_weights(hybrid), water.positions, length=2.0, **settings)
+    assert abs(drift) < 0.02
+    assert abs(control) > 50 * max(abs(drift), error)
 
 
 def test_energy_error_is_of_second_order(two_waters):

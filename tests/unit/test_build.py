@@ -9,7 +9,7 @@ import pytest
 from openmm import app
 
 from mlmm.build import build_system
-from mlmm.build.assemble import _BOX_SHAPES, _bounding_radius, _widths
+from mlmm.build.solvent import BOX_SHAPES, bounding_radius, widths
 from mlmm.errors import ConfigError, StructureError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -115,7 +115,7 @@ def test_bad_text_is_refused_with_place_and_next_step(tmp_path, case):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (gzip.compress(b"ATOM"), ["gzip", "gunzip"]),
+        (gzip.compress(b"ATOM")[:-3], ["gzip", "cannot be unpacked", "download it again"]),
         (bytes(range(256)) * 10, ["no text", "structure file itself"]),
         (b"data_x\nloop_\n_atom_site.id\n_atom_site.type_symbol\n", ["bad.pdb"]),
         (b"data_x\n_cell.length_a 1.0\n", ["_atom_site", "bad.pdb", "coordinates"]),
@@ -308,7 +308,7 @@ def test_stages_are_told_and_random_state_is_given_back():
     random.seed(42)
     expected = random.Random(42).random()
     vacuum(ROOT / "systems/alanine_dipeptide/input.pdb", progress=stages.append)
-    assert stages == ["read", "repair", "hydrogens", "parametrise"]
+    assert stages == ["read", "repair", "hydrogens", "parametrise", "check"]
     assert random.random() == expected
 
 
@@ -316,12 +316,12 @@ def test_box_shapes_keep_images_at_unit_distance():
     counts = np.stack(np.meshgrid(*[[-1, 0, 1]] * 3), axis=-1).reshape(-1, 3)
     counts = counts[(counts != 0).any(axis=1)]
     for name, volume in (("cube", 1.0), ("dodecahedron", np.sqrt(0.5)), ("octahedron", 4 * np.sqrt(3) / 9)):
-        shape = _BOX_SHAPES[name]
+        shape = BOX_SHAPES[name]
         assert np.linalg.norm(counts @ shape, axis=1).min() == pytest.approx(1.0)
         assert np.linalg.det(shape) == pytest.approx(volume)
-    np.testing.assert_allclose(_widths(np.diag([2.0, 3.0, 4.0])), [2.0, 3.0, 4.0])
+    np.testing.assert_allclose(widths(np.diag([2.0, 3.0, 4.0])), [2.0, 3.0, 4.0])
 
 
 def test_bounding_radius_of_an_octahedron_is_its_half_diagonal():
     corners = np.concatenate([np.eye(3), -np.eye(3)]) + 5.0
-    assert 1.0 <= _bounding_radius(corners) < 1.002
+    assert 1.0 <= bounding_radius(corners) < 1.002

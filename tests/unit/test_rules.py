@@ -17,7 +17,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if "data" not in path.part
 FLOORS = [
     ["errors", "units", "statistics"],
     ["structures", "regions", "stages", "ownership", "mm_functions", "graphs"],
-    ["check_report", "reference"],
+    ["check_report", "integrators", "reference"],
     ["imaging", "cuts", "zone_shapes", "compensation"],
     ["zones"],
     ["adaptive"],
@@ -36,14 +36,25 @@ FLOORS = [
     ["boundary"],
     ["audit"],
     ["zone_checks"],
+    ["uncertainty"],
     ["reporters"],
     ["records"],
     ["runner"],
     ["simulation"],
-    ["calibration", "comparison", "diagnostics", "report", "scan"],
+    ["bench", "calibration", "comparison", "diagnostics", "report", "scan", "time_steps"],
+    ["settings"],
     ["config"],
     ["cli_build"],
-    ["cli_calibrate", "cli_compare", "cli_scan"],
+    [
+        "cli_bench",
+        "cli_calibrate",
+        "cli_compare",
+        "cli_ligand",
+        "cli_models",
+        "cli_scan",
+        "cli_structure",
+        "cli_time_steps",
+    ],
     ["cli"],
 ]
 TORCH_SIDE = [
@@ -88,7 +99,7 @@ def test_imports_point_downwards(path):
         assert "openmm" not in libraries
     if name in OPENMM_SIDE:
         assert "torch" not in libraries
-    if name == "config":
+    if name in ("config", "settings"):
         assert not libraries & {"numpy", "torch", "openmm", "mdtraj"}
 
 

@@ -1,0 +1,223 @@
+"""Rows of a benchmark as table, markdown, JSON and picture."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlmm.check_report import aligned
+
+__all__ = ["BenchReport", "Target"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A figure that follows from the rows, and what is wanted of it.
+
+    Parameters
+    ----------
+    name : str
+    value, wanted : float
+    unit : str
+    at_least : bool
+        Whether more is better.
+    """
+
+    name: str
+    value: float
+    wanted: float
+    unit: str = ""
+    at_least: bool = False
+
+    @property
+    def reached(self) -> bool:
+        """Whether it is as good as wanted."""
+        return self.value >= self.wanted if self.at_least else self.value <= self.wanted
+
+    def cells(self) -> tuple[str, str, str, str]:
+        """Name, value, limit, verdict."""
+        sign = ">=" if self.at_least else "<="
+        number = f"{self.value:.3g} {self.unit}".strip()
+        return (
+            self.name,
+            number,
+            f"{sign} {self.wanted:g} {self.unit}".strip(),
+            "yes" if self.reached else "NO",
+        )
+
+
+@dataclass(frozen=True)
+class BenchReport:
+    """What `run_bench` found; prints as a table.
+
+    Parameters
+    ----------
+    machine : dict
+        Processor, cores, threads, load, versions.
+    rows : tuple of dict
+        One for each system and variant: ``system variant what members ml_atoms atoms cpu_ms cpu_ms_min
+        wall_ms wall_ms_p10 blocks limit_cpu_ms rss_mb rss_of`` and, where measured, ``startup_s growth_mb``.
+        ``what`` is "step" for a whole step of 1 fs, "kernel" for energy and forces without OpenMM.
+    targets : tuple of Target
+    notes : tuple of str
+    """
+
+    machine: dict[str, Any]
+    rows: tuple[dict[str, Any], ...]
+    targets: tuple[Target, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        parts = [self.machine_line(), aligned(_table(self.rows), left=3)]
+        if self.targets:
+            parts.append(aligned([("figure", "measured", "wanted", "reached"), *self._target_cells()]))
+        parts += [f"note   {note}" for note in self.notes]
+        return "\n\n".join(parts)
+
+    def _target_cells(self) -> list[tuple[str, ...]]:
+        return [target.cells() for target in self.targets]
+
+    def machine_line(self) -> str:
+        """The machine in one line."""
+        m = self.machine
+        return (
+            f"{m['processor']}, {m['cores']} cores, load average {m['load_average']} at the start; "
+            f"{m['openmm_threads']} threads for OpenMM, {m['torch_threads']} for torch; "
+            f"openmm {m['openmm']}, torch {m['torch']}, {m['potential']}, kernel {m['kernel']}; "
+            f"{m['matrix_gflops']:.0f} GFLOP/s in a float32 matrix product on one thread"
+        )
+
+    def write_json(self, path: str | Path) -> Path:
+        """Write machine, rows and targets; returns the path."""
+        targets = [vars(target) | {"reached": target.reached} for target in self.targets]
+        content = {"machine": self.machine, "rows": self.rows, "targets": targets, "notes": self.notes}
+        path = Path(path)
+        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        return path
+
+    def write_markdown(self, path: str | Path, command: str, picture: str | None = None) -> Path:
+        """Write the page that goes beside the benchmarks.
+
+        Parameters
+        ----------
+        path : path
+        command : str
+            What produced it.
+        picture : str, optional
+            Name of the picture beside it.
+        """
+        lines = ["# Benchmarks", "", "```sh", command, "```", "", self.machine_line() + ".", "", _HOW, ""]
+        if picture is not None:
+            lines += [f"![Cost by atoms in the potential and by atoms in all]({picture})", ""]
+        if self.targets:
+            lines += ["## What is wanted", ""]
+            lines += _markdown([("figure", "measured", "wanted", "reached"), *self._target_cells()])
+        for what, title in (("step", "Whole steps of 1 fs"), ("kernel", "Energy and forces without OpenMM")):
+            rows = [row for row in self.rows if row["what"] == what]
+            if rows:
+                lines += ["", f"## {title}", "", *_markdown(_table(rows))]
+        if self.notes:
+            lines += ["", *(f"- {note}" for note in self.notes)]
+        path = Path(path)
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return path
+
+    def plot(self, path: str | Path) -> Path:
+        """Draw cost by atoms in the potential and by atoms in all; returns the path."""
+        import matplotlib
+
+        matplotlib.use("Agg", force=False)
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(10.5, 4.2), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        kernels = [r for r in self.rows if r["what"] == "kernel" and r["system"].startswith("region_")]
+        steps = [r for r in self.rows if r["what"] == "step"]
+        for variant, colour in _COLOURS.items():
+            _line(left, [r for r in kernels if r["variant"] == variant], "ml_atoms", variant, colour, "-o")
+            whole = [r for r in steps if r["variant"] == variant and r["system"].startswith("region_")]
+            if variant != "mm":
+                _line(left, whole, "ml_atoms", f"{variant}, whole step", colour, "--s")
+            sizes = [r for r in steps if r["variant"] == variant and r["system"].startswith("size_")]
+            _line(right, sizes, "atoms", variant, colour, "-o")
+        limits = {r["ml_atoms"]: r["limit_cpu_ms"] for r in kernels if r["limit_cpu_ms"]}
+        if limits:
+            left.plot(
+                sorted(limits),
+                [limits[n] for n in sorted(limits)],
+                ":",
+                color="0.5",
+                label="networks at peak",
+            )
+        for axis, label in ((left, "atoms in the potential"), (right, "atoms in all, 22 in the potential")):
+            axis.set(xlabel=label, ylabel="processor time / ms")
+            if axis.has_data():
+                axis.set(xscale="log", yscale="log")
+                axis.legend(frameon=False, fontsize=8)
+            axis.spines[["top", "right"]].set_visible(False)
+        path = Path(path)
+        figure.savefig(path, dpi=150)
+        return path
+
+
+_HOW = """Variants run in turn, in blocks of about 0.15 s, in one process. *cpu* is the processor time of
+that process per step, all threads, user and system: median over the blocks; *wall* the elapsed time, median
+and 10th percentile; ratios are medians over the rounds. *limit* is the processor time of the bare MM step
+plus the operations of the networks alone (four for each weight and atom) at the rate of a large matrix
+product on one thread; *above it* says how far a row is from there. *memory* is the peak of a process of its
+own where *start-up*, from the start of Python to the end of the first step, is given too; elsewhere it is
+not listed."""
+_COLOURS = {
+    "mm": "0.45",
+    "mlmm": "#1b6ca8",
+    "mlmm-torch": "#7fb4d8",
+    "mlmm-local": "#3a9d5d",
+    "openmm-ml": "#d1603d",
+}
+
+
+def _line(axis: Any, rows: list[dict[str, Any]], x: str, label: str, colour: str, style: str) -> None:
+    if rows:
+        rows = sorted(rows, key=lambda row: row[x])
+        axis.plot(
+            [row[x] for row in rows],
+            [row["cpu_ms"] for row in rows],
+            style,
+            color=colour,
+            markersize=4,
+            label=label,
+        )
+
+
+def _table(rows: Any) -> list[tuple[str, ...]]:
+    """Head and cells."""
+    head = ("system", "variant", "what", "members", "ML atoms", "atoms", "cpu ms", "wall ms", "p10 ms")
+    cells: list[tuple[str, ...]] = [(*head, "limit cpu ms", "above it", "memory MB", "start-up s")]
+    for row in rows:
+        limit = row.get("limit_cpu_ms")
+        own = "startup_s" in row
+        cells.append(
+            (
+                row["system"],
+                row["variant"],
+                row["what"],
+                str(row["members"]),
+                str(row["ml_atoms"]),
+                str(row["atoms"]),
+                f"{row['cpu_ms']:.3g}",
+                f"{row['wall_ms']:.3g}",
+                f"{row['wall_ms_p10']:.3g}",
+                "" if limit is None else f"{limit:.3g}",
+                "" if limit is None else f"{100 * (row['cpu_ms'] / limit - 1):.0f} %",
+                f"{row['rss_mb']:.0f}" if own else "",
+                f"{row['startup_s']:.1f}" if own else "",
+            )
+        )
+    return cells
+
+
+def _markdown(rows: list[tuple[str, ...]]) -> list[str]:
+    head, *cells = rows
+    return [f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *cells)]

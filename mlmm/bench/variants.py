@@ -1,0 +1,208 @@
+"""The ways to evaluate one system that are timed side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import openmm
+import torch
+
+from mlmm.bench.peers import openmm_ml_system, torchani_model
+from mlmm.bench.systems import rigid_outside
+from mlmm.bridge import choose_bridge, make_force
+from mlmm.build import BuiltSystem
+from mlmm.errors import ConfigError
+from mlmm.hybrid import hybrid_system
+from mlmm.potentials import load_potential
+from mlmm.potentials.ani import ANIPotential
+from mlmm.potentials.base import AtomEnergies, PotentialSpec
+from mlmm.recipe import atomic_numbers
+from mlmm.regions import Region
+from mlmm.structures import Structure
+from mlmm.units import ANGSTROM
+from mlmm.zones import hard_zones, static_zones
+
+__all__ = ["VARIANTS", "Timed", "bare_call", "load", "make", "network_flops", "trivial_system"]
+
+#: name -> what it is
+VARIANTS = {
+    "mm": "the force field alone",
+    "mlmm": "scheme intra, the kernel that mlmm chooses",
+    "mlmm-torch": "scheme intra, networks and symmetry functions in torch",
+    "mlmm-local": "scheme local, default zone (plateau 0.3 nm, width 0.2 nm), compiled route",
+    "openmm-ml": "OpenMM-ML's mechanical embedding with torchani and the same weights",
+}
+ML_GROUP = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Timed:
+    """A System that is ready to be timed.
+
+    Parameters
+    ----------
+    variant : str
+    system : openmm.System
+    ml_atoms, members : int
+        Atoms whose energies the potential gives, networks in its committee; 0 without one.
+    ml_group : int or None
+        Force group of the potential.
+    """
+
+    variant: str
+    system: openmm.System
+    ml_atoms: int = 0
+    members: int = 0
+    ml_group: int | None = None
+
+
+def load(variant: str, name: str) -> ANIPotential:
+    """The potential as a variant evaluates it."""
+    return load_potential(name, kernel="torch" if variant in ("mlmm-torch", "openmm-ml") else "auto")
+
+
+def make(
+    variant: str,
+    built: BuiltSystem,
+    region: Region,
+    potential: ANIPotential,
+    flexible: BuiltSystem | None = None,
+) -> Timed:
+    """The System of one variant.
+
+    Parameters
+    ----------
+    variant : str
+        A key of `VARIANTS`.
+    built : BuiltSystem
+    region : Region
+        Whole molecules.
+    potential : ANIPotential
+        From `load`, for this variant.
+    flexible : BuiltSystem, optional
+        The same atoms without constraints, which scheme ``local`` needs in its zone.
+
+    Raises
+    ------
+    ConfigError
+        An unknown variant, or ``mlmm-local`` without `flexible`.
+    MissingPackageError
+        A peer that is not installed.
+    """
+    if variant not in VARIANTS:
+        raise ConfigError(f"variants {', '.join(VARIANTS)}", repr(variant), "correct --variants")
+    if variant == "mm":
+        return Timed("mm", built.system)
+    members = potential.spec.members
+    if variant == "openmm-ml":
+        system = openmm_ml_system(built, region.atoms, potential, potential.spec.name[-2:], ML_GROUP)
+        return Timed(variant, system, len(region), members, ML_GROUP)
+    if variant == "mlmm-local":
+        if flexible is None:
+            raise ConfigError("flexible molecules for mlmm-local", "none", "pass flexible")
+        zones = static_zones(built, region)
+        mixed = rigid_outside(flexible, built, zones.active)
+        hybrid = hybrid_system(mixed, zones, potential, scheme="local")
+        return Timed(variant, hybrid.system, len(hybrid.zones.active), members, hybrid.force_groups["ml"])
+    hybrid = hybrid_system(built, hard_zones(built, region), potential, scheme="intra")
+    return Timed(variant, hybrid.system, len(region), members, hybrid.force_groups["ml"])
+
+
+def network_flops(potential: ANIPotential, built: BuiltSystem, region: Region) -> float:
+    """Floating-point operations of the networks alone, energies and forces of a region.
+
+    Each weight multiplies and adds once in the pass to the energy and once in the pass back to the
+    environments: 4 operations per weight and atom.
+    """
+    counts: dict[str, int] = {}
+    symbols = [atom.element.symbol for atom in built.topology.atoms()]
+    for atom in region.atoms:
+        counts[symbols[atom]] = counts.get(symbols[atom], 0) + 1
+    weights = potential.parameters.weights
+    return float(sum(4 * n * sum(layer.size for layer in weights[e]) for e, n in counts.items()))
+
+
+class _Nothing(torch.nn.Module):
+    """A potential that costs nothing: zero, but differentiable."""
+
+    def forward(self, positions: torch.Tensor, cell: torch.Tensor | None) -> torch.Tensor:
+        return (0.0 * positions).sum(dim=1).unsqueeze(0)
+
+
+class _NoPotential:
+    """`_Nothing` as a potential with a TorchScript form."""
+
+    def __init__(self) -> None:
+        elements = tuple(range(1, 19))
+        self.spec = PotentialSpec("nothing", elements, 0.5, 0.5, "isolated")
+
+    def scriptable(self, numbers, centres=None) -> torch.nn.Module:
+        return _Nothing()
+
+    def atom_energies(self, structure: Structure) -> AtomEnergies:
+        return AtomEnergies(_Nothing()(structure.positions, structure.cell)[0])
+
+
+def trivial_system(built: BuiltSystem, region: Region, *, bridge: bool) -> Timed:
+    """Particles without a force field, with a potential that costs nothing or without it.
+
+    The difference of a step is what the bridge itself costs.
+    """
+    system = openmm.System()
+    system.setDefaultPeriodicBoxVectors(*built.system.getDefaultPeriodicBoxVectors())
+    for i in range(built.n_atoms):
+        system.addParticle(built.system.getParticleMass(i))
+    if not bridge:
+        return Timed("no force", system)
+    potential = _NoPotential()
+    force = make_force(
+        potential,
+        atomic_numbers(built, region.atoms),
+        region.atoms,
+        bridge=choose_bridge("auto", potential),
+        periodic=True,
+    )
+    force.setForceGroup(ML_GROUP)
+    system.addForce(force)
+    return Timed("bridge", system, len(region), 1, ML_GROUP)
+
+
+def bare_call(
+    variant: str, built: BuiltSystem, region: Region, potential: ANIPotential
+) -> Callable[[], None]:
+    """One evaluation of energy and forces of a region without OpenMM, as a function without arguments.
+
+    Parameters
+    ----------
+    variant : str
+        ``mlmm``, ``mlmm-torch`` or ``openmm-ml``.
+    built : BuiltSystem
+    region : Region
+    potential : ANIPotential
+    """
+    atoms = list(region.atoms)
+    numbers = atomic_numbers(built, atoms)
+    positions = torch.tensor(built.positions[atoms])
+    cell = torch.tensor(built.box_vectors)
+    if variant == "openmm-ml":
+        model = torchani_model(potential, potential.spec.name[-2:], torch.float32)
+        species = torch.tensor([numbers])
+        angstrom = (positions / ANGSTROM).to(torch.float32).unsqueeze(0)
+        box = (cell / ANGSTROM).to(torch.float32)
+        periodic = torch.tensor([True, True, True])
+
+        def peer() -> None:
+            moved = angstrom.clone().requires_grad_(True)
+            _, energy = model((species, moved), cell=box, pbc=periodic)
+            energy.backward()
+
+        return peer
+    # As a TorchForce does it: compiled and frozen.
+    module = torch.jit.freeze(torch.jit.script(potential.scriptable(numbers).eval()))
+
+    def ours() -> None:
+        moved = positions.clone().requires_grad_(True)
+        module(moved, cell).mean(dim=0).sum().backward()
+
+    return ours

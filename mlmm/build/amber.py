@@ -1,0 +1,316 @@
+"""Systems parametrised elsewhere: Amber's prmtop and inpcrd, or an OpenMM System and a structure."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openmm
+from openmm import app, unit
+
+from mlmm import units
+from mlmm.build.built import BuiltSystem, package_versions
+from mlmm.build.checks import charge_of, check_clashes, check_energy, check_extent
+from mlmm.build.walls import spherical_wall
+from mlmm.errors import ConfigError, StructureError
+
+__all__ = ["load_amber", "load_openmm"]
+
+logger = logging.getLogger(__name__)
+_CONSTRAINTS = {"none": None, "hbonds": app.HBonds}
+_FLAG = re.compile(r"^%FLAG +(\S+)", re.MULTILINE)
+_IFCAP = 29  # place in POINTERS
+
+
+def load_amber(
+    prmtop: str | os.PathLike[str],
+    inpcrd: str | os.PathLike[str],
+    *,
+    nonbonded_cutoff: Any = "1.0 nm",
+    constraints: str = "hbonds",
+    rigid_water: bool = True,
+    hydrogen_mass: Any = None,
+    progress: Callable[[str], None] | None = None,
+) -> BuiltSystem:
+    """Take over a system with the parameters of an Amber topology, nothing re-derived.
+
+    With a box (IFBOX in the topology) PME, without one every pair. A cap of water (IFCAP) becomes a
+    half-harmonic wall on its oxygens with sander's default force constant.
+
+    Parameters
+    ----------
+    prmtop : path
+        Amber topology (``.prmtop``, ``.parm7``).
+    inpcrd : path
+        Coordinates or restart (``.inpcrd``, ``.rst7``), formatted or NetCDF; its box, if any, is taken.
+    nonbonded_cutoff : length
+        Of PME's direct sum.
+    constraints : str
+        ``none`` or ``hbonds``.
+    rigid_water : bool
+        Hold water molecules rigid.
+    hydrogen_mass : mass, optional
+        Mass that hydrogens get at the cost of the atom they are bonded to.
+    progress : callable, optional
+        Called with one word at each start of a stage.
+
+    Raises
+    ------
+    StructureError
+        Files that cannot be read or do not belong together, or a system that fails the checks.
+    ConfigError
+        A setting that cannot be used.
+    """
+    tell = progress or (lambda stage: None)
+    cutoff = units.parse(nonbonded_cutoff, "length", "nonbonded_cutoff")
+    mass = None if hydrogen_mass is None else units.parse(hydrogen_mass, "mass", "hydrogen_mass")
+    if constraints not in _CONSTRAINTS:
+        raise ConfigError(
+            "constraints as one of none, hbonds", repr(constraints), 'write constraints = "hbonds"'
+        )
+    tell("read")
+    prmtop, inpcrd = Path(prmtop), Path(inpcrd)
+    text, cap = _without_cap(_read_text(prmtop), prmtop.name)
+    positions, box = _coordinates(inpcrd)
+    tell("parametrise")
+    parm = _parm(text, prmtop.name, box)
+    n_atoms = parm.topology.getNumAtoms()
+    if n_atoms != len(positions):
+        raise StructureError(
+            "a topology and coordinates of the same atoms",
+            f"{n_atoms} atoms in {prmtop.name} and {len(positions)} in {inpcrd.name}",
+            "give the inpcrd that was written with this prmtop",
+        )
+    periodic = bool(parm._prmtop.getIfBox())
+    decisions = []
+    if box is not None and not periodic:
+        decisions.append(f"the box in {inpcrd.name} was ignored: {prmtop.name} has none (IFBOX 0)")
+    if not periodic:
+        parm.topology.setPeriodicBoxVectors(None)
+        decisions.append("no box: every pair is computed, without cutoff")
+    try:
+        system = parm.createSystem(
+            nonbondedMethod=app.PME if periodic else app.NoCutoff,
+            nonbondedCutoff=cutoff * unit.nanometer,
+            constraints=_CONSTRAINTS[constraints],
+            rigidWater=rigid_water,
+            hydrogenMass=None if mass is None else mass * unit.dalton,
+        )
+    except Exception as error:  # the parser raises bare Exception, KeyError, ValueError ...
+        raise StructureError(
+            "an Amber topology that OpenMM can turn into forces",
+            f"{type(error).__name__} in {prmtop.name}: {error}",
+            "write it again with tleap or ParmEd, without perturbation, polarisation or 10-12 terms",
+        ) from error
+    if cap is not None:
+        decisions.append(_add_cap(system, parm.topology, *cap))
+    charge, remarks = charge_of(system)
+    tell("check")
+    remarks += _checked(system, positions, parm.topology, inpcrd.name)
+    decisions += remarks
+    for decision in decisions:
+        logger.info("%s: %s", prmtop.name, decision)
+    provenance: dict[str, object] = {
+        "source": prmtop.name,
+        "coordinates": inpcrd.name,
+        "sha256": _sha256(prmtop),
+        "sha256_coordinates": _sha256(inpcrd),
+        "forcefield_files": [prmtop.name],
+        "options": {
+            "nonbonded_cutoff_nm": cutoff,
+            "nonbonded_method": "PME" if periodic else "NoCutoff",
+            "constraints": constraints,
+            "rigid_water": rigid_water,
+            "hydrogen_mass_amu": mass,
+        },
+        "net_charge": charge,
+        "decisions": decisions,
+        "versions": package_versions(),
+    }
+    return BuiltSystem.from_openmm(parm.topology, system, positions, provenance)
+
+
+def load_openmm(
+    system: str | os.PathLike[str],
+    structure: str | os.PathLike[str],
+    *,
+    progress: Callable[[str], None] | None = None,
+) -> BuiltSystem:
+    """Take over an OpenMM System written as XML, with topology and coordinates from a PDB or mmCIF file.
+
+    Parameters
+    ----------
+    system : path
+        What ``openmm.XmlSerializer.serialize(system)`` gave; its forces and box are taken as they are.
+    structure : path
+        The same particles in the same order; bonds as OpenMM's reader finds them (standard residues and
+        CONECT records).
+
+    Raises
+    ------
+    StructureError
+        Files that cannot be read or do not belong together, or a system that fails the checks.
+    """
+    tell = progress or (lambda stage: None)
+    tell("read")
+    system_path, path = Path(system), Path(structure)
+    text = _read_text(system_path)
+    try:
+        forces = openmm.XmlSerializer.deserialize(text)
+        if not isinstance(forces, openmm.System):
+            raise TypeError(f"a serialised {type(forces).__name__}")
+    except Exception as error:
+        raise StructureError(
+            "an OpenMM System as XML",
+            f"{system_path.name}: {error}",
+            "write it with openmm.XmlSerializer.serialize(system)",
+        ) from error
+    _read_text(path)
+    reader = app.PDBxFile if path.suffix.lower() in (".cif", ".mmcif", ".pdbx") else app.PDBFile
+    try:
+        model = reader(str(path))
+    except Exception as error:  # OpenMM's readers raise exceptions of many kinds
+        raise StructureError(
+            "a PDB or mmCIF file that OpenMM can read",
+            f"{type(error).__name__} in {path.name}: {error}",
+            "write it with openmm.app.PDBxFile.writeFile from the topology of the system",
+        ) from error
+    positions = np.array(model.positions.value_in_unit(unit.nanometer), dtype=float)
+    facts = {
+        "source": path.name,
+        "sha256": _sha256(path),
+        "sha256_system": _sha256(system_path),
+        "forcefield_files": [system_path.name],
+    }
+    built = BuiltSystem.from_openmm(model.topology, forces, positions, facts)
+    charge, remarks = charge_of(built.system)
+    tell("check")
+    remarks += _checked(built.system, built.positions, built.topology, path.name)
+    decisions = [*built.provenance["decisions"], *remarks]  # type: ignore[misc]
+    provenance = built.provenance | {"net_charge": charge, "decisions": decisions}
+    return BuiltSystem(built.topology, built.positions, built.system, provenance)
+
+
+def _checked(system: openmm.System, positions: np.ndarray, topology: app.Topology, name: str) -> list[str]:
+    """Geometry and energy as they are; what was prepared elsewhere is not changed."""
+    check_extent(positions, name)
+    check_clashes(topology, positions, name)
+    return check_energy(system, positions, topology)[1]
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise StructureError(
+            f"a file at {str(path)!r}", error.strerror or str(error), "check the path"
+        ) from error
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _sections(text: str) -> dict[str, tuple[int, int]]:
+    """Where each %FLAG section stands in the text."""
+    starts = [(match[1], match.start()) for match in _FLAG.finditer(text)]
+    ends = [start for _, start in starts[1:]] + [len(text)] * bool(starts)
+    return {name: (start, end) for (name, start), end in zip(starts, ends, strict=True)}
+
+
+def _numbers(text: str, section: tuple[int, int]) -> list[str]:
+    """Entries of a section of numbers, whose lines are %FLAG, perhaps %COMMENT, %FORMAT and then numbers."""
+    lines = [line for line in text[slice(*section)].splitlines() if not line.startswith("%")]
+    return " ".join(lines).split()
+
+
+def _without_cap(text: str, name: str) -> tuple[str, tuple[int, list[float]] | None]:
+    """The text without its cap of water, which OpenMM does not read; last atom before it, radius and centre.
+
+    Raises
+    ------
+    StructureError
+        No topology, or a cap of another kind than a sphere of water.
+    """
+    sections = _sections(text)
+    if "POINTERS" not in sections:
+        raise StructureError(
+            "an Amber topology with %FLAG sections",
+            f"{name}, which has no %FLAG POINTERS",
+            "give a .prmtop or .parm7 file; old ones are brought up to date by ParmEd",
+        )
+    start, end = sections["POINTERS"]
+    pointers = _numbers(text, (start, end))
+    kind = int(pointers[_IFCAP]) if len(pointers) > _IFCAP else 0
+    if kind == 0:
+        return text, None
+    if kind != 1 or not {"CAP_INFO", "CAP_INFO2"} <= set(sections):
+        raise StructureError(
+            "no cap of water, or a spherical one (IFCAP 0 or 1)",
+            f"IFCAP {kind} in {name}",
+            'build the system again with tleap\'s solvateCap, or from its PDB file with solvent = "droplet"',
+        )
+    last = int(_numbers(text, sections["CAP_INFO"])[0])
+    sphere = [float(value) * units.ANGSTROM for value in _numbers(text, sections["CAP_INFO2"])[:4]]
+    header = [line for line in text[start:end].splitlines() if line.startswith("%")]
+    pointers[_IFCAP] = "0"
+    rows = [
+        "".join(f"{int(value):8d}" for value in pointers[i : i + 10]) for i in range(0, len(pointers), 10)
+    ]
+    pieces = []
+    for flag, (first, stop) in sections.items():
+        if flag == "POINTERS":
+            pieces.append("\n".join([*header[:1], "%FORMAT(10I8)", *rows, ""]))
+        elif flag not in ("CAP_INFO", "CAP_INFO2"):
+            pieces.append(text[first:stop])
+    return text[: min(first for first, _ in sections.values())] + "".join(pieces), (last, sphere)
+
+
+def _add_cap(system: openmm.System, topology: app.Topology, last: int, sphere: list[float]) -> str:
+    radius, *centre = sphere
+    oxygens = [
+        atom.index
+        for atom in topology.atoms()
+        if atom.index >= last and atom.residue.name == "HOH" and atom.element == app.element.oxygen
+    ]
+    system.addForce(spherical_wall(oxygens, centre, radius))
+    return (
+        f"cap of water: half-harmonic wall at {radius:.3f} nm on {len(oxygens)} oxygens, "
+        "with sander's default force constant of 1.5 kcal/mol/Å²"
+    )
+
+
+def _coordinates(path: Path) -> tuple[np.ndarray, Any]:
+    """Coordinates (N, 3) in nm and box vectors or None."""
+    _read_text(path)
+    try:
+        restart = app.AmberInpcrdFile(str(path))
+        positions = np.array(restart.positions.value_in_unit(unit.nanometer), dtype=float).reshape(-1, 3)
+    except Exception as error:  # the reader raises TypeError, ImportError and others
+        raise StructureError(
+            "Amber coordinates (.inpcrd, .rst7 or NetCDF)",
+            f"{type(error).__name__} in {path.name}: {error}",
+            "write them again with cpptraj or ParmEd",
+        ) from error
+    return positions, restart.boxVectors
+
+
+def _parm(text: str, name: str, box: Any) -> app.AmberPrmtopFile:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "system.prmtop"
+        path.write_text(text, encoding="utf-8")
+        try:
+            return app.AmberPrmtopFile(str(path), periodicBoxVectors=box)
+        except Exception as error:
+            raise StructureError(
+                "an Amber topology that OpenMM can read",
+                f"{type(error).__name__} in {name}: {error}",
+                "write it again with tleap or ParmEd",
+            ) from error

@@ -1,0 +1,286 @@
+"""What must hold before a system leaves the builder: geometry, handedness, charge, energy and forces."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+import numpy as np
+import openmm
+from openmm import app, unit
+
+from mlmm.build.build_log import Decision
+from mlmm.build.repair import describe_residue
+from mlmm.errors import StructureError
+
+__all__ = [
+    "charge_of",
+    "check_built",
+    "check_clashes",
+    "check_energy",
+    "check_extent",
+    "check_handedness",
+    "check_peptide_bonds",
+    "check_templates",
+    "cpu_context",
+    "handedness",
+    "relaxed",
+]
+
+logger = logging.getLogger(__name__)
+_CLASH = 0.05  # nm; half a C-H bond
+_LONGEST_PEPTIDE_BOND = 0.2  # nm; 0.133 at equilibrium
+_WHOLE_CHARGE = 1e-3  # e
+_LARGEST_EXTENT = 100.0  # nm; ten times a ribosome: coordinates in another unit, or a stray atom
+
+
+def cpu_context(system: openmm.System, positions: np.ndarray, steady: bool = False) -> openmm.Context:
+    """A context on the CPU platform, or on Reference where OpenMM lacks it.
+
+    Parameters
+    ----------
+    system : openmm.System
+    positions : ndarray, shape (N, 3), nm
+    steady : bool
+        One thread: the same numbers for the same input. Several threads finish in another order each time,
+        which changes the last digits of a force, and a minimiser makes them the fourth digit of a position.
+    """
+    names = [openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())]
+    platform = openmm.Platform.getPlatformByName("CPU" if "CPU" in names else "Reference")
+    properties = {"Threads": "1"} if steady and platform.getName() == "CPU" else {}
+    context = openmm.Context(system, openmm.VerletIntegrator(0.001), platform, properties)
+    context.setPositions(positions)
+    return context
+
+
+def handedness(topology: app.Topology, positions: np.ndarray) -> dict[tuple[str, str, str], float]:
+    """Signed volume of N, C and CB about every CA, nm³: positive for L amino acids.
+
+    Parameters
+    ----------
+    topology : openmm.app.Topology
+    positions : ndarray, shape (N, 3), nm
+
+    Returns
+    -------
+    dict
+        (chain, residue number with insertion code, residue name) to
+        (N − CA) · [(C − CA) × (CB − CA)].
+    """
+    volumes = {}
+    for residue in topology.residues():
+        at = {atom.name: positions[atom.index] for atom in residue.atoms()}
+        if not {"N", "CA", "C", "CB"} <= at.keys():
+            continue
+        alpha = at["CA"]
+        volume = np.dot(at["N"] - alpha, np.cross(at["C"] - alpha, at["CB"] - alpha))
+        key = (residue.chain.id, f"{residue.id}{residue.insertionCode.strip()}", residue.name)
+        volumes[key] = float(volume)
+    return volumes
+
+
+def check_handedness(
+    before: Mapping[tuple[str, str, str], float], after: Mapping[tuple[str, str, str], float], name: str
+) -> None:
+    """Building turned no alpha carbon into its mirror image; what the file held was judged when it was read.
+
+    Raises
+    ------
+    StructureError
+    """
+    turned = [key for key, volume in after.items() if key in before and volume * before[key] <= 0]
+    if turned:
+        places = ", ".join(f"{residue} {number}" for _, number, residue in turned[:6])
+        raise StructureError(
+            "alpha carbons as they were in the file",
+            f"{len(turned)} that turned into their mirror image while building {name}: {places}",
+            "look for atoms too close to each other there, and correct the structure",
+        )
+
+
+def check_clashes(topology: app.Topology, positions: np.ndarray, name: str) -> None:
+    """No two particles nearer than 0.05 nm, virtual sites aside.
+
+    Raises
+    ------
+    StructureError
+        A duplicate, or coordinates that are not in the unit of the format.
+    """
+    atoms = list(topology.atoms())
+    real = np.array([atom.index for atom in atoms if atom.element is not None], dtype=int)
+    order = real[np.argsort(positions[real, 0], kind="stable")]
+    swept = positions[order]
+    for shift in range(1, len(swept)):
+        difference = swept[shift:] - swept[:-shift]
+        near = np.flatnonzero(difference[:, 0] < _CLASH)
+        if not len(near):
+            return
+        close = near[(difference[near] ** 2).sum(axis=1) < _CLASH**2]
+        if len(close):
+            first, second = sorted((int(order[close[0]]), int(order[close[0] + shift])))
+            distance = np.linalg.norm(positions[first] - positions[second])
+            raise StructureError(
+                f"atoms at least {_CLASH} nm apart",
+                f"{distance:.4f} nm between {atoms[first].name} of {describe_residue(atoms[first].residue)} "
+                f"and {atoms[second].name} of {describe_residue(atoms[second].residue)} in {name}",
+                "delete one of them, or place that molecule elsewhere",
+            )
+
+
+def check_peptide_bonds(topology: app.Topology, positions: np.ndarray, name: str) -> None:
+    """No peptide bond longer than 0.2 nm: it would be one across a gap.
+
+    Raises
+    ------
+    StructureError
+    """
+    for first, second in topology.bonds():
+        if first.residue is second.residue or {first.name, second.name} != {"C", "N"}:
+            continue
+        distance = np.linalg.norm(positions[first.index] - positions[second.index])
+        if distance > _LONGEST_PEPTIDE_BOND:
+            one, other = sorted((first.residue, second.residue), key=lambda residue: residue.index)
+            raise StructureError(
+                f"peptide bonds C-N shorter than {_LONGEST_PEPTIDE_BOND} nm",
+                f"{distance:.3f} nm between {describe_residue(one)} and {describe_residue(other)} in {name}",
+                'write gaps = "cap" or gaps = "split", or model the missing residues',
+            )
+
+
+def check_built(
+    topology: app.Topology,
+    positions: np.ndarray,
+    system: openmm.System,
+    name: str,
+    hands: Mapping[tuple[str, str, str], float],
+    iterations: int = 0,
+) -> tuple[np.ndarray, list[Decision]]:
+    """All that must hold of a finished system: extent, bonds, handedness, no clash, energy and forces.
+
+    Parameters
+    ----------
+    topology, positions (N, 3) nm, system
+    name : str
+        Of the file, for messages.
+    hands : mapping
+        `handedness` of the structure before building.
+    iterations : int
+        Of minimisation before the energy is looked at; 0 leaves the positions as they are.
+
+    Returns
+    -------
+    positions (N, 3) nm, decisions
+
+    Raises
+    ------
+    StructureError
+    """
+    check_extent(positions, name)
+    check_peptide_bonds(topology, positions, name)
+    positions, remarks = check_energy(system, positions, topology, iterations)
+    # After the minimisation, which resolves the clashes that hydrogens may have.
+    check_clashes(topology, positions, name)
+    check_handedness(hands, handedness(topology, positions), name)
+    return positions, [Decision("check", "energy", remark) for remark in remarks]
+
+
+def check_extent(positions: np.ndarray, name: str) -> None:
+    """A system smaller than 100 nm.
+
+    Raises
+    ------
+    StructureError
+    """
+    extent = np.ptp(positions, axis=0)
+    if extent.max() > _LARGEST_EXTENT:
+        raise StructureError(
+            f"a system below {_LARGEST_EXTENT:g} nm",
+            f"{extent.max():.1f} nm along {'xyz'[int(extent.argmax())]} in {name}",
+            "look for a stray atom, or for coordinates that are not in angstrom",
+        )
+
+
+def check_templates(force_field: app.ForceField, topology: app.Topology) -> None:
+    """A template for every residue, by its atoms and bonds; all that have none are named at once.
+
+    Raises
+    ------
+    StructureError
+    """
+    unmatched = force_field.getUnmatchedResidues(topology)
+    if unmatched:
+        names = ", ".join(describe_residue(residue) for residue in unmatched[:6])
+        more = f" and {len(unmatched) - 6} more" if len(unmatched) > 6 else ""
+        first = describe_residue(unmatched[0])
+        raise StructureError(
+            "residues with exactly the atoms and bonds of a force-field template",
+            f"none for {names}{more}",
+            f"compare {first} with its template: complete it, correct names and CONECT records, or give "
+            'ligands = ["file.xml"] for it',
+        )
+
+
+def charge_of(system: openmm.System) -> tuple[float, list[str]]:
+    """Net charge in e, and a remark where it is not a whole number (kept as its author made it)."""
+    total = sum(
+        force.getParticleParameters(index)[0].value_in_unit(unit.elementary_charge)
+        for force in system.getForces()
+        if isinstance(force, openmm.NonbondedForce)
+        for index in range(force.getNumParticles())
+    )
+    if abs(total - round(total)) <= _WHOLE_CHARGE:
+        return round(total), []
+    remark = f"the net charge is {total:.4f} e, not a whole number; charges kept as they are"
+    logger.warning("%s", remark)
+    return round(total, 6), [remark]
+
+
+def check_energy(
+    system: openmm.System, positions: np.ndarray, topology: app.Topology, iterations: int = 0
+) -> tuple[np.ndarray, list[str]]:
+    """Energy and largest force are finite; after some steps of minimisation if asked.
+
+    Parameters
+    ----------
+    system : openmm.System
+    positions : ndarray, shape (N, 3), nm
+    topology : openmm.app.Topology
+    iterations : int
+        Of L-BFGS, before; 0 leaves the positions as they are.
+
+    Returns
+    -------
+    positions (N, 3) nm, remarks in words
+
+    Raises
+    ------
+    StructureError
+        Energy or a force that is not finite.
+    """
+    remarks = []
+    context = cpu_context(system, positions, steady=iterations > 0)
+    if iterations:
+        before = context.getState(energy=True).getPotentialEnergy()._value
+        positions = relaxed(context, iterations)
+        remarks.append(f"relaxed by {iterations} iterations from {before:.0f} kJ/mol")
+    state = context.getState(energy=True, forces=True)
+    energy = state.getPotentialEnergy()._value
+    forces = np.linalg.norm(state.getForces(asNumpy=True)._value, axis=1)
+    bad = np.flatnonzero(~np.isfinite(forces))
+    worst = int(bad[0]) if len(bad) else int(forces.argmax())
+    atom = list(topology.atoms())[worst]
+    where = f"{atom.name} of {describe_residue(atom.residue)}"
+    if not np.isfinite(energy) or len(bad):
+        raise StructureError(
+            "finite energy and forces",
+            f"{energy:g} kJ/mol, and {forces[worst]:g} kJ/mol/nm on {where}",
+            f"look for overlapping atoms around {where}",
+        )
+    remarks.append(f"energy {energy:.1f} kJ/mol, largest force {forces[worst]:.3g} kJ/mol/nm on {where}")
+    return positions, remarks
+
+
+def relaxed(context: openmm.Context, iterations: int) -> np.ndarray:
+    """Positions (N, 3) in nm after some iterations of L-BFGS."""
+    openmm.LocalEnergyMinimizer.minimize(context, 10.0, iterations)
+    return context.getState(positions=True).getPositions(asNumpy=True)._value.astype(np.float64)

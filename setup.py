@@ -1,0 +1,52 @@
+"""The compiled ANI kernel: one source for several levels of processor; nothing where there is no compiler."""
+
+from __future__ import annotations
+
+import platform
+import sys
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+FOLDER = "mlmm/potentials/kernel"
+HEADERS = ("gemm.h", "model.h", "neighbours.h", "networks.h", "simd.h", "symmetry.h", "symmetry_gradient.h")
+# Nothing that assumes finite numbers: what is not a number must reach the host.
+OPTIONS = [
+    "-O3",
+    "-g0",
+    "-std=c++17",
+    "-fvisibility=hidden",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fopenmp-simd",
+]
+LEVELS = {"generic": []}
+if platform.machine().lower() in ("x86_64", "amd64"):
+    LEVELS |= {"v3": ["-march=x86-64-v3"], "v4": ["-march=x86-64-v4"]}
+
+
+class BuildKernel(build_ext):
+    """Plain libraries for ctypes: a name without the version of Python, no entry point of a module."""
+
+    def get_ext_filename(self, fullname: str) -> str:
+        return fullname.replace(".", "/") + ".so"
+
+    def get_export_symbols(self, ext: Extension) -> list[str]:
+        return []
+
+
+setup(
+    cmdclass={"build_ext": BuildKernel},
+    ext_modules=[
+        Extension(
+            f"{FOLDER.replace('/', '.')}.ani_{level}",
+            [f"{FOLDER}/ani_kernel.cpp"],
+            depends=[f"{FOLDER}/{header}" for header in HEADERS],
+            extra_compile_args=OPTIONS + flags,
+            extra_link_args=[] if sys.platform == "win32" else ["-pthread"],
+            language="c++",
+            optional=True,
+        )
+        for level, flags in LEVELS.items()
+    ],
+)
