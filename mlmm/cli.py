@@ -15,8 +15,11 @@ from mlmm.cli_bench import add_bench_options, bench_text
 from mlmm.cli_build import build_from, describe, hybrid_from, resolved, stages_from, watch_from
 from mlmm.cli_calibrate import add_calibrate_options, calibrate_file
 from mlmm.cli_compare import COMPARE_EPILOG, add_compare_options, compare_text, compared_plateaus
+from mlmm.cli_ligand import add_ligand_options, ligand_file
 from mlmm.cli_models import MODELS_EPILOG, add_models_options, models_text
 from mlmm.cli_scan import SCAN_EPILOG, add_scan_options, scan_axes, scan_text
+from mlmm.cli_structure import BUILD_EPILOG, add_build_options, build_file, config_of, plan_text
+from mlmm.cli_time_steps import TIMESTEP_EPILOG, add_timestep_options, timestep_axes, timestep_text
 from mlmm.config import RunConfig, load_config
 from mlmm.errors import MLMMError, SimulationError
 
@@ -29,11 +32,14 @@ __all__ = ["main"]
 _EPILOG = """examples:
   mlmm run systems/alanine_dipeptide/run.toml        build, minimise, equilibrate, produce, report
   mlmm run my/run.toml --set run.timestep="1 fs"     change one setting
+  mlmm build 2CHT --dry-run                          look at a structure before anything is built
   mlmm run my/run.toml --resume                      go on after Ctrl-C, SIGTERM or a crash
   mlmm check my/run.toml                             finite differences, both bridges, energy drift
   mlmm check my/run.toml --scan plateau,width        which zone for which error, with a picture
   mlmm calibrate my/run.toml --out water.json        G(lambda) of water, for an adaptive zone; hours
   mlmm check my/run.toml --compare                   which scheme does least harm to the region
+  mlmm check my/run.toml --timestep                  which time steps are stable
+  mlmm bench --quick                                 what a step costs here
   mlmm report runs/my                                write report.html again
 
 exit status: 0 done, 1 a physics check failed, 2 something to correct in the input or the run,
@@ -62,6 +68,9 @@ _TREE = """  report.html      the page to look at
   lambda.npy       lambda of every atom in every frame, for adaptive zones only
   run.json         facts and state; resolved.toml, run.log, built/ and checkpoint.zip: to repeat or resume
 """
+
+
+_LONG = 2.0  # s; stages below it are not timed on the terminal
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -140,6 +149,7 @@ def check(options: argparse.Namespace) -> int:
     """Check the hybrid system of a run file, or scan its zones, or compare the schemes."""
     config = load_config(options.config, options.set)
     axes, plateaus = scan_axes(config, options), compared_plateaus(options, config)
+    steps = timestep_axes(options)
     _start(config, options)
     if axes:
         print(scan_text(config, _build(config), options, axes, _say))
@@ -147,6 +157,12 @@ def check(options: argparse.Namespace) -> int:
     if plateaus:
         print(compare_text(config, _build(config), options, plateaus, _say))
         return 0
+    if steps:
+        hybrid = hybrid_from(config, _build(config))
+        print(describe(hybrid))
+        text, any_stable = timestep_text(config, hybrid, options, steps, _say)
+        print(text)
+        return 0 if any_stable else 1
     from mlmm.diagnostics import CheckReport, check_drift, check_energy
     from mlmm.units import parse
 
@@ -173,6 +189,20 @@ def check(options: argparse.Namespace) -> int:
     return 0 if report.passed else 1
 
 
+def build(options: argparse.Namespace) -> int:
+    """Build a system and save it, or show what would be done."""
+    config = config_of(options)
+    _start(config, options)
+    if options.dry_run:
+        text, possible = plan_text(config)
+        print(text)
+        return 0 if possible else 2
+    with _Stages() as stages:
+        text = build_file(config, options, stages.show)
+    print(text)
+    return 0
+
+
 def calibrate(options: argparse.Namespace) -> int:
     """Calibrate the compensation of an adaptive zone."""
     config = load_config(options.config, options.set)
@@ -184,6 +214,12 @@ def calibrate(options: argparse.Namespace) -> int:
 def bench(options: argparse.Namespace) -> int:
     """Time steps of the hybrid against the force field alone and OpenMM-ML."""
     print(bench_text(options, _say))
+    return 0
+
+
+def ligand(options: argparse.Namespace) -> int:
+    """Write force-field parameters of one molecule."""
+    print(ligand_file(options, _say))
     return 0
 
 
@@ -216,8 +252,10 @@ def _parser() -> argparse.ArgumentParser:
         verb.set_defaults(verb=function)
         return verb
 
-    def takes_config(verb: argparse.ArgumentParser) -> None:
-        verb.add_argument("config", help="run file in TOML (see systems/*/run.toml)")
+    def takes_config(
+        verb: argparse.ArgumentParser, what: str = "run file in TOML (see systems/*/run.toml)"
+    ) -> None:
+        verb.add_argument("config", help=what)
         verb.add_argument(
             "--set",
             action="append",
@@ -239,7 +277,10 @@ def _parser() -> argparse.ArgumentParser:
     verb = add(
         "check", check, "Check forces, bridges, periodic images and energy drift; exit status 1 if one fails."
     )
-    verb.epilog, verb.formatter_class = SCAN_EPILOG + COMPARE_EPILOG, argparse.RawDescriptionHelpFormatter
+    verb.epilog, verb.formatter_class = (
+        SCAN_EPILOG + COMPARE_EPILOG + TIMESTEP_EPILOG,
+        argparse.RawDescriptionHelpFormatter,
+    )
     takes_config(verb)
     verb.add_argument(
         "--nve", default="1 ps", metavar="TIME", help='length of each NVE run (default "1 ps"; "0 ps": none)'
@@ -249,12 +290,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_scan_options(verb)
     add_compare_options(verb)
+    add_timestep_options(verb)
+    verb = add("build", build, "Build the system of a run file, or of a structure, and save it with its log.")
+    verb.epilog, verb.formatter_class = BUILD_EPILOG, argparse.RawDescriptionHelpFormatter
+    takes_config(verb, "run file in TOML, structure file, or PDB id")
+    add_build_options(verb)
     verb = add("calibrate", calibrate, "Free-energy compensation G(lambda) of water for an adaptive zone.")
     takes_config(verb)
     add_calibrate_options(verb)
     add_bench_options(
         add("bench", bench, "Time a step: ours, the force field alone, and OpenMM-ML, in turn.")
     )
+    add_ligand_options(add("ligand", ligand, "Force-field parameters of a small molecule, from its SMILES."))
     verb = add("report", report, "Write report.html of a run directory again.")
     verb.add_argument("directory", help="run directory")
     verb = add("models", models, "List the potentials; show, install or check one.")
@@ -280,7 +327,8 @@ def _start(config: RunConfig, options: argparse.Namespace) -> None:
 
 def _build(config: RunConfig) -> BuiltSystem:
     started = time.monotonic()
-    built = build_from(config, _say)
+    with _Stages() as stages:
+        built = build_from(config, stages.show)
     print(f"built {built.n_atoms} atoms in {time.monotonic() - started:.1f} s")
     return built
 
@@ -293,6 +341,30 @@ def _name(config: str) -> str:
 
 def _say(text: str) -> None:
     print(f"  {text} …", file=sys.stderr, flush=True)
+
+
+class _Stages:
+    """Stages of a build as they begin, and the time of those that took long."""
+
+    def __init__(self) -> None:
+        self._stage, self._started = "", 0.0
+
+    def __enter__(self) -> _Stages:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+
+    def show(self, stage: str) -> None:
+        """A stage begins."""
+        self._end()
+        _say(stage)
+        self._stage, self._started = stage, time.monotonic()
+
+    def _end(self) -> None:
+        seconds = time.monotonic() - self._started
+        if self._stage and seconds > _LONG:
+            print(f"  {self._stage} took {seconds:.1f} s", file=sys.stderr, flush=True)
 
 
 class _ProgressLine:

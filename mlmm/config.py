@@ -8,195 +8,61 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mlmm.errors import ConfigError
+from mlmm.settings import SCHEMES, ZONE_KINDS, EmbeddingSettings, RunConfig, SystemSettings, ZoneSettings
 from mlmm.units import parse
 
-__all__ = ["SCHEMES", "ZONE_KINDS", "RunConfig", "ZoneSettings", "load_config"]
+__all__ = [
+    "SCHEMES",
+    "ZONE_KINDS",
+    "EmbeddingSettings",
+    "RunConfig",
+    "ZoneSettings",
+    "load_config",
+    "structure_config",
+]
 
-#: What [zones] kind may be -> its keys and their defaults; "auto" is hard under scheme "intra", else static.
-ZONE_KINDS: dict[str, dict[str, Any]] = {
-    "auto": {"plateau": "", "width": "", "snap": "", "shape": "", "axis": ""},
-    "hard": {},
-    "static": {"plateau": "0.3 nm", "width": "0.2 nm", "snap": "residue", "shape": "skin", "axis": "z"},
-    "residues": {"residues": {}, "plateau_select": "", "snap": "residue"},
-    "adaptive": {
-        "plateau": "0.4 nm",
-        "width": "0.3 nm",
-        "molecules": ["HOH"],
-        "centre": "",
-        "walls": "0.125 nm",
-        "compensation": "",
-    },
-}
-SCHEMES = ("auto", "local", "difference", "intra", "bonded", "delta")
+_SOURCES = ("pdb", "xml", "prmtop", "inpcrd")
 _BONDS = re.compile(r"^\s*\d+\s*bonds?\s*$")
-
-
-def _quantity(
-    default: Any, dimension: str, example: str = "", bonds: bool = False, none: bool = False
-) -> Any:
-    """A field that is written with its unit; `bonds`: or as a number of bonds; `none`: or as "none"."""
-    facts = {"dimension": dimension, "example": example or default, "bonds": bonds, "none": none}
-    return field(default=default, metadata=facts)
-
-
-def _choice(default: str, *choices: str) -> Any:
-    """A field with one of some words."""
-    return field(default=default, metadata={"choices": choices})
-
-
-@dataclass(frozen=True)
-class SystemSettings:
-    """[system]: where the structure comes from and how it is parametrised; see `mlmm.build_system`."""
-
-    pdb: str = ""
-    forcefield: str = "amber14"
-    water: str = "tip3p"
-    ligands: list[str] = field(default_factory=list)
-    solvate: bool = True
-    padding: str = _quantity("1.0 nm", "length")
-    box_shape: str = "cube"
-    ionic_strength: str = _quantity("0.0 M", "concentration")
-    neutralise: bool = True
-    ph: float = 7.0
-    nonbonded_cutoff: str = _quantity("1.0 nm", "length")
-    constraints: str = "hbonds"
-    rigid_water: bool = True
-    hydrogen_mass: str = _quantity("", "mass")
-
-
-@dataclass(frozen=True)
-class RegionSettings:
-    """[region]: which atoms the potential describes."""
-
-    select: str = ""
-    complete: str = "residue"
-
-
-@dataclass(frozen=True)
-class ZoneSettings:
-    """[zones]: where lambda goes from 1 to 0; a key belongs to the kinds that `ZONE_KINDS` gives it to."""
-
-    kind: str = _choice("auto", *ZONE_KINDS)
-    plateau: str = _quantity("", "length", "0.3 nm", bonds=True)
-    width: str = _quantity("", "length", "0.2 nm", bonds=True)
-    snap: str = _choice("", "residue", "molecule", "fragment", "hydrogen", "atom")
-    shape: str = _choice("", "skin", "sphere", "slab")
-    axis: str = _choice("", "x", "y", "z")
-    residues: dict[str, float] = field(default_factory=dict)
-    plateau_select: str = ""
-    molecules: list[str] = field(default_factory=list)
-    centre: str = ""
-    walls: str = _quantity("", "length", "0.125 nm", none=True)
-    compensation: str = ""
-
-    def of_kind(self, kind: str) -> ZoneSettings:
-        """The same as another kind, with that kind's defaults for what is not given."""
-        defaults = {key: value for key, value in ZONE_KINDS[kind].items() if not getattr(self, key)}
-        return dataclasses.replace(self, kind=kind, **defaults)
-
-    def given(self) -> dict[str, Any]:
-        """Kind and keys that are not empty."""
-        return {key: value for key, value in dataclasses.asdict(self).items() if value}
-
-
-@dataclass(frozen=True)
-class PotentialSettings:
-    """[potential]: the machine-learned potential and its host."""
-
-    name: str = "ani1x"
-    members: list[int] = field(default_factory=list)
-    precision: str = "float32"
-    device: str = "cpu"
-    kernel: str = _choice("auto", "auto", "torch", "compiled")
-    bridge: str = "auto"
-    trust: bool = False
-
-
-@dataclass(frozen=True)
-class EmbeddingSettings:
-    """[embedding]: who owns which interaction, and where it is evaluated; see `mlmm.hybrid_system`."""
-
-    scheme: str = _choice("auto", *SCHEMES)
-    route: str = _choice("auto", "auto", "compiled", "subtractive")
-    levels: int = 1
-    tail: bool = False
-    keep: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class RunSettings:
-    """[run]: stages, conditions, machine. A stage of length "0 ps" (or 0 iterations) is left out."""
-
-    seed: int = 0
-    minimise: int = 500
-    equilibrate: str = _quantity("10 ps", "time")
-    produce: str = _quantity("100 ps", "time")
-    nve: str = _quantity("0 ps", "time")
-    timestep: str = _quantity("0.5 fs", "time")
-    temperature: str = _quantity("300 K", "temperature")
-    friction: str = _quantity("1 /ps", "rate")
-    equilibrate_friction: str = _quantity("10 /ps", "rate")
-    ensemble: str = "NVT"
-    pressure: str = _quantity("1 bar", "pressure")
-    platform: str = ""
-    threads: int = 0
-    ml_threads: int = 1
-
-
-@dataclass(frozen=True)
-class ReportSettings:
-    """[report]: steps between rows of the energy table, frames, checkpoints."""
-
-    interval: int = 100
-    trajectory_interval: int = 500
-    checkpoint_interval: int = 1000
-
-
-@dataclass(frozen=True)
-class UncertaintySettings:
-    """[uncertainty]: limits on a committee's spread and on the distance to a training set; "" is no limit."""
-
-    energy: str = _quantity("", "energy", "5 kJ/mol")
-    atom: str = _quantity("", "energy", "2 kJ/mol")
-    force: str = _quantity("", "force", "200 kJ/mol/nm")
-    distance: float = 0.0
-    action: str = _choice("warn", "warn", "save", "stop")
-    interval: int = 0
-    frames: int = 50
-    forces: bool = True
-    training_set: str = ""
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """A whole file, defaults filled in."""
-
-    system: SystemSettings = field(default_factory=SystemSettings)
-    region: RegionSettings = field(default_factory=RegionSettings)
-    zones: ZoneSettings = field(default_factory=ZoneSettings)
-    potential: PotentialSettings = field(default_factory=PotentialSettings)
-    embedding: EmbeddingSettings = field(default_factory=EmbeddingSettings)
-    run: RunSettings = field(default_factory=RunSettings)
-    report: ReportSettings = field(default_factory=ReportSettings)
-    uncertainty: UncertaintySettings = field(default_factory=UncertaintySettings)
-
-    def as_dict(self) -> dict[str, dict[str, Any]]:
-        """The resolved settings, as they are written to the run directory."""
-        return dataclasses.asdict(self) | {"zones": self.zones.given()}
 
 
 _SECTIONS = {f.name: f.default_factory for f in dataclasses.fields(RunConfig)}
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+def structure_config(pdb: str, overrides: Sequence[str] = ()) -> RunConfig:
+    """Settings for building one structure, without a run file.
+
+    Parameters
+    ----------
+    pdb : str
+        Path or PDB id.
+    overrides : sequence of str
+        ``section.key=value``, as given with ``--set``.
+
+    Raises
+    ------
+    ConfigError
+        As `load_config`.
+    """
+    content: dict[str, Any] = {}
+    for override in overrides:
+        _apply(content, override)
+    content.setdefault("system", {})["pdb"] = pdb
+    return _checked(content, "--set", Path("."), needs=("system.pdb",))
+
+
+def load_config(
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    needs: Sequence[str] = ("system.pdb", "region.select"),
+) -> RunConfig:
     """Read and check a run file.
 
     Parameters
@@ -205,6 +71,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         TOML file.
     overrides : sequence of str
         ``section.key=value``, as given with ``--set``.
+    needs : sequence of str
+        Keys that have no default; building alone needs no region.
 
     Raises
     ------
@@ -221,6 +89,11 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         raise ConfigError("a run file in TOML", f"{path}: {error}", "give the path of a run.toml") from error
     for override in overrides:
         _apply(content, override)
+    return _checked(content, str(path), path.parent, needs)
+
+
+def _checked(content: dict[str, Any], path: str, folder: Path, needs: Sequence[str]) -> RunConfig:
+    """Sections from a table; a key of `needs` without a value is an error."""
     sections = {}
     for name, values in content.items():
         if name not in _SECTIONS or not isinstance(values, Mapping):
@@ -233,16 +106,41 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
             values = _with_table(values, f"{path} [zones]")
         sections[name] = _section(_SECTIONS[name], values, f"{path} [{name}]")
     config = RunConfig(**sections)
-    for value, key in ((config.system.pdb, "system.pdb"), (config.region.select, "region.select")):
-        if not value:
-            raise ConfigError(
-                f"{key} in {path}", "nothing", f'add {key.split(".")[1]} = "…" to [{key.split(".")[0]}]'
-            )
+    _check_sources(config.system, path)
+    for key in needs:
+        section, _, name = key.partition(".")
+        instead = (config.system.smiles or config.system.prmtop) if key == "system.pdb" else ""
+        if not getattr(getattr(config, section), name) and not instead:
+            raise ConfigError(f"{key} in {path}", "nothing", f'add {name} = "…" to [{section}]')
     zones = _checked_zones(config.zones, content.get("zones", {}), f"{path} [zones]")
     config = dataclasses.replace(config, zones=zones)
     if config.embedding.scheme != "auto":
         check_embedding(config.embedding, config.embedding.scheme)
-    return _with_paths(config, path.parent)
+    return _with_paths(config, folder)
+
+
+def _check_sources(system: SystemSettings, path: str) -> None:
+    """A structure that is built, one with an OpenMM System, or an Amber topology with its coordinates."""
+    if bool(system.prmtop) != bool(system.inpcrd) or (system.prmtop and (system.pdb or system.xml)):
+        given = [f'{key} = "{value}"' for key, value in vars(system).items() if key in _SOURCES and value]
+        raise ConfigError(
+            f"pdb, or pdb and xml, or prmtop and inpcrd in {path} [system]",
+            ", ".join(given),
+            "give the files of one system",
+        )
+    if not (system.prmtop or system.xml):
+        return
+    taken = {*_SOURCES, "nonbonded_cutoff", "constraints", "rigid_water", "hydrogen_mass"}
+    if system.xml:
+        taken = set(_SOURCES)
+    for spec in dataclasses.fields(system):
+        default = spec.default if spec.default_factory is dataclasses.MISSING else spec.default_factory()
+        if spec.name not in taken and getattr(system, spec.name) != default:
+            raise ConfigError(
+                f"no {spec.name} in {path} [system] with a system that has its parameters",
+                f"{spec.name} = {getattr(system, spec.name)!r}",
+                "leave it out, or build from a structure file alone",
+            )
 
 
 def check_embedding(settings: EmbeddingSettings, scheme: str) -> None:
@@ -255,6 +153,12 @@ def check_embedding(settings: EmbeddingSettings, scheme: str) -> None:
                 f"scheme {scheme!r}",
                 f'leave {key} out, or write scheme = "{owner}"',
             )
+    if settings.electrostatics == "charges" and scheme not in ("local", "intra"):
+        raise ConfigError(
+            "embedding.electrostatics = \"charges\" with schemes 'local' and 'intra' only",
+            f"scheme {scheme!r}",
+            'write electrostatics = "mechanical"',
+        )
 
 
 def _with_table(values: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -331,6 +235,8 @@ def _value(spec: dataclasses.Field, value: Any, where: str) -> Any:
         if (value or spec.default) and not in_bonds and not left_out:
             parse(value, dimension, where)
         return value
+    if "table" in spec.metadata:
+        return _tables(spec, value, where)
     kinds = {
         "str": str,
         "int": int,
@@ -339,13 +245,17 @@ def _value(spec: dataclasses.Field, value: Any, where: str) -> Any:
         "list[str]": list,
         "list[int]": list,
         "dict[str, float]": dict,
+        "dict[str, str]": dict,
+        "dict[str, Any]": dict,
     }
     expected = kinds[spec.type]
     right = isinstance(value, expected) and (expected is bool or not isinstance(value, bool))
     if right and expected is list:
         item = str if spec.type == "list[str]" else int
         right = all(isinstance(entry, item) and not isinstance(entry, bool) for entry in value)
-    if right and expected is dict:
+    if right and spec.type == "dict[str, str]":
+        right = all(isinstance(entry, str) for entry in value.values())
+    if right and spec.type == "dict[str, float]":
         right = all(isinstance(entry, (int, float)) and 0 < entry <= 1 for entry in value.values())
         if not right:
             raise ConfigError(
@@ -357,7 +267,7 @@ def _value(spec: dataclasses.Field, value: Any, where: str) -> Any:
     if value not in choices:
         near = difflib.get_close_matches(value, choices, n=1)
         raise ConfigError(
-            f"{spec.name} = {' | '.join(choices)} in {where.rsplit(' ', 1)[0]}",
+            f"{spec.name} = {' | '.join(filter(None, choices))} in {where.rsplit(' ', 1)[0]}",
             repr(value),
             f'write {spec.name} = "{near[0] if near else choices[0]}"',
         )
@@ -365,9 +275,26 @@ def _value(spec: dataclasses.Field, value: Any, where: str) -> Any:
         raise ConfigError(f"{where} of at least 1", repr(value), "write levels = 1")
     if spec.name.endswith("interval") and value < (0 if spec.default == 0 else 1):
         raise ConfigError(f"{where} of at least 1 step", repr(value), "correct the value")
-    if spec.name in ("minimise", "threads", "ml_threads", "seed") and value < 0:
+    if spec.name in ("outer", "reciprocal") and value < 1:
+        raise ConfigError(f"{where} of 1 or more", repr(value), f"write {spec.name} = 1")
+    if spec.name in ("minimise", "relax", "threads", "ml_threads", "seed", "model") and value < 0:
         raise ConfigError(f"{where} not negative", repr(value), "correct the value")
     return value
+
+
+def _tables(spec: dataclasses.Field, value: Any, where: str) -> dict[str, dict[str, Any]]:
+    """Tables within a section, by name; only the keys that were written."""
+    section = spec.metadata["table"]
+    if not isinstance(value, Mapping) or not all(isinstance(entry, Mapping) for entry in value.values()):
+        raise ConfigError(
+            f"a table for each name in {where}",
+            repr(value),
+            f"write [{where.split('[')[-1].split(']')[0]}."
+            f"{spec.name}.NAME] and below it {spec.metadata['example']}",
+        )
+    for name, entry in value.items():
+        _section(section, entry, f"{where}.{name}")
+    return {name: dict(entry) for name, entry in value.items()}
 
 
 def _apply(content: dict[str, Any], override: str) -> None:
@@ -396,8 +323,15 @@ def _with_paths(config: RunConfig, folder: Path) -> RunConfig:
 
     system = dataclasses.replace(
         config.system,
-        pdb=str((folder / config.system.pdb).resolve()),
+        pdb=_structure_path(config.system.pdb, folder) if config.system.pdb else "",
+        **{key: resolve(getattr(config.system, key)) for key in ("xml", "prmtop", "inpcrd")},
         ligands=[resolve(name) for name in config.system.ligands],
+        ligand={
+            name: {
+                key: resolve(text) if key in ("file", "parameters") else text for key, text in entry.items()
+            }
+            for name, entry in config.system.ligand.items()
+        },
     )
     zones = dataclasses.replace(config.zones, compensation=resolve(config.zones.compensation))
     uncertainty = dataclasses.replace(
@@ -413,3 +347,12 @@ def _with_paths(config: RunConfig, folder: Path) -> RunConfig:
     return dataclasses.replace(
         config, system=system, zones=zones, uncertainty=uncertainty, potential=potential
     )
+
+
+def _structure_path(name: str, folder: Path) -> str:
+    """A file beside the run file; else a bare name for the builder to find, such as a PDB id."""
+    folders = os.environ.get("MLMM_STRUCTURES", "").split(os.pathsep)
+    elsewhere = "." not in name or any(Path(other, name).is_file() for other in folders if other)
+    if not (folder / name).exists() and Path(name).name == name and elsewhere:
+        return name
+    return str((folder / name).resolve())

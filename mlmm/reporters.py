@@ -17,6 +17,7 @@ from mlmm.adaptive import AdaptiveWeights, AdaptiveZones
 from mlmm.errors import SimulationError
 from mlmm.hybrid import HybridSystem
 from mlmm.imaging import RegionImages
+from mlmm.integrators import energy_groups
 from mlmm.uncertainty import COLUMNS, Uncertainty, Watch
 from mlmm.units import GAS_CONSTANT
 
@@ -97,7 +98,7 @@ class EnergyTable:
         """
         state = context.getState(energy=True, positions=True)
         row: dict[str, float] = {
-            f"E_{name}": _energy(context.getState(energy=True, groups={group}))
+            f"E_{name}": _energy(context.getState(energy=True, groups=energy_groups(name, group)))
             for name, group in self.hybrid.force_groups.items()
         }
         # The sum of the groups, not a further evaluation: the columns then add up to the last digit.

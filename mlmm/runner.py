@@ -18,6 +18,7 @@ from openmm import unit
 from mlmm.errors import SimulationError
 from mlmm.hybrid import HybridSystem
 from mlmm.imaging import RegionImages
+from mlmm.integrators import make_integrator, separate_reciprocal
 from mlmm.records import measure_drift, measure_timing, write_pdb
 from mlmm.reporters import EnergyTable, TrajectoryWriter, positions_and_box
 from mlmm.run_directory import Checkpoint, RunDirectory
@@ -116,7 +117,7 @@ class Runner:
         self.trajectory = TrajectoryWriter(
             self.run.file("trajectory.dcd"),
             self.hybrid,
-            written[0].timestep if written else 0.001,
+            written[0].step_length if written else 0.001,
             self.intervals[1],
             (checkpoint.trajectory_bytes, checkpoint.frames) if resumed else None,
         )
@@ -192,12 +193,21 @@ class Runner:
     ) -> tuple[openmm.State, bool]:
         """Run a stage, from a checkpoint within it if there is one; returns its state and if it is done."""
         system = self.hybrid.system
-        if stage.ensemble == "NPT":
+        if stage.ensemble == "NPT" or stage.reciprocal > 1:
             system = self.hybrid.create_system()
+        if stage.reciprocal > 1:
+            separate_reciprocal(system)
+        if stage.ensemble == "NPT":
             barostat = openmm.MonteCarloBarostat(stage.pressure, stage.temperature)
             barostat.setRandomNumberSeed(self._stage_seed(index, 2))
             system.addForce(barostat)
-        context = self._context(system, self._integrator(index, stage), state)
+        integrator = make_integrator(
+            stage,
+            self.hybrid.force_groups,
+            self._stage_seed(index, 0),
+            constrained=system.getNumConstraints() > 0,
+        )
+        context = self._context(system, integrator, state)
         if checkpoint is not None:
             self._load(context, checkpoint)
         elif not any(isinstance(earlier, Dynamics) for earlier in self.stages[:index]):
@@ -218,7 +228,7 @@ class Runner:
             self._events(index, stage, step, context)
             elapsed = time.monotonic() - started
             rate = (step - first_step) / elapsed
-            ns_per_day = rate * stage.timestep / NANOSECOND * 86400
+            ns_per_day = rate * stage.step_length / NANOSECOND * 86400
             self.progress(Progress(stage.name, step, stage.steps, ns_per_day, (stage.steps - step) / rate))
             self.summary["step"] = step
         elapsed = time.monotonic() - started
@@ -244,7 +254,7 @@ class Runner:
                 "try a smaller time step or a longer minimisation",
             )
         if step % report == 0 or last:
-            self.table.write(stage.name, step, self._start_time(index) + step * stage.timestep, context)
+            self.table.write(stage.name, step, self._start_time(index) + step * stage.step_length, context)
         self._look(stage, step, step % report == 0 or last, context)
         if stage.trajectory and step % frame == 0:
             self.trajectory.write(context)
@@ -268,15 +278,6 @@ class Runner:
             self.summary["timing"] = measure_timing(self.hybrid, stage, context, seconds)
         if stage.ensemble == "NVE":
             self.summary["drift"] = measure_drift(self.hybrid, stage, self.run)
-
-    def _integrator(self, index: int, stage: Dynamics) -> openmm.Integrator:
-        if stage.ensemble == "NVE":
-            integrator = openmm.VerletIntegrator(stage.timestep)
-        else:
-            integrator = openmm.LangevinMiddleIntegrator(stage.temperature, stage.friction, stage.timestep)
-            integrator.setRandomNumberSeed(self._stage_seed(index, 0))
-        integrator.setConstraintTolerance(1e-6)
-        return integrator
 
     def _stage_seed(self, index: int, use: int) -> int:
         """A different, never zero seed for each stage and use (OpenMM takes 0 as "choose one")."""
@@ -331,7 +332,7 @@ class Runner:
     def _start_time(self, index: int) -> float:
         """Simulated time before a stage, ps."""
         earlier = (stage for stage in self.stages[:index] if isinstance(stage, Dynamics))
-        return sum(stage.steps * stage.timestep for stage in earlier)
+        return sum(stage.steps * stage.step_length for stage in earlier)
 
     def _seconds_so_far(self, stage: Dynamics) -> float:
         return float(self.summary.get("seconds", {}).get(stage.name, 0.0))

@@ -151,16 +151,27 @@ def _check_same_run(
         ("zones", old["zones"], hybrid.zone_counts()),
         ("zones", old.get("zone_setup"), dict(hybrid.zones.setup)),
         *((key, before.get(key), embedding[key]) for key in ("scheme", "route", "levels", "tail")),
+        ("electrostatics", before.get("electrostatics", "mechanical"), embedding["electrostatics"]),
+        ("charge_range", before.get("charge_range"), embedding["charge_range"]),
         ("number of atoms", old["system"]["atoms"], hybrid.built.n_atoms),
     ):
         if then != now:
             raise ConfigError(
                 f"the same {what} as in {run.path}", "another", "resume without changes, or start anew"
             )
+    if not _same_charges(before.get("reference_charges", {}), embedding["reference_charges"]):
+        raise ConfigError(
+            f"the same reference charges as in {run.path}", "others", "resume without changes, or start anew"
+        )
     if not _same_curve(before.get("compensation"), embedding["compensation"]):
         raise ConfigError(
             f"the same compensation as in {run.path}", "another", "resume with its file, or start anew"
         )
+
+
+def _same_charges(then: Mapping[str, float], now: Mapping[str, float]) -> bool:
+    """Whether two sets of charges are one within the rounding of a model that predicted them twice."""
+    return then.keys() == now.keys() and all(abs(then[atom] - now[atom]) < 1e-5 for atom in now)
 
 
 def _same_curve(then: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> bool:

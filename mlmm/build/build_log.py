@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import logging
+import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
+
+logger = logging.getLogger(__name__)
 
 
 class Decision(NamedTuple):
@@ -47,3 +53,31 @@ def log_text(decisions: Iterable[Decision]) -> str:
             lines.append(f"{stage}")
         lines.append(f"  {'!' if decision.warning else ' '} {decision.text}")
     return "\n".join(lines)
+
+
+def log_decisions(name: str, decisions: Iterable[Decision]) -> None:
+    """Tell the log of the program, warnings as such."""
+    for decision in decisions:
+        logger.log(logging.WARNING if decision.warning else logging.INFO, "%s: %s", name, decision.text)
+
+
+def write_build_log(provenance: Mapping[str, Any], folder: str | os.PathLike[str]) -> tuple[Path, Path]:
+    """Write ``build_log.json`` and ``build_log.txt`` from the provenance of a built system.
+
+    Parameters
+    ----------
+    provenance : mapping
+        Of `mlmm.BuiltSystem`: source, checksum, options, versions and ``log``.
+    folder : path
+        Made if it is not there.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    entries = [Decision(**entry) for entry in provenance.get("log", [])]
+    paths = folder / "build_log.json", folder / "build_log.txt"
+    paths[0].write_text(json.dumps(dict(provenance), indent=1) + "\n", encoding="utf-8")
+    head = f"{provenance['source']}, sha256 {provenance['sha256']}\n"
+    paths[1].write_text(
+        f"{head}net charge {provenance['net_charge']} e\n{log_text(entries)}\n", encoding="utf-8"
+    )
+    return paths

@@ -10,6 +10,8 @@ from typing import Any
 
 from mlmm import units
 from mlmm.build.droplet import DropletSettings
+from mlmm.build.ligands import Ligand
+from mlmm.build.selection import Selection
 from mlmm.build.solvent import BOX_SHAPES
 from mlmm.errors import ConfigError
 
@@ -27,9 +29,18 @@ _WORDS = {
 class BuildOptions:
     """What `mlmm.build_system` takes, with lengths in nm, concentrations in mol/l and masses in amu."""
 
+    download: bool = False
+    sha256: str = ""
+    chains: Sequence[str] = ()
+    assembly: str = ""
+    model: int = 0
+    waters: str = "all"
+    hydrogens: str = "keep"
+    remove: Sequence[str] = ()
     forcefield: str | Sequence[str] = "amber14"
     water: str = "tip3p"
-    ligands: Sequence[str | os.PathLike[str]] = ()
+    ligands: Sequence[str | os.PathLike[str] | Ligand] = ()
+    mutate: Sequence[str] | Mapping[str, str] = ()
     padding: Any = "1.0 nm"
     box_shape: str = "cube"
     ionic_strength: Any = "0.0 M"
@@ -74,9 +85,16 @@ class BuildOptions:
         solvent = options.solvent or ("box" if options.solvate else "none")
         options = dataclasses.replace(options, **parsed, solvent=solvent)
         options._check()
+        _ = options.selection
         solvate = options.solvent != "none"
         droplet = DropletSettings.parse(options.droplet or {}) if solvent == "droplet" else None
         return dataclasses.replace(options, solvate=solvate, droplet=droplet)
+
+    @property
+    def selection(self) -> Selection:
+        """What to build of the file."""
+        fields = dataclasses.fields(Selection)
+        return Selection(**{field.name: getattr(self, field.name) for field in fields})
 
     def _check(self) -> None:
         for name, example in (("nonbonded_cutoff", "1.0 nm"), ("hydrogen_mass", "1.5 amu")):
@@ -135,8 +153,9 @@ class BuildOptions:
             "nonbonded_cutoff": "nonbonded_cutoff_nm",
             "hydrogen_mass": "hydrogen_mass_amu",
         }
-        left_out = ("forcefield", "ligands", "seed")
+        left_out = ("forcefield", "ligands", "mutate", "seed", "download", "sha256")
         fields = (field.name for field in dataclasses.fields(self) if field.name not in left_out)
         values = {names.get(name, name): getattr(self, name) for name in fields}
+        values = {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
         values["protonate"] = dict(self.protonate)
         return values | {"droplet": self.droplet.as_dict() if self.droplet else None}

@@ -17,7 +17,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if "data" not in path.part
 FLOORS = [
     ["errors", "units", "statistics"],
     ["structures", "regions", "stages", "ownership", "mm_functions", "graphs"],
-    ["check_report", "reference"],
+    ["check_report", "integrators", "reference"],
     ["imaging", "cuts", "zone_shapes", "compensation"],
     ["zones"],
     ["adaptive"],
@@ -25,12 +25,13 @@ FLOORS = [
     ["potentials", "build", "run_directory"],
     ["embedding", "bridge", "caps"],
     ["mm_tables"],
-    ["mm_terms", "compiled_pairs"],
+    ["mm_terms", "compiled_pairs", "region_charges"],
     ["core_pairs", "handed_over", "compiled"],
-    ["blend", "adaptive_blend"],
+    ["blend", "adaptive_blend", "electrostatics"],
     ["difference"],
     ["recipe"],
     ["assembly", "schemes"],
+    ["charge_levels"],
     ["hybrid"],
     ["boundary"],
     ["audit"],
@@ -40,20 +41,30 @@ FLOORS = [
     ["records"],
     ["runner"],
     ["simulation"],
-    ["bench", "calibration", "comparison", "diagnostics", "report", "scan"],
+    ["bench", "calibration", "comparison", "diagnostics", "report", "scan", "time_steps"],
+    ["settings"],
     ["config"],
     ["cli_build"],
-    ["cli_bench", "cli_calibrate", "cli_compare", "cli_models", "cli_scan"],
+    [
+        "cli_bench",
+        "cli_calibrate",
+        "cli_compare",
+        "cli_ligand",
+        "cli_models",
+        "cli_scan",
+        "cli_structure",
+        "cli_time_steps",
+    ],
     ["cli"],
 ]
 TORCH_SIDE = [
     *("potentials", "zones", "zone_shapes", "structures", "mm_functions", "mm_terms", "core_pairs"),
     *("handed_over", "caps", "blend", "difference", "adaptive", "adaptive_blend", "compensation"),
-    "density",
+    *("density", "electrostatics"),
 ]
 OPENMM_SIDE = [
     *("build", "embedding", "regions", "mm_tables", "ownership", "compiled", "compiled_pairs"),
-    *("graphs", "cuts"),
+    *("graphs", "cuts", "region_charges"),
 ]
 
 
@@ -88,7 +99,7 @@ def test_imports_point_downwards(path):
         assert "openmm" not in libraries
     if name in OPENMM_SIDE:
         assert "torch" not in libraries
-    if name == "config":
+    if name in ("config", "settings"):
         assert not libraries & {"numpy", "torch", "openmm", "mdtraj"}
 
 

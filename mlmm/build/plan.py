@@ -1,0 +1,80 @@
+"""What a build would do, up to the point before anything slow."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from mlmm.build.build_log import Decision, as_decisions, log_text
+from mlmm.build.inspection import Inspection, inspect_file
+from mlmm.build.inspection_page import page
+from mlmm.build.ligands import plan_ligands
+from mlmm.build.options import BuildOptions
+from mlmm.build.parametrise import force_field_files, known_residues, load_force_field
+from mlmm.build.reading import read_file, settle
+from mlmm.build.repair import find_repairs
+from mlmm.build.sources import find_structure
+from mlmm.errors import ConfigError, MLMMError
+
+
+@dataclass(frozen=True)
+class BuildPlan:
+    """Inspection and decisions of a build that was not made; `str` gives a page to read.
+
+    Parameters
+    ----------
+    inspection : Inspection
+    decisions : tuple of Decision
+        Of reading, selecting and repairing.
+    problem : MLMMError, optional
+        What would stop the build.
+    """
+
+    inspection: Inspection
+    decisions: tuple[Decision, ...]
+    problem: MLMMError | None = None
+
+    def __str__(self) -> str:
+        end = (
+            f"the build would stop: {self.problem}"
+            if self.problem is not None
+            else "nothing is in the way; protonation, solvent and parameters come next"
+        )
+        if not self.decisions:
+            return f"{self.inspection}\n\n{end}"
+        return f"{page(self.inspection, decisions=False)}\n\ndecisions\n{log_text(self.decisions)}\n\n{end}"
+
+
+def plan_system(pdb: str | os.PathLike[str], *, smiles: str = "", **settings: Any) -> BuildPlan:
+    """Read, inspect, select and find what has to be repaired, without changing or building anything.
+
+    Parameters
+    ----------
+    pdb, smiles, **settings
+        As for `mlmm.build_system`.
+
+    Raises
+    ------
+    StructureError
+        A file that cannot be read at all.
+    ConfigError
+        A setting that cannot be used.
+    """
+    if smiles:
+        raise ConfigError("a structure file to inspect", "a SMILES", "build it: there is nothing to inspect")
+    options = BuildOptions.parse(**settings)
+    file = read_file(find_structure(pdb, download=options.download, sha256=options.sha256))
+    inspection = inspect_file(file)
+    decisions: list[Decision] = []
+    try:
+        structure = settle(file, options.selection)
+        decisions += structure.decisions
+        ligands = plan_ligands(options.ligands, options.mutate)
+        files = force_field_files(options.forcefield, options.water)
+        force_field = load_force_field([*files, *ligands.files])
+        repairs = find_repairs(structure, ligands.names, known_residues(force_field) | ligands.names)
+        decisions += as_decisions("repair", repairs.decisions)
+    except MLMMError as error:
+        return BuildPlan(inspection, tuple(decisions), error)
+    return BuildPlan(inspection, tuple(decisions))
