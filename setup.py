@@ -1,4 +1,4 @@
-"""The compiled ANI kernel: one source, built for several levels of processor; without a compiler, none of it."""
+"""The compiled ANI kernel: one source for several levels of processor; nothing where there is no compiler."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ from setuptools.command.build_ext import build_ext
 FOLDER = "mlmm/potentials/kernel"
 HEADERS = ("gemm.h", "model.h", "neighbours.h", "networks.h", "simd.h", "symmetry.h", "symmetry_gradient.h")
 # Nothing that assumes finite numbers: what is not a number must reach the host.
-OPTIONS = ["-O3", "-g0", "-std=c++17", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd"]
+OPTIONS = [
+    "-O3",
+    "-g0",
+    "-std=c++17",
+    "-fvisibility=hidden",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fopenmp-simd",
+]
 LEVELS = {"generic": []}
 if platform.machine().lower() in ("x86_64", "amd64"):
     LEVELS |= {"v3": ["-march=x86-64-v3"], "v4": ["-march=x86-64-v4"]}

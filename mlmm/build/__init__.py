@@ -3,6 +3,17 @@
 from mlmm.build.assemble import build_system
 from mlmm.build.built import BuiltSystem
 from mlmm.build.inspection import Inspection, inspect_structure
+from mlmm.build.ligand_alone import parametrise_ligand
+from mlmm.build.ligands import Ligand
 from mlmm.build.plan import BuildPlan, plan_system
 
-__all__ = ["BuildPlan", "BuiltSystem", "Inspection", "build_system", "inspect_structure", "plan_system"]
+__all__ = [
+    "BuildPlan",
+    "BuiltSystem",
+    "Inspection",
+    "Ligand",
+    "build_system",
+    "inspect_structure",
+    "parametrise_ligand",
+    "plan_system",
+]

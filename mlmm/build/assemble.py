@@ -7,6 +7,7 @@ import os
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from io import StringIO
 from typing import Any
 
 import numpy as np
@@ -16,17 +17,18 @@ from openmm import app, unit
 from mlmm.build.atoms import CheckedStructure, ResidueKey
 from mlmm.build.build_log import Decision, as_decisions, log_decisions
 from mlmm.build.built import BuiltSystem, package_versions
-from mlmm.build.checks import check_built, check_templates
+from mlmm.build.checks import check_built, check_templates, handedness
 from mlmm.build.draft import as_quantity
 from mlmm.build.droplet import add_water_sphere, cut_droplet, droplet_centre, relaxed_whole
+from mlmm.build.ligand_alone import structure_from_smiles
+from mlmm.build.ligand_settling import settle_ligands
+from mlmm.build.ligands import Ligand, plan_ligands
 from mlmm.build.options import BuildOptions
 from mlmm.build.parametrise import (
     check_charge,
     complete_ligands,
-    find_ligand_file,
     force_field_files,
     known_residues,
-    ligand_residue_names,
     load_force_field,
     retold,
 )
@@ -36,6 +38,7 @@ from mlmm.build.repair import apply_repairs, find_repairs
 from mlmm.build.solvent import add_solvent, check_width, widths
 from mlmm.build.sources import find_structure
 from mlmm.build.topology_json import set_topology_box, topology_box
+from mlmm.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
@@ -43,8 +46,9 @@ _LEAST_CELL = 1.0  # nm; smaller CRYST1 cells (1 angstrom in many NMR entries) a
 
 
 def build_system(
-    pdb: str | os.PathLike[str],
+    pdb: str | os.PathLike[str] | None = None,
     *,
+    smiles: str = "",
     download: bool = False,
     sha256: str = "",
     chains: Sequence[str] = (),
@@ -55,7 +59,8 @@ def build_system(
     remove: Sequence[str] = (),
     forcefield: str | Sequence[str] = "amber14",
     water: str = "tip3p",
-    ligands: Sequence[str | os.PathLike[str]] = (),
+    ligands: Sequence[str | os.PathLike[str] | Ligand] = (),
+    mutate: Sequence[str] | Mapping[str, str] = (),
     padding: Any = "1.0 nm",
     box_shape: str = "cube",
     ionic_strength: Any = "0.0 M",
@@ -84,9 +89,11 @@ def build_system(
 
     Parameters
     ----------
-    pdb : path or str
+    pdb : path or str, optional
         PDB or mmCIF file, gzip-compressed or not; or a PDB id such as ``"2CHT"``, which is looked for in the
         folders of ``MLMM_STRUCTURES`` and in the cache.
+    smiles : str
+        A molecule instead of a file; coordinates come from distance geometry.
     download : bool
         Fetch an id that is found nowhere from wwPDB.
     sha256 : str
@@ -97,8 +104,12 @@ def build_system(
         ``"amber14"`` (ff14SB with the water model below), or OpenMM XML files, which then include the water.
     water : str
         ``tip3p``, ``tip3pfb`` or ``spce``.
-    ligands : list of paths
-        OpenMM XML files for other residues; also looked for in the project's ``forcefields`` folder.
+    ligands : list of paths and `Ligand`
+        Other residues: OpenMM XML files, also looked for in the project's ``forcefields`` folder; SDF or mol2
+        files called after the residue; or `Ligand` objects, such as ``Ligand("BEN", smiles=…)``. What has no
+        XML file gets GAFF2 parameters and AM1-BCC charges.
+    mutate : list of str
+        ``["TSA -> CHA"]``: residues TSA become the ligand CHA, which has the same heavy atoms.
     padding : length
         Least distance from the solute's bounding sphere to the faces of the box: periodic images of the
         solute stay at least twice as far apart. (OpenMM's ``addSolvent(padding=...)`` counts the distance
@@ -142,8 +153,8 @@ def build_system(
     relax : int
         Iterations of minimisation at the end; 0 leaves all heavy atoms of a box where they were.
     progress : callable, optional
-        Called with one word (``read``, ``repair``, ``hydrogens``, ``solvent``, ``relax``, ``parametrise``,
-        ``check``) at each start.
+        Called with one word (``read``, ``repair``, ``ligands``, ``charges``, ``hydrogens``, ``solvent``,
+        ``relax``, ``parametrise``, ``check``) at each start.
 
     Returns
     -------
@@ -157,29 +168,42 @@ def build_system(
         A setting, quantity, force-field or ligand file that cannot be used.
     """
     protonate = protonate or {}
-    given = {name: value for name, value in locals().items() if name not in ("pdb", "progress")}
+    given = {name: value for name, value in locals().items() if name not in ("pdb", "smiles", "progress")}
     options = BuildOptions.parse(**given)
     tell = progress or (lambda stage: None)
 
     tell("read")
-    ligand_files = [find_ligand_file(name) for name in options.ligands]
-    ligand_names = {name for file in ligand_files for name in ligand_residue_names(file)}
+    if (pdb is None) == (not smiles):
+        got = "neither" if pdb is None else "both"
+        raise ConfigError("a structure file or a SMILES", got, 'write pdb = "file.pdb", or smiles = "…"')
+    plan = plan_ligands(options.ligands, options.mutate)
     files = force_field_files(options.forcefield, options.water)
-    force_field = load_force_field([*files, *ligand_files])
-    path = find_structure(pdb, download=options.download, sha256=options.sha256)
-    source = read_structure(path, options.selection)
+    force_field = load_force_field([*files, *plan.files])
+    if pdb is None:
+        source = structure_from_smiles(smiles, plan)
+    else:
+        path = find_structure(pdb, download=options.download, sha256=options.sha256)
+        source = read_structure(path, options.selection)
     decisions = as_decisions("read", source.decisions)
 
     tell("repair")
-    repairs = find_repairs(source, ligand_names, known_residues(force_field))
+    known = known_residues(force_field) | plan.names
+    repairs = find_repairs(source, plan.names, known, gaps=options.gaps, tails=options.tails)
     decisions += as_decisions("repair", repairs.decisions)
     topology, positions = apply_repairs(repairs, options.seed)
     decisions += as_decisions("repair", _settle_cell(topology, source, options.solvate))
-    model = app.Modeller(topology, as_quantity(positions))
+    if plan.definitions:
+        tell("ligands")
+    settled = settle_ligands(topology, positions, plan, tell)
+    topology, positions = settled.topology, settled.positions
+    for xml in settled.templates.values():
+        force_field.loadFile(StringIO(xml))
+    decisions += settled.decisions
+    model, hands = app.Modeller(topology, as_quantity(positions)), handedness(topology, positions)
 
     with _seeded(options.seed):
         tell("hydrogens")
-        added = _add_hydrogens(model, force_field, source, ligand_names, options)
+        added = _add_hydrogens(model, force_field, source, plan.by_name, options)
         decisions += as_decisions("protonate", added)
         check_templates(force_field, model.topology)
         if options.solvent == "droplet":
@@ -216,14 +240,14 @@ def build_system(
         decisions += [*entries, Decision("solvate", "charge", text)]
         charge = check_charge(system)
     tell("check")
-    coordinates, entries = check_built(topology, coordinates, system, source.name, options.relax)
+    coordinates, entries = check_built(topology, coordinates, system, source.name, hands, options.relax)
     decisions += entries
     log_decisions(source.name, decisions)
     provenance = {
         "source": source.name,
         "sha256": source.sha256,
         "forcefield_files": files,
-        "ligand_files": [file.name for file in ligand_files],
+        "ligand_files": [file.name for file in plan.files],
         "seed": options.seed,
         "options": {
             **options.as_dict(),
@@ -235,7 +259,7 @@ def build_system(
         "versions": package_versions(),
     }
     logger.info("%s: %d atoms, net charge %d", source.name, len(coordinates), round(charge))
-    return BuiltSystem(topology, coordinates, system, provenance)
+    return BuiltSystem(topology, coordinates, system, provenance, settled.templates)
 
 
 def _coordinates(model: app.Modeller) -> np.ndarray:

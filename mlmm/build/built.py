@@ -40,6 +40,9 @@ class BuiltSystem:
     provenance : dict
         Where all of it came from, as JSON-able data: file and checksum, force-field files, seed, options,
         versions, and every decision that was taken on the user's behalf, in words.
+    ligands : dict
+        Residue name -> OpenMM XML of the ligands that were parametrised for this system, so that they can be
+        kept; `save` writes them to ``ligands/``.
 
     Raises
     ------
@@ -52,6 +55,7 @@ class BuiltSystem:
     positions: np.ndarray
     system: openmm.System
     provenance: dict[str, object] = field(default_factory=dict)
+    ligands: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         positions = np.array(self.positions, dtype=np.float64)
@@ -175,8 +179,12 @@ class BuiltSystem:
             with open(folder / (_POSITIONS + ".part"), "wb") as file:
                 np.save(file, self.positions)
             os.replace(folder / (_POSITIONS + ".part"), folder / _POSITIONS)
+            for name, xml in self.ligands.items():
+                (folder / "ligands").mkdir(exist_ok=True)
+                _write(folder / "ligands" / f"{name}.xml", xml.encode())
             index = {
                 "format": _FORMAT,
+                "ligands": self.ligands,
                 "sha256": {name: _sha256(folder / name) for name in (_SYSTEM, _POSITIONS)},
                 "provenance": self.provenance,
                 "topology": topology_to_dict(self.topology),
@@ -215,7 +223,7 @@ class BuiltSystem:
             system = openmm.XmlSerializer.deserialize((folder / _SYSTEM).read_text())
             positions = np.load(folder / _POSITIONS, allow_pickle=False)
             topology = topology_from_dict(index["topology"])
-            return cls(topology, positions, system, index["provenance"])
+            return cls(topology, positions, system, index["provenance"], index.get("ligands", {}))
         except FileNotFoundError as error:
             raise StructureError(expected, f"no file {Path(error.filename).name} there", again) from error
         except (OSError, KeyError, IndexError, TypeError, openmm.OpenMMException) as error:

@@ -10,6 +10,7 @@ from typing import Any
 
 from mlmm import units
 from mlmm.build.droplet import DropletSettings
+from mlmm.build.ligands import Ligand
 from mlmm.build.selection import Selection
 from mlmm.build.solvent import BOX_SHAPES
 from mlmm.errors import ConfigError
@@ -38,7 +39,8 @@ class BuildOptions:
     remove: Sequence[str] = ()
     forcefield: str | Sequence[str] = "amber14"
     water: str = "tip3p"
-    ligands: Sequence[str | os.PathLike[str]] = ()
+    ligands: Sequence[str | os.PathLike[str] | Ligand] = ()
+    mutate: Sequence[str] | Mapping[str, str] = ()
     padding: Any = "1.0 nm"
     box_shape: str = "cube"
     ionic_strength: Any = "0.0 M"
@@ -151,7 +153,7 @@ class BuildOptions:
             "nonbonded_cutoff": "nonbonded_cutoff_nm",
             "hydrogen_mass": "hydrogen_mass_amu",
         }
-        left_out = ("forcefield", "ligands", "seed", "download", "sha256")
+        left_out = ("forcefield", "ligands", "mutate", "seed", "download", "sha256")
         fields = (field.name for field in dataclasses.fields(self) if field.name not in left_out)
         values = {names.get(name, name): getattr(self, name) for name in fields}
         values = {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}

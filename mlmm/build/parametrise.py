@@ -53,6 +53,11 @@ def force_field_files(forcefield: str | Sequence[str], water: str) -> list[str]:
     )
 
 
+def forcefields_folder() -> Path:
+    """The project's folder of force-field files for ligands."""
+    return Path(__file__).resolve().parents[2] / "forcefields"
+
+
 def find_ligand_file(name: str | os.PathLike[str]) -> Path:
     """A ligand's XML file: the path as given, else that file name in the project's ``forcefields`` folder.
 
@@ -61,8 +66,7 @@ def find_ligand_file(name: str | os.PathLike[str]) -> Path:
     ConfigError
         Neither exists.
     """
-    path = Path(name)
-    shipped = Path(__file__).resolve().parents[2] / "forcefields"
+    path, shipped = Path(name), forcefields_folder()
     for candidate in (path, shipped / path.name):
         if candidate.is_file():
             return candidate

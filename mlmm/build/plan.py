@@ -9,18 +9,13 @@ from typing import Any
 from mlmm.build.build_log import Decision, as_decisions, log_text
 from mlmm.build.inspection import Inspection, inspect_file
 from mlmm.build.inspection_page import page
+from mlmm.build.ligands import plan_ligands
 from mlmm.build.options import BuildOptions
-from mlmm.build.parametrise import (
-    find_ligand_file,
-    force_field_files,
-    known_residues,
-    ligand_residue_names,
-    load_force_field,
-)
+from mlmm.build.parametrise import force_field_files, known_residues, load_force_field
 from mlmm.build.reading import read_file, settle
 from mlmm.build.repair import find_repairs
 from mlmm.build.sources import find_structure
-from mlmm.errors import MLMMError
+from mlmm.errors import ConfigError, MLMMError
 
 
 @dataclass(frozen=True)
@@ -51,12 +46,12 @@ class BuildPlan:
         return f"{page(self.inspection, decisions=False)}\n\ndecisions\n{log_text(self.decisions)}\n\n{end}"
 
 
-def plan_system(pdb: str | os.PathLike[str], **settings: Any) -> BuildPlan:
+def plan_system(pdb: str | os.PathLike[str], *, smiles: str = "", **settings: Any) -> BuildPlan:
     """Read, inspect, select and find what has to be repaired, without changing or building anything.
 
     Parameters
     ----------
-    pdb, **settings
+    pdb, smiles, **settings
         As for `mlmm.build_system`.
 
     Raises
@@ -66,6 +61,8 @@ def plan_system(pdb: str | os.PathLike[str], **settings: Any) -> BuildPlan:
     ConfigError
         A setting that cannot be used.
     """
+    if smiles:
+        raise ConfigError("a structure file to inspect", "a SMILES", "build it: there is nothing to inspect")
     options = BuildOptions.parse(**settings)
     file = read_file(find_structure(pdb, download=options.download, sha256=options.sha256))
     inspection = inspect_file(file)
@@ -73,10 +70,10 @@ def plan_system(pdb: str | os.PathLike[str], **settings: Any) -> BuildPlan:
     try:
         structure = settle(file, options.selection)
         decisions += structure.decisions
-        ligand_files = [find_ligand_file(name) for name in options.ligands]
-        ligand_names = {name for path in ligand_files for name in ligand_residue_names(path)}
-        force_field = load_force_field([*force_field_files(options.forcefield, options.water), *ligand_files])
-        repairs = find_repairs(structure, ligand_names, known_residues(force_field))
+        ligands = plan_ligands(options.ligands, options.mutate)
+        files = force_field_files(options.forcefield, options.water)
+        force_field = load_force_field([*files, *ligands.files])
+        repairs = find_repairs(structure, ligands.names, known_residues(force_field) | ligands.names)
         decisions += as_decisions("repair", repairs.decisions)
     except MLMMError as error:
         return BuildPlan(inspection, tuple(decisions), error)

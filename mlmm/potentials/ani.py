@@ -1,4 +1,4 @@
-"""ANI potentials: a committee of networks by the contract of `base`, evaluated in torch or compiled; its file."""
+"""ANI potentials: a committee by the contract of `base`, evaluated in torch or compiled; its file."""
 
 from __future__ import annotations
 
