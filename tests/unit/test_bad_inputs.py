@@ -335,6 +335,10 @@ CASES = {
         [x for x in GOOD if number(x) < 30],
         Reads(98, ("if the file was cut, the rest is missing",)),
     ),
+    "50 an atom torn away": lambda: (
+        each(lambda x: moved(x, x=9), lambda x: number(x) == 33 and name(x) == "CD1"),
+        Stops(("nm between CD1 and CG of LEU 33 of chain A", "delete the atom")),
+    ),
     "49 residue numbers above 9999": lambda: (shifted_columns(), Stops(("fixed columns", "line 1"))),
     "49 the same in five columns": lambda: (
         five_digits(),
