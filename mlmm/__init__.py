@@ -46,6 +46,8 @@ _HOME = {
     "hard_zones": "zones",
     "hybrid_system": "hybrid",
     "inspect_structure": "build",
+    "load_amber": "build.amber",
+    "load_openmm": "build.amber",
     "load_potential": "potentials",
     "parametrise_ligand": "build",
     "plan_system": "build",

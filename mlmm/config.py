@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mlmm.errors import ConfigError
-from mlmm.settings import SCHEMES, ZONE_KINDS, EmbeddingSettings, RunConfig, ZoneSettings
+from mlmm.settings import SCHEMES, ZONE_KINDS, EmbeddingSettings, RunConfig, SystemSettings, ZoneSettings
 from mlmm.units import parse
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "structure_config",
 ]
 
+_SOURCES = ("pdb", "xml", "prmtop", "inpcrd")
 _BONDS = re.compile(r"^\s*\d+\s*bonds?\s*$")
 
 
@@ -105,9 +106,10 @@ def _checked(content: dict[str, Any], path: str, folder: Path, needs: Sequence[s
             values = _with_table(values, f"{path} [zones]")
         sections[name] = _section(_SECTIONS[name], values, f"{path} [{name}]")
     config = RunConfig(**sections)
+    _check_sources(config.system, path)
     for key in needs:
         section, _, name = key.partition(".")
-        instead = config.system.smiles if key == "system.pdb" else ""
+        instead = (config.system.smiles or config.system.prmtop) if key == "system.pdb" else ""
         if not getattr(getattr(config, section), name) and not instead:
             raise ConfigError(f"{key} in {path}", "nothing", f'add {name} = "…" to [{section}]')
     zones = _checked_zones(config.zones, content.get("zones", {}), f"{path} [zones]")
@@ -115,6 +117,30 @@ def _checked(content: dict[str, Any], path: str, folder: Path, needs: Sequence[s
     if config.embedding.scheme != "auto":
         check_embedding(config.embedding, config.embedding.scheme)
     return _with_paths(config, folder)
+
+
+def _check_sources(system: SystemSettings, path: str) -> None:
+    """A structure that is built, one with an OpenMM System, or an Amber topology with its coordinates."""
+    if bool(system.prmtop) != bool(system.inpcrd) or (system.prmtop and (system.pdb or system.xml)):
+        given = [f'{key} = "{value}"' for key, value in vars(system).items() if key in _SOURCES and value]
+        raise ConfigError(
+            f"pdb, or pdb and xml, or prmtop and inpcrd in {path} [system]",
+            ", ".join(given),
+            "give the files of one system",
+        )
+    if not (system.prmtop or system.xml):
+        return
+    taken = {*_SOURCES, "nonbonded_cutoff", "constraints", "rigid_water", "hydrogen_mass"}
+    if system.xml:
+        taken = set(_SOURCES)
+    for spec in dataclasses.fields(system):
+        default = spec.default if spec.default_factory is dataclasses.MISSING else spec.default_factory()
+        if spec.name not in taken and getattr(system, spec.name) != default:
+            raise ConfigError(
+                f"no {spec.name} in {path} [system] with a system that has its parameters",
+                f"{spec.name} = {getattr(system, spec.name)!r}",
+                "leave it out, or build from a structure file alone",
+            )
 
 
 def check_embedding(settings: EmbeddingSettings, scheme: str) -> None:
@@ -127,6 +153,12 @@ def check_embedding(settings: EmbeddingSettings, scheme: str) -> None:
                 f"scheme {scheme!r}",
                 f'leave {key} out, or write scheme = "{owner}"',
             )
+    if settings.electrostatics == "charges" and scheme not in ("local", "intra"):
+        raise ConfigError(
+            "embedding.electrostatics = \"charges\" with schemes 'local' and 'intra' only",
+            f"scheme {scheme!r}",
+            'write electrostatics = "mechanical"',
+        )
 
 
 def _with_table(values: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -213,13 +245,17 @@ def _value(spec: dataclasses.Field, value: Any, where: str) -> Any:
         "list[str]": list,
         "list[int]": list,
         "dict[str, float]": dict,
+        "dict[str, str]": dict,
+        "dict[str, Any]": dict,
     }
     expected = kinds[spec.type]
     right = isinstance(value, expected) and (expected is bool or not isinstance(value, bool))
     if right and expected is list:
         item = str if spec.type == "list[str]" else int
         right = all(isinstance(entry, item) and not isinstance(entry, bool) for entry in value)
-    if right and expected is dict:
+    if right and spec.type == "dict[str, str]":
+        right = all(isinstance(entry, str) for entry in value.values())
+    if right and spec.type == "dict[str, float]":
         right = all(isinstance(entry, (int, float)) and 0 < entry <= 1 for entry in value.values())
         if not right:
             raise ConfigError(
@@ -231,15 +267,17 @@ def _value(spec: dataclasses.Field, value: Any, where: str) -> Any:
     if value not in choices:
         near = difflib.get_close_matches(value, choices, n=1)
         raise ConfigError(
-            f"{spec.name} = {' | '.join(choices)} in {where.rsplit(' ', 1)[0]}",
+            f"{spec.name} = {' | '.join(filter(None, choices))} in {where.rsplit(' ', 1)[0]}",
             repr(value),
             f'write {spec.name} = "{near[0] if near else choices[0]}"',
         )
     if spec.name == "levels" and value < 1:
         raise ConfigError(f"{where} of at least 1", repr(value), "write levels = 1")
-    if spec.name.endswith("interval") and value < 1:
+    if spec.name.endswith("interval") and value < (0 if spec.default == 0 else 1):
         raise ConfigError(f"{where} of at least 1 step", repr(value), "correct the value")
-    if spec.name in ("minimise", "threads", "ml_threads", "seed", "model") and value < 0:
+    if spec.name in ("outer", "reciprocal") and value < 1:
+        raise ConfigError(f"{where} of 1 or more", repr(value), f"write {spec.name} = 1")
+    if spec.name in ("minimise", "relax", "threads", "ml_threads", "seed", "model") and value < 0:
         raise ConfigError(f"{where} not negative", repr(value), "correct the value")
     return value
 
@@ -286,6 +324,7 @@ def _with_paths(config: RunConfig, folder: Path) -> RunConfig:
     system = dataclasses.replace(
         config.system,
         pdb=_structure_path(config.system.pdb, folder) if config.system.pdb else "",
+        **{key: resolve(getattr(config.system, key)) for key in ("xml", "prmtop", "inpcrd")},
         ligands=[resolve(name) for name in config.system.ligands],
         ligand={
             name: {
@@ -295,13 +334,19 @@ def _with_paths(config: RunConfig, folder: Path) -> RunConfig:
         },
     )
     zones = dataclasses.replace(config.zones, compensation=resolve(config.zones.compensation))
+    uncertainty = dataclasses.replace(
+        config.uncertainty, training_set=resolve(config.uncertainty.training_set)
+    )
+    potential = dataclasses.replace(config.potential, name=resolve(config.potential.name))
     if config.zones.compensation and not Path(zones.compensation).exists():
         raise ConfigError(
             f"a compensation beside the run file in {folder}",
             f"no file {config.zones.compensation}",
             "write one with mlmm calibrate, or leave compensation out",
         )
-    return dataclasses.replace(config, system=system, zones=zones)
+    return dataclasses.replace(
+        config, system=system, zones=zones, uncertainty=uncertainty, potential=potential
+    )
 
 
 def _structure_path(name: str, folder: Path) -> str:

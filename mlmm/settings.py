@@ -57,6 +57,9 @@ class SystemSettings:
     """[system]: where the structure comes from and how it is parametrised; see `mlmm.build_system`."""
 
     pdb: str = ""
+    prmtop: str = ""
+    inpcrd: str = ""
+    xml: str = ""
     smiles: str = ""
     download: bool = False
     sha256: str = ""
@@ -78,7 +81,15 @@ class SystemSettings:
     box_shape: str = "cube"
     ionic_strength: str = _quantity("0.0 M", "concentration")
     neutralise: bool = True
+    solvent: str = _choice("", "", "box", "droplet", "none")
+    droplet: dict[str, Any] = field(default_factory=dict)
+    gaps: str = _choice("refuse", "refuse", "split", "cap")
+    tails: str = _choice("charged", "charged", "cap")
     ph: float = 7.0
+    protonation: str = _choice("modeller", "modeller", "propka")
+    protonate: dict[str, str] = field(default_factory=dict)
+    symmetry: bool = True
+    relax: int = 0
     nonbonded_cutoff: str = _quantity("1.0 nm", "length")
     constraints: str = "hbonds"
     rigid_water: bool = True
@@ -130,6 +141,7 @@ class PotentialSettings:
     device: str = "cpu"
     kernel: str = _choice("auto", "auto", "torch", "compiled")
     bridge: str = "auto"
+    trust: bool = False
 
 
 @dataclass(frozen=True)
@@ -141,6 +153,9 @@ class EmbeddingSettings:
     levels: int = 1
     tail: bool = False
     keep: list[str] = field(default_factory=list)
+    electrostatics: str = _choice("mechanical", "mechanical", "charges")
+    charges: str = _choice("force field", "force field", "model")
+    charge_range: str = _quantity("1.2 nm", "length")
 
 
 @dataclass(frozen=True)
@@ -153,6 +168,8 @@ class RunSettings:
     produce: str = _quantity("100 ps", "time")
     nve: str = _quantity("0 ps", "time")
     timestep: str = _quantity("0.5 fs", "time")
+    outer: int = 1
+    reciprocal: int = 1
     temperature: str = _quantity("300 K", "temperature")
     friction: str = _quantity("1 /ps", "rate")
     equilibrate_friction: str = _quantity("10 /ps", "rate")
@@ -173,6 +190,21 @@ class ReportSettings:
 
 
 @dataclass(frozen=True)
+class UncertaintySettings:
+    """[uncertainty]: limits on a committee's spread and on the distance to a training set; "" is no limit."""
+
+    energy: str = _quantity("", "energy", "5 kJ/mol")
+    atom: str = _quantity("", "energy", "2 kJ/mol")
+    force: str = _quantity("", "force", "200 kJ/mol/nm")
+    distance: float = 0.0
+    action: str = _choice("warn", "warn", "save", "stop")
+    interval: int = 0
+    frames: int = 50
+    forces: bool = True
+    training_set: str = ""
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """A whole file, defaults filled in."""
 
@@ -182,6 +214,7 @@ class RunConfig:
     potential: PotentialSettings = field(default_factory=PotentialSettings)
     embedding: EmbeddingSettings = field(default_factory=EmbeddingSettings)
     run: RunSettings = field(default_factory=RunSettings)
+    uncertainty: UncertaintySettings = field(default_factory=UncertaintySettings)
     report: ReportSettings = field(default_factory=ReportSettings)
 
     def as_dict(self) -> dict[str, dict[str, Any]]:

@@ -17,7 +17,7 @@ from openmm import app, unit
 from mlmm.build.atoms import CheckedStructure, ResidueKey
 from mlmm.build.build_log import Decision, as_decisions, log_decisions
 from mlmm.build.built import BuiltSystem, package_versions
-from mlmm.build.checks import check_built, check_templates
+from mlmm.build.checks import check_built, check_templates, handedness
 from mlmm.build.draft import as_quantity
 from mlmm.build.droplet import add_water_sphere, cut_droplet, droplet_centre, relaxed_whole
 from mlmm.build.ligand_alone import structure_from_smiles
@@ -187,7 +187,8 @@ def build_system(
     decisions = as_decisions("read", source.decisions)
 
     tell("repair")
-    repairs = find_repairs(source, plan.names, known_residues(force_field) | plan.names)
+    known = known_residues(force_field) | plan.names
+    repairs = find_repairs(source, plan.names, known, gaps=options.gaps, tails=options.tails)
     decisions += as_decisions("repair", repairs.decisions)
     topology, positions = apply_repairs(repairs, options.seed)
     decisions += as_decisions("repair", _settle_cell(topology, source, options.solvate))
@@ -198,7 +199,7 @@ def build_system(
     for xml in settled.templates.values():
         force_field.loadFile(StringIO(xml))
     decisions += settled.decisions
-    model = app.Modeller(topology, as_quantity(positions))
+    model, hands = app.Modeller(topology, as_quantity(positions)), handedness(topology, positions)
 
     with _seeded(options.seed):
         tell("hydrogens")
@@ -239,7 +240,7 @@ def build_system(
         decisions += [*entries, Decision("solvate", "charge", text)]
         charge = check_charge(system)
     tell("check")
-    coordinates, entries = check_built(topology, coordinates, system, source.name, options.relax)
+    coordinates, entries = check_built(topology, coordinates, system, source.name, hands, options.relax)
     decisions += entries
     log_decisions(source.name, decisions)
     provenance = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Mapping
 
 import numpy as np
 import openmm
@@ -14,17 +14,17 @@ from mlmm.build.repair import describe_residue
 from mlmm.errors import StructureError
 
 __all__ = [
-    "D_AMINO_ACIDS",
     "charge_of",
     "check_built",
-    "check_chirality",
     "check_clashes",
     "check_energy",
     "check_extent",
+    "check_handedness",
     "check_peptide_bonds",
     "check_templates",
+    "cpu_context",
+    "handedness",
     "relaxed",
-    "steady_context",
 ]
 
 logger = logging.getLogger(__name__)
@@ -32,70 +32,69 @@ _CLASH = 0.05  # nm; half a C-H bond
 _LONGEST_PEPTIDE_BOND = 0.2  # nm; 0.133 at equilibrium
 _WHOLE_CHARGE = 1e-3  # e
 _LARGEST_EXTENT = 100.0  # nm; ten times a ribosome: coordinates in another unit, or a stray atom
-#: Names of D-amino acids in the wwPDB's Chemical Component Dictionary.
-D_AMINO_ACIDS = frozenset(
-    [
-        *("DAL", "DAR", "DAS", "DCY", "DGL", "DGN", "DHI", "DIL", "DLE", "DLY"),
-        *("DPN", "DPR", "DSG", "DSN", "DTH", "DTR", "DTY", "DVA", "MED"),
-    ]
-)
 
 
-def steady_context(system: openmm.System, positions: np.ndarray) -> openmm.Context:
-    """A context that gives the same numbers for the same input, on the CPU where OpenMM has that platform.
+def cpu_context(system: openmm.System, positions: np.ndarray, steady: bool = False) -> openmm.Context:
+    """A context on the CPU platform, or on Reference where OpenMM lacks it.
 
-    With sums in a fixed order: threads that finish in another order change the last digits, and a minimiser
-    makes them the first.
+    Parameters
+    ----------
+    system : openmm.System
+    positions : ndarray, shape (N, 3), nm
+    steady : bool
+        One thread: the same numbers for the same input. Several threads finish in another order each time,
+        which changes the last digits of a force, and a minimiser makes them the fourth digit of a position.
     """
     names = [openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())]
     platform = openmm.Platform.getPlatformByName("CPU" if "CPU" in names else "Reference")
-    fixed = {"DeterministicForces": "true"} if "DeterministicForces" in platform.getPropertyNames() else {}
-    context = openmm.Context(system, openmm.VerletIntegrator(0.001), platform, fixed)
+    properties = {"Threads": "1"} if steady and platform.getName() == "CPU" else {}
+    context = openmm.Context(system, openmm.VerletIntegrator(0.001), platform, properties)
     context.setPositions(positions)
     return context
 
 
-def check_chirality(
-    topology: app.Topology, positions: np.ndarray, name: str, allowed: Collection[int] = ()
-) -> None:
-    """L-amino acids at every C-alpha, by the sign of the volume that N, C and CB span around it.
-
-    The force field does not know: a mirror image has the same energy.
+def handedness(topology: app.Topology, positions: np.ndarray) -> dict[tuple[str, str, str], float]:
+    """Signed volume of N, C and CB about every CA, nm³: positive for L amino acids.
 
     Parameters
     ----------
     topology : openmm.app.Topology
     positions : ndarray, shape (N, 3), nm
-    name : str
-        Of the file, for the message.
-    allowed : collection of int
-        Indices of residues that are D by name.
+
+    Returns
+    -------
+    dict
+        (chain, residue number with insertion code, residue name) to
+        (N − CA) · [(C − CA) × (CB − CA)].
+    """
+    volumes = {}
+    for residue in topology.residues():
+        at = {atom.name: positions[atom.index] for atom in residue.atoms()}
+        if not {"N", "CA", "C", "CB"} <= at.keys():
+            continue
+        alpha = at["CA"]
+        volume = np.dot(at["N"] - alpha, np.cross(at["C"] - alpha, at["CB"] - alpha))
+        key = (residue.chain.id, f"{residue.id}{residue.insertionCode.strip()}", residue.name)
+        volumes[key] = float(volume)
+    return volumes
+
+
+def check_handedness(
+    before: Mapping[tuple[str, str, str], float], after: Mapping[tuple[str, str, str], float], name: str
+) -> None:
+    """Building turned no alpha carbon into its mirror image; what the file held was judged when it was read.
 
     Raises
     ------
     StructureError
-        D-amino acids that are not named so.
     """
-    wrong, centres = [], 0
-    for residue in topology.residues():
-        atoms = {atom.name: positions[atom.index] for atom in residue.atoms()}
-        if not {"N", "CA", "C", "CB"} <= atoms.keys():
-            continue
-        centres += 1
-        alpha = atoms["CA"]
-        volume = np.dot(atoms["N"] - alpha, np.cross(atoms["C"] - alpha, atoms["CB"] - alpha))
-        if volume < 0 and residue.index not in allowed:
-            wrong.append(describe_residue(residue))
-    if wrong:
-        mirrored = len(wrong) > max(3, centres // 2)
+    turned = [key for key, volume in after.items() if key in before and volume * before[key] <= 0]
+    if turned:
+        places = ", ".join(f"{residue} {number}" for _, number, residue in turned[:6])
         raise StructureError(
-            "L-amino acids, or names of D-amino acids (DAL, DPN ...)",
-            f"D at CA of {', '.join(wrong[:6])}"
-            + (f" and {len(wrong) - 6} more" if len(wrong) > 6 else "")
-            + f" ({len(wrong)} of {centres}) in {name}",
-            "the structure is a mirror image: change the sign of every x coordinate"
-            if mirrored
-            else "correct the residues, or give them the names of D-amino acids",
+            "alpha carbons as they were in the file",
+            f"{len(turned)} that turned into their mirror image while building {name}: {places}",
+            "look for atoms too close to each other there, and correct the structure",
         )
 
 
@@ -149,15 +148,22 @@ def check_peptide_bonds(topology: app.Topology, positions: np.ndarray, name: str
 
 
 def check_built(
-    topology: app.Topology, positions: np.ndarray, system: openmm.System, name: str, iterations: int = 0
+    topology: app.Topology,
+    positions: np.ndarray,
+    system: openmm.System,
+    name: str,
+    hands: Mapping[tuple[str, str, str], float],
+    iterations: int = 0,
 ) -> tuple[np.ndarray, list[Decision]]:
-    """All that must hold of a finished system: extent, peptide bonds, no clash, energy and forces finite.
+    """All that must hold of a finished system: extent, bonds, handedness, no clash, energy and forces.
 
     Parameters
     ----------
     topology, positions (N, 3) nm, system
     name : str
         Of the file, for messages.
+    hands : mapping
+        `handedness` of the structure before building.
     iterations : int
         Of minimisation before the energy is looked at; 0 leaves the positions as they are.
 
@@ -174,6 +180,7 @@ def check_built(
     positions, remarks = check_energy(system, positions, topology, iterations)
     # After the minimisation, which resolves the clashes that hydrogens may have.
     check_clashes(topology, positions, name)
+    check_handedness(hands, handedness(topology, positions), name)
     return positions, [Decision("check", "energy", remark) for remark in remarks]
 
 
@@ -251,7 +258,7 @@ def check_energy(
         Energy or a force that is not finite.
     """
     remarks = []
-    context = steady_context(system, positions)
+    context = cpu_context(system, positions, steady=iterations > 0)
     if iterations:
         before = context.getState(energy=True).getPotentialEnergy()._value
         positions = relaxed(context, iterations)

@@ -20,7 +20,8 @@ from openmm.vec3 import Vec3
 
 from mlmm import units
 from mlmm.build.build_log import Decision
-from mlmm.build.checks import relaxed, steady_context
+from mlmm.build.checks import cpu_context, relaxed
+from mlmm.build.draft import as_quantity
 from mlmm.build.parametrise import WATER_MODELS, retold
 from mlmm.build.subset import subset_system, subset_topology
 from mlmm.build.walls import spherical_wall
@@ -153,7 +154,7 @@ def add_water_sphere(
     # Half a nanometre: no water is left out because of an image of the solute.
     edges = high - low + 0.5
     shift = 0.5 * edges - 0.5 * (low + high)
-    model.positions = _quantity(positions + shift)
+    model.positions = as_quantity(positions + shift)
     with retold(model.topology, "adding water"):
         model.addSolvent(
             force_field,
@@ -162,7 +163,7 @@ def add_water_sphere(
             ionicStrength=0 * unit.molar,
             neutralize=False,
         )
-    model.positions = _quantity(_positions(model) - shift)
+    model.positions = as_quantity(_positions(model) - shift)
     positions = _positions(model)
     outside = [
         residue
@@ -194,12 +195,12 @@ def relaxed_whole(
             constraints=None,
             rigidWater=False,
         )
-    context = steady_context(flexible, positions)
+    context = cpu_context(flexible, positions, steady=True)
     before = context.getState(energy=True).getPotentialEnergy()._value
     positions = relaxed(context, iterations)
     after = context.getState(energy=True).getPotentialEnergy()._value
     if system.getNumConstraints():
-        rigid = steady_context(system, positions)
+        rigid = cpu_context(system, positions, steady=True)
         rigid.applyConstraints(1e-6)
         positions = rigid.getState(positions=True).getPositions(asNumpy=True)._value.astype(np.float64)
     text = (
@@ -318,7 +319,3 @@ def _oxygen(residue: app.topology.Residue) -> int:
 
 def _positions(model: app.Modeller) -> np.ndarray:
     return np.array(model.positions.value_in_unit(unit.nanometer), dtype=float)
-
-
-def _quantity(positions: np.ndarray) -> unit.Quantity:
-    return unit.Quantity([Vec3(*row) for row in positions.tolist()], unit.nanometer)

@@ -19,6 +19,7 @@ from pdbfixer.pdbfixer import ModifiedResidue
 from mlmm.build.atoms import CheckedStructure
 from mlmm.build.build_log import Decision
 from mlmm.build.draft import as_quantity, draft_topology
+from mlmm.build.gaps import describe_residue, mend_chains
 from mlmm.build.topology_json import set_topology_box, topology_box
 from mlmm.errors import StructureError
 
@@ -45,7 +46,14 @@ class Repairs:
     decisions: list[Decision | str]
 
 
-def find_repairs(source: CheckedStructure, ligand_names: set[str], known_names: set[str]) -> Repairs:
+def find_repairs(
+    source: CheckedStructure,
+    ligand_names: set[str],
+    known_names: set[str],
+    *,
+    gaps: str = "refuse",
+    tails: str = "charged",
+) -> Repairs:
     """Find what is missing or has to be replaced, and refuse what cannot be mended.
 
     Parameters
@@ -56,6 +64,10 @@ def find_repairs(source: CheckedStructure, ligand_names: set[str], known_names: 
         Residues that the user's ligand files describe; never replaced.
     known_names : set of str
         Residues that the force field describes, ligands included.
+    gaps : {"refuse", "split", "cap"}
+        What to do where residues are missing inside a chain.
+    tails : {"charged", "cap"}
+        What to do where they are missing at an end.
 
     Raises
     ------
@@ -66,8 +78,12 @@ def find_repairs(source: CheckedStructure, ligand_names: set[str], known_names: 
     fixer = _load(source)
     positions = _positions(fixer)
     decisions: list[Decision | str] = []
-    decisions += _missing_residues(fixer, source)
-    _check_peptide_bonds(fixer.topology, positions, source.name)
+    decisions += _missing_residues(fixer, source, gaps, tails)
+    if gaps == "refuse":
+        _check_peptide_bonds(fixer.topology, positions, source.name)
+    topology, positions, mended = mend_chains(fixer.topology, positions, source.missing, gaps, tails)
+    fixer.topology, fixer.positions = topology, as_quantity(positions)
+    decisions += mended
     decisions += _replace_nonstandard(fixer, ligand_names)
     _check_known(fixer.topology, known_names, source.name)
     decisions += _find_missing_atoms(fixer, source.name)
@@ -93,12 +109,6 @@ def apply_repairs(repairs: Repairs, seed: int) -> tuple[app.Topology, np.ndarray
         # PDBFixer carries over only the edge lengths of the cell, which makes it rectangular.
         set_topology_box(fixer.topology, box)
     return fixer.topology, _positions(fixer)
-
-
-def describe_residue(residue: app.topology.Residue) -> str:
-    """``"ALA 12A of chain B"``."""
-    chain = f" of chain {residue.chain.id}" if str(residue.chain.id).strip() else ""
-    return f"{residue.name} {residue.id}{residue.insertionCode.strip()}{chain}"
 
 
 def _list(items: list[str], limit: int = 8) -> str:
@@ -133,7 +143,9 @@ def _positions(fixer: pdbfixer.PDBFixer) -> np.ndarray:
     return positions
 
 
-def _missing_residues(fixer: pdbfixer.PDBFixer, structure: CheckedStructure) -> list[str]:
+def _missing_residues(
+    fixer: pdbfixer.PDBFixer, structure: CheckedStructure, policy: str, tails: str
+) -> list[str]:
     """Residues of the SEQRES sequence without coordinates: refused inside a chain, left out at its ends."""
     fixer.missingResidues = {(run, place): list(names) for run, place, names in structure.missing}
     chains = list(fixer.topology.chains())
@@ -144,18 +156,18 @@ def _missing_residues(fixer: pdbfixer.PDBFixer, structure: CheckedStructure) -> 
         if 0 < position < len(residues):
             before, after = describe_residue(residues[position - 1]), describe_residue(residues[position])
             gaps.append(f"{'-'.join(missing)} between {before} and {after}")
-        else:
+        elif tails == "charged":
             end = "start" if position == 0 else "end"
             decisions.append(
                 f"{len(missing)} residues of SEQRES without coordinates at the {end} of chain {chain.id} "
                 f"({'-'.join(missing)}) not modelled; the chain {end}s with a charged terminus"
             )
-    if gaps:
+    if gaps and policy == "refuse":
         raise StructureError(
             "chains without gaps",
             f"no coordinates for {_list(gaps)} in {structure.name}",
-            "model the missing residues (for example with MODELLER), or end the chain before the gap with a "
-            "TER line and delete its SEQRES records",
+            'write gaps = "cap" (neutral ends) or gaps = "split" (charged ends), or model the missing '
+            "residues (for example with MODELLER)",
         )
     fixer.missingResidues = {}
     return decisions
@@ -172,7 +184,8 @@ def _check_peptide_bonds(topology: app.Topology, positions: np.ndarray, name: st
             raise StructureError(
                 f"peptide bonds C-N shorter than {_LONGEST_PEPTIDE_BOND} nm",
                 f"{distance:.3f} nm between {describe_residue(one)} and {describe_residue(other)} in {name}",
-                f"model the missing residues, or end the chain after {describe_residue(one)} with a TER line",
+                'write gaps = "cap" (neutral ends) or gaps = "split" (charged ends), or model the missing '
+                f"residues; a TER line after {describe_residue(one)} ends the chain there",
             )
 
 
