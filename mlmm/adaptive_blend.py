@@ -121,6 +121,18 @@ class AdaptiveBlend(torch.nn.Module):
         slots, members = self.active_members(positions, box, weights)
         return members * self._of_atoms(weights).index_select(0, slots)
 
+    @torch.jit.unused
+    def real_zone(
+        self, positions: torch.Tensor, box: Optional[torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Visible atoms with lambda > 0 as `active_members` takes them, and their lambda, (A,) each."""
+        weights = self.zone_weights(positions, box)
+        if not self.weight_forces:
+            weights = weights.detach()
+        lam = self._of_atoms(weights)
+        slots = ((lam.detach() > 0) & self.seen).nonzero().squeeze(1)
+        return self.atoms.index_select(0, slots), lam.index_select(0, slots)
+
     def _of_atoms(self, weights: torch.Tensor) -> torch.Tensor:
         """lambda of every slot: the core's is 1, in front, where the owner −1 points to."""
         one = torch.ones(1, dtype=torch.float64, device=weights.device)

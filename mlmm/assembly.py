@@ -23,6 +23,7 @@ from mlmm.compiled_pairs import INSIDE
 from mlmm.core_pairs import CorePairs
 from mlmm.cuts import judge_bonds
 from mlmm.difference import difference_blend
+from mlmm.electrostatics import ChargeCorrection, ChargedBlend, EagerModel, FixedZone
 from mlmm.embedding import WITHOUT_ENERGY, Embedding, embed_intra, embed_local
 from mlmm.errors import EmbeddingError
 from mlmm.handed_over import HandedOver
@@ -43,6 +44,7 @@ from mlmm.recipe import (
     recipe_ownership,
     visible_atoms,
 )
+from mlmm.region_charges import exception_factors, read_charges
 from mlmm.regions import molecules_of
 from mlmm.structures import minimum_image
 
@@ -74,6 +76,8 @@ _GROUP_OF = {
 
 def assemble(recipe: Recipe) -> Parts:
     """Build the System of a recipe; every call makes another one."""
+    if recipe.electrostatics == "charges":
+        recipe = dataclasses.replace(recipe, potential=EagerModel(recipe.potential))
     if isinstance(recipe.zones, AdaptiveZones):
         return _assemble_adaptive(recipe)
     if recipe.scheme == "intra":
@@ -106,7 +110,7 @@ def _assemble_intra(recipe: Recipe) -> Parts:
         system, embedding = embed_intra(
             built.system, atoms, bonds=known, capped=bool(caps), keep=recipe.keep, label=label
         )
-    if not caps and not recipe.tail:
+    if not caps and not recipe.tail and recipe.electrostatics == "mechanical":
         force = make_force(
             recipe.potential,
             [numbers[i] for i in real],
@@ -249,10 +253,41 @@ def start_alignment(recipe: Recipe, at_most: int = 64) -> Compensation:
 
 def with_blend(recipe: Recipe, system: openmm.System, embedding: Embedding, blend: torch.nn.Module) -> Parts:
     """The bridge's force on top of an embedded force field."""
+    if recipe.electrostatics == "charges":
+        blend = _charged(recipe, blend)
     name = f"{recipe.potential.spec.name} blend"
     force = make_blend_force(blend, bridge=recipe.bridge, periodic=recipe.built.periodic, name=name)
     _join_molecules(system, recipe.built, recipe.zones.active)
     return Parts(system, embedding, _grouped(system, force), blend)
+
+
+def _charged(recipe: Recipe, blend: torch.nn.Module) -> ChargedBlend:
+    """The blend with the energy of the charges that its model predicts."""
+    built, spec = recipe.built, recipe.potential.spec
+    tables = read_charges(built.system)
+    intra = recipe.scheme == "intra"
+    correction = ChargeCorrection(
+        tables.charge,
+        tables.exception_atoms,
+        exception_factors(tables),
+        handed_over_atoms(built, spec),
+        rule="all" if intra else "share",
+        # An open system has no truncation to smooth.
+        charge_range=recipe.charge_range if built.periodic else math.inf,
+        handover_end=None if intra and not recipe.tail else spec.cutoff,
+    )
+    model = (blend.added if isinstance(blend, Subtraction) else blend).model
+    model.keeps_charges = True
+    if isinstance(blend, AdaptiveBlend):
+        zone = blend.real_zone
+    else:
+        weights = dict(zip(recipe.zones.active, recipe.zones.active_weights, strict=True))
+        seen = visible_atoms(built, spec)
+        atoms = [atom for atom in recipe.zones.active if seen[atom]]
+        zone = FixedZone(atoms, [weights[atom] for atom in atoms])
+        zone = zone.to(getattr(recipe.potential, "device", "cpu"))
+    charged = ChargedBlend(blend, model, zone, correction, spec.name)
+    return charged.to(getattr(recipe.potential, "device", "cpu"))
 
 
 def _refuse_constraints(system: openmm.System, atoms: set[int], label: Callable[[int], str]) -> None:

@@ -153,11 +153,15 @@ class Subtraction(torch.nn.Module):
 
 
 class _VisibleEnergies(torch.nn.Module):
-    """A model without TorchScript form, asked for the zone's atoms among all within its reach."""
+    """A model without TorchScript form, asked for the zone's atoms among all within its reach.
+
+    With `keeps_charges`, `charges` holds what it predicted for those atoms at the last call.
+    """
 
     def __init__(self, model: PotentialModel, numbers: Sequence[int], centres: Sequence[int]):
         super().__init__()
         self.potential, self.reach = model, float(model.spec.receptive_field)
+        self.keeps_charges, self.charges = False, None
         self.register_buffer("numbers", torch.tensor(list(numbers)))
         self.register_buffer("centres", torch.tensor(list(centres)))
 
@@ -170,6 +174,8 @@ class _VisibleEnergies(torch.nn.Module):
         seen = (separation.square().sum(-1) <= self.reach**2).any(dim=0).nonzero().squeeze(1)
         place = torch.searchsorted(seen, central)
         result = self.potential.atom_energies(Structure(self.numbers[seen], positions[seen], cell))
+        if self.keeps_charges:
+            self.charges = None if result.charges is None else result.charges[place]
         members = result.energies.unsqueeze(0) if result.members is None else result.members
         return members[:, place]
 

@@ -122,16 +122,22 @@ class CappedModel(torch.nn.Module):
 
 
 class _WholeEnergies(torch.nn.Module):
-    """A model without TorchScript form, bound to atomic numbers."""
+    """A model without TorchScript form, bound to atomic numbers.
+
+    With `keeps_charges`, `charges` holds what it predicted at the last call.
+    """
 
     def __init__(self, model: PotentialModel, numbers: Sequence[int], charge: int, spin: int):
         super().__init__()
         self.potential, self.charge, self.spin = model, charge, spin
+        self.keeps_charges, self.charges = False, None
         self.register_buffer("numbers", torch.tensor(list(numbers), dtype=torch.int64))
 
     def forward(self, positions: torch.Tensor, cell: torch.Tensor | None) -> torch.Tensor:
         structure = Structure(self.numbers, positions, cell, self.charge, self.spin)
         result = self.potential.atom_energies(structure)
+        if self.keeps_charges:
+            self.charges = result.charges
         return result.energies.unsqueeze(0) if result.members is None else result.members
 
 

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlmm.cli_bench import add_bench_options, bench_text
-from mlmm.cli_build import build_from, describe, hybrid_from, resolved, stages_from
+from mlmm.cli_build import build_from, describe, hybrid_from, resolved, stages_from, watch_from
 from mlmm.cli_calibrate import add_calibrate_options, calibrate_file
 from mlmm.cli_compare import COMPARE_EPILOG, add_compare_options, compare_text, compared_plateaus
 from mlmm.cli_ligand import add_ligand_options, ligand_file
+from mlmm.cli_models import MODELS_EPILOG, add_models_options, models_text
 from mlmm.cli_scan import SCAN_EPILOG, add_scan_options, scan_axes, scan_text
 from mlmm.cli_structure import BUILD_EPILOG, add_build_options, build_file, config_of, plan_text
+from mlmm.cli_time_steps import TIMESTEP_EPILOG, add_timestep_options, timestep_axes, timestep_text
 from mlmm.config import RunConfig, load_config
 from mlmm.errors import MLMMError, SimulationError
 
@@ -36,6 +38,8 @@ _EPILOG = """examples:
   mlmm check my/run.toml --scan plateau,width        which zone for which error, with a picture
   mlmm calibrate my/run.toml --out water.json        G(lambda) of water, for an adaptive zone; hours
   mlmm check my/run.toml --compare                   which scheme does least harm to the region
+  mlmm check my/run.toml --timestep                  which time steps are stable
+  mlmm bench --quick                                 what a step costs here
   mlmm report runs/my                                write report.html again
 
 exit status: 0 done, 1 a physics check failed, 2 something to correct in the input or the run,
@@ -121,6 +125,7 @@ def run(options: argparse.Namespace) -> int:
                 progress=line.show,
                 title=_name(options.config),
                 settings=config.as_dict(),
+                watch=watch_from(config, hybrid),
             )
     except SimulationError:
         print(f"report of the failed run: {write_report(out)}")
@@ -144,6 +149,7 @@ def check(options: argparse.Namespace) -> int:
     """Check the hybrid system of a run file, or scan its zones, or compare the schemes."""
     config = load_config(options.config, options.set)
     axes, plateaus = scan_axes(config, options), compared_plateaus(options, config)
+    steps = timestep_axes(options)
     _start(config, options)
     if axes:
         print(scan_text(config, _build(config), options, axes, _say))
@@ -151,6 +157,12 @@ def check(options: argparse.Namespace) -> int:
     if plateaus:
         print(compare_text(config, _build(config), options, plateaus, _say))
         return 0
+    if steps:
+        hybrid = hybrid_from(config, _build(config))
+        print(describe(hybrid))
+        text, any_stable = timestep_text(config, hybrid, options, steps, _say)
+        print(text)
+        return 0 if any_stable else 1
     from mlmm.diagnostics import CheckReport, check_drift, check_energy
     from mlmm.units import parse
 
@@ -220,15 +232,10 @@ def report(options: argparse.Namespace) -> int:
 
 
 def models(options: argparse.Namespace) -> int:
-    """List the potentials."""
-    from mlmm.potentials.registry import find_model, known_potentials
-
-    print(f"{'name':8}  {'elements':18}  state")
-    for known in known_potentials():
-        path = find_model(known)
-        state = str(path) if path else f"not installed: {known.about['origin']}"
-        print(f"{known.name:8}  {known.about['elements']:18}  {state}")
-    return 0
+    """List potentials, show one, install it, check its contract."""
+    text, passed = models_text(options, _say)
+    print(text)
+    return 0 if passed else 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -270,7 +277,10 @@ def _parser() -> argparse.ArgumentParser:
     verb = add(
         "check", check, "Check forces, bridges, periodic images and energy drift; exit status 1 if one fails."
     )
-    verb.epilog, verb.formatter_class = SCAN_EPILOG + COMPARE_EPILOG, argparse.RawDescriptionHelpFormatter
+    verb.epilog, verb.formatter_class = (
+        SCAN_EPILOG + COMPARE_EPILOG + TIMESTEP_EPILOG,
+        argparse.RawDescriptionHelpFormatter,
+    )
     takes_config(verb)
     verb.add_argument(
         "--nve", default="1 ps", metavar="TIME", help='length of each NVE run (default "1 ps"; "0 ps": none)'
@@ -280,6 +290,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_scan_options(verb)
     add_compare_options(verb)
+    add_timestep_options(verb)
     verb = add("build", build, "Build the system of a run file, or of a structure, and save it with its log.")
     verb.epilog, verb.formatter_class = BUILD_EPILOG, argparse.RawDescriptionHelpFormatter
     takes_config(verb, "run file in TOML, structure file, or PDB id")
@@ -293,7 +304,9 @@ def _parser() -> argparse.ArgumentParser:
     add_ligand_options(add("ligand", ligand, "Force-field parameters of a small molecule, from its SMILES."))
     verb = add("report", report, "Write report.html of a run directory again.")
     verb.add_argument("directory", help="run directory")
-    add("models", models, "List the potentials and where their weights are.")
+    verb = add("models", models, "List the potentials; show, install or check one.")
+    verb.epilog, verb.formatter_class = MODELS_EPILOG, argparse.RawDescriptionHelpFormatter
+    add_models_options(verb)
     return parser
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mlmm.hybrid import HybridSystem
     from mlmm.potentials import PotentialModel
     from mlmm.regions import Region
+    from mlmm.uncertainty import Watch
     from mlmm.zones import ZonePartition
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "resolved",
     "stages_from",
     "system_options",
+    "watch_from",
     "zones_from",
 ]
 
@@ -77,7 +79,28 @@ def potential_from(config: RunConfig, precision: str | None = None) -> Potential
         members=settings.members or None,
         precision=precision or settings.precision,
         device=settings.device,
+        trust=settings.trust,
         kernel=settings.kernel,
+    )
+
+
+def watch_from(config: RunConfig, hybrid: HybridSystem) -> Watch:
+    """What [uncertainty] looks at and acts on."""
+    from mlmm.potentials.descriptors import TrainingSet
+    from mlmm.uncertainty import UncertaintyLimits, Watch
+
+    settings = config.uncertainty
+    limits = UncertaintyLimits(
+        energy=settings.energy or None,
+        atom=settings.atom or None,
+        force=settings.force or None,
+        distance=settings.distance or None,
+        action=settings.action,
+        frames=settings.frames,
+    )
+    training = TrainingSet.open(settings.training_set) if settings.training_set else None
+    return Watch(
+        hybrid, limits, interval=settings.interval or None, forces=settings.forces, training=training
     )
 
 
@@ -169,6 +192,9 @@ def hybrid_from(config: RunConfig, built: BuiltSystem, precision: str | None = N
         levels=embedding.levels,
         tail=embedding.tail,
         compensation=Compensation.load(path) if path else None,
+        electrostatics=embedding.electrostatics,
+        charges="model" if embedding.charges == "model" else None,
+        charge_range=embedding.charge_range,
     )
 
 
@@ -181,6 +207,12 @@ def describe(hybrid: HybridSystem) -> str:
         scheme += f", {recipe.levels} levels"
     if recipe.tail:
         scheme += ", pairs beyond the model's range stay MM"
+    charges = "fixed charges of the force field"
+    if recipe.reference_charges:
+        charges = f"fixed reference charges on {len(recipe.reference_charges)} atoms"
+    if recipe.electrostatics == "charges":
+        reach = f"within {recipe.charge_range:g} nm" if hybrid.built.periodic else "at any distance"
+        charges += f", charges predicted by {hybrid.spec.name} on top, {reach}"
     counts = ", ".join(f"{name} {count}" for name, count in hybrid.zone_counts().items())
     setup = dict(hybrid.zones.setup)
     made = ", ".join(f"{key} {value}" for key, value in setup.items() if key != "kind")
@@ -188,6 +220,7 @@ def describe(hybrid: HybridSystem) -> str:
         f"region {len(region)} atoms ({residues}) in {hybrid.spec.name}, "
         f"{hybrid.spec.members} members, {hybrid.spec.precision}",
         scheme,
+        f"       electrostatics: {charges}",
         f"zones  {counts}",
         f"       {setup.get('kind', 'given')}" + (f": {made}" if made else ""),
     ]
@@ -217,6 +250,8 @@ def stages_from(config: RunConfig) -> list:
     common = {
         "temperature": settings.temperature,
         "timestep": settings.timestep,
+        "outer": settings.outer,
+        "reciprocal": settings.reciprocal,
         "friction": settings.friction,
         "pressure": settings.pressure,
     }

@@ -153,6 +153,12 @@ def check_embedding(settings: EmbeddingSettings, scheme: str) -> None:
                 f"scheme {scheme!r}",
                 f'leave {key} out, or write scheme = "{owner}"',
             )
+    if settings.electrostatics == "charges" and scheme not in ("local", "intra"):
+        raise ConfigError(
+            "embedding.electrostatics = \"charges\" with schemes 'local' and 'intra' only",
+            f"scheme {scheme!r}",
+            'write electrostatics = "mechanical"',
+        )
 
 
 def _with_table(values: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -267,8 +273,10 @@ def _value(spec: dataclasses.Field, value: Any, where: str) -> Any:
         )
     if spec.name == "levels" and value < 1:
         raise ConfigError(f"{where} of at least 1", repr(value), "write levels = 1")
-    if spec.name.endswith("interval") and value < 1:
+    if spec.name.endswith("interval") and value < (0 if spec.default == 0 else 1):
         raise ConfigError(f"{where} of at least 1 step", repr(value), "correct the value")
+    if spec.name in ("outer", "reciprocal") and value < 1:
+        raise ConfigError(f"{where} of 1 or more", repr(value), f"write {spec.name} = 1")
     if spec.name in ("minimise", "relax", "threads", "ml_threads", "seed", "model") and value < 0:
         raise ConfigError(f"{where} not negative", repr(value), "correct the value")
     return value
@@ -326,13 +334,19 @@ def _with_paths(config: RunConfig, folder: Path) -> RunConfig:
         },
     )
     zones = dataclasses.replace(config.zones, compensation=resolve(config.zones.compensation))
+    uncertainty = dataclasses.replace(
+        config.uncertainty, training_set=resolve(config.uncertainty.training_set)
+    )
+    potential = dataclasses.replace(config.potential, name=resolve(config.potential.name))
     if config.zones.compensation and not Path(zones.compensation).exists():
         raise ConfigError(
             f"a compensation beside the run file in {folder}",
             f"no file {config.zones.compensation}",
             "write one with mlmm calibrate, or leave compensation out",
         )
-    return dataclasses.replace(config, system=system, zones=zones)
+    return dataclasses.replace(
+        config, system=system, zones=zones, uncertainty=uncertainty, potential=potential
+    )
 
 
 def _structure_path(name: str, folder: Path) -> str:

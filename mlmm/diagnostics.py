@@ -312,6 +312,7 @@ def energy_drift(
 def _has_both_bridges(hybrid: HybridSystem) -> bool:
     """Whether TorchForce and PythonForce can both host the potential under this scheme."""
     whole = hybrid.scheme == "difference" and not hybrid.spec.per_atom
+    whole = whole or hybrid.recipe.electrostatics == "charges"
     return scriptable_module(hybrid.potential) is not None and torchforce_problem() is None and not whole
 
 

@@ -15,13 +15,22 @@ from mlmm.adaptive import AdaptiveZones
 from mlmm.assembly import assemble, start_alignment
 from mlmm.bridge import choose_bridge
 from mlmm.build import BuiltSystem
+from mlmm.charge_levels import Charges, check_predicted, predicted_charges, with_charges
 from mlmm.compensation import Compensation
 from mlmm.embedding import Embedding
 from mlmm.errors import ConfigError, PotentialError
 from mlmm.potentials.base import AtomEnergies, PotentialModel, PotentialSpec
 from mlmm.recipe import ROUTES, Parts, Recipe, atomic_numbers, built_cell, model_atoms
-from mlmm.schemes import check_box, choose_scheme, net_charge, seen_zones, zone_warnings
+from mlmm.schemes import (
+    check_box,
+    check_electrostatics,
+    choose_scheme,
+    net_charge,
+    seen_zones,
+    zone_warnings,
+)
 from mlmm.structures import Structure, neighbour_pairs
+from mlmm.units import parse
 from mlmm.zones import ZonePartition
 
 __all__ = ["HybridSystem", "hybrid_system"]
@@ -182,6 +191,9 @@ def hybrid_system(
     levels: int = 1,
     tail: bool = False,
     compensation: Compensation | None = None,
+    electrostatics: str = "mechanical",
+    charges: Charges | None = None,
+    charge_range: str | float = "1.2 nm",
 ) -> HybridSystem:
     """Replace the force field inside the region by a machine-learned potential, with one conserved energy.
 
@@ -218,22 +230,36 @@ def hybrid_system(
     compensation : Compensation, optional
         Of an adaptive zone, from `calibrate`; without it, the mean difference of the two descriptions in the
         built structure is taken as alignment, and a warning says so.
+    electrostatics : {"mechanical", "charges"}
+        The force field's fixed charges, or those that the potential predicts at every step: their difference
+        acts on all atoms within `charge_range`, forces of dq/dR included. PME keeps the fixed ones. Schemes
+        ``local`` and ``intra``.
+    charges : mapping of int to float, array, or "model", optional
+        Better fixed charges of atoms of the zone, e, written into the force field's PME before all else: by
+        atom, one for each atom of the region, or predicted once in the built structure. Between lambda = 0
+        and 1 they are mixed with the force field's; the total charge stays.
+    charge_range : str or float
+        Where predicted charges cease to act in a periodic system, nm.
 
     Raises
     ------
     ConfigError
-        An unknown scheme, route or bridge, or a compensation that lacks a kind of molecule.
+        An unknown scheme, route or bridge, a compensation that lacks a kind of molecule, or charges that do
+        not belong to the zone or add up to another charge.
     PotentialError
-        An element that the potential does not know, or a model that breaks its contract.
+        An element that the potential does not know, a model that breaks its contract, or one that predicts no
+        charges where they are asked for.
     EmbeddingError
         A scheme that does not suit the potential or the zone, a bond or charged group that must not be cut, a
-        force that cannot be divided, a box smaller than twice the potential's cutoff.
+        force that cannot be divided, a box smaller than twice the potential's cutoff or `charge_range`.
     """
     spec = potential.spec
     scheme = choose_scheme(scheme, zones, spec)
+    reach = parse(charge_range, "length", "charge_range")
     _check_options(scheme, levels, tail)
     zones, warnings = seen_zones(built, zones, spec)
     check_box(built, zones, spec)
+    check_electrostatics(electrostatics, reach, built, zones, scheme, spec)
     charge = net_charge(built, zones, scheme)
     warnings += zone_warnings(built, zones, charge, spec)
     recipe = Recipe(
@@ -241,14 +267,20 @@ def hybrid_system(
         zones,
         potential,
         scheme,
-        _host(bridge, scheme, potential),
+        _host(bridge, scheme, potential, electrostatics),
         charge,
         tuple(keep),
         _route(route, built, zones),
         levels,
         tail,
         compensation,
+        electrostatics,
+        reach,
     )
+    if charges is not None:
+        recipe = with_charges(recipe, charges)
+    if isinstance(zones, AdaptiveZones) and electrostatics == "charges":
+        warnings.append("the compensation of the adaptive zone does not contain the predicted charges")
     if isinstance(zones, AdaptiveZones) and compensation is None:
         recipe = dataclasses.replace(recipe, compensation=start_alignment(recipe))
         warnings.append(
@@ -256,6 +288,9 @@ def hybrid_system(
         )
     hybrid = HybridSystem(recipe, assemble(recipe), tuple(warnings))
     _check_contract(hybrid)
+    if electrostatics == "charges":
+        found, total = predicted_charges(hybrid.recipe, hybrid.blend)
+        check_predicted(hybrid.recipe, found, total)
     for warning in warnings:
         logger.warning(warning)
     return hybrid
@@ -288,8 +323,16 @@ def _check_options(scheme: str, levels: int, tail: bool) -> None:
         )
 
 
-def _host(bridge: str, scheme: str, potential: PotentialModel) -> str:
-    """Whole energies of a changing set of atoms cannot be bound to a TorchForce."""
+def _host(bridge: str, scheme: str, potential: PotentialModel, electrostatics: str) -> str:
+    """Whole energies of a changing set of atoms, and charges, cannot come from a TorchForce."""
+    if electrostatics == "charges":
+        if bridge == "torchforce":
+            raise ConfigError(
+                'bridge = pythonforce for electrostatics = "charges": a TorchForce gets energies alone',
+                repr(bridge),
+                'write bridge = "auto"',
+            )
+        return choose_bridge("pythonforce" if bridge == "auto" else bridge, potential)
     if scheme == "difference" and not potential.spec.per_atom:
         if bridge == "torchforce":
             raise ConfigError(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import openmm
@@ -63,6 +63,12 @@ class Recipe:
         Under ``intra``, leave pairs inside the region to the force field beyond the model's range.
     compensation : Compensation, optional
         Of an adaptive zone.
+    electrostatics : {"mechanical", "charges"}
+        Fixed charges, or those that the potential predicts at every step.
+    charge_range : float
+        Up to which predicted charges act, nm.
+    reference_charges : dict of int to float
+        What replaced the force field's own charges of these atoms, e; `built` has them already.
     """
 
     built: BuiltSystem
@@ -76,6 +82,9 @@ class Recipe:
     levels: int = 1
     tail: bool = False
     compensation: Compensation | None = None
+    electrostatics: str = "mechanical"
+    charge_range: float = 1.2
+    reference_charges: Mapping[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

@@ -85,6 +85,9 @@ def embedding_facts(hybrid: HybridSystem) -> dict[str, Any]:
         "levels": recipe.levels,
         "tail": recipe.tail,
         "compensation": None,
+        "electrostatics": recipe.electrostatics,
+        "charge_range": recipe.charge_range if recipe.electrostatics == "charges" else None,
+        "reference_charges": {str(atom): charge for atom, charge in recipe.reference_charges.items()},
     }
     if compensation is not None:
         facts["compensation"] = {
@@ -163,7 +166,7 @@ def measure_timing(
     per_step = seconds / stage.steps
     return measured | {
         "ms_per_step": 1e3 * per_step,
-        "ns_per_day": stage.timestep / NANOSECOND * 86400 / per_step,
+        "ns_per_day": stage.step_length / NANOSECOND * 86400 / per_step,
     }
 
 

@@ -17,6 +17,8 @@ from mlmm.adaptive import AdaptiveWeights, AdaptiveZones
 from mlmm.errors import SimulationError
 from mlmm.hybrid import HybridSystem
 from mlmm.imaging import RegionImages
+from mlmm.integrators import energy_groups
+from mlmm.uncertainty import COLUMNS, Uncertainty, Watch
 from mlmm.units import GAS_CONSTANT
 
 __all__ = ["EnergyTable", "LambdaTable", "TrajectoryWriter", "degrees_of_freedom", "positions_and_box"]
@@ -34,7 +36,10 @@ def degrees_of_freedom(system: openmm.System) -> int:
 
 
 class EnergyTable:
-    """Energies by force group, temperature, volume and committee spread as CSV, one row per report.
+    """Energies by force group, temperature, volume and uncertainty as CSV, one row per report.
+
+    Uncertainty is ``committee_spread`` of the energy and the largest ``atom_spread``, ``force_spread`` and
+    ``training_distance``; empty where there is no committee or training set.
 
     For a zone that moves also ``zone_molecules``, the number of molecules with lambda > 0, and
     ``zone_lambda``, the sum of their lambda.
@@ -45,14 +50,19 @@ class EnergyTable:
     hybrid : HybridSystem
     resume_at : int, optional
         Length in bytes to which an existing table is cut before going on; a new table otherwise.
+    watch : Watch, optional
+        What is measured of the uncertainty; the spreads of a committee by default.
     """
 
-    def __init__(self, path: Path, hybrid: HybridSystem, resume_at: int | None = None):
-        self.hybrid = hybrid
+    def __init__(
+        self, path: Path, hybrid: HybridSystem, resume_at: int | None = None, watch: Watch | None = None
+    ):
+        self.hybrid, self.watch = hybrid, watch or Watch(hybrid)
+        self.last_uncertainty = Uncertainty()
         self.columns = [
             *("stage", "step", "time_ps"),
             *(f"E_{name}" for name in hybrid.force_groups),
-            *("potential", "kinetic", "total", "temperature", "volume", "committee_spread"),
+            *("potential", "kinetic", "total", "temperature", "volume", *COLUMNS),
         ]
         self._weights = None
         if isinstance(hybrid.zones, AdaptiveZones):
@@ -88,7 +98,7 @@ class EnergyTable:
         """
         state = context.getState(energy=True, positions=True)
         row: dict[str, float] = {
-            f"E_{name}": _energy(context.getState(energy=True, groups={group}))
+            f"E_{name}": _energy(context.getState(energy=True, groups=energy_groups(name, group)))
             for name, group in self.hybrid.force_groups.items()
         }
         # The sum of the groups, not a further evaluation: the columns then add up to the last digit.
@@ -103,9 +113,9 @@ class EnergyTable:
                 "try a smaller time step or a longer minimisation",
             )
         positions, box = positions_and_box(state, self.hybrid.built.periodic)
-        spread = self.hybrid.region_energies(positions, box).total_spread
+        self.last_uncertainty = self.watch.measure(positions, box)
         row["volume"] = math.nan if box is None else float(np.prod(np.diag(box)))
-        row["committee_spread"] = math.nan if spread is None else float(spread)
+        row |= self.last_uncertainty.row()
         if self._weights is not None:
             found = self._weights(torch.tensor(positions), None if box is None else torch.tensor(box))
             row["zone_molecules"], row["zone_lambda"] = float((found > 0).sum()), float(found.sum())

@@ -18,10 +18,12 @@ from openmm import unit
 from mlmm.errors import SimulationError
 from mlmm.hybrid import HybridSystem
 from mlmm.imaging import RegionImages
+from mlmm.integrators import make_integrator, separate_reciprocal
 from mlmm.records import measure_drift, measure_timing, write_pdb
 from mlmm.reporters import EnergyTable, TrajectoryWriter, positions_and_box
 from mlmm.run_directory import Checkpoint, RunDirectory
 from mlmm.stages import Dynamics, Minimise
+from mlmm.uncertainty import Watch
 from mlmm.units import NANOSECOND
 
 __all__ = ["Progress", "Runner"]
@@ -73,6 +75,8 @@ class Runner:
     summary : dict
         Facts of the run; grows as it goes on.
     progress : callable
+    watch : Watch
+        Of the uncertainty; it may end the run.
     """
 
     def __init__(
@@ -85,11 +89,14 @@ class Runner:
         intervals: tuple[int, int, int],
         summary: dict[str, Any],
         progress: Callable[[Progress], None],
+        watch: Watch,
     ):
         self.hybrid, self.run, self.stages, self.seed = hybrid, run, stages, seed
         self.platform, self.intervals = platform, intervals
-        self.summary, self.progress = summary, progress
+        self.summary, self.progress, self.watch = summary, progress, watch
+        self.looks = tuple(n for n in (watch.interval,) if n)
         self.stop_signal: int | None = None
+        self.stop_reason: str | None = None
         self.last_positions: np.ndarray = hybrid.built.positions
         self._images = RegionImages(hybrid.built.topology, hybrid.zones.region.atoms)
         self.table: EnergyTable
@@ -99,13 +106,18 @@ class Runner:
         """Run every stage that is not done yet."""
         resumed = checkpoint is not None
         self.table = EnergyTable(
-            self.run.file("energies.csv"), self.hybrid, checkpoint.table_bytes if resumed else None
+            self.run.file("energies.csv"),
+            self.hybrid,
+            checkpoint.table_bytes if resumed else None,
+            self.watch,
         )
+        self.watch.resume(self.summary.get("uncertainty") if resumed else None, self.run.path)
+        self.summary["uncertainty"] = self.watch.facts
         written = [stage for stage in self.stages if isinstance(stage, Dynamics) and stage.trajectory]
         self.trajectory = TrajectoryWriter(
             self.run.file("trajectory.dcd"),
             self.hybrid,
-            written[0].timestep if written else 0.001,
+            written[0].step_length if written else 0.001,
             self.intervals[1],
             (checkpoint.trajectory_bytes, checkpoint.frames) if resumed else None,
         )
@@ -131,6 +143,8 @@ class Runner:
                         self._checkpoint(index + 1, 0, state, b"")
                     if self.stop_signal is not None:
                         return self._end("interrupted", f"signal {signal.Signals(self.stop_signal).name}")
+                    if self.stop_reason is not None:
+                        return self._end("interrupted", f"uncertainty: {self.stop_reason}")
             return self._end("finished", None)
         except (SimulationError, openmm.OpenMMException) as error:
             raise self._failure(error) from error
@@ -179,12 +193,21 @@ class Runner:
     ) -> tuple[openmm.State, bool]:
         """Run a stage, from a checkpoint within it if there is one; returns its state and if it is done."""
         system = self.hybrid.system
-        if stage.ensemble == "NPT":
+        if stage.ensemble == "NPT" or stage.reciprocal > 1:
             system = self.hybrid.create_system()
+        if stage.reciprocal > 1:
+            separate_reciprocal(system)
+        if stage.ensemble == "NPT":
             barostat = openmm.MonteCarloBarostat(stage.pressure, stage.temperature)
             barostat.setRandomNumberSeed(self._stage_seed(index, 2))
             system.addForce(barostat)
-        context = self._context(system, self._integrator(index, stage), state)
+        integrator = make_integrator(
+            stage,
+            self.hybrid.force_groups,
+            self._stage_seed(index, 0),
+            constrained=system.getNumConstraints() > 0,
+        )
+        context = self._context(system, integrator, state)
         if checkpoint is not None:
             self._load(context, checkpoint)
         elif not any(isinstance(earlier, Dynamics) for earlier in self.stages[:index]):
@@ -194,9 +217,9 @@ class Runner:
         started = time.monotonic()
         first_step = step
         chunk = 1
-        while step < stage.steps and self.stop_signal is None:
+        while step < stage.steps and self.stop_signal is None and self.stop_reason is None:
             # Up to the next event; short enough to show progress and to react to a signal.
-            upto = min(stage.steps, step + chunk, *(step - step % n + n for n in self.intervals))
+            upto = min(stage.steps, step + chunk, *(step - step % n + n for n in self.intervals + self.looks))
             chunk_started = time.monotonic()
             context.getIntegrator().step(upto - step)
             per_step = (time.monotonic() - chunk_started) / (upto - step)
@@ -205,7 +228,7 @@ class Runner:
             self._events(index, stage, step, context)
             elapsed = time.monotonic() - started
             rate = (step - first_step) / elapsed
-            ns_per_day = rate * stage.timestep / NANOSECOND * 86400
+            ns_per_day = rate * stage.step_length / NANOSECOND * 86400
             self.progress(Progress(stage.name, step, stage.steps, ns_per_day, (stage.steps - step) / rate))
             self.summary["step"] = step
         elapsed = time.monotonic() - started
@@ -231,12 +254,23 @@ class Runner:
                 "try a smaller time step or a longer minimisation",
             )
         if step % report == 0 or last:
-            self.table.write(stage.name, step, self._start_time(index) + step * stage.timestep, context)
+            self.table.write(stage.name, step, self._start_time(index) + step * stage.step_length, context)
+        self._look(stage, step, step % report == 0 or last, context)
         if stage.trajectory and step % frame == 0:
             self.trajectory.write(context)
         self.last_positions = positions
         if step % checkpoint == 0 and not last:
             self._checkpoint(index, step, *self._snapshot(context))
+
+    def _look(self, stage: Dynamics, step: int, in_table: bool, context: openmm.Context) -> None:
+        """Hold the uncertainty against its limits; what the table has measured is not measured again."""
+        if not self.watch.limits.by_column() or not (in_table or any(step % n == 0 for n in self.looks)):
+            return
+        state = context.getState(positions=True)
+        positions, box = positions_and_box(state, self.hybrid.built.periodic)
+        found = self.table.last_uncertainty if in_table else self.watch.measure(positions, box)
+        where = f"stage {stage.name}, step {step}"
+        self.stop_reason = self.watch.judge(found, positions, box, where, self.run.path)
 
     def _finish_stage(self, stage: Dynamics, context: openmm.Context, seconds: float) -> None:
         self._add_stage(stage.facts() | {"seconds": seconds})
@@ -244,15 +278,6 @@ class Runner:
             self.summary["timing"] = measure_timing(self.hybrid, stage, context, seconds)
         if stage.ensemble == "NVE":
             self.summary["drift"] = measure_drift(self.hybrid, stage, self.run)
-
-    def _integrator(self, index: int, stage: Dynamics) -> openmm.Integrator:
-        if stage.ensemble == "NVE":
-            integrator = openmm.VerletIntegrator(stage.timestep)
-        else:
-            integrator = openmm.LangevinMiddleIntegrator(stage.temperature, stage.friction, stage.timestep)
-            integrator.setRandomNumberSeed(self._stage_seed(index, 0))
-        integrator.setConstraintTolerance(1e-6)
-        return integrator
 
     def _stage_seed(self, index: int, use: int) -> int:
         """A different, never zero seed for each stage and use (OpenMM takes 0 as "choose one")."""
@@ -307,7 +332,7 @@ class Runner:
     def _start_time(self, index: int) -> float:
         """Simulated time before a stage, ps."""
         earlier = (stage for stage in self.stages[:index] if isinstance(stage, Dynamics))
-        return sum(stage.steps * stage.timestep for stage in earlier)
+        return sum(stage.steps * stage.step_length for stage in earlier)
 
     def _seconds_so_far(self, stage: Dynamics) -> float:
         return float(self.summary.get("seconds", {}).get(stage.name, 0.0))

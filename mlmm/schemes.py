@@ -9,13 +9,22 @@ import openmm
 
 from mlmm.adaptive import AdaptiveZones
 from mlmm.build import BuiltSystem
+from mlmm.electrostatics import LEVELS
 from mlmm.errors import ConfigError, EmbeddingError, PotentialError
 from mlmm.ownership import SCHEMES
 from mlmm.potentials.base import SYMBOLS, PotentialSpec, check_elements
 from mlmm.recipe import atom_labels, atomic_numbers
 from mlmm.zones import ZonePartition
 
-__all__ = ["check_box", "choose_scheme", "net_charge", "seen_zones", "zone_warnings"]
+__all__ = [
+    "check_box",
+    "check_electrostatics",
+    "choose_scheme",
+    "net_charge",
+    "seen_zones",
+    "suitable_schemes",
+    "zone_warnings",
+]
 
 #: trained_on -> schemes that count no interaction twice; the first is chosen by default.
 _SUITABLE = {
@@ -50,22 +59,31 @@ def choose_scheme(scheme: str, zones: ZonePartition, spec: PotentialSpec) -> str
         raise PotentialError(
             f"trained_on = {' | '.join(_SUITABLE)}", repr(spec.trained_on), f"correct the spec of {spec.name}"
         )
-    suitable = list(_SUITABLE[spec.trained_on])
-    # A global charge state makes every atom depend on the whole: neither shares nor differences are local.
-    if spec.long_range or spec.charges:
-        suitable = [name for name in suitable if name == "intra"]
-    if not spec.per_atom:
-        suitable = [name for name in suitable if name in ("difference", "intra")]
+    suitable = suitable_schemes(
+        spec.trained_on, per_atom=spec.per_atom, long_range=spec.long_range, charges=spec.charges
+    )
     if scheme == "auto" and suitable:
         return _checked(suitable[0], zones)
     if scheme not in suitable:
         raise EmbeddingError(
             f"a scheme for {spec.name} (trained_on = {spec.trained_on!r}, per_atom = {spec.per_atom}, "
-            f"long_range = {spec.long_range}, charges = {spec.charges}): {' or '.join(suitable) or 'there is none'}",
+            f"long_range = {spec.long_range}, charges = {spec.charges}): "
+            f"{' or '.join(suitable) or 'there is none'}",
             repr(scheme),
             f'use scheme = "{suitable[0]}"' if suitable else "choose another potential",
         )
     return _checked(scheme, zones)
+
+
+def suitable_schemes(trained_on: str, *, per_atom: bool, long_range: bool, charges: bool) -> list[str]:
+    """Schemes for a potential of these facts of its spec, the default first; none may suit."""
+    suitable = list(_SUITABLE[trained_on])
+    # A global charge state makes every atom depend on the whole: neither shares nor differences are local.
+    if long_range or charges:
+        suitable = [name for name in suitable if name == "intra"]
+    if not per_atom:
+        suitable = [name for name in suitable if name in ("difference", "intra")]
+    return suitable
 
 
 def _checked(scheme: str, zones: ZonePartition) -> str:
@@ -153,6 +171,60 @@ def check_box(built: BuiltSystem, zones: ZonePartition, spec: PotentialSpec) -> 
                 f"a box at least {needed:.2f} nm wide ({what})",
                 f"{width:.2f} nm",
                 f'{advice}: set system.padding = "1.0 nm" or more',
+            )
+
+
+def check_electrostatics(
+    level: str,
+    charge_range: float,
+    built: BuiltSystem,
+    zones: ZonePartition,
+    scheme: str,
+    spec: PotentialSpec,
+) -> None:
+    """Refuse predicted charges where their energy is not defined.
+
+    Raises
+    ------
+    ConfigError
+        An unknown level, or a range below the range of the handover.
+    EmbeddingError
+        A scheme that leaves open which part of a pair is the force field's, a virtual site in the zone, or a
+        box less than twice the range wide.
+    """
+    if level not in LEVELS:
+        raise ConfigError(
+            f"electrostatics = {' | '.join(LEVELS)}", repr(level), 'write electrostatics = "mechanical"'
+        )
+    if level == "mechanical":
+        return
+    if scheme not in ("local", "intra"):
+        raise EmbeddingError(
+            "scheme 'local' or 'intra' for charges that the potential predicts",
+            f"scheme {scheme!r}",
+            'write electrostatics = "mechanical" and pass fixed charges, or change the scheme',
+        )
+    movable = [atom for molecule in getattr(zones, "molecules", ()) for atom in molecule]
+    sites = [atom for atom in (*zones.active, *movable) if built.system.isVirtualSite(atom)]
+    if sites:
+        raise EmbeddingError(
+            "a zone without virtual sites, whose charges no model predicts",
+            f"{len(sites)} of them, the first {atom_labels(built)(sites[0])}",
+            "build with a water model of three sites, or keep such water out of the zone",
+        )
+    if charge_range < spec.cutoff:
+        raise ConfigError(
+            f"charge_range of at least {spec.cutoff:g} nm, the range of {spec.name}",
+            f"{charge_range:g} nm",
+            'write charge_range = "1.2 nm"',
+        )
+    if built.periodic:
+        width = float(np.diag(built.box_vectors).min())
+        if width < 2 * charge_range:
+            raise EmbeddingError(
+                f"a box at least {2 * charge_range:.2f} nm wide (twice charge_range)",
+                f"{width:.2f} nm",
+                'set system.padding = "1.0 nm" or more, or make charge_range smaller',
             )
 
 

@@ -141,6 +141,7 @@ class PotentialSettings:
     device: str = "cpu"
     kernel: str = _choice("auto", "auto", "torch", "compiled")
     bridge: str = "auto"
+    trust: bool = False
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,9 @@ class EmbeddingSettings:
     levels: int = 1
     tail: bool = False
     keep: list[str] = field(default_factory=list)
+    electrostatics: str = _choice("mechanical", "mechanical", "charges")
+    charges: str = _choice("force field", "force field", "model")
+    charge_range: str = _quantity("1.2 nm", "length")
 
 
 @dataclass(frozen=True)
@@ -164,6 +168,8 @@ class RunSettings:
     produce: str = _quantity("100 ps", "time")
     nve: str = _quantity("0 ps", "time")
     timestep: str = _quantity("0.5 fs", "time")
+    outer: int = 1
+    reciprocal: int = 1
     temperature: str = _quantity("300 K", "temperature")
     friction: str = _quantity("1 /ps", "rate")
     equilibrate_friction: str = _quantity("10 /ps", "rate")
@@ -184,6 +190,21 @@ class ReportSettings:
 
 
 @dataclass(frozen=True)
+class UncertaintySettings:
+    """[uncertainty]: limits on a committee's spread and on the distance to a training set; "" is no limit."""
+
+    energy: str = _quantity("", "energy", "5 kJ/mol")
+    atom: str = _quantity("", "energy", "2 kJ/mol")
+    force: str = _quantity("", "force", "200 kJ/mol/nm")
+    distance: float = 0.0
+    action: str = _choice("warn", "warn", "save", "stop")
+    interval: int = 0
+    frames: int = 50
+    forces: bool = True
+    training_set: str = ""
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """A whole file, defaults filled in."""
 
@@ -193,6 +214,7 @@ class RunConfig:
     potential: PotentialSettings = field(default_factory=PotentialSettings)
     embedding: EmbeddingSettings = field(default_factory=EmbeddingSettings)
     run: RunSettings = field(default_factory=RunSettings)
+    uncertainty: UncertaintySettings = field(default_factory=UncertaintySettings)
     report: ReportSettings = field(default_factory=ReportSettings)
 
     def as_dict(self) -> dict[str, dict[str, Any]]:

@@ -15,6 +15,7 @@ from mlmm.records import embedding_facts, log_to, run_facts, write_pdb
 from mlmm.run_directory import Checkpoint, RunDirectory
 from mlmm.runner import Progress, Runner
 from mlmm.stages import Dynamics, Minimise
+from mlmm.uncertainty import Watch
 
 __all__ = ["simulate"]
 
@@ -35,6 +36,7 @@ def simulate(
     progress: Callable[[Progress], None] | None = None,
     title: str | None = None,
     settings: Mapping[str, Any] | None = None,
+    watch: Watch | None = None,
 ) -> RunDirectory:
     """Run the stages one after the other and write a run directory.
 
@@ -63,6 +65,9 @@ def simulate(
         Of the report; the name of the directory by default.
     settings : mapping, optional
         Written to ``resolved.toml``.
+    watch : mlmm.uncertainty.Watch, optional
+        What is measured of the uncertainty of the potential, and its limits; the spreads of a committee by
+        default, without limits.
 
     Returns
     -------
@@ -98,7 +103,10 @@ def simulate(
         summary |= {"state": "running", "message": None, **_platform_facts(*chosen)}
         intervals = (report_interval, trajectory_interval, checkpoint_interval)
         show = progress or (lambda _: None)
-        return Runner(hybrid, run, list(stages), seed, chosen, intervals, summary, show).run_from(checkpoint)
+        runner = Runner(
+            hybrid, run, list(stages), seed, chosen, intervals, summary, show, watch or Watch(hybrid)
+        )
+        return runner.run_from(checkpoint)
 
 
 def _platform(name: str | None, threads: int | None) -> tuple[openmm.Platform, dict[str, str]]:
@@ -143,16 +151,27 @@ def _check_same_run(
         ("zones", old["zones"], hybrid.zone_counts()),
         ("zones", old.get("zone_setup"), dict(hybrid.zones.setup)),
         *((key, before.get(key), embedding[key]) for key in ("scheme", "route", "levels", "tail")),
+        ("electrostatics", before.get("electrostatics", "mechanical"), embedding["electrostatics"]),
+        ("charge_range", before.get("charge_range"), embedding["charge_range"]),
         ("number of atoms", old["system"]["atoms"], hybrid.built.n_atoms),
     ):
         if then != now:
             raise ConfigError(
                 f"the same {what} as in {run.path}", "another", "resume without changes, or start anew"
             )
+    if not _same_charges(before.get("reference_charges", {}), embedding["reference_charges"]):
+        raise ConfigError(
+            f"the same reference charges as in {run.path}", "others", "resume without changes, or start anew"
+        )
     if not _same_curve(before.get("compensation"), embedding["compensation"]):
         raise ConfigError(
             f"the same compensation as in {run.path}", "another", "resume with its file, or start anew"
         )
+
+
+def _same_charges(then: Mapping[str, float], now: Mapping[str, float]) -> bool:
+    """Whether two sets of charges are one within the rounding of a model that predicted them twice."""
+    return then.keys() == now.keys() and all(abs(then[atom] - now[atom]) < 1e-5 for atom in now)
 
 
 def _same_curve(then: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> bool:

@@ -11,6 +11,7 @@ from mlmm.units import parse
 __all__ = ["Dynamics", "Equilibrate", "Minimise", "NVECheck", "Produce"]
 
 _ENSEMBLES = ("NVT", "NPT", "NVE")
+_LONGEST = 0.012  # ps between two evaluations of any force
 
 
 def _converted(stage: object, dimensions: dict[str, str]) -> None:
@@ -60,7 +61,13 @@ class Dynamics:
     temperature : float or str
         K; of the thermostat, and of the first velocities.
     timestep : float or str
-        ps. Bonds inside the region are never constrained: keep it at 1 fs or below.
+        ps. Bonds inside the region are never constrained: keep it at 1 fs or below. `mlmm check --timestep`
+        finds how far a system can go.
+    outer : int
+        Time steps between evaluations of the force field's non-bonded forces, which change slowly; the
+        potential and bonded terms act at every one.
+    reciprocal : int
+        The same, in units of `outer`, for PME's reciprocal sum.
     friction : float or str
         1/ps.
     ensemble : {"NVT", "NPT", "NVE"}
@@ -78,6 +85,8 @@ class Dynamics:
     friction: float | str = 1.0
     ensemble: str = "NVT"
     pressure: float | str = 1.0
+    outer: int = 1
+    reciprocal: int = 1
     name: str = "dynamics"
     trajectory: bool = True
 
@@ -100,7 +109,13 @@ class Dynamics:
             raise ConfigError(
                 "a time step between 0 and 5 fs", f"{self.timestep * 1e3:g} fs", 'write "0.5 fs" or "1 fs"'
             )
-        if self.length < self.timestep or self.temperature < 0 or self.friction < 0:
+        if min(self.outer, self.reciprocal) < 1 or self.step_length > _LONGEST:
+            raise ConfigError(
+                f"outer and reciprocal of 1 or more, and forces at least every {_LONGEST * 1e3:g} fs",
+                f"outer = {self.outer}, reciprocal = {self.reciprocal}: every {self.step_length * 1e3:g} fs",
+                "write outer = 2",
+            )
+        if self.length < self.step_length or self.temperature < 0 or self.friction < 0:
             raise ConfigError(
                 "a length of at least one step, temperature and friction not negative",
                 f"{self.length} ps, {self.temperature} K, {self.friction} /ps",
@@ -109,18 +124,26 @@ class Dynamics:
 
     @property
     def steps(self) -> int:
-        """Number of time steps."""
-        return round(self.length / self.timestep)
+        """Number of steps of the integrator, each of `step_length`."""
+        return round(self.length / self.step_length)
+
+    @property
+    def step_length(self) -> float:
+        """Time of a whole step, in which every force has acted, ps."""
+        return self.timestep * self.outer * self.reciprocal
 
     def facts(self) -> dict[str, Any]:
         """What a report says about the stage."""
-        return {
+        facts = {
             "name": self.name,
             "ensemble": self.ensemble,
             "steps": self.steps,
             "timestep_ps": self.timestep,
             "temperature": self.temperature,
         }
+        if self.step_length == self.timestep:
+            return facts
+        return facts | {"outer": self.outer, "reciprocal": self.reciprocal, "step_ps": self.step_length}
 
 
 @dataclass(frozen=True)

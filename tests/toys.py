@@ -16,7 +16,7 @@ from mlmm.mm_terms import ShortRangeEnergies
 from mlmm.potentials import AtomEnergies, PotentialSpec
 from mlmm.recipe import HANDOVER_START
 from mlmm.regions import region_from_atoms
-from mlmm.structures import Structure
+from mlmm.structures import Structure, neighbour_pairs
 from mlmm.zones import ZonePartition
 
 _CUTOFF = 0.5
@@ -218,3 +218,42 @@ def energy_and_forces(
 ) -> tuple[float, np.ndarray]:
     """kJ/mol and kJ/mol/nm on the Reference platform."""
     return evaluate(reference_context(system), positions, groups)
+
+
+class ChargedContacts:
+    """Contacts within 0.4 nm and charges that flow along them: a model with q(R), without TorchScript form.
+
+    close_ij = (1 − r²/c²)³, eps_i = 5 sum_j close_ij, h_i = sum_j close_ij and q_i = q0_i + flow sum_j (h_i −
+    h_j) close_ij: what flows to one atom leaves another, so that all atoms together keep their charge.
+
+    Parameters
+    ----------
+    own : ndarray
+        q0 of the atoms in the order in which the model gets them; it must get them all.
+    flow : float
+        e; some hundredths give charges some hundredths of e away from q0.
+    attached : bool
+        False: the charges carry no gradient, a negative control.
+    """
+
+    def __init__(self, own: np.ndarray, flow: float = 0.1, attached: bool = True, **changes: object):
+        # A reach beyond the box: every call is on all atoms that the model may see.
+        facts = {"cutoff": 0.4, "receptive_field": 20.0, "trained_on": "total"}
+        self.spec = toy_spec("charged contacts", **(facts | changes))
+        self.own, self.flow, self.attached = torch.tensor(np.array(own)), flow, attached
+
+    def charges(self, positions: torch.Tensor, cell: torch.Tensor | None) -> torch.Tensor:
+        first, second, close = self._contacts(positions, cell)
+        zeros = torch.zeros(len(positions), dtype=torch.float64)
+        height = zeros.index_add(0, first, close)
+        return self.own + self.flow * zeros.index_add(0, first, (height[first] - height[second]) * close)
+
+    def _contacts(self, positions, cell):
+        first, second, vectors = neighbour_pairs(positions, cell, self.spec.cutoff)
+        return first, second, (1.0 - vectors.square().sum(-1) / self.spec.cutoff**2).clamp(min=0.0) ** 3
+
+    def atom_energies(self, structure: Structure) -> AtomEnergies:
+        first, _, close = self._contacts(structure.positions, structure.cell)
+        energies = torch.zeros(len(structure), dtype=torch.float64).index_add(0, first, 5.0 * close)
+        charges = self.charges(structure.positions, structure.cell)
+        return AtomEnergies(energies, charges=charges if self.attached else charges.detach())

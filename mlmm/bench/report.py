@@ -85,7 +85,7 @@ class BenchReport:
         return (
             f"{m['processor']}, {m['cores']} cores, load average {m['load_average']} at the start; "
             f"{m['openmm_threads']} threads for OpenMM, {m['torch_threads']} for torch; "
-            f"openmm {m['openmm']}, torch {m['torch']}, {m['potential']}; "
+            f"openmm {m['openmm']}, torch {m['torch']}, {m['potential']}, kernel {m['kernel']}; "
             f"{m['matrix_gflops']:.0f} GFLOP/s in a float32 matrix product on one thread"
         )
 

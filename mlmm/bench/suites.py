@@ -21,6 +21,7 @@ from mlmm.bench.systems import dipeptide_in_water, nearest_region, relaxed, repl
 from mlmm.bench.variants import VARIANTS, Timed, bare_call, load, make, network_flops, trivial_system
 from mlmm.build import BuiltSystem
 from mlmm.errors import ConfigError
+from mlmm.potentials.ani_kernel import kernel_level
 from mlmm.regions import Region
 
 __all__ = ["SUITES", "run_bench"]
@@ -155,7 +156,9 @@ def run_bench(
         for name in suites:
             say(SUITES[name])
             _SUITES[name](bench)
-    facts |= {"matrix_gflops": bench.peak / 1e9, "potential": bench.loaded("mlmm").spec.name}
+    ours = bench.loaded("mlmm")
+    level = f" ({kernel_level()})" if ours.kernel == "compiled" else ""
+    facts |= {"matrix_gflops": bench.peak / 1e9, "potential": ours.spec.name, "kernel": ours.kernel + level}
     return BenchReport(facts, tuple(bench.rows), tuple(bench.targets), tuple(bench.notes))
 
 

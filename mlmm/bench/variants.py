@@ -59,7 +59,7 @@ class Timed:
 
 def load(variant: str, name: str) -> ANIPotential:
     """The potential as a variant evaluates it."""
-    return load_potential(name)
+    return load_potential(name, kernel="torch" if variant in ("mlmm-torch", "openmm-ml") else "auto")
 
 
 def make(

@@ -1,17 +1,32 @@
 """Machine-learned potentials: the contract, the ANI family, and loading by name."""
 
+from mlmm.potentials.alignment import AlignedPotential, align_energies
 from mlmm.potentials.ani import ANIPotential
+from mlmm.potentials.ase_calculator import ASEPotential
 from mlmm.potentials.base import AtomEnergies, PotentialModel, PotentialSpec, energy_and_forces
+from mlmm.potentials.committee import Committee, committee_of, committee_spread
 from mlmm.potentials.contract import check_potential
+from mlmm.potentials.descriptors import TrainingSet
+from mlmm.potentials.install import install_model
 from mlmm.potentials.registry import known_potentials, load_potential
+from mlmm.potentials.torchscript import save_torchscript
 
 __all__ = [
     "ANIPotential",
+    "ASEPotential",
+    "AlignedPotential",
     "AtomEnergies",
+    "Committee",
     "PotentialModel",
     "PotentialSpec",
+    "TrainingSet",
+    "align_energies",
     "check_potential",
+    "committee_of",
+    "committee_spread",
     "energy_and_forces",
+    "install_model",
     "known_potentials",
     "load_potential",
+    "save_torchscript",
 ]

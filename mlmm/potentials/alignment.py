@@ -1,7 +1,7 @@
 """One zero of energy for several models: a constant for each element, fitted in float64, kept with the model.
 
-Two models whose isolated-atom energies are removed still differ by what their training calls an isolated atom.
-Forces do not see it; a spread over models, and a molecule that changes its description, do.
+Two models whose isolated-atom energies are removed still differ by what their training calls an isolated
+atom. Forces do not see it; a spread over models, and a molecule that changes its description, do.
 """
 
 from __future__ import annotations
@@ -102,7 +102,9 @@ def align_energies(
         No structures.
     """
     if not structures:
-        raise PotentialError("structures to align energies on", "none", "give molecules with all the elements")
+        raise PotentialError(
+            "structures to align energies on", "none", "give molecules with all the elements"
+        )
     elements = list(model.spec.elements)
     counts = torch.tensor(
         [[int((s.numbers == z).sum()) for z in elements] for s in structures], dtype=torch.float64
@@ -114,6 +116,6 @@ def align_energies(
                 for s in structures
             ]
         ).cpu()
-    # The smallest solution: an element that does not occur, or only in a fixed ratio, gets no more than it must.
+    # The smallest solution: an element that does not occur gets none, those in a fixed ratio share.
     solution = torch.linalg.lstsq(counts, differences.unsqueeze(1), driver="gelsd").solution.squeeze(1)
     return AlignedPotential(model, dict(zip(elements, solution.tolist(), strict=True)))

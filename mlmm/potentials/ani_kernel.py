@@ -96,26 +96,19 @@ def kernel_level() -> str | None:
         return None
 
 
-@functools.cache
-def _library() -> ctypes.CDLL:
-    """The best build for this processor."""
+def _builds() -> list[Path]:
+    """The builds that this processor can run, best first; an OSError where none was made."""
     folder = Path(__file__).with_name("kernel")
-    try:
-        library = ctypes.CDLL(str(folder / "ani_generic.so"))
-        level = library.mlmm_ani_processor()
-        better = [folder / f"ani_v{k}.so" for k in (4, 3) if level >= k]
-        path = next((path for path in better if path.exists()), None)
-        if path is not None:
-            library = ctypes.CDLL(str(path))
-    except OSError as error:
-        raise MissingPackageError(
-            "the compiled ANI kernel",
-            str(error),
-            'install a C++17 compiler (g++ or clang++) and the package again, or write kernel = "torch"',
-        ) from error
-    library.mlmm_ani_level.restype = ctypes.c_char_p
-    library.mlmm_ani_release.restype = None
+    level = ctypes.CDLL(str(folder / "ani_generic.so")).mlmm_ani_processor()
+    better = [folder / f"ani_v{k}.so" for k in (4, 3) if level >= k]
+    return [*(path for path in better if path.exists()), folder / "ani_generic.so"]
+
+
+def _load(path: Path) -> ctypes.CDLL:
+    """One build, with the types of its functions."""
+    library = ctypes.CDLL(str(path))
     pointer, integer = ctypes.c_void_p, ctypes.c_int64
+    library.mlmm_ani_level.restype = ctypes.c_char_p
     library.mlmm_ani_has.argtypes = [integer, ctypes.c_int]
     library.mlmm_ani_new.argtypes = [integer, ctypes.c_int, pointer, pointer]
     library.mlmm_ani_element.argtypes = [integer, ctypes.c_int, ctypes.c_int, pointer, pointer, pointer]
@@ -125,7 +118,21 @@ def _library() -> ctypes.CDLL:
     ]
     library.mlmm_ani_backward.argtypes = [pointer, pointer, ctypes.c_int, pointer]
     library.mlmm_ani_release.argtypes = [pointer]
+    library.mlmm_ani_release.restype = None
     return library
+
+
+@functools.cache
+def _library() -> ctypes.CDLL:
+    """The best build for this processor."""
+    try:
+        return _load(_builds()[0])
+    except OSError as error:
+        raise MissingPackageError(
+            "the compiled ANI kernel",
+            str(error),
+            'install a C++17 compiler (g++ or clang++) and the package again, or write kernel = "torch"',
+        ) from error
 
 
 def _check(code: int) -> None:
@@ -136,11 +143,11 @@ def _check(code: int) -> None:
 class _Held:
     """An evaluation that the library keeps for its gradient."""
 
-    def __init__(self, pointer: ctypes.c_void_p):
-        self.pointer = pointer
+    def __init__(self, library: ctypes.CDLL, pointer: ctypes.c_void_p):
+        self.library, self.pointer = library, pointer
 
     def __del__(self) -> None:
-        _library().mlmm_ani_release(self.pointer)
+        self.library.mlmm_ani_release(self.pointer)
 
 
 def _evaluate(
@@ -169,8 +176,8 @@ def _evaluate(
             )
     species, centres = species.to(torch.int64).contiguous(), centres.to(torch.int64).contiguous()
     energies = torch.empty(members, centres.shape[0], dtype=torch.float64)
-    held = ctypes.c_void_p()
-    code = _library().mlmm_ani_forward(
+    library, held = _library(), ctypes.c_void_p()
+    code = library.mlmm_ani_forward(
         model,
         positions.shape[0],
         positions.data_ptr(),
@@ -184,7 +191,7 @@ def _evaluate(
         ctypes.byref(held) if keep else None,
     )
     _check(code)
-    return energies, _Held(held) if keep else None
+    return energies, _Held(library, held) if keep else None
 
 
 class _Energies(torch.autograd.Function):
@@ -205,9 +212,10 @@ class _Energies(torch.autograd.Function):
         shape, dtype = ctx.positions
         gradient = torch.zeros(shape, dtype=torch.float64)
         by_energy = by_energy.to(torch.float64).contiguous()
+        held = ctx.held
         _check(
-            _library().mlmm_ani_backward(
-                ctx.held.pointer, by_energy.data_ptr(), ctx.threads, gradient.data_ptr()
+            held.library.mlmm_ani_backward(
+                held.pointer, by_energy.data_ptr(), ctx.threads, gradient.data_ptr()
             )
         )
         return gradient.to(dtype), None, None, None, None, None, None

@@ -25,12 +25,13 @@ __all__ = [
     "scriptable_module",
 ]
 
-SYMBOLS = (
-    "X H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y "
-    "Zr Nb Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta W Re Os "
-    "Ir Pt Au Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm Bk Cf Es Fm Md No Lr Rf Db Sg Bh Hs Mt Ds Rg Cn "
-    "Nh Fl Mc Lv Ts Og"
-).split()
+_PERIODIC_TABLE = """
+X H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y Zr
+Nb Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta W Re Os Ir
+Pt Au Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm Bk Cf Es Fm Md No Lr Rf Db Sg Bh Hs Mt Ds Rg Cn Nh Fl
+Mc Lv Ts Og
+"""
+SYMBOLS = _PERIODIC_TABLE.split()
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ class PotentialSpec:
     per_atom : bool
         Whether the model gives meaningful per-atom energies.
     charges : bool
-        Whether the model takes the net charge into account and predicts atomic charges: every atom then depends
-        on the charge of the whole, and only whole, capped regions can be described.
+        Whether the model takes the net charge into account and predicts atomic charges: every atom then
+        depends on the charge of the whole, and only whole, capped regions can be described.
     spins : bool
         Whether the model takes the multiplicity into account; without it only closed shells are described.
     long_range : bool
@@ -71,7 +72,7 @@ class PotentialSpec:
     native_units : tuple of (str, str)
         Energy and length of the model itself; converted where it is called, once.
     layers : int
-        Message-passing depth: the receptive field is at most layers times cutoff; 1 for a strictly local model.
+        Message-passing depth, 1 for a strictly local model; the receptive field is at most layers × cutoff.
     deterministic : bool
         Whether two calls with one input give the same bits.
     level_of_theory, licence, citation : str
@@ -138,8 +139,8 @@ class PotentialModel(Protocol):
     bound once or, where they change from call to call, given with the positions; all atoms by default. With
     it the model runs inside a TorchForce without Python; without it, through a PythonForce.
 
-    An adapter may have ``own_energy_and_forces(structure) -> (float, (N, 3))``: the original's own total energy,
-    isolated-atom energies included, and forces, from its own code; `check_potential` compares with it.
+    An adapter may have ``own_energy_and_forces(structure) -> (float, (N, 3))``: the original's total energy,
+    isolated-atom energies included, and forces, by its own code; `check_potential` compares with them.
     """
 
     spec: PotentialSpec
@@ -197,8 +198,8 @@ def check_state(spec: PotentialSpec, structure: Structure) -> None:
     Raises
     ------
     PotentialError
-        An unknown element, an open shell for a model of closed ones, or a number of electrons that cannot have
-        the multiplicity.
+        An unknown element, an open shell for a model of closed ones, or a number of electrons that cannot
+        have the multiplicity.
     """
     numbers = [int(number) for number in structure.numbers]
     check_elements(spec, numbers)

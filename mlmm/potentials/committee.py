@@ -125,7 +125,9 @@ def _joined(specs: list[PotentialSpec], name: str | None, whole: bool) -> Potent
         raise PotentialError("models with elements in common", "none", "choose other models")
 
     def mean(tables: list) -> dict[int, float]:
-        return {z: float(np.mean([table[z] for table in tables])) for z in elements if all(z in t for t in tables)}
+        return {
+            z: float(np.mean([table[z] for table in tables])) for z in elements if all(z in t for t in tables)
+        }
 
     alignments = [{z: spec.alignment.get(z, 0.0) for z in elements} for spec in specs]
     levels = dict.fromkeys(spec.level_of_theory for spec in specs)
@@ -168,7 +170,7 @@ def committee_of(models: Sequence[PotentialModel], name: str | None = None) -> P
     committee = Committee(models, name)
     if all(type(model) is ANIPotential for model in models) and not committee.whole:
         joined = _joined_parameters([model.parameters for model in models])
-        if joined is not None and len({(m.spec.precision, m.device) for m in models}) == 1:
+        if joined is not None and len({(m.spec.precision, m.device, m.kernel) for m in models}) == 1:
             spec = committee.spec
             return ANIPotential(
                 joined,
@@ -179,6 +181,7 @@ def committee_of(models: Sequence[PotentialModel], name: str | None = None) -> P
                 citation=spec.citation,
                 precision=spec.precision,
                 device=str(committee.device),
+                kernel=models[0].kernel,
             )
     return committee
 

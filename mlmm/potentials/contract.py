@@ -15,7 +15,6 @@ import torch
 from mlmm.check_report import CheckReport, CheckResult
 from mlmm.errors import PotentialError
 from mlmm.potentials.base import (
-    SYMBOLS,
     PotentialModel,
     check_elements,
     energy_and_forces,
@@ -175,7 +174,9 @@ class _Check:
 
     def repeated(self) -> list[CheckResult]:
         """The same input gives the same bits, unless the model says that it does not."""
-        error = float((self.model.atom_energies(self.structure).energies.detach() - self.energies).abs().max())
+        error = float(
+            (self.model.atom_energies(self.structure).energies.detach() - self.energies).abs().max()
+        )
         if self.spec.deterministic:
             return [_row("repeated call", error, "kJ/mol", 0.0)]
         return [self._energy_row("repeated call (not deterministic, by its spec)", error)]
@@ -214,7 +215,9 @@ class _Check:
             moved = Structure(numbers, positions, None, structure.charge, structure.spin)
             found = self.model.atom_energies(moved).energies.detach()
             _, forces = energy_and_forces(self.model, moved)
-            rows.append(self._energy_row(f"{name}: energies", float((found - self.energies[place]).abs().max())))
+            rows.append(
+                self._energy_row(f"{name}: energies", float((found - self.energies[place]).abs().max()))
+            )
             error = (forces - self.forces[place] @ rotation.t()).norm(dim=1).max()
             rows.append(self._force_row(f"{name}: forces", float(error)))
         return rows
@@ -251,7 +254,10 @@ class _Check:
         reach = 1.3 if math.isinf(spec.cutoff) else 1.1 * spec.cutoff
         enough = (0.1 * self.limits.energy * self.scale, self.limits.force * self.largest)
         steps = [force_step(self.model, self.structure, pair[0], reach, enough) for pair in pairs[:2]]
-        rows.append(self._energy_row("step in the energy as a neighbour enters", max(s[0] for s in steps)))
+        # A whole energy is rounded where it is large, wherever the steps are.
+        limit = self.limits.energy * max(self.scale, *(s[2] for s in steps))
+        name = "step in the energy as a neighbour enters"
+        rows.append(_row(name, max(s[0] for s in steps), "kJ/mol", limit))
         # A continuous force still changes between two representable places: ten times rounding.
         rows.append(self._force_row("step in the force as a neighbour enters", max(s[1] for s in steps), 10))
         return rows
@@ -287,7 +293,9 @@ class _Check:
         alone = torch.cat([self.energies, self.model.atom_energies(other).energies.detach(), self.energies])
         if not self.spec.per_atom:
             together, alone = together.sum(), alone.sum()
-        return [self._energy_row("three molecules in one call less each alone", _largest(together - alone), 4)]
+        return [
+            self._energy_row("three molecules in one call less each alone", _largest(together - alone), 4)
+        ]
 
     def box(self) -> list[CheckResult]:
         """In a large box as without, wherever the images of the atoms are."""
@@ -338,5 +346,3 @@ def _boxed(structure: Structure, width: float) -> Structure:
     middle = structure.positions.mean(dim=0)
     positions = structure.positions - middle + 0.5 * cell.sum(dim=0)
     return Structure(structure.numbers, positions, cell, structure.charge, structure.spin)
-
-

@@ -64,7 +64,9 @@ def random_molecule(
 def dimer(first: int, second: int, distance: float) -> Structure:
     """Two atoms at a distance, nm, along no axis."""
     direction = torch.tensor([0.48, 0.6, 0.64], dtype=torch.float64)
-    return Structure(torch.tensor([first, second]), torch.stack([torch.zeros_like(direction), distance * direction]))
+    return Structure(
+        torch.tensor([first, second]), torch.stack([torch.zeros_like(direction), distance * direction])
+    )
 
 
 def wire(elements: Sequence[int], reach: float) -> Structure:
@@ -80,12 +82,12 @@ def wire(elements: Sequence[int], reach: float) -> Structure:
 
 def force_step(
     model: PotentialModel, structure: Structure, probe: int, reach: float, enough: tuple[float, float]
-) -> tuple[float, float]:
-    """Largest step in the energy, kJ/mol, and in a force, kJ/mol/nm, as an atom comes closer from outside.
+) -> tuple[float, float, float]:
+    """Largest step in energy and force as an atom comes closer, and the largest energy on its way.
 
     A step in the energy is what the work of the force does not account for, a step in a force what its change
-    on both halves of an interval does not. Where that is largest, intervals are halved until they are as short
-    as arithmetic allows: a smooth function has no step left there.
+    on both halves of an interval does not. Where that is largest, intervals are halved until they are as
+    short as arithmetic allows: a smooth function has no step left there.
 
     Parameters
     ----------
@@ -125,7 +127,7 @@ def force_step(
                 first, middle, last = max(halves, key=lambda triple: misfit(*triple))
             largest = max(largest, misfit(first, middle, last))
         steps.append(largest)
-    return steps[0], steps[1]
+    return steps[0], steps[1], max(abs(point.energy) for point in points)
 
 
 def _energy_misfit(first: _Point, middle: _Point, last: _Point) -> float:

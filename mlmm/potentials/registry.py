@@ -1,74 +1,29 @@
-"""Potentials by name: bundled files first, then the folders of MLMM_MODELS."""
+"""Potentials by name or file: `load_potential` finds the weights and the adapter that reads them."""
 
 from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 
-from mlmm.errors import PotentialError
+from mlmm.errors import MissingPackageError, PotentialError
 from mlmm.potentials.ani import ANIPotential, load_ani_file
 from mlmm.potentials.base import PotentialModel
+from mlmm.potentials.entries import (
+    KnownPotential,
+    cache_folder,
+    find_model,
+    known_potentials,
+    plugin_names,
+)
 from mlmm.potentials.neurochem import read_neurochem
 
 __all__ = ["KnownPotential", "find_model", "known_potentials", "load_potential"]
 
-_BUNDLED = Path(__file__).parent.parent / "data"
-
-
-@dataclass(frozen=True)
-class KnownPotential:
-    """A potential that can be asked for by name.
-
-    Parameters
-    ----------
-    name : str
-        As typed.
-    file : str
-        File or folder name that is looked for in the package, then in each folder of ``MLMM_MODELS``.
-    about : dict of str to str
-        Title, elements and origin; for a folder without metadata of its own it also feeds the spec.
-    """
-
-    name: str
-    file: str
-    about: dict[str, str]
-
-
-_KNOWN = {
-    "ani1x": KnownPotential(
-        "ani1x",
-        "ani1x.safetensors",
-        {"name": "ANI-1x", "elements": "H C N O", "origin": "bundled"},
-    ),
-    "ani2x": KnownPotential(
-        "ani2x",
-        "ani-2x_8x",
-        {
-            "name": "ANI-2x",
-            "elements": "H C N O S F Cl",
-            "origin": "NeuroChem folder ani-2x_8x of the ANI model zoo, in a folder of MLMM_MODELS",
-            "trained_on": "total",
-            "level_of_theory": "wB97X/6-31G(d)",
-            "licence": "MIT",
-            "citation": "C. Devereux et al., J. Chem. Theory Comput. 16, 4192 (2020), "
-            "doi 10.1021/acs.jctc.0c00121",
-        },
-    ),
-}
-
-
-def known_potentials() -> list[KnownPotential]:
-    """Every potential that has a name, installed or not."""
-    return list(_KNOWN.values())
-
-
-def find_model(known: KnownPotential) -> Path | None:
-    """Where the potential's file lies, or None if it is not installed."""
-    folders = [_BUNDLED, *(Path(f) for f in os.environ.get("MLMM_MODELS", "").split(os.pathsep) if f)]
-    return next((folder / known.file for folder in folders if (folder / known.file).exists()), None)
+_KNOWN = {known.name.replace("-", ""): known for known in known_potentials()}
+_FACTS = ("name", "trained_on", "level_of_theory", "licence", "citation")
 
 
 def load_potential(
@@ -78,56 +33,148 @@ def load_potential(
     precision: str = "float32",
     device: str = "cpu",
     kernel: str = "auto",
+    trust: bool = False,
 ) -> PotentialModel:
     """Load a pretrained potential.
 
     Parameters
     ----------
     name : str
-        ``"ani1x"`` (bundled), ``"ani2x"`` (from a folder of the environment variable ``MLMM_MODELS``), or the
-        path of an ANI file or NeuroChem folder. Case and hyphens do not matter in a name.
+        A name that ``mlmm models`` lists, such as ``"ani1x"``; the path of an ANI file, NeuroChem folder,
+        TorchScript file or model of a package; ``"ase:emt"``; or several of them joined by ``+`` for a
+        committee. Case and hyphens do not matter in a name.
     members : sequence of int, optional
-        Members of the committee to use; all by default.
+        Members of an ANI committee to use; all by default.
     precision : {"float32", "float64"}
         Arithmetic of the networks.
     device : str
         A torch device.
     kernel : {"auto", "torch", "compiled"}
         See `ANIPotential`.
+    trust : bool
+        Read files that are pickles, which run code when they are read.
 
     Raises
     ------
     PotentialError
-        Unknown name, or weights that are not installed.
+        Unknown name, weights that are not installed or damaged, or a pickle without trust.
+    MissingPackageError
+        A package that is not installed; the message ends with the line that installs it.
     """
+    options = {"precision": precision, "device": device, "trust": trust}
+    parts = [part.strip() for part in name.split("+")]
+    if len(parts) > 1 and not Path(name).exists():
+        from mlmm.potentials.committee import committee_of
+
+        return committee_of(
+            [load_potential(part, members=members, kernel=kernel, **options) for part in parts]
+        )
     known = _KNOWN.get(name.lower().replace("-", ""))
     if known is not None:
-        path, about = find_model(known), known.about
-        if path is None:
-            raise PotentialError(
-                f"{known.file} in a folder of MLMM_MODELS ({os.environ.get('MLMM_MODELS') or 'not set'})",
-                "no such file",
-                f"download it ({known.about['origin']}) and set MLMM_MODELS to the folder that holds it",
-            )
+        path, kind, about = _installed(known), known.kind, dict(known.about)
+        # The package's own wheel, and weights whose checksum was seen, need no further word.
+        options["trust"] = trust or kind == "sevennet" or "sha256" in known.source
+    elif name in plugin_names():
+        return _from_plugin(name, precision, device)
+    elif name.startswith("ase:"):
+        return _from_ase(name.removeprefix("ase:"))
     else:
         path, about = Path(name), {"name": Path(name).stem}
         if not path.exists():
-            near = difflib.get_close_matches(name.lower(), _KNOWN, n=1)
+            names = [*(entry.name for entry in known_potentials()), *plugin_names()]
+            near = difflib.get_close_matches(name.lower(), names, n=1)
             raise PotentialError(
-                f"a potential's name ({', '.join(_KNOWN)}) or an existing file",
+                f"a potential's name ({', '.join(names)}) or an existing file",
                 repr(name),
                 f'did you mean "{near[0]}"?' if near else "`mlmm models` lists the names",
             )
+        kind = _kind_of(path)
+    if kind != "ani" and members is not None:
+        raise PotentialError("members of an ANI committee only", f"{members} of {name}", "leave members out")
+    if kind == "ani":
+        if path.is_dir():
+            parameters = read_neurochem(path)
+        else:
+            parameters, own = load_ani_file(path)
+            about = about | own
+        return ANIPotential(
+            parameters,
+            members=members,
+            precision=precision,
+            device=device,
+            kernel=kernel,
+            **_text(about),
+        )
+    if kind == "torchscript":
+        from mlmm.potentials.torchscript import TorchScriptPotential
+
+        return TorchScriptPotential(path, device)
+    return _from_package(kind, path, options, _text(about))
+
+
+def _text(about: Mapping[str, str]) -> dict[str, str]:
+    return {key: about[key] for key in _FACTS if key in about}
+
+
+def _installed(known: KnownPotential) -> Path:
+    path = find_model(known)
+    if not known.package_found:
+        raise MissingPackageError(
+            f"the package {known.package} for {known.about['name']}", "not installed", known.install
+        )
+    if path is None:
+        raise PotentialError(
+            f"{known.file} in a folder of MLMM_MODELS ({os.environ.get('MLMM_MODELS') or 'not set'}) "
+            f"or in {cache_folder()}",
+            "no such file",
+            f"fetch it with `{known.install}`, or set MLMM_MODELS to the folder that holds it",
+        )
+    return path
+
+
+def _kind_of(path: Path) -> str:
+    """Which adapter reads a file, by what is inside it and, for pickles, by its name."""
+    from mlmm.potentials.torchscript import is_torchscript
+
     if path.is_dir():
-        parameters = read_neurochem(path)
+        return "ani"
+    if is_torchscript(path):
+        return "torchscript"
+    return {".model": "mace", ".pth": "sevennet", ".pt": "aimnet", ".jpt": "aimnet"}.get(path.suffix, "ani")
+
+
+def _from_package(kind: str, path: Path, options: Mapping, about: Mapping[str, str]) -> PotentialModel:
+    if kind == "mace":
+        from mlmm.potentials.mace import load_mace as load
+    elif kind == "sevennet":
+        from mlmm.potentials.sevennet import load_sevennet as load
     else:
-        parameters, own = load_ani_file(path)
-        about = about | own
-    text = {
-        key: about[key]
-        for key in ("name", "trained_on", "level_of_theory", "licence", "citation")
-        if key in about
-    }
-    return ANIPotential(
-        parameters, members=members, precision=precision, device=device, kernel=kernel, **text
-    )
+        from mlmm.potentials.aimnet import load_aimnet as load
+    return load(path, **options, **about)
+
+
+def _from_ase(name: str) -> PotentialModel:
+    """A calculator that ASE knows by name, with its own defaults; it may know any element."""
+    from mlmm.potentials.ase_calculator import ASEPotential, ase_calculator
+
+    return ASEPotential(ase_calculator(name)(), name=f"ASE {name}", elements=range(1, 119))
+
+
+def _from_plugin(name: str, precision: str, device: str) -> PotentialModel:
+    """A potential of another package: its entry point is called with precision and device."""
+    (point,) = metadata.entry_points(group="mlmm.potentials", name=name)
+    try:
+        model = point.load()(precision=precision, device=device)
+    except (ImportError, AttributeError, TypeError) as error:
+        raise PotentialError(
+            f"the entry point {point.value} of {name} as a function load(*, precision, device)",
+            f"{type(error).__name__}: {error}",
+            "correct the package that registers it",
+        ) from error
+    if not isinstance(model, PotentialModel):
+        raise PotentialError(
+            f"a potential with spec and atom_energies from {point.value}",
+            type(model).__name__,
+            "run mlmm.check_potential in the tests of that package",
+        )
+    return model

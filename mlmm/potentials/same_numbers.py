@@ -66,7 +66,10 @@ def reload_rows(
 ) -> list[CheckResult]:
     """A model against the same loaded once more: its energies and what it says of itself."""
     error = float(
-        (again.atom_energies(structure).energies - model.atom_energies(structure).energies).detach().abs().max()
+        (again.atom_energies(structure).energies - model.atom_energies(structure).energies)
+        .detach()
+        .abs()
+        .max()
     )
     rows = [_row("loaded again less as it was", error, "kJ/mol", tolerance * scale)]
     return [*rows, _row("declared otherwise when loaded again", int(again.spec != model.spec), "", 0)]

@@ -237,13 +237,17 @@ def _stages(stages: list) -> str:
     """Make a table with one row per stage; a column that no stage fills is left out."""
     if not stages:
         return "<p>No stage was recorded.</p>"
-    header = ["Stage", "Ensemble", "Steps", "Time step", "Length", "Temperature"]
-    header += ["Energy before", "Energy after", "Wall time"]
+    header = ["Stage", "Ensemble", "Steps", "Time step", "Non-bonded MM every", "Reciprocal sum every"]
+    header += ["Length", "Temperature", "Energy before", "Energy after", "Wall time"]
     rows = []
     for stage in map(as_mapping, stages):
-        keys = ("steps", "timestep_ps", "temperature", "energy_before", "energy_after")
-        steps, timestep, temperature, before, after = (as_float(stage.get(key)) for key in keys)
-        numbers = [(steps, ""), (timestep / FEMTOSECOND, "fs"), (steps * timestep, "ps"), (temperature, "K")]
+        keys = ("steps", "timestep_ps", "step_ps", "temperature", "energy_before", "energy_after")
+        steps, timestep, whole, temperature, before, after = (as_float(stage.get(key)) for key in keys)
+        length = steps * (whole if math.isfinite(whole) else timestep)
+        slow = timestep * as_float(stage.get("outer"))
+        numbers = [(steps, ""), (timestep / FEMTOSECOND, "fs"), (slow / FEMTOSECOND, "fs")]
+        numbers += [(whole / FEMTOSECOND if whole > slow else math.nan, "fs")]
+        numbers += [(length, "ps"), (temperature, "K")]
         numbers += [(before, "kJ/mol"), (after, "kJ/mol")]
         # Rounding takes off what the division by 0.001 leaves behind.
         cells = [

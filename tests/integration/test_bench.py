@@ -141,6 +141,7 @@ def test_a_figure_that_is_not_reached_says_so():
             "load_average",
             "openmm_threads",
             "torch_threads",
+            "kernel",
             "openmm",
             "torch",
             "potential",

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mlmm.errors import MissingPackageError, PotentialError
-from mlmm.potentials import energy_and_forces, load_potential
+from mlmm.potentials import ani_kernel, energy_and_forces, load_potential
 from mlmm.potentials.ani import ANIPotential
 from mlmm.potentials.ani_kernel import kernel_level
 from mlmm.potentials.neurochem import ANIParameters
@@ -101,6 +101,26 @@ def test_equals_torch_in_every_box(name, precision, box):
     moved[0, 0] += 1e-4
     other = members_and_gradient(compiled.scriptable(numbers), moved, structure.cell, factors)
     assert (other[0] - expected[0]).abs().max() > 10 * ENERGY["float32"] * expected[0].abs().max()
+
+
+def test_every_build_equals_torch(name, monkeypatch):
+    """Also those for older processors, which differ in the width of vectors and the tiles of products."""
+    structure = gas(70, 1.2, elements(name), cell=LEANING, seed=18)
+    factors = torch.full((2, 70), 0.5, dtype=torch.float64)
+    numbers = structure.numbers.tolist()
+    paths = ani_kernel._builds()
+    assert paths[-1].name == "ani_generic.so"
+    for path in paths:
+        library = ani_kernel._load(path)
+        monkeypatch.setattr(ani_kernel, "_library", lambda library=library: library)
+        for precision in ("float32", "float64"):
+            results = [
+                members_and_gradient(p.scriptable(numbers), structure.positions, LEANING, factors)
+                for p in pair(name, precision, [1, 4])
+            ]
+            assert_equal(results[1], results[0], precision)
+    levels = [ani_kernel._load(path).mlmm_ani_level() for path in paths]
+    assert len(set(levels)) == len(levels)
 
 
 @pytest.mark.parametrize("box", ["open", "leaning"])

@@ -1,4 +1,4 @@
-"""The contract between potentials and engine: kept by every entry, and every clause of it catches its breach."""
+"""The contract between potentials and engine: kept by every entry; every clause of it catches its breach."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ class Pairs(torch.nn.Module):
         same = torch.eye(positions.shape[0], dtype=positions.dtype)
         squared = separation.square().sum(-1) / self.cutoff**2 + 2.0 * same
         scale = torch.sqrt(self.numbers.to(torch.float64))
-        terms = self.strength * (1.0 - squared).clamp(min=0.0).pow(3) * scale.unsqueeze(0) * scale.unsqueeze(1)
+        terms = (
+            self.strength * (1.0 - squared).clamp(min=0.0).pow(3) * scale.unsqueeze(0) * scale.unsqueeze(1)
+        )
         energies = terms.sum(dim=1).unsqueeze(0)
         return energies if centres is None else energies[:, centres]
 
@@ -61,7 +63,9 @@ class _Bound(torch.nn.Module):
     def __init__(self, pairs, centres):
         super().__init__()
         self.pairs = pairs
-        self.register_buffer("centres", torch.tensor(centres if centres is not None else range(len(pairs.numbers))))
+        self.register_buffer(
+            "centres", torch.tensor(centres if centres is not None else range(len(pairs.numbers)))
+        )
 
     def forward(
         self, positions: torch.Tensor, cell: torch.Tensor | None, centres: torch.Tensor | None = None
@@ -75,7 +79,9 @@ class CompiledOtherwise(Compiled):
 
 
 def _apart(structure):
-    separation = minimum_image(structure.positions.unsqueeze(0) - structure.positions.unsqueeze(1), structure.cell)
+    separation = minimum_image(
+        structure.positions.unsqueeze(0) - structure.positions.unsqueeze(1), structure.cell
+    )
     return (separation.square().sum(-1) + torch.eye(len(structure))).sqrt() - torch.eye(len(structure))
 
 
@@ -141,7 +147,9 @@ class Ordered(Sound):
 
 class Oriented(Sound):
     def atom_energies(self, structure):
-        return AtomEnergies(self.pairs(structure) + 5 * (structure.positions[:, 2] - structure.positions[0, 2]))
+        return AtomEnergies(
+            self.pairs(structure) + 5 * (structure.positions[:, 2] - structure.positions[0, 2])
+        )
 
 
 class Anchored(Sound):

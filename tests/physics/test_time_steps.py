@@ -1,0 +1,290 @@
+"""Multiple time steps and the search for the largest stable one: exact limits of oscillators."""
+
+from __future__ import annotations
+
+import numpy as np
+import openmm
+import pytest
+from openmm import unit
+from toys import SpringPotential, chains
+
+from mlmm.errors import ConfigError
+from mlmm.hybrid import hybrid_system
+from mlmm.integrators import RECIPROCAL, make_integrator, multiple_time_steps, separate_reciprocal
+from mlmm.regions import region_from_atoms
+from mlmm.reporters import energy_groups
+from mlmm.simulation import simulate
+from mlmm.stages import NVECheck, Produce
+from mlmm.time_steps import judge_settings, scan_time_steps
+from mlmm.units import FEMTOSECOND, GAS_CONSTANT
+from mlmm.zones import hard_zones
+
+MASS = 10.0
+GROUPS = {"nonbonded": 0, "ml": 5}
+REFERENCE = openmm.Platform.getPlatformByName("Reference")
+
+
+def oscillators(fast: float, slow: float = 0.0, count: int = 40) -> tuple[openmm.System, np.ndarray]:
+    """Independent particles in two harmonic wells around the origin, of angular frequencies in 1/ps."""
+    system = openmm.System()
+    for group, frequency in ((5, fast), (0, slow)):
+        well = openmm.CustomExternalForce(f"{0.5 * MASS * frequency**2!r}*(x^2+y^2+z^2)")
+        well.setForceGroup(group)
+        for i in range(count):
+            well.addParticle(i)
+        system.addForce(well)
+    for _ in range(count):
+        system.addParticle(MASS)
+    return system, np.random.default_rng(2).normal(0, 0.01, (count, 3))
+
+
+def chain_hybrid(box=1.6):
+    built = chains(n_molecules=2, box=box, cutoff=0.7)
+    for force in built.system.getForces():
+        if isinstance(force, openmm.NonbondedForce):
+            force.setEwaldErrorTolerance(1e-3)  # a coarse grid: the Reference platform's is slow
+    return hybrid_system(
+        built, hard_zones(built, region_from_atoms(built.topology, range(4))), SpringPotential()
+    )
+
+
+def trajectory(system, integrator, positions, velocities, steps: int) -> np.ndarray:
+    context = openmm.Context(system, integrator, REFERENCE)
+    context.setPositions(positions)
+    context.setVelocities(velocities)
+    frames = []
+    for _ in range(steps):
+        integrator.step(1)
+        frames.append(context.getState(positions=True).getPositions(asNumpy=True)._value)
+    return np.array(frames)
+
+
+@pytest.mark.parametrize("reciprocal", [1, 2])
+def test_one_force_rate_is_plain_verlet(reciprocal):
+    """outer = 1 equals OpenMM's leapfrog, whose velocities are half a step behind; so do n steps in one."""
+    hybrid = chain_hybrid(box=None)
+    positions = hybrid.built.positions
+    h = 0.5 * FEMTOSECOND
+    velocities = np.random.default_rng(0).normal(0, 0.3, positions.shape)
+    fast = [group for name, group in hybrid.force_groups.items() if name != "nonbonded"]
+    ours = multiple_time_steps(h, 1, fast=fast, slow=0, constrained=False)
+    context = openmm.Context(hybrid.system, openmm.VerletIntegrator(h), REFERENCE)
+    context.setPositions(positions)
+    forces = context.getState(forces=True).getForces(asNumpy=True)._value
+    masses = np.array([hybrid.system.getParticleMass(i)._value for i in range(len(positions))])[:, None]
+    behind = velocities - 0.5 * h * forces / masses
+    expected = trajectory(hybrid.system, openmm.VerletIntegrator(h), positions, behind, 40)
+    found = trajectory(hybrid.system, ours, positions, velocities, 40)
+    moved = np.abs(expected[-1] - positions).max()
+    assert moved > 1e-3 and np.abs(found - expected).max() < 1e-10
+    if reciprocal > 1:
+        # Negative control: forces at half the rate give another path.
+        other = multiple_time_steps(h, reciprocal, fast=fast, slow=0, constrained=False)
+        coarse = trajectory(hybrid.system, other, positions, velocities, 40 // reciprocal)
+        assert np.abs(coarse - expected[reciprocal - 1 :: reciprocal]).max() > 1e-9
+
+
+def test_plain_stages_keep_openmms_own_integrators():
+    assert isinstance(make_integrator(NVECheck("1 ps"), GROUPS, 1), openmm.VerletIntegrator)
+    assert isinstance(make_integrator(Produce("1 ps"), GROUPS, 1), openmm.LangevinMiddleIntegrator)
+    assert isinstance(make_integrator(Produce("1 ps", outer=2), GROUPS, 1), openmm.CustomIntegrator)
+
+
+def test_same_path_as_openmms_rrespa():
+    hybrid = chain_hybrid()
+    system = hybrid.create_system()
+    separate_reciprocal(system)
+    fast = [group for name, group in hybrid.force_groups.items() if name != "nonbonded"]
+    velocities = np.random.default_rng(0).normal(0, 0.3, hybrid.built.positions.shape)
+    h = 0.5 * FEMTOSECOND
+    ours = multiple_time_steps(h, 2, 3, fast=fast, slow=0, constrained=False)
+    theirs = openmm.MTSIntegrator(6 * h, [(RECIPROCAL, 1), (0, 3), *((group, 6) for group in fast)])
+    paths = [
+        trajectory(system, integrator, hybrid.built.positions, velocities, 8) for integrator in (ours, theirs)
+    ]
+    assert np.abs(paths[0] - paths[1]).max() < 1e-12
+
+
+def test_no_force_is_evaluated_twice():
+    """A PythonForce counts: for each step of outer = 2 two fast evaluations and a slow one; one more each."""
+    counts = {"fast": 0, "slow": 0}
+
+    def force(name):
+        def compute(state):
+            counts[name] += 1
+            positions = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer)
+            return 0.5 * float((positions**2).sum()), -positions
+
+        return compute
+
+    system = openmm.System()
+    system.addParticle(MASS)
+    for name, group in (("fast", 5), ("slow", 0)):
+        added = openmm.PythonForce(force(name))
+        added.setForceGroup(group)
+        system.addForce(added)
+    integrator = multiple_time_steps(0.001, 2, fast=[5], slow=0, constrained=False)
+    context = openmm.Context(system, integrator, REFERENCE)
+    context.setPositions([[0.1, 0.0, 0.0]])
+    integrator.step(10)
+    assert counts == {"fast": 21, "slow": 11}
+
+
+def test_energy_error_of_multiple_steps_is_of_second_order():
+    system, positions = oscillators(fast=300.0, slow=60.0)
+    noise = []
+    for h in (0.001, 0.0005):
+        integrator = multiple_time_steps(h, 2, fast=[5], slow=0, constrained=False)
+        context = openmm.Context(system, integrator, REFERENCE)
+        context.setPositions(positions)
+        context.setVelocitiesToTemperature(300, 1)
+        energies = []
+        for _ in range(round(0.2 / (2 * h))):
+            integrator.step(1)
+            state = context.getState(energy=True)
+            energies.append((state.getPotentialEnergy() + state.getKineticEnergy())._value)
+        noise.append(np.std(energies))
+    assert noise[0] / noise[1] == pytest.approx(4.0, abs=0.5)
+
+
+@pytest.mark.parametrize("outer", [1, 3])
+def test_thermostat_gives_the_width_of_the_well(outer):
+    """BAOAB has no error of the step in the positions of one well: <x^2> = k_B T / (m omega^2)."""
+    fast, slow = (200.0, 0.0) if outer == 1 else (200.0, 20.0)
+    system, positions = oscillators(fast, slow, count=500)
+    integrator = multiple_time_steps(
+        0.002, outer, fast=[5], slow=0, temperature=300.0, friction=20.0, constrained=False
+    )
+    integrator.setRandomNumberSeed(4)
+    context = openmm.Context(system, integrator, REFERENCE)
+    context.setPositions(positions)
+    context.setVelocitiesToTemperature(300, 1)
+    integrator.step(300)
+    squares = []
+    for _ in range(40):
+        integrator.step(30)
+        squares.append(np.mean(context.getState(positions=True).getPositions(asNumpy=True)._value ** 2))
+    exact = GAS_CONSTANT * 300 / (MASS * (fast**2 + slow**2))
+    error = np.std(squares, ddof=1) / np.sqrt(len(squares))
+    # The slow kick of 6 fs changes the shadow of the well by less than (slow h)^2 = 1.4 %.
+    allowed = 4 * error + (0.0 if outer == 1 else 0.005 * exact)
+    assert abs(np.mean(squares) - exact) < allowed and error < 0.01 * exact
+
+
+def limits(fast: float, timesteps, outers=(1,), slow: float = 0.0):
+    """Verdicts of settings for oscillators, by time step (fs) and outer."""
+    system, positions = oscillators(fast, slow)
+    scan = judge_settings(
+        lambda _: system,
+        GROUPS,
+        positions,
+        range(40),
+        [FEMTOSECOND * step for step in timesteps],
+        outers,
+        (1,),
+        length=0.5,
+        equilibration=0.05,
+        platform="Reference",
+        minimise=False,
+    )
+    return scan, {(round(t.timestep / FEMTOSECOND, 3), t.outer): t.verdict for t in scan.tests}
+
+
+def test_limit_of_an_oscillator_is_found():
+    """Verlet is stable up to omega dt = 2: here 4 fs."""
+    scan, verdicts = limits(500.0, (0.5, 1, 3.9, 4.1))
+    assert verdicts[4.1, 1] == "unstable" and verdicts[0.5, 1] == verdicts[1, 1] == "stable"
+    assert scan.largest().timestep in (FEMTOSECOND, 3.9 * FEMTOSECOND)
+    assert "unstable" in str(scan)
+
+
+def test_a_slow_force_beyond_its_own_limit_is_found_unstable():
+    """Negative control: omega = 700/ps in the outer loop breaks at 2.86 fs, though the inner step is fine."""
+    _, verdicts = limits(50.0, (0.5,), (1, 2, 4, 8), slow=700.0)
+    assert verdicts[0.5, 1] == verdicts[0.5, 2] == "stable"
+    assert verdicts[0.5, 8] == "unstable"
+    _, gentle = limits(700.0, (0.5,), (1, 2, 4), slow=50.0)
+    assert set(gentle.values()) == {"stable"}
+
+
+def test_nothing_is_recommended_that_was_not_run():
+    scan, verdicts = limits(50.0, (0.5, 1), (1, 8, 20), slow=700.0)
+    assert (1, 20) not in verdicts and verdicts[0.5, 8] == "unstable"
+    chosen = scan.cheapest()
+    assert chosen in scan.tests and chosen.verdict == "stable"
+
+
+def test_settings_without_a_reference_are_refused():
+    with pytest.raises(ConfigError, match="1 among them"):
+        limits(50.0, (0.5,), (2, 4))
+    with pytest.raises(ConfigError, match="20 whole steps"):
+        limits(50.0, (0.5,), (1, 200))
+
+
+def test_hybrid_is_scanned_with_a_reciprocal_sum_of_its_own():
+    scan = scan_time_steps(
+        chain_hybrid(), ("0.5 fs",), (1, 2), (1, 2), length="0.2 ps", equilibration="0.1 ps", platform="CPU"
+    )
+    assert [(t.outer, t.reciprocal) for t in scan.tests] == [(1, 1), (1, 2), (2, 1), (2, 2)]
+    assert all(np.isfinite(t.drift) for t in scan.tests)
+    assert scan.tests[0].toml() == 'timestep = "0.5 fs"'
+    assert scan.tests[-1].toml() == 'timestep = "0.5 fs"\nouter = 2\nreciprocal = 2'
+
+
+def test_energies_by_kind_add_up_with_a_reciprocal_sum_of_its_own():
+    hybrid = chain_hybrid()
+    system = hybrid.create_system()
+    separate_reciprocal(system)
+    context = openmm.Context(system, openmm.VerletIntegrator(0.001), REFERENCE)
+    context.setPositions(hybrid.built.positions)
+    parts = [
+        context.getState(energy=True, groups=energy_groups(name, group)).getPotentialEnergy()._value
+        for name, group in hybrid.force_groups.items()
+    ]
+    alone = context.getState(energy=True, groups={RECIPROCAL}).getPotentialEnergy()._value
+    assert abs(alone) > 1
+    assert sum(parts) == pytest.approx(context.getState(energy=True).getPotentialEnergy()._value, abs=1e-9)
+
+
+@pytest.mark.parametrize("ensemble", ["NVT", "NPT"])
+def test_run_with_multiple_steps_resumes_to_the_same_bytes(tmp_path, ensemble):
+    hybrid = chain_hybrid()
+    stages = [
+        Produce("60 fs", timestep="0.5 fs", outer=2, reciprocal=2, ensemble=ensemble),
+        NVECheck("20 fs", timestep="0.5 fs", outer=2),
+    ]
+    options = {
+        "report_interval": 3,
+        "trajectory_interval": 5,
+        "checkpoint_interval": 4,
+        "platform": "Reference",
+    }
+    whole = simulate(hybrid, tmp_path / "whole", stages, seed=4, **options)
+
+    class StopError(Exception):
+        pass
+
+    def stop(progress):
+        if progress.stage == "produce" and progress.done >= 17:
+            raise StopError
+
+    with pytest.raises(StopError):
+        simulate(hybrid, tmp_path / "part", stages, seed=4, progress=stop, **options)
+    part = simulate(hybrid, tmp_path / "part", stages, seed=4, resume=True, **options)
+    assert part.file("energies.csv").read_bytes() == whole.file("energies.csv").read_bytes()
+    facts = whole.summary["stages"]
+    assert (facts[0]["outer"], facts[0]["reciprocal"], facts[0]["steps"]) == (2, 2, 30)
+    assert facts[0]["step_ps"] == pytest.approx(0.002) and facts[1]["steps"] == 20
+    last = whole.file("energies.csv").read_text().splitlines()[-1].split(",")
+    assert float(last[2]) == pytest.approx(0.08)
+
+
+def test_multiple_steps_need_something_slow():
+    with pytest.raises(ConfigError, match="non-bonded"):
+        make_integrator(Produce("1 ps", outer=2), {"ml": 5}, 1)
+    with pytest.raises(ConfigError, match="PME"):
+        separate_reciprocal(chains(box=None).system)
+    with pytest.raises(ConfigError, match="outer"):
+        Produce("1 ps", outer=0)
+    with pytest.raises(ConfigError, match="every 20 fs"):
+        Produce("1 ps", timestep="1 fs", outer=20)
