@@ -11,6 +11,7 @@ from mlmm.errors import StructureError
 
 #: Where the decimal points of x, y and z stand in a PDB line (counted from 0).
 _POINTS = {34, 42, 50}
+FARTHEST = 1e6  # angstrom; columns hold 9999.999, but also 1e300
 _WIDTH = 4  # columns of a residue number
 
 
@@ -34,7 +35,7 @@ def parse_atom_line(line: str, number: int, file: str) -> AtomRecord:
     if line[:6].upper() not in ("ATOM  ", "HETATM") or "\t" in line:
         raise _out_of_columns(line, number, file)
     position = _coordinates(line, number, file)
-    if not all(math.isfinite(value) for value in position):
+    if not all(abs(value) < FARTHEST for value in position):  # nan is not below anything
         raise StructureError(
             "finite coordinates",
             f"{line[30:54]!r} in line {number} of {file}",

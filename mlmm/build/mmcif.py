@@ -9,6 +9,7 @@ from gemmi import cif
 
 from mlmm.build.atoms import AMINO_ACIDS, NUCLEOTIDES, Assembly, AtomRecord, ResidueKey, StructureFile
 from mlmm.build.build_log import Decision
+from mlmm.build.fixed_columns import FARTHEST
 from mlmm.build.pdb_text import assembly_of
 from mlmm.errors import StructureError
 
@@ -120,7 +121,7 @@ def _atoms(block: cif.Block, name: str) -> list[AtomRecord]:
 
 def _coordinate(text: str, row: int, name: str) -> float:
     value = _number(text, math.nan)
-    if not math.isfinite(value):
+    if not abs(value) < FARTHEST:  # nan is not below anything
         raise StructureError(
             "finite coordinates",
             f"{text!r} in atom_site row {row + 1} of {name}",

@@ -20,6 +20,7 @@ from mlmm.build.atoms import CheckedStructure
 from mlmm.build.build_log import Decision
 from mlmm.build.draft import as_quantity, draft_topology
 from mlmm.build.gaps import describe_residue, mend_chains
+from mlmm.build.stretched import check_bonds_within_residues
 from mlmm.build.topology_json import set_topology_box, topology_box
 from mlmm.errors import StructureError
 
@@ -78,6 +79,7 @@ def find_repairs(
     fixer = _load(source)
     positions = _positions(fixer)
     decisions: list[Decision | str] = []
+    decisions += check_bonds_within_residues(fixer.topology, positions, source.name)
     decisions += _missing_residues(fixer, source, gaps, tails)
     if gaps == "refuse":
         _check_peptide_bonds(fixer.topology, positions, source.name)
@@ -189,17 +191,17 @@ def _check_peptide_bonds(topology: app.Topology, positions: np.ndarray, name: st
             )
 
 
-def _replace_nonstandard(fixer: pdbfixer.PDBFixer, ligand_names: set[str]) -> list[str]:
+def _replace_nonstandard(fixer: pdbfixer.PDBFixer, ligand_names: set[str]) -> list[Decision]:
     """Modified residues (MSE, CSO ...) become the standard one, unless a ligand file describes them."""
     fixer.findNonstandardResidues()
     fixer.nonstandardResidues = [
         pair for pair in fixer.nonstandardResidues if pair[0].name not in ligand_names
     ]
     decisions = [
-        f"{describe_residue(residue)} replaced by {new}" for residue, new in fixer.nonstandardResidues
+        Decision("repair", "modified residue", f"{who} replaced by {new}", who, {"parent": new}, warning=True)
+        for residue, new in fixer.nonstandardResidues
+        if (who := describe_residue(residue))
     ]
-    for decision in decisions:
-        logger.warning("%s", decision)
     fixer.replaceNonstandardResidues()
     return decisions
 
