@@ -209,6 +209,8 @@ def build_system(
         decisions += as_decisions("protonate", added)
         check_templates(force_field, model.topology)
         # Water comes around the shape that a changed molecule really has.
+        if plan.mutate:
+            tell("settle")
         settled_positions, entries = settle_in_place(
             model.topology, _coordinates(model), force_field, set(plan.mutate.values())
         )
