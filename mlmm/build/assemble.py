@@ -155,8 +155,8 @@ def build_system(
     relax : int
         Iterations of minimisation at the end; 0 leaves all heavy atoms of a box where they were.
     progress : callable, optional
-        Called with one word (``read``, ``repair``, ``ligands``, ``charges``, ``hydrogens``, ``solvent``,
-        ``relax``, ``parametrise``, ``check``) at each start.
+        Called with one word (``read``, ``repair``, ``ligands``, ``charges``, ``hydrogens``, ``settle``,
+        ``solvent``, ``relax``, ``parametrise``, ``check``) at each start.
 
     Returns
     -------
