@@ -258,6 +258,7 @@ def build_system(
         "sha256": source.sha256,
         "forcefield_files": files,
         "ligand_files": [file.name for file in plan.files],
+        "ligands": settled.molecules,
         "seed": options.seed,
         "options": {
             **options.as_dict(),

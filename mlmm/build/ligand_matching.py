@@ -97,6 +97,10 @@ def place(molecule: Mol, residue: ResidueAtoms, mutate: bool = False) -> Placeme
         Atoms missing or left over, other bonds, other numbers of hydrogens, or a mirrored stereocentre.
     """
     heavy = residue.heavy
+    if not heavy:
+        raise StructureError(
+            f"{residue.label} as {plain_smiles(molecule)}", "no heavy atoms", "add the missing atoms"
+        )
     bonds = _heavy_bonds(residue)
     target = _graph([residue.numbers[i] for i in heavy], bonds)
     query = _graph(

@@ -1,6 +1,8 @@
 """Ligands: the same molecule and the same hand as in the coordinates, or an error that names the atom."""
 
 import itertools
+import sys
+import time
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from ligands import (
     residue_of,
 )
 
+from mlmm import cli
 from mlmm.build import Ligand, build_system, ligand_parameters, parametrise_ligand
 from mlmm.build.ligand_matching import ResidueAtoms, place, wrong_stereo
 from mlmm.build.ligand_molecules import canonical, molecule_from_smiles, plain_smiles
@@ -358,26 +361,73 @@ def test_without_ambertools_the_message_says_what_to_install(no_programs):
 def test_elements_and_guessed_parameters_are_refused(monkeypatch):
     with pytest.raises(StructureError, match=r"elements of GAFF.*B in"):
         gaff_parameters(canonical(molecule_from_smiles("OB(O)c1ccccc1")))
-    run = ligand_parameters._run
 
     def guessing(program, arguments, folder, product, what):
-        if program.endswith("parmchk2"):
-            (folder / product).write_text("c3-xx 0.0 0.0  ATTN, need revision\n")
-        else:
-            run(program, arguments, folder, product, what)
+        (folder / product).write_text("c3-xx 0.0 0.0  ATTN, need revision\n")
 
     monkeypatch.setattr(ligand_parameters, "_run", guessing)
     monkeypatch.setattr(ligand_parameters, "_programs", lambda: {n: n for n in ligand_parameters._PROGRAMS})
-    monkeypatch.setattr(
-        ligand_parameters.subprocess, "run", lambda command, cwd, **_: _product(Path(cwd) / "typed.mol2")
-    )
     with pytest.raises(StructureError, match=r"none similar enough: c3-xx 0.0 0.0  ATTN"):
         gaff_parameters(canonical(molecule_from_smiles("CO")))
 
 
-def _product(path):
-    path.write_text("")
-    return type("Ended", (), {"returncode": 0})()
+def test_a_program_that_fails_or_does_not_end_is_told_and_ended(tmp_path, monkeypatch):
+    script = tmp_path / "antechamber"
+    script.write_text(
+        "#!/bin/sh\nprintf '\\033[31mbad input\\033[0m\\n'\nsleep $1 & echo $! > child\nwait\nexit 3\n"
+    )
+    script.chmod(0o755)
+    arguments = (tmp_path, "typed.mol2", "CCO")
+    with pytest.raises(
+        StructureError, match=r"for CCO; got antechamber failed \(exit status 3\): bad input;"
+    ):
+        ligand_parameters._run(str(script), ["0"], *arguments)
+    monkeypatch.setattr(ligand_parameters, "_TIMEOUT", 1.5)
+    with pytest.raises(StructureError, match=r"no end after 1\.5 s\): bad input; check charge"):
+        ligand_parameters._run(str(script), ["60"], *arguments)
+    state = Path(f"/proc/{int((tmp_path / 'child').read_text())}/stat")
+    for _ in range(50):
+        if not state.exists() or state.read_text().split()[2] == "Z":
+            break
+        time.sleep(0.02)
+    else:
+        pytest.fail("the program's own child is still running")
+
+
+def test_without_rdkit_files_still_work_by_name_and_say_what_was_not_compared(tmp_path, monkeypatch):
+    template = molecules_of_template(ROOT / "forcefields/chorismate.xml")["CHA"]
+    residue = residue_of(CHORISMATE)
+    placed = place(template, residue)
+    names = dict(zip(placed.origin, (atom.GetProp("name") for atom in template.GetAtoms()), strict=False))
+    residue.names[:] = [names[index] for index in range(16)]
+    path = write(tmp_path / "a.pdb", pdb_lines(residue, "CHA"))
+    monkeypatch.setitem(sys.modules, "rdkit", None)
+    built = build_system(path, ligands=["chorismate.xml"], solvate=False)
+    assert built.n_atoms == 24
+    assert "chorismate.xml: stereo not compared, RDKit is not installed" in built.provenance["decisions"]
+    with pytest.raises(MissingPackageError, match="no package rdkit"):
+        build_system(path, ligands=[Ligand("CHA", CHORISMATE)], solvate=False)
+
+
+@needs_ambertools()
+def test_the_verb_writes_a_file_and_refuses_to_replace_it(tmp_path, capsys):
+    arguments = [
+        "ligand",
+        "CC(=O)[O-]",
+        "--name",
+        "ACT",
+        "--out",
+        str(tmp_path / "act.xml"),
+        "--charge",
+        "-1",
+    ]
+    assert cli.main(arguments) == 0
+    assert 'ligands = ["act.xml"]' in capsys.readouterr().out
+    assert list(molecules_of_template(tmp_path / "act.xml")) == ["ACT"]
+    assert cli.main(arguments) == 2
+    assert "which exists" in capsys.readouterr().err
+    assert cli.main([*arguments[:-1], "0", "--overwrite"]) == 2
+    assert "net charge +0 e" in capsys.readouterr().err
 
 
 def test_a_proton_that_moved_in_the_am1_geometry_is_refused():
