@@ -57,7 +57,7 @@ def build_system(
     assembly: str = "",
     model: int = 0,
     waters: str = "all",
-    hydrogens: str = "keep",
+    hydrogens: str = "auto",
     remove: Sequence[str] = (),
     forcefield: str | Sequence[str] = "amber14",
     water: str = "tip3p",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 from openmm.app.element import get_by_symbol
 
@@ -60,7 +61,7 @@ def parse_atom_line(line: str, number: int, file: str) -> AtomRecord:
         y=y,
         z=z,
         occupancy=_occupancy(line[54:60]),
-        element=_element(line),
+        element=_element(line[76:78]),
         charge=_charge(line[78:80]),
         column=line[12:16],
     )
@@ -98,11 +99,11 @@ def _occupancy(text: str) -> float:
     return value if math.isfinite(value) else 1.0
 
 
-def _element(line: str) -> str:
+@cache
+def _element(columns: str) -> str:
     """Columns 77-78; what else stands there (files before 1996: entry name and line number) is no symbol."""
-    symbol = line[76:78].strip().upper()
     try:
-        return get_by_symbol(symbol).symbol.upper() if symbol else ""
+        return get_by_symbol(columns.strip().upper()).symbol.upper()
     except KeyError:
         return ""
 

@@ -46,6 +46,8 @@ def parse_mmcif(text: str, name: str, sha256: str) -> StructureFile:
         replacements=_replacements(block),
         connections=_connections(block, atoms),
         assemblies=assemblies,
+        # Archives end every table with "#"; a file whose last line is an atom may have been cut there.
+        ended=not text.rstrip().rpartition("\n")[2].startswith(("ATOM", "HETATM")),
         notes=tuple(notes),
     )
 

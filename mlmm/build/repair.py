@@ -26,6 +26,7 @@ from mlmm.errors import StructureError
 
 logger = logging.getLogger(__name__)
 
+_BACKBONE = {"N", "CA", "C"}
 _ONE_ATOM = "ATOM      1  CA  GLY A   1       0.000   0.000   0.000  1.00  0.00           C\nEND\n"
 _LONGEST_PEPTIDE_BOND = 0.2  # nm; 0.133 at equilibrium
 _WATER = {"HOH"}
@@ -222,7 +223,7 @@ def _check_known(topology: app.Topology, known_names: set[str], name: str) -> No
         )
 
 
-def _find_missing_atoms(fixer: pdbfixer.PDBFixer, name: str) -> list[str]:
+def _find_missing_atoms(fixer: pdbfixer.PDBFixer, name: str) -> list[Decision]:
     """Heavy atoms that a residue lacks; refuse where most of a chain would be invented."""
     fixer.findMissingAtoms()
     for chain in fixer.topology.chains():
@@ -240,14 +241,15 @@ def _find_missing_atoms(fixer: pdbfixer.PDBFixer, name: str) -> list[str]:
                 + (" (a trace of CA atoms)" if present <= len(chain) else ""),
                 "rebuild backbone and side chains first (for example with PULCHRA or MODELLER)",
             )
-    decisions = [
-        f"{describe_residue(residue)}: missing {', '.join(atom.name for atom in atoms)} added"
-        for residue, atoms in fixer.missingAtoms.items()
-    ]
-    decisions += [
-        f"{describe_residue(residue)}: terminal {', '.join(atoms)} added"
-        for residue, atoms in fixer.missingTerminals.items()
-    ]
+    decisions = []
+    for residue, atoms in fixer.missingAtoms.items():
+        names, who = [atom.name for atom in atoms], describe_residue(residue)
+        text = f"{who}: missing {', '.join(names)} added"
+        numbers, backbone = {"atoms": names}, not _BACKBONE.isdisjoint(names)
+        decisions.append(Decision("repair", "missing atoms", text, who, numbers, warning=backbone))
+    for residue, names in fixer.missingTerminals.items():
+        who = describe_residue(residue)
+        decisions.append(Decision("repair", "terminus", f"{who}: terminal {', '.join(names)} added", who))
     return decisions
 
 

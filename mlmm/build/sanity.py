@@ -257,3 +257,27 @@ def check_ended(
     where = f"{describe(last)} in {file.where(last[-1])}"
     text = f"no TER or END behind {where}: if the file was cut, the rest is missing"
     return [Decision("read", "end", text, warning=True)]
+
+
+def check_all_chains(file: StructureFile) -> list[Decision]:
+    """Chains of the sequence that have no atom at all.
+
+    Raises
+    ------
+    StructureError
+        There are some, and nothing ends the file.
+    """
+    present = {atom.chain for atom in file.atoms}
+    absent = [chain for chain in file.sequences if chain and chain not in present]
+    if not absent or present == {""}:
+        return []
+    shown = ", ".join(absent)
+    if not file.ended:
+        raise StructureError(
+            "a file that ends with TER or END",
+            f"{file.name} without atoms of chain {shown} of its sequence",
+            "download or copy the file again; if it is complete, write END as its last line",
+        )
+    return [
+        Decision("read", "sequence", f"no atoms of chain {shown} of the sequence in the file", warning=True)
+    ]

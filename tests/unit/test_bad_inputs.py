@@ -331,6 +331,14 @@ CASES = {
         Stops(("still to come", "TER or END")),
     ),
     "48 the same without sequence": lambda: (GOOD[:100], Stops(("ends within", "TER or END"))),
+    "48 cut before the second chain": lambda: (
+        ["SEQRES   1 B    3  ALA GLY SER", *with_sequence(GOOD)],
+        Stops(("without atoms of chain B", "TER or END")),
+    ),
+    "48 a chain without atoms in a whole file": lambda: (
+        ["SEQRES   1 B    3  ALA GLY SER", *with_sequence(GOOD), "END"],
+        Reads(words=("no atoms of chain B of the sequence",)),
+    ),
     "48 cut behind a residue": lambda: (
         [x for x in GOOD if number(x) < 30],
         Reads(98, ("if the file was cut, the rest is missing",)),

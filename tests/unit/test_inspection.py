@@ -1,6 +1,7 @@
 """What a structure file holds: the same from PDB and mmCIF, chosen by the user, nothing kept in silence."""
 
 import gzip
+from functools import cache
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from mlmm.build import inspect_structure, plan_system
 from mlmm.build.atoms import coordinates
 from mlmm.build.contacts import near, near_pairs
 from mlmm.build.draft import draft_topology
-from mlmm.build.reading import read_structure
+from mlmm.build.inspection import inspect_file
+from mlmm.build.reading import read_file, read_structure, settle
 from mlmm.build.sanity import handedness
 from mlmm.build.selection import Selection
 from mlmm.errors import ConfigError, StructureError
@@ -30,6 +32,11 @@ def write(folder, lines, name="case.pdb"):
     path = folder / name
     path.write_text("\n".join(lines) + "\n")
     return path
+
+
+@cache
+def mutase_file(ending="pdb"):
+    return read_file(structure_file(f"2CHT.{ending}"))
 
 
 def texts(structure):
@@ -82,7 +89,7 @@ def test_a_compressed_file_is_the_same_structure(tmp_path):
 
 @mutase
 def test_twelve_chains_are_four_trimers_and_ligands_lie_between_chains():
-    facts = inspect_structure(structure_file("2CHT.pdb"))
+    facts = inspect_file(mutase_file())
     assert facts.groups == (("A", "B", "C"), ("D", "E", "F"), ("G", "H", "I"), ("J", "K", "L"))
     assert facts.assemblies == () and "none described" in str(facts)
     inhibitors = [ligand for ligand in facts.ligands if ligand.name == "BAR"]
@@ -96,7 +103,7 @@ def test_a_trimer_takes_its_ligands_and_waters_along():
     kept = {}
     for ending in ("pdb", "cif"):
         chosen = Selection(chains=["A", "B", "C"], hydrogens="strip", waters="0.5 nm")
-        structure = read_structure(structure_file(f"2CHT.{ending}"), chosen)
+        structure = settle(mutase_file(ending), chosen)
         assert sum(a.residue_name in ("BAR", "TSA") and a.element != "H" for a in structure.atoms) == 48
         assert {a.chain for a in structure.atoms} == {"A", "B", "C"}
         assert {a.residue_name for a in structure.atoms if a.element == "H"} <= {"BAR", "TSA"}
@@ -113,11 +120,22 @@ def test_a_trimer_takes_its_ligands_and_waters_along():
 
 @mutase
 def test_a_chain_without_its_neighbours_is_never_silent():
-    log = read_structure(structure_file("2CHT.pdb"), Selection(chains=["A"], waters="none"))
+    log = settle(mutase_file(), Selection(chains=["A"], waters="none"))
     warnings = [decision.text for decision in log.decisions if decision.warning]
     assert any("chain A touches chain B" in text for text in warnings)
     assert any("chain A touches chain C" in text for text in warnings)
     assert "\n0 of " in texts(log)
+
+
+@mutase
+def test_hydrogens_of_a_refinement_program_do_not_fix_the_protonation():
+    """X-PLOR put polar hydrogens everywhere and two on every histidine: all would be charged."""
+    structure = settle(mutase_file(), Selection(chains=["A"], waters="none"))
+    assert not any(a.element == "H" for a in structure.atoms if a.residue_name != "BAR")
+    assert "both nitrogens of every histidine" in texts(structure)
+    kept = Selection(chains=["A"], waters="none", hydrogens="keep")
+    names = {a.name for a in settle(mutase_file(), kept).atoms if a.residue_name == "HIS"}
+    assert {"HD1", "HE2"} <= names and "HB2" not in names
 
 
 # ---- what is chosen ----
