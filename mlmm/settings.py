@@ -67,7 +67,7 @@ class SystemSettings:
     assembly: str = ""
     model: int = 0
     waters: str = "all"
-    hydrogens: str = _choice("keep", "keep", "strip")
+    hydrogens: str = _choice("auto", "auto", "keep", "strip")
     remove: list[str] = field(default_factory=list)
     forcefield: str = "amber14"
     water: str = "tip3p"
@@ -102,6 +102,7 @@ class RegionSettings:
 
     select: str = ""
     complete: str = "residue"
+    hydrogen_mass: str = _quantity("", "mass", "3 amu")
 
 
 @dataclass(frozen=True)
