@@ -23,12 +23,13 @@ BUILD_EPILOG = """what is written:
   chains = ["A", "B"]  author chain ids; or assembly = "1"; neither: everything in the file
   model = 1            which of several models
   waters = "0.5 nm"    crystal waters near what is kept; or "all", "none"
-  hydrogens = "strip"  take those of proteins and waters away and place them anew; or "keep"
+  hydrogens = "strip"  take those of proteins and waters away and place them anew; "keep"; or "auto":
+                       strip what a refinement program placed (polar ones only)
   remove = ["SO4", "A:301"]
 
 examples:
   mlmm build 2CHT --dry-run                                  look at a structure, build nothing
-  mlmm build 2CHT --set system.chains='["A","B","C"]' --set system.hydrogens=strip
+  mlmm build 2CHT --set system.chains='["A","B","C"]' --set system.waters="0.5 nm"
   mlmm build my/run.toml --out builds/my
 """
 
@@ -55,6 +56,12 @@ def plan_text(config: RunConfig) -> tuple[str, bool]:
     """The page of a dry run, and whether the build would go through."""
     from mlmm.build import plan_system
 
+    if config.system.prmtop or config.system.xml:
+        raise ConfigError(
+            "a structure to be built for --dry-run",
+            "a system that has its parameters",
+            "leave --dry-run out: such a system is checked in seconds",
+        )
     plan = plan_system(config.system.pdb, **system_options(config))
     return str(plan), plan.problem is None
 

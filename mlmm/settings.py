@@ -67,7 +67,7 @@ class SystemSettings:
     assembly: str = ""
     model: int = 0
     waters: str = "all"
-    hydrogens: str = _choice("keep", "keep", "strip")
+    hydrogens: str = _choice("auto", "auto", "keep", "strip")
     remove: list[str] = field(default_factory=list)
     forcefield: str = "amber14"
     water: str = "tip3p"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 from openmm.app.element import get_by_symbol
 
@@ -11,6 +12,7 @@ from mlmm.errors import StructureError
 
 #: Where the decimal points of x, y and z stand in a PDB line (counted from 0).
 _POINTS = {34, 42, 50}
+FARTHEST = 1e6  # angstrom; columns hold 9999.999, but also 1e300
 _WIDTH = 4  # columns of a residue number
 
 
@@ -34,7 +36,7 @@ def parse_atom_line(line: str, number: int, file: str) -> AtomRecord:
     if line[:6].upper() not in ("ATOM  ", "HETATM") or "\t" in line:
         raise _out_of_columns(line, number, file)
     position = _coordinates(line, number, file)
-    if not all(math.isfinite(value) for value in position):
+    if not all(abs(value) < FARTHEST for value in position):  # nan is not below anything
         raise StructureError(
             "finite coordinates",
             f"{line[30:54]!r} in line {number} of {file}",
@@ -59,7 +61,7 @@ def parse_atom_line(line: str, number: int, file: str) -> AtomRecord:
         y=y,
         z=z,
         occupancy=_occupancy(line[54:60]),
-        element=_element(line),
+        element=_element(line[76:78]),
         charge=_charge(line[78:80]),
         column=line[12:16],
     )
@@ -97,11 +99,11 @@ def _occupancy(text: str) -> float:
     return value if math.isfinite(value) else 1.0
 
 
-def _element(line: str) -> str:
+@cache
+def _element(columns: str) -> str:
     """Columns 77-78; what else stands there (files before 1996: entry name and line number) is no symbol."""
-    symbol = line[76:78].strip().upper()
     try:
-        return get_by_symbol(symbol).symbol.upper() if symbol else ""
+        return get_by_symbol(columns.strip().upper()).symbol.upper()
     except KeyError:
         return ""
 

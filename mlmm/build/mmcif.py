@@ -9,6 +9,7 @@ from gemmi import cif
 
 from mlmm.build.atoms import AMINO_ACIDS, NUCLEOTIDES, Assembly, AtomRecord, ResidueKey, StructureFile
 from mlmm.build.build_log import Decision
+from mlmm.build.fixed_columns import FARTHEST
 from mlmm.build.pdb_text import assembly_of
 from mlmm.errors import StructureError
 
@@ -45,6 +46,8 @@ def parse_mmcif(text: str, name: str, sha256: str) -> StructureFile:
         replacements=_replacements(block),
         connections=_connections(block, atoms),
         assemblies=assemblies,
+        # Archives end every table with "#"; a file whose last line is an atom may have been cut there.
+        ended=not text.rstrip().rpartition("\n")[2].startswith(("ATOM", "HETATM")),
         notes=tuple(notes),
     )
 
@@ -120,7 +123,7 @@ def _atoms(block: cif.Block, name: str) -> list[AtomRecord]:
 
 def _coordinate(text: str, row: int, name: str) -> float:
     value = _number(text, math.nan)
-    if not math.isfinite(value):
+    if not abs(value) < FARTHEST:  # nan is not below anything
         raise StructureError(
             "finite coordinates",
             f"{text!r} in atom_site row {row + 1} of {name}",

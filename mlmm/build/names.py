@@ -23,11 +23,13 @@ from mlmm.build.atoms import (
     residues,
 )
 from mlmm.build.build_log import Decision
+from mlmm.build.contacts import near_pairs
 from mlmm.errors import StructureError
 
 _STANDARD = AMINO_ACIDS | NUCLEOTIDES | CAPS | WATERS
 _ORGANIC = {"H", "C", "N", "O", "S", "P"}
 _TWO_LETTERS = METALS | {"CL", "BR", "SE", "SI", "AS", "TE", "HE", "NE", "AR", "KR", "XE"}
+_FIRST_REACH = 0.5  # nm; most ligands and waters touch a chain
 _CHAIN_IDS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
 
@@ -222,9 +224,16 @@ def _nearest_chains(groups: list[list[AtomRecord]], polymers: list[list[AtomReco
     if not polymers:
         return ["A"] * len(groups)
     solid = [atom for group in polymers for atom in group]
-    points, chains = coordinates(solid), [atom.chain for atom in solid]
-    nearest = []
-    for group in groups:
-        squares = ((points[None] - coordinates(group)[:, None]) ** 2).sum(axis=-1)
-        nearest.append(chains[int(np.argmin(squares.min(axis=0)))])
+    points, nearest = coordinates(solid), [""] * len(groups)
+    reach = _FIRST_REACH
+    while not all(nearest):
+        open_ones = [i for i, chain in enumerate(nearest) if not chain]
+        atoms = [(i, place) for i in open_ones for place in coordinates(groups[i])]
+        places = np.array([place for _, place in atoms])
+        pairs = near_pairs(places, points, reach)
+        distances = np.linalg.norm(places[pairs[:, 0]] - points[pairs[:, 1]], axis=1)
+        for row in np.argsort(distances, kind="stable"):
+            i = atoms[pairs[row, 0]][0]
+            nearest[i] = nearest[i] or solid[pairs[row, 1]].chain
+        reach *= 2
     return nearest

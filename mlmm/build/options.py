@@ -35,7 +35,7 @@ class BuildOptions:
     assembly: str = ""
     model: int = 0
     waters: str = "all"
-    hydrogens: str = "keep"
+    hydrogens: str = "auto"
     remove: Sequence[str] = ()
     forcefield: str | Sequence[str] = "amber14"
     water: str = "tip3p"

@@ -73,7 +73,8 @@ def plan_system(pdb: str | os.PathLike[str], *, smiles: str = "", **settings: An
         ligands = plan_ligands(options.ligands, options.mutate)
         files = force_field_files(options.forcefield, options.water)
         force_field = load_force_field([*files, *ligands.files])
-        repairs = find_repairs(structure, ligands.names, known_residues(force_field) | ligands.names)
+        known = known_residues(force_field) | ligands.names
+        repairs = find_repairs(structure, ligands.names, known, gaps=options.gaps, tails=options.tails)
         decisions += as_decisions("repair", repairs.decisions)
     except MLMMError as error:
         return BuildPlan(inspection, tuple(decisions), error)

@@ -31,7 +31,7 @@ from mlmm.build.build_log import Decision
 from mlmm.build.mmcif import parse_mmcif
 from mlmm.build.names import settle_chains, settle_names
 from mlmm.build.pdb_text import parse_pdb
-from mlmm.build.sanity import check_ended, check_place, look_over
+from mlmm.build.sanity import check_all_chains, check_ended, check_place, look_over
 from mlmm.build.selection import Selection, choose_chains, choose_locations, choose_model, leave_out
 from mlmm.build.sequences import missing_segments
 from mlmm.errors import StructureError
@@ -249,4 +249,5 @@ def _with_missing(file: StructureFile, structure: CheckedStructure) -> CheckedSt
         chain = run[0][0].chain
         at_end = sum(len(s.names) for s in segments if (s.run, s.position) == (polymers[-1], len(run)))
         decisions += check_ended(file, run[-1], len(sequences.get(chain, ())), at_end)
+    decisions += check_all_chains(file)
     return replace(structure, missing=tuple(segments), decisions=[*structure.decisions, *decisions])

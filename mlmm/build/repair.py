@@ -20,11 +20,13 @@ from mlmm.build.atoms import CheckedStructure
 from mlmm.build.build_log import Decision
 from mlmm.build.draft import as_quantity, draft_topology
 from mlmm.build.gaps import describe_residue, mend_chains
+from mlmm.build.stretched import check_bonds_within_residues
 from mlmm.build.topology_json import set_topology_box, topology_box
 from mlmm.errors import StructureError
 
 logger = logging.getLogger(__name__)
 
+_BACKBONE = {"N", "CA", "C"}
 _ONE_ATOM = "ATOM      1  CA  GLY A   1       0.000   0.000   0.000  1.00  0.00           C\nEND\n"
 _LONGEST_PEPTIDE_BOND = 0.2  # nm; 0.133 at equilibrium
 _WATER = {"HOH"}
@@ -78,6 +80,7 @@ def find_repairs(
     fixer = _load(source)
     positions = _positions(fixer)
     decisions: list[Decision | str] = []
+    decisions += check_bonds_within_residues(fixer.topology, positions, source.name)
     decisions += _missing_residues(fixer, source, gaps, tails)
     if gaps == "refuse":
         _check_peptide_bonds(fixer.topology, positions, source.name)
@@ -189,17 +192,17 @@ def _check_peptide_bonds(topology: app.Topology, positions: np.ndarray, name: st
             )
 
 
-def _replace_nonstandard(fixer: pdbfixer.PDBFixer, ligand_names: set[str]) -> list[str]:
+def _replace_nonstandard(fixer: pdbfixer.PDBFixer, ligand_names: set[str]) -> list[Decision]:
     """Modified residues (MSE, CSO ...) become the standard one, unless a ligand file describes them."""
     fixer.findNonstandardResidues()
     fixer.nonstandardResidues = [
         pair for pair in fixer.nonstandardResidues if pair[0].name not in ligand_names
     ]
     decisions = [
-        f"{describe_residue(residue)} replaced by {new}" for residue, new in fixer.nonstandardResidues
+        Decision("repair", "modified residue", f"{who} replaced by {new}", who, {"parent": new}, warning=True)
+        for residue, new in fixer.nonstandardResidues
+        if (who := describe_residue(residue))
     ]
-    for decision in decisions:
-        logger.warning("%s", decision)
     fixer.replaceNonstandardResidues()
     return decisions
 
@@ -220,7 +223,7 @@ def _check_known(topology: app.Topology, known_names: set[str], name: str) -> No
         )
 
 
-def _find_missing_atoms(fixer: pdbfixer.PDBFixer, name: str) -> list[str]:
+def _find_missing_atoms(fixer: pdbfixer.PDBFixer, name: str) -> list[Decision]:
     """Heavy atoms that a residue lacks; refuse where most of a chain would be invented."""
     fixer.findMissingAtoms()
     for chain in fixer.topology.chains():
@@ -238,14 +241,15 @@ def _find_missing_atoms(fixer: pdbfixer.PDBFixer, name: str) -> list[str]:
                 + (" (a trace of CA atoms)" if present <= len(chain) else ""),
                 "rebuild backbone and side chains first (for example with PULCHRA or MODELLER)",
             )
-    decisions = [
-        f"{describe_residue(residue)}: missing {', '.join(atom.name for atom in atoms)} added"
-        for residue, atoms in fixer.missingAtoms.items()
-    ]
-    decisions += [
-        f"{describe_residue(residue)}: terminal {', '.join(atoms)} added"
-        for residue, atoms in fixer.missingTerminals.items()
-    ]
+    decisions = []
+    for residue, atoms in fixer.missingAtoms.items():
+        names, who = [atom.name for atom in atoms], describe_residue(residue)
+        text = f"{who}: missing {', '.join(names)} added"
+        numbers, backbone = {"atoms": names}, not _BACKBONE.isdisjoint(names)
+        decisions.append(Decision("repair", "missing atoms", text, who, numbers, warning=backbone))
+    for residue, names in fixer.missingTerminals.items():
+        who = describe_residue(residue)
+        decisions.append(Decision("repair", "terminus", f"{who}: terminal {', '.join(names)} added", who))
     return decisions
 
 

@@ -25,6 +25,7 @@ _CLASH = 0.05  # nm; half a C-H bond, so only a duplicate or a broken file comes
 _LARGEST = 100.0  # nm; no builder fills a box of this size, and float32 coordinates become coarse
 _BONDED = 0.06  # nm; neighbours in a file are bonded, 0.1 to 0.2 nm
 _METAL_BOND = 0.3  # nm
+_ALKALI = ("LI", "NA", "K", "RB", "CS")
 _DISULFIDE = 0.3  # nm; 0.205 at equilibrium
 _MANY = 0.5
 
@@ -188,9 +189,9 @@ def _metals(atoms: list[AtomRecord]) -> list[Decision]:
     pairs = near_pairs(coordinates(metals), coordinates(donors), _METAL_BOND)
     for index, metal in enumerate(metals):
         partners = [donors[j] for i, j in pairs if i == index and donors[j].key != metal.key]
-        if not partners:
+        if not partners and metal.element in _ALKALI:
             continue
-        names = ", ".join(_who(partner) for partner in partners[:8])
+        names = ", ".join(_who(partner) for partner in partners[:8]) or "nothing within 0.3 nm"
         who = describe_key(metal.residue_name, metal.key)
         text = f"{who} is held by charge alone, without bonds; near it {names}"
         decisions.append(Decision("read", "metal", text, who, {"partners": len(partners)}, warning=True))
@@ -209,7 +210,8 @@ def _disulfides(file: StructureFile, groups: list[list[AtomRecord]]) -> list[Dec
     points = coordinates(atom for _, atom in sulfurs)
     decisions, bonded = [], set()
     for i, j in near_pairs(points, points, _DISULFIDE):
-        bonded.add(int(i))
+        if i != j:
+            bonded.add(int(i))
         if i < j:
             distance = float(np.linalg.norm(points[i] - points[j]))
             one, other = describe(sulfurs[i][0]), describe(sulfurs[j][0])
@@ -255,3 +257,27 @@ def check_ended(
     where = f"{describe(last)} in {file.where(last[-1])}"
     text = f"no TER or END behind {where}: if the file was cut, the rest is missing"
     return [Decision("read", "end", text, warning=True)]
+
+
+def check_all_chains(file: StructureFile) -> list[Decision]:
+    """Chains of the sequence that have no atom at all.
+
+    Raises
+    ------
+    StructureError
+        There are some, and nothing ends the file.
+    """
+    present = {atom.chain for atom in file.atoms}
+    absent = [chain for chain in file.sequences if chain and chain not in present]
+    if not absent or present == {""}:
+        return []
+    shown = ", ".join(absent)
+    if not file.ended:
+        raise StructureError(
+            "a file that ends with TER or END",
+            f"{file.name} without atoms of chain {shown} of its sequence",
+            "download or copy the file again; if it is complete, write END as its last line",
+        )
+    return [
+        Decision("read", "sequence", f"no atoms of chain {shown} of the sequence in the file", warning=True)
+    ]

@@ -22,6 +22,8 @@ from mlmm.build.contacts import chain_contacts, near
 from mlmm.errors import ConfigError, StructureError
 
 _CHAIN_IDS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+#: Hydrogens that a full set has in almost every residue.
+_ON_CARBON = {"HA", "HA2", "HA3", "HB", "HB1", "HB2", "HB3"}
 _SAME_PLACE = 0.05  # nm; copies of a molecule on a symmetry axis
 
 
@@ -39,8 +41,9 @@ class Selection:
         Number of the model; 0 where the file has only one.
     waters : str
         ``"all"``, ``"none"``, or a length: waters within it of anything else that is kept.
-    hydrogens : {"keep", "strip"}
-        ``strip`` takes those of proteins, nucleic acids and water away, to be placed anew.
+    hydrogens : {"auto", "keep", "strip"}
+        ``strip`` takes those of proteins, nucleic acids and water away, to be placed anew. ``auto`` does so
+        where a refinement program placed them: on polar atoms only, and on both nitrogens of every histidine.
     remove : sequence of str
         Residue names (``SO4``) or single residues (``A:301``) to leave out.
     """
@@ -49,7 +52,7 @@ class Selection:
     assembly: str = ""
     model: int = 0
     waters: str = "all"
-    hydrogens: str = "keep"
+    hydrogens: str = "auto"
     remove: Sequence[str] = ()
 
     def __post_init__(self) -> None:
@@ -58,8 +61,10 @@ class Selection:
             if isinstance(value, str) or not all(isinstance(entry, str) for entry in value):
                 raise ConfigError(f"{name} as a list of words", repr(value), f'write {name} = ["A", "B"]')
             object.__setattr__(self, name, tuple(value))
-        if self.hydrogens not in ("keep", "strip"):
-            raise ConfigError("hydrogens as keep or strip", repr(self.hydrogens), 'write hydrogens = "keep"')
+        if self.hydrogens not in ("auto", "keep", "strip"):
+            raise ConfigError(
+                "hydrogens as auto, keep or strip", repr(self.hydrogens), 'write hydrogens = "auto"'
+            )
         if isinstance(self.model, bool) or not isinstance(self.model, int) or self.model < 0:
             raise ConfigError("model as a whole number", repr(self.model), "write model = 1")
         if self.chains and self.assembly:
@@ -299,18 +304,34 @@ def leave_out(
         decisions.append(Decision("select", "remove", text, numbers={"residues": before - len(groups)}))
     groups, more = _choose_waters(groups, selection)
     decisions += more
-    if selection.hydrogens == "strip":
+    placed = selection.hydrogens == "auto" and _placed_by_refinement(groups)
+    if selection.hydrogens == "strip" or placed:
         count = 0
         for i, group in enumerate(groups):
             if group[0].residue_name == "HOH" or is_polymer(group):
                 groups[i] = [atom for atom in group if not is_hydrogen(atom)]
                 count += len(group) - len(groups[i])
         text = f"{count} hydrogens of proteins, nucleic acids and waters left out, to be placed anew"
-        decisions.append(Decision("select", "hydrogens", text, numbers={"atoms": count}))
+        if placed:
+            text += (
+                ": they stand on polar atoms only and on both nitrogens of every histidine, as a refinement "
+                'program places them (hydrogens = "keep" takes them as they are)'
+            )
+        decisions.append(Decision("select", "hydrogens", text, numbers={"atoms": count}, warning=placed))
     kept = [atom for group in groups for atom in group]
     if not kept:
         raise StructureError("atoms to build", f"none left of {file.name}", "remove less")
     return kept, decisions
+
+
+def _placed_by_refinement(groups: list[list[AtomRecord]]) -> bool:
+    """Polar hydrogens alone, histidines all doubly protonated: a topology's default, not an observation."""
+    names = [{a.name.lstrip("123") for a in group} for group in groups if is_polymer(group)]
+    hydrogens = set().union(*names) & _ON_CARBON if names else set()
+    histidines = [
+        {a.name for a in group} for group in groups if group[0].residue_name in ("HIS", "HIP", "HSP")
+    ]
+    return bool(histidines) and not hydrogens and all({"HD1", "HE2"} <= atoms for atoms in histidines)
 
 
 def _is_named(group: list[AtomRecord], entry: str) -> bool:

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 #: wwPDB's archive; another mirror with the same layout can be named by MLMM_STRUCTURE_SERVER.
 SERVER = "https://files.wwpdb.org/pub/pdb/data/structures/divided/mmCIF"
 _ENTRY = re.compile(r"[0-9][A-Za-z0-9]{3}")
-_ENDINGS = (".pdb", ".ent", ".cif", ".pdb.gz", ".ent.gz", ".cif.gz")
+_ENDINGS = (".pdb", ".ent", ".pdb.gz", ".ent.gz", ".cif", ".cif.gz")
 _LARGEST = 500_000_000  # bytes; the largest entries are a tenth of that
 
 
