@@ -131,6 +131,7 @@ def make_force(
     if bridge == "torchforce":
         module = _RegionModule(scriptable_module(model)(list(numbers)), torch.tensor(list(atoms)))
         force = _torch_force_class()(torch.jit.script(module.eval()))
+        force.setOutputsForces(True)
     else:
         force = openmm.PythonForce(_RegionFunction(model, numbers, periodic, charge, spin))
         force.setParticles(list(atoms))
@@ -177,15 +178,27 @@ class _BlendFunction:
 
 
 class _RegionModule(torch.nn.Module):
-    """What a TorchForce evaluates: positions of the whole system to the energy of the region, kJ/mol."""
+    """What a TorchForce evaluates: positions of the whole system to energy (kJ/mol) and forces of the region.
+
+    The gradient is taken in the region's own coordinates: by TorchForce itself it would be in all of them.
+    """
 
     def __init__(self, model: torch.nn.Module, atoms: torch.Tensor):
         super().__init__()
         self.model = model
         self.register_buffer("atoms", atoms)
 
-    def forward(self, positions: torch.Tensor, box: Optional[torch.Tensor] = None) -> torch.Tensor:
-        return self.model(positions.index_select(0, self.atoms).to(torch.float64), box).mean(dim=0).sum()
+    def forward(
+        self, positions: torch.Tensor, box: Optional[torch.Tensor] = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        inside = positions.index_select(0, self.atoms).to(torch.float64)
+        inside.requires_grad_(True)
+        energy = self.model(inside, box).mean(dim=0).sum()
+        gradient = torch.autograd.grad([energy], [inside])[0]
+        assert gradient is not None
+        forces = torch.zeros_like(positions)
+        forces.index_copy_(0, self.atoms, -gradient.to(positions.dtype))
+        return energy, forces
 
 
 class _RegionFunction:

@@ -181,9 +181,15 @@ def hybrid_from(config: RunConfig, built: BuiltSystem, precision: str | None = N
     scheme = choose_scheme(embedding.scheme, hard_zones(built, region), potential.spec)
     check_embedding(embedding, scheme)
     path = config.zones.compensation
+    zones = zones_from(config, built, region, scheme)
+    if config.region.hydrogen_mass:
+        from mlmm.build.masses import heavier_hydrogens
+
+        moving = (atom for molecule in getattr(zones, "molecules", ()) for atom in molecule)
+        built = heavier_hydrogens(built, {*zones.active, *moving}, config.region.hydrogen_mass)
     return hybrid_system(
         built,
-        zones_from(config, built, region, scheme),
+        zones,
         potential,
         scheme=embedding.scheme,
         route=embedding.route,

@@ -102,6 +102,7 @@ class RegionSettings:
 
     select: str = ""
     complete: str = "residue"
+    hydrogen_mass: str = _quantity("", "mass", "3 amu")
 
 
 @dataclass(frozen=True)

@@ -7,23 +7,22 @@ import logging
 import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import openmm
 from openmm import unit
 
-from mlmm.check_report import aligned
-from mlmm.errors import ConfigError
+from mlmm.errors import ConfigError, SimulationError
 from mlmm.hybrid import HybridSystem
 from mlmm.integrators import make_integrator, separate_reciprocal
 from mlmm.reporters import degrees_of_freedom
 from mlmm.stages import NVECheck
 from mlmm.statistics import linear_drift
+from mlmm.step_tests import StepTest, TimeStepScan
 from mlmm.units import FEMTOSECOND, GAS_CONSTANT, NANOSECOND, parse
 
-__all__ = ["StepTest", "TimeStepScan", "judge_settings", "scan_time_steps"]
+__all__ = ["judge_settings", "scan_time_steps"]
 
 logger = logging.getLogger(__name__)
 _FRICTION = 1.0  # 1/ps; of the thermostat against which heating is judged
@@ -32,104 +31,6 @@ _FRICTION = 1.0  # 1/ps; of the thermostat against which heating is judged
 _SETTLING, _SETTLING_FRICTION = 0.2, 20.0
 _QUIET = 0.2  # largest fluctuation of the total energy, in units of that of the kinetic energy
 _SAMPLES = 200
-
-
-@dataclass(frozen=True)
-class StepTest:
-    """One setting and what came of it.
-
-    Parameters
-    ----------
-    timestep : float
-        ps.
-    outer, reciprocal : int
-        As in `mlmm.stages.Dynamics`.
-    drift, error : float
-        Of the total energy and its standard error, kJ/mol/ns per degree of freedom.
-    fluctuation : float
-        Standard deviation around that line, kJ/mol.
-    temperature, region_temperature : float
-        Mean of the NVE run, K.
-    heating, heating_error : float
-        By how many K a thermostat of 1/ps would let the zone warm, if what this setting gains more than the
-        smallest one came from there.
-    cpu_ms_per_fs : float
-        Processor time.
-    verdict : {"stable", "unstable", "too short"}
-    """
-
-    timestep: float
-    outer: int
-    reciprocal: int
-    drift: float
-    error: float
-    fluctuation: float
-    temperature: float
-    region_temperature: float
-    heating: float
-    heating_error: float
-    cpu_ms_per_fs: float
-    verdict: str
-
-    @property
-    def whole(self) -> float:
-        """Time between two evaluations of the slowest force, ps."""
-        return self.timestep * self.outer * self.reciprocal
-
-    def toml(self) -> str:
-        """Lines for [run]."""
-        lines = [f'timestep = "{self.timestep / FEMTOSECOND:g} fs"']
-        lines += [f"outer = {self.outer}"] if self.outer > 1 else []
-        return "\n".join([*lines, *([f"reciprocal = {self.reciprocal}"] if self.reciprocal > 1 else [])])
-
-
-@dataclass(frozen=True)
-class TimeStepScan:
-    """Every setting that was tested; prints as a table.
-
-    Parameters
-    ----------
-    tests : tuple of StepTest
-        The first one is what the others are judged by.
-    length : float
-        Of each run, ps.
-    limit : float
-        Heating that is accepted, K.
-    """
-
-    tests: tuple[StepTest, ...]
-    length: float
-    limit: float
-
-    def largest(self) -> StepTest | None:
-        """The largest time step that is stable with every force at each of them."""
-        plain = [t for t in self.tests if t.verdict == "stable" and t.outer == t.reciprocal == 1]
-        return max(plain, key=lambda t: t.timestep, default=None)
-
-    def cheapest(self) -> StepTest | None:
-        """The stable setting that costs least processor time for a given length."""
-        stable = [t for t in self.tests if t.verdict == "stable"]
-        return min(stable, key=lambda t: t.cpu_ms_per_fs, default=None)
-
-    def __str__(self) -> str:
-        head = ("step fs", "outer", "reciprocal", "drift kJ/mol/ns/dof", "fluctuation kJ/mol", "T K")
-        rows = [(*head, "T region K", "heating of the zone K", "cpu ms/fs", "")]
-        for t in self.tests:
-            rows.append(
-                (
-                    f"{t.timestep / FEMTOSECOND:g}",
-                    str(t.outer),
-                    str(t.reciprocal),
-                    f"{t.drift:.2f} ± {t.error:.2f}" if math.isfinite(t.drift) else "-",
-                    f"{t.fluctuation:.2f}" if math.isfinite(t.fluctuation) else "-",
-                    f"{t.temperature:.0f}" if math.isfinite(t.temperature) else "-",
-                    f"{t.region_temperature:.0f}" if math.isfinite(t.region_temperature) else "-",
-                    f"{t.heating:.1f} ± {t.heating_error:.1f}" if math.isfinite(t.heating) else "-",
-                    f"{t.cpu_ms_per_fs:.3g}",
-                    t.verdict,
-                )
-            )
-        return aligned(rows, left=0)
 
 
 def scan_time_steps(
@@ -176,6 +77,8 @@ def scan_time_steps(
     ------
     ConfigError
         Steps or multiples that are not positive, or a length of fewer than 20 whole steps.
+    SimulationError
+        NaN in the equilibration already.
     """
 
     def system_for(separate: bool) -> openmm.System:
@@ -296,7 +199,16 @@ def _start(
     if minimise:
         openmm.LocalEnergyMinimizer.minimize(context, 10.0, 200)
     context.setVelocitiesToTemperature(temperature, seed + 1)
-    integrator.step(round(equilibration / step))
+    try:
+        integrator.step(round(equilibration / step))
+    except openmm.OpenMMException as error:
+        if "nan" not in str(error).lower():
+            raise
+        raise SimulationError(
+            f"an equilibration that holds at the smallest step, {step / FEMTOSECOND:g} fs",
+            "NaN",
+            "test smaller steps: --timesteps 0.25,0.5",
+        ) from error
     return context.getState(positions=True, velocities=True)
 
 

@@ -38,8 +38,9 @@ def in_own_process(
     Returns
     -------
     dict
-        ``startup_s``, from the start of the process to the first forces; ``rss_mb``, the peak;
-        ``growth_mb``, slope of the memory in MB per 10^5 steps with ``growth_error``; ``steps``.
+        ``startup_s``, from the start of the process to the end of the first step, and its processor
+        time ``startup_cpu_s``; ``rss_mb``, the peak;
+        ``growth_mb``, slope of the memory in MB per 10^5 steps with ``growth_error``; ``growth_steps``.
     """
     arguments = [variant, potential, str(folder), str(region), str(steps), str(samples), str(threads or 0)]
     command = [sys.executable, "-m", "mlmm.bench.process", *arguments, repr(time.time())]
@@ -74,7 +75,7 @@ def _main(arguments: list[str]) -> dict[str, float]:
     timed = make(variant, built, nearest_region(built, n_region), potential, flexible)
     step = stepper(timed, built.positions, threads=threads or None)
     step(1)
-    startup = time.time() - started
+    startup, startup_cpu = time.time() - started, time.process_time()
     at, memory = [], []
     chunk = max(1, steps // samples)
     for k in range(steps // chunk):
@@ -86,8 +87,9 @@ def _main(arguments: list[str]) -> dict[str, float]:
     half = len(at) // 2
     facts = {
         "startup_s": startup,
+        "startup_cpu_s": startup_cpu,
         "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
-        "steps": steps,
+        "growth_steps": steps,
     }
     if len(at) - half >= 3:
         (slope, _), covariance = np.polyfit(at[half:], memory[half:], 1, cov="unscaled")

@@ -15,7 +15,15 @@ from mlmm.errors import ConfigError
 from mlmm.regions import Region, region_from_atoms
 from mlmm.units import FEMTOSECOND
 
-__all__ = ["CUTOFF", "dipeptide_in_water", "nearest_region", "relaxed", "replicated", "rigid_outside"]
+__all__ = [
+    "CUTOFF",
+    "dipeptide_alone",
+    "dipeptide_in_water",
+    "nearest_region",
+    "relaxed",
+    "replicated",
+    "rigid_outside",
+]
 
 #: Of PME's direct sum, nm.
 CUTOFF = 0.9
@@ -42,6 +50,11 @@ def dipeptide_in_water(*, rigid: bool = True, padding: float = 1.0, seed: int = 
         rigid_water=rigid,
         seed=seed,
     )
+
+
+def dipeptide_alone() -> BuiltSystem:
+    """Alanine dipeptide without water and box, 22 atoms."""
+    return build_system(_PDB, solvate=False, constraints="none", rigid_water=False)
 
 
 def relaxed(built: BuiltSystem, length: float = 2.0, *, iterations: int = 200, seed: int = 1) -> BuiltSystem:
@@ -167,6 +180,8 @@ def nearest_region(built: BuiltSystem, n_atoms: int) -> Region:
     built : BuiltSystem
     n_atoms : int
     """
+    if n_atoms <= _SOLUTE:
+        return region_from_atoms(built.topology, range(_SOLUTE), "atoms", "dipeptide")
     solute = built.positions[:_SOLUTE]
     lengths = np.diag(built.box_vectors)
     oxygens = np.arange(_SOLUTE, built.n_atoms, 3)

@@ -20,6 +20,7 @@ from mlmm.build.built import BuiltSystem, package_versions
 from mlmm.build.checks import check_built, check_templates, handedness
 from mlmm.build.draft import as_quantity
 from mlmm.build.droplet import add_water_sphere, cut_droplet, droplet_centre, relaxed_whole
+from mlmm.build.hydrogens import mend_hydrogens
 from mlmm.build.ligand_alone import structure_from_smiles
 from mlmm.build.ligand_settling import settle_ligands
 from mlmm.build.ligands import Ligand, plan_ligands
@@ -35,6 +36,7 @@ from mlmm.build.parametrise import (
 from mlmm.build.protonation import TITRATED, choose_states, named_by_user
 from mlmm.build.reading import read_structure
 from mlmm.build.repair import apply_repairs, find_repairs
+from mlmm.build.settle import settle_in_place
 from mlmm.build.solvent import add_solvent, check_width, widths
 from mlmm.build.sources import find_structure
 from mlmm.build.topology_json import set_topology_box, topology_box
@@ -153,8 +155,8 @@ def build_system(
     relax : int
         Iterations of minimisation at the end; 0 leaves all heavy atoms of a box where they were.
     progress : callable, optional
-        Called with one word (``read``, ``repair``, ``ligands``, ``charges``, ``hydrogens``, ``solvent``,
-        ``relax``, ``parametrise``, ``check``) at each start.
+        Called with one word (``read``, ``repair``, ``ligands``, ``charges``, ``hydrogens``, ``settle``,
+        ``solvent``, ``relax``, ``parametrise``, ``check``) at each start.
 
     Returns
     -------
@@ -206,6 +208,14 @@ def build_system(
         added = _add_hydrogens(model, force_field, source, plan.by_name, options)
         decisions += as_decisions("protonate", added)
         check_templates(force_field, model.topology)
+        # Water comes around the shape that a changed molecule really has.
+        if plan.mutate:
+            tell("settle")
+        settled_positions, entries = settle_in_place(
+            model.topology, _coordinates(model), force_field, set(plan.mutate.values())
+        )
+        model.positions = as_quantity(settled_positions)
+        decisions += entries
         if options.solvent == "droplet":
             tell("solvent")
             centre = droplet_centre(model.topology, _coordinates(model), options.droplet)
@@ -248,6 +258,7 @@ def build_system(
         "sha256": source.sha256,
         "forcefield_files": files,
         "ligand_files": [file.name for file in plan.files],
+        "ligands": settled.molecules,
         "seed": options.seed,
         "options": {
             **options.as_dict(),
@@ -364,7 +375,9 @@ def _add_hydrogens(
             variants=variants,
             platform=openmm.Platform.getPlatformByName("Reference"),
         )
-    entries: list[Decision | str] = [*notes, *chosen]
+    positions, mended = mend_hydrogens(model.topology, _coordinates(model))
+    model.positions = as_quantity(positions)
+    entries: list[Decision | str] = [*notes, *chosen, *mended]
     entries.append(f"{model.topology.getNumAtoms() - before} hydrogens added at pH {options.ph:g}")
     for residue, variant in zip(model.topology.residues(), actual, strict=True):
         if isinstance(variant, str) and variant != residue.name and residue.index not in states:

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import openmm
 from openmm import app, unit
 from openmm.vec3 import Vec3
 
 from mlmm import units
 from mlmm.build.built import BuiltSystem, package_versions
+from mlmm.build.masses import repartition
 from mlmm.build.parametrise import WATER_MODELS, force_field_files, load_force_field, retold
 from mlmm.errors import ConfigError, StructureError
 
@@ -73,7 +73,7 @@ def build_bulk_water(
             hydrogenMass=None,
         )
     if mass is not None:
-        _repartition(system, model.topology, mass)
+        repartition(system, model.topology, mass)
     positions = np.array(model.positions.value_in_unit(unit.nanometer), dtype=float)
     provenance = {
         "source": f"bulk {water}",
@@ -82,12 +82,3 @@ def build_bulk_water(
         "versions": package_versions(),
     }
     return BuiltSystem(model.topology, positions, system, provenance)
-
-
-def _repartition(system: openmm.System, topology: app.Topology, hydrogen_mass: float) -> None:
-    """Move mass from each oxygen to its hydrogens; OpenMM's own option leaves water as it is."""
-    for bond in topology.bonds():
-        light, heavy = sorted(bond, key=lambda atom: atom.element.mass._value)
-        taken = hydrogen_mass - system.getParticleMass(light.index)._value
-        system.setParticleMass(light.index, hydrogen_mass)
-        system.setParticleMass(heavy.index, system.getParticleMass(heavy.index)._value - taken)

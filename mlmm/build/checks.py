@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 _CLASH = 0.05  # nm; half a C-H bond
 _LONGEST_PEPTIDE_BOND = 0.2  # nm; 0.133 at equilibrium
 _WHOLE_CHARGE = 1e-3  # e
+#: Stereocentres of amino acids -> their neighbours.
+_HANDED = {"CA": ("N", "C", "CB"), "ILE CB": ("CA", "CG1", "CG2"), "THR CB": ("CA", "OG1", "CG2")}
 _LARGEST_EXTENT = 100.0  # nm; ten times a ribosome: coordinates in another unit, or a stray atom
 
 
@@ -54,7 +56,7 @@ def cpu_context(system: openmm.System, positions: np.ndarray, steady: bool = Fal
 
 
 def handedness(topology: app.Topology, positions: np.ndarray) -> dict[tuple[str, str, str], float]:
-    """Signed volume of N, C and CB about every CA, nm³: positive for L amino acids.
+    """Signed volumes at every CA, and at CB of ILE and THR, nm³; that of CA is positive for L amino acids.
 
     Parameters
     ----------
@@ -64,25 +66,27 @@ def handedness(topology: app.Topology, positions: np.ndarray) -> dict[tuple[str,
     Returns
     -------
     dict
-        (chain, residue number with insertion code, residue name) to
-        (N − CA) · [(C − CA) × (CB − CA)].
+        (chain, residue number with insertion code, residue name and atom) to (a − x) · [(b − x) × (c − x)],
+        with N, C, CB for a, b, c at x = CA.
     """
     volumes = {}
     for residue in topology.residues():
         at = {atom.name: positions[atom.index] for atom in residue.atoms()}
-        if not {"N", "CA", "C", "CB"} <= at.keys():
-            continue
-        alpha = at["CA"]
-        volume = np.dot(at["N"] - alpha, np.cross(at["C"] - alpha, at["CB"] - alpha))
-        key = (residue.chain.id, f"{residue.id}{residue.insertionCode.strip()}", residue.name)
-        volumes[key] = float(volume)
+        number = f"{residue.id}{residue.insertionCode.strip()}"
+        for centre, others in _HANDED.items():
+            name, _, atom = centre.rpartition(" ")
+            if name not in ("", residue.name) or not {atom, *others} <= at.keys():
+                continue
+            one, two, three = (at[other] - at[atom] for other in others)
+            key = (residue.chain.id, number, f"{residue.name} {atom}")
+            volumes[key] = float(np.dot(one, np.cross(two, three)))
     return volumes
 
 
 def check_handedness(
     before: Mapping[tuple[str, str, str], float], after: Mapping[tuple[str, str, str], float], name: str
 ) -> None:
-    """Building turned no alpha carbon into its mirror image; what the file held was judged when it was read.
+    """Building turned no stereocentre into its mirror image; what the file held was judged when it was read.
 
     Raises
     ------
@@ -90,9 +94,12 @@ def check_handedness(
     """
     turned = [key for key, volume in after.items() if key in before and volume * before[key] <= 0]
     if turned:
-        places = ", ".join(f"{residue} {number}" for _, number, residue in turned[:6])
+        places = ", ".join(
+            f"{what.split()[1]} of {what.split()[0]} {number} of chain {chain}"
+            for chain, number, what in turned[:6]
+        )
         raise StructureError(
-            "alpha carbons as they were in the file",
+            "stereocentres as they were in the file",
             f"{len(turned)} that turned into their mirror image while building {name}: {places}",
             "look for atoms too close to each other there, and correct the structure",
         )

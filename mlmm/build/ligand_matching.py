@@ -97,6 +97,10 @@ def place(molecule: Mol, residue: ResidueAtoms, mutate: bool = False) -> Placeme
         Atoms missing or left over, other bonds, other numbers of hydrogens, or a mirrored stereocentre.
     """
     heavy = residue.heavy
+    if not heavy:
+        raise StructureError(
+            f"{residue.label} as {plain_smiles(molecule)}", "no heavy atoms", "add the missing atoms"
+        )
     bonds = _heavy_bonds(residue)
     target = _graph([residue.numbers[i] for i in heavy], bonds)
     query = _graph(
@@ -328,14 +332,14 @@ def _wrong_hydrogens(
 ) -> list[str]:
     """Atoms with another number of hydrogens than the molecule has.
 
-    Many files hold hydrogens on N and O only: carbon is compared only if some carbon has one, and all others
-    likewise.
+    Many files hold hydrogens on N and O only, or none: carbon is compared only if some carbon has one.
     """
-    shown = {residue.numbers[index] == 6 for index in hydrogens}
+    on_carbon = any(residue.numbers[index] == 6 for index in hydrogens)
     problems = []
     for atom, index in zip(molecule.GetAtoms(), atoms, strict=True):
         count = len(hydrogens.get(index, []))
-        if (residue.numbers[index] == 6) in shown and count != atom.GetTotalNumHs():
+        shown = on_carbon or (hydrogens and residue.numbers[index] != 6)
+        if shown and count != atom.GetTotalNumHs():
             problems.append(
                 f"hydrogens on {residue.names[index]}: {count} in the file, "
                 f"{atom.GetTotalNumHs()} in the SMILES"

@@ -6,6 +6,7 @@ find is kept in a cache, because the charges take seconds to minutes.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -13,6 +14,7 @@ import logging
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sysconfig
 import tempfile
@@ -182,30 +184,39 @@ def _versions(folder: Path) -> dict[str, str]:
 
 
 def _text(folder: Path, name: str) -> str:
+    """A log without the codes that colour a terminal."""
     path = folder / name
-    return path.read_text(errors="replace") if path.is_file() else ""
+    return re.sub(r"\x1b\[[0-9;]*m", "", path.read_text(errors="replace")) if path.is_file() else ""
+
+
+def _end(running: subprocess.Popen) -> None:
+    """Also the programs that a program has started: antechamber waits for sqm, which would go on alone."""
+    if running.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
 
 
 def _run(program: str, arguments: list[str], folder: Path, product: str, what: str) -> None:
     """One program with one thread; StructureError if it leaves no product."""
     name = Path(program).name
     log = folder / f"{name}.out"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    try:
-        with open(log, "wb") as output:
-            ended = subprocess.run(
-                [program, *arguments],
-                cwd=folder,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                timeout=_TIMEOUT,
-                check=False,
-            )
-        reason = f"exit status {ended.returncode}"
-    except subprocess.TimeoutExpired:
-        reason = f"no end after {_TIMEOUT} s"
+    with open(log, "wb") as output:
+        running = subprocess.Popen(
+            [program, *arguments],
+            cwd=folder,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            reason = f"exit status {running.wait(_TIMEOUT)}"
+        except subprocess.TimeoutExpired:
+            reason = f"no end after {_TIMEOUT} s"
+        finally:
+            _end(running)
     if reason == "exit status 0" and (folder / product).is_file():
         return
     tails = [_text(folder, file).strip().splitlines()[-6:] for file in (log.name, "sqm.out")]

@@ -34,12 +34,15 @@ class SettledLigands:
         As given, with names, bonds and hydrogens of the ligands; positions (N, 3) in nm.
     templates : dict
         Residue name -> OpenMM XML, for those that had to be parametrised.
+    molecules : dict
+        Residue name -> SMILES, with the stereochemistry of the coordinates.
     decisions : list
     """
 
     topology: app.Topology
     positions: np.ndarray
     templates: dict[str, str]
+    molecules: dict[str, str]
     decisions: list[Decision]
 
 
@@ -78,9 +81,10 @@ def settle_ligands(
         renamed[residue.index] = name
         by_name.setdefault(name, []).append(placement)
     _check_all_found(topology, plan, by_name)
-    templates = {}
+    templates, molecules = {}, {}
     for name, copies in by_name.items():
         smiles = _one_molecule(name, copies)
+        molecules[name] = plain_smiles(from_canonical(smiles))
         if plan.definitions[name].template:
             continue
         xml, origin = _template(name, copies[0], smiles, plan.definitions[name].charges, progress)
@@ -88,7 +92,7 @@ def settle_ligands(
         decisions.append(Decision("ligands", "parameters", f"{name}: {origin}"))
     if placements:
         topology, positions = _rebuilt(topology, positions, placements, renamed)
-    return SettledLigands(topology, positions, templates, decisions)
+    return SettledLigands(topology, positions, templates, molecules, decisions)
 
 
 def _template(

@@ -8,7 +8,7 @@ from mlmm.potentials.committee import Committee, committee_of, committee_spread
 from mlmm.potentials.contract import check_potential
 from mlmm.potentials.descriptors import TrainingSet
 from mlmm.potentials.install import install_model
-from mlmm.potentials.registry import known_potentials, load_potential
+from mlmm.potentials.registry import find_model, known_potentials, load_potential
 from mlmm.potentials.torchscript import save_torchscript
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "committee_of",
     "committee_spread",
     "energy_and_forces",
+    "find_model",
     "install_model",
     "known_potentials",
     "load_potential",

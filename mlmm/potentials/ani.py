@@ -165,6 +165,13 @@ def load_ani_file(path: str | Path) -> tuple[ANIParameters, dict[str, str]]:
         weights = {e: [tensors[f"{e}.{k}.weight"] for k in range(depth)] for e in elements}
         biases = {e: [tensors[f"{e}.{k}.bias"] for k in range(depth)] for e in elements}
         parameters = ANIParameters(elements, constants, tensors["self_energies"], weights, biases)
+        for name, value in tensors.items():
+            if not np.isfinite(value).all():
+                raise PotentialError(
+                    f"finite weights in {path}", f"NaN or infinity in {name}", "get the file again"
+                )
+    except PotentialError:
+        raise
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise PotentialError(
             f"an ANI committee in {path}", f"{type(error).__name__}: {error}", "install the package again"

@@ -40,7 +40,7 @@ class _Limits:
 
 
 _LIMITS = {
-    "float64": _Limits(1e-10, 1e-8, 1e-6, 1e-5),
+    "float64": _Limits(1e-10, 1e-8, 1e-6, 2e-6),
     "float32": _Limits(2e-6, 1e-4, 2e-3, 3e-4),
 }
 

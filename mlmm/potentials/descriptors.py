@@ -29,6 +29,7 @@ __all__ = ["TrainingSet", "read_xyz"]
 _CONSTANTS = Path(__file__).parent.parent / "data" / "ani1x.safetensors"
 _MOST = 2000  # surroundings kept for each element
 _QUANTILE = 0.95
+_EXACT = "donot_use_mm_for_euclid_dist"  # a matrix product loses small distances between long vectors
 
 
 class TrainingSet:
@@ -86,7 +87,7 @@ class TrainingSet:
             rows = (numbers == z).nonzero().squeeze(1)
             rows = rows[torch.randperm(len(rows), generator=random)[:_MOST]].sort().values
             kept = vectors[rows]
-            apart = torch.cdist(kept, kept)
+            apart = torch.cdist(kept, kept, compute_mode=_EXACT)
             # Another structure's: the hydrogens of one methyl group do not tell how wide the set is.
             apart[owner[rows].unsqueeze(0) == owner[rows].unsqueeze(1)] = float("inf")
             nearest = apart.min(dim=1).values
@@ -166,7 +167,11 @@ class TrainingSet:
             for z in self.elements:
                 rows = [k for k, place_ in enumerate(inside) if int(structure.numbers[wanted[place_]]) == z]
                 if rows:
-                    nearest = torch.cdist(vectors[rows], self.surroundings[z]).min(dim=1).values
+                    nearest = (
+                        torch.cdist(vectors[rows], self.surroundings[z], compute_mode=_EXACT)
+                        .min(dim=1)
+                        .values
+                    )
                     found[[inside[k] for k in rows]] = nearest / self.scales[z]
         return found
 

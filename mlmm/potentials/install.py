@@ -76,7 +76,7 @@ def install_model(name: str, progress: Callable[[str], None] | None = None) -> P
         shutil.copyfile(archive, target.with_name(target.name + ".part"))
         os.replace(target.with_name(target.name + ".part"), target)
     if "sha256" not in known.source and "contents" not in known.source:
-        logger.warning("%s has no published checksum; that of this file is %s", known.name, _sha256(target))
+        logger.warning("%s has no published checksum; that of this file is %s", known.name, _sha256(archive))
     return target
 
 

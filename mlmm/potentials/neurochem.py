@@ -72,7 +72,9 @@ def read_neurochem(folder: str | Path) -> ANIParameters:
             "give the folder that holds train0, train1, …",
         )
     constants, elements = _read_constants(settings[0])
-    members = sorted(folder.glob("train*"), key=lambda path: int(re.sub(r"\D", "", path.name) or -1))
+    # Some published folders also hold an empty file called train.
+    found = [path for path in folder.glob("train*") if path.is_dir()]
+    members = sorted(found, key=lambda path: int(re.sub(r"\D", "", path.name) or -1))
     if not members:
         raise PotentialError(
             f"folders train0, train1, … in {folder}", "none", "copy the whole published folder"

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+from zipfile import is_zipfile
 
 from mlmm.errors import MissingPackageError, PotentialError
 from mlmm.potentials.ani import ANIPotential, load_ani_file
@@ -138,7 +139,7 @@ def _kind_of(path: Path) -> str:
 
     if path.is_dir():
         return "ani"
-    if is_torchscript(path):
+    if is_torchscript(path) or (path.suffix in (".pt", ".jpt") and not is_zipfile(path)):
         return "torchscript"
     return {".model": "mace", ".pth": "sevennet", ".pt": "aimnet", ".jpt": "aimnet"}.get(path.suffix, "ani")
 

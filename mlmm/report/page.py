@@ -41,6 +41,7 @@ from mlmm.report.text import (
     stage_temperatures,
     with_error,
 )
+from mlmm.report.uncertainty import uncertainty_section
 from mlmm.report.zones import zone_texts
 from mlmm.statistics import block_standard_error
 from mlmm.units import FEMTOSECOND
@@ -86,6 +87,7 @@ def write_report(run_directory: str | os.PathLike) -> pathlib.Path:
         timing=_timing(look_up(run, "timing")),
         stages=_stages(as_list(look_up(run, "stages"))),
         plots=draw_plots(run, energies),
+        uncertainty=uncertainty_section(run, energies),
         record=_record(run),
         library=inline_script(asset("3Dmol-min.js")),
         library_licence=inline_script(asset("3Dmol-LICENSE.txt")),

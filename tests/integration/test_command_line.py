@@ -197,8 +197,9 @@ def test_models_lists_every_potential(capsys, monkeypatch):
     monkeypatch.delenv("MLMM_MODELS", raising=False)
     assert main(["models"]) == 0
     printed = capsys.readouterr().out
-    assert "ani1x.safetensors" in printed
-    assert "ani2x" in printed and "not installed" in printed
+    lines = {line.split()[0]: line for line in printed.splitlines() if line.strip()}
+    assert "installed" in printed.split("ani1x", 1)[1].splitlines()[0]
+    assert "mlmm models install ani2x" in printed and "aimnet2" in lines
 
 
 @pytest.mark.parametrize("verb", ["", "run", "check", "calibrate", "report", "models"])

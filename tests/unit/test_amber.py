@@ -12,6 +12,8 @@ import pytest
 from openmm import app, unit
 
 from mlmm.build.amber import _numbers, _sections, load_amber, load_openmm
+from mlmm.cli_build import build_from, system_options
+from mlmm.config import load_config
 from mlmm.errors import ConfigError, StructureError
 
 parmed = pytest.importorskip("parmed")
@@ -198,3 +200,45 @@ def test_system_as_xml_with_a_structure_keeps_every_force(dipeptide_water, tmp_p
         load_openmm(
             tmp_path / "system.xml", Path(__file__).parents[2] / "systems/alanine_dipeptide/input.pdb"
         )
+
+
+def run_file(folder: Path, system: str) -> Path:
+    path = folder / "run.toml"
+    path.write_text(f'[system]\n{system}\n[region]\nselect = "resname ALA"\n')
+    return path
+
+
+def test_run_file_takes_amber_files_from_beside_it(files, tmp_path):
+    for name in ("system.parm7", "system.rst7"):
+        (tmp_path / name).write_bytes((files / name).read_bytes())
+    path = run_file(tmp_path, 'prmtop = "system.parm7"\ninpcrd = "system.rst7"\nconstraints = "none"')
+    stages: list[str] = []
+    built = build_from(load_config(path), stages.append)
+    assert built.n_atoms == 103 and stages == ["read", "parametrise", "check"]
+    assert built.provenance["options"]["constraints"] == "none"
+    assert built.provenance["source"] == "system.parm7"
+
+
+@pytest.mark.parametrize(
+    ("system", "words"),
+    [
+        ('prmtop = "a.parm7"', "prmtop and inpcrd"),
+        ('inpcrd = "a.rst7"\npdb = "a.pdb"', "prmtop and inpcrd"),
+        ('prmtop = "a.parm7"\ninpcrd = "a.rst7"\npdb = "a.pdb"', "files of one system"),
+        ('prmtop = "a.parm7"\ninpcrd = "a.rst7"\nph = 5.0', "no ph .*has its parameters"),
+        ('pdb = "a.pdb"\nxml = "a.xml"\nconstraints = "none"', "no constraints .*has its parameters"),
+        ('pdb = "a.pdb"\nprotonate = {"A:HIS5" = 3}', "protonate"),
+        ('pdb = "a.pdb"\nsolvent = "drop"', r"solvent = box \| droplet \| none"),
+    ],
+)
+def test_run_file_names_one_source(tmp_path, system, words):
+    with pytest.raises(ConfigError, match=words):
+        load_config(run_file(tmp_path, system))
+
+
+def test_run_file_holds_tables_of_droplet_and_protonation(tmp_path):
+    text = 'pdb = "a.pdb"\nsolvent = "droplet"\nprotonate = {"A:HIS5" = "HIE"}\n'
+    text += 'droplet = {centre = "resname LIG", radius = "2 nm", relax = 10}'
+    options = system_options(load_config(run_file(tmp_path, text)))
+    assert options["solvent"] == "droplet" and options["protonate"] == {"A:HIS5": "HIE"}
+    assert options["droplet"] == {"centre": "resname LIG", "radius": "2 nm", "relax": 10}

@@ -20,7 +20,7 @@ def test_mirror_image_changes_every_hand_and_nothing_else(dipeptide_vacuum):
     after = checks.handedness(built.topology, mirrored)
     assert all(after[key] == pytest.approx(-volume) for key, volume in before.items())
     checks.check_handedness(before, before, "a.pdb")
-    with pytest.raises(StructureError, match=r"mirror image.*a\.pdb.*ALA 2"):
+    with pytest.raises(StructureError, match=r"mirror image.*a\.pdb.*CA of ALA 2 of chain A"):
         checks.check_handedness(before, after, "a.pdb")
     # The control: the energy does not tell one from the other.
     energies = [

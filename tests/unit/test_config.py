@@ -27,6 +27,8 @@ def test_words_are_those_of_the_library():
 
     from mlmm.adaptive import adaptive_zones
     from mlmm.cuts import SNAPS
+    from mlmm.electrostatics import LEVELS
+    from mlmm.hybrid import hybrid_system
     from mlmm.ownership import SCHEMES as OWNED
     from mlmm.recipe import ROUTES
     from mlmm.zone_shapes import AXES, SHAPES
@@ -41,7 +43,11 @@ def test_words_are_those_of_the_library():
         assert inspect.signature(static_zones).parameters[key].default == default
     for key in ("plateau", "width", "walls"):
         assert inspect.signature(adaptive_zones).parameters[key].default == ZONE_KINDS["adaptive"][key]
-    assert EmbeddingSettings.__dataclass_fields__["route"].metadata["choices"] == ("auto", *ROUTES)
+    embedding = EmbeddingSettings.__dataclass_fields__
+    assert embedding["route"].metadata["choices"] == ("auto", *ROUTES)
+    assert embedding["electrostatics"].metadata["choices"] == LEVELS
+    default = inspect.signature(hybrid_system).parameters["charge_range"].default
+    assert embedding["charge_range"].default == default
 
 
 @pytest.mark.parametrize(
@@ -173,6 +179,10 @@ def test_bad_zones_say_what_to_write(load, text, message):
             r"embedding\.levels with scheme 'difference' only; got scheme 'local'",
         ),
         ('scheme = "local"\ntail = true', r"embedding\.tail with scheme 'intra' only"),
+        ('scheme = "delta"\nelectrostatics = "charges"', "with schemes 'local' and 'intra' only"),
+        ('electrostatics = "emle"', r"electrostatics = mechanical \| charges in"),
+        ('charge_range = "1.2 ps"', "'1.2 ps'"),
+        ('charges = "modell"', 'write charges = "model"'),
         ("levels = 0", r"levels of at least 1"),
         ("levels = true", r"levels as int"),
     ],

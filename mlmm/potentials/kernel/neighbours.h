@@ -77,35 +77,30 @@ class NeighbourSearch {
         at(centre, x, y, z);
         found.size = 0;
         int place[3], low[3], high[3];
-        if (in_block_) {
-            cell_of(x, y, z, place);
-            for (int a = 0; a < 3; ++a)
-                low[a] = std::max(place[a] - 1, 0), high[a] = std::min(place[a] + 1, count_[a] - 1);
-        } else {
-            cell_of(x, y, z, place);
-            for (int a = 0; a < 3; ++a) {
-                // With one or two cells along an axis each must be visited once only.
-                low[a] = count_[a] > 2 ? place[a] - 1 : 0;
-                high[a] = count_[a] > 2 ? place[a] + 1 : count_[a] - 1;
-            }
+        cell_of(x, y, z, place);
+        for (int a = 0; a < 3; ++a) {
+            low[a] = place[a] - kReach, high[a] = place[a] + kReach;
+            // In a block there is nothing beyond its faces; in a small box each cell must be visited once.
+            if (in_block_)
+                low[a] = std::max(low[a], 0), high[a] = std::min(high[a], count_[a] - 1);
+            else if (count_[a] <= 2 * kReach)
+                low[a] = 0, high[a] = count_[a] - 1;
         }
         for (int k = low[2]; k <= high[2]; ++k) {
-            const int kk = wrapped(k, count_[2]);
+            const int plane = wrapped(k, count_[2]) * count_[1];
             for (int j = low[1]; j <= high[1]; ++j) {
-                const int row = (kk * count_[1] + wrapped(j, count_[1])) * count_[0];
-                if (low[0] >= 0 && high[0] < count_[0]) {
-                    scan(begin_[row + low[0]], begin_[row + high[0] + 1], x, y, z, centre, found);
-                } else {
-                    for (int i = low[0]; i <= high[0]; ++i) {
-                        const int c = row + wrapped(i, count_[0]);
-                        scan(begin_[c], begin_[c + 1], x, y, z, centre, found);
-                    }
-                }
+                const int* row = &begin_[(plane + wrapped(j, count_[1])) * count_[0]];
+                // Cells along the first axis are neighbours in memory, up to where the box ends.
+                scan(row[std::max(low[0], 0)], row[std::min(high[0] + 1, count_[0])], x, y, z, centre, found);
+                if (low[0] < 0) scan(row[low[0] + count_[0]], row[count_[0]], x, y, z, centre, found);
+                if (high[0] >= count_[0]) scan(row[0], row[high[0] + 1 - count_[0]], x, y, z, centre, found);
             }
         }
     }
 
    private:
+    // A cell is as wide as this part of the cutoff, or wider.
+    static constexpr int kReach = 2;
     // Beyond it an image cannot be told in double precision.
     static constexpr double kLargest = 1e12;
 
@@ -152,7 +147,7 @@ class NeighbourSearch {
             }
         }
         for (int a = 0; a < 3; ++a)
-            count_[a] = static_cast<int>(std::clamp(std::floor(2.0 * half_[a] / cutoff_), 1.0, 1e6));
+            count_[a] = static_cast<int>(std::clamp(std::floor(2.0 * kReach * half_[a] / cutoff_), 1.0, 1e6));
         limit_cells();
     }
 
@@ -171,7 +166,7 @@ class NeighbourSearch {
                                (b.bx * b.cy - b.by * b.cx) * (b.bx * b.cy - b.by * b.cx)),
             b.by * b.cz / std::sqrt(b.cy * b.cy + b.cz * b.cz), b.cz};
         for (int a = 0; a < 3; ++a)
-            count_[a] = static_cast<int>(std::clamp(std::floor(width[a] / cutoff_), 1.0, 1e6));
+            count_[a] = static_cast<int>(std::clamp(std::floor(kReach * width[a] / cutoff_), 1.0, 1e6));
         limit_cells();
     }
 
@@ -236,11 +231,14 @@ class NeighbourSearch {
         }
         for (int i = 0; i < n; ++i) squared[i] = dx[i] * dx[i] + dy[i] * dy[i] + dz[i] * dz[i];
         const double most = cutoff_ * cutoff_;
+        const int* atoms = atom_.data() + begin;
+        int* kept_atoms = found.atom.data() + found.size;
         int kept = 0;
+        // Without a branch, which would be guessed wrong at every other atom.
         for (int i = 0; i < n; ++i) {
-            if (!(squared[i] < most) || atom_[begin + i] == centre) continue;
             dx[kept] = dx[i], dy[kept] = dy[i], dz[kept] = dz[i], squared[kept] = squared[i];
-            found.atom[found.size + kept++] = atom_[begin + i];
+            kept_atoms[kept] = atoms[i];
+            kept += (squared[i] < most) & (atoms[i] != centre);
         }
         found.size += kept;
     }

@@ -125,10 +125,12 @@ class ElementNetworks {
             input = values, stride = layer.outputs;
         }
         for (int r = 0; r < rows; ++r) {
-            double sum = block[last_bias_];
-            const T* row = input + static_cast<size_t>(r) * stride;
-            for (int i = 0; i < last_width_; ++i) sum += static_cast<double>(row[i]) * block[last_ + i];
-            energies[r] = sum;
+            const T *row = input + static_cast<size_t>(r) * stride, *weights = block + last_;
+            double parts[kPad] = {};
+            for (int i = 0; i < last_width_; i += kPad)
+                for (int k = 0; k < kPad; ++k) parts[k] += static_cast<double>(row[i + k]) * weights[i + k];
+            energies[r] = block[last_bias_];
+            for (const double part : parts) energies[r] += part;
         }
         if (!gradient) return;
         if (depth == 0) {
@@ -204,9 +206,10 @@ class ElementNetworks {
         for (size_t i = 0; i < n; i += kLanes) {
             const auto x = load(values + i);
             const auto zero = broadcast(T(0));
-            const auto e = exponential((x > zero ? zero : x) * T(10));
+            const auto below = x > zero ? zero : x;
+            const auto e = exponential(below * T(10));
             store(slopes + i, e);
-            store(values + i, (x < zero ? zero : x) + T(0.1) * (e - T(1)));
+            store(values + i, x - below + T(0.1) * (e - T(1)));
         }
     }
 

@@ -70,10 +70,10 @@ inline T sum_of(typename Lanes<T>::V v) {
     return total;
 }
 
-// exp by reduction to |r| <= ln2/2 and a Taylor series; below the range it stays at the smallest result.
+// exp by reduction to |r| <= ln2/2 and a Taylor series, of numbers that are at most moderately positive; below
+// the range it stays at the smallest result.
 inline VectorF exponential(VectorF x) {
     x = x < -87.0f ? broadcast(-87.0f) : x;
-    x = x > 88.0f ? broadcast(88.0f) : x;
     const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
     VectorF shifted = x * 1.44269504088896341f + magic;
     VectorF n = shifted - magic;
@@ -97,7 +97,6 @@ inline VectorF exponential(VectorF x) {
 
 inline VectorD exponential(VectorD x) {
     x = x < -708.0 ? broadcast(-708.0) : x;
-    x = x > 709.0 ? broadcast(709.0) : x;
     const double magic = 6755399441055744.0;  // 1.5 * 2^52
     VectorD shifted = x * 1.44269504088896340736 + magic;
     VectorD n = shifted - magic;

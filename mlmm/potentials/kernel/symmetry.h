@@ -93,8 +93,57 @@ constexpr int kChunk = 64;
 struct SymmetryScratch {
     Found found;
     Triples triples;
-    std::vector<double> sums, by_mean, by_angle, slopes;
+    std::vector<int> counts;
+    std::vector<double> distances, sums, by_mean, by_angle, slopes;
     std::vector<double> gx, gy, gz, along, radial;  // of the angular neighbours of one centre
+};
+
+// exp(−eta (r − shift)²) at equally spaced shifts from two exponentials: each is the one before times a factor
+// that itself changes by a constant factor. Only where `ladder` found it exact.
+struct Ladder {
+    bool exact = false;
+    double step = 0, change = 0;
+};
+
+// Whether the widths are one and the shifts equally spaced, so far apart from underflow that nothing is lost.
+inline Ladder ladder(const std::vector<double>& eta, const std::vector<double>& shift, double cutoff) {
+    Ladder result;
+    if (eta.size() < 3) return result;
+    result.step = (shift.back() - shift[0]) / (shift.size() - 1);
+    result.change = std::exp(-2.0 * eta[0] * result.step * result.step);
+    const double farthest = std::max(cutoff - shift[0], shift[0]);
+    result.exact = result.step > 0 && eta[0] * farthest * farthest < 500 && result.change > 0;
+    for (size_t k = 0; k < eta.size(); ++k)
+        if (eta[k] != eta[0] || std::fabs(shift[0] + k * result.step - shift[k]) > 1e-13) result.exact = false;
+    return result;
+}
+
+class Gaussians {
+   public:
+    Gaussians(const Ladder& ladder, const std::vector<double>& eta, const std::vector<double>& shift, VectorD r)
+        : ladder_(ladder), eta_(eta), shift_(shift), r_(r) {
+        if (!ladder_.exact) return;
+        const VectorD d = r - shift[0];
+        value_ = exponential(-eta[0] * d * d);
+        factor_ = exponential(eta[0] * ladder.step * (2.0 * d - ladder.step));
+    }
+
+    // The k-th, asked for one after the other.
+    VectorD next(int k) {
+        if (!ladder_.exact) {
+            const VectorD d = r_ - shift_[k];
+            return exponential(-eta_[k] * d * d);
+        }
+        const VectorD result = value_;
+        value_ *= factor_;
+        factor_ *= ladder_.change;
+        return result;
+    }
+
+   private:
+    const Ladder& ladder_;
+    const std::vector<double>&eta_, &shift_;
+    VectorD r_, value_, factor_;
 };
 
 // x to the power of a positive whole number or, through the logarithm, of any other.
@@ -113,7 +162,10 @@ inline VectorD power(VectorD x, double exponent) {
 
 class SymmetryFunctions {
    public:
-    explicit SymmetryFunctions(const Functions& functions) : f_(functions) {}
+    explicit SymmetryFunctions(const Functions& functions)
+        : f_(functions),
+          by_distance_(ladder(functions.eta_radial, functions.shift_radial, functions.radial_cutoff)),
+          by_mean_(ladder(functions.eta_mean, functions.shift_mean, functions.angular_cutoff)) {}
 
     // Appends one row to both shells.
     void neighbours(const NeighbourSearch& search, const int64_t* species, int64_t centre, Shell& radial,
@@ -121,24 +173,30 @@ class SymmetryFunctions {
         Found& found = scratch.found;
         search.find(centre, found);
         const double near = f_.angular_cutoff;
+        scratch.distances.resize(found.atom.size());
+        double* r = scratch.distances.data();
+        for (int k = 0; k < found.size; ++k) r[k] = std::sqrt(found.squared[k]);
+        scratch.counts.assign(2 * f_.species, 0);
+        int* all = scratch.counts.data();
+        int* inside = all + f_.species;
+        for (int k = 0; k < found.size; ++k) {
+            const int64_t s = species[found.atom[k]];
+            ++all[s];
+            inside[s] += r[k] < near;
+        }
         for (int s = 0; s < f_.species; ++s) {
-            int all = 0, inside = 0;
-            for (int k = 0; k < found.size; ++k) {
-                if (species[found.atom[k]] != s) continue;
-                ++all;
-                inside += std::sqrt(found.squared[k]) < near;
-            }
-            const int first = radial.open(all), first_inside = angular.open(inside);
-            int at = first, at_inside = first_inside;
-            for (int k = 0; k < found.size && all; ++k) {
-                if (species[found.atom[k]] != s) continue;
-                const double r = std::sqrt(found.squared[k]), inverse = 1.0 / r;
-                const double x = found.x[k] * inverse, y = found.y[k] * inverse, z = found.z[k] * inverse;
-                if (r < near) angular.set(at_inside++, r, x, y, z, at);
-                radial.set(at++, r, x, y, z, found.atom[k]);
-            }
-            radial.close(first, all, f_.radial_cutoff);
-            angular.close(first_inside, inside, near);
+            const int first = radial.open(all[s]), first_inside = angular.open(inside[s]);
+            radial.close(first, all[s], f_.radial_cutoff);
+            angular.close(first_inside, inside[s], near);
+            // From here on the next free places.
+            all[s] = first, inside[s] = first_inside;
+        }
+        for (int k = 0; k < found.size; ++k) {
+            const int64_t s = species[found.atom[k]];
+            const double inverse = 1.0 / r[k];
+            const double x = found.x[k] * inverse, y = found.y[k] * inverse, z = found.z[k] * inverse;
+            if (r[k] < near) angular.set(inside[s]++, r[k], x, y, z, all[s]);
+            radial.set(all[s]++, r[k], x, y, z, found.atom[k]);
         }
     }
 
@@ -149,14 +207,18 @@ class SymmetryFunctions {
         for (int s = 0; s < species; ++s) {
             const int n = radial.count[row * species + s], first = radial.begin[row * species + s];
             T* block = out + f_.begin(s);
-            for (int k = 0; n && k < f_.radial(); ++k) {
-                VectorD sum{};
-                for (int i = first; i < first + n; i += kLanes) {
-                    const VectorD d = load(&radial.r[i]) - f_.shift_radial[k];
-                    sum += exponential(-f_.eta_radial[k] * d * d) * load(&radial.f[i]);
+            if (n == 0) continue;
+            scratch.sums.assign(static_cast<size_t>(f_.radial()) * kLanes, 0.0);
+            for (int i = first; i < first + n; i += kLanes) {
+                Gaussians gaussians(by_distance_, f_.eta_radial, f_.shift_radial, load(&radial.r[i]));
+                const VectorD f = load(&radial.f[i]);
+                for (int k = 0; k < f_.radial(); ++k) {
+                    double* sum = &scratch.sums[k * kLanes];
+                    store(sum, load(sum) + gaussians.next(k) * f);
                 }
-                block[k] = static_cast<T>(0.25 * sum_of<double>(sum));
             }
+            for (int k = 0; k < f_.radial(); ++k)
+                block[k] = static_cast<T>(0.25 * sum_of<double>(load(&scratch.sums[k * kLanes])));
         }
         const int n_terms = f_.means() * f_.angles();
         for (int s = 0; s < species; ++s) {
@@ -185,11 +247,11 @@ class SymmetryFunctions {
             const double* block = by_function + f_.begin(s);
             for (int i = first; i < first + n; i += kLanes) {
                 const VectorD r = load(&radial.r[i]), f = load(&radial.f[i]), df = load(&radial.df[i]);
+                Gaussians gaussians(by_distance_, f_.eta_radial, f_.shift_radial, r);
                 VectorD sum{};
                 for (int k = 0; k < f_.radial(); ++k) {
-                    const VectorD d = r - f_.shift_radial[k];
-                    const VectorD e = exponential(-f_.eta_radial[k] * d * d);
-                    sum += block[k] * e * (df - (2.0 * f_.eta_radial[k]) * d * f);
+                    const VectorD slope = df - (2.0 * f_.eta_radial[k]) * (r - f_.shift_radial[k]) * f;
+                    sum += block[k] * gaussians.next(k) * slope;
                 }
                 sum *= 0.25;
                 store(gx + i, sum * load(&radial.x[i]));
@@ -242,9 +304,9 @@ class SymmetryFunctions {
         for (int k = 0; k < n; k += kLanes) {
             const VectorD mean = load(&triples.mean[begin + k]);
             const VectorD weight = load(&triples.weight[begin + k]);
+            Gaussians gaussians(by_mean_, f_.eta_mean, f_.shift_mean, mean);
             for (int a = 0; a < f_.means(); ++a) {
-                const VectorD d = mean - f_.shift_mean[a];
-                VectorD e = exponential(-f_.eta_mean[a] * d * d);
+                VectorD e = gaussians.next(a);
                 if (!Slopes) e *= weight;
                 store(&scratch.by_mean[a * kChunk + k], e);
             }
@@ -307,6 +369,7 @@ class SymmetryFunctions {
     void triple_gradient(const double* block, int begin, int n, SymmetryScratch& scratch) const;
 
     const Functions& f_;
+    const Ladder by_distance_, by_mean_;
 };
 
 }  // namespace mlmm
