@@ -56,6 +56,12 @@ def plan_text(config: RunConfig) -> tuple[str, bool]:
     """The page of a dry run, and whether the build would go through."""
     from mlmm.build import plan_system
 
+    if config.system.prmtop or config.system.xml:
+        raise ConfigError(
+            "a structure to be built for --dry-run",
+            "a system that has its parameters",
+            "leave --dry-run out: such a system is checked in seconds",
+        )
     plan = plan_system(config.system.pdb, **system_options(config))
     return str(plan), plan.problem is None
 

@@ -16,6 +16,7 @@ import openmm
 from openmm import app, unit
 
 from mlmm import units
+from mlmm.build.build_log import Decision
 from mlmm.build.built import BuiltSystem, package_versions
 from mlmm.build.checks import charge_of, check_clashes, check_energy, check_extent
 from mlmm.build.walls import spherical_wall
@@ -132,6 +133,7 @@ def load_amber(
         },
         "net_charge": charge,
         "decisions": decisions,
+        "log": _log(decisions),
         "versions": package_versions(),
     }
     return BuiltSystem.from_openmm(parm.topology, system, positions, provenance)
@@ -194,8 +196,12 @@ def load_openmm(
     tell("check")
     remarks += _checked(built.system, built.positions, built.topology, path.name)
     decisions = [*built.provenance["decisions"], *remarks]  # type: ignore[misc]
-    provenance = built.provenance | {"net_charge": charge, "decisions": decisions}
+    provenance = built.provenance | {"net_charge": charge, "decisions": decisions, "log": _log(decisions)}
     return BuiltSystem(built.topology, built.positions, built.system, provenance)
+
+
+def _log(decisions: list[str]) -> list[dict[str, Any]]:
+    return [Decision("check", "note", text)._asdict() for text in decisions]
 
 
 def _checked(system: openmm.System, positions: np.ndarray, topology: app.Topology, name: str) -> list[str]:

@@ -7,9 +7,9 @@ import openmm
 import pytest
 from openmm import app
 
-from mlmm.build import checks
+from mlmm.build import build_system, checks
 from mlmm.build.parametrise import load_force_field
-from mlmm.errors import StructureError
+from mlmm.errors import ConfigError, StructureError
 
 
 def test_mirror_image_changes_every_hand_and_nothing_else(dipeptide_vacuum):
@@ -91,3 +91,19 @@ def test_net_charge_is_whole_or_said():
     force.setParticleParameters(0, 0.31, 0.1, 0.0)
     total, (remark,) = checks.charge_of(system)
     assert total == pytest.approx(1.01) and "1.0100 e, not a whole number" in remark
+
+
+def test_relaxation_at_the_end_is_a_choice(root, dipeptide_vacuum):
+    pdb = root / "systems/alanine_dipeptide/input.pdb"
+    options = {"solvate": False, "constraints": "none", "rigid_water": False}
+    relaxed = build_system(pdb, relax=30, **options)
+    assert "relaxed by 30 iterations" in "\n".join(relaxed.provenance["decisions"])
+    energies = [
+        checks.cpu_context(built.system, built.positions).getState(energy=True).getPotentialEnergy()._value
+        for built in (relaxed, dipeptide_vacuum)
+    ]
+    assert energies[0] < energies[1] - 1
+    again = build_system(pdb, relax=30, **options)
+    np.testing.assert_array_equal(again.positions, relaxed.positions)
+    with pytest.raises(ConfigError, match="relax as a number of iterations"):
+        build_system(pdb, relax=-1, **options)
