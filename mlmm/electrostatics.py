@@ -234,6 +234,11 @@ class ChargedBlend(torch.nn.Module):
         self.blend.contributions(positions, box)
         return (*self.zone(positions, box), self._taken())
 
+    def charge_energy(self, positions: torch.Tensor, box: torch.Tensor | None) -> torch.Tensor:
+        """The correction alone, kJ/mol."""
+        atoms, weights, predicted = self.predicted(positions, box)
+        return self.correction(positions, box, atoms, weights, predicted[: len(atoms)])
+
     def _taken(self) -> torch.Tensor:
         """The charges of the last call, which are then forgotten with all that hangs on them."""
         charges, self.model.charges = self.model.charges, None

@@ -13,6 +13,7 @@ from mlmm.assembly import blend_of
 from mlmm.audit import PairAudit, audit_pairs
 from mlmm.boundary import BONDED_REACH, BoundaryError, boundary_error, neighbours_of
 from mlmm.check_report import CheckReport, CheckResult, aligned
+from mlmm.electrostatics import ChargedBlend
 from mlmm.hybrid import HybridSystem
 from mlmm.mm_functions import handover, lennard_jones, short_range_inverse
 from mlmm.mm_tables import read_mm_tables
@@ -285,11 +286,16 @@ def _tail_results(hybrid: HybridSystem) -> list[CheckResult]:
 
 
 def _account(hybrid: HybridSystem, audit: PairAudit, images: float) -> CheckResult:
-    """E − [E_MM − what the force field gave up + energy of the model]."""
+    """E − [E_MM − what the force field gave up + energy of the model and of its charges]."""
     positions = hybrid.built.positions
     whole = potential_of(reference_context(hybrid.built.system), positions)
     blended = potential_of(reference_context(hybrid.system), positions)
     model = float(hybrid.region_energies(positions).energies.sum())
+    if isinstance(hybrid.blend, ChargedBlend):
+        device, box = hybrid.blend.visible.device, built_cell(hybrid.built)
+        box = None if box is None else box.to(device)
+        with torch.no_grad():
+            model += float(hybrid.blend.charge_energy(torch.tensor(positions, device=device), box))
     missing = abs(blended - (whole - audit.given_up + model))
     limit = images * max(1.0, abs(whole) / 1e5, abs(model) / 1e5)
     return CheckResult("energy counted twice or lost", missing, "kJ/mol", limit, passed=missing < limit)

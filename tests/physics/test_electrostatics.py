@@ -16,11 +16,11 @@ from toys import ChargedContacts, PlainSprings, chains, energy_and_forces, rando
 import mlmm
 from mlmm.adaptive import adaptive_zones
 from mlmm.compensation import Compensation
-from mlmm.diagnostics import finite_difference_error
+from mlmm.diagnostics import check_energy, finite_difference_error
 from mlmm.electrostatics import ChargeCorrection
 from mlmm.errors import ConfigError, EmbeddingError, PotentialError
 from mlmm.hybrid import hybrid_system
-from mlmm.region_charges import exception_factors, read_charges
+from mlmm.region_charges import exception_factors, original_charges, read_charges
 from mlmm.regions import molecules_of, region_from_atoms
 from mlmm.units import COULOMB
 from mlmm.zones import hard_zones
@@ -343,7 +343,7 @@ def test_reference_charges_are_a_force_field_with_these_charges(scheme):
     np.testing.assert_allclose(charges_of(again.built), expected, atol=1e-14)
 
 
-def test_reference_charges_predicted_once():
+def test_reference_charges_predicted_once(tmp_path):
     """charges = "model": those of the built structure; there, predicted ones then change nothing."""
     built = quick(n_molecules=3, n_atoms=5, seed=2)
     zones = first_molecule(built, 5)
@@ -351,12 +351,27 @@ def test_reference_charges_predicted_once():
     fixed = hybrid_system(built, zones, potential, scheme="intra", charges="model")
     expected = potential.charges(torch.tensor(built.positions[:5]), torch.tensor(built.box_vectors)).numpy()
     np.testing.assert_allclose(charges_of(fixed.built)[:5], expected, atol=1e-12)
+    fixed.built.save(tmp_path)
+    loaded = mlmm.BuiltSystem.load(tmp_path)
+    np.testing.assert_allclose(original_charges(loaded), charges_of(built), atol=1e-14)
+    resumed = hybrid_system(loaded, zones, potential, scheme="intra", charges="model")
+    np.testing.assert_allclose(charges_of(resumed.built), charges_of(fixed.built), atol=1e-14)
     both = hybrid_system(
         built, zones, potential, scheme="intra", charges="model", electrostatics="charges", charge_range=1.2
     )
     assert np.abs(state_of(both)[0]).max() < 1e-12
     moved = built.positions + np.random.default_rng(0).normal(0, 0.01, built.positions.shape)
     assert np.abs(state_of(both, moved)[0]).max() > 1e-4
+
+
+def test_checks_account_for_the_energy_of_the_charges():
+    """Energy by its parts, finite differences and images of `mlmm check`; the correction is no small part."""
+    hybrid = small("local")
+    report = check_energy(hybrid)
+    names = [result.name for result in report.results]
+    assert "energy counted twice or lost" in names and "TorchForce vs PythonForce" not in names
+    assert all(result.passed for result in report.results)
+    assert abs(state_of(hybrid)[3]) > 0.1
 
 
 def test_factors_of_exceptions_with_a_charge_of_zero():

@@ -143,7 +143,7 @@ class Gaussians {
    private:
     const Ladder& ladder_;
     const std::vector<double>&eta_, &shift_;
-    VectorD r_, value_, factor_;
+    VectorD r_, value_{}, factor_{};
 };
 
 // x to the power of a positive whole number or, through the logarithm, of any other.
