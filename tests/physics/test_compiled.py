@@ -418,6 +418,31 @@ def test_two_atoms_in_collision_keep_single_precision():
     assert max(naive) > 100 * max(errors)
 
 
+@pytest.mark.slow
+def test_a_thousand_frames_keep_single_precision():
+    """Collisions from every side with all atoms displaced: rms below 1e-4, largest below 1e-2 (V20)."""
+    built, generator = packed(seed=2, box=3.1), np.random.default_rng(5)
+    ownership = ownership_of("local", np.repeat([1.0, 1.0, 0.5, 0.0], 6), np.ones(24, dtype=bool), HANDOVER)
+    system, _ = embed_compiled(built.system, ownership)
+    single = openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("CPU"))
+    exact = openmm.Context(
+        system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference")
+    )
+    worst, largest = 0.0, 0.0
+    for r in np.linspace(0.12, 0.30, 1000):
+        positions = built.positions + generator.normal(scale=0.004, size=(24, 3))
+        direction = generator.normal(size=3)
+        positions[6:12] += positions[0] + r * direction / np.linalg.norm(direction) - positions[6]
+        forces = []
+        for context in (single, exact):
+            context.setPositions(positions)
+            forces.append(context.getState(forces=True).getForces(asNumpy=True)._value)
+        difference, size = forces[0] - forces[1], rms(forces[1])
+        worst = max(worst, rms(difference) / size)
+        largest = max(largest, float(np.abs(difference).max()) / size)
+    assert worst < 1e-4 and largest < 1e-2
+
+
 def test_handed_over_in_torchscript():
     """The compiled module gives the same energy and forces, with and without a cell."""
     system, positions = mixed_system()

@@ -76,7 +76,7 @@ def test_forces_are_the_gradient(dipeptide_water, cut_zone, ani1x, scheme, optio
     assert finite_difference_error(hybrid, n_coordinates=9) < tolerances.FINITE_DIFFERENCE
 
 
-@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("seed", range(50))
 @pytest.mark.parametrize("route", ["compiled", "subtractive"])
 def test_identity_over_random_force_fields_and_zones(route, seed):
     """eps^ML = eps^MM: the force field comes back for random parameters, cuts and weights (T4)."""
