@@ -58,6 +58,8 @@ who owns which interaction, [embedding]:
   scheme = "auto"     what suits the potential; or local, difference, intra, bonded, delta
   route, levels (difference), tail (intra), keep: see the README
 
+[uncertainty]: limits energy, atom, force, distance (training_set); action = "warn" | "save" | "stop"
+
 each of them can be tried with --set:
   mlmm run my/run.toml --set zones.kind=static --set zones.plateau="0.4 nm"
 """
@@ -66,6 +68,7 @@ _TREE = """  report.html      the page to look at
   energies.csv     energies by force group, temperature, committee spread
   trajectory.dcd   frames around the region; topology.pdb first, final.pdb last (B-factor: lambda)
   lambda.npy       lambda of every atom in every frame, for adaptive zones only
+  to_label.xyz     frames beyond a limit of [uncertainty], with the reason, if there are any
   run.json         facts and state; resolved.toml, run.log, built/ and checkpoint.zip: to repeat or resume
 """
 

@@ -17,7 +17,15 @@ from mlmm.bench.variants import Timed
 from mlmm.errors import SimulationError
 from mlmm.units import FEMTOSECOND
 
-__all__ = ["Timing", "interleaved", "machine_facts", "matrix_peak", "resident_mb", "stepper"]
+__all__ = [
+    "Timing",
+    "interleaved",
+    "machine_facts",
+    "matrix_peak",
+    "peak_resident_mb",
+    "resident_mb",
+    "stepper",
+]
 
 _BLOCK_SECONDS = 0.15
 _TEMPERATURE = 300.0
@@ -39,6 +47,10 @@ class Timing:
     def ratio(self, other: Timing) -> float:
         """Processor time in units of another's: median over rounds, in which both met the same machine."""
         return float(np.median(self.cpu / other.cpu))
+
+    def fastest_ratio(self, other: Timing) -> float:
+        """The same between the fastest blocks, which a busy machine disturbs least."""
+        return float(np.min(self.cpu) / np.min(other.cpu))
 
     def excess(self, other: Timing) -> float:
         """Processor time above another's, ms, in the same way."""
@@ -130,6 +142,12 @@ def resident_mb() -> float:
     """Memory of this process now, MB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def peak_resident_mb() -> float:
+    """Largest memory of this process so far, MB; getrusage would give that of the process that started it."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("VmHWM"))) * 1024 / 1e6
 
 
 def matrix_peak(seconds: float = 1.0) -> float:

@@ -58,12 +58,10 @@ def _main(arguments: list[str]) -> dict[str, float]:
     n_region, steps, samples, threads = map(int, arguments[3:7])
     started = float(arguments[7])
 
-    import resource
-
     import numpy as np
     import torch
 
-    from mlmm.bench.measure import resident_mb, stepper
+    from mlmm.bench.measure import peak_resident_mb, resident_mb, stepper
     from mlmm.bench.systems import nearest_region
     from mlmm.bench.variants import load, make
     from mlmm.build import BuiltSystem
@@ -88,7 +86,7 @@ def _main(arguments: list[str]) -> dict[str, float]:
     facts = {
         "startup_s": startup,
         "startup_cpu_s": startup_cpu,
-        "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
+        "rss_mb": peak_resident_mb(),
         "growth_steps": steps,
     }
     if len(at) - half >= 3:

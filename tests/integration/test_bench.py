@@ -129,6 +129,7 @@ def test_ratios_are_taken_round_by_round():
     slow = np.array([1.0, 1.0, 5.0, 5.0, 5.0])
     one, two = Timing(slow, slow), Timing(2 * slow, 2 * slow)
     assert two.ratio(one) == 2 and two.excess(one) == 5
+    assert two.fastest_ratio(one) == 2
 
 
 def test_a_figure_that_is_not_reached_says_so():
@@ -150,3 +151,23 @@ def test_a_figure_that_is_not_reached_says_so():
     )
     report = BenchReport(machine | {"matrix_gflops": 1.0}, (), (Target("a", 1.6, 1.5, "x"),))
     assert "1.6 x" in str(report) and "NO" in str(report)
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_over_a_hundred_thousand_steps(tmp_path):
+    """The dipeptide alone: what could leak is the potential and its bridge."""
+    from mlmm.bench.process import in_own_process
+    from mlmm.bench.systems import dipeptide_alone
+
+    dipeptide_alone().save(tmp_path)
+    found = in_own_process("mlmm", "ani1x", tmp_path, 22, 100_000)
+    assert found["growth_mb"] < 5 + 2 * found["growth_error"] and found["growth_steps"] == 100_000
+    assert found["rss_mb"] < 1200
+
+
+def test_a_variant_that_fails_in_its_own_process_says_why(tmp_path):
+    from mlmm.bench.process import in_own_process
+    from mlmm.errors import SimulationError
+
+    with pytest.raises(SimulationError, match=r"StructureError.*no file"):
+        in_own_process("mlmm", "ani1x", tmp_path, 22, 1)

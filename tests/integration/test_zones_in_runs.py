@@ -116,6 +116,7 @@ def moving_hybrid(built, compensation=None):
                 "plateau": "0.3 nm",
                 "width": "0.3 nm",
                 "molecules": "HOH",
+                "walls": "0.125 nm",
                 "centre": "1 atoms",
             },
         ),
