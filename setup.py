@@ -1,4 +1,4 @@
-"""The compiled ANI kernel: one source for several levels of processor; nothing where there is no compiler."""
+"""The compiled kernels: one library for several levels of processor; nothing where there is no compiler."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 FOLDER = "mlmm/potentials/kernel"
-HEADERS = ("gemm.h", "model.h", "neighbours.h", "networks.h", "simd.h", "symmetry.h", "symmetry_gradient.h")
+SOURCES = ("ani_kernel.cpp", "pair_kernel.cpp")
+HEADERS = (
+    *("export.h", "gemm.h", "model.h", "neighbours.h", "networks.h", "pairs.h"),
+    *("simd.h", "symmetry.h", "symmetry_gradient.h"),
+)
 # Nothing that assumes finite numbers: what is not a number must reach the host.
 OPTIONS = [
     "-O3",
@@ -40,7 +44,7 @@ setup(
     ext_modules=[
         Extension(
             f"{FOLDER.replace('/', '.')}.ani_{level}",
-            [f"{FOLDER}/ani_kernel.cpp"],
+            [f"{FOLDER}/{source}" for source in SOURCES],
             depends=[f"{FOLDER}/{header}" for header in HEADERS],
             extra_compile_args=OPTIONS + flags,
             extra_link_args=[] if sys.platform == "win32" else ["-pthread"],

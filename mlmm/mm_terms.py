@@ -22,6 +22,7 @@ from mlmm.mm_functions import (
     lennard_jones,
     short_range_inverse,
 )
+from mlmm.pair_kernel import compiled_pairs_wanted, partners
 from mlmm.structures import minimum_image, near_squares, possible_neighbours
 from mlmm.units import COULOMB
 
@@ -133,6 +134,13 @@ class ShortRangeEnergies(torch.nn.Module):
         # Pairs with parameters of their own, as sorted numbers; the last one stands behind every pair.
         own = np.sort(tables.exception_atoms, axis=1) @ np.array([tables.n_atoms, 1])
         self._keep(own_pairs=np.append(np.unique(own), tables.n_atoms**2))
+        # The same for the compiled kernel.
+        self.compiled = compiled_pairs_wanted()
+        start, other = partners(tables.exception_atoms, tables.n_atoms)
+        self._keep(own_start=start, own_other=other)
+        self._keep(
+            pair_parameters=np.stack([tables.charge, tables.sigma / 2, np.sqrt(tables.epsilon)], axis=1)
+        )
 
     def _keep(self, **arrays: np.ndarray) -> None:
         """Arrays that move with the module; a copy, since the tables belong to others too."""
@@ -231,7 +239,9 @@ class ShortRangeEnergies(torch.nn.Module):
         rb = self.rb_coefficients[:, 5]
         for m in range(4, -1, -1):
             rb = rb * cosine + self.rb_coefficients[:, m]
-        cmaps = self.cmap_spline(phi[self.n_torsions + self.n_rb :].view(-1, 2))
+        cmaps = phi[self.n_torsions + self.n_rb :]
+        if self.n_cmaps > 0:
+            cmaps = self.cmap_spline(cmaps.view(-1, 2))
         r = lengths[self.n_bonds :]
         wells = lennard_jones(r, self.pair_sigma, self.pair_epsilon) * handover(r, self.r_on, self.r_off)
         pairs = wells + self.coulomb * self.pair_charge * short_range_inverse(r, self.r_off)
@@ -256,6 +266,23 @@ class ShortRangeEnergies(torch.nn.Module):
         if self.periodic:
             box = cell
         wanted = self.pair_atoms if active is None else active
+        if self.compiled and positions.device.type == "cpu" and (box is None or not box.requires_grad):
+            return torch.ops.mlmm.short_range_pairs(
+                positions,
+                box,
+                wanted,
+                self.seen,
+                self.pair_parameters,
+                self.own_start,
+                self.own_other,
+                [self.r_on, self.r_off, float(self.switched), self.switch, self.cutoff, self.coulomb],
+            )
+        return self.searched_pairs(positions, box, wanted)
+
+    def searched_pairs(
+        self, positions: torch.Tensor, box: Optional[torch.Tensor], wanted: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The same in torch, on any device: what the compiled kernel is measured against."""
         where = positions.detach()
         points, around = where.index_select(0, wanted), where.index_select(0, self.seen)
         possible = possible_neighbours(around, points, box, self.r_off)

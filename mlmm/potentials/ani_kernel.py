@@ -10,8 +10,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
-import logging
-import os
 from pathlib import Path
 from typing import Any, Optional
 
@@ -19,14 +17,13 @@ import numpy as np
 import torch
 
 from mlmm.errors import MissingPackageError, PotentialError
+from mlmm.kernel_library import KERNELS, decide_kernel, open_build
 from mlmm.potentials.ani_networks import ANINetworks, grid
 from mlmm.potentials.neurochem import ANIParameters
 from mlmm.units import ANGSTROM, HARTREE
 
 __all__ = ["KERNELS", "CompiledANI", "choose_kernel", "kernel_level"]
 
-logger = logging.getLogger(__name__)
-KERNELS = ("auto", "torch", "compiled")
 # Below so many centres a second thread costs more than it saves.
 _CENTRES_PER_THREAD = 16
 _PROBLEMS = {
@@ -60,32 +57,12 @@ def choose_kernel(kernel: str, parameters: ANIParameters, device: torch.device) 
     MissingPackageError
         The compiled kernel where it was not built.
     """
-    if kernel == "auto":
-        kernel = os.environ.get("MLMM_KERNEL") or "auto"
-    if kernel not in KERNELS:
-        raise PotentialError(f"kernel = {' | '.join(KERNELS)}", repr(kernel), 'write kernel = "auto"')
-    if kernel == "torch":
-        return kernel
     problem = None
     if device.type != "cpu":
         problem = f"device {device}"
     elif any(parameters.weights[element][-1].shape[1] != 1 for element in parameters.elements):
         problem = "networks with several outputs"
-    if problem is not None:
-        if kernel == "compiled":
-            raise PotentialError(
-                "ANI networks on the processor for kernel 'compiled'", problem, 'write kernel = "auto"'
-            )
-        logger.info("ANI runs in torch: %s", problem)
-        return "torch"
-    try:
-        _library()
-    except MissingPackageError as error:
-        if kernel == "compiled":
-            raise
-        logger.info("ANI runs in torch: %s", error)
-        return "torch"
-    return "compiled"
+    return decide_kernel(kernel, "ANI networks", problem, _library)
 
 
 def kernel_level() -> str | None:
@@ -94,14 +71,6 @@ def kernel_level() -> str | None:
         return _library().mlmm_ani_level().decode()
     except MissingPackageError:
         return None
-
-
-def _builds() -> list[Path]:
-    """The builds that this processor can run, best first; an OSError where none was made."""
-    folder = Path(__file__).with_name("kernel")
-    level = ctypes.CDLL(str(folder / "ani_generic.so")).mlmm_ani_processor()
-    better = [folder / f"ani_v{k}.so" for k in (4, 3) if level >= k]
-    return [*(path for path in better if path.exists()), folder / "ani_generic.so"]
 
 
 def _load(path: Path) -> ctypes.CDLL:
@@ -125,14 +94,7 @@ def _load(path: Path) -> ctypes.CDLL:
 @functools.cache
 def _library() -> ctypes.CDLL:
     """The best build for this processor."""
-    try:
-        return _load(_builds()[0])
-    except OSError as error:
-        raise MissingPackageError(
-            "the compiled ANI kernel",
-            str(error),
-            'install a C++17 compiler (g++ or clang++) and the package again, or write kernel = "torch"',
-        ) from error
+    return open_build("the compiled ANI kernel", _load)
 
 
 def _check(code: int) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from mlmm.errors import MissingPackageError, PotentialError
+from mlmm.kernel_library import builds
 from mlmm.potentials import ani_kernel, energy_and_forces, load_potential
 from mlmm.potentials.ani import ANIPotential
 from mlmm.potentials.ani_kernel import kernel_level
@@ -108,7 +109,7 @@ def test_every_build_equals_torch(name, monkeypatch):
     structure = gas(70, 1.2, elements(name), cell=LEANING, seed=18)
     factors = torch.full((2, 70), 0.5, dtype=torch.float64)
     numbers = structure.numbers.tolist()
-    paths = ani_kernel._builds()
+    paths = builds()
     assert paths[-1].name == "ani_generic.so"
     for path in paths:
         library = ani_kernel._load(path)

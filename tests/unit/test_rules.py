@@ -16,7 +16,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if "data" not in path.part
 # Lowest first; a module may import from its own floor or below.
 FLOORS = [
     ["errors", "units", "statistics"],
-    ["structures", "regions", "stages", "ownership", "mm_functions", "graphs"],
+    ["structures", "regions", "stages", "ownership", "mm_functions", "graphs", "kernel_library"],
     ["check_report", "integrators", "reference"],
     ["step_tests"],
     ["imaging", "cuts", "zone_shapes", "compensation"],
@@ -25,7 +25,7 @@ FLOORS = [
     ["density"],
     ["potentials", "build", "run_directory"],
     ["embedding", "bridge", "caps"],
-    ["mm_tables"],
+    ["mm_tables", "pair_kernel"],
     ["mm_terms", "compiled_pairs", "region_charges"],
     ["core_pairs", "handed_over", "compiled"],
     ["blend", "adaptive_blend", "electrostatics"],
@@ -61,7 +61,7 @@ FLOORS = [
 TORCH_SIDE = [
     *("potentials", "zones", "zone_shapes", "structures", "mm_functions", "mm_terms", "core_pairs"),
     *("handed_over", "caps", "blend", "difference", "adaptive", "adaptive_blend", "compensation"),
-    *("density", "electrostatics"),
+    *("density", "electrostatics", "kernel_library", "pair_kernel"),
 ]
 OPENMM_SIDE = [
     *("build", "embedding", "regions", "mm_tables", "ownership", "compiled", "compiled_pairs"),

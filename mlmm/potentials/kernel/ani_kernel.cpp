@@ -6,6 +6,7 @@
 
 #include <unordered_map>
 
+#include "export.h"
 #include "model.h"
 #include "symmetry_gradient.h"
 
@@ -78,12 +79,6 @@ int evaluate(Model<T>& model, std::unique_ptr<Evaluation<T>>& evaluation, const 
 }
 
 }  // namespace
-
-#if defined(_WIN32)
-#define EXPORT extern "C" __declspec(dllexport)
-#else
-#define EXPORT extern "C" __attribute__((visibility("default")))
-#endif
 
 // The highest of the three builds that this processor can run: 4, 3 or 1.
 EXPORT int mlmm_ani_processor() {

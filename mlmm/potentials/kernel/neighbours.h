@@ -46,13 +46,17 @@ struct Found {
 
 class NeighbourSearch {
    public:
-    // False if a position or the box is no usable number.
+    // Among n atoms, or among those of a list of n; false if a position or the box is no usable number.
     bool build(const double* positions, int64_t n, const double* cell, double scale, const int64_t* centres,
-               int64_t n_centres, double cutoff) {
+               int64_t n_centres, double cutoff, const int64_t* among = nullptr) {
         cutoff_ = cutoff;
-        positions_ = positions, scale_ = scale;
+        positions_ = positions, scale_ = scale, among_ = among;
         int64_t broken = 0;
-        for (int64_t i = 0; i < 3 * n; ++i) broken += !(std::fabs(positions[i]) <= kLargest);
+        const auto check = [&](const double* p) {
+            for (int a = 0; a < 3; ++a) broken += !(std::fabs(p[a]) <= kLargest);
+        };
+        for (int64_t i = 0; i < n; ++i) check(positions + 3 * atom(i));
+        for (int64_t c = 0; among && c < n_centres; ++c) check(positions + 3 * centres[c]);
         box_ = Box();
         if (cell) {
             for (int i = 0; i < 9; ++i) broken += !(std::fabs(cell[i]) <= kLargest);
@@ -104,6 +108,8 @@ class NeighbourSearch {
     // Beyond it an image cannot be told in double precision.
     static constexpr double kLargest = 1e12;
 
+    int64_t atom(int64_t i) const { return among_ ? among_[i] : i; }
+
     static int wrapped(int i, int n) { return i < 0 ? i + n : i >= n ? i - n : i; }
 
     // The point in the block's own coordinates, or as it is.
@@ -140,10 +146,10 @@ class NeighbourSearch {
         raw_atom_.resize(0);
         for (int64_t i = 0; i < n; ++i) {
             double x, y, z;
-            at(i, x, y, z);
+            at(atom(i), x, y, z);
             if (std::fabs(x) <= half_[0] && std::fabs(y) <= half_[1] && std::fabs(z) <= half_[2]) {
                 raw_.insert(raw_.end(), {x, y, z});
-                raw_atom_.push_back(static_cast<int>(i));
+                raw_atom_.push_back(static_cast<int>(atom(i)));
             }
         }
         for (int a = 0; a < 3; ++a)
@@ -155,8 +161,8 @@ class NeighbourSearch {
         raw_.resize(3 * n);
         raw_atom_.resize(n);
         for (int64_t i = 0; i < n; ++i) {
-            at(i, raw_[3 * i], raw_[3 * i + 1], raw_[3 * i + 2]);
-            raw_atom_[i] = static_cast<int>(i);
+            at(atom(i), raw_[3 * i], raw_[3 * i + 1], raw_[3 * i + 2]);
+            raw_atom_[i] = static_cast<int>(atom(i));
         }
         // Distances between opposite faces.
         const Box& b = box_;
@@ -244,6 +250,7 @@ class NeighbourSearch {
     }
 
     const double* positions_ = nullptr;
+    const int64_t* among_ = nullptr;
     double scale_ = 1.0, cutoff_ = 0.0, half_[3] = {1, 1, 1}, middle_[3] = {0, 0, 0};
     Box box_;
     bool in_block_ = true;

@@ -1,0 +1,87 @@
+// Force-field pairs on the processor behind a plain C interface; loaded by mlmm/pair_kernel.py.
+//
+// An evaluation is kept between energies and gradient. Functions return 0 when they did what they were asked,
+// else one of the codes below, and never throw.
+
+#include <memory>
+#include <mutex>
+
+#include "export.h"
+#include "pairs.h"
+
+namespace {
+
+using namespace mlmm;
+
+constexpr int kOutOfRange = 1, kNoMemory = 2;
+
+// Work space is kept: fresh memory would cost as much as the pairs. Never destroyed: threads of the host may
+// still evaluate while the process ends.
+struct Idle {
+    std::mutex mutex;
+    std::vector<std::unique_ptr<PairEnergies>> spaces;
+
+    std::unique_ptr<PairEnergies> borrow() {
+        std::lock_guard<std::mutex> lock(mutex);
+        if (spaces.empty()) return std::make_unique<PairEnergies>();
+        auto result = std::move(spaces.back());
+        spaces.pop_back();
+        return result;
+    }
+
+    void give_back(std::unique_ptr<PairEnergies> space) {
+        std::lock_guard<std::mutex> lock(mutex);
+        if (spaces.size() < 4) spaces.push_back(std::move(space));
+    }
+};
+
+Idle& idle() {
+    static Idle* const instance = new Idle;
+    return *instance;
+}
+
+bool inside(const int64_t* atoms, int64_t n, int64_t n_atoms) {
+    int64_t outside = 0;
+    for (int64_t i = 0; i < n; ++i) outside += atoms[i] < 0 || atoms[i] >= n_atoms;
+    return outside == 0;
+}
+
+}  // namespace
+
+// Finds and evaluates the pairs; their number and, for mlmm_pairs_take and mlmm_pairs_backward, themselves.
+// ranges: r_on, r_off, 1 if there is a switch, its begin, its end, Coulomb's constant.
+EXPORT int mlmm_pairs_forward(int64_t n_atoms, const double* positions, const double* cell, int64_t n_active,
+                              const int64_t* active, int64_t n_seen, const int64_t* seen,
+                              const double* parameters, const int64_t* special_start,
+                              const int64_t* special_other, const double* ranges, int64_t* n_pairs,
+                              void** held) try {
+    if (!inside(active, n_active, n_atoms) || !inside(seen, n_seen, n_atoms)) return kOutOfRange;
+    auto own = idle().borrow();
+    own->evaluate({n_atoms, parameters, special_start, special_other},
+                  {ranges[0], ranges[1], ranges[2] != 0.0, ranges[3], ranges[4], ranges[5]}, positions, cell,
+                  active, n_active, seen, n_seen);
+    *n_pairs = own->size();
+    *held = own.release();
+    return 0;
+} catch (...) {
+    return kNoMemory;
+}
+
+// Both atoms and half of the energy of each pair.
+EXPORT void mlmm_pairs_take(const void* held, int64_t* first, int64_t* second, double* half) {
+    static_cast<const PairEnergies*>(held)->take(first, second, half);
+}
+
+// Adds the gradient (atoms, 3) for derivatives by the halves.
+EXPORT void mlmm_pairs_backward(const void* held, const double* by_half, double* gradient) {
+    static_cast<const PairEnergies*>(held)->backward(by_half, gradient);
+}
+
+EXPORT void mlmm_pairs_release(void* held) {
+    std::unique_ptr<PairEnergies> own(static_cast<PairEnergies*>(held));
+    try {
+        idle().give_back(std::move(own));
+    } catch (...) {
+        // Only the work space is lost.
+    }
+}
