@@ -9,7 +9,7 @@ single precision.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Optional
+from typing import Any, Optional
 
 import torch
 
@@ -51,6 +51,11 @@ class WeightedModel(torch.nn.Module):
         if box is not None:
             box = box.to(self.weights.device, torch.float64)
         return self.contributions(positions, box).mean(dim=0).sum()
+
+    def weighted_kernel(self) -> Any:
+        """Energy and gradient in numpy by the compiled kernel; None where the model is not compiled."""
+        weighted = getattr(self.model, "weighted", None)
+        return None if weighted is None else weighted(self.weights.tolist())
 
     def contributions(self, positions: torch.Tensor, box: Optional[torch.Tensor]) -> torch.Tensor:
         """lambda times the energies of the zone's atoms by each member, (members, S)."""

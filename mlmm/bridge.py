@@ -1,7 +1,9 @@
 """A machine-learned potential as an OpenMM Force: the only place on the force path that knows both libraries.
 
-Two hosts give the same numbers. A TorchForce runs the model as TorchScript without Python in the loop; a
-PythonForce runs any model through its `atom_energies`. A force is made by calling `make_force` again, never
+Three hosts give the same numbers. A TorchForce runs the model as TorchScript without Python in the loop; a
+PythonForce runs any model through its `atom_energies`; where the energy is that of the compiled kernel with
+constant weights, "kernel" is a PythonForce that hands numpy arrays to it, without torch and without the
+arrays of all atoms that a TorchForce copies. A force is made by calling `make_force` again, never
 by copying: copying a TorchForce ends the process with openmmtorch 1.5.
 """
 
@@ -12,7 +14,7 @@ import functools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 import numpy as np
 import openmm
@@ -26,26 +28,32 @@ from mlmm.structures import Structure
 __all__ = ["BRIDGES", "choose_bridge", "make_blend_force", "make_force", "torchforce_problem"]
 
 logger = logging.getLogger(__name__)
-BRIDGES = ("auto", "torchforce", "pythonforce")
+BRIDGES = ("auto", "torchforce", "pythonforce", "kernel")
 
 
-def choose_bridge(bridge: str, model: PotentialModel) -> str:
-    """Resolve ``"auto"``: a TorchForce where the model has a TorchScript form and TorchForce works here.
+def choose_bridge(
+    bridge: str, model: PotentialModel, *, constant_weights: bool = False, on_gpu: bool = False
+) -> str:
+    """Resolve ``"auto"``: the kernel itself where it suffices, else a working TorchForce, else PythonForce.
 
     Parameters
     ----------
-    bridge : {"auto", "torchforce", "pythonforce"}
+    bridge : {"auto", "torchforce", "pythonforce", "kernel"}
     model : PotentialModel
+    constant_weights : bool
+        Whether all that the model adds is sum_i lambda_i eps_i with constant lambda_i.
+    on_gpu : bool
+        Whether a TorchForce may run on a GPU: then "auto" leaves the model to it.
 
     Returns
     -------
     str
-        ``"torchforce"`` or ``"pythonforce"``.
+        ``"torchforce"``, ``"pythonforce"`` or ``"kernel"``.
 
     Raises
     ------
     ConfigError
-        Another word.
+        Another word, or the kernel where the energy is more than it gives or the model is not compiled.
     PotentialError
         A TorchForce for a model without TorchScript form.
     MissingPackageError
@@ -55,6 +63,15 @@ def choose_bridge(bridge: str, model: PotentialModel) -> str:
         raise ConfigError(f"bridge = {' | '.join(BRIDGES)}", repr(bridge), 'write bridge = "auto"')
     if bridge == "pythonforce":
         return bridge
+    compiled = getattr(model, "kernel", None) == "compiled"
+    if bridge == "kernel" and not (compiled and constant_weights):
+        raise ConfigError(
+            "a potential by the compiled kernel, with constant lambda and nothing added, for bridge 'kernel'",
+            "an energy with more to it" if compiled else f"{model.spec.name}, which is not compiled here",
+            'write bridge = "auto"',
+        )
+    if compiled and constant_weights and (bridge == "kernel" or (bridge == "auto" and not on_gpu)):
+        return "kernel"
     if scriptable_module(model) is None:
         if bridge == "torchforce":
             raise PotentialError(
@@ -115,7 +132,7 @@ def make_force(
         Atomic numbers of the region.
     atoms : sequence of int
         Their indices in the System.
-    bridge : {"torchforce", "pythonforce"}
+    bridge : {"torchforce", "pythonforce", "kernel"}
         As `choose_bridge` returns it.
     periodic : bool
         Whether the model gets the box (minimum image inside the region).
@@ -132,6 +149,9 @@ def make_force(
         module = _RegionModule(scriptable_module(model)(list(numbers)), torch.tensor(list(atoms)))
         force = _torch_force_class()(torch.jit.script(module.eval()))
         force.setOutputsForces(True)
+    elif bridge == "kernel":
+        kernel = scriptable_module(model)(list(numbers)).weighted([1.0] * len(numbers))
+        force = _kernel_force(kernel, atoms, periodic)
     else:
         force = openmm.PythonForce(_RegionFunction(model, numbers, periodic, charge, spin))
         force.setParticles(list(atoms))
@@ -147,17 +167,41 @@ def make_blend_force(blend: torch.nn.Module, *, bridge: str, periodic: bool, nam
     ----------
     blend : torch.nn.Module
         ``forward(positions, box) -> energy`` in kJ/mol.
-    bridge : {"torchforce", "pythonforce"}
+    bridge : {"torchforce", "pythonforce", "kernel"}
+        The last for a module whose `weighted_kernel` and `visible` are all that it is, a `WeightedModel`.
     periodic : bool
     name : str
     """
     if bridge == "torchforce":
         force = _torch_force_class()(torch.jit.script(blend.eval()))
+    elif bridge == "kernel":
+        force = _kernel_force(blend.weighted_kernel(), blend.visible.tolist(), periodic)
     else:
         force = openmm.PythonForce(_BlendFunction(blend, periodic))
     force.setUsesPeriodicBoundaryConditions(periodic)
     force.setName(name)
     return force
+
+
+def _kernel_force(kernel: Any, atoms: Sequence[int], periodic: bool) -> openmm.Force:
+    """The host without torch."""
+    force = openmm.PythonForce(_KernelFunction(kernel, periodic))
+    force.setParticles(list(atoms))
+    return force
+
+
+class _KernelFunction:
+    """What a PythonForce calls: a State with the positions of the visible atoms to energy and forces."""
+
+    def __init__(self, kernel: Any, periodic: bool):
+        self.kernel, self.periodic = kernel, periodic
+
+    def __call__(self, state: openmm.State) -> tuple[float, np.ndarray]:
+        # A State is in nm; value_in_unit would cost as much as all the rest here.
+        positions = state.getPositions(asNumpy=True)._value
+        cell = state.getPeriodicBoxVectors(asNumpy=True)._value if self.periodic else None
+        energy, gradient = self.kernel(positions, cell)
+        return energy, -gradient
 
 
 class _BlendFunction:

@@ -90,7 +90,7 @@ def check_energy(
     """Forces, bridges and periodic images on the Reference platform.
 
     - forces: the force against central differences of the energy, relative to the largest force;
-    - bridges: TorchForce against PythonForce, where both are possible;
+    - bridges: TorchForce against PythonForce, where both are possible, and the kernel, where it is the host;
     - images: energy change when every molecule is moved by whole box vectors;
     - what the zones do to the forces and who owns which energy, as far as the scheme has such a thing, see
       `check_zones`.
@@ -108,6 +108,9 @@ def check_energy(
         say("both bridges")
         worst = _bridge_difference(hybrid)
         results.append(_limited("TorchForce vs PythonForce", worst, "of max|F|", limits["bridges"]))
+    if hybrid.bridge == "kernel":
+        worst = _bridge_difference(hybrid, ("kernel", "pythonforce"))
+        results.append(_limited("kernel vs PythonForce", worst, "of max|F|", limits["bridges"]))
     if hybrid.built.periodic:
         say("periodic images")
         change, energy = _image_change(hybrid, seed)
@@ -316,11 +319,13 @@ def _has_both_bridges(hybrid: HybridSystem) -> bool:
     return scriptable_module(hybrid.potential) is not None and torchforce_problem() is None and not whole
 
 
-def _bridge_difference(hybrid: HybridSystem) -> float:
+def _bridge_difference(
+    hybrid: HybridSystem, bridges: tuple[str, str] = ("torchforce", "pythonforce")
+) -> float:
     """Largest difference of the potential's forces between the two hosts, relative to the largest force."""
     group = 1 << hybrid.force_groups["ml"]
     found = []
-    for bridge in ("torchforce", "pythonforce"):
+    for bridge in bridges:
         system = hybrid.create_system(bridge)
         found.append(forces_of(reference_context(system), hybrid.built.positions, group))
     return float(np.abs(found[0] - found[1]).max() / np.abs(found[0]).max())

@@ -76,7 +76,7 @@ class HybridSystem:
 
     @property
     def bridge(self) -> str:
-        """Host of the potential: ``torchforce`` or ``pythonforce``."""
+        """Host of the potential: ``torchforce``, ``pythonforce`` or ``kernel``."""
         return self.recipe.bridge
 
     @property
@@ -219,8 +219,9 @@ def hybrid_system(
     route : {"auto", "compiled", "subtractive"}
         Where the force field's side of a static blend is evaluated: in OpenMM's own parameters, or in torch,
         which is faster for a large zone on the CPU platform. Both give the same numbers.
-    bridge : {"auto", "torchforce", "pythonforce"}
-        Host of the potential; both give the same numbers.
+    bridge : {"auto", "torchforce", "pythonforce", "kernel"}
+        Host of the potential; all give the same numbers. "kernel" hands positions straight to compiled
+        networks: ``delta``, ``intra`` without caps, ``local`` and ``bonded`` by the compiled route.
     keep : collection of str
         Names of forces that stay whole although they act inside the region (biases, restraints).
     levels : int
@@ -261,16 +262,23 @@ def hybrid_system(
     check_box(built, zones, spec)
     check_electrostatics(electrostatics, reach, built, zones, scheme, spec)
     charge = net_charge(built, zones, scheme)
+    route = _route(route, built, zones)
     warnings += zone_warnings(built, zones, charge, spec)
     recipe = Recipe(
         built,
         zones,
         potential,
         scheme,
-        _host(bridge, scheme, potential, electrostatics),
+        _host(
+            bridge,
+            scheme,
+            potential,
+            electrostatics,
+            _has_constant_weights(built, zones, scheme, route, tail),
+        ),
         charge,
         tuple(keep),
-        _route(route, built, zones),
+        route,
         levels,
         tail,
         compensation,
@@ -302,9 +310,25 @@ def _route(route: str, built: BuiltSystem, zones: ZonePartition) -> str:
         raise ConfigError(f"route = auto | {' | '.join(ROUTES)}", repr(route), 'write route = "auto"')
     if route != "auto":
         return route
+    return "compiled" if _on_gpu() or len(zones.active) * built.n_atoms < _MANY_PAIRS else "subtractive"
+
+
+def _on_gpu() -> bool:
+    """Whether OpenMM can run on a GPU here."""
     names = {openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())}
-    on_gpu = not names.isdisjoint(("CUDA", "HIP", "OpenCL"))
-    return "compiled" if on_gpu or len(zones.active) * built.n_atoms < _MANY_PAIRS else "subtractive"
+    return not names.isdisjoint(("CUDA", "HIP", "OpenCL"))
+
+
+def _has_constant_weights(
+    built: BuiltSystem, zones: ZonePartition, scheme: str, route: str, tail: bool
+) -> bool:
+    """Whether the potential adds sum_i lambda_i eps_i with constant lambda_i, and nothing else."""
+    if isinstance(zones, AdaptiveZones) or scheme == "difference":
+        return False
+    if scheme == "intra":
+        inside = set(zones.core)
+        return not tail and all((a.index in inside) == (b.index in inside) for a, b in built.topology.bonds())
+    return route == "compiled" or scheme == "delta"
 
 
 def _check_options(scheme: str, levels: int, tail: bool) -> None:
@@ -323,7 +347,9 @@ def _check_options(scheme: str, levels: int, tail: bool) -> None:
         )
 
 
-def _host(bridge: str, scheme: str, potential: PotentialModel, electrostatics: str) -> str:
+def _host(
+    bridge: str, scheme: str, potential: PotentialModel, electrostatics: str, constant_weights: bool
+) -> str:
     """Whole energies of a changing set of atoms, and charges, cannot come from a TorchForce."""
     if electrostatics == "charges":
         if bridge == "torchforce":
@@ -341,7 +367,7 @@ def _host(bridge: str, scheme: str, potential: PotentialModel, electrostatics: s
                 'write bridge = "auto"',
             )
         return "pythonforce"
-    return choose_bridge(bridge, potential)
+    return choose_bridge(bridge, potential, constant_weights=constant_weights, on_gpu=_on_gpu())
 
 
 def _check_contract(hybrid: HybridSystem) -> None:

@@ -50,7 +50,7 @@ class Recipe:
     potential : PotentialModel
     scheme : str
         Who owns which interaction.
-    bridge : {"torchforce", "pythonforce"}
+    bridge : {"torchforce", "pythonforce", "kernel"}
     charge : int
         Net charge of the region, e.
     keep : tuple of str

@@ -19,6 +19,7 @@ from mlmm.bench.process import in_own_process
 from mlmm.bench.report import BenchReport, Target
 from mlmm.bench.systems import dipeptide_alone, dipeptide_in_water, nearest_region, relaxed, replicated
 from mlmm.bench.variants import VARIANTS, Timed, bare_call, load, make, network_flops, trivial_system
+from mlmm.bridge import torchforce_problem
 from mlmm.build import BuiltSystem
 from mlmm.errors import ConfigError
 from mlmm.potentials.ani_kernel import kernel_level
@@ -312,12 +313,13 @@ def _bridge(bench: _Bench) -> None:
     for times, wanted in (((1, 1, 1), 0.15), ((3, 2, 2), 0.5)):
         built = replicated(bench.built, times)
         region = nearest_region(built, 22)
-        pair = [trivial_system(built, region, bridge=bridge) for bridge in (False, True)]
+        bridges = [None, "kernel"] if torchforce_problem() else [None, "torchforce", "kernel"]
+        compared = [trivial_system(built, region, bridge=bridge) for bridge in bridges]
         tasks = {
-            t.variant: stepper(t, built.positions, threads=bench.threads, thermostat=False) for t in pair
+            t.variant: stepper(t, built.positions, threads=bench.threads, thermostat=False) for t in compared
         }
         timings = interleaved(tasks, bench.rounds(16))
-        for timed in pair:
+        for timed in compared:
             bench.row(
                 f"bridge_{round(built.n_atoms / 1e3)}k",
                 "step",
@@ -326,8 +328,9 @@ def _bridge(bench: _Bench) -> None:
                 timings[timed.variant],
                 None,
             )
-        excess = timings["bridge"].excess(timings["no force"])
-        bench.target(f"bridge, {built.n_atoms} atoms, cost per step", excess, wanted, "ms")
+        for bridge in bridges[1:]:
+            excess = timings[bridge].excess(timings["no force"])
+            bench.target(f"bridge {bridge}, {built.n_atoms} atoms, cost per step", excess, wanted, "ms")
 
 
 _SUITES: dict[str, Callable[[_Bench], None]] = {

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import openmm
 import torch
 
 from mlmm.bench.peers import openmm_ml_system, torchani_model
 from mlmm.bench.systems import rigid_outside
-from mlmm.bridge import choose_bridge, make_force
+from mlmm.bridge import make_force
 from mlmm.build import BuiltSystem
 from mlmm.errors import ConfigError
 from mlmm.hybrid import hybrid_system
@@ -129,6 +130,14 @@ class _Nothing(torch.nn.Module):
     def forward(self, positions: torch.Tensor, cell: torch.Tensor | None) -> torch.Tensor:
         return (0.0 * positions).sum(dim=1).unsqueeze(0)
 
+    @torch.jit.unused
+    def weighted(self, weights: list[float]) -> Callable[..., tuple[float, np.ndarray]]:
+        return _nothing
+
+
+def _nothing(positions: np.ndarray, cell: np.ndarray | None) -> tuple[float, np.ndarray]:
+    return 0.0, np.zeros_like(positions)
+
 
 class _NoPotential:
     """`_Nothing` as a potential with a TorchScript form."""
@@ -144,28 +153,34 @@ class _NoPotential:
         return AtomEnergies(_Nothing()(structure.positions, structure.cell)[0])
 
 
-def trivial_system(built: BuiltSystem, region: Region, *, bridge: bool) -> Timed:
-    """Particles without a force field, with a potential that costs nothing or without it.
+def trivial_system(built: BuiltSystem, region: Region, *, bridge: str | None) -> Timed:
+    """Particles without a force field, with a potential that costs nothing behind a bridge or without it.
 
     The difference of a step is what the bridge itself costs.
+
+    Parameters
+    ----------
+    built : BuiltSystem
+    region : Region
+    bridge : {"torchforce", "pythonforce", "kernel"} or None
     """
     system = openmm.System()
     system.setDefaultPeriodicBoxVectors(*built.system.getDefaultPeriodicBoxVectors())
     for i in range(built.n_atoms):
         system.addParticle(built.system.getParticleMass(i))
-    if not bridge:
+    if bridge is None:
         return Timed("no force", system)
     potential = _NoPotential()
     force = make_force(
         potential,
         atomic_numbers(built, region.atoms),
         region.atoms,
-        bridge=choose_bridge("auto", potential),
+        bridge=bridge,
         periodic=True,
     )
     force.setForceGroup(ML_GROUP)
     system.addForce(force)
-    return Timed("bridge", system, len(region), 1, ML_GROUP)
+    return Timed(bridge, system, len(region), 1, ML_GROUP)
 
 
 def bare_call(

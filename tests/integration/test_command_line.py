@@ -292,7 +292,7 @@ BAD_INPUT = {
     ),
     "unknown bridge": (
         ["--set", "potential.bridge=magic"],
-        "bridge = auto | torchforce | pythonforce; got 'magic'",
+        "bridge = auto | torchforce | pythonforce | kernel; got 'magic'",
     ),
     "unknown platform": (["--set", "run.platform=magic"], "choose one of these"),
     "time step too long": (["--set", "run.timestep=20 fs"], "between 0 and 5 fs; got 20 fs"),

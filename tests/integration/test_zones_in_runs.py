@@ -165,7 +165,7 @@ def test_auto_is_resolved_for_the_record(configured, dipeptide_water, tmp_path):
     (tmp_path / "resolved.toml").write_text(tomli_w.dumps(written.as_dict()))
     assert load_config(tmp_path / "resolved.toml") == written
     text = describe(hybrid)
-    assert "scheme local, compiled route, bridge torchforce" in text
+    assert "scheme local, compiled route, bridge kernel" in text
     assert "static: plateau 0 nm, width 0.2 nm, snap residue, shape skin" in text
 
 
