@@ -208,15 +208,18 @@ def refined(
     *,
     temperature: Any = "300 K",
     gain: float = 1.0,
+    compressibility: float = 1.0,
 ) -> Compensation:
-    """G_new(lambda) = G(lambda) − gain·kT ln[rho(lambda)/rho_ref(lambda)].
+    """G_new(lambda) = G − gain·kT {ln[rho(lambda)/rho_ref(lambda)] + (1/chi − 1) s(lambda) ln(1 + excess)}.
 
     A molecule at lambda has the free energy W(lambda) = −kT ln(rho/rho_ref) beyond what it should have. Since
     it gets −G, adding W to G makes up for it: where the solvent is too dense G falls, and its energy rises.
     This is the thermodynamic force of AdResS in the form of an energy (Fritsch et al., Phys. Rev. Lett. 108,
     170602 (2012), doi 10.1103/PhysRevLett.108.170602). For molecules that do not feel each other, one
-    step with gain 1 is exact. A dense liquid answers an energy more weakly, by its reduced compressibility
-    rho kT kappa where the zone is broad (0.06 for water): there, several steps or a gain above 1.
+    step with gain 1 is exact. A dense liquid answers an energy by its structure factor: by about 1 over the
+    distance of two molecules, by its reduced compressibility chi = rho kT kappa over longer ones. `excess`
+    is that of the whole zone; its part of G rises where lambda does, from 0 to 1/2: s = y²(3 − 2y) with
+    y = min(2 lambda, 1).
 
     The density is that of whole bins: G gets its correction at the mean lambda of each, straight in between,
     none at lambda = 0. Errors are those of the densities: W was measured under the old G, whose own error it
@@ -233,12 +236,14 @@ def refined(
     temperature : str or float
         K.
     gain : float
-        Share of W that is added.
+        Share of the correction that is added.
+    compressibility : float
+        chi of the solvent: 1 for a gas, 0.06 to 0.09 for water.
 
     Raises
     ------
     ConfigError
-        A kind without compensation, or a bin of lambda without molecules.
+        A kind without compensation, a bin of lambda without molecules, or a compressibility not above 0.
     """
     thermal = GAS_CONSTANT * parse(temperature, "temperature", "temperature")
     against = profile if reference is None else profile.relative_to(reference)
@@ -255,9 +260,15 @@ def refined(
             f"relative densities {np.round(ratio, 2).tolist()}",
             "sample longer, or give wider weight_edges",
         )
+    if not compressibility > 0:
+        raise ConfigError("a compressibility above 0", str(compressibility), "write 0.06 for water")
     knots = np.asarray(compensation.knots, dtype=np.float64)
     places = np.array([0.0, *against.weights])
     correction = np.interp(knots, places, np.array([0.0, *(-gain * thermal * np.log(ratio))]))
+    if compressibility != 1.0:
+        rise = np.minimum(2 * knots, 1.0)
+        broad = (1 / compressibility - 1) * rise**2 * (3 - 2 * rise)
+        correction = correction - gain * thermal * np.log(1 + _excess(against)) * broad
     spread = np.interp(knots, places, np.array([0.0, *(thermal * error / ratio)]))
     old = np.asarray(compensation.values.get(profile.kind, np.zeros(len(knots))), dtype=np.float64)
     steps = int(compensation.facts.get("refinements", 0)) + 1
@@ -267,6 +278,17 @@ def refined(
         errors={**compensation.errors, profile.kind: spread},
         facts={**compensation.facts, "refinements": steps},
     )
+
+
+def _excess(profile: DensityProfile) -> float:
+    """Molecules in the zone and its plateau beyond those of the bulk or reference, as a share of them."""
+    inside = (profile.edges[1:] <= profile.plateau + profile.width + 1e-9) & np.isfinite(profile.density)
+    if not inside.any():
+        raise ConfigError(
+            "shells inside the zone", f"edges {profile.edges.tolist()}", "give edges up to plateau + width"
+        )
+    volumes = profile.volumes[inside]
+    return float((volumes * profile.density[inside]).sum() / volumes.sum()) - 1.0
 
 
 def _checked(

@@ -181,6 +181,25 @@ def test_against_a_reference(first_step):
     assert less[-1] == pytest.approx(-THERMAL * np.log(2.0))
 
 
+def test_a_broad_excess_is_answered_by_the_compressibility(first_step):
+    """Twice as dense everywhere: −kT ln 2 / chi at lambda >= 1/2, nothing at 0; no excess, nothing more."""
+    profile = profile_of(hill, 100, seed=7)
+    dense = dataclasses.replace(
+        profile, density=np.full_like(profile.density, 2.0), weight_density=2 * profile.weight_density
+    )
+    flat = dataclasses.replace(profile, density=np.ones_like(profile.density))
+    for chi in (0.5, 0.1):
+        found = refined(first_step, dense, flat, compressibility=chi).values["GAS"] - first_step.values["GAS"]
+        local = refined(first_step, dense, flat).values["GAS"] - first_step.values["GAS"]
+        upper = first_step.knots >= 0.5
+        np.testing.assert_allclose((found - local)[upper], -THERMAL * np.log(2.0) * (1 / chi - 1))
+        assert found[0] == 0.0
+        same = refined(first_step, flat, flat, compressibility=chi).values["GAS"]
+        np.testing.assert_allclose(same, first_step.values["GAS"], atol=1e-12)
+    with pytest.raises(ConfigError, match="compressibility above 0"):
+        refined(first_step, profile, compressibility=0.0)
+
+
 def test_errors_say_what_to_do():
     zones = gas_zones(20)
     frames = ideal_gas(zones, CENTRE, torch.zeros_like, 5, 0)
