@@ -11,6 +11,7 @@ from openmm import app, unit
 
 from mlmm.build.build_log import Decision
 from mlmm.build.repair import describe_residue
+from mlmm.build.stretched import check_peptide_bonds
 from mlmm.errors import StructureError
 
 __all__ = [
@@ -20,7 +21,6 @@ __all__ = [
     "check_energy",
     "check_extent",
     "check_handedness",
-    "check_peptide_bonds",
     "check_templates",
     "cpu_context",
     "handedness",
@@ -29,7 +29,6 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 _CLASH = 0.05  # nm; half a C-H bond
-_LONGEST_PEPTIDE_BOND = 0.2  # nm; 0.133 at equilibrium
 _WHOLE_CHARGE = 1e-3  # e
 #: Stereocentres of amino acids -> their neighbours.
 _HANDED = {"CA": ("N", "C", "CB"), "ILE CB": ("CA", "CG1", "CG2"), "THR CB": ("CA", "OG1", "CG2")}
@@ -131,26 +130,6 @@ def check_clashes(topology: app.Topology, positions: np.ndarray, name: str) -> N
                 f"{distance:.4f} nm between {atoms[first].name} of {describe_residue(atoms[first].residue)} "
                 f"and {atoms[second].name} of {describe_residue(atoms[second].residue)} in {name}",
                 "delete one of them, or place that molecule elsewhere",
-            )
-
-
-def check_peptide_bonds(topology: app.Topology, positions: np.ndarray, name: str) -> None:
-    """No peptide bond longer than 0.2 nm: it would be one across a gap.
-
-    Raises
-    ------
-    StructureError
-    """
-    for first, second in topology.bonds():
-        if first.residue is second.residue or {first.name, second.name} != {"C", "N"}:
-            continue
-        distance = np.linalg.norm(positions[first.index] - positions[second.index])
-        if distance > _LONGEST_PEPTIDE_BOND:
-            one, other = sorted((first.residue, second.residue), key=lambda residue: residue.index)
-            raise StructureError(
-                f"peptide bonds C-N shorter than {_LONGEST_PEPTIDE_BOND} nm",
-                f"{distance:.3f} nm between {describe_residue(one)} and {describe_residue(other)} in {name}",
-                'write gaps = "cap" or gaps = "split", or model the missing residues',
             )
 
 

@@ -20,7 +20,7 @@ from mlmm.build.atoms import CheckedStructure
 from mlmm.build.build_log import Decision
 from mlmm.build.draft import as_quantity, draft_topology
 from mlmm.build.gaps import describe_residue, mend_chains
-from mlmm.build.stretched import check_bonds_within_residues
+from mlmm.build.stretched import check_bonds_within_residues, check_peptide_bonds
 from mlmm.build.topology_json import set_topology_box, topology_box
 from mlmm.errors import StructureError
 
@@ -28,7 +28,6 @@ logger = logging.getLogger(__name__)
 
 _BACKBONE = {"N", "CA", "C"}
 _ONE_ATOM = "ATOM      1  CA  GLY A   1       0.000   0.000   0.000  1.00  0.00           C\nEND\n"
-_LONGEST_PEPTIDE_BOND = 0.2  # nm; 0.133 at equilibrium
 _WATER = {"HOH"}
 
 
@@ -83,7 +82,7 @@ def find_repairs(
     decisions += check_bonds_within_residues(fixer.topology, positions, source.name)
     decisions += _missing_residues(fixer, source, gaps, tails)
     if gaps == "refuse":
-        _check_peptide_bonds(fixer.topology, positions, source.name)
+        check_peptide_bonds(fixer.topology, positions, source.name)
     topology, positions, mended = mend_chains(fixer.topology, positions, source.missing, gaps, tails)
     fixer.topology, fixer.positions = topology, as_quantity(positions)
     decisions += mended
@@ -174,22 +173,6 @@ def _missing_residues(
         )
     fixer.missingResidues = {}
     return decisions
-
-
-def _check_peptide_bonds(topology: app.Topology, positions: np.ndarray, name: str) -> None:
-    """Readers bond neighbours however far apart they are; a long bond is a gap that nobody mentioned."""
-    for first, second in topology.bonds():
-        if first.residue is second.residue or {first.name, second.name} != {"C", "N"}:
-            continue
-        distance = np.linalg.norm(positions[first.index] - positions[second.index])
-        if distance > _LONGEST_PEPTIDE_BOND:
-            one, other = sorted((first.residue, second.residue), key=lambda residue: residue.index)
-            raise StructureError(
-                f"peptide bonds C-N shorter than {_LONGEST_PEPTIDE_BOND} nm",
-                f"{distance:.3f} nm between {describe_residue(one)} and {describe_residue(other)} in {name}",
-                'write gaps = "cap" (neutral ends) or gaps = "split" (charged ends), or model the missing '
-                f"residues; a TER line after {describe_residue(one)} ends the chain there",
-            )
 
 
 def _replace_nonstandard(fixer: pdbfixer.PDBFixer, ligand_names: set[str]) -> list[Decision]:

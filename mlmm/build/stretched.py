@@ -6,10 +6,12 @@ import numpy as np
 from openmm import app
 
 from mlmm.build.build_log import Decision
+from mlmm.build.gaps import describe_residue
 from mlmm.errors import StructureError
 
 _TORN = 0.3  # nm; the longest bond of a standard residue is S-S with 0.205
 _LONG = 0.23  # nm
+_LONGEST_PEPTIDE_BOND = 0.2  # nm; 0.133 at equilibrium
 
 
 def check_bonds_within_residues(topology: app.Topology, positions: np.ndarray, name: str) -> list[Decision]:
@@ -55,3 +57,25 @@ def check_bonds_within_residues(topology: app.Topology, positions: np.ndarray, n
             Decision("read", "bond", text, who, {"length_nm": round(float(lengths[place]), 4)}, warning=True)
         )
     return decisions
+
+
+def check_peptide_bonds(topology: app.Topology, positions: np.ndarray, name: str) -> None:
+    """No peptide bond longer than 0.2 nm: readers bond neighbours across a gap that nobody mentioned.
+
+    Raises
+    ------
+    StructureError
+        Names both residues and the distance.
+    """
+    for first, second in topology.bonds():
+        if first.residue is second.residue or {first.name, second.name} != {"C", "N"}:
+            continue
+        distance = np.linalg.norm(positions[first.index] - positions[second.index])
+        if distance > _LONGEST_PEPTIDE_BOND:
+            one, other = sorted((first.residue, second.residue), key=lambda residue: residue.index)
+            raise StructureError(
+                f"peptide bonds C-N shorter than {_LONGEST_PEPTIDE_BOND} nm",
+                f"{distance:.3f} nm between {describe_residue(one)} and {describe_residue(other)} in {name}",
+                'write gaps = "cap" (neutral ends) or gaps = "split" (charged ends), or model the missing '
+                f"residues; a TER line after {describe_residue(one)} ends the chain there",
+            )

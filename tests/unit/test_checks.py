@@ -7,7 +7,7 @@ import openmm
 import pytest
 from openmm import app
 
-from mlmm.build import build_system, checks
+from mlmm.build import build_system, checks, stretched
 from mlmm.build.parametrise import load_force_field
 from mlmm.errors import ConfigError, StructureError
 
@@ -41,11 +41,11 @@ def test_clash_is_found_between_any_two_atoms(dipeptide_water):
 
 def test_long_peptide_bond_is_a_gap(dipeptide_vacuum):
     built = dipeptide_vacuum
-    checks.check_peptide_bonds(built.topology, built.positions, "a.pdb")
+    stretched.check_peptide_bonds(built.topology, built.positions, "a.pdb")
     positions = np.array(built.positions)
     positions[[atom.index for atom in built.topology.atoms() if atom.residue.name == "NME"]] += 0.1
     with pytest.raises(StructureError, match=r"shorter than 0\.2 nm.*ALA 2.*NME 3"):
-        checks.check_peptide_bonds(built.topology, positions, "a.pdb")
+        stretched.check_peptide_bonds(built.topology, positions, "a.pdb")
 
 
 def test_energy_and_forces_are_finite_and_named(dipeptide_vacuum):
