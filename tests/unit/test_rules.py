@@ -36,7 +36,7 @@ FLOORS = [
     ["hybrid"],
     ["boundary"],
     ["audit"],
-    ["zone_checks"],
+    ["zone_checks", "drift"],
     ["uncertainty"],
     ["reporters"],
     ["records"],
