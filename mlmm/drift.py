@@ -98,12 +98,12 @@ def drift_force(
 ) -> DriftForce:
     """Mean of −(Delta_m − a − G'(lambda_m)) d lambda_m/dr_m along the way out, in bins of lambda.
 
-    The last sum of the force of an adaptive zone (H-AdResS: Potestio et al., Phys. Rev. Lett. 110, 108301
-    (2013), doi 10.1103/PhysRevLett.110.108301), on whole molecules with 0 < lambda < 1. It vanishes on average
-    if G' = <Delta> − a, calibrated at constant pressure. Calibrated at constant density, G' also holds
-    p'(lambda)/rho: the force of lambda is then −p'/rho, against the pressure that would drive molecules to
-    where it is lower. That part is taken from the pressures that the compensation keeps; none is known of a
-    refined one, whose `expected` is NaN, nor of one without samples (0).
+    The force of lambda on whole molecules with 0 < lambda < 1 (H-AdResS: Potestio et al., Phys. Rev. Lett.
+    110, 108301 (2013), doi 10.1103/PhysRevLett.110.108301). It vanishes on average if G' = <Delta> − a,
+    calibrated at constant pressure. Calibrated at constant density, G' also holds p'(lambda)/rho:
+    <Delta − a − G'> is then −p'/rho, against the pressure that would drive molecules to where it is lower.
+    This `expected` value is taken from the pressures that the compensation keeps; it is 0 for one without
+    them, and NaN for a refined one, whose G' is no longer theirs.
 
     Means are those over molecules, sum over frames divided by number over frames; errors those of a ratio
     of correlated series, one sample per frame.
@@ -227,7 +227,7 @@ def mean_and_error(sums: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np
 
 
 def _expected(compensation: Compensation | None, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """−p'(lambda)/rho of a calibration at constant density and its error; 0 where the pressure is constant."""
+    """−p'(lambda)/rho of a calibration at constant density and its error, else 0."""
     facts = {} if compensation is None else compensation.facts
     if facts.get("refinements"):
         return np.full(len(weights), np.nan), np.full(len(weights), np.nan)

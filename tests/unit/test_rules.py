@@ -50,6 +50,7 @@ FLOORS = [
         "cli_bench",
         "cli_calibrate",
         "cli_compare",
+        "cli_drift",
         "cli_ligand",
         "cli_models",
         "cli_scan",
