@@ -41,6 +41,7 @@ class DriftForce:
         The force that this exerts along the way out of the zone; above 0, molecules are driven out.
     expected, expected_error : ndarray, shape (n,), kJ/mol
         What `slope` is in the bulk by the calibration: 0, or what the pressure balances, see `drift_force`.
+        The error is that with which `slope` may differ from it.
     n_frames : int
     """
 
@@ -102,8 +103,9 @@ def drift_force(
     110, 108301 (2013), doi 10.1103/PhysRevLett.110.108301). It vanishes on average if G' = <Delta> − a,
     calibrated at constant pressure. Calibrated at constant density, G' also holds p'(lambda)/rho:
     <Delta − a − G'> is then −p'/rho, against the pressure that would drive molecules to where it is lower.
-    This `expected` value is taken from the pressures that the compensation keeps; it is 0 for one without
-    them, and NaN for a refined one, whose G' is no longer theirs.
+    This `expected` value is taken from the pressures that the compensation keeps; their errors are in G' as
+    well and drop out of `slope` − `expected` = <Delta> here less <Delta> in the bulk, whose error is that of
+    the calibration's <Delta>. It is 0 for a compensation without samples, and NaN for a refined one.
 
     Means are those over molecules, sum over frames divided by number over frames; errors those of a ratio
     of correlated series, one sample per frame.
@@ -227,28 +229,33 @@ def mean_and_error(sums: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np
 
 
 def _expected(compensation: Compensation | None, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """−p'(lambda)/rho of a calibration at constant density and its error, else 0."""
+    """−p'(lambda)/rho of a calibration at constant density, else 0; error of its <Delta> at these lambda."""
     facts = {} if compensation is None else compensation.facts
     if facts.get("refinements"):
         return np.full(len(weights), np.nan), np.full(len(weights), np.nan)
     samples = facts.get("samples")
-    if facts.get("mode") != "density" or not samples:
+    if not samples:
         return np.zeros(len(weights)), np.zeros(len(weights))
     knots = np.array([sample["weight"] for sample in samples])
-    volume = BAR_NM3 / samples[0]["density"]
-    pressures = volume * np.array([sample["pressure"] for sample in samples])
-    errors = volume * np.array([sample["pressure_error"] for sample in samples])
-    # Slopes of a spline are linear in its values.
-    rows = np.array([_spline_slope(knots, row, weights) for row in np.eye(len(knots))])
-    return -(pressures @ rows), np.sqrt(errors**2 @ rows**2)
+    # A spline and its slope are linear in its values.
+    values, slopes = (
+        np.array(part)
+        for part in zip(*(_spline(knots, row, weights) for row in np.eye(len(knots))), strict=True)
+    )
+    errors = np.sqrt(np.array([sample["difference_error"] for sample in samples]) ** 2 @ values**2)
+    if facts.get("mode") != "density":
+        return np.zeros(len(weights)), errors
+    pressures = np.array([sample["pressure"] for sample in samples])
+    return -BAR_NM3 / samples[0]["density"] * (pressures @ slopes), errors
 
 
-def _spline_slope(knots: np.ndarray, values: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Slope of the natural cubic spline through the knots."""
+def _spline(knots: np.ndarray, values: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Value and slope of the natural cubic spline through the knots."""
     slopes = spline_slopes(knots, values)
     left = np.clip(np.searchsorted(knots, at, side="right") - 1, 0, len(knots) - 2)
     h = knots[left + 1] - knots[left]
     t = (at - knots[left]) / h
-    chord = (values[left + 1] - values[left]) / h
-    s0, s1 = slopes[left], slopes[left + 1]
-    return s0 + t * (6.0 * chord - 4.0 * s0 - 2.0 * s1 + t * (3.0 * (s0 + s1) - 6.0 * chord))
+    rise = values[left + 1] - values[left]
+    s0, s1 = slopes[left] * h, slopes[left + 1] * h
+    value = values[left] + t * (s0 + t * (3.0 * rise - 2.0 * s0 - s1 + t * (s0 + s1 - 2.0 * rise)))
+    return value, (s0 + t * (6.0 * rise - 4.0 * s0 - 2.0 * s1 + t * (3.0 * (s0 + s1) - 6.0 * rise))) / h
