@@ -273,5 +273,5 @@ def test_rigid_water_around_a_flexible_zone_conserves_energy():
     run = {"equilibration": 0.5, "length": 10.0, "timestep": 0.0005, "platform": "CPU"}
     drift, error, _ = energy_drift(hybrid.system, rigid.positions, **run)
     plain, plain_error, _ = energy_drift(system, rigid.positions, **run)
-    assert abs(drift) < 0.02 + 2 * error and error < 0.02
+    assert abs(drift) < 0.02 + 2 * error and error < 0.03
     assert abs(drift - plain) < 0.02 + 2 * np.hypot(error, plain_error)
