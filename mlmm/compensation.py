@@ -107,8 +107,8 @@ class Compensation:
         """
         grid, old = np.array(knots, dtype=np.float64), np.asarray(self.knots, dtype=np.float64)
         values = {}
-        for kind, row in self.values.items():
-            bare = Compensation({kind: 0.0}, old, {kind: row})
+        for kind in self.alignment:
+            bare = Compensation({kind: 0.0}, old, {kind: self.values.get(kind, np.zeros(len(old)))})
             values[kind] = -CompensationEnergy(bare, [kind] * len(grid))(torch.tensor(grid)).numpy()
         errors = {kind: np.interp(grid, old, row) for kind, row in self.errors.items()}
         return Compensation(self.alignment, grid, values, errors, self.facts)

@@ -73,6 +73,23 @@ class DensityProfile:
         """Middles of the shells, nm."""
         return 0.5 * (self.edges[:-1] + self.edges[1:])
 
+    @property
+    def excess(self) -> float:
+        """Molecules up to the zone's outer end beyond those of the bulk or reference, as a share of them.
+
+        Raises
+        ------
+        ConfigError
+            No shells there.
+        """
+        inside = (self.edges[1:] <= self.plateau + self.width + _ROUNDING) & np.isfinite(self.density)
+        if not inside.any():
+            raise ConfigError(
+                "shells inside the zone", f"edges {self.edges.tolist()}", "give edges up to plateau + width"
+            )
+        volumes = self.volumes[inside]
+        return float((volumes * self.density[inside]).sum() / volumes.sum()) - 1.0
+
     def relative_to(self, reference: DensityProfile) -> DensityProfile:
         """Divided by another profile, that of the force field alone say; NaN where it is empty.
 
@@ -188,12 +205,7 @@ def distance_profile(
     box : ndarray, shape (3, 3)
         Box vectors, nm, the same in all frames.
     edges, weight_edges, kind, bulk, far, seed
-        As there.
-
-    Raises
-    ------
-    ConfigError
-        As there, or a zone around several centres.
+        As there; so are the errors, and a ConfigError for several centres.
     """
     distances = np.asarray(distances)
     if len(zones.centres) != 1:
@@ -354,7 +366,7 @@ def refined(
     if compressibility != 1.0:
         rise = np.minimum(2 * knots, 1.0)
         broad = (1 / compressibility - 1) * rise**2 * (3 - 2 * rise)
-        excess = _excess(against)
+        excess = against.excess
         share = np.log(1 + excess)
         if damped:
             share *= float(_clear(np.array(share), np.array(against.zone_error / (1 + excess))))
@@ -374,17 +386,6 @@ def _clear(values: np.ndarray, errors: np.ndarray) -> np.ndarray:
     """x²/(x² + sigma²), 0 where both are."""
     total = values**2 + errors**2
     return np.divide(values**2, total, out=np.zeros_like(total), where=total > 0)
-
-
-def _excess(profile: DensityProfile) -> float:
-    """Molecules in the zone and its plateau beyond those of the bulk or reference, as a share of them."""
-    inside = (profile.edges[1:] <= profile.plateau + profile.width + _ROUNDING) & np.isfinite(profile.density)
-    if not inside.any():
-        raise ConfigError(
-            "shells inside the zone", f"edges {profile.edges.tolist()}", "give edges up to plateau + width"
-        )
-    volumes = profile.volumes[inside]
-    return float((volumes * profile.density[inside]).sum() / volumes.sum()) - 1.0
 
 
 def _checked(zones: AdaptiveZones, shells: np.ndarray, bins: np.ndarray, kind: str | None) -> str:

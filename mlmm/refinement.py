@@ -21,7 +21,7 @@ from mlmm.build import BuiltSystem
 from mlmm.build.bulk import around_a_point, scaled_to
 from mlmm.calibration import force_field_density
 from mlmm.compensation import Compensation
-from mlmm.density import distance_profile, refined
+from mlmm.density import refined
 from mlmm.errors import ConfigError, SimulationError
 from mlmm.potentials.base import PotentialModel
 from mlmm.refinement_state import (
@@ -29,7 +29,9 @@ from mlmm.refinement_state import (
     KeptRefinement,
     RefinementState,
     flatness,
+    gain_of,
     iteration_table,
+    profile_of,
     zone_shells,
 )
 from mlmm.regions import region_from_atoms
@@ -82,8 +84,9 @@ def refine(
     """G(lambda) under which the density around a point is flat, by iteration, and how flat it is.
 
     Around a particle without interactions the solvent has no structure of its own: whatever the density
-    does by lambda is the zone's. Each iteration simulates under the present G and corrects it by `refined`
-    with damping; see there for the equation. A last and longer one checks without correcting.
+    does by lambda is the zone's. Each iteration simulates under the present G and corrects it by `refined`,
+    damped, with a gain that falls; see there for the equation. A last and longer run checks and does not
+    correct.
 
     Parameters
     ----------
@@ -100,7 +103,9 @@ def refine(
         At most; fewer if one finds the density flat. With 0, only the check of `start`.
     length, check_length, equilibration : str or float
         Sampled in each iteration and in the check ("0 ps": no check), and dropped before, ps.
-    gain, compressibility
+    gain : float
+        Of `refined` in the first iterations; see `gain_of`.
+    compressibility : float
         Of `refined`.
     tolerance : float
         Of `flatness`.
@@ -221,7 +226,6 @@ class _Run:
         self.settings, self.kept = settings, kept
         self.weights_of = AdaptiveWeights(zones)
         self.cell = torch.tensor(built.box_vectors)
-        self.kind = zones.kinds[0]
 
     def refine(
         self, start: Compensation, shells: np.ndarray, say: Callable[[str], None]
@@ -244,13 +248,12 @@ class _Run:
                 break
             name = "check" if check else f"iteration {len(state.done) + 1}"
             self.sample(state, length, name, say)
-            profile = distance_profile(
+            profile = profile_of(
                 self.zones,
                 np.array(state.distances),
                 self.built.box_vectors,
                 shells,
-                weight_edges=settings["weight_edges"],
-                kind=self.kind,
+                settings["weight_edges"],
             )
             done = Iteration(state.compensation, profile, length, check)
             verdict = flatness(profile, tolerance)
@@ -260,7 +263,7 @@ class _Run:
                     state.compensation,
                     profile,
                     temperature=settings["temperature_K"],
-                    gain=settings["gain"],
+                    gain=gain_of(settings["gain"], len(state.done) + 1),
                     compressibility=settings["compressibility"],
                     damped=True,
                 )
@@ -277,7 +280,7 @@ class _Run:
             },
             "iterations": sum(not done.check for done in state.done),
             "lengths_ps": [done.length for done in state.done if not done.check],
-            "excess": [round(done.excess, 5) for done in state.done if not done.check],
+            "excess": [round(done.profile.excess, 5) for done in state.done if not done.check],
         }
         if state.done and state.done[-1].check:
             last = state.done[-1]
@@ -291,7 +294,7 @@ class _Run:
                 "shells_nm": _rounded(profile.edges),
                 "density_by_distance": _rounded(profile.density),
                 "errors_by_distance": _rounded(profile.errors),
-                "excess": round(last.excess, 5),
+                "excess": round(profile.excess, 5),
                 "excess_error": round(profile.zone_error, 5),
                 "bulk_per_nm3": round(profile.bulk, 4),
             }
@@ -374,6 +377,12 @@ def _check_settings(
             "a length above 0, the others not below",
             ", ".join(f"{value:g} ps" for value in lengths.values()),
             'write "60 ps"',
+        ),
+        (
+            iterations > 0 or lengths["check_length_ps"] > 0,
+            "an iteration or a check",
+            "neither",
+            "give check_length above 0",
         ),
         (0 < gain <= 1, "a gain above 0, 1 at most", f"{gain:g}", "write 0.5"),
         (tolerance > 0, "a tolerance above 0", f"{tolerance:g}", "write 0.05"),

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mlmm.adaptive import AdaptiveZones
 from mlmm.compensation import Compensation
-from mlmm.density import DensityProfile
+from mlmm.density import DensityProfile, distance_profile
 from mlmm.errors import ConfigError
 
-__all__ = ["Iteration", "KeptRefinement", "RefinementState", "flatness", "iteration_table", "zone_shells"]
+__all__ = [
+    "Iteration",
+    "KeptRefinement",
+    "RefinementState",
+    "flatness",
+    "gain_of",
+    "iteration_table",
+    "profile_of",
+    "zone_shells",
+]
 
 _SHELL, _INNERMOST = 0.1, 0.3  # nm
 _ROUNDING = 1e-9  # nm
@@ -43,12 +55,58 @@ class Iteration:
     length: float
     check: bool
 
-    @property
-    def excess(self) -> float:
-        """Molecules up to the outer end of the zone beyond those of the bulk, as a share of them."""
-        inside = self.profile.edges[1:] <= self.profile.plateau + self.profile.width + _ROUNDING
-        volumes = self.profile.volumes[inside]
-        return float((volumes * self.profile.density[inside]).sum() / volumes.sum()) - 1.0
+
+def profile_of(
+    zones: AdaptiveZones,
+    distances: np.ndarray,
+    box: np.ndarray,
+    shells: np.ndarray,
+    weight_edges: Sequence[float],
+) -> DensityProfile:
+    """Density in one iteration; errors are wider where its halves differ by more than they say.
+
+    The autocorrelation of a short run does not know of memory as long as the run. The mean square, over the
+    bins of lambda, of half the difference of two halves is an estimate of sigma² of its own.
+
+    Parameters
+    ----------
+    zones : AdaptiveZones
+        Around one centre, of one kind of molecule.
+    distances : ndarray, shape (F, M)
+        nm.
+    box : ndarray, shape (3, 3)
+        nm.
+    shells : ndarray
+        Edges, nm.
+    weight_edges : sequence of float
+    """
+    profile = distance_profile(zones, distances, box, shells, weight_edges=weight_edges)
+    half = len(distances) // 2
+    if half < 2:
+        return profile
+    first, second = (
+        distance_profile(zones, some, box, shells, weight_edges=weight_edges)
+        for some in (distances[:half], distances[half:])
+    )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = 0.5 * (first.weight_density - second.weight_density) / profile.weight_errors
+    ratio = ratio[np.isfinite(ratio)]
+    factor = max(1.0, float(np.sqrt(np.mean(ratio**2)))) if len(ratio) else 1.0
+    return dataclasses.replace(
+        profile,
+        errors=factor * profile.errors,
+        weight_errors=factor * profile.weight_errors,
+        zone_error=factor * profile.zone_error,
+    )
+
+
+def gain_of(gain: float, number: int) -> float:
+    """Share of the correction after iteration `number` (from 1): the whole gain twice, then gain·2/number.
+
+    With a gain that falls as 1/number the noise of the iterations averages out whatever their errors are
+    thought to be: H. Robbins and S. Monro, Ann. Math. Stat. 22, 400 (1951), doi 10.1214/aoms/1177729586.
+    """
+    return gain * min(1.0, 2.0 / number)
 
 
 def flatness(profile: DensityProfile, tolerance: float) -> str:
@@ -102,7 +160,7 @@ class KeptRefinement:
 
     def _content(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         try:
-            with np.load(self.path, allow_pickle=False) as file:
+            with open(self.path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
                 content = json.loads(str(file["text"]))
                 arrays = {name: file[name] for name in ("positions", "velocities", "distances")}
             return content | {"settings": dict(content["settings"])}, arrays
@@ -199,7 +257,7 @@ def iteration_table(done: Iteration, name: str, verdict: str, tolerance: float) 
         profile.edges, profile.edges[1:], profile.density, profile.errors, strict=False
     ):
         lines.append(f"{left:.2f}-{right:.2f} {density:7.3f} ± {error:.3f}")
-    lines.append(f"excess of the whole zone {done.excess:+.4f} ± {profile.zone_error:.4f}")
+    lines.append(f"excess of the whole zone {profile.excess:+.4f} ± {profile.zone_error:.4f}")
     return "\n".join(lines)
 
 
