@@ -343,7 +343,7 @@ def _name(config: str) -> str:
 
 
 def _say(text: str) -> None:
-    print(f"  {text} …", file=sys.stderr, flush=True)
+    print(text if "\n" in text else f"  {text} …", file=sys.stderr, flush=True)
 
 
 class _Stages:

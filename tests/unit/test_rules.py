@@ -22,7 +22,9 @@ FLOORS = [
     ["imaging", "cuts", "zone_shapes", "compensation"],
     ["zones"],
     ["adaptive"],
+    ["zone_volumes"],
     ["density"],
+    ["refinement_state"],
     ["potentials", "build", "run_directory"],
     ["embedding", "bridge", "caps"],
     ["mm_tables", "pair_kernel"],
@@ -43,6 +45,7 @@ FLOORS = [
     ["runner"],
     ["simulation"],
     ["bench", "calibration", "comparison", "diagnostics", "report", "scan", "time_steps"],
+    ["refinement"],
     ["settings"],
     ["config"],
     ["cli_build"],
@@ -53,6 +56,7 @@ FLOORS = [
         "cli_drift",
         "cli_ligand",
         "cli_models",
+        "cli_refine",
         "cli_scan",
         "cli_structure",
         "cli_time_steps",
@@ -62,7 +66,7 @@ FLOORS = [
 TORCH_SIDE = [
     *("potentials", "zones", "zone_shapes", "structures", "mm_functions", "mm_terms", "core_pairs"),
     *("handed_over", "caps", "blend", "difference", "adaptive", "adaptive_blend", "compensation"),
-    *("density", "electrostatics", "kernel_library", "pair_kernel"),
+    *("density", "zone_volumes", "refinement_state", "electrostatics", "kernel_library", "pair_kernel"),
 ]
 OPENMM_SIDE = [
     *("build", "embedding", "regions", "mm_tables", "ownership", "compiled", "compiled_pairs"),
