@@ -18,7 +18,7 @@ FLOORS = [
     ["errors", "units", "statistics"],
     ["structures", "regions", "stages", "ownership", "mm_functions", "graphs", "kernel_library"],
     ["check_report", "integrators", "reference"],
-    ["step_tests"],
+    ["step_tests", "barostat"],
     ["imaging", "cuts", "zone_shapes", "compensation"],
     ["zones"],
     ["adaptive"],
