@@ -52,6 +52,7 @@ FLOORS = [
         "cli_compare",
         "cli_ligand",
         "cli_models",
+        "cli_run",
         "cli_scan",
         "cli_structure",
         "cli_time_steps",
