@@ -238,6 +238,15 @@ def test_help_teaches(verb, capsys):
             assert callable(_parser().parse_args(words[1:]).verb)
 
 
+def test_help_of_run_names_every_setting_of_the_time_step(capsys):
+    with pytest.raises(SystemExit):
+        main(["run", "--help"])
+    printed = capsys.readouterr().out
+    for word in ("timestep", "outer", "reciprocal", "region.hydrogen_mass", "system.hydrogen_mass"):
+        assert f"  {word} = " in printed
+    assert "--timestep tests them" in printed
+
+
 def test_help_is_quick():
     """Nothing numerical is imported before it is needed: thread settings come first, and help is instant."""
     code = "import sys, mlmm.cli; print(sorted({'torch', 'openmm', 'numpy', 'mdtraj'} & set(sys.modules)))"
