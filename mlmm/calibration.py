@@ -108,6 +108,7 @@ def calibrate(
     sample_interval : int
         Steps between samples.
     bridge : {"auto", "torchforce", "pythonforce"}
+        "kernel" is refused: this energy has the force field's pairs in it.
     platform : str, optional
     seed : int
     partial : path, optional
@@ -123,8 +124,8 @@ def calibrate(
     Raises
     ------
     ConfigError
-        An unknown mode, knots that do not rise from 0 to 1, a run too short to say its own error, a box
-        with more than one kind of molecule, or a partial file of another calibration.
+        An unknown mode or bridge, knots that do not rise from 0 to 1, a run too short to say its own error, a
+        box with more than one kind of molecule, or a partial file of another calibration.
     """
     say = progress or (lambda text: None)
     if mode not in _MODES:

@@ -66,6 +66,15 @@ class Structure:
     def __len__(self) -> int:
         return len(self.numbers)
 
+    def to(self, device: torch.device | str) -> Structure:
+        """The same on a device: gradients flow back, charge and spin stay; itself if it is there already."""
+        if all(
+            t is None or t.device == torch.device(device) for t in (self.numbers, self.positions, self.cell)
+        ):
+            return self
+        cell = None if self.cell is None else self.cell.to(device)
+        return Structure(self.numbers.to(device), self.positions.to(device), cell, self.charge, self.spin)
+
 
 # The annotations of the functions below are what TorchScript can read.
 def minimum_image(displacements: torch.Tensor, cell: Optional[torch.Tensor]) -> torch.Tensor:

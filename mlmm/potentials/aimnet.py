@@ -106,9 +106,10 @@ class AIMNet2Potential:
         return calculator_energy_and_forces(calculator, ase_atoms(structure))
 
     def _evaluate(self, structure: Structure) -> dict[str, torch.Tensor]:
+        moved = structure.to(self.device)
         data = {
-            "coord": (_gathered(structure) / ANGSTROM).to(self.device, torch.float32).unsqueeze(0),
-            "numbers": structure.numbers.to(self.device).unsqueeze(0),
+            "coord": (_gathered(moved) / ANGSTROM).to(torch.float32).unsqueeze(0),
+            "numbers": moved.numbers.unsqueeze(0),
             "charge": torch.tensor([float(structure.charge)], device=self.device),
             "mult": torch.tensor([float(structure.spin)], device=self.device),
         }

@@ -101,11 +101,7 @@ class MACEPotential:
     def atom_energies(self, structure: Structure) -> AtomEnergies:
         """Per-atom energies, kJ/mol, isolated-atom energies removed."""
         check_state(self.spec, structure)
-        moved = Structure(
-            structure.numbers.to(self.device),
-            structure.positions.to(self.device),
-            None if structure.cell is None else structure.cell.to(self.device),
-        )
+        moved = structure.to(self.device)
         first, second, vectors = edges(moved, self.spec.cutoff)
         places = moved.positions / ANGSTROM
         n = len(moved)

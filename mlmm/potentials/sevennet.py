@@ -106,11 +106,7 @@ class SevenNetPotential:
     def atom_energies(self, structure: Structure) -> AtomEnergies:
         """Per-atom energies, kJ/mol, less the shift of each element."""
         check_state(self.spec, structure)
-        moved = Structure(
-            structure.numbers.to(self.device),
-            structure.positions.to(self.device),
-            None if structure.cell is None else structure.cell.to(self.device),
-        )
+        moved = structure.to(self.device)
         first, second, vectors = edges(moved, self.spec.cutoff)
         if len(first) == 0:
             # Nothing but isolated atoms: their energies are the shifts, which are removed.

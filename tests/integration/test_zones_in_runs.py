@@ -17,6 +17,7 @@ from toys import chains, reference_context
 import mlmm
 from mlmm.adaptive import AdaptiveZones, adaptive_zones
 from mlmm.build.bulk import build_bulk_water
+from mlmm.calibration import calibrate
 from mlmm.cli import main
 from mlmm.cli_build import describe, hybrid_from, resolved, zones_from
 from mlmm.compensation import Compensation
@@ -390,6 +391,12 @@ def test_calibrate_writes_a_file_that_a_run_file_takes(root, tmp_path, capsys, t
         + '\n[zones]\nkind = "adaptive"\ncompensation = "water.json"\n'
     )
     assert load_config(run_file).zones.compensation == str(out.resolve())
+
+
+def test_a_calibration_is_not_for_the_kernels_own_host(water, ani1x):
+    """Its energy has the force field's pairs in it; refused before any run."""
+    with pytest.raises(ConfigError, match="for bridge 'kernel'"):
+        calibrate(water, ani1x, bridge="kernel")
 
 
 @pytest.mark.parametrize(

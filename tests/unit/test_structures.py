@@ -111,6 +111,19 @@ def test_displacements_carry_the_gradient():
     assert positions.grad.abs().min() > 0
 
 
+def test_a_structure_on_another_device_is_the_same():
+    """Numbers, positions with gradient, charge and spin go along; where it is already, nothing is made."""
+    positions = torch.zeros((3, 3), dtype=torch.float64, requires_grad=True)
+    structure = Structure(torch.tensor([8, 1, 1]), positions, None, charge=-1, spin=2)
+    moved = structure.to("meta")
+    assert moved.numbers.device.type == moved.positions.device.type == "meta"
+    assert moved.positions.dtype == torch.float64 and moved.positions.grad_fn is not None
+    assert (len(moved), moved.cell, moved.charge, moved.spin) == (3, None, -1, 2)
+    assert structure.to("cpu") is structure
+    boxed = Structure(structure.numbers, positions, torch.eye(3, dtype=torch.float64))
+    assert boxed.to(torch.device("cpu")) is boxed
+
+
 @pytest.mark.parametrize(
     ("numbers", "positions", "cell", "message"),
     [
