@@ -25,7 +25,7 @@ from mlmm.cuts import judge_bonds
 from mlmm.difference import difference_blend
 from mlmm.electrostatics import ChargeCorrection, ChargedBlend, EagerModel, FixedZone
 from mlmm.embedding import WITHOUT_ENERGY, Embedding, embed_intra, embed_local
-from mlmm.errors import EmbeddingError
+from mlmm.errors import ConfigError, EmbeddingError
 from mlmm.handed_over import HandedOver
 from mlmm.mm_tables import MMTables, read_mm_tables
 from mlmm.mm_terms import ShortRangeEnergies
@@ -48,7 +48,16 @@ from mlmm.region_charges import exception_factors, read_charges
 from mlmm.regions import molecules_of
 from mlmm.structures import minimum_image
 
-__all__ = ["adaptive_blend", "assemble", "blend_of", "start_alignment", "with_blend"]
+__all__ = [
+    "adaptive_blend",
+    "assemble",
+    "blend_of",
+    "check_compensation",
+    "start_alignment",
+    "with_blend",
+]
+#: kJ/mol per atom between a compensation and the built structure: no strain, another zero of energy.
+_MISALIGNED = 100.0
 
 # Verdicts of `judge_bonds` on bonds for which no hydrogen stands in.
 _NEVER_CAPPED = frozenset(["bond to hydrogen", "disulfide", "double bond", "metal", "ring", "virtual site"])
@@ -226,6 +235,39 @@ def adaptive_blend(recipe: Recipe, weights: torch.nn.Module) -> AdaptiveBlend:
 
 def start_alignment(recipe: Recipe, at_most: int = 64) -> Compensation:
     """Mean Delta of the molecules next to the region in the built structure, by kind: a start."""
+    by_kind = _built_differences(recipe, at_most)
+    means = {kind: float(np.mean(values)) for kind, values in by_kind.items()}
+    return Compensation(means, facts={"mode": "mean of the built structure"})
+
+
+def check_compensation(recipe: Recipe, at_most: int = 16) -> list[str]:
+    """Whether a compensation may belong to this potential and force field; warnings.
+
+    Raises
+    ------
+    ConfigError
+        An alignment that the built structure contradicts by more than 100 kJ/mol per atom: two conventions of
+        the zero of energy, whose difference times d lambda/dr would tear the zone apart.
+    """
+    if not set(recipe.zones.kinds) <= set(recipe.compensation.alignment):
+        return []  # named when the energy is made
+    for kind, values in _built_differences(recipe, at_most).items():
+        given, found = recipe.compensation.alignment[kind], float(np.median(values))
+        n_atoms = len(recipe.zones.molecules[recipe.zones.kinds.index(kind)])
+        if abs(given - found) > _MISALIGNED * n_atoms:
+            raise ConfigError(
+                f"a compensation of {kind} for {recipe.potential.spec.name} and this force field",
+                f"an alignment of {given:.6g} kJ/mol where the built structure has {found:.6g}",
+                "calibrate with this potential (mlmm calibrate), or leave the compensation out at first",
+            )
+    whose = str(recipe.compensation.facts.get("potential", "")).split(",")[0]
+    if whose and whose != recipe.potential.spec.name:
+        return [f"the compensation was calibrated for {whose}, not for {recipe.potential.spec.name}"]
+    return []
+
+
+def _built_differences(recipe: Recipe, at_most: int) -> dict[str, list[float]]:
+    """Delta of the molecules next to the region in the built structure, kJ/mol, by kind."""
     built, zones = recipe.built, recipe.zones
     positions, cell = torch.tensor(built.positions), built_cell(built)
     first = torch.tensor([molecule[0] for molecule in zones.molecules])
@@ -247,8 +289,7 @@ def start_alignment(recipe: Recipe, at_most: int = 64) -> Compensation:
     by_kind: dict[str, list[float]] = {}
     for kind, difference in zip(few.kinds, found.tolist(), strict=True):
         by_kind.setdefault(kind, []).append(difference)
-    means = {kind: float(np.mean(values)) for kind, values in by_kind.items()}
-    return Compensation(means, facts={"mode": "mean of the built structure"})
+    return by_kind
 
 
 def with_blend(recipe: Recipe, system: openmm.System, embedding: Embedding, blend: torch.nn.Module) -> Parts:

@@ -15,6 +15,7 @@ from mlmm.cli_bench import add_bench_options, bench_text
 from mlmm.cli_build import build_from, describe, hybrid_from, resolved, stages_from, watch_from
 from mlmm.cli_calibrate import add_calibrate_options, calibrate_file
 from mlmm.cli_compare import COMPARE_EPILOG, add_compare_options, compare_text, compared_plateaus
+from mlmm.cli_drift import DRIFT_EPILOG, add_drift_options, drift_tables
 from mlmm.cli_ligand import add_ligand_options, ligand_file
 from mlmm.cli_models import MODELS_EPILOG, add_models_options, models_text
 from mlmm.cli_run import RUN_EPILOG
@@ -170,7 +171,7 @@ def check(options: argparse.Namespace) -> int:
             platform=settings.platform or None,
             progress=_say,
         ).results
-    report = CheckReport(results, energy.tables)
+    report = CheckReport(results, energy.tables + drift_tables(_name(options.config), options, _say))
     print(report)
     return 0 if report.passed else 1
 
@@ -264,7 +265,7 @@ def _parser() -> argparse.ArgumentParser:
         "check", check, "Check forces, bridges, periodic images and energy drift; exit status 1 if one fails."
     )
     verb.epilog, verb.formatter_class = (
-        SCAN_EPILOG + COMPARE_EPILOG + TIMESTEP_EPILOG,
+        SCAN_EPILOG + COMPARE_EPILOG + TIMESTEP_EPILOG + DRIFT_EPILOG,
         argparse.RawDescriptionHelpFormatter,
     )
     takes_config(verb)
@@ -274,9 +275,8 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--equilibration", default="0.5 ps", metavar="TIME", help='before it (default "0.5 ps")'
     )
-    add_scan_options(verb)
-    add_compare_options(verb)
-    add_timestep_options(verb)
+    for add_options in (add_scan_options, add_compare_options, add_timestep_options, add_drift_options):
+        add_options(verb)
     verb = add("build", build, "Build the system of a run file, or of a structure, and save it with its log.")
     verb.epilog, verb.formatter_class = BUILD_EPILOG, argparse.RawDescriptionHelpFormatter
     takes_config(verb, "run file in TOML, structure file, or PDB id")
