@@ -27,8 +27,8 @@ from mlmm.electrostatics import ChargeCorrection, ChargedBlend, EagerModel, Fixe
 from mlmm.embedding import WITHOUT_ENERGY, Embedding, embed_intra, embed_local
 from mlmm.errors import EmbeddingError
 from mlmm.handed_over import HandedOver
-from mlmm.hosted_pairs import REGION
-from mlmm.hosting import hosted_region
+from mlmm.hosted_pairs import HANDED, REGION
+from mlmm.hosting import hosted_region, hosted_zone
 from mlmm.mm_tables import MMTables, read_mm_tables
 from mlmm.mm_terms import ShortRangeEnergies
 from mlmm.ownership import Ownership
@@ -91,9 +91,13 @@ def assemble(recipe: Recipe) -> Parts:
     added = _model_energy(recipe, tables, ownership)
     if recipe.route == "subtractive" and recipe.scheme != "delta":
         return _assemble_by_subtraction(recipe, tables, ownership, added)
+    hosted = hosted_zone(recipe, tables, ownership)
+    near = None if hosted is None else hosted.emptied
     system, embedding = embed_compiled(
-        recipe.built.system, ownership, keep=recipe.keep, label=atom_labels(recipe.built)
+        recipe.built.system, ownership, keep=recipe.keep, label=atom_labels(recipe.built), near=near
     )
+    if hosted is not None:
+        system.addForce(make_pair_force(hosted, hosted.atoms.tolist(), periodic=hosted.periodic, name=HANDED))
     return with_blend(recipe, system, embedding, added)
 
 
@@ -369,7 +373,7 @@ def _grouped(system: openmm.System, force: openmm.Force) -> dict[str, int]:
         if mm_force.__class__.__name__ in WITHOUT_ENERGY:
             continue
         # Pairs that were compiled into a bond force, or are subtracted, are pairs all the same.
-        pairs = mm_force.getName() in (INSIDE, REGION)
+        pairs = mm_force.getName() in (INSIDE, REGION, HANDED)
         name = "nonbonded" if pairs else _GROUP_OF.get(mm_force.__class__.__name__, "other")
         mm_force.setForceGroup(_GROUPS[name])
         names.add(name)

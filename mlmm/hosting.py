@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 
+from mlmm.compiled_pairs import check_handover
 from mlmm.errors import EmbeddingError
-from mlmm.hosted_pairs import RegionPairs, region_pairs
-from mlmm.mm_tables import read_mm_tables
+from mlmm.hosted_pairs import RegionPairs, SharedPairs, neighbours_with_wells, region_pairs
+from mlmm.mm_tables import MMTables, read_mm_tables
+from mlmm.ownership import Ownership
 from mlmm.pair_kernel import compiled_pairs_wanted
 from mlmm.recipe import Recipe
 
-__all__ = ["hosted_region"]
+__all__ = ["hosted_region", "hosted_zone"]
 
 logger = logging.getLogger(__name__)
 
@@ -36,3 +38,15 @@ def hosted_region(recipe: Recipe) -> RegionPairs | None:
         logger.info("pairs of the region by exceptions alone: %s", error)
         return None
     return region_pairs(tables, recipe.zones.core, built.positions, built.box_vectors)
+
+
+def hosted_zone(recipe: Recipe, tables: MMTables, ownership: Ownership) -> SharedPairs | None:
+    """Pairs that a zone of constant lambda hands over under scheme ``local``; None for another host."""
+    built = recipe.built
+    if recipe.bridge != "kernel" or recipe.scheme != "local" or not compiled_pairs_wanted():
+        return None
+    if not (tables.charge.any() or tables.epsilon.any()):
+        return None  # no NonbondedForce, or one that stays whole
+    check_handover(ownership, tables)
+    near = neighbours_with_wells(tables, ownership.active, built.positions, built.box_vectors)
+    return SharedPairs(tables, ownership, near[tables.exception_index(near[:, 0], near[:, 1]) < 0])
