@@ -13,7 +13,7 @@ import torch
 from mlmm.adaptive import AdaptiveWeights, AdaptiveZones, UniformWeights
 from mlmm.adaptive_blend import AdaptiveBlend
 from mlmm.blend import LocalBlend, Subtraction, WeightedModel, zone_energies
-from mlmm.bridge import make_blend_force, make_force
+from mlmm.bridge import make_blend_force, make_force, make_pair_force
 from mlmm.build import BuiltSystem
 from mlmm.build.walls import bond_walls
 from mlmm.caps import CappedModel, cap_lengths, check_cap_distances
@@ -27,6 +27,8 @@ from mlmm.electrostatics import ChargeCorrection, ChargedBlend, EagerModel, Fixe
 from mlmm.embedding import WITHOUT_ENERGY, Embedding, embed_intra, embed_local
 from mlmm.errors import ConfigError, EmbeddingError
 from mlmm.handed_over import HandedOver
+from mlmm.hosted_pairs import HANDED, REGION
+from mlmm.hosting import hosted_region, hosted_zone
 from mlmm.mm_tables import MMTables, read_mm_tables
 from mlmm.mm_terms import ShortRangeEnergies
 from mlmm.ownership import Ownership
@@ -98,9 +100,13 @@ def assemble(recipe: Recipe) -> Parts:
     added = _model_energy(recipe, tables, ownership)
     if recipe.route == "subtractive" and recipe.scheme != "delta":
         return _assemble_by_subtraction(recipe, tables, ownership, added)
+    hosted = hosted_zone(recipe, tables, ownership)
+    near = None if hosted is None else hosted.emptied
     system, embedding = embed_compiled(
-        recipe.built.system, ownership, keep=recipe.keep, label=atom_labels(recipe.built)
+        recipe.built.system, ownership, keep=recipe.keep, label=atom_labels(recipe.built), near=near
     )
+    if hosted is not None:
+        system.addForce(make_pair_force(hosted, hosted.atoms.tolist(), periodic=hosted.periodic, name=HANDED))
     return with_blend(recipe, system, embedding, added)
 
 
@@ -111,14 +117,23 @@ def _assemble_intra(recipe: Recipe) -> Parts:
     bonds = [(bond[0].index, bond[1].index) for bond in built.topology.bonds()]
     inside, real = set(atoms), model_atoms(recipe)
     caps = [(a, b) if a in inside else (b, a) for a, b in bonds if (a in inside) != (b in inside)]
+    hosted = hosted_region(recipe)
     if recipe.tail:
         ownership = recipe_ownership(recipe)
         system, embedding = embed_compiled(built.system, ownership, keep=recipe.keep, label=label)
     else:
         known = () if caps else bonds
+        emptied = None if hosted is None else hosted.emptied.tolist()
         system, embedding = embed_intra(
-            built.system, atoms, bonds=known, capped=bool(caps), keep=recipe.keep, label=label
+            *(built.system, atoms),
+            bonds=known,
+            capped=bool(caps),
+            keep=recipe.keep,
+            label=label,
+            emptied=emptied,
         )
+    if hosted is not None:
+        system.addForce(make_pair_force(hosted, hosted.atoms.tolist(), periodic=hosted.periodic, name=REGION))
     if not caps and not recipe.tail and recipe.electrostatics == "mechanical":
         force = make_force(
             recipe.potential,
@@ -398,8 +413,8 @@ def _grouped(system: openmm.System, force: openmm.Force) -> dict[str, int]:
     for mm_force in system.getForces():
         if mm_force.__class__.__name__ in WITHOUT_ENERGY:
             continue
-        # Pairs that were compiled into a bond force are pairs all the same.
-        pairs = mm_force.getName() == INSIDE
+        # Pairs that were compiled into a bond force, or are subtracted, are pairs all the same.
+        pairs = mm_force.getName() in (INSIDE, REGION, HANDED)
         name = "nonbonded" if pairs else _GROUP_OF.get(mm_force.__class__.__name__, "other")
         mm_force.setForceGroup(_GROUPS[name])
         names.add(name)

@@ -28,11 +28,12 @@ FLOORS = [
     ["potentials", "build", "run_directory"],
     ["embedding", "bridge", "caps"],
     ["mm_tables", "pair_kernel"],
-    ["mm_terms", "compiled_pairs", "region_charges"],
+    ["mm_terms", "compiled_pairs", "hosted_pairs", "region_charges"],
     ["core_pairs", "handed_over", "compiled"],
     ["blend", "adaptive_blend", "electrostatics"],
     ["difference"],
     ["recipe"],
+    ["hosting"],
     ["assembly", "schemes"],
     ["charge_levels"],
     ["hybrid"],
@@ -68,6 +69,7 @@ TORCH_SIDE = [
     *("potentials", "zones", "zone_shapes", "structures", "mm_functions", "mm_terms", "core_pairs"),
     *("handed_over", "caps", "blend", "difference", "adaptive", "adaptive_blend", "compensation"),
     *("density", "zone_volumes", "refinement_state", "electrostatics", "kernel_library", "pair_kernel"),
+    *("density", "electrostatics", "kernel_library", "pair_kernel", "hosted_pairs"),
 ]
 OPENMM_SIDE = [
     *("build", "embedding", "regions", "mm_tables", "ownership", "compiled", "compiled_pairs"),
