@@ -24,6 +24,7 @@ FLOORS = [
     ["adaptive"],
     ["density"],
     ["potentials", "build", "run_directory"],
+    ["cuda_graphs"],
     ["embedding", "bridge", "caps"],
     ["mm_tables", "pair_kernel"],
     ["mm_terms", "compiled_pairs", "region_charges"],
@@ -61,7 +62,7 @@ FLOORS = [
 TORCH_SIDE = [
     *("potentials", "zones", "zone_shapes", "structures", "mm_functions", "mm_terms", "core_pairs"),
     *("handed_over", "caps", "blend", "difference", "adaptive", "adaptive_blend", "compensation"),
-    *("density", "electrostatics", "kernel_library", "pair_kernel"),
+    *("density", "electrostatics", "kernel_library", "pair_kernel", "cuda_graphs"),
 ]
 OPENMM_SIDE = [
     *("build", "embedding", "regions", "mm_tables", "ownership", "compiled", "compiled_pairs"),
