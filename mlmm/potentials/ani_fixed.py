@@ -80,26 +80,25 @@ class FixedSymmetryFunctions(torch.nn.Module):
         self.register_buffer("second", second.contiguous())
         self.register_buffer("atoms", torch.arange(self.n_atoms))
         self.register_buffer("places", torch.arange(self.radial_room))
-        # Where an empty place is, seen from the centre: anywhere, but not at distance zero.
-        self.register_buffer("nowhere", torch.tensor([self.angular_cutoff, 0, 0], dtype=torch.float64))
+        # An empty place stands beyond both cutoffs: its vector has this number three times.
+        self.away = self.radial_cutoff
 
     def forward(self, positions: torch.Tensor, cell: Optional[torch.Tensor]) -> torch.Tensor:
         """Environment vectors (C, length) for positions (N, 3) and cell (3, 3) in angstrom, float64."""
         central = positions.index_select(0, self.centres)
         neighbour, full = self._neighbours(positions.detach(), cell)
-        inside = neighbour < self.n_atoms
-        where = torch.where(inside, neighbour, self.centres.unsqueeze(1))
-        vectors = positions.index_select(0, where.flatten()).view(-1, self.radial_room, 3)
+        empty = neighbour == self.n_atoms
+        where = neighbour.masked_fill(empty, 0).flatten()
+        vectors = positions.index_select(0, where).view(-1, self.radial_room, 3)
         vectors = minimum_image(vectors - central.unsqueeze(1), cell)
-        vectors = torch.where(inside.unsqueeze(2), vectors, self.nowhere)
+        vectors = vectors.masked_fill(empty.unsqueeze(2), self.away)
         distances = vectors.square().sum(-1).sqrt()
-        near, crowded = _listed(
-            inside & (distances.detach() < self.angular_cutoff), self.places, self.angular_room
-        )
+        near, crowded = _listed(distances.detach() < self.angular_cutoff, self.places, self.angular_room)
         radial = self._radial(neighbour, distances)
         angular = self._angular(neighbour, vectors, distances, near)
         # Zero, unless a list is full or a position is broken.
-        wrong = torch.where(full | crowded, math.nan, 0.0).unsqueeze(1) + 0.0 * positions.detach().sum()
+        broken = 0.0 * positions.detach().sum()
+        wrong = broken.expand(full.shape).masked_fill(full | crowded, math.nan).unsqueeze(1)
         return torch.cat([radial, angular], dim=1) + wrong.to(self.dtype)
 
     def _neighbours(
@@ -131,13 +130,13 @@ class FixedSymmetryFunctions(torch.nn.Module):
         self, neighbour: torch.Tensor, vectors: torch.Tensor, distances: torch.Tensor, near: torch.Tensor
     ) -> torch.Tensor:
         """Eq. 4, summed over pairs of neighbours by pair of elements; 0.95 cos(theta) as published."""
-        inside = near < self.radial_room
-        place = torch.where(inside, near, 0)
+        empty = near == self.radial_room
+        place = near.masked_fill(empty, 0)
         kind = self.kind.index_select(0, neighbour.gather(1, place).flatten()).view_as(near)
-        kind = torch.where(inside, kind, self.n_species)
-        r = torch.where(inside, distances.gather(1, place), self.angular_cutoff)
+        kind = kind.masked_fill(empty, self.n_species)
+        r = distances.gather(1, place).masked_fill(empty, math.sqrt(3.0) * self.away)
         vectors = vectors.gather(1, place.unsqueeze(2).expand(-1, -1, 3))
-        unit = torch.where(inside.unsqueeze(2), vectors, self.nowhere) / r.unsqueeze(2)
+        unit = vectors.masked_fill(empty.unsqueeze(2), self.away) / r.unsqueeze(2)
         cosines = torch.bmm(unit, unit.transpose(1, 2)).flatten(1)
         cosine = 0.95 * cosines.index_select(1, self.first * self.angular_room + self.second)
         # cos(theta - angle) without arccos: |cosine| <= 0.95 keeps the root smooth.
@@ -174,7 +173,7 @@ def _listed(chosen: torch.Tensor, columns: torch.Tensor, room: int) -> tuple[tor
     """
     rank = torch.cumsum(chosen, dim=1, dtype=torch.int32)
     # One place more takes all that is not wanted; who comes last there does not matter.
-    place = torch.where(chosen, (rank - 1).clamp(max=room), room).to(torch.int64)
+    place = (rank - 1).clamp(max=room).masked_fill(~chosen, room).to(torch.int64)
     listed = torch.full([chosen.shape[0], room + 1], chosen.shape[1], dtype=torch.int64, device=chosen.device)
     listed = listed.scatter(1, place, columns.unsqueeze(0).expand_as(place))
     return listed[:, :room], rank[:, -1] > room
