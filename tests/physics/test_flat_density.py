@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import openmm
 import pytest
+from openmm import app
 from toys import ForceFieldPotential
 
 from mlmm.adaptive import adaptive_zones
@@ -73,6 +74,8 @@ def test_density_is_flat_after_a_calibration_and_not_without(bulk, calibrated):
 def driven(bulk, compensation, density, length, seed):
     """Mean force of lambda in frames every 0.05 ps, after a tenth of the length."""
     built = around_a_point(scaled_to(bulk, density))
+    # A region is of elements: the point becomes an atom, still without interactions.
+    list(built.topology.atoms())[-1].element = app.element.helium
     point = region_from_atoms(built.topology, [built.n_atoms - 1], "molecule")
     zones = adaptive_zones(built, point, ZONE["plateau"], ZONE["width"], walls=None)
     potential = ForceFieldPotential(built, SCALE)
