@@ -21,8 +21,8 @@ from mlmm.build import BuiltSystem
 from mlmm.build.bulk import around_a_point, scaled_to
 from mlmm.calibration import force_field_density
 from mlmm.compensation import Compensation
-from mlmm.density import refined
 from mlmm.errors import ConfigError, SimulationError
+from mlmm.linear_response import corrected, density_response
 from mlmm.potentials.base import PotentialModel
 from mlmm.refinement_state import (
     Iteration,
@@ -65,7 +65,7 @@ def refine(
     length: str | float = "60 ps",
     check_length: str | float = "180 ps",
     equilibration: str | float = "3 ps",
-    gain: float = 0.5,
+    gain: float = 0.7,
     compressibility: float = 0.09,
     tolerance: float = 0.05,
     timestep: str | float = "2 fs",
@@ -84,9 +84,9 @@ def refine(
     """G(lambda) under which the density around a point is flat, by iteration, and how flat it is.
 
     Around a particle without interactions the solvent has no structure of its own: whatever the density
-    does by lambda is the zone's. Each iteration simulates under the present G and corrects it by `refined`,
-    damped, with a gain that falls; see there for the equation. A last and longer run checks and does not
-    correct.
+    does by lambda is the zone's. Each iteration simulates under the present G and corrects it by what the
+    density answers to G, which its fluctuations tell: see `mlmm.linear_response`. The gain falls, so that
+    noise averages out. A last and longer run checks and does not correct.
 
     Parameters
     ----------
@@ -104,9 +104,9 @@ def refine(
     length, check_length, equilibration : str or float
         Sampled in each iteration and in the check ("0 ps": no check), and dropped before, ps.
     gain : float
-        Of `refined` in the first iterations; see `gain_of`.
+        Share of the first corrections that is taken; see `gain_of`.
     compressibility : float
-        Of `refined`.
+        rho kT kappa of the solvent: the least answer.
     tolerance : float
         Of `flatness`.
     timestep, temperature, pressure, friction : str or float
@@ -248,25 +248,23 @@ class _Run:
                 break
             name = "check" if check else f"iteration {len(state.done) + 1}"
             self.sample(state, length, name, say)
-            profile = profile_of(
-                self.zones,
-                np.array(state.distances),
-                self.built.box_vectors,
-                shells,
-                settings["weight_edges"],
-            )
+            distances, box = np.array(state.distances), self.built.box_vectors
+            profile = profile_of(self.zones, distances, box, shells, settings["weight_edges"])
             done = Iteration(state.compensation, profile, length, check)
             verdict = flatness(profile, tolerance)
             say(iteration_table(done, name, verdict, tolerance))
-            if not check and verdict != "flat":
-                state.compensation = refined(
-                    state.compensation,
-                    profile,
-                    temperature=settings["temperature_K"],
-                    gain=gain_of(settings["gain"], len(state.done) + 1),
-                    compressibility=settings["compressibility"],
-                    damped=True,
-                )
+            response = density_response(self.zones, distances, profile, box, settings["compressibility"])
+            changed = corrected(
+                state.compensation,
+                profile,
+                response,
+                temperature=settings["temperature_K"],
+                gain=gain_of(settings["gain"], len(state.done) + 1),
+            )
+            if check or verdict == "flat":
+                state.compensation = dataclasses.replace(state.compensation, errors=changed.errors)
+            else:
+                state.compensation = changed
             state.done, state.steps, state.distances = [*state.done, done], 0, []
             self.kept.write(state)
         return self.result(state), state.done
@@ -298,8 +296,6 @@ class _Run:
                 "excess_error": round(profile.zone_error, 5),
                 "bulk_per_nm3": round(profile.bulk, 4),
             }
-            spread = refined(found, profile, temperature=settings["temperature_K"], gain=0.0).errors
-            found = dataclasses.replace(found, errors=spread)
         return dataclasses.replace(found, facts={**found.facts, "refinement": facts})
 
     def sample(self, state: RefinementState, length: float, name: str, say: Callable[[str], None]) -> None:
@@ -384,7 +380,7 @@ def _check_settings(
             "neither",
             "give check_length above 0",
         ),
-        (0 < gain <= 1, "a gain above 0, 1 at most", f"{gain:g}", "write 0.5"),
+        (0 < gain <= 1, "a gain above 0, 1 at most", f"{gain:g}", "write 0.7"),
         (tolerance > 0, "a tolerance above 0", f"{tolerance:g}", "write 0.05"),
         (interval > 0, "a sample_interval of 1 or more", str(interval), "write 25"),
     ):
