@@ -11,8 +11,8 @@ from setuptools.command.build_ext import build_ext
 FOLDER = "mlmm/potentials/kernel"
 SOURCES = ("ani_kernel.cpp", "pair_kernel.cpp")
 HEADERS = (
-    *("export.h", "gemm.h", "model.h", "neighbours.h", "networks.h", "pairs.h"),
-    *("simd.h", "symmetry.h", "symmetry_gradient.h"),
+    *("export.h", "gemm.h", "model.h", "neighbours.h", "networks.h", "pairs.h", "pieces.h"),
+    *("region_pairs.h", "simd.h", "symmetry.h", "symmetry_gradient.h"),
 )
 # Nothing that assumes finite numbers: what is not a number must reach the host.
 OPTIONS = [

@@ -13,7 +13,7 @@ import torch
 from mlmm.adaptive import AdaptiveWeights, AdaptiveZones, UniformWeights
 from mlmm.adaptive_blend import AdaptiveBlend
 from mlmm.blend import LocalBlend, Subtraction, WeightedModel, zone_energies
-from mlmm.bridge import make_blend_force, make_force
+from mlmm.bridge import make_blend_force, make_force, make_pair_force
 from mlmm.build import BuiltSystem
 from mlmm.build.walls import bond_walls
 from mlmm.caps import CappedModel, cap_lengths, check_cap_distances
@@ -25,8 +25,10 @@ from mlmm.cuts import judge_bonds
 from mlmm.difference import difference_blend
 from mlmm.electrostatics import ChargeCorrection, ChargedBlend, EagerModel, FixedZone
 from mlmm.embedding import WITHOUT_ENERGY, Embedding, embed_intra, embed_local
-from mlmm.errors import EmbeddingError
+from mlmm.errors import ConfigError, EmbeddingError
 from mlmm.handed_over import HandedOver
+from mlmm.hosted_pairs import HANDED, REGION
+from mlmm.hosting import hosted_region, hosted_zone
 from mlmm.mm_tables import MMTables, read_mm_tables
 from mlmm.mm_terms import ShortRangeEnergies
 from mlmm.ownership import Ownership
@@ -48,7 +50,16 @@ from mlmm.region_charges import exception_factors, read_charges
 from mlmm.regions import molecules_of
 from mlmm.structures import minimum_image
 
-__all__ = ["adaptive_blend", "assemble", "blend_of", "start_alignment", "with_blend"]
+__all__ = [
+    "adaptive_blend",
+    "assemble",
+    "blend_of",
+    "check_compensation",
+    "start_alignment",
+    "with_blend",
+]
+#: kJ/mol per atom between a compensation and the built structure: no strain, another zero of energy.
+_MISALIGNED = 100.0
 
 # Verdicts of `judge_bonds` on bonds for which no hydrogen stands in.
 _NEVER_CAPPED = frozenset(["bond to hydrogen", "disulfide", "double bond", "metal", "ring", "virtual site"])
@@ -89,9 +100,13 @@ def assemble(recipe: Recipe) -> Parts:
     added = _model_energy(recipe, tables, ownership)
     if recipe.route == "subtractive" and recipe.scheme != "delta":
         return _assemble_by_subtraction(recipe, tables, ownership, added)
+    hosted = hosted_zone(recipe, tables, ownership)
+    near = None if hosted is None else hosted.emptied
     system, embedding = embed_compiled(
-        recipe.built.system, ownership, keep=recipe.keep, label=atom_labels(recipe.built)
+        recipe.built.system, ownership, keep=recipe.keep, label=atom_labels(recipe.built), near=near
     )
+    if hosted is not None:
+        system.addForce(make_pair_force(hosted, hosted.atoms.tolist(), periodic=hosted.periodic, name=HANDED))
     return with_blend(recipe, system, embedding, added)
 
 
@@ -102,14 +117,23 @@ def _assemble_intra(recipe: Recipe) -> Parts:
     bonds = [(bond[0].index, bond[1].index) for bond in built.topology.bonds()]
     inside, real = set(atoms), model_atoms(recipe)
     caps = [(a, b) if a in inside else (b, a) for a, b in bonds if (a in inside) != (b in inside)]
+    hosted = hosted_region(recipe)
     if recipe.tail:
         ownership = recipe_ownership(recipe)
         system, embedding = embed_compiled(built.system, ownership, keep=recipe.keep, label=label)
     else:
         known = () if caps else bonds
+        emptied = None if hosted is None else hosted.emptied.tolist()
         system, embedding = embed_intra(
-            built.system, atoms, bonds=known, capped=bool(caps), keep=recipe.keep, label=label
+            *(built.system, atoms),
+            bonds=known,
+            capped=bool(caps),
+            keep=recipe.keep,
+            label=label,
+            emptied=emptied,
         )
+    if hosted is not None:
+        system.addForce(make_pair_force(hosted, hosted.atoms.tolist(), periodic=hosted.periodic, name=REGION))
     if not caps and not recipe.tail and recipe.electrostatics == "mechanical":
         force = make_force(
             recipe.potential,
@@ -226,6 +250,39 @@ def adaptive_blend(recipe: Recipe, weights: torch.nn.Module) -> AdaptiveBlend:
 
 def start_alignment(recipe: Recipe, at_most: int = 64) -> Compensation:
     """Mean Delta of the molecules next to the region in the built structure, by kind: a start."""
+    by_kind = _built_differences(recipe, at_most)
+    means = {kind: float(np.mean(values)) for kind, values in by_kind.items()}
+    return Compensation(means, facts={"mode": "mean of the built structure"})
+
+
+def check_compensation(recipe: Recipe, at_most: int = 16) -> list[str]:
+    """Whether a compensation may belong to this potential and force field; warnings.
+
+    Raises
+    ------
+    ConfigError
+        An alignment that the built structure contradicts by more than 100 kJ/mol per atom: two conventions of
+        the zero of energy, whose difference times d lambda/dr would tear the zone apart.
+    """
+    if not set(recipe.zones.kinds) <= set(recipe.compensation.alignment):
+        return []  # named when the energy is made
+    for kind, values in _built_differences(recipe, at_most).items():
+        given, found = recipe.compensation.alignment[kind], float(np.median(values))
+        n_atoms = len(recipe.zones.molecules[recipe.zones.kinds.index(kind)])
+        if abs(given - found) > _MISALIGNED * n_atoms:
+            raise ConfigError(
+                f"a compensation of {kind} for {recipe.potential.spec.name} and this force field",
+                f"an alignment of {given:.6g} kJ/mol where the built structure has {found:.6g}",
+                "calibrate with this potential (mlmm calibrate), or leave the compensation out at first",
+            )
+    whose = str(recipe.compensation.facts.get("potential", "")).split(",")[0]
+    if whose and whose != recipe.potential.spec.name:
+        return [f"the compensation was calibrated for {whose}, not for {recipe.potential.spec.name}"]
+    return []
+
+
+def _built_differences(recipe: Recipe, at_most: int) -> dict[str, list[float]]:
+    """Delta of the molecules next to the region in the built structure, kJ/mol, by kind."""
     built, zones = recipe.built, recipe.zones
     positions, cell = torch.tensor(built.positions), built_cell(built)
     first = torch.tensor([molecule[0] for molecule in zones.molecules])
@@ -247,8 +304,7 @@ def start_alignment(recipe: Recipe, at_most: int = 64) -> Compensation:
     by_kind: dict[str, list[float]] = {}
     for kind, difference in zip(few.kinds, found.tolist(), strict=True):
         by_kind.setdefault(kind, []).append(difference)
-    means = {kind: float(np.mean(values)) for kind, values in by_kind.items()}
-    return Compensation(means, facts={"mode": "mean of the built structure"})
+    return by_kind
 
 
 def with_blend(recipe: Recipe, system: openmm.System, embedding: Embedding, blend: torch.nn.Module) -> Parts:
@@ -357,8 +413,8 @@ def _grouped(system: openmm.System, force: openmm.Force) -> dict[str, int]:
     for mm_force in system.getForces():
         if mm_force.__class__.__name__ in WITHOUT_ENERGY:
             continue
-        # Pairs that were compiled into a bond force are pairs all the same.
-        pairs = mm_force.getName() == INSIDE
+        # Pairs that were compiled into a bond force, or are subtracted, are pairs all the same.
+        pairs = mm_force.getName() in (INSIDE, REGION, HANDED)
         name = "nonbonded" if pairs else _GROUP_OF.get(mm_force.__class__.__name__, "other")
         mm_force.setForceGroup(_GROUPS[name])
         names.add(name)

@@ -25,7 +25,14 @@ from mlmm.errors import ConfigError, MissingPackageError, PotentialError
 from mlmm.potentials.base import PotentialModel, check_elements, energy_and_forces, scriptable_module
 from mlmm.structures import Structure
 
-__all__ = ["BRIDGES", "choose_bridge", "make_blend_force", "make_force", "torchforce_problem"]
+__all__ = [
+    "BRIDGES",
+    "choose_bridge",
+    "make_blend_force",
+    "make_force",
+    "make_pair_force",
+    "torchforce_problem",
+]
 
 logger = logging.getLogger(__name__)
 BRIDGES = ("auto", "torchforce", "pythonforce", "kernel")
@@ -178,6 +185,24 @@ def make_blend_force(blend: torch.nn.Module, *, bridge: str, periodic: bool, nam
         force = _kernel_force(blend.weighted_kernel(), blend.visible.tolist(), periodic)
     else:
         force = openmm.PythonForce(_BlendFunction(blend, periodic))
+    force.setUsesPeriodicBoundaryConditions(periodic)
+    force.setName(name)
+    return force
+
+
+def make_pair_force(pairs: Any, atoms: Sequence[int], *, periodic: bool, name: str) -> openmm.Force:
+    """Pairs that the host without torch subtracts as an OpenMM Force.
+
+    Parameters
+    ----------
+    pairs : callable
+        ``pairs(positions, cell) -> energy, gradient``, such as `mlmm.hosted_pairs.RegionPairs`.
+    atoms : sequence of int
+        Whose positions it gets.
+    periodic : bool
+    name : str
+    """
+    force = _kernel_force(pairs, atoms, periodic)
     force.setUsesPeriodicBoundaryConditions(periodic)
     force.setName(name)
     return force

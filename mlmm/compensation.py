@@ -33,7 +33,8 @@ class Compensation:
     ----------
     alignment : mapping of str to float
         Constant part of Delta = eps^ML − eps^MM,sr by kind of molecule, kJ/mol: the two descriptions count
-        energies from different zeros.
+        energies from different zeros. One for each element would say no more: all atoms of a molecule have
+        one lambda, so that constants of elements act by their sum over the molecule alone.
     knots : ndarray, shape (n,)
         lambda from 0 to 1.
     values : mapping of str to ndarray, shape (n,), kJ/mol

@@ -50,6 +50,7 @@ def embed_compiled(
     *,
     keep: Collection[str] = (),
     label: Callable[[int], str] = str,
+    near: np.ndarray | None = None,
 ) -> tuple[openmm.System, Embedding]:
     """The force field less what a potential takes over, E_MM − sum_t W_t f_t V_t; the input is not changed.
 
@@ -70,6 +71,9 @@ def embed_compiled(
         Names or class names of forces that stay whole: biases and restraints.
     label : callable
         Index to a name of the atom, for messages.
+    near : ndarray, shape (P, 2), optional
+        Pairs inside the zone that leave the NonbondedForce besides 1-4 pairs; all of them by default. The
+        caller then subtracts the others (`mlmm.hosted_pairs.SharedPairs`), and `SURROUNDINGS` is left out.
 
     Returns
     -------
@@ -125,7 +129,7 @@ def embed_compiled(
         elif name == "NonbondedForce" and not takes_pairs:
             count = scale_exceptions(force, ownership, tables)
         elif name == "NonbondedForce":
-            count = take_pairs(embedded, force, ownership, tables)
+            count = take_pairs(embedded, force, ownership, tables, near)
         if smaller is not force:
             replaced.append((index, smaller))
         if count:

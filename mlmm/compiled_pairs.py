@@ -59,11 +59,23 @@ def scale_exceptions(force: openmm.NonbondedForce, ownership: Ownership, tables:
 
 
 def take_pairs(
-    system: openmm.System, force: openmm.NonbondedForce, ownership: Ownership, tables: MMTables
+    system: openmm.System,
+    force: openmm.NonbondedForce,
+    ownership: Ownership,
+    tables: MMTables,
+    near: np.ndarray | None = None,
 ) -> int:
-    """Pairs inside the zone and 1-4 pairs with one end in it leave; the two custom forces enter."""
-    first, second = np.triu_indices(len(ownership.active), k=1)
-    pairs = np.column_stack([ownership.active[first], ownership.active[second]])
+    """Pairs inside the zone and 1-4 pairs with one end in it leave; the two custom forces enter.
+
+    With `near`, pairs (P, 2), only these and the 1-4 pairs leave: the caller subtracts the others by a force
+    of its own, also those with the surroundings (`mlmm.hosted_pairs.SharedPairs`). The count is that of all.
+    """
+    active = ownership.active
+    if near is None:
+        first, second = np.triu_indices(len(active), k=1)
+        pairs = np.column_stack([active[first], active[second]])
+    else:
+        pairs = near
     pairs = pairs[tables.exception_index(pairs[:, 0], pairs[:, 1]) < 0]
     in_zone = (ownership.weights > 0)[tables.exception_atoms]
     own_fractions = ownership.one_four(tables.exception_atoms)
@@ -93,12 +105,15 @@ def take_pairs(
         ownership,
         tables,
     )
-    around = _pairs_around(force, np.concatenate([tables.exception_atoms, pairs]), ownership, tables)
+    around = None
+    if near is None:
+        around = _pairs_around(force, np.concatenate([tables.exception_atoms, pairs]), ownership, tables)
     for custom in (inside, around):
         if custom is not None:
             custom.setForceGroup(force.getForceGroup())
             system.addForce(custom)
-    return len(own) + len(pairs)
+    known = np.isin(tables.exception_atoms, active).all(axis=1)
+    return len(own) + len(active) * (len(active) - 1) // 2 - int(np.count_nonzero(known))
 
 
 def _definitions(ownership: Ownership) -> str:

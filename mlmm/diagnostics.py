@@ -322,8 +322,13 @@ def _has_both_bridges(hybrid: HybridSystem) -> bool:
 def _bridge_difference(
     hybrid: HybridSystem, bridges: tuple[str, str] = ("torchforce", "pythonforce")
 ) -> float:
-    """Largest difference of the potential's forces between the two hosts, relative to the largest force."""
+    """Largest difference of the potential's forces between the two hosts, relative to the largest force.
+
+    With those of the force field's pairs, where the kernel's host may subtract them.
+    """
     group = 1 << hybrid.force_groups["ml"]
+    if "kernel" in bridges and "nonbonded" in hybrid.force_groups:
+        group |= 1 << hybrid.force_groups["nonbonded"]
     found = []
     for bridge in bridges:
         system = hybrid.create_system(bridge)

@@ -95,6 +95,7 @@ def embed_intra(
     capped: bool = False,
     keep: Collection[str] = (),
     label: Callable[[int], str] = str,
+    emptied: Collection[tuple[int, int]] | None = None,
 ) -> tuple[openmm.System, Embedding]:
     """Remove every force-field interaction among the atoms of a region; the input is not changed.
 
@@ -113,6 +114,9 @@ def embed_intra(
         Names or class names of forces to leave as they are: biases and restraints that act inside the region.
     label : callable
         Index to a name of the atom, for messages.
+    emptied : collection of (int, int), optional
+        Pairs inside that leave the NonbondedForce besides its exceptions; all of them by default. The caller
+        subtracts the others (`mlmm.hosted_pairs.RegionPairs`).
 
     Returns
     -------
@@ -146,7 +150,7 @@ def embed_intra(
             if count:
                 replaced.append((index, smaller))
         elif name == "NonbondedForce":
-            count = _exclude_nonbonded(force, inside)
+            count = _exclude_nonbonded(force, inside, emptied)
         elif name == "CustomNonbondedForce":
             count = _exclude_custom_nonbonded(force, inside)
         if count:
@@ -311,8 +315,13 @@ def empty_copy(force: openmm.Force) -> openmm.Force:
     return empty
 
 
-def _exclude_nonbonded(force: openmm.NonbondedForce, inside: frozenset[int]) -> int:
-    """Exceptions without charge product and well depth for every pair inside; returns the number of pairs."""
+def _exclude_nonbonded(
+    force: openmm.NonbondedForce, inside: frozenset[int], emptied: Collection[tuple[int, int]] | None = None
+) -> int:
+    """Exceptions without charge product and well depth for pairs inside; returns how many those are in all.
+
+    With `emptied`, for these and the exceptions that are there, otherwise for every pair.
+    """
     known = {}
     for i in range(force.getNumExceptions()):
         a, b = force.getExceptionParameters(i)[:2]
@@ -320,7 +329,10 @@ def _exclude_nonbonded(force: openmm.NonbondedForce, inside: frozenset[int]) -> 
     offset_exceptions = {
         force.getExceptionParameterOffset(i)[1] for i in range(force.getNumExceptionParameterOffsets())
     }
-    pairs = list(itertools.combinations(sorted(inside), 2))
+    pairs = itertools.combinations(sorted(inside), 2)
+    if emptied is not None:
+        held = {pair for pair in known if inside.issuperset(pair)}
+        pairs = sorted(held.union((min(pair), max(pair)) for pair in emptied))
     for pair in pairs:
         index = known.get(pair)
         if index is None:
@@ -337,7 +349,7 @@ def _exclude_nonbonded(force: openmm.NonbondedForce, inside: frozenset[int]) -> 
     periodic = (openmm.NonbondedForce.CutoffPeriodic, openmm.NonbondedForce.Ewald, openmm.NonbondedForce.PME)
     if force.getNonbondedMethod() in (*periodic, openmm.NonbondedForce.LJPME):
         force.setExceptionsUsePeriodicBoundaryConditions(True)
-    return len(pairs)
+    return len(inside) * (len(inside) - 1) // 2
 
 
 def _exclude_custom_nonbonded(force: openmm.CustomNonbondedForce, inside: frozenset[int]) -> int:

@@ -12,7 +12,7 @@ import openmm
 import torch
 
 from mlmm.adaptive import AdaptiveZones
-from mlmm.assembly import assemble, start_alignment
+from mlmm.assembly import assemble, check_compensation, start_alignment
 from mlmm.bridge import choose_bridge
 from mlmm.build import BuiltSystem
 from mlmm.charge_levels import Charges, check_predicted, predicted_charges, with_charges
@@ -245,8 +245,8 @@ def hybrid_system(
     Raises
     ------
     ConfigError
-        An unknown scheme, route or bridge, a compensation that lacks a kind of molecule, or charges that do
-        not belong to the zone or add up to another charge.
+        An unknown scheme, route or bridge, a compensation that lacks a kind of molecule or is of another zero
+        of energy, or charges that do not belong to the zone or add up to another charge.
     PotentialError
         An element that the potential does not know, a model that breaks its contract, or one that predicts no
         charges where they are asked for.
@@ -291,9 +291,13 @@ def hybrid_system(
         warnings.append("the compensation of the adaptive zone does not contain the predicted charges")
     if isinstance(zones, AdaptiveZones) and compensation is None:
         recipe = dataclasses.replace(recipe, compensation=start_alignment(recipe))
+        start = ", ".join(f"{k} {a:.2f} kJ/mol" for k, a in recipe.compensation.alignment.items())
         warnings.append(
-            "no calibrated compensation: molecules will drift through the adaptive zone (see mlmm calibrate)"
+            f"no calibrated compensation: energies are aligned by the built structure ({start}), and "
+            "molecules will drift through the adaptive zone; run mlmm calibrate, then set zones.compensation"
         )
+    elif isinstance(zones, AdaptiveZones):
+        warnings += check_compensation(recipe)
     hybrid = HybridSystem(recipe, assemble(recipe), tuple(warnings))
     _check_contract(hybrid)
     if electrostatics == "charges":

@@ -11,7 +11,14 @@ from mlmm.errors import ConfigError
 from mlmm.stages import Dynamics
 from mlmm.units import GAS_CONSTANT
 
-__all__ = ["RECIPROCAL", "energy_groups", "make_integrator", "multiple_time_steps", "separate_reciprocal"]
+__all__ = [
+    "RECIPROCAL",
+    "energy_groups",
+    "forget_forces",
+    "make_integrator",
+    "multiple_time_steps",
+    "separate_reciprocal",
+]
 
 #: Force group of PME's reciprocal sum, where it has one of its own.
 RECIPROCAL = 6
@@ -19,7 +26,12 @@ _CONSTRAINT_TOLERANCE = 1e-6
 
 
 def make_integrator(
-    stage: Dynamics, force_groups: Mapping[str, int], seed: int, *, constrained: bool = True
+    stage: Dynamics,
+    force_groups: Mapping[str, int],
+    seed: int,
+    *,
+    constrained: bool = True,
+    moved_between_steps: bool = False,
 ) -> openmm.Integrator:
     """The integrator of a stage.
 
@@ -34,6 +46,8 @@ def make_integrator(
         Of the thermostat; not 0.
     constrained : bool
         Whether the system has constraints.
+    moved_between_steps : bool
+        Whether the system holds a barostat of its own.
 
     Raises
     ------
@@ -57,7 +71,7 @@ def make_integrator(
             temperature=temperature,
             friction=stage.friction,
             constrained=constrained,
-            moved_between_steps=stage.ensemble == "NPT",
+            moved_between_steps=moved_between_steps,
         )
     elif temperature is None:
         integrator = openmm.VerletIntegrator(stage.timestep)
@@ -109,7 +123,8 @@ def multiple_time_steps(
     constrained : bool
         Whether the system has constraints.
     moved_between_steps : bool
-        Whether a barostat moves atoms between steps, so that forces have to be evaluated anew.
+        Whether a force of the system, such as OpenMM's barostat, moves atoms between steps, so that all
+        forces have to be evaluated anew before each one. After a move from outside: `forget_forces`.
     """
     whole = timestep * outer * reciprocal
     integrator = openmm.CustomIntegrator(whole)
@@ -168,6 +183,12 @@ def multiple_time_steps(
     if constrained:
         integrator.addConstrainVelocities()
     return integrator
+
+
+def forget_forces(integrator: openmm.Integrator) -> None:
+    """Have forces evaluated anew in the next step, as OpenMM's own integrators do, after atoms were moved."""
+    if isinstance(integrator, openmm.CustomIntegrator):
+        integrator.setGlobalVariableByName("ready", 0)
 
 
 def separate_reciprocal(system: openmm.System) -> None:

@@ -17,7 +17,7 @@ ZONE_KINDS: dict[str, dict[str, Any]] = {
     "residues": {"residues": {}, "plateau_select": "", "snap": "residue"},
     "adaptive": {
         "plateau": "0.4 nm",
-        "width": "0.3 nm",
+        "width": "0.5 nm",
         "molecules": ["HOH"],
         "centre": "",
         "walls": "0.125 nm",

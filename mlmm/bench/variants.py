@@ -185,7 +185,7 @@ def trivial_system(built: BuiltSystem, region: Region, *, bridge: str | None) ->
 
 def bare_call(
     variant: str, built: BuiltSystem, region: Region, potential: ANIPotential
-) -> Callable[[], None]:
+) -> Callable[[], object]:
     """One evaluation of energy and forces of a region without OpenMM, as a function without arguments.
 
     Parameters
@@ -213,6 +213,11 @@ def bare_call(
             energy.backward()
 
         return peer
+    if variant == "mlmm" and potential.kernel == "compiled":
+        # As the kernel's own host does it.
+        kernel = potential.scriptable(numbers).weighted([1.0] * len(numbers))
+        x, box_vectors = positions.numpy(), cell.numpy()
+        return lambda: kernel(x, box_vectors)
     # As a TorchForce does it: compiled and frozen.
     module = torch.jit.freeze(torch.jit.script(potential.scriptable(numbers).eval()))
 

@@ -8,6 +8,7 @@
 
 #include "export.h"
 #include "pairs.h"
+#include "region_pairs.h"
 
 namespace {
 
@@ -17,26 +18,28 @@ constexpr int kOutOfRange = 1, kNoMemory = 2;
 
 // Work space is kept: fresh memory would cost as much as the pairs. Never destroyed: threads of the host may
 // still evaluate while the process ends.
+template <class Space>
 struct Idle {
     std::mutex mutex;
-    std::vector<std::unique_ptr<PairEnergies>> spaces;
+    std::vector<std::unique_ptr<Space>> spaces;
 
-    std::unique_ptr<PairEnergies> borrow() {
+    std::unique_ptr<Space> borrow() {
         std::lock_guard<std::mutex> lock(mutex);
-        if (spaces.empty()) return std::make_unique<PairEnergies>();
+        if (spaces.empty()) return std::make_unique<Space>();
         auto result = std::move(spaces.back());
         spaces.pop_back();
         return result;
     }
 
-    void give_back(std::unique_ptr<PairEnergies> space) {
+    void give_back(std::unique_ptr<Space> space) {
         std::lock_guard<std::mutex> lock(mutex);
         if (spaces.size() < 4) spaces.push_back(std::move(space));
     }
 };
 
-Idle& idle() {
-    static Idle* const instance = new Idle;
+template <class Space>
+Idle<Space>& idle() {
+    static Idle<Space>* const instance = new Idle<Space>;
     return *instance;
 }
 
@@ -56,7 +59,7 @@ EXPORT int mlmm_pairs_forward(int64_t n_atoms, const double* positions, const do
                               const int64_t* special_other, const double* ranges, int64_t* n_pairs,
                               void** held) try {
     if (!inside(active, n_active, n_atoms) || !inside(seen, n_seen, n_atoms)) return kOutOfRange;
-    auto own = idle().borrow();
+    auto own = idle<PairEnergies>().borrow();
     own->evaluate({n_atoms, parameters, special_start, special_other},
                   {ranges[0], ranges[1], ranges[2] != 0.0, ranges[3], ranges[4], ranges[5]}, positions, cell,
                   active, n_active, seen, n_seen);
@@ -80,8 +83,43 @@ EXPORT void mlmm_pairs_backward(const void* held, const double* by_half, double*
 EXPORT void mlmm_pairs_release(void* held) {
     std::unique_ptr<PairEnergies> own(static_cast<PairEnergies*>(held));
     try {
-        idle().give_back(std::move(own));
+        idle<PairEnergies>().give_back(std::move(own));
     } catch (...) {
         // Only the work space is lost.
     }
+}
+
+// Energy of the pairs of a region in a NonbondedForce; adds to the gradient (n, 3).
+// ranges: cutoff, alpha, 1 if there is a switch, its begin, Coulomb's constant.
+EXPORT int mlmm_pairs_region(int64_t n, const double* positions, const double* cell, const double* parameters,
+                             const int64_t* special_start, const int64_t* special_other, const double* ranges,
+                             int threads, double* energy, double* gradient) try {
+    if (!inside(special_other, special_start[n], n)) return kOutOfRange;
+    auto own = idle<RegionPairs>().borrow();
+    *energy = own->evaluate({n, parameters, special_start, special_other},
+                            {ranges[0], ranges[1], ranges[2] != 0.0, ranges[3], ranges[4]}, positions, cell,
+                            threads, gradient);
+    idle<RegionPairs>().give_back(std::move(own));
+    return 0;
+} catch (...) {
+    return kNoMemory;
+}
+
+// sum (w_i + w_j)/2 V_ij over short-range pairs; adds to the gradient (atoms, 3). Other arguments as for
+// mlmm_pairs_forward, weights of all atoms.
+EXPORT int mlmm_pairs_shared(int64_t n_atoms, const double* positions, const double* cell, int64_t n_active,
+                             const int64_t* active, int64_t n_seen, const int64_t* seen,
+                             const double* parameters, const int64_t* special_start,
+                             const int64_t* special_other, const double* ranges, const double* weights,
+                             double* energy, double* gradient) try {
+    if (!inside(active, n_active, n_atoms) || !inside(seen, n_seen, n_atoms)) return kOutOfRange;
+    auto own = idle<PairEnergies>().borrow();
+    own->evaluate({n_atoms, parameters, special_start, special_other},
+                  {ranges[0], ranges[1], ranges[2] != 0.0, ranges[3], ranges[4], ranges[5]}, positions, cell,
+                  active, n_active, seen, n_seen);
+    *energy = own->shared(weights, gradient);
+    idle<PairEnergies>().give_back(std::move(own));
+    return 0;
+} catch (...) {
+    return kNoMemory;
 }

@@ -77,6 +77,18 @@ class PairEnergies {
         }
     }
 
+    // sum (w_i + w_j)/2 V_ij; adds its gradient to `gradient` (atoms, 3).
+    double shared(const double* weights, double* gradient) {
+        both_.resize(size_);
+        double energy = 0.0;
+        for (int64_t p = 0; p < size_; ++p) {
+            both_[p] = weights[first_[p]] + weights[second_[p]];
+            energy += both_[p] * half_[p];
+        }
+        backward(both_.data(), gradient);
+        return energy;
+    }
+
    private:
     void reserve(size_t n) {
         if (first_.size() >= n) return;
@@ -165,7 +177,7 @@ class PairEnergies {
     int64_t n_atoms_ = 0, size_ = 0;
     bool broken_ = false;
     std::vector<int64_t> first_, second_;
-    std::vector<double> x_, y_, z_, squared_, charge_, sigma_, epsilon_, half_;
+    std::vector<double> x_, y_, z_, squared_, charge_, sigma_, epsilon_, half_, both_;
     std::vector<char> active_, special_;
 };
 
