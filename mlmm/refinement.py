@@ -15,7 +15,7 @@ import openmm
 import torch
 
 from mlmm.adaptive import AdaptiveWeights, AdaptiveZones, adaptive_zones
-from mlmm.assembly import Recipe, assemble
+from mlmm.assembly import Recipe, assemble, check_compensation
 from mlmm.bridge import choose_bridge
 from mlmm.build import BuiltSystem
 from mlmm.build.bulk import around_a_point, scaled_to
@@ -204,7 +204,10 @@ def refine(
         ],
     }
     kept.settings = json.loads(json.dumps(settings))
-    run = _Run(built, zones, potential, choose_bridge(bridge, potential), platform, settings, kept)
+    recipe = Recipe(built, zones, potential, "local", choose_bridge(bridge, potential), compensation=start)
+    for warning in check_compensation(recipe):
+        say(warning)
+    run = _Run(recipe, platform, settings, kept)
     return run.refine(start.at_knots(knots), zone_shells(zones.plateau, zones.width, half), say)
 
 
@@ -213,19 +216,16 @@ class _Run:
 
     def __init__(
         self,
-        built: BuiltSystem,
-        zones: AdaptiveZones,
-        potential: PotentialModel,
-        bridge: str,
+        recipe: Recipe,
         platform: str | None,
         settings: Mapping[str, Any],
         kept: KeptRefinement,
     ):
-        self.built, self.zones, self.potential, self.bridge = built, zones, potential, bridge
+        self.recipe, self.built, self.zones = recipe, recipe.built, recipe.zones
         self.platform = [] if platform is None else [openmm.Platform.getPlatformByName(platform)]
         self.settings, self.kept = settings, kept
-        self.weights_of = AdaptiveWeights(zones)
-        self.cell = torch.tensor(built.box_vectors)
+        self.weights_of = AdaptiveWeights(self.zones)
+        self.cell = torch.tensor(self.built.box_vectors)
 
     def refine(
         self, start: Compensation, shells: np.ndarray, say: Callable[[str], None]
@@ -309,10 +309,7 @@ class _Run:
         dropped = round(settings["equilibration_ps"] / step / interval)
         total = dropped + max(2, round(length / step / interval))
         piece = max(1, round(_PIECE / step / interval))
-        recipe = Recipe(
-            self.built, self.zones, self.potential, "local", self.bridge, compensation=state.compensation
-        )
-        system = assemble(recipe).system
+        system = assemble(dataclasses.replace(self.recipe, compensation=state.compensation)).system
         began, first = time.monotonic(), state.steps
         while state.steps < total * interval:
             samples = min(piece, total - state.steps // interval)
