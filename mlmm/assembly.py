@@ -21,6 +21,7 @@ from mlmm.compensation import Compensation, CompensationEnergy
 from mlmm.compiled import embed_compiled
 from mlmm.compiled_pairs import INSIDE
 from mlmm.core_pairs import CorePairs
+from mlmm.cuda_graphs import has_cuda_graphs
 from mlmm.cuts import judge_bonds
 from mlmm.difference import difference_blend
 from mlmm.electrostatics import ChargeCorrection, ChargedBlend, EagerModel, FixedZone
@@ -142,9 +143,11 @@ def _assemble_intra(recipe: Recipe) -> Parts:
             bridge=recipe.bridge,
             periodic=built.periodic,
             charge=recipe.charge,
+            cuda_graphs=recipe.cuda_graphs,
+            n_particles=built.n_atoms,
         )
         _join_molecules(system, built, atoms)
-        return Parts(system, embedding, _grouped(system, force))
+        return Parts(system, embedding, _grouped(system, force), None, has_cuda_graphs(force))
     reasons = {frozenset((cut.first, cut.second)): cut.reason for cut in judge_bonds(built.topology)}
     lengths = cap_lengths(
         caps,
@@ -312,9 +315,16 @@ def with_blend(recipe: Recipe, system: openmm.System, embedding: Embedding, blen
     if recipe.electrostatics == "charges":
         blend = _charged(recipe, blend)
     name = f"{recipe.potential.spec.name} blend"
-    force = make_blend_force(blend, bridge=recipe.bridge, periodic=recipe.built.periodic, name=name)
+    force = make_blend_force(
+        blend,
+        bridge=recipe.bridge,
+        periodic=recipe.built.periodic,
+        name=name,
+        cuda_graphs=recipe.cuda_graphs,
+        n_particles=recipe.built.n_atoms,
+    )
     _join_molecules(system, recipe.built, recipe.zones.active)
-    return Parts(system, embedding, _grouped(system, force), blend)
+    return Parts(system, embedding, _grouped(system, force), blend, has_cuda_graphs(force))
 
 
 def _charged(recipe: Recipe, blend: torch.nn.Module) -> ChargedBlend:

@@ -24,6 +24,7 @@ from mlmm.recipe import ROUTES, Parts, Recipe, atomic_numbers, built_cell, model
 from mlmm.schemes import (
     check_box,
     check_electrostatics,
+    check_room,
     choose_scheme,
     net_charge,
     seen_zones,
@@ -78,6 +79,11 @@ class HybridSystem:
     def bridge(self) -> str:
         """Host of the potential: ``torchforce``, ``pythonforce`` or ``kernel``."""
         return self.recipe.bridge
+
+    @property
+    def cuda_graphs(self) -> bool:
+        """Whether the potential is recorded as a CUDA graph where OpenMM runs on CUDA."""
+        return self.parts.cuda_graphs
 
     @property
     def scheme(self) -> str:
@@ -194,6 +200,7 @@ def hybrid_system(
     electrostatics: str = "mechanical",
     charges: Charges | None = None,
     charge_range: str | float = "1.2 nm",
+    cuda_graphs: str = "off",
 ) -> HybridSystem:
     """Replace the force field inside the region by a machine-learned potential, with one conserved energy.
 
@@ -241,6 +248,9 @@ def hybrid_system(
         and 1 they are mixed with the force field's; the total charge stays.
     charge_range : str or float
         Where predicted charges cease to act in a periodic system, nm.
+    cuda_graphs : {"off", "auto", "on"}
+        Record ANI in a static zone once as a CUDA graph and replay it, on OpenMM's CUDA platform: one launch
+        instead of hundreds. "auto": where that is possible; "on": or else an error. Not measured.
 
     Raises
     ------
@@ -249,7 +259,7 @@ def hybrid_system(
         of energy, or charges that do not belong to the zone or add up to another charge.
     PotentialError
         An element that the potential does not know, a model that breaks its contract, or one that predicts no
-        charges where they are asked for.
+        charges where they are asked for; more neighbours of an atom than lists of fixed length hold.
     EmbeddingError
         A scheme that does not suit the potential or the zone, a bond or charged group that must not be cut, a
         force that cannot be divided, a box smaller than twice the potential's cutoff or `charge_range`.
@@ -284,7 +294,9 @@ def hybrid_system(
         compensation,
         electrostatics,
         reach,
+        cuda_graphs,
     )
+    check_room(built, zones, scheme, potential, _on_gpu())
     if charges is not None:
         recipe = with_charges(recipe, charges)
     if isinstance(zones, AdaptiveZones) and electrostatics == "charges":

@@ -14,7 +14,7 @@ import numpy as np
 import openmm
 import torch
 
-from mlmm.adaptive import AdaptiveWeights, AdaptiveZones, adaptive_zones
+from mlmm.adaptive import AdaptiveWeights, adaptive_zones
 from mlmm.assembly import Recipe, assemble, check_compensation
 from mlmm.bridge import choose_bridge
 from mlmm.build import BuiltSystem

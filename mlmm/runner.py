@@ -356,13 +356,15 @@ class Runner:
         box = self.hybrid.built.box_vectors
         write_pdb(frame, self.hybrid, self._images.gather(self.last_positions, box), box)
         if isinstance(error, SimulationError):
-            failure = SimulationError(error.expected, error.got, f"{error.do}; last finite frame: {frame}")
+            advice = f"{error.do}{self._crowded()}" if "NaN" in error.got else error.do
+            failure = SimulationError(error.expected, error.got, f"{advice}; last finite frame: {frame}")
         elif "nan" in str(error).lower():
             where = f"stage {self.summary.get('stage')} after step {self.summary.get('step', 0)}"
             failure = SimulationError(
                 "finite positions",
                 f"NaN in {where}",
-                f"try a smaller time step or a longer minimisation; last finite frame: {frame}",
+                f"try a smaller time step or a longer minimisation{self._crowded()}; "
+                f"last finite frame: {frame}",
             )
         else:
             logger.error("%s", error)
@@ -373,6 +375,18 @@ class Runner:
             )
         self._end("failed", str(failure))
         return failure
+
+    def _crowded(self) -> str:
+        """What else makes an energy NaN where neighbours are in lists of fixed length."""
+        potential = self.hybrid.potential
+        used = ("fixed",) if self.platform[0].getName() in ("CPU", "Reference") else ("auto", "fixed")
+        for model in getattr(potential, "models", (potential,)):
+            if getattr(model, "shapes", "lists") in used:
+                return (
+                    "; energies are NaN too where atoms are denser than "
+                    f"neighbour_density = {model.neighbour_density:g} per nm³ in [potential]"
+                )
+        return ""
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

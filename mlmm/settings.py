@@ -141,7 +141,10 @@ class PotentialSettings:
     precision: str = "float32"
     device: str = "cpu"
     kernel: str = _choice("auto", "auto", "torch", "compiled")
+    shapes: str = _choice("auto", "auto", "fixed", "lists")
+    neighbour_density: float = 200.0
     bridge: str = "auto"
+    cuda_graphs: str = _choice("off", "off", "auto", "on")
     trust: bool = False
 
 

@@ -234,6 +234,8 @@ class CompiledANI(torch.nn.Module):
     def __init__(self, networks: ANINetworks, parameters: ANIParameters, precision: str):
         super().__init__()
         self.networks = networks
+        # Where a CUDA graph is captured, it is the networks in torch that run.
+        self.capturable = networks.capturable
         functions = networks.symmetry_functions
         self.register_buffer("species", functions.species)
         self.register_buffer("centres", functions.centres)

@@ -26,6 +26,7 @@ FLOORS = [
     ["density"],
     ["linear_response", "refinement_state"],
     ["potentials", "build", "run_directory"],
+    ["cuda_graphs"],
     ["embedding", "bridge", "caps"],
     ["mm_tables", "pair_kernel"],
     ["mm_terms", "compiled_pairs", "hosted_pairs", "region_charges"],
@@ -69,7 +70,7 @@ TORCH_SIDE = [
     *("potentials", "zones", "zone_shapes", "structures", "mm_functions", "mm_terms", "core_pairs"),
     *("handed_over", "caps", "blend", "difference", "adaptive", "adaptive_blend", "compensation"),
     *("density", "zone_volumes", "linear_response", "refinement_state"),
-    *("electrostatics", "kernel_library", "pair_kernel", "hosted_pairs"),
+    *("electrostatics", "kernel_library", "pair_kernel", "hosted_pairs", "cuda_graphs"),
 ]
 OPENMM_SIDE = [
     *("build", "embedding", "regions", "mm_tables", "ownership", "compiled", "compiled_pairs"),
