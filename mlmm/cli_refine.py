@@ -79,6 +79,8 @@ def refine_file(config: RunConfig, options: argparse.Namespace, progress: Callab
         )
     plateau = parse(options.plateau or config.zones.plateau, "length", "plateau")
     width = parse(options.width or config.zones.width, "length", "width")
+    if plateau <= 0 or width <= 0:
+        raise ConfigError("--plateau and --width above 0", f"{plateau:g} and {width:g} nm", 'write "0.5 nm"')
     if not options.tolerance > 0:
         raise ConfigError("--tolerance above 0", f"{options.tolerance:g}", "write 0.05")
     if options.iterations < 0:
