@@ -253,17 +253,18 @@ class _Run:
             done = Iteration(state.compensation, profile, length, check)
             verdict = flatness(profile, tolerance)
             say(iteration_table(done, name, verdict, tolerance))
-            response = density_response(self.zones, distances, profile, box, settings["compressibility"])
-            changed = corrected(
-                state.compensation,
-                profile,
-                response,
-                temperature=settings["temperature_K"],
-                gain=gain_of(settings["gain"], len(state.done) + 1),
-            )
-            if check or verdict == "flat":
-                state.compensation = dataclasses.replace(state.compensation, errors=changed.errors)
-            else:
+            # A check of a poor start may find a bin empty: that is its result, not its failure.
+            if not check or (profile.weight_density > 0).all():
+                response = density_response(self.zones, distances, profile, box, settings["compressibility"])
+                changed = corrected(
+                    state.compensation,
+                    profile,
+                    response,
+                    temperature=settings["temperature_K"],
+                    gain=gain_of(settings["gain"], len(state.done) + 1),
+                )
+                if check or verdict == "flat":
+                    changed = dataclasses.replace(state.compensation, errors=changed.errors)
                 state.compensation = changed
             state.done, state.steps, state.distances = [*state.done, done], 0, []
             self.kept.write(state)

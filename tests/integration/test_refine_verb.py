@@ -6,9 +6,9 @@ import json
 
 import numpy as np
 import pytest
-import torch
-from differences import ContactPotential
+from toys import ForceFieldPotential
 
+from mlmm.build.bulk import build_bulk_water
 from mlmm.cli import main
 from mlmm.compensation import Compensation
 from mlmm.config import load_config
@@ -19,27 +19,23 @@ START = Compensation(
     {"HOH": np.array([0.0, 1.0, 1.0])},
     facts={"solvent": "bulk tip3p", "samples": [{"density": 33.0}], "final_density": "of another refinement"},
 )
-QUICK = ["--plateau", "0.3 nm", "--width", "0.3 nm", "--length", "0.4 ps", "--check-length", "0.5 ps"]
+QUICK = ["--plateau", "0.3 nm", "--width", "0.3 nm", "--length", "0.2 ps", "--check-length", "0.24 ps"]
 QUICK += ["--equilibration", "0 ps", "--iterations", "1", "--sample-interval", "5"]
 QUICK += ["--set", "potential.bridge=pythonforce"]
 
 
-class Toy(ContactPotential):
-    """With a form for chosen atoms, too."""
-
-    def scriptable(self, numbers, centres=None):
-        module = super().scriptable(numbers)
-        if centres is not None:
-            module.all_atoms = torch.tensor(list(centres))
-        return module
+@pytest.fixture(scope="module")
+def potential():
+    """The force field of the box that the verb builds for this zone, times 1.2."""
+    return ForceFieldPotential(build_bulk_water("1.5 nm", nonbonded_cutoff="0.66 nm"), 1.2)
 
 
 @pytest.fixture
-def prepared(root, tmp_path, monkeypatch):
+def prepared(root, tmp_path, monkeypatch, potential):
     """A run file with an adaptive zone and a start; the command that refines it."""
     import mlmm.potentials
 
-    monkeypatch.setattr(mlmm.potentials, "load_potential", lambda *_, **__: Toy())
+    monkeypatch.setattr(mlmm.potentials, "load_potential", lambda *_, **__: potential)
     monkeypatch.setenv("OPENMM_CPU_THREADS", "1")
     monkeypatch.chdir(tmp_path)
     text = (root / "systems/n_methylacetamide/adaptive_wide.toml").read_text()
@@ -53,7 +49,7 @@ def test_refine_writes_a_file_that_a_run_file_takes(prepared, tmp_path, capsys, 
     """Interrupted between two pieces it goes on from there; picture and check lie in the end."""
     import mlmm.refinement
 
-    monkeypatch.setattr(mlmm.refinement, "_PIECE", 0.2)
+    monkeypatch.setattr(mlmm.refinement, "_PIECE", 0.1)
     write, calls = mlmm.refinement.KeptRefinement.write, []
 
     def interrupted(self, state):
@@ -64,20 +60,20 @@ def test_refine_writes_a_file_that_a_run_file_takes(prepared, tmp_path, capsys, 
 
     monkeypatch.setattr(mlmm.refinement.KeptRefinement, "write", interrupted)
     assert main([*prepared, *QUICK]) == 130
-    assert calls == [100] and (tmp_path / "new.partial.npz").exists() and not (tmp_path / "new.json").exists()
+    assert calls == [50] and (tmp_path / "new.partial.npz").exists() and not (tmp_path / "new.json").exists()
     assert "waters around a point, plateau 0.3 nm, width 0.3 nm" in capsys.readouterr().err
     assert main([*prepared, *QUICK, "--timestep", "1 fs"]) == 2
     assert "other timestep_ps; refine with the same settings" in capsys.readouterr().err
     assert main([*prepared, *QUICK, "--gain", "1"]) == 0
     printed = capsys.readouterr()
-    assert "0 iterations are done, 0.2 ps of the next" in printed.err
+    assert "0 iterations are done, 0.1 ps of the next" in printed.err
     assert "ms/step" in printed.err and "lambda          density" in printed.err
     assert 'compensation = "new.json"' in printed.out and printed.out.startswith("check: ")
     assert not list(tmp_path.glob("*.partial.*")) and (tmp_path / "new.png").stat().st_size > 20_000
     facts = json.loads((tmp_path / "new.json").read_text())["facts"]
     refinement = facts["refinement"]
     assert refinement["density_per_nm3"] == 33.0 and refinement["gain"] == 1.0
-    assert refinement["lengths_ps"] == [0.4] and refinement["check"]["length_ps"] == 0.5
+    assert refinement["lengths_ps"] == [0.2] and refinement["check"]["length_ps"] == 0.24
     assert len(refinement["check"]["density"]) == len(refinement["check"]["lambda"]) == 7
     assert (
         facts["refinements"] == 1 and facts["samples"] == [{"density": 33.0}] and "final_density" not in facts
