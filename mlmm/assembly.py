@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import openmm
@@ -19,14 +19,14 @@ from mlmm.build.walls import bond_walls
 from mlmm.caps import CappedModel, cap_lengths, check_cap_distances
 from mlmm.compensation import Compensation, CompensationEnergy
 from mlmm.compiled import embed_compiled
-from mlmm.compiled_pairs import INSIDE
 from mlmm.core_pairs import CorePairs
 from mlmm.cuda_graphs import has_cuda_graphs
 from mlmm.cuts import judge_bonds
 from mlmm.difference import difference_blend
 from mlmm.electrostatics import ChargeCorrection, ChargedBlend, EagerModel, FixedZone
-from mlmm.embedding import WITHOUT_ENERGY, Embedding, embed_intra, embed_local
+from mlmm.embedding import Embedding, embed_intra, embed_local
 from mlmm.errors import ConfigError, EmbeddingError
+from mlmm.force_groups import grouped, join_molecules
 from mlmm.handed_over import HandedOver
 from mlmm.hosted_pairs import HANDED, REGION
 from mlmm.hosting import hosted_region, hosted_zone
@@ -64,26 +64,6 @@ _MISALIGNED = 100.0
 
 # Verdicts of `judge_bonds` on bonds for which no hydrogen stands in.
 _NEVER_CAPPED = frozenset(["bond to hydrogen", "disulfide", "double bond", "metal", "ring", "virtual site"])
-_GROUPS = {
-    "nonbonded": 0,
-    "bonds": 1,
-    "angles": 2,
-    "torsions": 3,
-    "other": 4,
-    "ml": 5,
-}
-_GROUP_OF = {
-    "NonbondedForce": "nonbonded",
-    "CustomNonbondedForce": "nonbonded",  # some platforms want all non-bonded forces in one group
-    "HarmonicBondForce": "bonds",
-    "CustomBondForce": "bonds",
-    "HarmonicAngleForce": "angles",
-    "CustomAngleForce": "angles",
-    "PeriodicTorsionForce": "torsions",
-    "RBTorsionForce": "torsions",
-    "CMAPTorsionForce": "torsions",
-    "CustomTorsionForce": "torsions",
-}
 
 
 def assemble(recipe: Recipe) -> Parts:
@@ -146,8 +126,8 @@ def _assemble_intra(recipe: Recipe) -> Parts:
             cuda_graphs=recipe.cuda_graphs,
             n_particles=built.n_atoms,
         )
-        _join_molecules(system, built, atoms)
-        return Parts(system, embedding, _grouped(system, force), None, has_cuda_graphs(force))
+        join_molecules(system, built, atoms)
+        return Parts(system, embedding, grouped(system, force), None, has_cuda_graphs(force))
     reasons = {frozenset((cut.first, cut.second)): cut.reason for cut in judge_bonds(built.topology)}
     lengths = cap_lengths(
         caps,
@@ -323,8 +303,8 @@ def with_blend(recipe: Recipe, system: openmm.System, embedding: Embedding, blen
         cuda_graphs=recipe.cuda_graphs,
         n_particles=recipe.built.n_atoms,
     )
-    _join_molecules(system, recipe.built, recipe.zones.active)
-    return Parts(system, embedding, _grouped(system, force), blend, has_cuda_graphs(force))
+    join_molecules(system, recipe.built, recipe.zones.active)
+    return Parts(system, embedding, grouped(system, force), blend, has_cuda_graphs(force))
 
 
 def _charged(recipe: Recipe, blend: torch.nn.Module) -> ChargedBlend:
@@ -398,36 +378,3 @@ def blend_of(
     pairs = CorePairs(tables, []) if core_pairs is None else core_pairs
     blend = LocalBlend(model, seen.tolist(), weights, places.tolist(), short_range, pairs)
     return blend.to(getattr(potential, "device", "cpu"))
-
-
-def _join_molecules(system: openmm.System, built: BuiltSystem, atoms: Collection[int]) -> None:
-    """Bonds without energy where the force field's have gone: OpenMM knows molecules by them.
-
-    It wraps molecules into the box, and a barostat moves them, as a whole only if they are joined.
-    """
-    inside = set(atoms)
-    joints = openmm.CustomBondForce("0*r")
-    joints.setName("molecules")
-    joints.setUsesPeriodicBoundaryConditions(built.periodic)
-    for bond in built.topology.bonds():
-        a, b = bond[0].index, bond[1].index
-        if a in inside or b in inside:
-            joints.addBond(a, b, [])
-    if joints.getNumBonds():
-        system.addForce(joints)
-
-
-def _grouped(system: openmm.System, force: openmm.Force) -> dict[str, int]:
-    """Put each force in the group of its kind, and the potential's with them; returns the groups."""
-    names = set()
-    for mm_force in system.getForces():
-        if mm_force.__class__.__name__ in WITHOUT_ENERGY:
-            continue
-        # Pairs that were compiled into a bond force, or are subtracted, are pairs all the same.
-        pairs = mm_force.getName() in (INSIDE, REGION, HANDED)
-        name = "nonbonded" if pairs else _GROUP_OF.get(mm_force.__class__.__name__, "other")
-        mm_force.setForceGroup(_GROUPS[name])
-        names.add(name)
-    force.setForceGroup(_GROUPS["ml"])
-    system.addForce(force)
-    return {name: group for name, group in _GROUPS.items() if name in names | {"ml"}}

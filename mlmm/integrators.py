@@ -9,10 +9,11 @@ import openmm
 
 from mlmm.errors import ConfigError
 from mlmm.stages import Dynamics
-from mlmm.units import GAS_CONSTANT
+from mlmm.units import FEMTOSECOND, GAS_CONSTANT
 
 __all__ = [
     "RECIPROCAL",
+    "beyond_tested",
     "energy_groups",
     "forget_forces",
     "make_integrator",
@@ -23,6 +24,9 @@ __all__ = [
 #: Force group of PME's reciprocal sum, where it has one of its own.
 RECIPROCAL = 6
 _CONSTRAINT_TOLERANCE = 1e-6
+#: Longest time step and longest time between two evaluations of any force that were found stable with
+#: flexible hydrogens of this mass (ANI-1x in flexible water, tests/benchmarks/TIMESTEPS.md), ps, amu.
+_TESTED_STEP, _TESTED_WHOLE, _TESTED_MASS = 0.001, 0.002, 1.008
 
 
 def make_integrator(
@@ -183,6 +187,38 @@ def multiple_time_steps(
     if constrained:
         integrator.addConstrainVelocities()
     return integrator
+
+
+def beyond_tested(stage: Dynamics, system: openmm.System) -> str | None:
+    """What of the steps of a stage is longer than what was found stable; None if nothing is.
+
+    A vibration is followed in as many steps where these grow with the square root of the mass, here that of
+    the lightest particle without constraints.
+
+    Parameters
+    ----------
+    stage : Dynamics
+    system : openmm.System
+    """
+    held = {atom for i in range(system.getNumConstraints()) for atom in system.getConstraintParameters(i)[:2]}
+    masses = [system.getParticleMass(i)._value for i in range(system.getNumParticles()) if i not in held]
+    lightest = min((mass for mass in masses if mass > 0), default=None)
+    if lightest is None:
+        return None
+    longer = math.sqrt(lightest / _TESTED_MASS)
+    found = []
+    for what, length, limit in (
+        ("a time step of", stage.timestep, _TESTED_STEP * longer),
+        ("forces only every", stage.step_length, _TESTED_WHOLE * longer),
+    ):
+        if length > 1.01 * limit:
+            found.append(f"{what} {length / FEMTOSECOND:g} fs (tested up to {limit / FEMTOSECOND:.2g})")
+    if not found:
+        return None
+    return (
+        f"stage {stage.name}: {' and '.join(found)}, with atoms of {lightest:.3g} amu that vibrate freely: "
+        "mlmm check --timestep tells whether that is stable"
+    )
 
 
 def forget_forces(integrator: openmm.Integrator) -> None:

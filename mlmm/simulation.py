@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import openmm
 from mlmm.barostat import own_barostats
 from mlmm.errors import ConfigError
 from mlmm.hybrid import HybridSystem
+from mlmm.integrators import beyond_tested
 from mlmm.records import embedding_facts, log_to, run_facts, write_pdb
 from mlmm.run_directory import Checkpoint, RunDirectory
 from mlmm.runner import Progress, Runner
@@ -19,6 +21,8 @@ from mlmm.stages import Dynamics, Minimise
 from mlmm.uncertainty import Watch
 
 __all__ = ["simulate"]
+
+logger = logging.getLogger(__name__)
 
 
 def simulate(
@@ -75,7 +79,8 @@ def simulate(
     Returns
     -------
     RunDirectory
-        Its `state` is ``finished`` or ``interrupted``.
+        Its `state` is ``finished`` or ``interrupted``. Among the warnings of its `summary` are time steps
+        longer than those that were tested.
 
     Raises
     ------
@@ -106,6 +111,9 @@ def simulate(
     with log_to(run.file("run.log")):
         summary = checkpoint.summary if checkpoint else run_facts(hybrid, plan, seed, title or run.path.name)
         summary |= {"state": "running", "message": None, **_platform_facts(*chosen)}
+        for said in _untested(hybrid, stages):
+            logger.warning("%s", said)
+            summary["warnings"] += [] if said in summary["warnings"] else [said]
         intervals = (report_interval, trajectory_interval, checkpoint_interval)
         show = progress or (lambda _: None)
         runner = Runner(
@@ -127,6 +135,12 @@ def _check_pressure(hybrid: HybridSystem, stages: Sequence[Minimise | Dynamics])
             ", ".join(own),
             'remove it, or write ensemble = "NVT" and leave the pressure to it',
         )
+
+
+def _untested(hybrid: HybridSystem, stages: Sequence[Minimise | Dynamics]) -> list[str]:
+    """Stages whose time steps are longer than what was tested."""
+    dynamics = [stage for stage in stages if isinstance(stage, Dynamics)]
+    return [said for stage in dynamics if (said := beyond_tested(stage, hybrid.system)) is not None]
 
 
 def _platform(name: str | None, threads: int | None) -> tuple[openmm.Platform, dict[str, str]]:

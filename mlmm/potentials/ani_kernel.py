@@ -261,6 +261,9 @@ class CompiledANI(torch.nn.Module):
 class WeightedKernel:
     """sum_i lambda_i eps_i, mean over the members, with its gradient and without torch on the way.
 
+    It uses as many threads as torch has, and no more than one for 16 centres; the result is the same bit by
+    bit with any number of them. A second thread costs 2 to 9 % more processor time for 100 to 300 atoms.
+
     Parameters
     ----------
     module : CompiledANI

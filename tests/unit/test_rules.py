@@ -34,7 +34,7 @@ FLOORS = [
     ["blend", "adaptive_blend", "electrostatics"],
     ["difference"],
     ["recipe"],
-    ["hosting"],
+    ["hosting", "force_groups"],
     ["assembly", "schemes"],
     ["charge_levels"],
     ["hybrid"],
