@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import openmm
 import pytest
+from openmm import app
 from toys import ForceFieldPotential
 
 from mlmm.adaptive import adaptive_zones
@@ -29,7 +30,7 @@ def one_thread(monkeypatch):
 
 @pytest.fixture(scope="module")
 def bulk():
-    return build_bulk_water("1.5 nm", nonbonded_cutoff="0.65 nm", hydrogen_mass="3 amu")
+    return build_bulk_water("1.5 nm", nonbonded_cutoff="0.7 nm", hydrogen_mass="3 amu")
 
 
 def sampled(bulk, compensation, density, length, seed):
@@ -72,7 +73,7 @@ def test_density_is_flat_after_a_calibration_and_not_without(bulk, calibrated):
 
 def driven(bulk, compensation, density, length, seed):
     """Mean force of lambda in frames every 0.05 ps, after a tenth of the length."""
-    built = around_a_point(scaled_to(bulk, density))
+    built = around_a_point(scaled_to(bulk, density), app.element.helium)
     point = region_from_atoms(built.topology, [built.n_atoms - 1], "molecule")
     zones = adaptive_zones(built, point, ZONE["plateau"], ZONE["width"], walls=None)
     potential = ForceFieldPotential(built, SCALE)
