@@ -25,9 +25,11 @@ refining (--refine START.json):
 
   needed for   a zone of another plateau or width than the file was refined for, another potential, water
                model, temperature or time step; not for another solute
+  correction   what the density answers to G(lambda) is seen in its fluctuations, as in inverse Monte Carlo:
+               a liquid resists a push on the whole zone ten times as much as one on a single shell
   --gain       share of the first two corrections that is taken, 2/n of it after iteration n: noise averages
-               out. Corrections no larger than their error are damped besides: x becomes x³/(x² + error²)
-  --compressibility   a liquid answers a push on the whole zone by about this much of what a gas would
+               out, whatever its size
+  --compressibility   the least answer that is believed, as a share of an ideal gas's
 
 how long: ANI-1x with the compiled kernel on one core, 386 waters, plateau and width 0.5 nm: 20 to 30 ms per
 step of 2 fs, so that 60 ps take 10 to 15 minutes, and six iterations with their check two hours. ANI-1x
@@ -49,7 +51,7 @@ def add_refine_options(verb: argparse.ArgumentParser) -> None:
     for name, kind, default, metavar, text in (
         ("--iterations", int, 6, "N", "corrections at most; 0: only the check"),
         ("--check-length", str, "", "TIME", 'run after the last one (default 3 × length; "0 ps": none)'),
-        ("--gain", float, 0.5, "SHARE", "of a correction that is taken"),
+        ("--gain", float, 0.7, "SHARE", "of a correction that is taken; see below"),
         ("--compressibility", float, 0.09, "CHI", "rho kT kappa of the solvent"),
         ("--tolerance", float, 0.05, "SHARE", "deviation from the bulk that counts as flat"),
         ("--plateau", str, "", "LENGTH", "of the zone (default: the run file's)"),
@@ -77,6 +79,8 @@ def refine_file(config: RunConfig, options: argparse.Namespace, progress: Callab
         )
     plateau = parse(options.plateau or config.zones.plateau, "length", "plateau")
     width = parse(options.width or config.zones.width, "length", "width")
+    if plateau <= 0 or width <= 0:
+        raise ConfigError("--plateau and --width above 0", f"{plateau:g} and {width:g} nm", 'write "0.5 nm"')
     if not options.tolerance > 0:
         raise ConfigError("--tolerance above 0", f"{options.tolerance:g}", "write 0.05")
     if options.iterations < 0:

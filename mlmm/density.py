@@ -302,7 +302,6 @@ def refined(
     temperature: Any = "300 K",
     gain: float = 1.0,
     compressibility: float = 1.0,
-    damped: bool = False,
 ) -> Compensation:
     """G_new(lambda) = G − gain·kT {ln[rho(lambda)/rho_ref(lambda)] + (1/chi − 1) s(lambda) ln(1 + excess)}.
 
@@ -313,7 +312,7 @@ def refined(
     step with gain 1 is exact. A dense liquid answers an energy by its structure factor: by about 1 over the
     distance of two molecules, by its reduced compressibility chi = rho kT kappa over longer ones. `excess`
     is that of the whole zone; its part of G rises where lambda does, from 0 to 1/2: s = y²(3 − 2y) with
-    y = min(2 lambda, 1).
+    y = min(2 lambda, 1). Where trajectories are at hand, `mlmm.linear_response` measures the answer instead.
 
     The density is that of whole bins: G gets its correction at the mean lambda of each, straight in between,
     none at lambda = 0. Errors are those of the densities: W was measured under the old G, whose own error it
@@ -333,9 +332,6 @@ def refined(
         Share of the correction that is added.
     compressibility : float
         chi of the solvent: 1 for a gas, 0.06 to 0.09 for water.
-    damped : bool
-        Multiply every logarithm x by x²/(x² + sigma²), sigma its standard error: Wiener's filter with x² in
-        place of the unknown signal. What is clear passes, noise does not walk into G step by step.
 
     Raises
     ------
@@ -361,16 +357,11 @@ def refined(
         raise ConfigError("a compressibility above 0", str(compressibility), "write 0.06 for water")
     knots = np.asarray(compensation.knots, dtype=np.float64)
     places = np.array([0.0, *against.weights])
-    narrow = np.log(ratio) * (_clear(np.log(ratio), error / ratio) if damped else 1.0)
-    correction = np.interp(knots, places, np.array([0.0, *(-gain * thermal * narrow)]))
+    correction = np.interp(knots, places, np.array([0.0, *(-gain * thermal * np.log(ratio))]))
     if compressibility != 1.0:
         rise = np.minimum(2 * knots, 1.0)
         broad = (1 / compressibility - 1) * rise**2 * (3 - 2 * rise)
-        excess = against.excess
-        share = np.log(1 + excess)
-        if damped:
-            share *= float(_clear(np.array(share), np.array(against.zone_error / (1 + excess))))
-        correction = correction - gain * thermal * share * broad
+        correction = correction - gain * thermal * np.log(1 + against.excess) * broad
     spread = np.interp(knots, places, np.array([0.0, *(thermal * error / ratio)]))
     old = np.asarray(compensation.values.get(profile.kind, np.zeros(len(knots))), dtype=np.float64)
     steps = int(compensation.facts.get("refinements", 0)) + 1
@@ -380,12 +371,6 @@ def refined(
         errors={**compensation.errors, profile.kind: spread},
         facts={**compensation.facts, "refinements": steps},
     )
-
-
-def _clear(values: np.ndarray, errors: np.ndarray) -> np.ndarray:
-    """x²/(x² + sigma²), 0 where both are."""
-    total = values**2 + errors**2
-    return np.divide(values**2, total, out=np.zeros_like(total), where=total > 0)
 
 
 def _checked(zones: AdaptiveZones, shells: np.ndarray, bins: np.ndarray, kind: str | None) -> str:

@@ -14,15 +14,15 @@ import numpy as np
 import openmm
 import torch
 
-from mlmm.adaptive import AdaptiveWeights, AdaptiveZones, adaptive_zones
-from mlmm.assembly import Recipe, assemble
+from mlmm.adaptive import AdaptiveWeights, adaptive_zones
+from mlmm.assembly import Recipe, assemble, check_compensation
 from mlmm.bridge import choose_bridge
 from mlmm.build import BuiltSystem
 from mlmm.build.bulk import around_a_point, scaled_to
 from mlmm.calibration import force_field_density
 from mlmm.compensation import Compensation
-from mlmm.density import refined
 from mlmm.errors import ConfigError, SimulationError
+from mlmm.linear_response import corrected, density_response
 from mlmm.potentials.base import PotentialModel
 from mlmm.refinement_state import (
     Iteration,
@@ -65,7 +65,7 @@ def refine(
     length: str | float = "60 ps",
     check_length: str | float = "180 ps",
     equilibration: str | float = "3 ps",
-    gain: float = 0.5,
+    gain: float = 0.7,
     compressibility: float = 0.09,
     tolerance: float = 0.05,
     timestep: str | float = "2 fs",
@@ -84,9 +84,9 @@ def refine(
     """G(lambda) under which the density around a point is flat, by iteration, and how flat it is.
 
     Around a particle without interactions the solvent has no structure of its own: whatever the density
-    does by lambda is the zone's. Each iteration simulates under the present G and corrects it by `refined`,
-    damped, with a gain that falls; see there for the equation. A last and longer run checks and does not
-    correct.
+    does by lambda is the zone's. Each iteration simulates under the present G and corrects it by what the
+    density answers to G, which its fluctuations tell: see `mlmm.linear_response`. The gain falls, so that
+    noise averages out. A last and longer run checks and does not correct.
 
     Parameters
     ----------
@@ -104,9 +104,9 @@ def refine(
     length, check_length, equilibration : str or float
         Sampled in each iteration and in the check ("0 ps": no check), and dropped before, ps.
     gain : float
-        Of `refined` in the first iterations; see `gain_of`.
+        Share of the first corrections that is taken; see `gain_of`.
     compressibility : float
-        Of `refined`.
+        rho kT kappa of the solvent: the least answer.
     tolerance : float
         Of `flatness`.
     timestep, temperature, pressure, friction : str or float
@@ -204,7 +204,10 @@ def refine(
         ],
     }
     kept.settings = json.loads(json.dumps(settings))
-    run = _Run(built, zones, potential, choose_bridge(bridge, potential), platform, settings, kept)
+    recipe = Recipe(built, zones, potential, "local", choose_bridge(bridge, potential), compensation=start)
+    for warning in check_compensation(recipe):
+        say(warning)
+    run = _Run(recipe, platform, settings, kept)
     return run.refine(start.at_knots(knots), zone_shells(zones.plateau, zones.width, half), say)
 
 
@@ -213,19 +216,16 @@ class _Run:
 
     def __init__(
         self,
-        built: BuiltSystem,
-        zones: AdaptiveZones,
-        potential: PotentialModel,
-        bridge: str,
+        recipe: Recipe,
         platform: str | None,
         settings: Mapping[str, Any],
         kept: KeptRefinement,
     ):
-        self.built, self.zones, self.potential, self.bridge = built, zones, potential, bridge
+        self.recipe, self.built, self.zones = recipe, recipe.built, recipe.zones
         self.platform = [] if platform is None else [openmm.Platform.getPlatformByName(platform)]
         self.settings, self.kept = settings, kept
-        self.weights_of = AdaptiveWeights(zones)
-        self.cell = torch.tensor(built.box_vectors)
+        self.weights_of = AdaptiveWeights(self.zones)
+        self.cell = torch.tensor(self.built.box_vectors)
 
     def refine(
         self, start: Compensation, shells: np.ndarray, say: Callable[[str], None]
@@ -248,25 +248,24 @@ class _Run:
                 break
             name = "check" if check else f"iteration {len(state.done) + 1}"
             self.sample(state, length, name, say)
-            profile = profile_of(
-                self.zones,
-                np.array(state.distances),
-                self.built.box_vectors,
-                shells,
-                settings["weight_edges"],
-            )
+            distances, box = np.array(state.distances), self.built.box_vectors
+            profile = profile_of(self.zones, distances, box, shells, settings["weight_edges"])
             done = Iteration(state.compensation, profile, length, check)
             verdict = flatness(profile, tolerance)
             say(iteration_table(done, name, verdict, tolerance))
-            if not check and verdict != "flat":
-                state.compensation = refined(
+            # A check of a poor start may find a bin empty: that is its result, not its failure.
+            if not check or (profile.weight_density > 0).all():
+                response = density_response(self.zones, distances, profile, box, settings["compressibility"])
+                changed = corrected(
                     state.compensation,
                     profile,
+                    response,
                     temperature=settings["temperature_K"],
                     gain=gain_of(settings["gain"], len(state.done) + 1),
-                    compressibility=settings["compressibility"],
-                    damped=True,
                 )
+                if check or verdict == "flat":
+                    changed = dataclasses.replace(state.compensation, errors=changed.errors)
+                state.compensation = changed
             state.done, state.steps, state.distances = [*state.done, done], 0, []
             self.kept.write(state)
         return self.result(state), state.done
@@ -298,8 +297,6 @@ class _Run:
                 "excess_error": round(profile.zone_error, 5),
                 "bulk_per_nm3": round(profile.bulk, 4),
             }
-            spread = refined(found, profile, temperature=settings["temperature_K"], gain=0.0).errors
-            found = dataclasses.replace(found, errors=spread)
         return dataclasses.replace(found, facts={**found.facts, "refinement": facts})
 
     def sample(self, state: RefinementState, length: float, name: str, say: Callable[[str], None]) -> None:
@@ -313,10 +310,7 @@ class _Run:
         dropped = round(settings["equilibration_ps"] / step / interval)
         total = dropped + max(2, round(length / step / interval))
         piece = max(1, round(_PIECE / step / interval))
-        recipe = Recipe(
-            self.built, self.zones, self.potential, "local", self.bridge, compensation=state.compensation
-        )
-        system = assemble(recipe).system
+        system = assemble(dataclasses.replace(self.recipe, compensation=state.compensation)).system
         began, first = time.monotonic(), state.steps
         while state.steps < total * interval:
             samples = min(piece, total - state.steps // interval)
@@ -384,7 +378,7 @@ def _check_settings(
             "neither",
             "give check_length above 0",
         ),
-        (0 < gain <= 1, "a gain above 0, 1 at most", f"{gain:g}", "write 0.5"),
+        (0 < gain <= 1, "a gain above 0, 1 at most", f"{gain:g}", "write 0.7"),
         (tolerance > 0, "a tolerance above 0", f"{tolerance:g}", "write 0.05"),
         (interval > 0, "a sample_interval of 1 or more", str(interval), "write 25"),
     ):

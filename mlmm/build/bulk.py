@@ -116,17 +116,19 @@ def scaled_to(bulk: BuiltSystem, density: float) -> BuiltSystem:
     return BuiltSystem.from_openmm(bulk.topology, system, moved, facts)
 
 
-def around_a_point(bulk: BuiltSystem) -> BuiltSystem:
-    """The liquid with one particle more, its last: without mass, element or interactions, in its middle.
+def around_a_point(bulk: BuiltSystem, element: app.Element | None = None) -> BuiltSystem:
+    """The liquid with one particle more, its last: without mass or interactions, in its middle.
 
     It stays where it is, and molecules pass through it: around it, a flat density is what is right.
 
     Parameters
     ----------
     bulk : BuiltSystem
+    element : openmm.app.Element, optional
+        What a model sees of it; nothing by default.
     """
     model = app.Modeller(copy.deepcopy(bulk.topology), bulk.positions)
-    model.topology.addAtom("PT", None, model.topology.addResidue("PNT", model.topology.addChain()))
+    model.topology.addAtom("PT", element, model.topology.addResidue("PNT", model.topology.addChain()))
     system = openmm.XmlSerializer.clone(bulk.system)
     system.addParticle(0.0)
     for force in system.getForces():

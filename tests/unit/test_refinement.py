@@ -1,4 +1,4 @@
-"""Refinement of G(lambda), without simulations: damping, gains, verdicts, knots, boxes, the kept state."""
+"""Refinement of G(lambda), without simulations: answer, gains, verdicts, knots, boxes, the kept state."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from mlmm.build.bulk import around_a_point, build_bulk_water, scaled_to
 from mlmm.compensation import Compensation, CompensationEnergy
 from mlmm.density import density_profile, distance_profile, refined
 from mlmm.errors import ConfigError
+from mlmm.linear_response import DensityResponse, corrected, density_response
 from mlmm.refinement_state import (
     Iteration,
     KeptRefinement,
@@ -86,51 +87,116 @@ def test_the_error_of_the_excess_is_that_of_independent_molecules(gas):
     assert found.zone_error == pytest.approx(spread, rel=0.25)
 
 
-def test_damping_is_wieners_filter(profile):
-    """x becomes x³/(x² + sigma²): all of what is clear, half of what equals its error, nothing of noise."""
-    densities = np.exp([0.5, 0.05, -0.05, 0.005, 0.0])
-    noisy = with_densities(profile, densities, 0.05)
-    noisy = dataclasses.replace(noisy, weight_errors=0.05 * densities)
-    plain, damped = (
-        refined(NOTHING, noisy, damped=damped).at_knots([0.0, *noisy.weights, 1.0]).values["GAS"]
-        for damped in (False, True)
+def answer(matrix):
+    return DensityResponse(np.asarray(matrix, dtype=float), np.eye(len(matrix)))
+
+
+def at_bins(compensation, profile):
+    """G where the corrections are made, by the straight lines between the knots, kJ/mol."""
+    return np.interp(profile.weights, compensation.knots, compensation.values["GAS"])
+
+
+@pytest.fixture
+def knotted(profile):
+    """No G, with its knots at the bins: then a correction is what was asked for."""
+    knots = np.array([0.0, *profile.weights, 1.0])
+    return Compensation({"GAS": 0.0}, knots, {"GAS": np.zeros(len(knots))})
+
+
+def test_the_correction_is_newtons_step_where_the_density_is_known(profile, knotted):
+    """R step = −ln rho: with the answer R, the density is flat after it; the gain scales."""
+    generator = np.random.default_rng(2)
+    matrix = np.eye(5) + 0.2 * generator.normal(size=(5, 5))
+    known = with_densities(profile, [0.9, 1.1, 1.05, 0.8, 1.2], 1e-6)
+    step = at_bins(corrected(knotted, known, answer(matrix)), profile) / THERMAL
+    np.testing.assert_allclose(matrix @ step, -np.log(known.weight_density), atol=1e-6)
+    half = at_bins(corrected(knotted, known, answer(matrix), gain=0.5), profile) / THERMAL
+    np.testing.assert_allclose(half, 0.5 * step)
+    gas = at_bins(corrected(knotted, known, answer(np.eye(5))), profile)
+    np.testing.assert_allclose(gas, at_bins(refined(knotted, known), profile), atol=1e-6)
+
+
+def test_noise_is_left_alone(profile, knotted):
+    """For one bin by itself: x p/(p + sigma²/R²), p = 1/4, and what is left of p is the new error."""
+    matrix = np.diag([1.0, 1.0, 0.1, 0.1, 1.0])
+    errors = np.array([0.01, 0.5, 0.01, 0.05, 10.0])
+    noisy = with_densities(profile, np.exp([0.1, 0.1, 0.1, 0.1, 0.1]), 0.0)
+    noisy = dataclasses.replace(noisy, weight_errors=errors * noisy.weight_density)
+    found = corrected(knotted, noisy, answer(matrix))
+    diagonal = np.diag(matrix)
+    share = 0.25 / (0.25 + (errors / diagonal) ** 2)
+    assert share == pytest.approx([0.9996, 0.5, 0.9615, 0.5, 0.0025], abs=1e-3)
+    np.testing.assert_allclose(at_bins(found, profile), -THERMAL * 0.1 / diagonal * share, rtol=1e-9)
+    np.testing.assert_allclose(found.errors["GAS"][1:-1], THERMAL * np.sqrt(0.25 * (1 - share)), rtol=1e-6)
+
+
+def test_the_answer_of_a_gas_is_one(gas, profile):
+    """Molecules that do not feel each other: R = 1, within the noise of covariances of 200 frames."""
+    zones, _, distances = gas
+    response = density_response(zones, distances, profile, BOX, compressibility=1e-6)
+    # Independent molecules: var(N) = N, and 2/F for the variance of a variance; the bulk adds V_a/V_out.
+    outside = profile.volumes[-1]
+    assert np.abs(response.matrix - np.eye(5)).max() < 5 * np.sqrt(2 / 200) + outside / 27
+    assert np.abs(np.diag(response.matrix) - 1).max() < 0.45
+    floored = density_response(zones, distances, profile, BOX, compressibility=3.0)
+    np.testing.assert_allclose(floored.matrix, 3.0 * np.eye(5), atol=1e-9)
+
+
+def test_the_answer_predicts_how_a_crowded_gas_changes():
+    """Ten pairs of places, a place in either bin, one taken at most: numbers rise at each other's cost.
+
+    What the fluctuations say of G in one bin is what two simulations with other G differ by.
+    """
+    generator = np.random.default_rng(4)
+
+    def sampled(g, n_frames):
+        """Distances with a place in the inner bin lower by g, in kT."""
+        rows = np.full((n_frames, 60), 5.0)
+        radii = {0: 0.85, 1: 0.55}
+        weights = np.array([1.0, 1.0, np.exp(g)])
+        for pair in range(10):
+            state = generator.choice(3, n_frames, p=weights / weights.sum())
+            rows[state == 1, pair] = radii[0]
+            rows[state == 2, pair] = radii[1]
+        rows[:, 10:] = 1.2
+        return rows
+
+    zones = gas_zones(60)
+    bins, edges = (0.0, 0.5, 1.0), [0.4, 0.9]
+    rows = sampled(0.3, 2000)
+    middle = distance_profile(zones, rows, BOX, edges, weight_edges=bins)
+    response = density_response(zones, rows, middle, BOX, compressibility=1e-6)
+    low, high = (
+        distance_profile(zones, sampled(g, 2000), BOX, edges, weight_edges=bins).weight_density
+        for g in (0.0, 0.6)
     )
-    # G has knots of its own: compare at the knots, through the same straight lines.
-    x = np.log(densities)
-    factor = x**2 / (x**2 + 0.05**2)
-    assert factor == pytest.approx([0.990, 0.5, 0.5, 0.0099, 0.0], abs=1e-3)
-    places = np.array([0.0, *noisy.weights])
-    for values, expected in ((plain, x), (damped, factor * x)):
-        again = -THERMAL * np.interp(NOTHING.knots, places, [0.0, *expected])
-        curve = Compensation({"GAS": 0.0}, NOTHING.knots, {"GAS": again})
-        np.testing.assert_allclose(
-            values, curve.at_knots([0.0, *noisy.weights, 1.0]).values["GAS"], atol=1e-12
-        )
+    measured = np.log(high / low) / 0.6
+    assert measured[0] < -0.3 and measured[1] > 0.5
+    np.testing.assert_allclose(response.matrix[:, 1], measured, atol=0.1)
 
 
-def test_the_excess_is_damped_by_its_own_error(profile):
-    """Excess equal to its error: half of the broad correction; with none at all, no correction and no NaN."""
-    flat = with_densities(profile, np.ones(5), 0.0)
-    dense = dataclasses.replace(flat, density=np.full_like(flat.density, 1.1))
-    broad = {}
-    for error in (0.0, 1.1 * np.log(1.1)):
-        changed = dataclasses.replace(dense, zone_error=error)
-        broad[error] = refined(NOTHING, changed, compressibility=0.1, damped=True).values["GAS"][-1]
-    first, second = broad.values()
-    assert first == pytest.approx(-9 * THERMAL * np.log(1.1))
-    assert second == pytest.approx(first / 2)
-    nothing = refined(NOTHING, dataclasses.replace(flat, zone_error=0.0), compressibility=0.1, damped=True)
-    np.testing.assert_array_equal(nothing.values["GAS"], np.zeros(6))
-
-
-def test_one_damped_step_flattens_an_ideal_gas(profile):
+def test_one_step_flattens_an_ideal_gas(gas, profile):
     """Molecules that do not feel each other: after one step with gain 1 the density is flat within errors."""
-    step = refined(NOTHING, profile, damped=True)
-    zones, _, distances = gas_distances(compensated(step), 200, 12)
-    after = profile_of(zones, distances, BOX, EDGES, BINS)
+    zones, _, distances = gas
+    step = corrected(NOTHING, profile, density_response(zones, distances, profile, BOX))
+    _, _, after = gas_distances(compensated(step), 200, 12)
+    after = profile_of(zones, after, BOX, EDGES, BINS)
     allowed = 4 * np.hypot(after.weight_errors, step.errors["GAS"].max() / THERMAL)
     assert (np.abs(after.weight_density - 1) < allowed).all()
     assert np.abs(profile.weight_density - 1).max() > 1.4 * allowed.max()
+
+
+def test_a_correction_without_molecules_or_kind_is_refused(gas, profile, knotted):
+    zones, _, distances = gas
+    empty = with_densities(profile, [1.0, 1.0, 0.0, 1.0, 1.0], 0.1)
+    with pytest.raises(ConfigError, match="molecules in every bin of lambda"):
+        corrected(knotted, empty, answer(np.eye(5)))
+    with pytest.raises(ConfigError, match="a compensation for GAS"):
+        corrected(Compensation({"HOH": 0.0}), profile, answer(np.eye(5)))
+    with pytest.raises(ConfigError, match="a compressibility above 0"):
+        density_response(zones, distances, profile, BOX, compressibility=0.0)
+    with pytest.raises(ConfigError, match="molecules in every bin of lambda"):
+        density_response(zones, np.full_like(distances, 0.1), profile, BOX)
 
 
 def test_gains_fall_so_that_noise_averages_out():
@@ -257,7 +323,7 @@ def test_the_point_has_no_forces_and_no_mass():
 
 def a_state(profile):
     done = Iteration(NOTHING, profile, 5.0, False)
-    step = refined(NOTHING, profile, damped=True)
+    step = refined(NOTHING, profile)
     positions = np.random.default_rng(1).normal(size=(7, 3))
     return RefinementState(
         [done], step, 250, positions, 2 * positions, [np.float32([1, 2]), np.float32([3, 4])]

@@ -24,7 +24,7 @@ FLOORS = [
     ["adaptive"],
     ["zone_volumes"],
     ["density"],
-    ["refinement_state"],
+    ["linear_response", "refinement_state"],
     ["potentials", "build", "run_directory"],
     ["cuda_graphs"],
     ["embedding", "bridge", "caps"],
@@ -69,8 +69,8 @@ FLOORS = [
 TORCH_SIDE = [
     *("potentials", "zones", "zone_shapes", "structures", "mm_functions", "mm_terms", "core_pairs"),
     *("handed_over", "caps", "blend", "difference", "adaptive", "adaptive_blend", "compensation"),
-    *("density", "zone_volumes", "refinement_state", "electrostatics", "kernel_library", "pair_kernel"),
-    *("hosted_pairs", "cuda_graphs"),
+    *("density", "zone_volumes", "linear_response", "refinement_state"),
+    *("electrostatics", "kernel_library", "pair_kernel", "hosted_pairs", "cuda_graphs"),
 ]
 OPENMM_SIDE = [
     *("build", "embedding", "regions", "mm_tables", "ownership", "compiled", "compiled_pairs"),
