@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import pathlib
 import platform
 import sys
 
@@ -9,7 +11,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 FOLDER = "mlmm/potentials/kernel"
-SOURCES = ("ani_kernel.cpp", "pair_kernel.cpp")
+SOURCES = ("ani_kernel.cpp", "pair_kernel.cpp", "source_hash.cpp")
 HEADERS = (
     *("export.h", "gemm.h", "model.h", "neighbours.h", "networks.h", "pairs.h", "pieces.h"),
     *("region_pairs.h", "simd.h", "symmetry.h", "symmetry_gradient.h"),
@@ -29,6 +31,14 @@ if platform.machine().lower() in ("x86_64", "amd64"):
     LEVELS |= {"v3": ["-march=x86-64-v3"], "v4": ["-march=x86-64-v4"]}
 
 
+def source_hash() -> str:
+    """Of all its files, as `mlmm.kernel_library.source_hash` takes it: so a library tells that it is old."""
+    digest = hashlib.sha256()
+    for name in sorted((*SOURCES, *HEADERS)):
+        digest.update(name.encode() + b"\0" + pathlib.Path(FOLDER, name).read_bytes() + b"\0")
+    return f"0x{digest.hexdigest()[:16]}ULL"
+
+
 class BuildKernel(build_ext):
     """Plain libraries for ctypes: a name without the version of Python, no entry point of a module."""
 
@@ -46,6 +56,7 @@ setup(
             f"{FOLDER.replace('/', '.')}.ani_{level}",
             [f"{FOLDER}/{source}" for source in SOURCES],
             depends=[f"{FOLDER}/{header}" for header in HEADERS],
+            define_macros=[("MLMM_SOURCE_HASH", source_hash())],
             extra_compile_args=OPTIONS + flags,
             extra_link_args=[] if sys.platform == "win32" else ["-pthread"],
             language="c++",

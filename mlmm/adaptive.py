@@ -126,7 +126,7 @@ def adaptive_zones(
     built: Any,
     region: Region,
     plateau: str | float = "0.4 nm",
-    width: str | float = "0.3 nm",
+    width: str | float = "0.5 nm",
     *,
     molecules: Iterable[str] = ("HOH",),
     centre: Sequence[int] | None = None,
@@ -144,7 +144,7 @@ def adaptive_zones(
         Whole molecules.
     plateau, width : str or float
         nm, from each centre: lambda = 1 up to the plateau, 0 beyond plateau + width. A hydrogen bond that
-        spans a narrow zone is softer than in either description.
+        spans a zone narrower than 0.4 nm is softer than in either description.
     molecules : iterable of str
         Residue names of the molecules that may enter, one residue each.
     centre : sequence of int, optional

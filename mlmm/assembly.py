@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import openmm
@@ -19,13 +19,14 @@ from mlmm.build.walls import bond_walls
 from mlmm.caps import CappedModel, cap_lengths, check_cap_distances
 from mlmm.compensation import Compensation, CompensationEnergy
 from mlmm.compiled import embed_compiled
-from mlmm.compiled_pairs import INSIDE
 from mlmm.core_pairs import CorePairs
+from mlmm.cuda_graphs import has_cuda_graphs
 from mlmm.cuts import judge_bonds
 from mlmm.difference import difference_blend
 from mlmm.electrostatics import ChargeCorrection, ChargedBlend, EagerModel, FixedZone
-from mlmm.embedding import WITHOUT_ENERGY, Embedding, embed_intra, embed_local
-from mlmm.errors import EmbeddingError
+from mlmm.embedding import Embedding, embed_intra, embed_local
+from mlmm.errors import ConfigError, EmbeddingError
+from mlmm.force_groups import grouped, join_molecules
 from mlmm.handed_over import HandedOver
 from mlmm.hosted_pairs import HANDED, REGION
 from mlmm.hosting import hosted_region, hosted_zone
@@ -50,30 +51,19 @@ from mlmm.region_charges import exception_factors, read_charges
 from mlmm.regions import molecules_of
 from mlmm.structures import minimum_image
 
-__all__ = ["adaptive_blend", "assemble", "blend_of", "start_alignment", "with_blend"]
+__all__ = [
+    "adaptive_blend",
+    "assemble",
+    "blend_of",
+    "check_compensation",
+    "start_alignment",
+    "with_blend",
+]
+#: kJ/mol per atom between a compensation and the built structure: no strain, another zero of energy.
+_MISALIGNED = 100.0
 
 # Verdicts of `judge_bonds` on bonds for which no hydrogen stands in.
 _NEVER_CAPPED = frozenset(["bond to hydrogen", "disulfide", "double bond", "metal", "ring", "virtual site"])
-_GROUPS = {
-    "nonbonded": 0,
-    "bonds": 1,
-    "angles": 2,
-    "torsions": 3,
-    "other": 4,
-    "ml": 5,
-}
-_GROUP_OF = {
-    "NonbondedForce": "nonbonded",
-    "CustomNonbondedForce": "nonbonded",  # some platforms want all non-bonded forces in one group
-    "HarmonicBondForce": "bonds",
-    "CustomBondForce": "bonds",
-    "HarmonicAngleForce": "angles",
-    "CustomAngleForce": "angles",
-    "PeriodicTorsionForce": "torsions",
-    "RBTorsionForce": "torsions",
-    "CMAPTorsionForce": "torsions",
-    "CustomTorsionForce": "torsions",
-}
 
 
 def assemble(recipe: Recipe) -> Parts:
@@ -133,9 +123,11 @@ def _assemble_intra(recipe: Recipe) -> Parts:
             bridge=recipe.bridge,
             periodic=built.periodic,
             charge=recipe.charge,
+            cuda_graphs=recipe.cuda_graphs,
+            n_particles=built.n_atoms,
         )
-        _join_molecules(system, built, atoms)
-        return Parts(system, embedding, _grouped(system, force))
+        join_molecules(system, built, atoms)
+        return Parts(system, embedding, grouped(system, force), None, has_cuda_graphs(force))
     reasons = {frozenset((cut.first, cut.second)): cut.reason for cut in judge_bonds(built.topology)}
     lengths = cap_lengths(
         caps,
@@ -241,6 +233,39 @@ def adaptive_blend(recipe: Recipe, weights: torch.nn.Module) -> AdaptiveBlend:
 
 def start_alignment(recipe: Recipe, at_most: int = 64) -> Compensation:
     """Mean Delta of the molecules next to the region in the built structure, by kind: a start."""
+    by_kind = _built_differences(recipe, at_most)
+    means = {kind: float(np.mean(values)) for kind, values in by_kind.items()}
+    return Compensation(means, facts={"mode": "mean of the built structure"})
+
+
+def check_compensation(recipe: Recipe, at_most: int = 16) -> list[str]:
+    """Whether a compensation may belong to this potential and force field; warnings.
+
+    Raises
+    ------
+    ConfigError
+        An alignment that the built structure contradicts by more than 100 kJ/mol per atom: two conventions of
+        the zero of energy, whose difference times d lambda/dr would tear the zone apart.
+    """
+    if not set(recipe.zones.kinds) <= set(recipe.compensation.alignment):
+        return []  # named when the energy is made
+    for kind, values in _built_differences(recipe, at_most).items():
+        given, found = recipe.compensation.alignment[kind], float(np.median(values))
+        n_atoms = len(recipe.zones.molecules[recipe.zones.kinds.index(kind)])
+        if abs(given - found) > _MISALIGNED * n_atoms:
+            raise ConfigError(
+                f"a compensation of {kind} for {recipe.potential.spec.name} and this force field",
+                f"an alignment of {given:.6g} kJ/mol where the built structure has {found:.6g}",
+                "calibrate with this potential (mlmm calibrate), or leave the compensation out at first",
+            )
+    whose = str(recipe.compensation.facts.get("potential", "")).split(",")[0]
+    if whose and whose != recipe.potential.spec.name:
+        return [f"the compensation was calibrated for {whose}, not for {recipe.potential.spec.name}"]
+    return []
+
+
+def _built_differences(recipe: Recipe, at_most: int) -> dict[str, list[float]]:
+    """Delta of the molecules next to the region in the built structure, kJ/mol, by kind."""
     built, zones = recipe.built, recipe.zones
     positions, cell = torch.tensor(built.positions), built_cell(built)
     first = torch.tensor([molecule[0] for molecule in zones.molecules])
@@ -262,8 +287,7 @@ def start_alignment(recipe: Recipe, at_most: int = 64) -> Compensation:
     by_kind: dict[str, list[float]] = {}
     for kind, difference in zip(few.kinds, found.tolist(), strict=True):
         by_kind.setdefault(kind, []).append(difference)
-    means = {kind: float(np.mean(values)) for kind, values in by_kind.items()}
-    return Compensation(means, facts={"mode": "mean of the built structure"})
+    return by_kind
 
 
 def with_blend(recipe: Recipe, system: openmm.System, embedding: Embedding, blend: torch.nn.Module) -> Parts:
@@ -271,9 +295,16 @@ def with_blend(recipe: Recipe, system: openmm.System, embedding: Embedding, blen
     if recipe.electrostatics == "charges":
         blend = _charged(recipe, blend)
     name = f"{recipe.potential.spec.name} blend"
-    force = make_blend_force(blend, bridge=recipe.bridge, periodic=recipe.built.periodic, name=name)
-    _join_molecules(system, recipe.built, recipe.zones.active)
-    return Parts(system, embedding, _grouped(system, force), blend)
+    force = make_blend_force(
+        blend,
+        bridge=recipe.bridge,
+        periodic=recipe.built.periodic,
+        name=name,
+        cuda_graphs=recipe.cuda_graphs,
+        n_particles=recipe.built.n_atoms,
+    )
+    join_molecules(system, recipe.built, recipe.zones.active)
+    return Parts(system, embedding, grouped(system, force), blend, has_cuda_graphs(force))
 
 
 def _charged(recipe: Recipe, blend: torch.nn.Module) -> ChargedBlend:
@@ -347,36 +378,3 @@ def blend_of(
     pairs = CorePairs(tables, []) if core_pairs is None else core_pairs
     blend = LocalBlend(model, seen.tolist(), weights, places.tolist(), short_range, pairs)
     return blend.to(getattr(potential, "device", "cpu"))
-
-
-def _join_molecules(system: openmm.System, built: BuiltSystem, atoms: Collection[int]) -> None:
-    """Bonds without energy where the force field's have gone: OpenMM knows molecules by them.
-
-    It wraps molecules into the box, and a barostat moves them, as a whole only if they are joined.
-    """
-    inside = set(atoms)
-    joints = openmm.CustomBondForce("0*r")
-    joints.setName("molecules")
-    joints.setUsesPeriodicBoundaryConditions(built.periodic)
-    for bond in built.topology.bonds():
-        a, b = bond[0].index, bond[1].index
-        if a in inside or b in inside:
-            joints.addBond(a, b, [])
-    if joints.getNumBonds():
-        system.addForce(joints)
-
-
-def _grouped(system: openmm.System, force: openmm.Force) -> dict[str, int]:
-    """Put each force in the group of its kind, and the potential's with them; returns the groups."""
-    names = set()
-    for mm_force in system.getForces():
-        if mm_force.__class__.__name__ in WITHOUT_ENERGY:
-            continue
-        # Pairs that were compiled into a bond force, or are subtracted, are pairs all the same.
-        pairs = mm_force.getName() in (INSIDE, REGION, HANDED)
-        name = "nonbonded" if pairs else _GROUP_OF.get(mm_force.__class__.__name__, "other")
-        mm_force.setForceGroup(_GROUPS[name])
-        names.add(name)
-    force.setForceGroup(_GROUPS["ml"])
-    system.addForce(force)
-    return {name: group for name, group in _GROUPS.items() if name in names | {"ml"}}

@@ -16,7 +16,7 @@ import torch
 from mlmm.core_pairs import CorePairs
 from mlmm.handed_over import HandedOver
 from mlmm.mm_terms import ShortRangeEnergies
-from mlmm.potentials.base import PotentialModel, scriptable_module
+from mlmm.potentials.base import PotentialModel, is_capturable, scriptable_module
 from mlmm.structures import Structure, minimum_image
 
 __all__ = ["LocalBlend", "Subtraction", "WeightedModel", "zone_energies"]
@@ -41,6 +41,7 @@ class WeightedModel(torch.nn.Module):
     def __init__(self, model: torch.nn.Module, visible: Sequence[int], weights: Sequence[float]):
         super().__init__()
         self.model = model
+        self.capturable = is_capturable(model)
         self.register_buffer("visible", torch.tensor(list(visible)))
         self.register_buffer("weights", torch.tensor(list(weights), dtype=torch.float64))
 

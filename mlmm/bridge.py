@@ -21,8 +21,14 @@ import openmm
 import torch
 from openmm import unit
 
+from mlmm.cuda_graphs import EnergyAndForces, SamePlaces, wants_graphs
 from mlmm.errors import ConfigError, MissingPackageError, PotentialError
-from mlmm.potentials.base import PotentialModel, check_elements, energy_and_forces, scriptable_module
+from mlmm.potentials.base import (
+    PotentialModel,
+    check_elements,
+    energy_and_forces,
+    scriptable_module,
+)
 from mlmm.structures import Structure
 
 __all__ = [
@@ -129,6 +135,8 @@ def make_force(
     periodic: bool,
     charge: int = 0,
     spin: int = 1,
+    cuda_graphs: str = "off",
+    n_particles: int = 0,
 ) -> openmm.Force:
     """The energy of a region as an OpenMM Force.
 
@@ -145,16 +153,24 @@ def make_force(
         Whether the model gets the box (minimum image inside the region).
     charge, spin : int
         Net charge (e) and multiplicity of the region.
+    cuda_graphs : {"off", "auto", "on"}
+        Whether a TorchForce on OpenMM's CUDA platform records the model as one graph and replays it.
+    n_particles : int
+        Of the System; for `cuda_graphs` only.
 
     Raises
     ------
+    ConfigError
+        ``cuda_graphs = "on"`` for what no graph can hold.
     PotentialError
         An element that the model does not know.
     """
     check_elements(model.spec, numbers)
-    if bridge == "torchforce":
-        module = _RegionModule(scriptable_module(model)(list(numbers)), torch.tensor(list(atoms)))
-        force = _torch_force_class()(torch.jit.script(module.eval()))
+    bound = scriptable_module(model)(list(numbers)) if bridge == "torchforce" else None
+    graphs = wants_graphs(cuda_graphs, bridge, bound, model.spec.name)
+    if bound is not None:
+        module = _RegionModule(bound, torch.tensor(list(atoms)))
+        force = _torch_force(module, n_particles if graphs else None)
         force.setOutputsForces(True)
     elif bridge == "kernel":
         kernel = scriptable_module(model)(list(numbers)).weighted([1.0] * len(numbers))
@@ -167,7 +183,15 @@ def make_force(
     return force
 
 
-def make_blend_force(blend: torch.nn.Module, *, bridge: str, periodic: bool, name: str) -> openmm.Force:
+def make_blend_force(
+    blend: torch.nn.Module,
+    *,
+    bridge: str,
+    periodic: bool,
+    name: str,
+    cuda_graphs: str = "off",
+    n_particles: int = 0,
+) -> openmm.Force:
     """A module of the positions of the whole system, (N, 3), and the box as an OpenMM Force.
 
     Parameters
@@ -178,9 +202,14 @@ def make_blend_force(blend: torch.nn.Module, *, bridge: str, periodic: bool, nam
         The last for a module whose `weighted_kernel` and `visible` are all that it is, a `WeightedModel`.
     periodic : bool
     name : str
+    cuda_graphs, n_particles
+        See `make_force`.
     """
-    if bridge == "torchforce":
-        force = _torch_force_class()(torch.jit.script(blend.eval()))
+    if wants_graphs(cuda_graphs, bridge, blend, name):
+        force = _torch_force(EnergyAndForces(blend), n_particles)
+        force.setOutputsForces(True)
+    elif bridge == "torchforce":
+        force = _torch_force(blend, None)
     elif bridge == "kernel":
         force = _kernel_force(blend.weighted_kernel(), blend.visible.tolist(), periodic)
     else:
@@ -205,6 +234,15 @@ def make_pair_force(pairs: Any, atoms: Sequence[int], *, periodic: bool, name: s
     force = _kernel_force(pairs, atoms, periodic)
     force.setUsesPeriodicBoundaryConditions(periodic)
     force.setName(name)
+    return force
+
+
+def _torch_force(module: torch.nn.Module, graphs_of: int | None) -> openmm.Force:
+    """A TorchForce, with CUDA graphs if the number of particles is given."""
+    if graphs_of is None:
+        return _torch_force_class()(torch.jit.script(module.eval()))
+    force = _torch_force_class()(torch.jit.script(SamePlaces(module, graphs_of).eval()))
+    force.setProperty("useCUDAGraphs", "true")
     return force
 
 
@@ -260,14 +298,18 @@ class _RegionModule(torch.nn.Module):
     def forward(
         self, positions: torch.Tensor, box: Optional[torch.Tensor] = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        inside = positions.index_select(0, self.atoms).to(torch.float64)
+        # Outside of the CUDA platform the host's tensors stay in main memory wherever the module is.
+        where = positions.to(self.atoms.device)
+        if box is not None:
+            box = box.to(self.atoms.device)
+        inside = where.index_select(0, self.atoms).to(torch.float64)
         inside.requires_grad_(True)
         energy = self.model(inside, box).mean(dim=0).sum()
         gradient = torch.autograd.grad([energy], [inside])[0]
         assert gradient is not None
-        forces = torch.zeros_like(positions)
+        forces = torch.zeros_like(where)
         forces.index_copy_(0, self.atoms, -gradient.to(positions.dtype))
-        return energy, forces
+        return energy, forces.to(positions.device)
 
 
 class _RegionFunction:

@@ -29,7 +29,7 @@ from mlmm.reporters import positions_and_box
 from mlmm.statistics import statistical_inefficiency
 from mlmm.units import BAR_NM3, parse
 
-__all__ = ["BulkSamples", "calibrate"]
+__all__ = ["BulkSamples", "calibrate", "force_field_density"]
 
 logger = logging.getLogger(__name__)
 _MODES = ("density", "pressure")
@@ -184,6 +184,40 @@ def calibrate(
                else f"rho {found.density:.2f} ± {found.density_error:.2f} /nm³")
         )  # fmt: skip
     return _compensation(zones.kinds[0], grid, samples, settings), samples
+
+
+def force_field_density(
+    bulk: BuiltSystem,
+    potential: PotentialModel,
+    *,
+    length: str | float = "50 ps",
+    timestep: str | float = "1 fs",
+    temperature: str | float = "300 K",
+    pressure: str | float = "1 bar",
+    friction: str | float = "5 /ps",
+    platform: str | None = None,
+    seed: int = 0,
+) -> float:
+    """Molecules per nm³ of a liquid of the force field under pressure; half of the run is equilibration.
+
+    Parameters
+    ----------
+    bulk, potential, length, timestep, temperature, pressure, friction, platform, seed
+        As `calibrate` has them; the potential is not evaluated.
+    """
+    zones = _all_molecules(bulk)
+    run = _Run(
+        Recipe(bulk, zones, potential, "local", "pythonforce"),
+        parse(timestep, "time", "timestep"),
+        parse(temperature, "temperature", "temperature"),
+        parse(pressure, "pressure", "pressure"),
+        parse(friction, "rate", "friction"),
+        platform,
+        seed,
+        1,
+    )
+    _, box = run.at_own_density(parse(length, "time", "length"))
+    return len(zones.molecules) / abs(float(np.linalg.det(box)))
 
 
 class _Partial:

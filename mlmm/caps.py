@@ -12,7 +12,13 @@ from typing import Optional
 import torch
 
 from mlmm.errors import EmbeddingError
-from mlmm.potentials.base import SYMBOLS, PotentialModel, PotentialSpec, scriptable_module
+from mlmm.potentials.base import (
+    SYMBOLS,
+    PotentialModel,
+    PotentialSpec,
+    is_capturable,
+    scriptable_module,
+)
 from mlmm.structures import Structure, minimum_image
 
 __all__ = ["CAP_LENGTHS", "CappedAtoms", "CappedModel", "cap_lengths", "check_cap_distances"]
@@ -97,6 +103,7 @@ class CappedModel(torch.nn.Module):
             if scriptable is not None
             else _WholeEnergies(model, capped_numbers, charge, spin)
         )
+        self.capturable = is_capturable(self.model)
         self.to(getattr(model, "device", "cpu"))
 
     def forward(self, positions: torch.Tensor, box: Optional[torch.Tensor] = None) -> torch.Tensor:

@@ -15,8 +15,10 @@ from mlmm.cli_bench import add_bench_options, bench_text
 from mlmm.cli_build import build_from, describe, hybrid_from, resolved, stages_from, watch_from
 from mlmm.cli_calibrate import add_calibrate_options, calibrate_file
 from mlmm.cli_compare import COMPARE_EPILOG, add_compare_options, compare_text, compared_plateaus
+from mlmm.cli_drift import DRIFT_EPILOG, add_drift_options, drift_tables
 from mlmm.cli_ligand import add_ligand_options, ligand_file
 from mlmm.cli_models import MODELS_EPILOG, add_models_options, models_text
+from mlmm.cli_run import RUN_EPILOG
 from mlmm.cli_scan import SCAN_EPILOG, add_scan_options, scan_axes, scan_text
 from mlmm.cli_structure import BUILD_EPILOG, add_build_options, build_file, config_of, plan_text
 from mlmm.cli_time_steps import TIMESTEP_EPILOG, add_timestep_options, timestep_axes, timestep_text
@@ -44,24 +46,6 @@ _EPILOG = """examples:
 
 exit status: 0 done, 1 a physics check failed, 2 something to correct in the input or the run,
 130 or 143 interrupted
-"""
-
-_RUN_EPILOG = """where lambda goes from 1 (potential) to 0 (force field), [zones] of the run file:
-  kind = "auto"       hard under scheme "intra", else static (default)
-  kind = "hard"       ends at the region
-  kind = "static"     plateau and width in nm or "2 bonds"; snap, shape = "skin" | "sphere" | "slab", axis
-  kind = "residues"   lambda by name: a table [zones.residues] with lines "resid 3" = 0.5; plateau_select
-  kind = "adaptive"   molecules = ["HOH"] get the lambda of their place; plateau, width, centre, compensation,
-                      walls = "none" to let protons pass
-
-who owns which interaction, [embedding]:
-  scheme = "auto"     what suits the potential; or local, difference, intra, bonded, delta
-  route, levels (difference), tail (intra), keep: see the README
-
-[uncertainty]: limits energy, atom, force, distance (training_set); action = "warn" | "save" | "stop"
-
-each of them can be tried with --set:
-  mlmm run my/run.toml --set zones.kind=static --set zones.plateau="0.4 nm"
 """
 
 _TREE = """  report.html      the page to look at
@@ -187,7 +171,7 @@ def check(options: argparse.Namespace) -> int:
             platform=settings.platform or None,
             progress=_say,
         ).results
-    report = CheckReport(results, energy.tables)
+    report = CheckReport(results, energy.tables + drift_tables(_name(options.config), options, _say))
     print(report)
     return 0 if report.passed else 1
 
@@ -269,7 +253,7 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument("-v", "--verbose", action="store_true", help="show the log on the terminal")
 
     verb = add("run", run, "Build the system of a run file, simulate it, write the report.")
-    verb.epilog, verb.formatter_class = _RUN_EPILOG, argparse.RawDescriptionHelpFormatter
+    verb.epilog, verb.formatter_class = RUN_EPILOG, argparse.RawDescriptionHelpFormatter
     takes_config(verb)
     verb.add_argument("--out", metavar="DIR", help="run directory (default: runs/NAME)")
     how = verb.add_mutually_exclusive_group()
@@ -281,7 +265,7 @@ def _parser() -> argparse.ArgumentParser:
         "check", check, "Check forces, bridges, periodic images and energy drift; exit status 1 if one fails."
     )
     verb.epilog, verb.formatter_class = (
-        SCAN_EPILOG + COMPARE_EPILOG + TIMESTEP_EPILOG,
+        SCAN_EPILOG + COMPARE_EPILOG + TIMESTEP_EPILOG + DRIFT_EPILOG,
         argparse.RawDescriptionHelpFormatter,
     )
     takes_config(verb)
@@ -291,9 +275,8 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--equilibration", default="0.5 ps", metavar="TIME", help='before it (default "0.5 ps")'
     )
-    add_scan_options(verb)
-    add_compare_options(verb)
-    add_timestep_options(verb)
+    for add_options in (add_scan_options, add_compare_options, add_timestep_options, add_drift_options):
+        add_options(verb)
     verb = add("build", build, "Build the system of a run file, or of a structure, and save it with its log.")
     verb.epilog, verb.formatter_class = BUILD_EPILOG, argparse.RawDescriptionHelpFormatter
     takes_config(verb, "run file in TOML, structure file, or PDB id")
@@ -343,7 +326,7 @@ def _name(config: str) -> str:
 
 
 def _say(text: str) -> None:
-    print(f"  {text} …", file=sys.stderr, flush=True)
+    print(text if "\n" in text else f"  {text} …", file=sys.stderr, flush=True)
 
 
 class _Stages:

@@ -17,9 +17,13 @@ _EPILOG = """what is timed, in turn in one process, so that whatever else the ma
   mlmm         scheme intra: the region alone in the potential, with the kernel that mlmm chooses
   mlmm-torch   the same with the networks in torch
   mlmm-local   scheme local with the default zone, more atoms in the potential
+  mlmm-lists   as mlmm-torch, with lists of neighbours as long as they have to be, also on a GPU
+  mlmm-graphs  as mlmm-torch, with lists of fixed length, recorded as a CUDA graph where there is CUDA
   openmm-ml    OpenMM-ML's mechanical embedding with the same weights, if it is installed
 
-in which systems (--systems, all by default):
+The two before the last by default on a GPU only.
+
+in which systems (--systems, all by default; on a GPU whole steps only, of the first two, regions and sizes):
   dipeptide    22 atoms in the potential, 2,269 in all; memory and start-up, each in a process of its own
   water        300 atoms in the potential, in the same box
   kernel       energy and forces without OpenMM
@@ -30,6 +34,7 @@ in which systems (--systems, all by default):
   mlmm bench                                             minutes; nothing else should run meanwhile
   mlmm bench --quick                                     a first look
   mlmm bench --json bench.json --plot bench.png --markdown tests/benchmarks/RESULTS.md
+  mlmm bench --platform CUDA --json gpu.json             whole steps on a GPU, by the clock
   mlmm bench --systems dipeptide --growth 100000         memory over 10^5 steps; a quarter of an hour
 """
 
@@ -42,6 +47,9 @@ def add_bench_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--variants", metavar="A,B", help="some of those below, with commas")
     verb.add_argument(
         "--potential", default="ani1x", metavar="NAME", help='"ani1x" (default) or "ani2x", for all variants'
+    )
+    verb.add_argument(
+        "--platform", default="CPU", metavar="NAME", help='of OpenMM: "CPU" (default), "CUDA" …'
     )
     verb.add_argument("--threads", type=int, default=0, metavar="N", help="of OpenMM (default: its own)")
     verb.add_argument(
@@ -71,12 +79,13 @@ def bench_text(options: argparse.Namespace, progress: Callable[[str], None]) -> 
     import torch
 
     torch.set_num_threads(1)
-    from mlmm.bench import SUITES, VARIANTS, run_bench
+    from mlmm.bench import run_bench
 
     report = run_bench(
-        suites=_names(options.systems, SUITES),
-        variants=_names(options.variants, VARIANTS),
+        suites=_names(options.systems),
+        variants=_names(options.variants),
         potential=options.potential,
+        platform=options.platform,
         quick=options.quick,
         threads=options.threads or None,
         growth_steps=options.growth,
@@ -93,8 +102,8 @@ def bench_text(options: argparse.Namespace, progress: Callable[[str], None]) -> 
     return "\n".join([str(report), *(f"written: {path}" for path in written)])
 
 
-def _names(text: str | None, known: dict[str, str]) -> list[str]:
-    return list(known) if text is None else [part.strip() for part in text.split(",")]
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [part.strip() for part in text.split(",")]
 
 
 def _command(options: argparse.Namespace) -> str:
@@ -104,6 +113,8 @@ def _command(options: argparse.Namespace) -> str:
         value = getattr(options, name)
         if value:
             parts += [f"--{name}", str(value)]
+    if options.platform != "CPU":
+        parts += ["--platform", options.platform]
     if options.potential != "ani1x":
         parts += ["--potential", options.potential]
     return shlex.join([*parts, *(["--quick"] if options.quick else [])])

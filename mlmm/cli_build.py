@@ -81,6 +81,8 @@ def potential_from(config: RunConfig, precision: str | None = None) -> Potential
         device=settings.device,
         trust=settings.trust,
         kernel=settings.kernel,
+        shapes=settings.shapes,
+        neighbour_density=settings.neighbour_density,
     )
 
 
@@ -201,6 +203,7 @@ def hybrid_from(config: RunConfig, built: BuiltSystem, precision: str | None = N
         electrostatics=embedding.electrostatics,
         charges="model" if embedding.charges == "model" else None,
         charge_range=embedding.charge_range,
+        cuda_graphs=config.potential.cuda_graphs,
     )
 
 
@@ -209,6 +212,8 @@ def describe(hybrid: HybridSystem) -> str:
     region, recipe = hybrid.zones.region, hybrid.recipe
     residues = ", ".join(region.residues[:6]) + (" …" if len(region.residues) > 6 else "")
     scheme = f"scheme {hybrid.scheme}, {hybrid.route} route, bridge {hybrid.bridge}"
+    if hybrid.cuda_graphs:
+        scheme += " with CUDA graphs"
     if hybrid.scheme == "difference" and recipe.levels > 1:
         scheme += f", {recipe.levels} levels"
     if recipe.tail:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mlmm.cli_build import potential_from
+from mlmm.cli_refine import REFINE_DEFAULTS, REFINE_EPILOG, add_refine_options, refine_file
 from mlmm.config import RunConfig
 from mlmm.errors import ConfigError
 from mlmm.units import parse
@@ -34,9 +35,20 @@ Error bars that are larger than 1 kJ/mol at lambda = 1 call for a greater --leng
 _CUTOFF_OF_EDGE = 0.44
 
 
+_OPTIONS = {
+    "--knots": ("0,0.25,0.5,0.75,1", "lambda of the simulations"),
+    "--length": ("4 ps", "sampled at each lambda"),
+    "--equilibration": ("1 ps", "before it"),
+    "--density-length": ("50 ps", "run of the force field alone that finds its density"),
+    "--edge": ("1.6 nm", "of the cube of water"),
+    "--timestep": ("1 fs", "of all runs"),
+    "--hydrogen-mass": ("3 amu", "moved from the oxygens: same averages, longer steps"),
+}
+
+
 def add_calibrate_options(verb: argparse.ArgumentParser) -> None:
     """Add the options of the verb and its help."""
-    verb.epilog, verb.formatter_class = _EPILOG, argparse.RawDescriptionHelpFormatter
+    verb.epilog, verb.formatter_class = _EPILOG + REFINE_EPILOG, argparse.RawDescriptionHelpFormatter
     verb.add_argument(
         "--out",
         default="compensation.json",
@@ -45,20 +57,15 @@ def add_calibrate_options(verb: argparse.ArgumentParser) -> None:
     )
     verb.add_argument("--overwrite", action="store_true", help="replace FILE")
     verb.add_argument("--mode", choices=("density", "pressure"), default="density", help="see below")
-    for name, default, text in (
-        ("--knots", "0,0.25,0.5,0.75,1", "lambda of the simulations"),
-        ("--length", "4 ps", "sampled at each lambda"),
-        ("--equilibration", "1 ps", "before it"),
-        ("--density-length", "50 ps", "run of the force field alone that finds its density"),
-        ("--edge", "1.6 nm", "of the cube of water"),
-        ("--timestep", "1 fs", "of all runs"),
-        ("--hydrogen-mass", "3 amu", "moved from the oxygens: same averages, longer steps"),
-    ):
+    for name, (default, text) in _OPTIONS.items():
         what = name.removeprefix("--").replace("-", "_").upper()
-        verb.add_argument(name, default=default, metavar=what, help=f'{text} (default "{default}")')
+        other = REFINE_DEFAULTS.get(what.lower())
+        shown = f'default "{default}"' + (f"; with --refine {other}" if other else "")
+        verb.add_argument(name, default=None, metavar=what, help=f"{text} ({shown})")
     verb.add_argument(
         "--sample-interval", type=int, default=20, metavar="STEPS", help="steps between samples (default 20)"
     )
+    add_refine_options(verb)
 
 
 def calibrate_file(config: RunConfig, options: argparse.Namespace, progress: Callable[[str], None]) -> str:
@@ -70,6 +77,10 @@ def calibrate_file(config: RunConfig, options: argparse.Namespace, progress: Cal
         A file that is there already or cannot be written, knots that are no numbers.
     """
     path = Path(options.out)
+    for name, (default, _) in _OPTIONS.items():
+        what = name.removeprefix("--").replace("-", "_")
+        if getattr(options, what) is None:
+            setattr(options, what, REFINE_DEFAULTS.get(what, default) if options.refine else default)
     knots = _numbers(options.knots)
     if path.suffix != ".json" or not path.resolve().parent.is_dir():
         raise ConfigError("--out FILE.json in a folder that exists", str(path), "correct the name")
@@ -77,6 +88,8 @@ def calibrate_file(config: RunConfig, options: argparse.Namespace, progress: Cal
         raise ConfigError(f"no file {path} yet", "one", "add --overwrite, or choose another --out")
     if options.sample_interval < 1:
         raise ConfigError("--sample-interval 1 or more", str(options.sample_interval), "write 20")
+    if options.refine:
+        return refine_file(config, options, progress)
     edge = parse(options.edge, "length", "--edge")
     cutoff = min(parse(config.system.nonbonded_cutoff, "length"), _CUTOFF_OF_EDGE * edge)
 

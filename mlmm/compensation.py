@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +33,8 @@ class Compensation:
     ----------
     alignment : mapping of str to float
         Constant part of Delta = eps^ML − eps^MM,sr by kind of molecule, kJ/mol: the two descriptions count
-        energies from different zeros.
+        energies from different zeros. One for each element would say no more: all atoms of a molecule have
+        one lambda, so that constants of elements act by their sum over the molecule alone.
     knots : ndarray, shape (n,)
         lambda from 0 to 1.
     values : mapping of str to ndarray, shape (n,), kJ/mol
@@ -61,9 +63,9 @@ class Compensation:
                 "calibrate again: mlmm calibrate",
             )
 
-    def save(self, path: str | Path) -> None:
-        """Write a JSON file."""
-        content = {
+    def as_dict(self) -> dict[str, Any]:
+        """Lists and numbers, for JSON; `from_dict` takes them back."""
+        return {
             "format": _FORMAT,
             "alignment": dict(self.alignment),
             "knots": list(map(float, self.knots)),
@@ -71,7 +73,46 @@ class Compensation:
             "errors": {kind: list(map(float, row)) for kind, row in self.errors.items()},
             "facts": dict(self.facts),
         }
-        Path(path).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Compensation:
+        """From what `as_dict` gives; KeyError, TypeError or ValueError from anything else."""
+        if content["format"] != _FORMAT:
+            raise ValueError(f"format {content['format']}")
+        rows = {
+            name: {kind: np.array(row) for kind, row in content[name].items()}
+            for name in ("values", "errors")
+        }
+        return cls(content["alignment"], np.array(content["knots"]), **rows, facts=content["facts"])
+
+    def save(self, path: str | Path) -> None:
+        """Write a JSON file."""
+        draft = Path(path).with_name(Path(path).name + ".tmp")
+        draft.write_text(json.dumps(self.as_dict(), indent=1) + "\n", encoding="utf-8")
+        os.replace(draft, path)
+
+    def at_knots(self, knots: Sequence[float]) -> Compensation:
+        """The same curve with other knots: its values are exact there, a new spline runs in between.
+
+        Errors are taken straight between those of the old knots.
+
+        Parameters
+        ----------
+        knots : sequence of float
+            lambda, rising from 0 to 1.
+
+        Raises
+        ------
+        ConfigError
+            Knots that do not.
+        """
+        grid, old = np.array(knots, dtype=np.float64), np.asarray(self.knots, dtype=np.float64)
+        values = {}
+        for kind in self.alignment:
+            bare = Compensation({kind: 0.0}, old, {kind: self.values.get(kind, np.zeros(len(old)))})
+            values[kind] = -CompensationEnergy(bare, [kind] * len(grid))(torch.tensor(grid)).numpy()
+        errors = {kind: np.interp(grid, old, row) for kind, row in self.errors.items()}
+        return Compensation(self.alignment, grid, values, errors, self.facts)
 
     @classmethod
     def load(cls, path: str | Path) -> Compensation:
@@ -83,14 +124,7 @@ class Compensation:
             A file that is missing or none of these.
         """
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-            if content["format"] != _FORMAT:
-                raise ValueError(f"format {content['format']}")
-            rows = {
-                name: {kind: np.array(row) for kind, row in content[name].items()}
-                for name in ("values", "errors")
-            }
-            return cls(content["alignment"], np.array(content["knots"]), **rows, facts=content["facts"])
+            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(
                 "a file of `mlmm calibrate`", f"{path} ({type(error).__name__}: {error})", "calibrate again"

@@ -200,7 +200,7 @@ def _checked_zones(zones: ZoneSettings, written: Mapping[str, Any], where: str) 
         raise ConfigError(
             f"plateau and width of an adaptive zone in nm in {where}",
             f"{zones.plateau!r} and {zones.width!r}",
-            'write plateau = "0.4 nm" and width = "0.3 nm"',
+            'write plateau = "0.4 nm" and width = "0.5 nm"',
         )
     if len(set(in_bonds)) > 1:
         raise ConfigError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,15 +15,13 @@ from mlmm.adaptive import AdaptiveWeights, AdaptiveZones
 from mlmm.compensation import Compensation
 from mlmm.errors import ConfigError
 from mlmm.statistics import statistical_inefficiency
-from mlmm.structures import minimum_image
 from mlmm.units import GAS_CONSTANT, parse
+from mlmm.zone_volumes import binned, shell_volumes, volume_points
 
-__all__ = ["DensityProfile", "density_profile", "refined"]
+__all__ = ["DensityProfile", "density_profile", "distance_profile", "refined"]
 
 logger = logging.getLogger(__name__)
-#: Random points per frame that measure volumes around several centres; around one, which needs them once.
-_POINTS, _POINTS_ONCE = 20_000, 1_000_000
-_RADIAL_POINTS = 20_000
+_ROUNDING = 1e-9  # nm
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +48,8 @@ class DensityProfile:
     plateau, width : float
         Of the zone, nm.
     n_frames : int
+    zone_error : float
+        Standard error of the mean relative density of the shells up to plateau + width; NaN where unknown.
     """
 
     kind: str
@@ -66,11 +66,29 @@ class DensityProfile:
     plateau: float
     width: float
     n_frames: int
+    zone_error: float = float("nan")
 
     @property
     def middles(self) -> np.ndarray:
         """Middles of the shells, nm."""
         return 0.5 * (self.edges[:-1] + self.edges[1:])
+
+    @property
+    def excess(self) -> float:
+        """Molecules up to the zone's outer end beyond those of the bulk or reference, as a share of them.
+
+        Raises
+        ------
+        ConfigError
+            No shells there.
+        """
+        inside = (self.edges[1:] <= self.plateau + self.width + _ROUNDING) & np.isfinite(self.density)
+        if not inside.any():
+            raise ConfigError(
+                "shells inside the zone", f"edges {self.edges.tolist()}", "give edges up to plateau + width"
+            )
+        volumes = self.volumes[inside]
+        return float((volumes * self.density[inside]).sum() / volumes.sum()) - 1.0
 
     def relative_to(self, reference: DensityProfile) -> DensityProfile:
         """Divided by another profile, that of the force field alone say; NaN where it is empty.
@@ -95,7 +113,12 @@ class DensityProfile:
             self.weight_density, self.weight_errors, reference.weight_density, reference.weight_errors
         )
         return dataclasses.replace(
-            self, density=density, errors=errors, weight_density=by_weight, weight_errors=spread
+            self,
+            density=density,
+            errors=errors,
+            weight_density=by_weight,
+            weight_errors=spread,
+            zone_error=float(np.hypot(self.zone_error, reference.zone_error)),
         )
 
 
@@ -144,9 +167,74 @@ def density_profile(
         No frames, edges that do not rise, a kind that is not there or not clear, or no room beyond `far`.
     """
     frames = np.asarray(frames)
-    shells, bins = np.asarray(edges, dtype=np.float64), np.asarray(weight_edges, dtype=np.float64)
-    kind = _checked(zones, frames, shells, bins, kind)
+    if frames.ndim != 3 or frames.shape[1:] != (zones.n_atoms, 3) or len(frames) < 2:
+        raise ConfigError(
+            f"frames of shape (F, {zones.n_atoms}, 3), two at least", str(frames.shape), "pass a trajectory"
+        )
     cells = np.broadcast_to(np.asarray(boxes, dtype=np.float64), (len(frames), 3, 3))
+    weights_of = AdaptiveWeights(zones)
+
+    def measured() -> Iterable[tuple[torch.Tensor, torch.Tensor, np.ndarray]]:
+        for positions, cell in zip(frames, cells, strict=True):
+            where = torch.tensor(positions, dtype=torch.float64)
+            yield weights_of.distances(where, torch.tensor(cell)), where[list(zones.centres)], cell
+
+    return _profile(zones, measured(), len(frames), edges, weight_edges, kind, bulk, far, seed)
+
+
+def distance_profile(
+    zones: AdaptiveZones,
+    distances: np.ndarray,
+    box: np.ndarray,
+    edges: Sequence[float],
+    *,
+    weight_edges: Sequence[float] = (0.0, 0.1, 0.5, 0.9, 1.0),
+    kind: str | None = None,
+    bulk: float | None = None,
+    far: float | None = None,
+    seed: int = 0,
+) -> DensityProfile:
+    """As `density_profile`, from the distances of the anchors alone: all that a zone around one centre needs.
+
+    Parameters
+    ----------
+    zones : AdaptiveZones
+        With one centre.
+    distances : ndarray, shape (F, M)
+        Of every molecule's anchor from the centre, nm; equally spaced in time.
+    box : ndarray, shape (3, 3)
+        Box vectors, nm, the same in all frames.
+    edges, weight_edges, kind, bulk, far, seed
+        As there; so are the errors, and a ConfigError for several centres.
+    """
+    distances = np.asarray(distances)
+    if len(zones.centres) != 1:
+        raise ConfigError("a zone around one centre", f"{len(zones.centres)} centres", "use density_profile")
+    if distances.ndim != 2 or distances.shape[1] != len(zones.molecules) or len(distances) < 2:
+        raise ConfigError(
+            f"distances of shape (F, {len(zones.molecules)}), two frames at least",
+            str(distances.shape),
+            "pass those of all molecules of the zones",
+        )
+    cell, centre = np.asarray(box, dtype=np.float64), torch.zeros(1, 3, dtype=torch.float64)
+    rows = ((torch.tensor(row, dtype=torch.float64).unsqueeze(1), centre, cell) for row in distances)
+    return _profile(zones, rows, len(distances), edges, weight_edges, kind, bulk, far, seed)
+
+
+def _profile(
+    zones: AdaptiveZones,
+    frames: Iterable[tuple[torch.Tensor, torch.Tensor, np.ndarray]],
+    n_frames: int,
+    edges: Sequence[float],
+    weight_edges: Sequence[float],
+    kind: str | None,
+    bulk: float | None,
+    far: float | None,
+    seed: int,
+) -> DensityProfile:
+    """From the distances (M, centres), the centres (C, 3) and the box vectors of every frame."""
+    shells, bins = np.asarray(edges, dtype=np.float64), np.asarray(weight_edges, dtype=np.float64)
+    kind = _checked(zones, shells, bins, kind)
     far = zones.plateau + zones.width if far is None else float(far)
     weights_of = AdaptiveWeights(zones)
     mine = torch.tensor([m for m, name in enumerate(zones.kinds) if name == kind])
@@ -154,17 +242,16 @@ def density_profile(
     counts, spaces, moments = [], [], []
     measured: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
     with torch.no_grad():
-        for positions, cell in zip(frames, cells, strict=True):
-            where, box = torch.tensor(positions, dtype=torch.float64), torch.tensor(cell)
-            distances = weights_of.distances(where, box).index_select(0, mine)
-            counts.append(_binned(weights_of, distances, None, shells, bins, far)[0])
+        for found, centres, cell in frames:
+            distances, box = found.index_select(0, mine), torch.tensor(cell)
+            counts.append(binned(weights_of, distances, None, shells, bins, far)[0])
             # Around one centre only the box can change the volumes.
             if measured is None or len(zones.centres) > 1 or (measured[0] != cell).any():
-                points, volumes = _volume_points(where[list(zones.centres)], box, shells, far, generator)
-                measured = cell, *_binned(weights_of, points, volumes, shells, bins, far)
+                points, volumes = volume_points(centres, box, shells, far, generator)
+                measured = cell, *binned(weights_of, points, volumes, shells, bins, far)
                 if len(zones.centres) == 1:
                     own = measured[1][: len(shells) - 1]
-                    own[:] = _shell_volumes(own, shells, box)
+                    own[:] = shell_volumes(own, shells, box)
             spaces.append(measured[1])
             moments.append(measured[2])
     volumes, number = np.mean(spaces, axis=0), np.array(counts)
@@ -176,13 +263,18 @@ def density_profile(
         )
     with np.errstate(divide="ignore", invalid="ignore"):
         series = number / volumes
-    reference = series[:, -1] if bulk is None else np.full(len(frames), float(bulk))
+    reference = series[:, -1] if bulk is None else np.full(n_frames, float(bulk))
     level = float(reference.mean())
     relative = series.mean(axis=0) / level
     errors = [_error(series[:, k] - relative[k] * reference) / level for k in range(len(relative) - 1)]
     n = len(shells) - 1
     with np.errstate(divide="ignore", invalid="ignore"):
         mean_weights = np.mean(moments, axis=0)[n:-1] / volumes[n:-1]
+    inside = np.flatnonzero(shells[1:] <= zones.plateau + zones.width + _ROUNDING)
+    whole_error = float("nan")
+    if volumes[inside].sum() > 0:
+        whole = number[:, inside].sum(axis=1) / volumes[inside].sum()
+        whole_error = _error(whole - whole.mean() / level * reference) / level
     return DensityProfile(
         kind,
         shells,
@@ -197,7 +289,8 @@ def density_profile(
         _error(reference),
         zones.plateau,
         zones.width,
-        len(frames),
+        n_frames,
+        whole_error,
     )
 
 
@@ -209,6 +302,7 @@ def refined(
     temperature: Any = "300 K",
     gain: float = 1.0,
     compressibility: float = 1.0,
+    damped: bool = False,
 ) -> Compensation:
     """G_new(lambda) = G − gain·kT {ln[rho(lambda)/rho_ref(lambda)] + (1/chi − 1) s(lambda) ln(1 + excess)}.
 
@@ -239,6 +333,9 @@ def refined(
         Share of the correction that is added.
     compressibility : float
         chi of the solvent: 1 for a gas, 0.06 to 0.09 for water.
+    damped : bool
+        Multiply every logarithm x by x²/(x² + sigma²), sigma its standard error: Wiener's filter with x² in
+        place of the unknown signal. What is clear passes, noise does not walk into G step by step.
 
     Raises
     ------
@@ -264,11 +361,16 @@ def refined(
         raise ConfigError("a compressibility above 0", str(compressibility), "write 0.06 for water")
     knots = np.asarray(compensation.knots, dtype=np.float64)
     places = np.array([0.0, *against.weights])
-    correction = np.interp(knots, places, np.array([0.0, *(-gain * thermal * np.log(ratio))]))
+    narrow = np.log(ratio) * (_clear(np.log(ratio), error / ratio) if damped else 1.0)
+    correction = np.interp(knots, places, np.array([0.0, *(-gain * thermal * narrow)]))
     if compressibility != 1.0:
         rise = np.minimum(2 * knots, 1.0)
         broad = (1 / compressibility - 1) * rise**2 * (3 - 2 * rise)
-        correction = correction - gain * thermal * np.log(1 + _excess(against)) * broad
+        excess = against.excess
+        share = np.log(1 + excess)
+        if damped:
+            share *= float(_clear(np.array(share), np.array(against.zone_error / (1 + excess))))
+        correction = correction - gain * thermal * share * broad
     spread = np.interp(knots, places, np.array([0.0, *(thermal * error / ratio)]))
     old = np.asarray(compensation.values.get(profile.kind, np.zeros(len(knots))), dtype=np.float64)
     steps = int(compensation.facts.get("refinements", 0)) + 1
@@ -280,25 +382,14 @@ def refined(
     )
 
 
-def _excess(profile: DensityProfile) -> float:
-    """Molecules in the zone and its plateau beyond those of the bulk or reference, as a share of them."""
-    inside = (profile.edges[1:] <= profile.plateau + profile.width + 1e-9) & np.isfinite(profile.density)
-    if not inside.any():
-        raise ConfigError(
-            "shells inside the zone", f"edges {profile.edges.tolist()}", "give edges up to plateau + width"
-        )
-    volumes = profile.volumes[inside]
-    return float((volumes * profile.density[inside]).sum() / volumes.sum()) - 1.0
+def _clear(values: np.ndarray, errors: np.ndarray) -> np.ndarray:
+    """x²/(x² + sigma²), 0 where both are."""
+    total = values**2 + errors**2
+    return np.divide(values**2, total, out=np.zeros_like(total), where=total > 0)
 
 
-def _checked(
-    zones: AdaptiveZones, frames: np.ndarray, shells: np.ndarray, bins: np.ndarray, kind: str | None
-) -> str:
+def _checked(zones: AdaptiveZones, shells: np.ndarray, bins: np.ndarray, kind: str | None) -> str:
     """The kind of molecule that is meant."""
-    if frames.ndim != 3 or frames.shape[1:] != (zones.n_atoms, 3) or len(frames) < 2:
-        raise ConfigError(
-            f"frames of shape (F, {zones.n_atoms}, 3), two at least", str(frames.shape), "pass a trajectory"
-        )
     if len(shells) < 2 or shells[0] < 0 or (np.diff(shells) <= 0).any():
         raise ConfigError("edges that rise from 0 or more", str(shells.tolist()), "sort them")
     if len(bins) < 2 or bins[0] != 0 or bins[-1] != 1 or (np.diff(bins) <= 0).any():
@@ -309,56 +400,6 @@ def _checked(
     if kind not in kinds:
         raise ConfigError(f"kind = {' | '.join(kinds)}", repr(kind), "name one kind of molecule")
     return kind
-
-
-def _volume_points(
-    centres: torch.Tensor, cell: torch.Tensor, shells: np.ndarray, far: float, generator: np.random.Generator
-) -> tuple[torch.Tensor, np.ndarray]:
-    """Distances of points from the centres, (P, centres), and the volume that each one stands for."""
-    total = abs(float(torch.linalg.det(cell)))
-    inside = 0.5 * float(torch.diagonal(cell).min())
-    if len(centres) == 1 and max(float(shells[-1]), far) <= inside:
-        radii = np.linspace(0.0, inside, _RADIAL_POINTS + 1)
-        middles = 0.5 * (radii[:-1] + radii[1:])
-        volumes = 4 / 3 * np.pi * np.diff(radii**3)
-        # The corners of the box, beyond all spheres, in one point.
-        return (
-            torch.tensor(np.append(middles, 2 * inside)).unsqueeze(1),
-            np.append(volumes, total - volumes.sum()),
-        )
-    number = _POINTS if len(centres) > 1 else _POINTS_ONCE
-    places = torch.tensor(generator.uniform(size=(number, 3))) @ cell
-    vectors = minimum_image(places.unsqueeze(1) - centres.unsqueeze(0), cell)
-    return vectors.square().sum(-1).sqrt(), np.full(number, total / number)
-
-
-def _shell_volumes(measured: np.ndarray, shells: np.ndarray, cell: torch.Tensor) -> np.ndarray:
-    """By the formula where the shell is whole."""
-    exact = 4 / 3 * np.pi * np.diff(shells**3)
-    return np.where(shells[1:] <= 0.5 * float(torch.diagonal(cell).min()), exact, measured)
-
-
-def _binned(
-    weights_of: AdaptiveWeights,
-    distances: torch.Tensor,
-    amounts: np.ndarray | None,
-    shells: np.ndarray,
-    bins: np.ndarray,
-    far: float,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Amounts in shells, bins of lambda and beyond `far`, one after the other; the same times lambda."""
-    nearest = distances.min(dim=1).values.numpy()
-    weights = weights_of.at(distances).numpy()
-    amounts = np.ones(len(nearest)) if amounts is None else amounts
-
-    def binned(amounts: np.ndarray) -> np.ndarray:
-        by_shell, _ = np.histogram(nearest, shells, weights=amounts)
-        # Bins of lambda are closed above: turned round, lambda = 1 belongs to the last and 0 to none.
-        inside = weights > 0
-        by_weight, _ = np.histogram(-weights[inside], -bins[::-1], weights=amounts[inside])
-        return np.concatenate([by_shell, by_weight[::-1], [amounts[nearest > far].sum()]])
-
-    return binned(amounts), binned(amounts * weights)
 
 
 def _error(series: np.ndarray) -> float:

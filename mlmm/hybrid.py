@@ -12,7 +12,7 @@ import openmm
 import torch
 
 from mlmm.adaptive import AdaptiveZones
-from mlmm.assembly import assemble, start_alignment
+from mlmm.assembly import assemble, check_compensation, start_alignment
 from mlmm.bridge import choose_bridge
 from mlmm.build import BuiltSystem
 from mlmm.charge_levels import Charges, check_predicted, predicted_charges, with_charges
@@ -25,6 +25,7 @@ from mlmm.recipe import ROUTES, Parts, Recipe, atomic_numbers, built_cell, model
 from mlmm.schemes import (
     check_box,
     check_electrostatics,
+    check_room,
     choose_scheme,
     net_charge,
     seen_zones,
@@ -79,6 +80,11 @@ class HybridSystem:
     def bridge(self) -> str:
         """Host of the potential: ``torchforce``, ``pythonforce`` or ``kernel``."""
         return self.recipe.bridge
+
+    @property
+    def cuda_graphs(self) -> bool:
+        """Whether the potential is recorded as a CUDA graph where OpenMM runs on CUDA."""
+        return self.parts.cuda_graphs
 
     @property
     def scheme(self) -> str:
@@ -195,6 +201,7 @@ def hybrid_system(
     electrostatics: str = "mechanical",
     charges: Charges | None = None,
     charge_range: str | float = "1.2 nm",
+    cuda_graphs: str = "off",
 ) -> HybridSystem:
     """Replace the force field inside the region by a machine-learned potential, with one conserved energy.
 
@@ -242,15 +249,18 @@ def hybrid_system(
         and 1 they are mixed with the force field's; the total charge stays.
     charge_range : str or float
         Where predicted charges cease to act in a periodic system, nm.
+    cuda_graphs : {"off", "auto", "on"}
+        Record ANI in a static zone once as a CUDA graph and replay it, on OpenMM's CUDA platform: one launch
+        instead of hundreds. "auto": where that is possible; "on": or else an error. Not measured.
 
     Raises
     ------
     ConfigError
-        An unknown scheme, route or bridge, a compensation that lacks a kind of molecule, or charges that do
-        not belong to the zone or add up to another charge.
+        An unknown scheme, route or bridge, a compensation that lacks a kind of molecule or is of another zero
+        of energy, or charges that do not belong to the zone or add up to another charge.
     PotentialError
         An element that the potential does not know, a model that breaks its contract, or one that predicts no
-        charges where they are asked for.
+        charges where they are asked for; more neighbours of an atom than lists of fixed length hold.
     EmbeddingError
         A scheme that does not suit the potential or the zone, a bond or charged group that must not be cut, a
         force that cannot be divided, a box smaller than twice the potential's cutoff or `charge_range`.
@@ -287,16 +297,22 @@ def hybrid_system(
         compensation,
         electrostatics,
         reach,
+        cuda_graphs,
     )
+    check_room(built, zones, scheme, potential, _on_gpu())
     if charges is not None:
         recipe = with_charges(recipe, charges)
     if isinstance(zones, AdaptiveZones) and electrostatics == "charges":
         warnings.append("the compensation of the adaptive zone does not contain the predicted charges")
     if isinstance(zones, AdaptiveZones) and compensation is None:
         recipe = dataclasses.replace(recipe, compensation=start_alignment(recipe))
+        start = ", ".join(f"{k} {a:.2f} kJ/mol" for k, a in recipe.compensation.alignment.items())
         warnings.append(
-            "no calibrated compensation: molecules will drift through the adaptive zone (see mlmm calibrate)"
+            f"no calibrated compensation: energies are aligned by the built structure ({start}), and "
+            "molecules will drift through the adaptive zone; run mlmm calibrate, then set zones.compensation"
         )
+    elif isinstance(zones, AdaptiveZones):
+        warnings += check_compensation(recipe)
     hybrid = HybridSystem(recipe, assemble(recipe), tuple(warnings))
     _check_contract(hybrid)
     if electrostatics == "charges":

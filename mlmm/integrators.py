@@ -9,17 +9,33 @@ import openmm
 
 from mlmm.errors import ConfigError
 from mlmm.stages import Dynamics
-from mlmm.units import GAS_CONSTANT
+from mlmm.units import FEMTOSECOND, GAS_CONSTANT
 
-__all__ = ["RECIPROCAL", "energy_groups", "make_integrator", "multiple_time_steps", "separate_reciprocal"]
+__all__ = [
+    "RECIPROCAL",
+    "beyond_tested",
+    "energy_groups",
+    "forget_forces",
+    "make_integrator",
+    "multiple_time_steps",
+    "separate_reciprocal",
+]
 
 #: Force group of PME's reciprocal sum, where it has one of its own.
 RECIPROCAL = 6
 _CONSTRAINT_TOLERANCE = 1e-6
+#: Longest time step and longest time between two evaluations of any force that were found stable with
+#: flexible hydrogens of this mass (ANI-1x in flexible water, tests/benchmarks/TIMESTEPS.md), ps, amu.
+_TESTED_STEP, _TESTED_WHOLE, _TESTED_MASS = 0.001, 0.002, 1.008
 
 
 def make_integrator(
-    stage: Dynamics, force_groups: Mapping[str, int], seed: int, *, constrained: bool = True
+    stage: Dynamics,
+    force_groups: Mapping[str, int],
+    seed: int,
+    *,
+    constrained: bool = True,
+    moved_between_steps: bool = False,
 ) -> openmm.Integrator:
     """The integrator of a stage.
 
@@ -34,6 +50,8 @@ def make_integrator(
         Of the thermostat; not 0.
     constrained : bool
         Whether the system has constraints.
+    moved_between_steps : bool
+        Whether the system holds a barostat of its own.
 
     Raises
     ------
@@ -57,7 +75,7 @@ def make_integrator(
             temperature=temperature,
             friction=stage.friction,
             constrained=constrained,
-            moved_between_steps=stage.ensemble == "NPT",
+            moved_between_steps=moved_between_steps,
         )
     elif temperature is None:
         integrator = openmm.VerletIntegrator(stage.timestep)
@@ -109,7 +127,8 @@ def multiple_time_steps(
     constrained : bool
         Whether the system has constraints.
     moved_between_steps : bool
-        Whether a barostat moves atoms between steps, so that forces have to be evaluated anew.
+        Whether a force of the system, such as OpenMM's barostat, moves atoms between steps, so that all
+        forces have to be evaluated anew before each one. After a move from outside: `forget_forces`.
     """
     whole = timestep * outer * reciprocal
     integrator = openmm.CustomIntegrator(whole)
@@ -168,6 +187,44 @@ def multiple_time_steps(
     if constrained:
         integrator.addConstrainVelocities()
     return integrator
+
+
+def beyond_tested(stage: Dynamics, system: openmm.System) -> str | None:
+    """What of the steps of a stage is longer than what was found stable; None if nothing is.
+
+    A vibration is followed in as many steps where these grow with the square root of the mass, here that of
+    the lightest particle without constraints.
+
+    Parameters
+    ----------
+    stage : Dynamics
+    system : openmm.System
+    """
+    held = {atom for i in range(system.getNumConstraints()) for atom in system.getConstraintParameters(i)[:2]}
+    masses = [system.getParticleMass(i)._value for i in range(system.getNumParticles()) if i not in held]
+    lightest = min((mass for mass in masses if mass > 0), default=None)
+    if lightest is None:
+        return None
+    longer = math.sqrt(lightest / _TESTED_MASS)
+    found = []
+    for what, length, limit in (
+        ("a time step of", stage.timestep, _TESTED_STEP * longer),
+        ("forces only every", stage.step_length, _TESTED_WHOLE * longer),
+    ):
+        if length > 1.01 * limit:
+            found.append(f"{what} {length / FEMTOSECOND:g} fs (tested up to {limit / FEMTOSECOND:.2g})")
+    if not found:
+        return None
+    return (
+        f"stage {stage.name}: {' and '.join(found)}, with atoms of {lightest:.3g} amu that vibrate freely: "
+        "mlmm check --timestep tells whether that is stable"
+    )
+
+
+def forget_forces(integrator: openmm.Integrator) -> None:
+    """Have forces evaluated anew in the next step, as OpenMM's own integrators do, after atoms were moved."""
+    if isinstance(integrator, openmm.CustomIntegrator):
+        integrator.setGlobalVariableByName("ready", 0)
 
 
 def separate_reciprocal(system: openmm.System) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import logging
 import os
 from collections.abc import Callable
@@ -10,10 +11,59 @@ from pathlib import Path
 
 from mlmm.errors import MissingPackageError, PotentialError
 
-__all__ = ["KERNELS", "builds", "decide_kernel", "open_build"]
+__all__ = [
+    "KERNELS",
+    "OutdatedKernelError",
+    "builds",
+    "check_sources",
+    "decide_kernel",
+    "open_build",
+    "source_hash",
+]
 
 logger = logging.getLogger(__name__)
 KERNELS = ("auto", "torch", "compiled")
+
+
+class OutdatedKernelError(MissingPackageError):
+    """The library was compiled from other sources than those beside it."""
+
+
+def source_hash(folder: Path) -> int:
+    """First 64 bits of SHA-256 over the names and contents of the C++ files of a folder; 0 where none are."""
+    digest, files = (
+        hashlib.sha256(),
+        sorted([*folder.glob("*.cpp"), *folder.glob("*.h")], key=lambda f: f.name),
+    )
+    for file in files:
+        digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    return int(digest.hexdigest()[:16], 16) if files else 0
+
+
+def check_sources(library: ctypes.CDLL, path: Path) -> None:
+    """Refuse a library that is older or newer than the sources beside it, as after `git pull`.
+
+    Raises
+    ------
+    OutdatedKernelError
+        One that was made of others, or before libraries could tell.
+    """
+    expected = source_hash(path.parent)
+    if not expected:
+        return
+    try:
+        function = library.mlmm_source_hash
+    except AttributeError:
+        found = 0
+    else:
+        function.restype = ctypes.c_uint64
+        found = function()
+    if found != expected:
+        raise OutdatedKernelError(
+            f"{path.name} compiled from the sources in {path.parent}",
+            f"one of other sources ({found:016x}, not {expected:016x})",
+            'type "pip install -e ." in the repository, or write kernel = "torch"',
+        )
 
 
 def builds() -> list[Path]:
@@ -30,10 +80,14 @@ def open_build(what: str, load: Callable[[Path], ctypes.CDLL]) -> ctypes.CDLL:
     Raises
     ------
     MissingPackageError
-        No build, or one that is older than the function.
+        No build.
+    OutdatedKernelError
+        One of other sources.
     """
     try:
-        return load(builds()[0])
+        path = builds()[0]
+        check_sources(ctypes.CDLL(str(path)), path)
+        return load(path)
     except (OSError, AttributeError) as error:
         raise MissingPackageError(
             what,
@@ -86,6 +140,7 @@ def decide_kernel(kernel: str, what: str, problem: str | None, load: Callable[[]
     except MissingPackageError as error:
         if kernel == "compiled":
             raise
-        logger.info("%s in torch: %s", what, error)
+        level = logging.WARNING if isinstance(error, OutdatedKernelError) else logging.INFO
+        logger.log(level, "%s in torch: %s", what, error)
         return "torch"
     return "compiled"

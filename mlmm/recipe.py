@@ -67,6 +67,8 @@ class Recipe:
         Fixed charges, or those that the potential predicts at every step.
     charge_range : float
         Up to which predicted charges act, nm.
+    cuda_graphs : {"off", "auto", "on"}
+        Whether a TorchForce records CUDA graphs.
     reference_charges : dict of int to float
         What replaced the force field's own charges of these atoms, e; `built` has them already.
     """
@@ -84,6 +86,7 @@ class Recipe:
     compensation: Compensation | None = None
     electrostatics: str = "mechanical"
     charge_range: float = 1.2
+    cuda_graphs: str = "off"
     reference_charges: Mapping[int, float] = field(default_factory=dict)
 
 
@@ -100,12 +103,15 @@ class Parts:
         Energy by kind: ``nonbonded bonds angles torsions other ml``, those that are present.
     blend : torch.nn.Module, optional
         What the bridge evaluates, where that is more than the potential on the region alone.
+    cuda_graphs : bool
+        Whether that is recorded as a CUDA graph where there is CUDA.
     """
 
     system: openmm.System
     embedding: Embedding
     force_groups: dict[str, int]
     blend: torch.nn.Module | None = None
+    cuda_graphs: bool = False
 
 
 def model_atoms(recipe: Recipe) -> list[int]:

@@ -15,6 +15,7 @@ import numpy as np
 import openmm
 from openmm import unit
 
+from mlmm.barostat import Barostat, own_barostats
 from mlmm.errors import SimulationError
 from mlmm.hybrid import HybridSystem
 from mlmm.imaging import RegionImages
@@ -193,25 +194,27 @@ class Runner:
     ) -> tuple[openmm.State, bool]:
         """Run a stage, from a checkpoint within it if there is one; returns its state and if it is done."""
         system = self.hybrid.system
-        if stage.ensemble == "NPT" or stage.reciprocal > 1:
-            system = self.hybrid.create_system()
         if stage.reciprocal > 1:
+            system = self.hybrid.create_system()
             separate_reciprocal(system)
-        if stage.ensemble == "NPT":
-            barostat = openmm.MonteCarloBarostat(stage.pressure, stage.temperature)
-            barostat.setRandomNumberSeed(self._stage_seed(index, 2))
-            system.addForce(barostat)
         integrator = make_integrator(
             stage,
             self.hybrid.force_groups,
             self._stage_seed(index, 0),
             constrained=system.getNumConstraints() > 0,
+            moved_between_steps=bool(own_barostats(system)),
         )
         context = self._context(system, integrator, state)
         if checkpoint is not None:
             self._load(context, checkpoint)
         elif not any(isinstance(earlier, Dynamics) for earlier in self.stages[:index]):
             context.setVelocitiesToTemperature(stage.temperature, self._stage_seed(index, 1))
+        barostat = None
+        if stage.ensemble == "NPT":
+            facts = checkpoint.summary.get("barostat") if checkpoint is not None else None
+            numbers = self._stage_seed(index, 2)
+            barostat = Barostat(context, integrator, stage.pressure, stage.temperature, numbers, facts)
+            self.summary["barostat"] = barostat.facts
         step = checkpoint.step if checkpoint is not None else 0
         before = self._seconds_so_far(stage)
         started = time.monotonic()
@@ -221,7 +224,11 @@ class Runner:
             # Up to the next event; short enough to show progress and to react to a signal.
             upto = min(stage.steps, step + chunk, *(step - step % n + n for n in self.intervals + self.looks))
             chunk_started = time.monotonic()
+            if barostat is not None:
+                upto = min(upto, barostat.next_move(step))
             context.getIntegrator().step(upto - step)
+            if barostat is not None:
+                barostat.move(upto)
             per_step = (time.monotonic() - chunk_started) / (upto - step)
             chunk = max(1, int(_PROGRESS_SECONDS / max(per_step, 1e-6)))
             step = upto
@@ -349,13 +356,15 @@ class Runner:
         box = self.hybrid.built.box_vectors
         write_pdb(frame, self.hybrid, self._images.gather(self.last_positions, box), box)
         if isinstance(error, SimulationError):
-            failure = SimulationError(error.expected, error.got, f"{error.do}; last finite frame: {frame}")
+            advice = f"{error.do}{self._crowded()}" if "NaN" in error.got else error.do
+            failure = SimulationError(error.expected, error.got, f"{advice}; last finite frame: {frame}")
         elif "nan" in str(error).lower():
             where = f"stage {self.summary.get('stage')} after step {self.summary.get('step', 0)}"
             failure = SimulationError(
                 "finite positions",
                 f"NaN in {where}",
-                f"try a smaller time step or a longer minimisation; last finite frame: {frame}",
+                f"try a smaller time step or a longer minimisation{self._crowded()}; "
+                f"last finite frame: {frame}",
             )
         else:
             logger.error("%s", error)
@@ -366,6 +375,18 @@ class Runner:
             )
         self._end("failed", str(failure))
         return failure
+
+    def _crowded(self) -> str:
+        """What else makes an energy NaN where neighbours are in lists of fixed length."""
+        potential = self.hybrid.potential
+        used = ("fixed",) if self.platform[0].getName() in ("CPU", "Reference") else ("auto", "fixed")
+        for model in getattr(potential, "models", (potential,)):
+            if getattr(model, "shapes", "lists") in used:
+                return (
+                    "; energies are NaN too where atoms are denser than "
+                    f"neighbour_density = {model.neighbour_density:g} per nm³ in [potential]"
+                )
+        return ""
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

@@ -6,19 +6,22 @@ import dataclasses
 
 import numpy as np
 import openmm
+import torch
 
 from mlmm.adaptive import AdaptiveZones
 from mlmm.build import BuiltSystem
 from mlmm.electrostatics import LEVELS
 from mlmm.errors import ConfigError, EmbeddingError, PotentialError
 from mlmm.ownership import SCHEMES
-from mlmm.potentials.base import SYMBOLS, PotentialSpec, check_elements
-from mlmm.recipe import atom_labels, atomic_numbers
+from mlmm.potentials.base import SYMBOLS, PotentialModel, PotentialSpec, check_elements
+from mlmm.recipe import atom_labels, atomic_numbers, built_cell, visible_atoms
+from mlmm.structures import Structure
 from mlmm.zones import ZonePartition
 
 __all__ = [
     "check_box",
     "check_electrostatics",
+    "check_room",
     "choose_scheme",
     "net_charge",
     "seen_zones",
@@ -226,6 +229,30 @@ def check_electrostatics(
                 f"{width:.2f} nm",
                 'set system.padding = "1.0 nm" or more, or make charge_range smaller',
             )
+
+
+def check_room(
+    built: BuiltSystem, zones: ZonePartition, scheme: str, potential: PotentialModel, on_gpu: bool
+) -> None:
+    """Whether lists of fixed length, as networks on a GPU have them, hold the neighbours in the structure.
+
+    Raises
+    ------
+    PotentialError
+        An atom of a static zone with more neighbours than there is room for.
+    """
+    # Atoms that come and go have lists that are as long as they have to be.
+    used = ("auto", "fixed") if on_gpu else ("fixed",)
+    models = [m for m in getattr(potential, "models", [potential]) if getattr(m, "shapes", "lists") in used]
+    if isinstance(zones, AdaptiveZones) or scheme == "difference" or not models:
+        return
+    seen = np.flatnonzero(visible_atoms(built, potential.spec))
+    atoms = np.intersect1d(zones.active, seen)
+    structure = Structure(
+        torch.tensor(atomic_numbers(built, seen)), torch.tensor(built.positions[seen]), built_cell(built)
+    )
+    for model in models:
+        model.check_room(structure, np.searchsorted(seen, atoms).tolist())
 
 
 def net_charge(built: BuiltSystem, zones: ZonePartition, scheme: str) -> int:

@@ -17,7 +17,7 @@ ZONE_KINDS: dict[str, dict[str, Any]] = {
     "residues": {"residues": {}, "plateau_select": "", "snap": "residue"},
     "adaptive": {
         "plateau": "0.4 nm",
-        "width": "0.3 nm",
+        "width": "0.5 nm",
         "molecules": ["HOH"],
         "centre": "",
         "walls": "0.125 nm",
@@ -141,7 +141,10 @@ class PotentialSettings:
     precision: str = "float32"
     device: str = "cpu"
     kernel: str = _choice("auto", "auto", "torch", "compiled")
+    shapes: str = _choice("auto", "auto", "fixed", "lists")
+    neighbour_density: float = 200.0
     bridge: str = "auto"
+    cuda_graphs: str = _choice("off", "off", "auto", "on")
     trust: bool = False
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import numpy as np
 import openmm
 
+from mlmm.barostat import own_barostats
 from mlmm.errors import ConfigError
 from mlmm.hybrid import HybridSystem
+from mlmm.integrators import beyond_tested
 from mlmm.records import embedding_facts, log_to, run_facts, write_pdb
 from mlmm.run_directory import Checkpoint, RunDirectory
 from mlmm.runner import Progress, Runner
@@ -18,6 +21,8 @@ from mlmm.stages import Dynamics, Minimise
 from mlmm.uncertainty import Watch
 
 __all__ = ["simulate"]
+
+logger = logging.getLogger(__name__)
 
 
 def simulate(
@@ -41,7 +46,9 @@ def simulate(
     """Run the stages one after the other and write a run directory.
 
     SIGINT and SIGTERM end the run after the current steps with a checkpoint; ``resume=True`` goes on from it
-    and, on the Reference platform, gives the same numbers bit for bit as a run that was never interrupted.
+    and, on the Reference platform, gives the same numbers bit for bit as a run that was never interrupted, at
+    constant pressure too. Not so where the System holds a barostat of its own: OpenMM's checkpoints leave
+    out how far that one is from its next move, and how large.
 
     Parameters
     ----------
@@ -72,17 +79,20 @@ def simulate(
     Returns
     -------
     RunDirectory
-        Its `state` is ``finished`` or ``interrupted``.
+        Its `state` is ``finished`` or ``interrupted``. Among the warnings of its `summary` are time steps
+        longer than those that were tested.
 
     Raises
     ------
     ConfigError
-        A directory that is taken, another run to resume, intervals below 1, or an unknown platform.
+        A directory that is taken, another run to resume, intervals below 1, an unknown platform, or NPT
+        without a box or beside a barostat of the System's own.
     SimulationError
         Energies or positions that are not finite: the last finite frame is in ``last_finite_frame.pdb``.
     """
     if min(report_interval, trajectory_interval, checkpoint_interval) < 1:
         raise ConfigError("intervals of at least 1 step", "a smaller one", "correct the report settings")
+    _check_pressure(hybrid, stages)
     chosen = _platform(platform, threads)
     plan = [stage.facts() if isinstance(stage, Dynamics) else {"name": stage.name} for stage in stages]
     if resume:
@@ -101,12 +111,36 @@ def simulate(
     with log_to(run.file("run.log")):
         summary = checkpoint.summary if checkpoint else run_facts(hybrid, plan, seed, title or run.path.name)
         summary |= {"state": "running", "message": None, **_platform_facts(*chosen)}
+        for said in _untested(hybrid, stages):
+            logger.warning("%s", said)
+            summary["warnings"] += [] if said in summary["warnings"] else [said]
         intervals = (report_interval, trajectory_interval, checkpoint_interval)
         show = progress or (lambda _: None)
         runner = Runner(
             hybrid, run, list(stages), seed, chosen, intervals, summary, show, watch or Watch(hybrid)
         )
         return runner.run_from(checkpoint)
+
+
+def _check_pressure(hybrid: HybridSystem, stages: Sequence[Minimise | Dynamics]) -> None:
+    """A constant pressure needs a box, and no second barostat."""
+    if not any(isinstance(stage, Dynamics) and stage.ensemble == "NPT" for stage in stages):
+        return
+    if not hybrid.built.periodic:
+        raise ConfigError("a periodic system for ensemble NPT", "none", 'write ensemble = "NVT"')
+    own = own_barostats(hybrid.system)
+    if own:
+        raise ConfigError(
+            "a System without a barostat for ensemble NPT",
+            ", ".join(own),
+            'remove it, or write ensemble = "NVT" and leave the pressure to it',
+        )
+
+
+def _untested(hybrid: HybridSystem, stages: Sequence[Minimise | Dynamics]) -> list[str]:
+    """Stages whose time steps are longer than what was tested."""
+    dynamics = [stage for stage in stages if isinstance(stage, Dynamics)]
+    return [said for stage in dynamics if (said := beyond_tested(stage, hybrid.system)) is not None]
 
 
 def _platform(name: str | None, threads: int | None) -> tuple[openmm.Platform, dict[str, str]]:

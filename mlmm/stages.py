@@ -52,7 +52,8 @@ class Dynamics:
     """Molecular dynamics.
 
     NVT and NPT use the Langevin middle integrator (Zhang et al., J. Phys. Chem. A 123, 6056 (2019), doi
-    10.1021/acs.jpca.9b02771), NPT with a Monte Carlo barostat, NVE velocity Verlet in leapfrog form.
+    10.1021/acs.jpca.9b02771), NPT with a Monte Carlo barostat between every 25 steps, NVE velocity
+    Verlet in leapfrog form.
 
     Parameters
     ----------

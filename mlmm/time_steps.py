@@ -13,6 +13,7 @@ import numpy as np
 import openmm
 from openmm import unit
 
+from mlmm.barostat import own_barostats
 from mlmm.errors import ConfigError, SimulationError
 from mlmm.hybrid import HybridSystem
 from mlmm.integrators import make_integrator, separate_reciprocal
@@ -76,7 +77,8 @@ def scan_time_steps(
     Raises
     ------
     ConfigError
-        Steps or multiples that are not positive, or a length of fewer than 20 whole steps.
+        Steps or multiples that are not positive, a length of fewer than 20 whole steps, or a barostat in the
+        System.
     SimulationError
         NaN in the equilibration already.
     """
@@ -142,6 +144,11 @@ def judge_settings(
     say = progress or (lambda text: None)
     arguments = [] if platform is None else [openmm.Platform.getPlatformByName(platform)]
     say(f"equilibration, {equilibration:g} ps at {steps[0] / FEMTOSECOND:g} fs")
+    own = own_barostats(system_for(False))
+    if own:
+        raise ConfigError(
+            "a System without a barostat, to see its energy conserved", ", ".join(own), "remove it"
+        )
     start = _start(
         system_for(False), positions, steps[0], equilibration, temperature, seed, arguments, minimise
     )

@@ -14,11 +14,13 @@ import openmm
 import torch
 
 from mlmm.bench.variants import Timed
-from mlmm.errors import SimulationError
+from mlmm.errors import ConfigError, SimulationError
 from mlmm.units import FEMTOSECOND
 
 __all__ = [
     "Timing",
+    "device_name",
+    "find_platform",
     "interleaved",
     "machine_facts",
     "matrix_peak",
@@ -96,8 +98,42 @@ def interleaved(tasks: Mapping[str, Callable[[int], object]], rounds: int) -> di
     return {name: Timing(*np.array(blocks).T) for name, blocks in found.items()}
 
 
+def find_platform(name: str) -> openmm.Platform:
+    """OpenMM's platform of that name.
+
+    Raises
+    ------
+    ConfigError
+        One that is not there.
+    """
+    platforms = [openmm.Platform.getPlatform(i) for i in range(openmm.Platform.getNumPlatforms())]
+    found = [platform for platform in platforms if platform.getName() == name]
+    if not found:
+        raise ConfigError(
+            f"platform = {' | '.join(platform.getName() for platform in platforms)}",
+            repr(name),
+            'choose one of these; for CUDA: pip install "mlmm[cuda]" where there is a driver',
+        )
+    return found[0]
+
+
+def device_name(platform: openmm.Platform) -> str:
+    """What a platform runs on, by its own word; empty for one that has no devices."""
+    if "DeviceName" not in platform.getPropertyNames():
+        return ""
+    system = openmm.System()
+    system.addParticle(1.0)
+    context = openmm.Context(system, openmm.VerletIntegrator(FEMTOSECOND), platform)
+    return platform.getPropertyValue(context, "DeviceName")
+
+
 def stepper(
-    timed: Timed, positions: np.ndarray, *, threads: int | None = None, thermostat: bool = True
+    timed: Timed,
+    positions: np.ndarray,
+    *,
+    threads: int | None = None,
+    thermostat: bool = True,
+    platform: str = "CPU",
 ) -> Callable[[int], None]:
     """Dynamics of a variant at 1 fs as a task for `interleaved`.
 
@@ -109,6 +145,8 @@ def stepper(
         Of OpenMM's CPU platform.
     thermostat : bool
         Langevin at 300 K, otherwise plain Verlet.
+    platform : str
+        OpenMM's, at its own precision.
 
     Raises
     ------
@@ -120,14 +158,16 @@ def stepper(
         integrator.setRandomNumberSeed(1)
     else:
         integrator = openmm.VerletIntegrator(FEMTOSECOND)
-    properties = {} if threads is None else {"Threads": str(threads)}
-    platform = openmm.Platform.getPlatformByName("CPU")
-    context = openmm.Context(timed.system, integrator, platform, properties)
+    properties = {"Threads": str(threads)} if threads is not None and platform == "CPU" else {}
+    context = openmm.Context(timed.system, integrator, find_platform(platform), properties)
     context.setPositions(positions)
     context.setVelocitiesToTemperature(_TEMPERATURE, 1)
 
     def step(n: int) -> None:
         integrator.step(n)
+        if platform != "CPU":
+            # A GPU has the steps in its queue; who reads positions waits for them.
+            context.getState(positions=True)
 
     def checked() -> None:
         state = context.getState(positions=True)

@@ -82,6 +82,14 @@ class BenchReport:
     def machine_line(self) -> str:
         """The machine in one line."""
         m = self.machine
+        where = m.get("platform", "CPU")
+        if where != "CPU":
+            where = f"{where} ({m.get('device')})" if m.get("device") else where
+            return f"platform {where}, by the clock; host: {self._host()}"
+        return self._host()
+
+    def _host(self) -> str:
+        m = self.machine
         return (
             f"{m['processor']}, {m['cores']} cores, load average {m['load_average']} at the start; "
             f"{m['openmm_threads']} threads for OpenMM, {m['torch_threads']} for torch; "
@@ -135,13 +143,16 @@ class BenchReport:
         left, right = figure.subplots(1, 2)
         kernels = [r for r in self.rows if r["what"] == "kernel" and r["system"].startswith("region_")]
         steps = [r for r in self.rows if r["what"] == "step"]
+        time = "cpu_ms" if self.machine.get("platform", "CPU") == "CPU" else "wall_ms"
         for variant, colour in _COLOURS.items():
-            _line(left, [r for r in kernels if r["variant"] == variant], "ml_atoms", variant, colour, "-o")
+            _line(
+                left, [r for r in kernels if r["variant"] == variant], "ml_atoms", time, variant, colour, "-o"
+            )
             whole = [r for r in steps if r["variant"] == variant and r["system"].startswith("region_")]
             if variant != "mm":
-                _line(left, whole, "ml_atoms", f"{variant}, whole step", colour, "--s")
+                _line(left, whole, "ml_atoms", time, f"{variant}, whole step", colour, "--s")
             sizes = [r for r in steps if r["variant"] == variant and r["system"].startswith("size_")]
-            _line(right, sizes, "atoms", variant, colour, "-o")
+            _line(right, sizes, "atoms", time, variant, colour, "-o")
         limits = {r["ml_atoms"]: r["limit_cpu_ms"] for r in kernels if r["limit_cpu_ms"]}
         if limits:
             left.plot(
@@ -152,7 +163,7 @@ class BenchReport:
                 label="networks at peak",
             )
         for axis, label in ((left, "atoms in the potential"), (right, "atoms in all, 22 in the potential")):
-            axis.set(xlabel=label, ylabel="processor time / ms")
+            axis.set(xlabel=label, ylabel="processor time / ms" if time == "cpu_ms" else "time / ms")
             if axis.has_data():
                 axis.set(xscale="log", yscale="log")
                 axis.legend(frameon=False, fontsize=8)
@@ -176,16 +187,18 @@ _COLOURS = {
     "mlmm": "#1b6ca8",
     "mlmm-torch": "#7fb4d8",
     "mlmm-local": "#3a9d5d",
+    "mlmm-lists": "#b08cc9",
+    "mlmm-graphs": "#6a3d9a",
     "openmm-ml": "#d1603d",
 }
 
 
-def _line(axis: Any, rows: list[dict[str, Any]], x: str, label: str, colour: str, style: str) -> None:
+def _line(axis: Any, rows: list[dict[str, Any]], x: str, y: str, label: str, colour: str, style: str) -> None:
     if rows:
         rows = sorted(rows, key=lambda row: row[x])
         axis.plot(
             [row[x] for row in rows],
-            [row["cpu_ms"] for row in rows],
+            [row[y] for row in rows],
             style,
             color=colour,
             markersize=4,

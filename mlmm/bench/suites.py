@@ -13,12 +13,30 @@ from typing import Any
 
 import numpy as np
 
-from mlmm.bench.measure import Timing, interleaved, machine_facts, matrix_peak, resident_mb, stepper
+from mlmm.bench.measure import (
+    Timing,
+    device_name,
+    find_platform,
+    interleaved,
+    machine_facts,
+    matrix_peak,
+    resident_mb,
+    stepper,
+)
 from mlmm.bench.peers import missing_peer
 from mlmm.bench.process import in_own_process
 from mlmm.bench.report import BenchReport, Target
 from mlmm.bench.systems import dipeptide_alone, dipeptide_in_water, nearest_region, relaxed, replicated
-from mlmm.bench.variants import VARIANTS, Timed, bare_call, load, make, network_flops, trivial_system
+from mlmm.bench.variants import (
+    ON_A_GPU,
+    VARIANTS,
+    Timed,
+    bare_call,
+    load,
+    make,
+    network_flops,
+    trivial_system,
+)
 from mlmm.bridge import torchforce_problem
 from mlmm.build import BuiltSystem
 from mlmm.errors import ConfigError
@@ -37,6 +55,8 @@ SUITES = {
     "sizes": "2,000 to 100,000 atoms in all, 22 of them in the potential",
     "bridge": "a potential that costs nothing, in 2,000 and 25,000 atoms",
 }
+# On another platform than the CPU only whole steps are timed, by the clock.
+_WHOLE_STEPS = ("dipeptide", "water", "regions", "sizes")
 # Beyond these sizes a variant takes minutes or all memory: torchani's periodic list looks at all pairs.
 _LARGEST_PEER = 400
 _LARGEST_STEP = 1100
@@ -53,6 +73,7 @@ class _Bench:
     growth_steps: int
     say: Callable[[str], None]
     built: BuiltSystem
+    platform: str = "CPU"
     peak: float = 0.0
     rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     targets: list[Target] = dataclasses.field(default_factory=list)
@@ -68,6 +89,15 @@ class _Bench:
     def chosen(self, *names: str) -> list[str]:
         """Those of some variants that were asked for and can run."""
         return [name for name in names if name in self.variants]
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether processor time is what counts."""
+        return self.platform == "CPU"
+
+    def stepper(self, timed: Timed, positions: np.ndarray) -> Callable[[int], None]:
+        """Steps of a variant on the platform of this bench."""
+        return stepper(timed, positions, threads=self.threads, platform=self.platform)
 
     def rounds(self, usual: int) -> int:
         """Blocks of each variant."""
@@ -87,7 +117,7 @@ class _Bench:
             "ml_atoms": timed.ml_atoms,
             "atoms": atoms,
             **timing.facts(),
-            "limit_cpu_ms": limit,
+            "limit_cpu_ms": limit if self.on_cpu else None,
             "rss_mb": resident_mb(),
             "rss_of": "the whole bench so far",
         }
@@ -96,20 +126,22 @@ class _Bench:
 
     def target(self, name: str, value: float, limit: float, unit: str = "") -> None:
         """Compare a figure that should be small with what is wanted of it."""
-        self.targets.append(Target(name, value, limit, unit))
+        if self.on_cpu:
+            self.targets.append(Target(name, value, limit, unit))
 
     def ratio(self, name: str, timings: dict[str, Timing], over: str, under: str, wanted: float) -> None:
         """Compare the processor time of a variant in units of another's with what is wanted of it."""
-        if {over, under} <= timings.keys():
+        if self.on_cpu and {over, under} <= timings.keys():
             a, b = timings[over], timings[under]
             self.targets.append(Target(name, a.ratio(b), wanted, "x", under == "mlmm", a.fastest_ratio(b)))
 
 
 def run_bench(
     *,
-    suites: Sequence[str] = tuple(SUITES),
-    variants: Sequence[str] = tuple(VARIANTS),
+    suites: Sequence[str] | None = None,
+    variants: Sequence[str] | None = None,
     potential: str = "ani1x",
+    platform: str = "CPU",
     quick: bool = False,
     threads: int | None = None,
     growth_steps: int = 0,
@@ -120,11 +152,14 @@ def run_bench(
     Parameters
     ----------
     suites : sequence of str
-        Keys of `SUITES`.
+        Keys of `SUITES`; all by default, on another platform than the CPU those of whole steps.
     variants : sequence of str
-        Keys of `VARIANTS`; a peer that is not installed is left out with a note.
+        Keys of `VARIANTS`; a peer that is not installed is left out with a note. All by default, those of
+        `ON_A_GPU` on another platform than the CPU only.
     potential : str
         ``ani1x`` or ``ani2x``: the same weights in every variant.
+    platform : str
+        OpenMM's.
     quick : bool
         Few blocks and the smallest systems only: seconds, for a first look.
     threads : int, optional
@@ -137,12 +172,23 @@ def run_bench(
     Raises
     ------
     ConfigError
-        An unknown suite or variant.
+        An unknown suite, variant or platform, or a suite that is for the CPU platform only.
     """
+    device = device_name(find_platform(platform))
+    possible = tuple(SUITES) if platform == "CPU" else _WHOLE_STEPS
+    suites = possible if suites is None else suites
+    if variants is None:
+        variants = [name for name in VARIANTS if platform != "CPU" or name not in ON_A_GPU]
     for names, known, what in ((suites, SUITES, "--systems"), (variants, VARIANTS, "--variants")):
         unknown = [name for name in names if name not in known]
         if unknown:
             raise ConfigError(f"{what} from {', '.join(known)}", ", ".join(unknown), "correct the names")
+    if not set(suites) <= set(possible):
+        raise ConfigError(
+            f"--systems from {', '.join(possible)} on platform {platform}",
+            ", ".join(suites),
+            "time the others on platform CPU",
+        )
     say = progress or (lambda text: None)
     notes = []
     problem = missing_peer()
@@ -155,7 +201,9 @@ def run_bench(
     built = relaxed(
         dipeptide_in_water(padding=0.995), 0.05 if quick else 2.0, iterations=30 if quick else 200
     )
-    bench = _Bench(quick, tuple(variants), potential, threads, growth_steps, say, built, notes=notes)
+    bench = _Bench(
+        quick, tuple(variants), potential, threads, growth_steps, say, built, platform, notes=notes
+    )
     bench.peak = matrix_peak(0.2 if quick else 1.0)
     with warnings.catch_warnings():
         # OpenMM-ML returns its energy as a tensor, at every step.
@@ -166,6 +214,7 @@ def run_bench(
     ours = bench.loaded("mlmm")
     level = f" ({kernel_level()})" if ours.kernel == "compiled" else ""
     facts |= {"matrix_gflops": bench.peak / 1e9, "potential": ours.spec.name, "kernel": ours.kernel + level}
+    facts |= {"platform": platform, "device": device}
     return BenchReport(facts, tuple(bench.rows), tuple(bench.targets), tuple(bench.notes))
 
 
@@ -175,7 +224,7 @@ def _steps(bench: _Bench, names: list[str], region: Region, system: str, rounds:
     if "mlmm-local" in names:
         flexible = dipeptide_in_water(padding=0.995, rigid=False)
     timed = {n: make(n, bench.built, region, bench.loaded(n), flexible) for n in names}
-    tasks = {n: stepper(t, bench.built.positions, threads=bench.threads) for n, t in timed.items()}
+    tasks = {n: bench.stepper(t, bench.built.positions) for n, t in timed.items()}
     timings = interleaved(tasks, bench.rounds(rounds))
     for task in tasks.values():
         task.checked()
@@ -191,11 +240,11 @@ def _steps(bench: _Bench, names: list[str], region: Region, system: str, rounds:
 
 def _dipeptide(bench: _Bench) -> None:
     region = nearest_region(bench.built, 22)
-    names = bench.chosen("mm", "mlmm", "mlmm-torch", "mlmm-local", "openmm-ml")
+    names = bench.chosen("mm", "mlmm", "mlmm-torch", "mlmm-local", *ON_A_GPU, "openmm-ml")
     timings = _steps(bench, names, region, "alanine_dipeptide", 24)
     bench.ratio("dipeptide, whole step / pure MM", timings, "mlmm", "mm", 1.5)
     bench.ratio("dipeptide, OpenMM-ML / whole step", timings, "openmm-ml", "mlmm", 3.5)
-    if bench.quick and not bench.growth_steps:
+    if not bench.on_cpu or (bench.quick and not bench.growth_steps):
         return
     rows = {row["variant"]: row for row in bench.rows if row["system"] == "alanine_dipeptide"}
     with tempfile.TemporaryDirectory() as folder:
@@ -232,7 +281,8 @@ def _growth(bench: _Bench, row: dict[str, Any]) -> None:
 
 def _water(bench: _Bench) -> None:
     region = nearest_region(bench.built, 300)
-    timings = _steps(bench, bench.chosen("mm", "mlmm", "mlmm-torch", "openmm-ml"), region, "water_300", 12)
+    names = bench.chosen("mm", "mlmm", "mlmm-torch", *ON_A_GPU, "openmm-ml")
+    timings = _steps(bench, names, region, "water_300", 12)
     bench.ratio("300 ML atoms, OpenMM-ML / whole step", timings, "openmm-ml", "mlmm", 9.0)
 
 
@@ -268,10 +318,11 @@ def _regions(bench: _Bench) -> None:
         names = bench.chosen("mlmm", "mlmm-torch", "openmm-ml")
         if len(region) > _LARGEST_PEER:
             names = [name for name in names if name != "openmm-ml"]
-        timings = _bare(bench, names, region, f"region_{size}", 6)
-        if "mlmm" in timings:
-            found.append((len(region), timings["mlmm"].facts()["cpu_ms"]))
-        names = bench.chosen("mm", "mlmm")
+        if bench.on_cpu:
+            timings = _bare(bench, names, region, f"region_{size}", 6)
+            if "mlmm" in timings:
+                found.append((len(region), timings["mlmm"].facts()["cpu_ms"]))
+        names = bench.chosen("mm", "mlmm", *([] if bench.on_cpu else ON_A_GPU))
         if "mlmm" in names and len(region) <= _LARGEST_STEP:
             _steps(bench, names, region, f"region_{size}", 4)
     long = np.log([pair for pair in found if pair[0] >= 100])
@@ -287,13 +338,13 @@ def _regions(bench: _Bench) -> None:
 
 def _sizes(bench: _Bench) -> None:
     copies = ((1, 1, 1), (2, 2, 1)) if bench.quick else ((1, 1, 1), (2, 2, 1), (3, 2, 2), (4, 4, 3))
-    names = bench.chosen("mm", "mlmm", "openmm-ml")
+    names = bench.chosen("mm", "mlmm", *([] if bench.on_cpu else ON_A_GPU), "openmm-ml")
     for times in copies:
         built = replicated(bench.built, times)
         bench.say(f"{built.n_atoms} atoms in all")
         region = nearest_region(built, 22)
         timed = {n: make(n, built, region, bench.loaded(n)) for n in names}
-        tasks = {n: stepper(t, built.positions, threads=bench.threads) for n, t in timed.items()}
+        tasks = {n: bench.stepper(t, built.positions) for n, t in timed.items()}
         timings = interleaved(tasks, bench.rounds(8 if built.n_atoms < 30000 else 4))
         mm = timings["mm"].facts()["cpu_ms"] if "mm" in timings else None
         own = 1e3 * bench.flops(region) / bench.peak

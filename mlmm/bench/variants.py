@@ -24,7 +24,7 @@ from mlmm.structures import Structure
 from mlmm.units import ANGSTROM
 from mlmm.zones import hard_zones, static_zones
 
-__all__ = ["VARIANTS", "Timed", "bare_call", "load", "make", "network_flops", "trivial_system"]
+__all__ = ["ON_A_GPU", "VARIANTS", "Timed", "bare_call", "load", "make", "network_flops", "trivial_system"]
 
 #: name -> what it is
 VARIANTS = {
@@ -32,8 +32,13 @@ VARIANTS = {
     "mlmm": "scheme intra, the kernel that mlmm chooses",
     "mlmm-torch": "scheme intra, networks and symmetry functions in torch",
     "mlmm-local": "scheme local, default zone (plateau 0.3 nm, width 0.2 nm), compiled route",
+    "mlmm-lists": "as mlmm-torch, with lists of neighbours as long as they have to be, also on a GPU",
+    "mlmm-graphs": "as mlmm-torch, with lists of fixed length, recorded as a CUDA graph where there is CUDA",
     "openmm-ml": "OpenMM-ML's mechanical embedding with torchani and the same weights",
 }
+#: Variants that differ from `mlmm` and `mlmm-torch` on a GPU only.
+ON_A_GPU = ("mlmm-lists", "mlmm-graphs")
+_SHAPES = {"mlmm-lists": "lists", "mlmm-graphs": "fixed"}
 ML_GROUP = 5
 
 
@@ -60,7 +65,8 @@ class Timed:
 
 def load(variant: str, name: str) -> ANIPotential:
     """The potential as a variant evaluates it."""
-    return load_potential(name, kernel="torch" if variant in ("mlmm-torch", "openmm-ml") else "auto")
+    in_torch = variant in ("mlmm-torch", "openmm-ml", *ON_A_GPU)
+    return load_potential(name, kernel="torch" if in_torch else "auto", shapes=_SHAPES.get(variant, "auto"))
 
 
 def make(
@@ -106,7 +112,8 @@ def make(
         mixed = rigid_outside(flexible, built, zones.active)
         hybrid = hybrid_system(mixed, zones, potential, scheme="local")
         return Timed(variant, hybrid.system, len(hybrid.zones.active), members, hybrid.force_groups["ml"])
-    hybrid = hybrid_system(built, hard_zones(built, region), potential, scheme="intra")
+    graphs = "on" if variant == "mlmm-graphs" else "off"
+    hybrid = hybrid_system(built, hard_zones(built, region), potential, scheme="intra", cuda_graphs=graphs)
     return Timed(variant, hybrid.system, len(region), members, hybrid.force_groups["ml"])
 
 
@@ -185,7 +192,7 @@ def trivial_system(built: BuiltSystem, region: Region, *, bridge: str | None) ->
 
 def bare_call(
     variant: str, built: BuiltSystem, region: Region, potential: ANIPotential
-) -> Callable[[], None]:
+) -> Callable[[], object]:
     """One evaluation of energy and forces of a region without OpenMM, as a function without arguments.
 
     Parameters
@@ -213,6 +220,11 @@ def bare_call(
             energy.backward()
 
         return peer
+    if variant == "mlmm" and potential.kernel == "compiled":
+        # As the kernel's own host does it.
+        kernel = potential.scriptable(numbers).weighted([1.0] * len(numbers))
+        x, box_vectors = positions.numpy(), cell.numpy()
+        return lambda: kernel(x, box_vectors)
     # As a TorchForce does it: compiled and frozen.
     module = torch.jit.freeze(torch.jit.script(potential.scriptable(numbers).eval()))
 

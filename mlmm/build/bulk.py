@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import openmm
 from openmm import app, unit
 from openmm.vec3 import Vec3
 
@@ -14,8 +16,9 @@ from mlmm.build.built import BuiltSystem, package_versions
 from mlmm.build.masses import repartition
 from mlmm.build.parametrise import WATER_MODELS, force_field_files, load_force_field, retold
 from mlmm.errors import ConfigError, StructureError
+from mlmm.regions import molecules_of
 
-__all__ = ["build_bulk_water"]
+__all__ = ["around_a_point", "build_bulk_water", "scaled_to"]
 
 
 def build_bulk_water(
@@ -82,3 +85,52 @@ def build_bulk_water(
         "versions": package_versions(),
     }
     return BuiltSystem(model.topology, positions, system, provenance)
+
+
+def scaled_to(bulk: BuiltSystem, density: float) -> BuiltSystem:
+    """The same box at another density: whole molecules move with it, and keep their shape.
+
+    Parameters
+    ----------
+    bulk : BuiltSystem
+        Periodic.
+    density : float
+        Molecules per nm³.
+
+    Raises
+    ------
+    ConfigError
+        A density that is not above 0.
+    """
+    if not density > 0:
+        raise ConfigError("a density above 0 molecules per nm³", str(density), "write 33.4 for water")
+    molecules = molecules_of(bulk.topology)
+    box = bulk.box_vectors
+    scale = (len(molecules) / density / abs(np.linalg.det(box))) ** (1 / 3)
+    moved = bulk.positions.copy()
+    for atoms in map(list, molecules):
+        moved[atoms] += (scale - 1) * bulk.positions[atoms].mean(axis=0)
+    system = openmm.XmlSerializer.clone(bulk.system)
+    system.setDefaultPeriodicBoxVectors(*(box * scale))
+    facts = {**bulk.provenance, "density_per_nm3": density}
+    return BuiltSystem.from_openmm(bulk.topology, system, moved, facts)
+
+
+def around_a_point(bulk: BuiltSystem) -> BuiltSystem:
+    """The liquid with one particle more, its last: without mass, element or interactions, in its middle.
+
+    It stays where it is, and molecules pass through it: around it, a flat density is what is right.
+
+    Parameters
+    ----------
+    bulk : BuiltSystem
+    """
+    model = app.Modeller(copy.deepcopy(bulk.topology), bulk.positions)
+    model.topology.addAtom("PT", None, model.topology.addResidue("PNT", model.topology.addChain()))
+    system = openmm.XmlSerializer.clone(bulk.system)
+    system.addParticle(0.0)
+    for force in system.getForces():
+        if isinstance(force, openmm.NonbondedForce):
+            force.addParticle(0.0, 0.1, 0.0)
+    positions = np.vstack([bulk.positions, bulk.positions.mean(axis=0)])
+    return BuiltSystem.from_openmm(model.topology, system, positions, bulk.provenance)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from mlmm.errors import PotentialError
-from mlmm.potentials.base import SYMBOLS, AtomEnergies, PotentialModel, scriptable_module
+from mlmm.potentials.base import SYMBOLS, AtomEnergies, PotentialModel, is_capturable, scriptable_module
 from mlmm.structures import Structure
 
 __all__ = ["AlignedPotential", "align_energies"]
@@ -24,6 +24,7 @@ class _Shifted(torch.nn.Module):
     def __init__(self, model: torch.nn.Module, shifts: torch.Tensor, bound: Sequence[int] | None):
         super().__init__()
         self.model = model
+        self.capturable = is_capturable(model)
         self.register_buffer("shifts", shifts)
         self.register_buffer("bound", torch.tensor(range(len(shifts)) if bound is None else list(bound)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,11 +11,12 @@ import numpy as np
 import torch
 
 from mlmm.errors import PotentialError
+from mlmm.potentials.ani_fixed import NEIGHBOUR_DENSITY, neighbour_room
 from mlmm.potentials.ani_kernel import CompiledANI, choose_kernel
-from mlmm.potentials.ani_networks import ANINetworks
+from mlmm.potentials.ani_networks import SHAPES, ANINetworks
 from mlmm.potentials.base import SYMBOLS, AtomEnergies, PotentialSpec, check_elements
 from mlmm.potentials.neurochem import ANIParameters
-from mlmm.structures import Structure
+from mlmm.structures import Structure, neighbour_pairs
 from mlmm.units import ANGSTROM, HARTREE
 
 __all__ = ["ANIPotential", "load_ani_file", "save_ani_file"]
@@ -38,6 +40,12 @@ class ANIPotential:
     kernel : {"auto", "torch", "compiled"}
         Where energies and gradients are evaluated: "compiled" on the processor, where the package was built
         with a C++ compiler; "auto" is that if possible, else torch, unless ``MLMM_KERNEL`` says which.
+    shapes : {"auto", "fixed", "lists"}
+        Lists of neighbours in torch: "fixed" in length, so that a GPU never waits for the host and a CUDA
+        graph can hold them, or "lists" that are as long as they have to be; "auto" is fixed on a GPU.
+    neighbour_density : float
+        Atoms per nm³, around any single atom, for which lists of fixed length have room; the energy of a
+        structure with more is NaN.
     """
 
     def __init__(
@@ -53,7 +61,17 @@ class ANIPotential:
         precision: str = "float32",
         device: str = "cpu",
         kernel: str = "auto",
+        shapes: str = "auto",
+        neighbour_density: float = NEIGHBOUR_DENSITY,
     ):
+        if shapes not in SHAPES:
+            raise PotentialError(f"shapes = {' | '.join(SHAPES)}", repr(shapes), 'write shapes = "auto"')
+        if not 0.0 < neighbour_density < math.inf:
+            raise PotentialError(
+                "a positive neighbour_density, atoms per nm³",
+                str(neighbour_density),
+                f"leave it at {NEIGHBOUR_DENSITY:g}",
+            )
         if precision not in _DTYPES:
             raise PotentialError(
                 'precision "float32" or "float64"', repr(precision), 'write precision = "float32"'
@@ -62,6 +80,7 @@ class ANIPotential:
             parameters = _choose_members(parameters, members)
         self.parameters = parameters
         self.device = torch.device(device)
+        self.shapes, self.neighbour_density = shapes, float(neighbour_density)
         self.kernel = choose_kernel(kernel, parameters, self.device)
         radial_cutoff = float(parameters.constants["Rcr"]) * ANGSTROM
         self.spec = PotentialSpec(
@@ -85,10 +104,41 @@ class ANIPotential:
     def scriptable(self, numbers: Sequence[int], centres: Sequence[int] | None = None) -> torch.nn.Module:
         """The potential bound to atomic numbers (and centres), as a module that TorchScript can compile."""
         check_elements(self.spec, numbers)
-        networks = ANINetworks(self.parameters, numbers, _DTYPES[self.spec.precision], centres)
+        networks = ANINetworks(
+            self.parameters,
+            numbers,
+            _DTYPES[self.spec.precision],
+            centres,
+            shapes=self.shapes,
+            neighbour_density=self.neighbour_density,
+        )
         if self.kernel == "compiled":
             return CompiledANI(networks, self.parameters, self.spec.precision).eval()
         return networks.to(self.device).eval()
+
+    def check_room(self, structure: Structure, centres: Sequence[int]) -> None:
+        """Make sure that lists of fixed length hold the neighbours of some atoms, with those of a structure.
+
+        Raises
+        ------
+        PotentialError
+            Names the density that there must be room for.
+        """
+        where = structure.positions.detach()
+        for key in ("Rcr", "Rca"):
+            cutoff = float(self.parameters.constants[key]) * ANGSTROM
+            first, _, _ = neighbour_pairs(where, structure.cell, cutoff, torch.tensor(list(centres)))
+            most = int(torch.bincount(first).max()) if len(first) else 0
+            room = neighbour_room(cutoff, self.neighbour_density)
+            if most > room:
+                # Room for a quarter more, since atoms move.
+                wanted = 10 * math.ceil(0.125 * self.neighbour_density * most / room)
+                raise PotentialError(
+                    f"at most {room} neighbours within {cutoff:g} nm of an atom on a GPU "
+                    f"(neighbour_density = {self.neighbour_density:g} atoms per nm³)",
+                    f"{most}",
+                    f"look for clashing atoms, or write neighbour_density = {wanted}",
+                )
 
     def atom_energies(self, structure: Structure) -> AtomEnergies:
         """Per-atom energies in kJ/mol, mean over the members, isolated-atom energies removed.

@@ -15,13 +15,16 @@ import numpy as np
 import torch
 
 from mlmm.errors import PotentialError
+from mlmm.potentials.ani_fixed import NEIGHBOUR_DENSITY, FixedSymmetryFunctions, neighbour_room
 from mlmm.potentials.base import SYMBOLS
 from mlmm.potentials.neurochem import ANIParameters
 from mlmm.structures import neighbour_pairs
 from mlmm.units import ANGSTROM, HARTREE
 
-__all__ = ["ANINetworks", "SymmetryFunctions", "grid"]
+__all__ = ["SHAPES", "ANINetworks", "SymmetryFunctions", "grid"]
 
+#: Lists of neighbours: "fixed" in length, "lists" as long as they have to be; "auto" is fixed on a GPU.
+SHAPES = ("auto", "fixed", "lists")
 _CELU_ALPHA = 0.1
 
 
@@ -159,6 +162,10 @@ class ANINetworks(torch.nn.Module):
     centres : sequence of int, optional
         Atoms whose energies are wanted, all by default. Only they cost a network pass: ANI is strictly local,
         and the others act as neighbours alone.
+    shapes : {"auto", "fixed", "lists"}
+        See `SHAPES`; lists of fixed length for these centres only, and in torch only.
+    neighbour_density : float
+        Atoms per nm³ for which lists of fixed length have room.
     """
 
     def __init__(
@@ -167,12 +174,24 @@ class ANINetworks(torch.nn.Module):
         numbers: Sequence[int],
         dtype: torch.dtype,
         centres: Sequence[int] | None = None,
+        *,
+        shapes: str = "auto",
+        neighbour_density: float = NEIGHBOUR_DENSITY,
     ):
         super().__init__()
         symbols = [SYMBOLS[int(number)] for number in numbers]
         species = torch.tensor([parameters.elements.index(symbol) for symbol in symbols], dtype=torch.int64)
         wanted = list(range(len(symbols))) if centres is None else [int(centre) for centre in centres]
         self.symmetry_functions = SymmetryFunctions(parameters, species, torch.tensor(wanted), dtype)
+        functions = self.symmetry_functions
+        rooms = [
+            neighbour_room(cutoff * ANGSTROM, neighbour_density)
+            for cutoff in (functions.radial_cutoff, functions.angular_cutoff)
+        ]
+        self.fixed_functions = FixedSymmetryFunctions(functions, *rooms)
+        self.shapes = shapes
+        # With lists of fixed length and the same centres at every call.
+        self.capturable = shapes != "lists"
         central = species[wanted]
         present = species.unique().tolist() if centres is None else central.unique().tolist()
         self.networks = torch.nn.ModuleList(
@@ -201,7 +220,10 @@ class ANINetworks(torch.nn.Module):
         positions = positions.to(torch.float64) * self.to_angstrom
         if cell is not None:
             cell = cell.to(torch.float64) * self.to_angstrom
-        environments = self.symmetry_functions(positions, cell, centres)
+        if centres is None and self._fixed(positions):
+            environments = self.fixed_functions(positions, cell)
+        else:
+            environments = self.symmetry_functions(positions, cell, centres)
         energies: list[torch.Tensor] = []
         if centres is None:
             for network in self.networks:
@@ -216,6 +238,10 @@ class ANINetworks(torch.nn.Module):
                 energies.append(network(environments, atoms))
             order = torch.argsort(torch.cat(places))
         return torch.cat(energies, dim=1).index_select(1, order).to(torch.float64) * self.hartree
+
+    def _fixed(self, positions: torch.Tensor) -> bool:
+        """On the processor lists are cheaper; on a GPU each of them would wait for the host."""
+        return self.shapes == "fixed" or (self.shapes == "auto" and positions.device.type != "cpu")
 
 
 class _ElementNetworks(torch.nn.Module):
@@ -237,7 +263,8 @@ class _ElementNetworks(torch.nn.Module):
     def forward(self, environments: torch.Tensor, atoms: torch.Tensor) -> torch.Tensor:
         x = environments.index_select(0, atoms)
         x = torch.addmm(self.first_bias, x, self.first_weight)
-        x = x.reshape(x.shape[0], self.n_members, self.width).transpose(0, 1)
+        # Not x.shape[0]: of this product, frozen, torch 2.9 gives another number.
+        x = x.reshape(-1, self.n_members, self.width).transpose(0, 1)
         for layer in self.layers:
             x = layer(torch.celu(x, self.celu_alpha))
         return x.squeeze(2)

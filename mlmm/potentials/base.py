@@ -22,6 +22,7 @@ __all__ = [
     "check_elements",
     "check_state",
     "energy_and_forces",
+    "is_capturable",
     "scriptable_module",
 ]
 
@@ -153,6 +154,14 @@ class PotentialModel(Protocol):
 def scriptable_module(model: PotentialModel) -> Callable[..., torch.nn.Module] | None:
     """The factory of the model's TorchScript form, or None where it has none."""
     return getattr(model, "scriptable", None)
+
+
+def is_capturable(module: torch.nn.Module) -> bool:
+    """Whether a CUDA graph can hold a module: on a GPU it knows all its shapes and asks the host nothing.
+
+    A module that is so says it by an attribute ``capturable``.
+    """
+    return bool(getattr(module, "capturable", False))
 
 
 def energy_and_forces(model: PotentialModel, structure: Structure) -> tuple[float, torch.Tensor]:

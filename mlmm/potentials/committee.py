@@ -14,7 +14,14 @@ import torch
 
 from mlmm.errors import PotentialError
 from mlmm.potentials.ani import ANIPotential
-from mlmm.potentials.base import SYMBOLS, AtomEnergies, PotentialModel, PotentialSpec, scriptable_module
+from mlmm.potentials.base import (
+    SYMBOLS,
+    AtomEnergies,
+    PotentialModel,
+    PotentialSpec,
+    is_capturable,
+    scriptable_module,
+)
 from mlmm.potentials.neurochem import ANIParameters
 from mlmm.structures import Structure
 
@@ -47,6 +54,7 @@ class _Members(torch.nn.Module):
         super().__init__()
         self.models = torch.nn.ModuleList(models)
         self.whole = whole
+        self.capturable = all(is_capturable(model) for model in models)
 
     def forward(
         self, positions: torch.Tensor, cell: Optional[torch.Tensor], centres: Optional[torch.Tensor] = None
@@ -170,7 +178,7 @@ def committee_of(models: Sequence[PotentialModel], name: str | None = None) -> P
     committee = Committee(models, name)
     if all(type(model) is ANIPotential for model in models) and not committee.whole:
         joined = _joined_parameters([model.parameters for model in models])
-        if joined is not None and len({(m.spec.precision, m.device, m.kernel) for m in models}) == 1:
+        if joined is not None and len({_setting(model) for model in models}) == 1:
             spec = committee.spec
             return ANIPotential(
                 joined,
@@ -182,8 +190,15 @@ def committee_of(models: Sequence[PotentialModel], name: str | None = None) -> P
                 precision=spec.precision,
                 device=str(committee.device),
                 kernel=models[0].kernel,
+                shapes=models[0].shapes,
+                neighbour_density=models[0].neighbour_density,
             )
     return committee
+
+
+def _setting(model: ANIPotential) -> tuple:
+    """What ANI models that share one pass have in common."""
+    return (model.spec.precision, model.device, model.kernel, model.shapes, model.neighbour_density)
 
 
 def _joined_parameters(parts: list[ANIParameters]) -> ANIParameters | None:

@@ -11,6 +11,7 @@ from zipfile import is_zipfile
 
 from mlmm.errors import MissingPackageError, PotentialError
 from mlmm.potentials.ani import ANIPotential, load_ani_file
+from mlmm.potentials.ani_fixed import NEIGHBOUR_DENSITY
 from mlmm.potentials.base import PotentialModel
 from mlmm.potentials.entries import (
     KnownPotential,
@@ -34,6 +35,8 @@ def load_potential(
     precision: str = "float32",
     device: str = "cpu",
     kernel: str = "auto",
+    shapes: str = "auto",
+    neighbour_density: float = NEIGHBOUR_DENSITY,
     trust: bool = False,
 ) -> PotentialModel:
     """Load a pretrained potential.
@@ -52,6 +55,10 @@ def load_potential(
         A torch device.
     kernel : {"auto", "torch", "compiled"}
         See `ANIPotential`.
+    shapes : {"auto", "fixed", "lists"}
+        The same.
+    neighbour_density : float
+        Atoms per nm³; the same.
     trust : bool
         Read files that are pickles, which run code when they are read.
 
@@ -63,13 +70,12 @@ def load_potential(
         A package that is not installed; the message ends with the line that installs it.
     """
     options = {"precision": precision, "device": device, "trust": trust}
+    of_ani = {"kernel": kernel, "shapes": shapes, "neighbour_density": neighbour_density}
     parts = [part.strip() for part in name.split("+")]
     if len(parts) > 1 and not Path(name).exists():
         from mlmm.potentials.committee import committee_of
 
-        return committee_of(
-            [load_potential(part, members=members, kernel=kernel, **options) for part in parts]
-        )
+        return committee_of([load_potential(part, members=members, **of_ani, **options) for part in parts])
     known = _KNOWN.get(name.lower().replace("-", ""))
     if known is not None:
         path, kind, about = _installed(known), known.kind, dict(known.about)
@@ -103,7 +109,7 @@ def load_potential(
             members=members,
             precision=precision,
             device=device,
-            kernel=kernel,
+            **of_ani,
             **_text(about),
         )
     if kind == "torchscript":

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from mlmm.compensation import Compensation, CompensationEnergy
-from mlmm.report.blend_plots import _MARK, _SOFT, _STYLE, _new_figure
+from mlmm.refinement_state import Iteration
+from mlmm.report.blend_plots import _INK, _MARK, _SOFT, _STYLE, _new_figure
+from mlmm.report.density_plots import _COLOURS, _MARKERS, _zone
 
-__all__ = ["draw_compensation"]
+__all__ = ["draw_compensation", "draw_refinement"]
 
 
 def draw_compensation(compensation: Compensation, path: str | Path) -> Path:
@@ -63,6 +66,67 @@ def draw_compensation(compensation: Compensation, path: str | Path) -> Path:
         facts = compensation.facts
         caption = f"{facts.get('potential', '')}; equal {facts.get('mode', '')}; bars: one standard error; "
         caption += f"alignment {compensation.alignment[kind]:.2f} kJ/mol taken out of G"
+        figure.supxlabel(caption, fontsize=8.5, color=_SOFT, x=0.01, ha="left")
+        figure.savefig(path, dpi=200)
+    return path
+
+
+def draw_refinement(
+    compensation: Compensation, iterations: Sequence[Iteration], path: str | Path, *, tolerance: float = 0.05
+) -> Path:
+    """Density by lambda and by distance in the first and the last run, and G under which each ran.
+
+    Parameters
+    ----------
+    compensation : Compensation
+        What was found.
+    iterations : sequence of Iteration
+        Of `mlmm.refinement.refine`.
+    path : str or Path
+    tolerance : float
+        Half of the grey band.
+
+    Returns
+    -------
+    Path
+    """
+    import matplotlib
+
+    path = Path(path)
+    first, last = iterations[0], iterations[-1]
+    shown = {f"start ({first.length:g} ps)": first}
+    if last is not first:
+        steps = sum(not done.check for done in iterations)
+        shown[f"refined {steps} times ({last.length:g} ps)"] = last
+    fine = np.linspace(0.0, 1.0, 201)
+    with matplotlib.rc_context(_STYLE):
+        figure, (by_weight, by_distance, curve) = _new_figure(12.0, 3.4, 3)
+        for k, (name, done) in enumerate(shown.items()):
+            profile = done.profile
+            style = {"color": _COLOURS[k], "marker": _MARKERS[k], "markersize": 4.5, "linewidth": 1.2}
+            bars = {"elinewidth": 1.2, "capsize": 2.5, "label": name}
+            by_weight.errorbar(
+                profile.weights, profile.weight_density, profile.weight_errors, **style, **bars
+            )
+            by_distance.errorbar(profile.middles, profile.density, profile.errors, **style, **bars)
+            at = compensation if k else done.compensation
+            curve.plot(fine, at.at_knots(fine).values[profile.kind], color=_COLOURS[k], linewidth=1.5)
+            curve.plot(at.knots, at.values[profile.kind], _MARKERS[k], color=_COLOURS[k], markersize=4.5)
+        for axes in (by_weight, by_distance):
+            axes.axhspan(1 - tolerance, 1 + tolerance, color=_SOFT, alpha=0.18, linewidth=0, zorder=0)
+            axes.set_title("Density / bulk density", loc="left", fontsize=10, fontweight="bold")
+        by_weight.axhline(1.0, color=_INK, linewidth=0.8, zorder=0)
+        by_weight.set(xlabel=f"λ of one {first.profile.kind}", xlim=(-0.02, 1.02))
+        by_weight.legend(frameon=False, fontsize=8.5)
+        _zone(by_distance, first.profile)
+        by_distance.set(
+            xlabel="distance from the centre / nm", xlim=(first.profile.edges[0], first.profile.edges[-1])
+        )
+        curve.axhline(0.0, color=_SOFT, linewidth=0.6)
+        curve.set_title("G(λ) beyond the alignment", loc="left", fontsize=10, fontweight="bold")
+        curve.set(xlabel="λ", ylabel="kJ/mol")
+        caption = f"{compensation.facts.get('potential', '')}; grey: ±{100 * tolerance:g} %; "
+        caption += "bars: one standard error"
         figure.supxlabel(caption, fontsize=8.5, color=_SOFT, x=0.01, ha="left")
         figure.savefig(path, dpi=200)
     return path

@@ -46,6 +46,48 @@ def test_quick_bench_writes_its_table_json_picture_and_page(tmp_path, capsys, mo
     assert (tmp_path / "b.png").stat().st_size > 5000
 
 
+def test_another_platform_is_timed_by_the_clock(tmp_path, capsys, monkeypatch, small):
+    """Whole steps, no limits of the processor, variants of a GPU; the Reference platform stands in."""
+    from mlmm.bench import suites
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(suites, "relaxed", lambda built, *_, **__: built)
+    monkeypatch.setattr(suites, "dipeptide_in_water", lambda **_: small)
+    asked = ["--systems", "dipeptide", "--variants", "mm,mlmm-lists,mlmm-graphs", "--json", "b.json"]
+    assert main(["bench", "--quick", "--platform", "Reference", *asked, "--plot", "b.png"]) == 0
+    assert "platform Reference, by the clock" in capsys.readouterr().out
+    content = json.loads((tmp_path / "b.json").read_text())
+    assert [row["variant"] for row in content["rows"]] == ["mm", "mlmm-lists", "mlmm-graphs"]
+    assert all(row["limit_cpu_ms"] is None and row["wall_ms"] > 0 for row in content["rows"])
+    assert content["targets"] == [] and content["machine"]["platform"] == "Reference"
+
+
+def test_variants_of_a_gpu_differ_in_lists_and_graphs_alone(small):
+    """The same energy and forces."""
+    from mlmm.bench.variants import load, make
+
+    found = {}
+    region = nearest_region(small, 22)
+    for variant in ("mlmm-lists", "mlmm-graphs"):
+        timed = make(variant, small, region, load(variant, "ani1x"))
+        found[variant] = energy_and_forces(timed.system, small.positions, groups=1 << timed.ml_group)
+    (energy, forces), (other, others) = found.values()
+    assert other == pytest.approx(energy, rel=1e-6)
+    assert np.abs(others - forces).max() < 1e-5 * np.abs(forces).max()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--platform", "CUDAA"], "platform = Reference"),
+        (["--platform", "Reference", "--systems", "kernel"], "on platform Reference"),
+    ],
+)
+def test_a_platform_that_is_not_there_or_a_suite_of_the_processor_is_refused(capsys, options, message):
+    assert main(["bench", *options]) == 2
+    assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("option", ["--systems", "--variants"])
 def test_unknown_names_are_refused_before_any_work(capsys, option):
     assert main(["bench", option, "mlmm,nonsense"]) == 2

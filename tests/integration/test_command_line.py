@@ -11,12 +11,15 @@ import signal
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mlmm.cli import _parser, main
+from mlmm.cli_drift import drift_tables
+from mlmm.errors import ConfigError
 from mlmm.run_directory import RunDirectory
 
 QUICK = [
@@ -136,6 +139,25 @@ def test_runs_and_checks_of_the_other_schemes(tmp_path, root, capsys, name):
     for figure in ("forces vs finite differences", "TorchForce vs PythonForce", "moving molecules by box"):
         assert " ok" in next(line for line in printed.splitlines() if line.startswith(figure))
     assert ("energy counted twice or lost" in printed) == (name == "difference")
+    found = drift_tables("adaptive", Namespace(run=str(out)), lambda text: None) if name == "adaptive" else ()
+    # Four frames of the run, six bins of lambda: its own system, whatever the check was made of.
+    assert [len(table.splitlines()) for table in found] == ([9] if name == "adaptive" else [])
+    assert all("4 frames; out of the zone in all" in table for table in found)
+
+
+def test_frames_of_an_adaptive_run_where_there_are_some(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert drift_tables("nothing", Namespace(run=None), print) == ()
+    with pytest.raises(ConfigError, match="frames of an adaptive zone in elsewhere; got none; run it with"):
+        drift_tables("nothing", Namespace(run="elsewhere"), print)
+    folder = tmp_path / "runs/still"
+    folder.mkdir(parents=True)
+    text = '[system]\npdb = "x.pdb"\n[region]\nselect = "all"\n[zones]\nkind = "static"\n'
+    (folder / "resolved.toml").write_text(text)
+    (folder / "trajectory.dcd").write_bytes(b"")
+    assert drift_tables("still", Namespace(run=None), print) == ()
+    with pytest.raises(ConfigError, match="got zones of kind static"):
+        drift_tables("still", Namespace(run="runs/still"), print)
 
 
 def test_interrupted_run_resumes(tmp_path, run_file):
@@ -214,6 +236,15 @@ def test_help_teaches(verb, capsys):
         if line.startswith("  mlmm "):
             words = shlex.split(line.split("  ")[1])
             assert callable(_parser().parse_args(words[1:]).verb)
+
+
+def test_help_of_run_names_every_setting_of_the_time_step(capsys):
+    with pytest.raises(SystemExit):
+        main(["run", "--help"])
+    printed = capsys.readouterr().out
+    for word in ("timestep", "outer", "reciprocal", "region.hydrogen_mass", "system.hydrogen_mass"):
+        assert f"  {word} = " in printed
+    assert "--timestep tests them" in printed
 
 
 def test_help_is_quick():

@@ -56,6 +56,18 @@ def test_links_of_every_document_lead_somewhere(root):
                 assert (document.parent / target).exists(), f"{document.name}: {target}"
 
 
+def test_every_test_of_the_table_of_claims_exists(root):
+    """tests/README.md: each line names its tests, and each of V1 to V23 has lines."""
+    text = (root / "tests/README.md").read_text()
+    rows = [line for line in text.splitlines() if re.match(r"\| (V\d+|tail) \|", line)]
+    assert {row.split(" | ")[0] for row in rows} == {*(f"| V{k}" for k in range(1, 24)), "| tail"}
+    for row in rows:
+        named = re.findall(r"`(\w+/\w+\.py)::(\w+)`", row)
+        assert named, row
+        for file, test in named:
+            assert f"def {test}(" in (root / "tests" / file).read_text(), f"{file}::{test}"
+
+
 @pytest.mark.parametrize("name", ["01_dipeptide_in_water.py", "02_your_own_system_and_model.py"])
 def test_example_runs(root, tmp_path, name):
     path = root / "examples" / name

@@ -114,7 +114,7 @@ def moving_hybrid(built, compensation=None):
             {
                 "kind": "adaptive",
                 "plateau": "0.3 nm",
-                "width": "0.3 nm",
+                "width": "0.5 nm",
                 "molecules": "HOH",
                 "walls": "0.125 nm",
                 "centre": "1 atoms",

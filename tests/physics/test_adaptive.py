@@ -42,8 +42,7 @@ class Shifted(torch.nn.Module):
         return self.module(positions, cell, centres) + self.shift
 
 
-@pytest.fixture(scope="module")
-def water():
+def relaxed_water():
     """Some 130 flexible water molecules, minimised; on the platform whose sums are the same every time."""
     built = build_bulk_water("1.62 nm", nonbonded_cutoff="0.8 nm")
     context = openmm.Context(
@@ -53,6 +52,11 @@ def water():
     openmm.LocalEnergyMinimizer.minimize(context, 10.0, 100)
     positions = context.getState(positions=True).getPositions(asNumpy=True)._value
     return mlmm.BuiltSystem.from_openmm(built.topology, built.system, positions)
+
+
+@pytest.fixture(scope="module")
+def water():
+    return relaxed_water()
 
 
 def around_one(built, plateau="0.25 nm", width="0.3 nm", molecules=1):

@@ -10,7 +10,13 @@ from toys import SpringPotential, chains
 
 from mlmm.errors import ConfigError
 from mlmm.hybrid import hybrid_system
-from mlmm.integrators import RECIPROCAL, make_integrator, multiple_time_steps, separate_reciprocal
+from mlmm.integrators import (
+    RECIPROCAL,
+    beyond_tested,
+    make_integrator,
+    multiple_time_steps,
+    separate_reciprocal,
+)
 from mlmm.regions import region_from_atoms
 from mlmm.report import write_report
 from mlmm.reporters import energy_groups
@@ -315,3 +321,47 @@ def test_multiple_steps_need_something_slow():
         Produce("1 ps", outer=0)
     with pytest.raises(ConfigError, match="every 20 fs"):
         Produce("1 ps", timestep="1 fs", outer=20)
+
+
+@pytest.mark.parametrize(
+    ("stage", "mass", "held", "said"),
+    [
+        ({"timestep": "1 fs"}, 1.008, False, ()),
+        ({"timestep": "0.5 fs", "outer": 4}, 1.008, False, ()),
+        ({"timestep": "1.5 fs"}, 1.008, False, ("time step of 1.5 fs (tested up to 1)",)),
+        ({"timestep": "1 fs", "outer": 3}, 1.008, False, ("forces only every 3 fs (tested up to 2)",)),
+        ({"timestep": "1 fs", "outer": 2, "reciprocal": 2}, 1.008, False, ("every 4 fs",)),
+        ({"timestep": "2 fs", "outer": 2}, 1.008, False, ("time step of 2 fs", "every 4 fs")),
+        ({"timestep": "1.7 fs", "outer": 2}, 3.024, False, ()),
+        ({"timestep": "2 fs"}, 3.024, False, ("tested up to 1.7",)),
+        ({"timestep": "4 fs"}, 1.008, True, ()),
+    ],
+)
+def test_steps_beyond_those_tested_are_named(stage, mass, held, said):
+    """By the lightest atom that vibrates freely: not one with constraints, nor one without mass."""
+    system = openmm.System()
+    for m in (0.0, mass, 16.0):
+        system.addParticle(m)
+    if held:
+        system.addConstraint(1, 2, 0.1)
+    text = beyond_tested(Produce("1 ps", **stage), system)
+    assert (text is None) == (not said)
+    assert all(part in text for part in said)
+
+
+def test_a_run_with_untested_steps_says_so_in_its_report(tmp_path, caplog):
+    built = chains(n_molecules=2, box=None)
+    built.system.setParticleMass(4, 1.0)
+    hybrid = hybrid_system(
+        built, hard_zones(built, region_from_atoms(built.topology, range(4))), SpringPotential()
+    )
+    for outer, warned in ((2, False), (6, True)):
+        run = simulate(
+            hybrid,
+            tmp_path / str(outer),
+            [Produce("6 fs", timestep="0.5 fs", outer=outer)],
+            platform="Reference",
+        )
+        assert any("every 3 fs" in said for said in run.summary["warnings"]) is warned
+        assert ("every 3 fs" in caplog.text) is warned
+    assert "every 3 fs" in write_report(run.path).read_text()

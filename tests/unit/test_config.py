@@ -97,7 +97,7 @@ def test_words_are_those_of_the_library():
             {
                 "kind": "adaptive",
                 "plateau": "0.4 nm",
-                "width": "0.3 nm",
+                "width": "0.5 nm",
                 "molecules": ["HOH", "MOH"],
                 "walls": "0.125 nm",
             },

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -11,6 +13,15 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+from mlmm import kernel_library
+from mlmm.kernel_library import (
+    OutdatedKernelError,
+    check_sources,
+    decide_kernel,
+    open_build,
+    source_hash,
+)
 
 ROOT = Path(__file__).parents[2]
 KERNEL = ROOT / "mlmm/potentials/kernel"
@@ -68,3 +79,83 @@ def test_without_a_compiler_the_package_is_built_without_the_kernel(copy, tmp_pa
     names = wheel(copy, tmp_path, CC="/bin/false", CXX="/bin/false")
     assert "mlmm/potentials/ani.py" in names
     assert not any(name.endswith(".so") for name in names)
+
+
+def test_setup_gives_the_library_the_hash_of_its_sources(monkeypatch):
+    """The same number on both sides: what is compiled in, and what is compared with."""
+    import setuptools
+
+    given = {}
+    monkeypatch.setattr(setuptools, "setup", lambda **arguments: given.update(arguments))
+    monkeypatch.chdir(ROOT)
+    runpy.run_path(str(ROOT / "setup.py"))
+    sources = {path.name for path in KERNEL.glob("*.cpp")}
+    for extension in given["ext_modules"]:
+        assert extension.define_macros == [("MLMM_SOURCE_HASH", f"0x{source_hash(KERNEL):016x}ULL")]
+        assert {Path(source).name for source in extension.sources} == sources
+
+
+def compiled(folder: Path, *macros: str, source: str = "source_hash.cpp") -> ctypes.CDLL:
+    """One file of a folder as a library beside it."""
+    path = folder / f"made_{len(list(folder.glob('*.so')))}.so"
+    subprocess.run(
+        ["c++", "-std=c++17", "-shared", "-fPIC", *macros, str(folder / source), "-o", str(path)], check=True
+    )
+    return ctypes.CDLL(str(path))
+
+
+@pytest.fixture
+def sources(tmp_path) -> Path:
+    """A copy of the C++ files."""
+    if shutil.which("c++") is None:
+        pytest.skip("no C++ compiler")
+    for path in (*KERNEL.glob("*.cpp"), *KERNEL.glob("*.h")):
+        shutil.copy(path, tmp_path)
+    return tmp_path
+
+
+def test_a_library_of_other_sources_is_refused(sources):
+    """Current; then one header changes; then the library knows nothing of sources; then there are none."""
+    path = sources / "ani_generic.so"
+    library = compiled(sources, f"-DMLMM_SOURCE_HASH=0x{source_hash(sources):x}ULL")
+    check_sources(library, path)
+    with (sources / "simd.h").open("a") as file:
+        file.write("// changed\n")
+    with pytest.raises(OutdatedKernelError, match=r'of other sources .*; type "pip install -e \."'):
+        check_sources(library, path)
+    check_sources(compiled(sources, f"-DMLMM_SOURCE_HASH=0x{source_hash(sources):x}ULL"), path)
+    (sources / "before.cc").write_text("extern int nothing;\n")
+    before = compiled(sources, source="before.cc")
+    with pytest.raises(OutdatedKernelError, match="0000000000000000"):
+        check_sources(before, path)
+    for file in (*sources.glob("*.cpp"), *sources.glob("*.h")):
+        file.unlink()
+    check_sources(before, path)  # a wheel without sources: nothing to compare with
+
+
+def test_an_outdated_library_is_not_used_and_a_warning_says_so(sources, monkeypatch, caplog):
+    """Asked for "auto", torch runs with a warning; "compiled" is refused; a current library is loaded."""
+    library = compiled(sources, f"-DMLMM_SOURCE_HASH=0x{source_hash(sources):x}ULL")
+    monkeypatch.setattr(kernel_library, "builds", lambda: [Path(library._name)])
+    assert open_build("a kernel", lambda path: path) == Path(library._name)
+    with (sources / "pairs.h").open("a") as file:
+        file.write("\n")
+
+    def load():
+        return open_build("a kernel", lambda path: path)
+
+    with caplog.at_level("WARNING"):
+        assert decide_kernel("auto", "a kernel", None, load) == "torch"
+    assert "a kernel in torch" in caplog.text and "pip install -e ." in caplog.text
+    with pytest.raises(OutdatedKernelError, match="of other sources"):
+        decide_kernel("compiled", "a kernel", None, load)
+
+
+def test_the_library_of_this_checkout_is_that_of_its_sources():
+    """Fails after a change of the C++ files until the package is installed again."""
+    try:
+        paths = kernel_library.builds()
+    except OSError:
+        pytest.skip("the package was installed without a C++ compiler")
+    for path in paths:
+        check_sources(ctypes.CDLL(str(path)), path)

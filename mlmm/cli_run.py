@@ -1,0 +1,32 @@
+"""``mlmm run``: what its help says about a run file."""
+
+from __future__ import annotations
+
+__all__ = ["RUN_EPILOG"]
+
+RUN_EPILOG = """where lambda goes from 1 (potential) to 0 (force field), [zones] of the run file:
+  kind = "auto"       hard under scheme "intra", else static (default)
+  kind = "hard"       ends at the region
+  kind = "static"     plateau and width in nm or "2 bonds"; snap, shape = "skin" | "sphere" | "slab", axis
+  kind = "residues"   lambda by name: a table [zones.residues] with lines "resid 3" = 0.5; plateau_select
+  kind = "adaptive"   molecules = ["HOH"] get the lambda of their place; plateau, width, centre, compensation,
+                      walls = "none" to let protons pass
+
+who owns which interaction, [embedding]:
+  scheme = "auto"     what suits the potential; or local, difference, intra, bonded, delta
+  route, levels (difference), tail (intra), keep: see the README
+
+[uncertainty]: limits energy, atom, force, distance (training_set); action = "warn" | "save" | "stop"
+
+how often forces act, [run]:
+  timestep = "0.5 fs" the potential and bonded terms; 1 fs or less, unless hydrogens are heavier
+  outer = 2           the force field's non-bonded forces at every second time step (default 1: at each)
+  reciprocal = 2      PME's reciprocal sum at every second of those (default 1)
+mass of hydrogens; heavier ones, at the cost of their heavy atoms, leave averages as they are:
+  region.hydrogen_mass = "3 amu"   those where lambda is above 0 or may become so, water included
+  system.hydrogen_mass = "3 amu"   all but those of rigid water
+None of these is safe by itself: mlmm check my/run.toml --timestep tests them on your system.
+
+each of them can be tried with --set:
+  mlmm run my/run.toml --set zones.kind=static --set zones.plateau="0.4 nm"
+"""
