@@ -19,7 +19,7 @@ from mlmm.charge_levels import Charges, check_predicted, predicted_charges, with
 from mlmm.compensation import Compensation
 from mlmm.embedding import Embedding
 from mlmm.errors import ConfigError, PotentialError
-from mlmm.pair_kernel import compiled_pairs_wanted
+from mlmm.hosting import may_host
 from mlmm.potentials.base import AtomEnergies, PotentialModel, PotentialSpec
 from mlmm.recipe import ROUTES, Parts, Recipe, atomic_numbers, built_cell, model_atoms
 from mlmm.schemes import (
@@ -274,7 +274,8 @@ def hybrid_system(
     check_electrostatics(electrostatics, reach, built, zones, scheme, spec)
     charge = net_charge(built, zones, scheme)
     static = not isinstance(zones, AdaptiveZones)
-    hosted = static and scheme == "local" and _may_host(potential, bridge, electrostatics)
+    hosted = static and scheme == "local" and not _on_gpu()
+    hosted = hosted and electrostatics == "mechanical" and may_host(potential, bridge)
     route = _route(route, built, zones, hosted)
     warnings += zone_warnings(built, zones, charge, spec)
     recipe = Recipe(
@@ -334,13 +335,6 @@ def _route(route: str, built: BuiltSystem, zones: ZonePartition, hosted: bool) -
         return route
     few = hosted or len(zones.active) * built.n_atoms < _MANY_PAIRS
     return "compiled" if few or _on_gpu() else "subtractive"
-
-
-def _may_host(potential: PotentialModel, bridge: str, electrostatics: str) -> bool:
-    """Whether a zone of constant lambda will have the kernel's own host, which subtracts pairs too."""
-    compiled = getattr(potential, "kernel", None) == "compiled" and compiled_pairs_wanted()
-    free = bridge in ("auto", "kernel") and electrostatics == "mechanical"
-    return compiled and free and not _on_gpu()
 
 
 def _on_gpu() -> bool:
