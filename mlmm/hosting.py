@@ -10,9 +10,10 @@ from mlmm.hosted_pairs import RegionPairs, SharedPairs, neighbours_with_wells, r
 from mlmm.mm_tables import MMTables, read_mm_tables
 from mlmm.ownership import Ownership
 from mlmm.pair_kernel import compiled_pairs_wanted
+from mlmm.potentials.base import PotentialModel
 from mlmm.recipe import Recipe
 
-__all__ = ["hosted_region", "hosted_zone"]
+__all__ = ["hosted_region", "hosted_zone", "may_host"]
 
 logger = logging.getLogger(__name__)
 
@@ -50,3 +51,9 @@ def hosted_zone(recipe: Recipe, tables: MMTables, ownership: Ownership) -> Share
     check_handover(ownership, tables)
     near = neighbours_with_wells(tables, ownership.active, built.positions, built.box_vectors)
     return SharedPairs(tables, ownership, near[tables.exception_index(near[:, 0], near[:, 1]) < 0])
+
+
+def may_host(potential: PotentialModel, bridge: str) -> bool:
+    """Whether a zone of constant lambda and fixed charges has a host that subtracts pairs."""
+    compiled = getattr(potential, "kernel", None) == "compiled" and compiled_pairs_wanted()
+    return compiled and bridge in ("auto", "kernel")

@@ -19,6 +19,7 @@ from mlmm.charge_levels import Charges, check_predicted, predicted_charges, with
 from mlmm.compensation import Compensation
 from mlmm.embedding import Embedding
 from mlmm.errors import ConfigError, PotentialError
+from mlmm.hosting import may_host
 from mlmm.potentials.base import AtomEnergies, PotentialModel, PotentialSpec
 from mlmm.recipe import ROUTES, Parts, Recipe, atomic_numbers, built_cell, model_atoms
 from mlmm.schemes import (
@@ -272,7 +273,10 @@ def hybrid_system(
     check_box(built, zones, spec)
     check_electrostatics(electrostatics, reach, built, zones, scheme, spec)
     charge = net_charge(built, zones, scheme)
-    route = _route(route, built, zones)
+    static = not isinstance(zones, AdaptiveZones)
+    hosted = static and scheme == "local" and not _on_gpu()
+    hosted = hosted and electrostatics == "mechanical" and may_host(potential, bridge)
+    route = _route(route, built, zones, hosted)
     warnings += zone_warnings(built, zones, charge, spec)
     recipe = Recipe(
         built,
@@ -320,13 +324,17 @@ def hybrid_system(
     return hybrid
 
 
-def _route(route: str, built: BuiltSystem, zones: ZonePartition) -> str:
-    """OpenMM's own parameters, unless its CPU platform has to look through too many pairs."""
+def _route(route: str, built: BuiltSystem, zones: ZonePartition, hosted: bool) -> str:
+    """OpenMM's own parameters, unless its CPU platform has to look through too many pairs.
+
+    Pairs that the kernel's host subtracts (`hosted`) are not among those.
+    """
     if route not in ("auto", *ROUTES):
         raise ConfigError(f"route = auto | {' | '.join(ROUTES)}", repr(route), 'write route = "auto"')
     if route != "auto":
         return route
-    return "compiled" if _on_gpu() or len(zones.active) * built.n_atoms < _MANY_PAIRS else "subtractive"
+    few = hosted or len(zones.active) * built.n_atoms < _MANY_PAIRS
+    return "compiled" if few or _on_gpu() else "subtractive"
 
 
 def _on_gpu() -> bool:
