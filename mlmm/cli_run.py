@@ -19,13 +19,14 @@ who owns which interaction, [embedding]:
 [uncertainty]: limits energy, atom, force, distance (training_set); action = "warn" | "save" | "stop"
 
 how often forces act, [run]:
-  timestep = "0.5 fs" the potential and bonded terms; 1 fs or less, unless hydrogens are heavier
+  timestep = "0.5 fs" the potential and bonded terms; at most 1 fs, unless hydrogens are heavier
   outer = 2           the force field's non-bonded forces at every second time step (default 1: at each)
-  reciprocal = 2      PME's reciprocal sum at every second of those (default 1)
+  reciprocal = 2      PME's reciprocal sum at every second of those (default 1); saves nothing on a CPU
 mass of hydrogens; heavier ones, at the cost of their heavy atoms, leave averages as they are:
   region.hydrogen_mass = "3 amu"   those where lambda is above 0 or may become so, water included
   system.hydrogen_mass = "3 amu"   all but those of rigid water
-None of these is safe by itself: mlmm check my/run.toml --timestep tests them on your system.
+None of these is safe by itself: mlmm check my/run.toml --timestep tests them on your system. Steps longer
+than those in tests/benchmarks/TIMESTEPS.md give a warning.
 
 each of them can be tried with --set:
   mlmm run my/run.toml --set zones.kind=static --set zones.plateau="0.4 nm"

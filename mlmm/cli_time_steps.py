@@ -22,7 +22,8 @@ much the zone would warm under a thermostat of 1/ps by what a setting gains more
   mlmm check my/run.toml --timestep --nve "5 ps"              sharper
   mlmm check my/run.toml --timestep --timesteps 1,2 --outers 1 --set system.hydrogen_mass="3 amu"
 outer: the force field's non-bonded forces act every so many steps; reciprocal: PME's reciprocal sum, in units
-of outer. Only settings that were run are named.
+of outer. Only settings that were run are named; "too short": a longer --nve tells. Tables of three run
+files are in tests/benchmarks/TIMESTEPS.md: in flexible water non-bonded forces every 3 fs were unstable.
 """
 
 

@@ -24,9 +24,9 @@ __all__ = [
 #: Force group of PME's reciprocal sum, where it has one of its own.
 RECIPROCAL = 6
 _CONSTRAINT_TOLERANCE = 1e-6
-#: Longest time step and longest time between two evaluations of any force that were found stable with
-#: flexible hydrogens of this mass (ANI-1x in flexible water, tests/benchmarks/TIMESTEPS.md), ps, amu.
-_TESTED_STEP, _TESTED_WHOLE, _TESTED_MASS = 0.001, 0.002, 1.008
+#: Longest time step and longest time between two evaluations of any force (ps) that were found stable with
+#: flexible hydrogens of this mass (amu), by whether lambda moves: tests/benchmarks/TIMESTEPS.md.
+_TESTED, _TESTED_MASS = {False: (0.001, 0.002), True: (0.0005, 0.001)}, 1.008
 
 
 def make_integrator(
@@ -189,7 +189,7 @@ def multiple_time_steps(
     return integrator
 
 
-def beyond_tested(stage: Dynamics, system: openmm.System) -> str | None:
+def beyond_tested(stage: Dynamics, system: openmm.System, *, adaptive: bool = False) -> str | None:
     """What of the steps of a stage is longer than what was found stable; None if nothing is.
 
     A vibration is followed in as many steps where these grow with the square root of the mass, here that of
@@ -199,6 +199,8 @@ def beyond_tested(stage: Dynamics, system: openmm.System) -> str | None:
     ----------
     stage : Dynamics
     system : openmm.System
+    adaptive : bool
+        Whether the zone is an adaptive one, where less was tested.
     """
     held = {atom for i in range(system.getNumConstraints()) for atom in system.getConstraintParameters(i)[:2]}
     masses = [system.getParticleMass(i)._value for i in range(system.getNumParticles()) if i not in held]
@@ -208,8 +210,8 @@ def beyond_tested(stage: Dynamics, system: openmm.System) -> str | None:
     longer = math.sqrt(lightest / _TESTED_MASS)
     found = []
     for what, length, limit in (
-        ("a time step of", stage.timestep, _TESTED_STEP * longer),
-        ("forces only every", stage.step_length, _TESTED_WHOLE * longer),
+        ("a time step of", stage.timestep, longer * _TESTED[adaptive][0]),
+        ("forces only every", stage.step_length, longer * _TESTED[adaptive][1]),
     ):
         if length > 1.01 * limit:
             found.append(f"{what} {length / FEMTOSECOND:g} fs (tested up to {limit / FEMTOSECOND:.2g})")

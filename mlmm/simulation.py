@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import openmm
 
+from mlmm.adaptive import AdaptiveZones
 from mlmm.barostat import own_barostats
 from mlmm.errors import ConfigError
 from mlmm.hybrid import HybridSystem
@@ -139,8 +140,10 @@ def _check_pressure(hybrid: HybridSystem, stages: Sequence[Minimise | Dynamics])
 
 def _untested(hybrid: HybridSystem, stages: Sequence[Minimise | Dynamics]) -> list[str]:
     """Stages whose time steps are longer than what was tested."""
+    moving = isinstance(hybrid.zones, AdaptiveZones)
     dynamics = [stage for stage in stages if isinstance(stage, Dynamics)]
-    return [said for stage in dynamics if (said := beyond_tested(stage, hybrid.system)) is not None]
+    found = [beyond_tested(stage, hybrid.system, adaptive=moving) for stage in dynamics]
+    return [said for said in found if said is not None]
 
 
 def _platform(name: str | None, threads: int | None) -> tuple[openmm.Platform, dict[str, str]]:

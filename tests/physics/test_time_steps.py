@@ -349,6 +349,14 @@ def test_steps_beyond_those_tested_are_named(stage, mass, held, said):
     assert all(part in text for part in said)
 
 
+def test_less_was_tested_where_lambda_moves():
+    system = openmm.System()
+    system.addParticle(1.008)
+    stage = Produce("1 ps", timestep="1 fs")
+    assert beyond_tested(stage, system) is None
+    assert "time step of 1 fs (tested up to 0.5)" in beyond_tested(stage, system, adaptive=True)
+
+
 def test_a_run_with_untested_steps_says_so_in_its_report(tmp_path, caplog):
     built = chains(n_molecules=2, box=None)
     built.system.setParticleMass(4, 1.0)
