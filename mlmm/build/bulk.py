@@ -20,6 +20,9 @@ from mlmm.regions import molecules_of
 
 __all__ = ["around_a_point", "build_bulk_water", "scaled_to"]
 
+#: amu
+_POINT_MASS = 18.0
+
 
 def build_bulk_water(
     edge: Any = "1.6 nm",
@@ -117,9 +120,11 @@ def scaled_to(bulk: BuiltSystem, density: float) -> BuiltSystem:
 
 
 def around_a_point(bulk: BuiltSystem, element: app.Element | None = None) -> BuiltSystem:
-    """The liquid with one particle more, its last: without mass or interactions, in its middle.
+    """The liquid with one particle more, its last: without interactions, in its middle.
 
-    It stays where it is, and molecules pass through it: around it, a flat density is what is right.
+    Molecules pass through it: around it, a flat density is what is right. It has the mass of a water molecule
+    and is moved by a zone around it, but by nothing else: so it does not see the same place of a slow liquid
+    all the time.
 
     Parameters
     ----------
@@ -130,7 +135,7 @@ def around_a_point(bulk: BuiltSystem, element: app.Element | None = None) -> Bui
     model = app.Modeller(copy.deepcopy(bulk.topology), bulk.positions)
     model.topology.addAtom("PT", element, model.topology.addResidue("PNT", model.topology.addChain()))
     system = openmm.XmlSerializer.clone(bulk.system)
-    system.addParticle(0.0)
+    system.addParticle(_POINT_MASS)
     for force in system.getForces():
         if isinstance(force, openmm.NonbondedForce):
             force.addParticle(0.0, 0.1, 0.0)
