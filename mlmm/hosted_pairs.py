@@ -4,7 +4,9 @@ An exception costs OpenMM's CPU platform more than the pair itself, and a custom
 every pair of its groups. Here a pair costs a few nanoseconds. What OpenMM rounds to single precision stays
 rounded in the difference: at contacts no more than in the force field itself, but a repulsive wall that a
 potential does not have would leave its noise. Pairs with a well that are neighbours at the start, between
-which bonds may form, leave OpenMM by exceptions therefore; others that form one later keep that noise.
+which bonds may form, leave OpenMM by exceptions therefore. Others keep the noise if they form one later: two
+carbons in a box of 4 nm 0.01 kJ/mol/nm at 0.25 nm, 0.2 at 0.20 nm, 14 (at most 34) at 0.15 nm; charges without
+wells 0.02 at 0.1 nm. Build the system anew from the later structure, or use another bridge, to lose it.
 """
 
 from __future__ import annotations
