@@ -306,10 +306,11 @@ def test_a_box_at_another_density_has_the_same_molecules():
         scaled_to(bulk, 0.0)
 
 
-def test_the_point_has_no_forces_and_no_mass():
+def test_the_point_has_a_mass_and_no_forces():
+    """The force field neither feels nor moves it."""
     bulk = build_bulk_water("1.2 nm", nonbonded_cutoff="0.5 nm")
     built = around_a_point(bulk)
-    assert built.n_atoms == bulk.n_atoms + 1 and built.system.getParticleMass(bulk.n_atoms)._value == 0
+    assert built.n_atoms == bulk.n_atoms + 1 and built.system.getParticleMass(bulk.n_atoms)._value == 18
     forces = []
     for one in (bulk, built):
         context = openmm.Context(
