@@ -24,9 +24,11 @@ __all__ = [
 #: Force group of PME's reciprocal sum, where it has one of its own.
 RECIPROCAL = 6
 _CONSTRAINT_TOLERANCE = 1e-6
-#: Longest time step and longest time between two evaluations of any force (ps) that were found stable with
-#: flexible hydrogens of this mass (amu), by whether lambda moves: tests/benchmarks/TIMESTEPS.md.
-_TESTED, _TESTED_MASS = {False: (0.001, 0.002), True: (0.0005, 0.001)}, 1.008
+#: Longest time step and longest time between two evaluations of any force (ps) that were found stable where
+#: the lightest atom that vibrates freely has this mass (amu): tests/benchmarks/TIMESTEPS.md.
+_TESTED = ((1.0, 0.001, 0.002), (3.0, 0.0015, 0.003))
+#: The same for an adaptive zone.
+_TESTED_ADAPTIVE = ((1.0, 0.0005, 0.001),)
 
 
 def make_integrator(
@@ -192,9 +194,6 @@ def multiple_time_steps(
 def beyond_tested(stage: Dynamics, system: openmm.System, *, adaptive: bool = False) -> str | None:
     """What of the steps of a stage is longer than what was found stable; None if nothing is.
 
-    A vibration is followed in as many steps where these grow with the square root of the mass, here that of
-    the lightest particle without constraints.
-
     Parameters
     ----------
     stage : Dynamics
@@ -207,11 +206,13 @@ def beyond_tested(stage: Dynamics, system: openmm.System, *, adaptive: bool = Fa
     lightest = min((mass for mass in masses if mass > 0), default=None)
     if lightest is None:
         return None
-    longer = math.sqrt(lightest / _TESTED_MASS)
+    table = _TESTED_ADAPTIVE if adaptive else _TESTED
+    # A lighter atom than any tested is held to what the lightest of those bore.
+    _, step, whole = max((row for row in table if row[0] <= lightest), default=table[0])
     found = []
     for what, length, limit in (
-        ("a time step of", stage.timestep, longer * _TESTED[adaptive][0]),
-        ("forces only every", stage.step_length, longer * _TESTED[adaptive][1]),
+        ("a time step of", stage.timestep, step),
+        ("forces only every", stage.step_length, whole),
     ):
         if length > 1.01 * limit:
             found.append(f"{what} {length / FEMTOSECOND:g} fs (tested up to {limit / FEMTOSECOND:.2g})")

@@ -332,8 +332,9 @@ def test_multiple_steps_need_something_slow():
         ({"timestep": "1 fs", "outer": 3}, 1.008, False, ("forces only every 3 fs (tested up to 2)",)),
         ({"timestep": "1 fs", "outer": 2, "reciprocal": 2}, 1.008, False, ("every 4 fs",)),
         ({"timestep": "2 fs", "outer": 2}, 1.008, False, ("time step of 2 fs", "every 4 fs")),
-        ({"timestep": "1.7 fs", "outer": 2}, 3.024, False, ()),
-        ({"timestep": "2 fs"}, 3.024, False, ("tested up to 1.7",)),
+        ({"timestep": "1.5 fs", "outer": 2}, 3.0, False, ()),
+        ({"timestep": "1.5 fs", "outer": 2}, 2.0, False, ("tested up to 1)", "every 3 fs")),
+        ({"timestep": "2 fs"}, 3.0, False, ("tested up to 1.5",)),
         ({"timestep": "4 fs"}, 1.008, True, ()),
     ],
 )
