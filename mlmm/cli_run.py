@@ -16,6 +16,11 @@ who owns which interaction, [embedding]:
   scheme = "auto"     what suits the potential; or local, difference, intra, bonded, delta
   route, levels (difference), tail (intra), keep: see the README
 
+on a GPU, ANI in a zone that stays, [potential] (not measured):
+  cuda_graphs = "off" or "auto" where all can be recorded as one CUDA graph, "on" to refuse elsewhere
+  neighbour_density   atoms per nm³ for which there is room around an atom (default 200); more gives NaN
+  shapes = "auto"     lists of neighbours fixed in length on a GPU only; "fixed", "lists" everywhere
+
 [uncertainty]: limits energy, atom, force, distance (training_set); action = "warn" | "save" | "stop"
 
 how often forces act, [run]:

@@ -124,6 +124,32 @@ def test_settings_of_the_embedding(load):
     assert load("", "embedding.scheme=intra", "embedding.tail=true").embedding.tail
 
 
+def test_settings_of_a_gpu_are_those_of_the_library_and_reach_it(load):
+    """Words, defaults, and the potential that comes out."""
+    import inspect
+
+    from mlmm.cli_build import potential_from
+    from mlmm.cuda_graphs import CUDA_GRAPHS
+    from mlmm.hybrid import hybrid_system
+    from mlmm.potentials import load_potential
+    from mlmm.potentials.ani_networks import SHAPES
+    from mlmm.settings import PotentialSettings
+
+    fields = PotentialSettings.__dataclass_fields__
+    assert set(fields["cuda_graphs"].metadata["choices"]) == set(CUDA_GRAPHS)
+    assert set(fields["shapes"].metadata["choices"]) == set(SHAPES)
+    for function, keys in (
+        (load_potential, ("shapes", "neighbour_density")),
+        (hybrid_system, ("cuda_graphs",)),
+    ):
+        for key in keys:
+            assert inspect.signature(function).parameters[key].default == getattr(PotentialSettings, key)
+    made = potential_from(load('[potential]\nshapes = "fixed"\nneighbour_density = 250\n'))
+    assert (made.shapes, made.neighbour_density) == ("fixed", 250.0)
+    with pytest.raises(ConfigError, match="cuda_graphs"):
+        load('[potential]\ncuda_graphs = "yes"\n')
+
+
 def test_walls_of_an_adaptive_zone_are_a_length_or_none(load):
     assert load('[zones]\nkind = "adaptive"\nwalls = "none"').zones.walls == "none"
     assert load('[zones]\nkind = "adaptive"\nwalls = "1.3 A"').zones.walls == "1.3 A"
