@@ -5,8 +5,8 @@ every pair of its groups. Here a pair costs a few nanoseconds. What OpenMM round
 rounded in the difference: at contacts no more than in the force field itself, but a repulsive wall that a
 potential does not have would leave its noise. Pairs with a well that are neighbours at the start, between
 which bonds may form, leave OpenMM by exceptions therefore. Others keep the noise if they form one later: two
-carbons in a box of 4 nm 0.01 kJ/mol/nm at 0.25 nm, 0.2 at 0.20 nm, 14 (at most 34) at 0.15 nm; charges without
-wells 0.02 at 0.1 nm. Build the system anew from the later structure, or use another bridge, to lose it.
+carbons in a box of 4 nm 0.01 kJ/mol/nm at 0.25 nm, 0.2 at 0.20 nm, 14 (at most 34) at 0.15 nm; charges
+without wells 0.02 at 0.1 nm. A system built anew from the later structure, or another bridge, loses it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ CLOSE = 0.5
 REGION = "pairs inside the region"
 HANDED = "pairs handed over"
 # Fewer pairs cost less as exceptions than the way to the host and back.
-_FEW = 600
+_FEW = 2000
 # Pairs for which a second thread is worth its start.
 _PAIRS_PER_THREAD = 100_000
 _PROBLEMS = {1: ("atoms that exist", "an index out of range"), 2: ("enough memory", "none left")}

@@ -126,12 +126,12 @@ def test_equals_exceptions(name, switch):
 def test_ewald_sums_and_uncharged_cutoffs():
     """What else has a pair energy of this form: Ewald, and Lennard-Jones alone with a cutoff."""
     for method in ("Ewald", "CutoffPeriodic"):
-        system = gas_system(90, CUBE, seed=3, method=getattr(openmm.NonbondedForce, method))
+        system = gas_system(110, CUBE, seed=3, method=getattr(openmm.NonbondedForce, method))
         if method == "CutoffPeriodic":
             force = system.getForce(0)
-            for i in range(90):
+            for i in range(110):
                 force.setParticleParameters(i, 0.0, *force.getParticleParameters(i)[1:])
-        positions, atoms = gas(90, CUBE, seed=3), region_of(90)
+        positions, atoms = gas(110, CUBE, seed=3), region_of(110)
         expected = energy_and_forces(embed_intra(system, atoms)[0], positions)
         assert_same(energy_and_forces(hosted(system, atoms, positions, CUBE), positions), expected)
 
@@ -395,7 +395,7 @@ def test_exceptions_where_another_force_wants_them(water):
 
 
 def test_small_regions_keep_their_exceptions(water):
-    assert REGION not in names_of(make(water, n=30).system)
+    assert REGION not in names_of(make(water, n=60).system)
 
 
 def test_rounding_on_the_cpu_platform(water):
