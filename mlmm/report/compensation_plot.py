@@ -96,8 +96,7 @@ def draw_refinement(
     first, last = iterations[0], iterations[-1]
     shown = {f"start ({first.length:g} ps)": first}
     if last is not first:
-        steps = sum(not done.check for done in iterations)
-        shown[f"refined {steps} times ({last.length:g} ps)"] = last
+        shown[f"refined ({last.length:g} ps)"] = last
     fine = np.linspace(0.0, 1.0, 201)
     with matplotlib.rc_context(_STYLE):
         figure, (by_weight, by_distance, curve) = _new_figure(12.0, 3.4, 3)
