@@ -132,9 +132,10 @@ def server(tmp_path):
             self.send_header("Content-Length", str(len(content) - start))
             self.end_headers()
             stop = len(content) if "cut" not in self.path or start else len(content) // 2
+            # Before the client can have all of it and look.
+            self.sent.append((start, stop))
             with contextlib.suppress(BrokenPipeError):
                 self.wfile.write(content[start:stop])
-            self.sent.append((start, stop))
 
         def log_message(self, *_):
             pass
