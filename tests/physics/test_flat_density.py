@@ -50,7 +50,7 @@ def calibrated(bulk):
         ForceFieldPotential(bulk, SCALE),
         knots=(0.0, 1.0),
         equilibration="0.4 ps",
-        length="5 ps",
+        length="20 ps",
         density_length="20 ps",
         timestep="2 fs",
         sample_interval=25,
@@ -65,7 +65,7 @@ def test_density_is_flat_after_a_calibration_and_not_without(bulk, calibrated):
     """Lambda by lambda within errors and 5 % of the bulk."""
     compensation, density = calibrated
     before = sampled(bulk, NOTHING, density, "4 ps", 7)
-    after = sampled(bulk, compensation, density, "10 ps", 8)
+    after = sampled(bulk, compensation, density, "20 ps", 8)
     assert np.abs((before.weight_density - 1) / before.weight_errors).max() > 4
     assert (np.abs(after.weight_density - 1) < 0.05 + 3 * after.weight_errors).all()
     assert after.weight_errors.max() < 0.12
