@@ -10,7 +10,7 @@ import sys
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-FOLDER = "mlmm/potentials/kernel"
+FOLDER = "mlmm/kernels/cpp"
 SOURCES = ("ani_kernel.cpp", "pair_kernel.cpp", "source_hash.cpp")
 HEADERS = (
     *("export.h", "gemm.h", "model.h", "neighbours.h", "networks.h", "pairs.h", "pieces.h"),
@@ -32,7 +32,7 @@ if platform.machine().lower() in ("x86_64", "amd64"):
 
 
 def source_hash() -> str:
-    """Of all its files, as `mlmm.kernel_library.source_hash` takes it: so a library tells that it is old."""
+    """Of all its files, as `mlmm.kernels.library.source_hash` takes it: so a library tells that it is old."""
     digest = hashlib.sha256()
     for name in sorted((*SOURCES, *HEADERS)):
         digest.update(name.encode() + b"\0" + pathlib.Path(FOLDER, name).read_bytes() + b"\0")

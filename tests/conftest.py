@@ -10,7 +10,7 @@ import torch
 
 from mlmm.build import BuiltSystem, build_system
 from mlmm.potentials import load_potential
-from mlmm.potentials.ani import ANIPotential
+from mlmm.potentials.ani.potential import ANIPotential
 
 ROOT = Path(__file__).parent.parent
 torch.set_num_threads(1)

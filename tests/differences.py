@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from toys import toy_spec
 
-from mlmm.caps import CappedAtoms, cap_lengths
-from mlmm.difference import levels_of
-from mlmm.ownership import Level
+from mlmm.blending.link_atoms import CappedAtoms, cap_lengths
+from mlmm.blending.supermolecular import levels_of
 from mlmm.potentials import AtomEnergies
-from mlmm.regions import molecules_of
 from mlmm.structures import Structure, neighbour_pairs
+from mlmm.term_weights import Level
+from mlmm.zones.region import molecules_of
 
 RANGE = 0.4  # nm, of the toys
 

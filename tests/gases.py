@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from mlmm.adaptive import AdaptiveWeights, AdaptiveZones
-from mlmm.compensation import CompensationEnergy
-from mlmm.regions import Region
 from mlmm.units import GAS_CONSTANT
+from mlmm.zones.adaptive import AdaptiveWeights, AdaptiveZones
+from mlmm.zones.compensation import CompensationEnergy
+from mlmm.zones.region import Region
 
 THERMAL = GAS_CONSTANT * 300.0
 BOX = np.diag([3.0, 3.0, 3.0])

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlmm.build.ligand_matching import ResidueAtoms
+from mlmm.build.ligands.matching import ResidueAtoms
 
 CHORISMATE = "C=C(C(=O)[O-])O[C@@H]1C=C(C=C[C@H]1O)C(=O)[O-]"  # (3R,4R), the natural one
 PREPHENATE = "O=C([O-])C(=O)C[C@]1(C(=O)[O-])C=C[C@@H](O)C=C1"  # cis, the natural one

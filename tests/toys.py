@@ -10,14 +10,14 @@ import openmm
 import torch
 from openmm import app, unit
 
+from mlmm.blending.short_range import ShortRangeEnergies
 from mlmm.build import BuiltSystem
-from mlmm.mm_tables import read_mm_tables
-from mlmm.mm_terms import ShortRangeEnergies
+from mlmm.forcefield.tables import read_mm_tables
+from mlmm.hybrid.spec import HANDOVER_START
 from mlmm.potentials import AtomEnergies, PotentialSpec
-from mlmm.recipe import HANDOVER_START
-from mlmm.regions import region_from_atoms
 from mlmm.structures import Structure, neighbour_pairs
-from mlmm.zones import ZonePartition
+from mlmm.zones.region import region_from_atoms
+from mlmm.zones.static import ZonePartition
 
 _CUTOFF = 0.5
 

@@ -13,7 +13,7 @@ import torch
 
 from mlmm.build import BuiltSystem
 from mlmm.errors import MissingPackageError
-from mlmm.potentials.ani import ANIPotential
+from mlmm.potentials.ani.potential import ANIPotential
 
 __all__ = ["missing_peer", "openmm_ml_system", "torchani_model"]
 

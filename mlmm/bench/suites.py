@@ -37,11 +37,11 @@ from mlmm.bench.variants import (
     network_flops,
     trivial_system,
 )
-from mlmm.bridge import torchforce_problem
 from mlmm.build import BuiltSystem
 from mlmm.errors import ConfigError
-from mlmm.potentials.ani_kernel import kernel_level
-from mlmm.regions import Region
+from mlmm.hybrid.bridge import torchforce_problem
+from mlmm.potentials.ani.native import kernel_level
+from mlmm.zones.region import Region
 
 __all__ = ["SUITES", "run_bench"]
 

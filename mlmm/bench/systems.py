@@ -12,8 +12,8 @@ from openmm import app, unit
 
 from mlmm.build import BuiltSystem, build_system
 from mlmm.errors import ConfigError
-from mlmm.regions import Region, region_from_atoms
 from mlmm.units import FEMTOSECOND
+from mlmm.zones.region import Region, region_from_atoms
 
 __all__ = [
     "CUTOFF",

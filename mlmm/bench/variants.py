@@ -11,18 +11,18 @@ import torch
 
 from mlmm.bench.peers import openmm_ml_system, torchani_model
 from mlmm.bench.systems import rigid_outside
-from mlmm.bridge import make_force
 from mlmm.build import BuiltSystem
 from mlmm.errors import ConfigError
-from mlmm.hybrid import hybrid_system
+from mlmm.hybrid.bridge import make_force
+from mlmm.hybrid.spec import atomic_numbers
+from mlmm.hybrid.system import hybrid_system
 from mlmm.potentials import load_potential
-from mlmm.potentials.ani import ANIPotential
+from mlmm.potentials.ani.potential import ANIPotential
 from mlmm.potentials.base import AtomEnergies, PotentialSpec
-from mlmm.recipe import atomic_numbers
-from mlmm.regions import Region
 from mlmm.structures import Structure
 from mlmm.units import ANGSTROM
-from mlmm.zones import hard_zones, static_zones
+from mlmm.zones.region import Region
+from mlmm.zones.static import hard_zones, static_zones
 
 __all__ = ["ON_A_GPU", "VARIANTS", "Timed", "bare_call", "load", "make", "network_flops", "trivial_system"]
 

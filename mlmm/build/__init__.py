@@ -2,9 +2,9 @@
 
 from mlmm.build.assemble import build_system
 from mlmm.build.built import BuiltSystem
-from mlmm.build.inspection import Inspection, inspect_structure
-from mlmm.build.ligand_alone import parametrise_ligand
-from mlmm.build.ligands import Ligand
+from mlmm.build.files.inspection import Inspection, inspect_structure
+from mlmm.build.ligands.alone import parametrise_ligand
+from mlmm.build.ligands.definition import Ligand
 from mlmm.build.plan import BuildPlan, plan_system
 
 __all__ = [

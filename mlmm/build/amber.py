@@ -19,7 +19,7 @@ from mlmm import units
 from mlmm.build.build_log import Decision
 from mlmm.build.built import BuiltSystem, package_versions
 from mlmm.build.checks import charge_of, check_clashes, check_energy, check_extent
-from mlmm.build.walls import spherical_wall
+from mlmm.build.surroundings.walls import spherical_wall
 from mlmm.errors import ConfigError, StructureError
 
 __all__ = ["load_amber", "load_openmm"]

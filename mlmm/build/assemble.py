@@ -14,16 +14,16 @@ import numpy as np
 import openmm
 from openmm import app, unit
 
-from mlmm.build.atoms import CheckedStructure, ResidueKey
 from mlmm.build.build_log import Decision, as_decisions, log_decisions
 from mlmm.build.built import BuiltSystem, package_versions
 from mlmm.build.checks import check_built, check_templates, handedness
 from mlmm.build.draft import as_quantity
-from mlmm.build.droplet import add_water_sphere, cut_droplet, droplet_centre, relaxed_whole
-from mlmm.build.hydrogens import mend_hydrogens
-from mlmm.build.ligand_alone import structure_from_smiles
-from mlmm.build.ligand_settling import settle_ligands
-from mlmm.build.ligands import Ligand, plan_ligands
+from mlmm.build.files.atoms import CheckedStructure, ResidueKey
+from mlmm.build.files.reading import read_structure
+from mlmm.build.files.sources import find_structure
+from mlmm.build.ligands.alone import structure_from_smiles
+from mlmm.build.ligands.definition import Ligand, plan_ligands
+from mlmm.build.ligands.settling import settle_ligands
 from mlmm.build.options import BuildOptions
 from mlmm.build.parametrise import (
     check_charge,
@@ -33,12 +33,12 @@ from mlmm.build.parametrise import (
     load_force_field,
     retold,
 )
-from mlmm.build.protonation import TITRATED, choose_states, named_by_user
-from mlmm.build.reading import read_structure
+from mlmm.build.protons.hydrogens import mend_hydrogens
+from mlmm.build.protons.protonation import TITRATED, choose_states, named_by_user
 from mlmm.build.repair import apply_repairs, find_repairs
 from mlmm.build.settle import settle_in_place
-from mlmm.build.solvent import add_solvent, check_width, widths
-from mlmm.build.sources import find_structure
+from mlmm.build.surroundings.droplet import add_water_sphere, cut_droplet, droplet_centre, relaxed_whole
+from mlmm.build.surroundings.solvent import add_solvent, check_width, widths
 from mlmm.build.topology_json import set_topology_box, topology_box
 from mlmm.errors import ConfigError
 
@@ -101,7 +101,7 @@ def build_system(
     sha256 : str
         Checksum that the file must have; empty for any.
     chains, assembly, model, waters, hydrogens, remove
-        What to build of the file; see `mlmm.build.selection.Selection`.
+        What to build of the file; see `mlmm.build.files.selection.Selection`.
     forcefield : str or list of str
         ``"amber14"`` (ff14SB with the water model below), or OpenMM XML files, which then include the water.
     water : str
@@ -140,7 +140,7 @@ def build_system(
         ``box``, ``droplet`` or ``none``; by default a box where `solvate` is true.
     droplet : mapping, optional
         For ``solvent = "droplet"``: ``centre`` (a selection), ``radius``, ``mobile``, ``cutoff``, ``relax``;
-        see `mlmm.build.droplet.DropletSettings`.
+        see `mlmm.build.surroundings.droplet.DropletSettings`.
     protonation : str
         ``modeller`` (OpenMM's rules for model compounds at `ph`) or ``propka`` (pKa of every residue in its
         surroundings, ligands included).

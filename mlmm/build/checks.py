@@ -10,8 +10,8 @@ import openmm
 from openmm import app, unit
 
 from mlmm.build.build_log import Decision
+from mlmm.build.files.stretched import check_peptide_bonds
 from mlmm.build.repair import describe_residue
-from mlmm.build.stretched import check_peptide_bonds
 from mlmm.errors import StructureError
 
 __all__ = [

@@ -9,7 +9,7 @@ from openmm import app, unit
 from openmm.app.internal.unitcell import computePeriodicBoxVectors
 from openmm.vec3 import Vec3
 
-from mlmm.build.atoms import METALS, CheckedStructure
+from mlmm.build.files.atoms import METALS, CheckedStructure
 
 
 def draft_topology(structure: CheckedStructure) -> tuple[app.Topology, np.ndarray]:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlmm import units
-from mlmm.build.droplet import DropletSettings
-from mlmm.build.ligands import Ligand
-from mlmm.build.selection import Selection
-from mlmm.build.solvent import BOX_SHAPES
+from mlmm.build.files.selection import Selection
+from mlmm.build.ligands.definition import Ligand
+from mlmm.build.surroundings.droplet import DropletSettings
+from mlmm.build.surroundings.solvent import BOX_SHAPES
 from mlmm.errors import ConfigError
 
 CONSTRAINTS = ("none", "hbonds")

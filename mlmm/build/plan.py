@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlmm.build.build_log import Decision, as_decisions, log_text
-from mlmm.build.inspection import Inspection, inspect_file
-from mlmm.build.inspection_page import page
-from mlmm.build.ligands import plan_ligands
+from mlmm.build.files.inspection import Inspection, inspect_file
+from mlmm.build.files.inspection_page import page
+from mlmm.build.files.reading import read_file, settle
+from mlmm.build.files.sources import find_structure
+from mlmm.build.ligands.definition import plan_ligands
 from mlmm.build.options import BuildOptions
 from mlmm.build.parametrise import force_field_files, known_residues, load_force_field
-from mlmm.build.reading import read_file, settle
 from mlmm.build.repair import find_repairs
-from mlmm.build.sources import find_structure
 from mlmm.errors import ConfigError, MLMMError
 
 

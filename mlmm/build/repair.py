@@ -16,11 +16,11 @@ import pdbfixer
 from openmm import app, unit
 from pdbfixer.pdbfixer import ModifiedResidue
 
-from mlmm.build.atoms import CheckedStructure
 from mlmm.build.build_log import Decision
 from mlmm.build.draft import as_quantity, draft_topology
+from mlmm.build.files.atoms import CheckedStructure
+from mlmm.build.files.stretched import check_bonds_within_residues, check_peptide_bonds
 from mlmm.build.gaps import describe_residue, mend_chains
-from mlmm.build.stretched import check_bonds_within_residues, check_peptide_bonds
 from mlmm.build.topology_json import set_topology_box, topology_box
 from mlmm.errors import StructureError
 

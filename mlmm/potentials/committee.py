@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from mlmm.errors import PotentialError
-from mlmm.potentials.ani import ANIPotential
+from mlmm.potentials.ani.neurochem import ANIParameters
+from mlmm.potentials.ani.potential import ANIPotential
 from mlmm.potentials.base import (
     SYMBOLS,
     AtomEnergies,
@@ -22,7 +23,6 @@ from mlmm.potentials.base import (
     is_capturable,
     scriptable_module,
 )
-from mlmm.potentials.neurochem import ANIParameters
 from mlmm.structures import Structure
 
 __all__ = ["Committee", "Spread", "committee_of", "committee_spread", "member_forces"]

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 
 from mlmm.errors import PotentialError
-from mlmm.potentials.ani import load_ani_file
-from mlmm.potentials.ani_networks import SymmetryFunctions
+from mlmm.potentials.ani.networks import SymmetryFunctions
+from mlmm.potentials.ani.neurochem import ANIParameters
+from mlmm.potentials.ani.potential import load_ani_file
 from mlmm.potentials.base import SYMBOLS
-from mlmm.potentials.neurochem import ANIParameters
 from mlmm.structures import Structure
 from mlmm.units import ANGSTROM
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mlmm.errors import PotentialError
-from mlmm.potentials.entries import KnownPotential, cache_folder, find_model, known_potentials
+from mlmm.potentials.known import KnownPotential, cache_folder, find_model, known_potentials
 
 __all__ = ["contents_digest", "fetch", "install_model"]
 

@@ -10,17 +10,17 @@ from pathlib import Path
 from zipfile import is_zipfile
 
 from mlmm.errors import MissingPackageError, PotentialError
-from mlmm.potentials.ani import ANIPotential, load_ani_file
-from mlmm.potentials.ani_fixed import NEIGHBOUR_DENSITY
+from mlmm.potentials.ani.fixed_shape import NEIGHBOUR_DENSITY
+from mlmm.potentials.ani.neurochem import read_neurochem
+from mlmm.potentials.ani.potential import ANIPotential, load_ani_file
 from mlmm.potentials.base import PotentialModel
-from mlmm.potentials.entries import (
+from mlmm.potentials.known import (
     KnownPotential,
     cache_folder,
     find_model,
     known_potentials,
     plugin_names,
 )
-from mlmm.potentials.neurochem import read_neurochem
 
 __all__ = ["KnownPotential", "find_model", "known_potentials", "load_potential"]
 
@@ -113,7 +113,7 @@ def load_potential(
             **_text(about),
         )
     if kind == "torchscript":
-        from mlmm.potentials.torchscript import TorchScriptPotential
+        from mlmm.potentials.adapters.torchscript import TorchScriptPotential
 
         return TorchScriptPotential(path, device)
     return _from_package(kind, path, options, _text(about))
@@ -141,7 +141,7 @@ def _installed(known: KnownPotential) -> Path:
 
 def _kind_of(path: Path) -> str:
     """Which adapter reads a file, by what is inside it and, for pickles, by its name."""
-    from mlmm.potentials.torchscript import is_torchscript
+    from mlmm.potentials.adapters.torchscript import is_torchscript
 
     if path.is_dir():
         return "ani"
@@ -152,17 +152,17 @@ def _kind_of(path: Path) -> str:
 
 def _from_package(kind: str, path: Path, options: Mapping, about: Mapping[str, str]) -> PotentialModel:
     if kind == "mace":
-        from mlmm.potentials.mace import load_mace as load
+        from mlmm.potentials.adapters.mace import load_mace as load
     elif kind == "sevennet":
-        from mlmm.potentials.sevennet import load_sevennet as load
+        from mlmm.potentials.adapters.sevennet import load_sevennet as load
     else:
-        from mlmm.potentials.aimnet import load_aimnet as load
+        from mlmm.potentials.adapters.aimnet import load_aimnet as load
     return load(path, **options, **about)
 
 
 def _from_ase(name: str) -> PotentialModel:
     """A calculator that ASE knows by name, with its own defaults; it may know any element."""
-    from mlmm.potentials.ase_calculator import ASEPotential, ase_calculator
+    from mlmm.potentials.adapters.ase import ASEPotential, ase_calculator
 
     return ASEPotential(ase_calculator(name)(), name=f"ASE {name}", elements=range(1, 119))
 

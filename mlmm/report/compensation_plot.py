@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mlmm.compensation import Compensation, CompensationEnergy
-from mlmm.refinement_state import Iteration
+from mlmm.compensation.refine_state import Iteration
 from mlmm.report.blend_plots import _INK, _MARK, _SOFT, _STYLE, _new_figure
 from mlmm.report.density_plots import _COLOURS, _MARKERS, _zone
+from mlmm.zones.compensation import Compensation, CompensationEnergy
 
 __all__ = ["draw_compensation", "draw_refinement"]
 
@@ -81,7 +81,7 @@ def draw_refinement(
     compensation : Compensation
         What was found.
     iterations : sequence of Iteration
-        Of `mlmm.refinement.refine`.
+        Of `mlmm.compensation.refine.refine`.
     path : str or Path
     tolerance : float
         Half of the grey band.

@@ -11,7 +11,7 @@ import numpy as np
 from mlmm.report.blend_plots import _INK, _SOFT, _STYLE, _new_figure
 
 if TYPE_CHECKING:
-    from mlmm.density import DensityProfile
+    from mlmm.compensation.density import DensityProfile
 
 __all__ = ["draw_density"]
 

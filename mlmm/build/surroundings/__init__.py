@@ -1,0 +1,1 @@
+"""Surroundings: boxes of water and ions, droplets, bulk solvent, walls."""

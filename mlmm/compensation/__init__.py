@@ -1,0 +1,1 @@
+"""Free-energy compensation G(lambda) of adaptive zones: calibrated, refined, verified."""

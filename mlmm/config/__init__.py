@@ -1,0 +1,1 @@
+"""Run files: their schema, reading them, and the objects that they describe."""

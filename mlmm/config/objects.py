@@ -1,0 +1,280 @@
+"""From the settings of a run file to the objects of the library: system, zones, hybrid system, stages."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from mlmm.config.load import RunConfig, check_embedding
+from mlmm.errors import ConfigError, SelectionError
+
+if TYPE_CHECKING:
+    from mlmm.build import BuiltSystem
+    from mlmm.dynamics.uncertainty import Watch
+    from mlmm.hybrid.system import HybridSystem
+    from mlmm.potentials import PotentialModel
+    from mlmm.zones.region import Region
+    from mlmm.zones.static import ZonePartition
+
+__all__ = [
+    "build_from",
+    "describe",
+    "hybrid_from",
+    "potential_from",
+    "resolved",
+    "stages_from",
+    "system_options",
+    "watch_from",
+    "zones_from",
+]
+
+
+def build_from(config: RunConfig, progress: Callable[[str], None]) -> BuiltSystem:
+    """The force field of [system]."""
+    from mlmm.build import build_system
+
+    if config.system.prmtop or config.system.xml:
+        return _taken_over(config, progress)
+    return build_system(config.system.pdb or None, **system_options(config), progress=progress)
+
+
+def system_options(config: RunConfig) -> dict[str, Any]:
+    """[system] as arguments of `mlmm.build_system`; what is empty there has the builder's default."""
+    from mlmm.build import Ligand
+
+    settings = {key: value for key, value in dataclasses.asdict(config.system).items() if value != ""}
+    for source in ("pdb", "prmtop", "inpcrd", "xml"):
+        settings.pop(source, None)
+    tables = settings.pop("ligand")
+    settings["ligands"] = [*settings["ligands"], *(Ligand(name, **entry) for name, entry in tables.items())]
+    return {**settings, "seed": config.run.seed}
+
+
+def _taken_over(config: RunConfig, progress: Callable[[str], None]) -> BuiltSystem:
+    """A system that was parametrised elsewhere."""
+    from mlmm.build.amber import load_amber, load_openmm
+
+    settings = config.system
+    if settings.xml:
+        return load_openmm(settings.xml, settings.pdb, progress=progress)
+    return load_amber(
+        settings.prmtop,
+        settings.inpcrd,
+        nonbonded_cutoff=settings.nonbonded_cutoff,
+        constraints=settings.constraints,
+        rigid_water=settings.rigid_water,
+        hydrogen_mass=settings.hydrogen_mass or None,
+        progress=progress,
+    )
+
+
+def potential_from(config: RunConfig, precision: str | None = None) -> PotentialModel:
+    """The potential of [potential], with another precision if asked."""
+    from mlmm.potentials import load_potential
+
+    settings = config.potential
+    return load_potential(
+        settings.name,
+        members=settings.members or None,
+        precision=precision or settings.precision,
+        device=settings.device,
+        trust=settings.trust,
+        kernel=settings.kernel,
+        shapes=settings.shapes,
+        neighbour_density=settings.neighbour_density,
+    )
+
+
+def watch_from(config: RunConfig, hybrid: HybridSystem) -> Watch:
+    """What [uncertainty] looks at and acts on."""
+    from mlmm.dynamics.uncertainty import UncertaintyLimits, Watch
+    from mlmm.potentials.descriptors import TrainingSet
+
+    settings = config.uncertainty
+    limits = UncertaintyLimits(
+        energy=settings.energy or None,
+        atom=settings.atom or None,
+        force=settings.force or None,
+        distance=settings.distance or None,
+        action=settings.action,
+        frames=settings.frames,
+    )
+    training = TrainingSet.open(settings.training_set) if settings.training_set else None
+    return Watch(
+        hybrid, limits, interval=settings.interval or None, forces=settings.forces, training=training
+    )
+
+
+def zones_from(config: RunConfig, built: BuiltSystem, region: Region, scheme: str) -> ZonePartition:
+    """The zones of [zones] around a region.
+
+    Parameters
+    ----------
+    config : RunConfig
+    built : BuiltSystem
+    region : Region
+    scheme : str
+        As `choose_scheme` resolved it: zones of kind "auto" are hard under ``intra``, else static.
+
+    Raises
+    ------
+    ConfigError
+        Sizes of a smooth zone where kind "auto" means a hard one.
+    """
+    from mlmm.zones.adaptive import adaptive_zones
+    from mlmm.zones.static import hard_zones, residue_zones, static_zones
+
+    zones = config.zones
+    if zones.kind == "auto":
+        if scheme == "intra" and len(zones.given()) > 1:
+            raise ConfigError(
+                "no sizes in [zones] under scheme 'intra', whose region is hard",
+                ", ".join(key for key in zones.given() if key != "kind"),
+                'leave them out, or write scheme = "local" where the potential allows it',
+            )
+        zones = zones.of_kind("hard" if scheme == "intra" else "static")
+    if zones.kind == "hard":
+        return hard_zones(built, region)
+    if zones.kind == "residues":
+        return residue_zones(built, region, zones.residues, zones.plateau_select or None, zones.snap)
+    if zones.kind == "static":
+        return static_zones(
+            built, region, zones.plateau, zones.width, zones.snap, shape=zones.shape, axis=zones.axis
+        )
+    centre = None
+    if zones.centre:
+        from mlmm.zones.region import select_region
+
+        centre = select_region(built, zones.centre, complete="atoms").atoms
+        outside = set(centre).difference(region.atoms)
+        if outside:
+            raise SelectionError(
+                "zones.centre inside the region",
+                f"{zones.centre!r}, with {len(outside)} atoms outside",
+                "select atoms of the region",
+            )
+    walls = None if zones.walls == "none" else zones.walls
+    return adaptive_zones(
+        built, region, zones.plateau, zones.width, molecules=zones.molecules, centre=centre, walls=walls
+    )
+
+
+def hybrid_from(config: RunConfig, built: BuiltSystem, precision: str | None = None) -> HybridSystem:
+    """The hybrid system of a run file.
+
+    Parameters
+    ----------
+    config : RunConfig
+    built : BuiltSystem
+    precision : {"float32", "float64"}, optional
+        Of the networks, instead of the file's.
+    """
+    from mlmm.hybrid.rules import choose_scheme
+    from mlmm.hybrid.system import hybrid_system
+    from mlmm.zones.compensation import Compensation
+    from mlmm.zones.region import select_region
+    from mlmm.zones.static import hard_zones
+
+    region = select_region(built, config.region.select, config.region.complete)
+    potential = potential_from(config, precision)
+    embedding = config.embedding
+    # Any scheme goes with a hard zone: what is left is whether it suits the potential.
+    scheme = choose_scheme(embedding.scheme, hard_zones(built, region), potential.spec)
+    check_embedding(embedding, scheme)
+    path = config.zones.compensation
+    zones = zones_from(config, built, region, scheme)
+    if config.region.hydrogen_mass:
+        from mlmm.build.masses import heavier_hydrogens
+
+        moving = (atom for molecule in getattr(zones, "molecules", ()) for atom in molecule)
+        built = heavier_hydrogens(built, {*zones.active, *moving}, config.region.hydrogen_mass)
+    return hybrid_system(
+        built,
+        zones,
+        potential,
+        scheme=embedding.scheme,
+        route=embedding.route,
+        bridge=config.potential.bridge,
+        keep=embedding.keep,
+        levels=embedding.levels,
+        tail=embedding.tail,
+        compensation=Compensation.load(path) if path else None,
+        electrostatics=embedding.electrostatics,
+        charges="model" if embedding.charges == "model" else None,
+        charge_range=embedding.charge_range,
+        cuda_graphs=config.potential.cuda_graphs,
+    )
+
+
+def describe(hybrid: HybridSystem) -> str:
+    """Region, scheme, zones and notes as lines of text."""
+    region, recipe = hybrid.zones.region, hybrid.recipe
+    residues = ", ".join(region.residues[:6]) + (" …" if len(region.residues) > 6 else "")
+    scheme = f"scheme {hybrid.scheme}, {hybrid.route} route, bridge {hybrid.bridge}"
+    if hybrid.cuda_graphs:
+        scheme += " with CUDA graphs"
+    if hybrid.scheme == "difference" and recipe.levels > 1:
+        scheme += f", {recipe.levels} levels"
+    if recipe.tail:
+        scheme += ", pairs beyond the model's range stay MM"
+    charges = "fixed charges of the force field"
+    if recipe.reference_charges:
+        charges = f"fixed reference charges on {len(recipe.reference_charges)} atoms"
+    if recipe.electrostatics == "charges":
+        reach = f"within {recipe.charge_range:g} nm" if hybrid.built.periodic else "at any distance"
+        charges += f", charges predicted by {hybrid.spec.name} on top, {reach}"
+    counts = ", ".join(f"{name} {count}" for name, count in hybrid.zone_counts().items())
+    setup = dict(hybrid.zones.setup)
+    made = ", ".join(f"{key} {value}" for key, value in setup.items() if key != "kind")
+    lines = [
+        f"region {len(region)} atoms ({residues}) in {hybrid.spec.name}, "
+        f"{hybrid.spec.members} members, {hybrid.spec.precision}",
+        scheme,
+        f"       electrostatics: {charges}",
+        f"zones  {counts}",
+        f"       {setup.get('kind', 'given')}" + (f": {made}" if made else ""),
+    ]
+    if recipe.compensation is not None:
+        parts = [f"{kind} {value:.2f} kJ/mol" for kind, value in recipe.compensation.alignment.items()]
+        mode = recipe.compensation.facts.get("mode", "unknown")
+        lines.append(f"       compensation ({mode}): {', '.join(parts)}")
+    return "\n".join([*lines, *(f"note   {note}" for note in region.notes)])
+
+
+def resolved(config: RunConfig, hybrid: HybridSystem) -> RunConfig:
+    """The settings with every "auto" of zones and embedding replaced by what came out, for a run's record."""
+    zones = config.zones
+    if zones.kind == "auto":
+        zones = zones.of_kind(dict(hybrid.zones.setup)["kind"])
+    embedding = dataclasses.replace(config.embedding, scheme=hybrid.scheme, route=hybrid.recipe.route)
+    return dataclasses.replace(config, zones=zones, embedding=embedding)
+
+
+def stages_from(config: RunConfig) -> list:
+    """The stages of [run]; one of length zero is left out."""
+    from mlmm.dynamics.stages import Equilibrate, Minimise, NVECheck, Produce
+    from mlmm.units import parse
+
+    settings = config.run
+    stages: list = [Minimise(max_iterations=settings.minimise)] if settings.minimise else []
+    common = {
+        "temperature": settings.temperature,
+        "timestep": settings.timestep,
+        "outer": settings.outer,
+        "reciprocal": settings.reciprocal,
+        "friction": settings.friction,
+        "pressure": settings.pressure,
+    }
+    for kind, length in (
+        (Equilibrate, settings.equilibrate),
+        (Produce, settings.produce),
+        (NVECheck, settings.nve),
+    ):
+        if parse(length, "time") > 0:
+            ensemble = {} if kind is NVECheck else {"ensemble": settings.ensemble}
+            friction = {"friction": settings.equilibrate_friction} if kind is Equilibrate else {}
+            stages.append(kind(length, **(common | ensemble | friction)))
+    if not stages:
+        raise ConfigError("at least one stage", "none", 'set run.produce = "1 ps" or more')
+    return stages

@@ -1,0 +1,1 @@
+"""Simulation: stages, integrators, barostat, reporters, run directories."""

@@ -1,0 +1,187 @@
+"""What a run records about itself: facts for the report, structures, timing, drift, the log."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openmm
+
+from mlmm.dynamics.reporters import degrees_of_freedom
+from mlmm.dynamics.run_directory import RunDirectory, timestamp, versions
+from mlmm.dynamics.stages import Dynamics
+from mlmm.hybrid.system import HybridSystem
+from mlmm.statistics import linear_drift
+from mlmm.units import NANOSECOND
+from mlmm.validation.zone_checks import lambda_histogram
+from mlmm.zones.adaptive import AdaptiveZones
+
+__all__ = ["embedding_facts", "log_to", "measure_drift", "measure_timing", "run_facts", "write_pdb"]
+
+
+def run_facts(hybrid: HybridSystem, plan: list[dict[str, Any]], seed: int, title: str) -> dict[str, Any]:
+    """What the report states about the run, apart from its results."""
+    built, region, spec = hybrid.built, hybrid.zones.region, hybrid.spec
+    return {
+        "title": title,
+        "created": timestamp(),
+        "versions": versions(),
+        "seed": seed,
+        "plan": plan,
+        "system": {
+            "atoms": built.n_atoms,
+            "residues": built.topology.getNumResidues(),
+            "periodic": built.periodic,
+            "box_nm": built.box_vectors.tolist() if built.periodic else None,
+            "constraints": hybrid.system.getNumConstraints(),
+            "degrees_of_freedom": degrees_of_freedom(hybrid.system),
+            "provenance": built.provenance,
+        },
+        "region": {
+            "selection": region.selection,
+            "atoms": list(region.atoms),
+            "residues": list(region.residues),
+            "notes": list(region.notes),
+            "charge": hybrid.charge,
+        },
+        "zones": hybrid.zone_counts(),
+        "zone_setup": dict(hybrid.zones.setup),
+        "zone_notes": list(hybrid.zones.notes),
+        "histogram": _histogram_facts(hybrid),
+        "potential": {
+            "name": spec.name,
+            "members": spec.members,
+            "level_of_theory": spec.level_of_theory,
+            "citation": spec.citation,
+            "licence": spec.licence,
+            "precision": spec.precision,
+            # Where an ANI potential is evaluated; other potentials have one way only.
+            "kernel": getattr(hybrid.potential, "kernel", "torch"),
+        },
+        "embedding": {
+            **embedding_facts(hybrid),
+            "bridge": hybrid.bridge,
+            "removed": hybrid.embedding.removed,
+        },
+        "stages": [],
+        "timing": None,
+        "drift": None,
+        "warnings": list(hybrid.warnings),
+    }
+
+
+def embedding_facts(hybrid: HybridSystem) -> dict[str, Any]:
+    """What decides the energy besides zones and potential: a run is resumed with the same."""
+    recipe, compensation = hybrid.recipe, hybrid.recipe.compensation
+    facts: dict[str, Any] = {
+        "scheme": hybrid.scheme,
+        "route": hybrid.route,
+        "levels": recipe.levels,
+        "tail": recipe.tail,
+        "compensation": None,
+        "electrostatics": recipe.electrostatics,
+        "charge_range": recipe.charge_range if recipe.electrostatics == "charges" else None,
+        "reference_charges": {str(atom): charge for atom, charge in recipe.reference_charges.items()},
+    }
+    if compensation is not None:
+        facts["compensation"] = {
+            "mode": str(compensation.facts.get("mode", "unknown")),
+            "alignment": {kind: float(value) for kind, value in compensation.alignment.items()},
+            "knots": [float(knot) for knot in compensation.knots],
+            "values": {kind: [float(v) for v in row] for kind, row in compensation.values.items()},
+        }
+    return facts
+
+
+def _histogram_facts(hybrid: HybridSystem) -> dict[str, Any] | None:
+    """Atoms and mean Delta by lambda in the built structure; None for a hard boundary."""
+    if not hybrid.zones.transition and not isinstance(hybrid.zones, AdaptiveZones):
+        return None
+    histogram = lambda_histogram(hybrid)
+    columns = {name: getattr(histogram, name) for name in ("edges", "atoms", "residues", "mean", "deviation")}
+    return {
+        name: [None if np.isnan(value) else value for value in column.tolist()]
+        for name, column in columns.items()
+    }
+
+
+def write_pdb(path: Path, hybrid: HybridSystem, positions: np.ndarray, box: np.ndarray | None) -> None:
+    """A PDB file with lambda of each atom in the B-factor column; that of a moving zone as it is here.
+
+    Parameters
+    ----------
+    path : Path
+    hybrid : HybridSystem
+    positions : ndarray, shape (N, 3), nm
+    box : ndarray, shape (3, 3), nm, optional
+    """
+    import mdtraj
+    import torch
+
+    topology = mdtraj.Topology.from_openmm(hybrid.built.topology)
+    frame = mdtraj.Trajectory(positions[None].astype(np.float32), topology)
+    if box is not None:
+        frame.unitcell_vectors = box[None].astype(np.float32)
+    cell = None if box is None else torch.tensor(np.asarray(box, dtype=np.float64))
+    weights = hybrid.zones.weights(torch.tensor(np.asarray(positions, dtype=np.float64)), cell).numpy()
+    frame.save_pdb(str(path), bfactors=weights)
+
+
+@contextmanager
+def log_to(path: Path) -> Iterator[None]:
+    """Everything the package logs also goes to the run's own log."""
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    package = logging.getLogger("mlmm")
+    level = package.level
+    package.addHandler(handler)
+    package.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        package.setLevel(level)
+        package.removeHandler(handler)
+        handler.close()
+
+
+def measure_timing(
+    hybrid: HybridSystem, stage: Dynamics, context: openmm.Context, seconds: float
+) -> dict[str, float]:
+    """Milliseconds per step, and of one force evaluation of either side (the shortest of seven)."""
+    ml = 1 << hybrid.force_groups["ml"]
+    measured = {}
+    for name, groups in (("ml_ms", ml), ("mm_ms", 0xFFFFFFFF ^ ml)):
+        times = []
+        for _ in range(7):
+            started = time.perf_counter()
+            context.getState(forces=True, groups=groups)
+            times.append(1e3 * (time.perf_counter() - started))
+        measured[name] = min(times)
+    per_step = seconds / stage.steps
+    return measured | {
+        "ms_per_step": 1e3 * per_step,
+        "ns_per_day": stage.step_length / NANOSECOND * 86400 / per_step,
+    }
+
+
+def measure_drift(hybrid: HybridSystem, stage: Dynamics, run: RunDirectory) -> dict[str, float] | None:
+    """Slope of the total energy in an NVE stage, from the energy table; None for fewer than ten rows."""
+    with run.file("energies.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["stage"] == stage.name]
+    if len(rows) < 10:
+        return None
+    times = np.array([float(row["time_ps"]) for row in rows])
+    energies = np.array([float(row["total"]) for row in rows])
+    slope, error = linear_drift(times / NANOSECOND, energies / degrees_of_freedom(hybrid.system))
+    return {
+        "kj_per_mol_per_ns_per_dof": slope,
+        "standard_error": error,
+        "length_ps": stage.length,
+        "timestep_ps": stage.timestep,
+    }

@@ -1,0 +1,264 @@
+"""What a simulation writes while it runs: energy table, trajectory, lambda, all made to be resumed."""
+
+from __future__ import annotations
+
+import csv
+import math
+import struct
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import openmm
+import torch
+from openmm import app, unit
+
+from mlmm.dynamics.imaging import RegionImages
+from mlmm.dynamics.integrators import energy_groups
+from mlmm.dynamics.uncertainty import COLUMNS, Uncertainty, Watch
+from mlmm.errors import SimulationError
+from mlmm.hybrid.system import HybridSystem
+from mlmm.units import GAS_CONSTANT
+from mlmm.zones.adaptive import AdaptiveWeights, AdaptiveZones
+
+__all__ = ["EnergyTable", "LambdaTable", "TrajectoryWriter", "degrees_of_freedom", "positions_and_box"]
+
+
+def degrees_of_freedom(system: openmm.System) -> int:
+    """Degrees of freedom: 3 per moving particle, less constraints and centre of mass."""
+    moving = [system.getParticleMass(i)._value > 0 for i in range(system.getNumParticles())]
+    constraints = sum(
+        moving[a] or moving[b]
+        for a, b, _ in (system.getConstraintParameters(i) for i in range(system.getNumConstraints()))
+    )
+    centre = 3 if any(isinstance(force, openmm.CMMotionRemover) for force in system.getForces()) else 0
+    return 3 * sum(moving) - constraints - centre
+
+
+class EnergyTable:
+    """Energies by force group, temperature, volume and uncertainty as CSV, one row per report.
+
+    Uncertainty is ``committee_spread`` of the energy and the largest ``atom_spread``, ``force_spread`` and
+    ``training_distance``; empty where there is no committee or training set.
+
+    For a zone that moves also ``zone_molecules``, the number of molecules with lambda > 0, and
+    ``zone_lambda``, the sum of their lambda.
+
+    Parameters
+    ----------
+    path : Path
+    hybrid : HybridSystem
+    resume_at : int, optional
+        Length in bytes to which an existing table is cut before going on; a new table otherwise.
+    watch : Watch, optional
+        What is measured of the uncertainty; the spreads of a committee by default.
+    """
+
+    def __init__(
+        self, path: Path, hybrid: HybridSystem, resume_at: int | None = None, watch: Watch | None = None
+    ):
+        self.hybrid, self.watch = hybrid, watch or Watch(hybrid)
+        self.last_uncertainty = Uncertainty()
+        self.columns = [
+            *("stage", "step", "time_ps"),
+            *(f"E_{name}" for name in hybrid.force_groups),
+            *("potential", "kinetic", "total", "temperature", "volume", *COLUMNS),
+        ]
+        self._weights = None
+        if isinstance(hybrid.zones, AdaptiveZones):
+            self.columns += ["zone_molecules", "zone_lambda"]
+            self._weights = AdaptiveWeights(hybrid.zones)
+        self._freedom = degrees_of_freedom(hybrid.system)
+        if resume_at is None:
+            self._file = path.open("w", newline="")
+            csv.writer(self._file).writerow(self.columns)
+        else:
+            self._file = path.open("r+", newline="")
+            self._file.truncate(resume_at)
+            self._file.seek(0, 2)
+        self._writer = csv.writer(self._file)
+        self._file.flush()
+
+    def write(self, stage: str, step: int, time: float, context: openmm.Context) -> dict[str, float]:
+        """Evaluate and append one row; returns it.
+
+        Parameters
+        ----------
+        stage : str
+        step : int
+            Of that stage.
+        time : float
+            Since the start of the first dynamics, ps.
+        context : openmm.Context
+
+        Raises
+        ------
+        SimulationError
+            An energy that is not finite.
+        """
+        state = context.getState(energy=True, positions=True)
+        row: dict[str, float] = {
+            f"E_{name}": _energy(context.getState(energy=True, groups=energy_groups(name, group)))
+            for name, group in self.hybrid.force_groups.items()
+        }
+        # The sum of the groups, not a further evaluation: the columns then add up to the last digit.
+        row["potential"] = math.fsum(row.values())
+        row["kinetic"] = state.getKineticEnergy().value_in_unit(unit.kilojoule_per_mole)
+        row["total"] = row["potential"] + row["kinetic"]
+        row["temperature"] = 2 * row["kinetic"] / (self._freedom * GAS_CONSTANT)
+        if not math.isfinite(row["total"]):
+            raise SimulationError(
+                "finite energies",
+                f"{row['total']} kJ/mol at step {step} of stage {stage}",
+                "try a smaller time step or a longer minimisation",
+            )
+        positions, box = positions_and_box(state, self.hybrid.built.periodic)
+        self.last_uncertainty = self.watch.measure(positions, box)
+        row["volume"] = math.nan if box is None else float(np.prod(np.diag(box)))
+        row |= self.last_uncertainty.row()
+        if self._weights is not None:
+            found = self._weights(torch.tensor(positions), None if box is None else torch.tensor(box))
+            row["zone_molecules"], row["zone_lambda"] = float((found > 0).sum()), float(found.sum())
+        numbers = ("" if math.isnan(row[name]) else repr(float(row[name])) for name in self.columns[3:])
+        self._writer.writerow([stage, step, f"{time:.6f}", *numbers])
+        self._file.flush()
+        return row
+
+    @property
+    def size(self) -> int:
+        """Bytes written."""
+        return self._file.tell()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class LambdaTable:
+    """lambda of every atom in every frame of the trajectory, for a zone that moves: float32 (frames, N), npy.
+
+    Parameters
+    ----------
+    path : Path
+    zones : AdaptiveZones
+    resume_at : int, optional
+        Frames to which an existing table is cut before going on; a new table otherwise.
+    """
+
+    def __init__(self, path: Path, zones: AdaptiveZones, resume_at: int = 0):
+        self._zones, self._frames = zones, resume_at
+        self._file = path.open("r+b" if resume_at and path.exists() else "wb")
+        self._row = 4 * zones.n_atoms
+        self._start = self._write_header()
+        self._file.truncate(self._start + resume_at * self._row)
+
+    def _write_header(self) -> int:
+        """Its length does not depend on the number of frames: numpy leaves room for it."""
+        self._file.seek(0)
+        shape = (self._frames, self._zones.n_atoms)
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(self._file, header)
+        return self._file.tell()
+
+    def write(self, positions: np.ndarray, box: np.ndarray | None) -> None:
+        """Append a frame: positions (N, 3) and box (3, 3), nm."""
+        weights = self._zones.weights(torch.tensor(positions), None if box is None else torch.tensor(box))
+        self._file.seek(self._start + self._frames * self._row)
+        self._file.write(weights.numpy().astype("<f4").tobytes())
+        self._frames += 1
+        self._write_header()
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class TrajectoryWriter:
+    """DCD frames centred on the region, every molecule whole and in the cell around it.
+
+    A zone that moves gets a `LambdaTable` beside it, ``lambda.npy``.
+
+    Parameters
+    ----------
+    path : Path
+    hybrid : HybridSystem
+    timestep : float
+        ps.
+    interval : int
+        Steps between frames.
+    resume_at : tuple of (int, int), optional
+        Bytes and frames to which an existing trajectory is cut before going on.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        hybrid: HybridSystem,
+        timestep: float,
+        interval: int,
+        resume_at: tuple[int, int] | None = None,
+    ):
+        self._path, self._topology = path, hybrid.built.topology
+        self._spacing = (timestep * unit.picosecond, 0, interval)
+        # Opened with the first frame: a trajectory without frames is no trajectory.
+        self._file: BinaryIO | None = None
+        self._images = RegionImages(hybrid.built.topology, hybrid.zones.region.atoms)
+        self._periodic = hybrid.built.periodic
+        self.frames = 0
+        if resume_at is not None and resume_at[1] > 0:
+            self._continue(*resume_at)
+        self._table: LambdaTable | None = None
+        if isinstance(hybrid.zones, AdaptiveZones):
+            self._table = LambdaTable(path.with_name("lambda.npy"), hybrid.zones, self.frames)
+
+    def _continue(self, size: int, frames: int) -> None:
+        self._file = self._path.open("r+b")
+        self._file.truncate(size)
+        # The header counts the frames: int32 at byte 8.
+        self._file.seek(8)
+        self._file.write(struct.pack("<i", frames))
+        self._dcd = app.DCDFile(self._file, self._topology, *self._spacing, append=True)
+        self.frames = frames
+
+    def write(self, context: openmm.Context) -> None:
+        """Append the current frame."""
+        if self._file is None:
+            self._file = self._path.open("wb")
+            self._dcd = app.DCDFile(self._file, self._topology, *self._spacing)
+        positions, box = positions_and_box(context.getState(positions=True), self._periodic)
+        self._dcd.writeModel(
+            self._images.gather(positions, box) * unit.nanometer,
+            periodicBoxVectors=None if box is None else box * unit.nanometer,
+        )
+        self._file.flush()
+        if self._table is not None:
+            self._table.write(positions, box)
+        self.frames += 1
+
+    @property
+    def size(self) -> int:
+        """Bytes written."""
+        if self._file is None:
+            return 0
+        self._file.seek(0, 2)
+        return self._file.tell()
+
+    def close(self) -> None:
+        """Close the files."""
+        if self._file is not None:
+            self._file.close()
+        if self._table is not None:
+            self._table.close()
+
+
+def positions_and_box(state: openmm.State, periodic: bool) -> tuple[np.ndarray, np.ndarray | None]:
+    """Positions (N, 3) and box vectors (3, 3) of a State in nm; no box for an open system."""
+    positions = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer)
+    if not periodic:
+        return positions, None
+    return positions, state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.nanometer)
+
+
+def _energy(state: openmm.State) -> float:
+    return state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)

@@ -1,0 +1,408 @@
+"""The inside of a run: contexts, chunks of steps, checkpoints, signals, failures."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import openmm
+from openmm import unit
+
+from mlmm.dynamics.barostat import Barostat, own_barostats
+from mlmm.dynamics.imaging import RegionImages
+from mlmm.dynamics.integrators import make_integrator, separate_reciprocal
+from mlmm.dynamics.records import measure_drift, measure_timing, write_pdb
+from mlmm.dynamics.reporters import EnergyTable, TrajectoryWriter, positions_and_box
+from mlmm.dynamics.run_directory import Checkpoint, RunDirectory
+from mlmm.dynamics.stages import Dynamics, Minimise
+from mlmm.dynamics.uncertainty import Watch
+from mlmm.errors import SimulationError
+from mlmm.hybrid.system import HybridSystem
+from mlmm.units import NANOSECOND
+
+__all__ = ["Progress", "Runner"]
+
+logger = logging.getLogger(__name__)
+_PROGRESS_SECONDS = 0.5
+_MINIMISE_PIECE = 50
+_BLOWN_UP = 10.0  # nm between two looks, at most a second apart: diffusion stays a thousand times below
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is; handed to the `progress` callable about twice a second.
+
+    Parameters
+    ----------
+    stage : str
+    done, total : int
+        Steps of the stage (iterations of a minimisation, total 0 without limit).
+    ns_per_day : float
+        0 while unknown.
+    seconds_left : float or None
+        Of the stage.
+    energy : float or None
+        kJ/mol; while minimising.
+    """
+
+    stage: str
+    done: int
+    total: int
+    ns_per_day: float = 0.0
+    seconds_left: float | None = None
+    energy: float | None = None
+
+
+class Runner:
+    """The stages of one run, one after the other, with everything that has to happen between steps.
+
+    Parameters
+    ----------
+    hybrid : HybridSystem
+    run : RunDirectory
+    stages : list of Minimise or Dynamics
+    seed : int
+    platform : tuple of (openmm.Platform, dict)
+        With its properties.
+    intervals : tuple of (int, int, int)
+        Steps between rows of the energy table, frames, checkpoints.
+    summary : dict
+        Facts of the run; grows as it goes on.
+    progress : callable
+    watch : Watch
+        Of the uncertainty; it may end the run.
+    """
+
+    def __init__(
+        self,
+        hybrid: HybridSystem,
+        run: RunDirectory,
+        stages: list[Minimise | Dynamics],
+        seed: int,
+        platform: tuple[openmm.Platform, dict[str, str]],
+        intervals: tuple[int, int, int],
+        summary: dict[str, Any],
+        progress: Callable[[Progress], None],
+        watch: Watch,
+    ):
+        self.hybrid, self.run, self.stages, self.seed = hybrid, run, stages, seed
+        self.platform, self.intervals = platform, intervals
+        self.summary, self.progress, self.watch = summary, progress, watch
+        self.looks = tuple(n for n in (watch.interval,) if n)
+        self.stop_signal: int | None = None
+        self.stop_reason: str | None = None
+        self.last_positions: np.ndarray = hybrid.built.positions
+        self._images = RegionImages(hybrid.built.topology, hybrid.zones.region.atoms)
+        self.table: EnergyTable
+        self.trajectory: TrajectoryWriter
+
+    def run_from(self, checkpoint: Checkpoint | None) -> RunDirectory:
+        """Run every stage that is not done yet."""
+        resumed = checkpoint is not None
+        self.table = EnergyTable(
+            self.run.file("energies.csv"),
+            self.hybrid,
+            checkpoint.table_bytes if resumed else None,
+            self.watch,
+        )
+        self.watch.resume(self.summary.get("uncertainty") if resumed else None, self.run.path)
+        self.summary["uncertainty"] = self.watch.facts
+        written = [stage for stage in self.stages if isinstance(stage, Dynamics) and stage.trajectory]
+        self.trajectory = TrajectoryWriter(
+            self.run.file("trajectory.dcd"),
+            self.hybrid,
+            written[0].step_length if written else 0.001,
+            self.intervals[1],
+            (checkpoint.trajectory_bytes, checkpoint.frames) if resumed else None,
+        )
+        # The first checkpoint has no state: a run stopped while minimising starts from the built system.
+        state = openmm.XmlSerializer.deserialize(checkpoint.state) if resumed and checkpoint.state else None
+        first = checkpoint.stage if resumed else 0
+        if not resumed:
+            self._checkpoint(0, 0, None, b"")
+        self.run.write_summary(self.summary)
+        try:
+            with self._signals():
+                for index in range(first, len(self.stages)):
+                    stage = self.stages[index]
+                    self.summary |= {"stage": stage.name, "step": 0}
+                    logger.info("stage %s", stage.name)
+                    within = checkpoint if resumed and index == first and checkpoint.context else None
+                    if isinstance(stage, Minimise):
+                        state, complete = self._minimise(stage, state)
+                    else:
+                        state, complete = self._dynamics(index, stage, state, within)
+                    self._write_final(state)
+                    if complete:
+                        self._checkpoint(index + 1, 0, state, b"")
+                    if self.stop_signal is not None:
+                        return self._end("interrupted", f"signal {signal.Signals(self.stop_signal).name}")
+                    if self.stop_reason is not None:
+                        return self._end("interrupted", f"uncertainty: {self.stop_reason}")
+            return self._end("finished", None)
+        except (SimulationError, openmm.OpenMMException) as error:
+            raise self._failure(error) from error
+        except BaseException as error:
+            self._end("failed", f"{type(error).__name__}: {error}")
+            raise
+        finally:
+            self.table.close()
+            self.trajectory.close()
+
+    def _minimise(self, stage: Minimise, state: openmm.State | None) -> tuple[openmm.State, bool]:
+        """Minimise; returns the state and whether it was not interrupted."""
+        context = self._context(self.hybrid.system, openmm.VerletIntegrator(0.001), state)
+        before = context.getState(energy=True).getPotentialEnergy()._value
+        started = time.monotonic()
+        tolerance = stage.tolerance * unit.kilojoule_per_mole / unit.nanometer
+        # In pieces, not with OpenMM's MinimizationReporter: with one, OpenMM holds Python's lock and torch
+        # refuses to differentiate. A piece that gains nothing has met the tolerance.
+        energy, done = before, 0
+        while self.stop_signal is None and (done < stage.max_iterations or stage.max_iterations == 0):
+            piece = _MINIMISE_PIECE
+            if stage.max_iterations:
+                piece = min(piece, stage.max_iterations - done)
+            openmm.LocalEnergyMinimizer.minimize(context, tolerance, piece)
+            previous, energy = energy, context.getState(energy=True).getPotentialEnergy()._value
+            done += piece
+            self.progress(Progress(stage.name, done, stage.max_iterations, energy=energy))
+            if previous - energy < 1e-7 * abs(energy):
+                break
+        result = context.getState(positions=True, parameters=True)
+        if not np.isfinite(energy):
+            raise SimulationError(
+                "a finite energy after minimisation",
+                f"{energy} kJ/mol",
+                "look for overlapping atoms in the input",
+            )
+        if self.stop_signal is not None:
+            return result, False
+        seconds = time.monotonic() - started
+        energies = {"energy_before": before, "energy_after": energy}
+        self._add_stage({"name": stage.name, **energies, "iterations": done, "seconds": seconds})
+        return result, True
+
+    def _dynamics(
+        self, index: int, stage: Dynamics, state: openmm.State | None, checkpoint: Checkpoint | None
+    ) -> tuple[openmm.State, bool]:
+        """Run a stage, from a checkpoint within it if there is one; returns its state and if it is done."""
+        system = self.hybrid.system
+        if stage.reciprocal > 1:
+            system = self.hybrid.create_system()
+            separate_reciprocal(system)
+        integrator = make_integrator(
+            stage,
+            self.hybrid.force_groups,
+            self._stage_seed(index, 0),
+            constrained=system.getNumConstraints() > 0,
+            moved_between_steps=bool(own_barostats(system)),
+        )
+        context = self._context(system, integrator, state)
+        if checkpoint is not None:
+            self._load(context, checkpoint)
+        elif not any(isinstance(earlier, Dynamics) for earlier in self.stages[:index]):
+            context.setVelocitiesToTemperature(stage.temperature, self._stage_seed(index, 1))
+        barostat = None
+        if stage.ensemble == "NPT":
+            facts = checkpoint.summary.get("barostat") if checkpoint is not None else None
+            numbers = self._stage_seed(index, 2)
+            barostat = Barostat(context, integrator, stage.pressure, stage.temperature, numbers, facts)
+            self.summary["barostat"] = barostat.facts
+        step = checkpoint.step if checkpoint is not None else 0
+        before = self._seconds_so_far(stage)
+        started = time.monotonic()
+        first_step = step
+        chunk = 1
+        while step < stage.steps and self.stop_signal is None and self.stop_reason is None:
+            # Up to the next event; short enough to show progress and to react to a signal.
+            upto = min(stage.steps, step + chunk, *(step - step % n + n for n in self.intervals + self.looks))
+            chunk_started = time.monotonic()
+            if barostat is not None:
+                upto = min(upto, barostat.next_move(step))
+            context.getIntegrator().step(upto - step)
+            if barostat is not None:
+                barostat.move(upto)
+            per_step = (time.monotonic() - chunk_started) / (upto - step)
+            chunk = max(1, int(_PROGRESS_SECONDS / max(per_step, 1e-6)))
+            step = upto
+            self._events(index, stage, step, context)
+            elapsed = time.monotonic() - started
+            rate = (step - first_step) / elapsed
+            ns_per_day = rate * stage.step_length / NANOSECOND * 86400
+            self.progress(Progress(stage.name, step, stage.steps, ns_per_day, (stage.steps - step) / rate))
+            self.summary["step"] = step
+        elapsed = time.monotonic() - started
+        self.summary.setdefault("seconds", {})[stage.name] = before + elapsed
+        complete = step == stage.steps
+        if complete:
+            self._finish_stage(stage, context, before + elapsed)
+        else:
+            self._checkpoint(index, step, *self._snapshot(context))
+        return self._snapshot(context)[0], complete
+
+    def _events(self, index: int, stage: Dynamics, step: int, context: openmm.Context) -> None:
+        """Whatever is due after this step; the last step is always reported."""
+        report, frame, checkpoint = self.intervals
+        last = step == stage.steps
+        positions = context.getState(positions=True).getPositions(asNumpy=True)._value
+        moved = np.abs(positions - self.last_positions).max()
+        if not moved < _BLOWN_UP:  # true for NaN as well
+            what = "NaN" if np.isnan(moved) else f"an atom that moved {moved:.3g} nm"
+            raise SimulationError(
+                "atoms that stay together",
+                f"{what} at step {step} of stage {stage.name}",
+                "try a smaller time step or a longer minimisation",
+            )
+        if step % report == 0 or last:
+            self.table.write(stage.name, step, self._start_time(index) + step * stage.step_length, context)
+        self._look(stage, step, step % report == 0 or last, context)
+        if stage.trajectory and step % frame == 0:
+            self.trajectory.write(context)
+        self.last_positions = positions
+        if step % checkpoint == 0 and not last:
+            self._checkpoint(index, step, *self._snapshot(context))
+
+    def _look(self, stage: Dynamics, step: int, in_table: bool, context: openmm.Context) -> None:
+        """Hold the uncertainty against its limits; what the table has measured is not measured again."""
+        if not self.watch.limits.by_column() or not (in_table or any(step % n == 0 for n in self.looks)):
+            return
+        state = context.getState(positions=True)
+        positions, box = positions_and_box(state, self.hybrid.built.periodic)
+        found = self.table.last_uncertainty if in_table else self.watch.measure(positions, box)
+        where = f"stage {stage.name}, step {step}"
+        self.stop_reason = self.watch.judge(found, positions, box, where, self.run.path)
+
+    def _finish_stage(self, stage: Dynamics, context: openmm.Context, seconds: float) -> None:
+        self._add_stage(stage.facts() | {"seconds": seconds})
+        if stage.trajectory:
+            self.summary["timing"] = measure_timing(self.hybrid, stage, context, seconds)
+        if stage.ensemble == "NVE":
+            self.summary["drift"] = measure_drift(self.hybrid, stage, self.run)
+
+    def _stage_seed(self, index: int, use: int) -> int:
+        """A different, never zero seed for each stage and use (OpenMM takes 0 as "choose one")."""
+        return int(np.random.SeedSequence([self.seed, index, use]).generate_state(1)[0] & 0x3FFFFFFF) + 1
+
+    def _context(
+        self, system: openmm.System, integrator: openmm.Integrator, state: openmm.State | None
+    ) -> openmm.Context:
+        context = openmm.Context(system, integrator, *self.platform)
+        if state is None:
+            context.setPositions(self.hybrid.built.positions)
+        else:
+            self.last_positions = positions_and_box(state, False)[0]
+            if self.hybrid.built.periodic:
+                context.setPeriodicBoxVectors(*state.getPeriodicBoxVectors())
+            context.setPositions(state.getPositions())
+            if (state.getDataTypes() & openmm.State.Velocities) != 0:
+                context.setVelocities(state.getVelocities())
+        # TorchScript rewrites its graph after the first call and rounds differently from then on: without
+        # this, a resumed run would leave the path of an uninterrupted one.
+        for _ in range(2):
+            context.getState(forces=True, groups=1 << self.hybrid.force_groups["ml"])
+        return context
+
+    def _load(self, context: openmm.Context, checkpoint: Checkpoint) -> None:
+        """Take up a checkpoint bit for bit, or its portable half where the platform has changed."""
+        try:
+            context.loadCheckpoint(checkpoint.context)
+        except openmm.OpenMMException as error:
+            logger.warning(
+                "going on from positions and velocities only (%s): the random numbers differ", error
+            )
+
+    def _snapshot(self, context: openmm.Context) -> tuple[openmm.State, bytes]:
+        state = context.getState(positions=True, velocities=True, parameters=True)
+        return state, context.createCheckpoint()
+
+    def _checkpoint(self, stage: int, step: int, state: openmm.State | None, context: bytes) -> None:
+        xml = "" if state is None else openmm.XmlSerializer.serialize(state)
+        sizes = (self.table.size, self.trajectory.size, self.trajectory.frames)
+        self.run.write_checkpoint(Checkpoint(stage, step, xml, context, *sizes, dict(self.summary)))
+        self.run.write_summary(self.summary)
+
+    def _write_final(self, state: openmm.State) -> None:
+        """The structure as the last stage left it, gathered around the region."""
+        positions, box = positions_and_box(state, self.hybrid.built.periodic)
+        write_pdb(self.run.file("final.pdb"), self.hybrid, self._images.gather(positions, box), box)
+
+    def _add_stage(self, facts: dict[str, Any]) -> None:
+        self.summary["stages"] = [*self.summary.get("stages", []), facts]
+
+    def _start_time(self, index: int) -> float:
+        """Simulated time before a stage, ps."""
+        earlier = (stage for stage in self.stages[:index] if isinstance(stage, Dynamics))
+        return sum(stage.steps * stage.step_length for stage in earlier)
+
+    def _seconds_so_far(self, stage: Dynamics) -> float:
+        return float(self.summary.get("seconds", {}).get(stage.name, 0.0))
+
+    def _end(self, state: str, message: str | None) -> RunDirectory:
+        self.summary |= {"state": state, "message": message}
+        self.run.write_summary(self.summary)
+        logger.info("%s%s", state, f": {message}" if message else "")
+        return self.run
+
+    def _failure(self, error: Exception) -> SimulationError:
+        """Save the last finite frame and retell the error."""
+        frame = self.run.file("last_finite_frame.pdb")
+        box = self.hybrid.built.box_vectors
+        write_pdb(frame, self.hybrid, self._images.gather(self.last_positions, box), box)
+        if isinstance(error, SimulationError):
+            advice = f"{error.do}{self._crowded()}" if "NaN" in error.got else error.do
+            failure = SimulationError(error.expected, error.got, f"{advice}; last finite frame: {frame}")
+        elif "nan" in str(error).lower():
+            where = f"stage {self.summary.get('stage')} after step {self.summary.get('step', 0)}"
+            failure = SimulationError(
+                "finite positions",
+                f"NaN in {where}",
+                f"try a smaller time step or a longer minimisation{self._crowded()}; "
+                f"last finite frame: {frame}",
+            )
+        else:
+            logger.error("%s", error)
+            failure = SimulationError(
+                "OpenMM to run this system",
+                str(error).strip().splitlines()[0],
+                f"see {self.run.file('run.log')} and the last finite frame {frame}",
+            )
+        self._end("failed", str(failure))
+        return failure
+
+    def _crowded(self) -> str:
+        """What else makes an energy NaN where neighbours are in lists of fixed length."""
+        potential = self.hybrid.potential
+        used = ("fixed",) if self.platform[0].getName() in ("CPU", "Reference") else ("auto", "fixed")
+        for model in getattr(potential, "models", (potential,)):
+            if getattr(model, "shapes", "lists") in used:
+                return (
+                    "; energies are NaN too where atoms are denser than "
+                    f"neighbour_density = {model.neighbour_density:g} per nm³ in [potential]"
+                )
+        return ""
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """SIGINT and SIGTERM ask for a stop; a second one ends at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def ask(number: int, _frame: object) -> None:
+            self.stop_signal = number
+            signal.signal(number, previous[number])
+            logger.info("signal %d: stopping after these steps", number)
+
+        previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)

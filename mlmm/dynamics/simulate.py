@@ -1,0 +1,223 @@
+"""Minimise, equilibrate, produce: dynamics of a hybrid system that can be interrupted and resumed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openmm
+
+from mlmm.dynamics.barostat import own_barostats
+from mlmm.dynamics.integrators import beyond_tested
+from mlmm.dynamics.records import embedding_facts, log_to, run_facts, write_pdb
+from mlmm.dynamics.run_directory import Checkpoint, RunDirectory
+from mlmm.dynamics.runner import Progress, Runner
+from mlmm.dynamics.stages import Dynamics, Minimise
+from mlmm.dynamics.uncertainty import Watch
+from mlmm.errors import ConfigError
+from mlmm.hybrid.system import HybridSystem
+from mlmm.zones.adaptive import AdaptiveZones
+
+__all__ = ["simulate"]
+
+logger = logging.getLogger(__name__)
+
+
+def simulate(
+    hybrid: HybridSystem,
+    out: str | Path,
+    stages: Sequence[Minimise | Dynamics],
+    *,
+    seed: int = 0,
+    platform: str | None = None,
+    threads: int | None = None,
+    report_interval: int = 100,
+    trajectory_interval: int = 500,
+    checkpoint_interval: int = 1000,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+    title: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    watch: Watch | None = None,
+) -> RunDirectory:
+    """Run the stages one after the other and write a run directory.
+
+    SIGINT and SIGTERM end the run after the current steps with a checkpoint; ``resume=True`` goes on from it
+    and, on the Reference platform, gives the same numbers bit for bit as a run that was never interrupted, at
+    constant pressure too. Not so where the System holds a barostat of its own: OpenMM's checkpoints leave
+    out how far that one is from its next move, and how large.
+
+    Parameters
+    ----------
+    hybrid : HybridSystem
+    out : path
+        The run directory: new or empty, unless `resume` or `overwrite`.
+    stages : sequence of Minimise, Equilibrate, Produce, NVECheck
+    seed : int
+        Of velocities, thermostat and barostat.
+    platform : str, optional
+        OpenMM platform; the fastest by default.
+    threads : int, optional
+        Threads of the CPU platform.
+    report_interval, trajectory_interval, checkpoint_interval : int
+        Steps between rows of the energy table, frames and checkpoints.
+    resume, overwrite : bool
+        Go on with the run in `out`, or replace it.
+    progress : callable, optional
+        Called with `Progress` about twice a second.
+    title : str, optional
+        Of the report; the name of the directory by default.
+    settings : mapping, optional
+        Written to ``resolved.toml``.
+    watch : mlmm.dynamics.uncertainty.Watch, optional
+        What is measured of the uncertainty of the potential, and its limits; the spreads of a committee by
+        default, without limits.
+
+    Returns
+    -------
+    RunDirectory
+        Its `state` is ``finished`` or ``interrupted``. Among the warnings of its `summary` are time steps
+        longer than those that were tested.
+
+    Raises
+    ------
+    ConfigError
+        A directory that is taken, another run to resume, intervals below 1, an unknown platform, or NPT
+        without a box or beside a barostat of the System's own.
+    SimulationError
+        Energies or positions that are not finite: the last finite frame is in ``last_finite_frame.pdb``.
+    """
+    if min(report_interval, trajectory_interval, checkpoint_interval) < 1:
+        raise ConfigError("intervals of at least 1 step", "a smaller one", "correct the report settings")
+    _check_pressure(hybrid, stages)
+    chosen = _platform(platform, threads)
+    plan = [stage.facts() if isinstance(stage, Dynamics) else {"name": stage.name} for stage in stages]
+    if resume:
+        run = RunDirectory(Path(out))
+        checkpoint = run.read_checkpoint()
+        _check_same_run(run, checkpoint, plan, seed, hybrid)
+    else:
+        run = RunDirectory.create(out, overwrite)
+        checkpoint = None
+        hybrid.built.save(run.built_folder)
+        write_pdb(run.file("topology.pdb"), hybrid, hybrid.built.positions, hybrid.built.box_vectors)
+        if settings is not None:
+            import tomli_w
+
+            run.file("resolved.toml").write_text(tomli_w.dumps(settings))
+    with log_to(run.file("run.log")):
+        summary = checkpoint.summary if checkpoint else run_facts(hybrid, plan, seed, title or run.path.name)
+        summary |= {"state": "running", "message": None, **_platform_facts(*chosen)}
+        for said in _untested(hybrid, stages):
+            logger.warning("%s", said)
+            summary["warnings"] += [] if said in summary["warnings"] else [said]
+        intervals = (report_interval, trajectory_interval, checkpoint_interval)
+        show = progress or (lambda _: None)
+        runner = Runner(
+            hybrid, run, list(stages), seed, chosen, intervals, summary, show, watch or Watch(hybrid)
+        )
+        return runner.run_from(checkpoint)
+
+
+def _check_pressure(hybrid: HybridSystem, stages: Sequence[Minimise | Dynamics]) -> None:
+    """A constant pressure needs a box, and no second barostat."""
+    if not any(isinstance(stage, Dynamics) and stage.ensemble == "NPT" for stage in stages):
+        return
+    if not hybrid.built.periodic:
+        raise ConfigError("a periodic system for ensemble NPT", "none", 'write ensemble = "NVT"')
+    own = own_barostats(hybrid.system)
+    if own:
+        raise ConfigError(
+            "a System without a barostat for ensemble NPT",
+            ", ".join(own),
+            'remove it, or write ensemble = "NVT" and leave the pressure to it',
+        )
+
+
+def _untested(hybrid: HybridSystem, stages: Sequence[Minimise | Dynamics]) -> list[str]:
+    """Stages whose time steps are longer than what was tested."""
+    moving = isinstance(hybrid.zones, AdaptiveZones)
+    dynamics = [stage for stage in stages if isinstance(stage, Dynamics)]
+    found = [beyond_tested(stage, hybrid.system, adaptive=moving) for stage in dynamics]
+    return [said for said in found if said is not None]
+
+
+def _platform(name: str | None, threads: int | None) -> tuple[openmm.Platform, dict[str, str]]:
+    """The asked-for platform, or the fastest, with its properties."""
+    available = [openmm.Platform.getPlatform(i) for i in range(openmm.Platform.getNumPlatforms())]
+    if name is None:
+        platform = max(available, key=lambda p: p.getSpeed())
+    else:
+        found = [p for p in available if p.getName().lower() == name.lower()]
+        if not found:
+            raise ConfigError(
+                f"platform = {' | '.join(p.getName() for p in available)}", repr(name), "choose one of these"
+            )
+        platform = found[0]
+    properties = {}
+    if threads is not None and platform.getName() == "CPU":
+        properties["Threads"] = str(threads)
+    return platform, properties
+
+
+def _platform_facts(platform: openmm.Platform, properties: dict[str, str]) -> dict[str, str]:
+    """Name and number of threads, which is the environment's or the machine's where none was asked for."""
+    facts = {"platform": platform.getName()}
+    if platform.getName() == "CPU":
+        facts["threads"] = properties.get("Threads") or platform.getPropertyDefaultValue("Threads")
+    return facts
+
+
+def _check_same_run(
+    run: RunDirectory, checkpoint: Checkpoint, plan: list[dict[str, Any]], seed: int, hybrid: HybridSystem
+) -> None:
+    if run.state == "finished":
+        raise ConfigError(
+            "an unfinished run to resume", f"{run.path}, which is finished", "see its report.html"
+        )
+    old, embedding = checkpoint.summary, embedding_facts(hybrid)
+    before = old["embedding"]
+    for what, then, now in (
+        ("stages", old["plan"], plan),
+        ("seed", old["seed"], seed),
+        ("region", old["region"]["atoms"], list(hybrid.zones.region.atoms)),
+        ("zones", old["zones"], hybrid.zone_counts()),
+        ("zones", old.get("zone_setup"), dict(hybrid.zones.setup)),
+        *((key, before.get(key), embedding[key]) for key in ("scheme", "route", "levels", "tail")),
+        ("electrostatics", before.get("electrostatics", "mechanical"), embedding["electrostatics"]),
+        ("charge_range", before.get("charge_range"), embedding["charge_range"]),
+        ("number of atoms", old["system"]["atoms"], hybrid.built.n_atoms),
+    ):
+        if then != now:
+            raise ConfigError(
+                f"the same {what} as in {run.path}", "another", "resume without changes, or start anew"
+            )
+    if not _same_charges(before.get("reference_charges", {}), embedding["reference_charges"]):
+        raise ConfigError(
+            f"the same reference charges as in {run.path}", "others", "resume without changes, or start anew"
+        )
+    if not _same_curve(before.get("compensation"), embedding["compensation"]):
+        raise ConfigError(
+            f"the same compensation as in {run.path}", "another", "resume with its file, or start anew"
+        )
+
+
+def _same_charges(then: Mapping[str, float], now: Mapping[str, float]) -> bool:
+    """Whether two sets of charges are one within the rounding of a model that predicted them twice."""
+    return then.keys() == now.keys() and all(abs(then[atom] - now[atom]) < 1e-5 for atom in now)
+
+
+def _same_curve(then: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> bool:
+    """Whether two compensations are one within rounding: a mean over the built structure is summed anew."""
+    if then is None or now is None:
+        return then is now
+    pairs = [(then["knots"], now["knots"])]
+    for name in ("alignment", "values"):
+        if then[name].keys() != now[name].keys():
+            return False
+        pairs += [(then[name][kind], now[name][kind]) for kind in now[name]]
+    return all(np.shape(a) == np.shape(b) and np.allclose(a, b, rtol=0, atol=1e-3) for a, b in pairs)

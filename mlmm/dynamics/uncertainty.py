@@ -1,0 +1,333 @@
+"""Where not to believe the potential: spread of its members, distance to its training set, limits on both.
+
+A frame beyond a limit can be warned of, saved for labelling, or end the run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mlmm.dynamics.imaging import RegionImages
+from mlmm.errors import ConfigError
+from mlmm.hybrid.spec import atom_labels, atomic_numbers, model_atoms
+from mlmm.hybrid.system import HybridSystem
+from mlmm.potentials.base import SYMBOLS
+from mlmm.potentials.committee import force_spread, member_forces
+from mlmm.potentials.descriptors import TrainingSet
+from mlmm.structures import Structure
+from mlmm.units import ANGSTROM, parse
+
+__all__ = ["ACTIONS", "Uncertainty", "UncertaintyLimits", "Watch", "measure_uncertainty"]
+
+logger = logging.getLogger(__name__)
+ACTIONS = ("warn", "save", "stop")
+#: Columns of the energy table, in this order.
+COLUMNS = ("committee_spread", "atom_spread", "force_spread", "training_distance")
+_UNITS = {
+    "committee_spread": "kJ/mol",
+    "atom_spread": "kJ/mol",
+    "force_spread": "kJ/mol/nm",
+    "training_distance": "",
+}
+_NAMED = 10  # frames that are named in the log; the others are counted
+
+
+@dataclass(frozen=True)
+class Uncertainty:
+    """What is known about the error of one frame; None or NaN where there is no measure.
+
+    Parameters
+    ----------
+    energy : float
+        Standard deviation of the region's energy over the members, kJ/mol.
+    atoms : ndarray, shape (A,), optional
+        Of the per-atom energies of the zone's atoms (times lambda), kJ/mol.
+    forces : ndarray, shape (N,), optional
+        Of the potential's force on every atom of the system, kJ/mol/nm.
+    distances : ndarray, shape (A,), optional
+        Of the zone's atoms to the training set; see `mlmm.potentials.descriptors`.
+    """
+
+    energy: float = math.nan
+    atoms: np.ndarray | None = None
+    forces: np.ndarray | None = None
+    distances: np.ndarray | None = None
+
+    def row(self) -> dict[str, float]:
+        """The largest of each, by the name of its column in the energy table; NaN where there is none."""
+        largest = {
+            "atom_spread": self.atoms,
+            "force_spread": self.forces,
+            "training_distance": self.distances,
+        }
+        row = {"committee_spread": self.energy}
+        return row | {
+            name: math.nan if values is None or not len(values) else float(np.max(values))
+            for name, values in largest.items()
+        }
+
+
+@dataclass(frozen=True)
+class UncertaintyLimits:
+    """What is too much, and what happens then; a limit of None is not looked at.
+
+    Parameters
+    ----------
+    energy, atom : float or str, optional
+        Spread of the region's energy and of one atom's, kJ/mol.
+    force : float or str, optional
+        Spread of the force on one atom, kJ/mol/nm.
+    distance : float, optional
+        To the training set, in its own units.
+    action : {"warn", "save", "stop"}
+        ``save`` also warns and writes the frame; ``stop`` does both and ends the run with a checkpoint.
+    frames : int
+        At most so many are saved.
+    """
+
+    energy: float | str | None = None
+    atom: float | str | None = None
+    force: float | str | None = None
+    distance: float | None = None
+    action: str = "warn"
+    frames: int = 50
+
+    def __post_init__(self):
+        if self.action not in ACTIONS:
+            raise ConfigError(f"action = {' | '.join(ACTIONS)}", repr(self.action), 'write action = "warn"')
+        for name, dimension in (("energy", "energy"), ("atom", "energy"), ("force", "force")):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, parse(value, dimension, f"uncertainty.{name}"))
+
+    def by_column(self) -> dict[str, float]:
+        """The limits that are set, by the column that they belong to."""
+        limits = zip(COLUMNS, (self.energy, self.atom, self.force, self.distance), strict=True)
+        return {name: float(limit) for name, limit in limits if limit is not None}
+
+
+def measure_uncertainty(
+    hybrid: HybridSystem,
+    positions: np.ndarray,
+    box: np.ndarray | None,
+    *,
+    forces: bool = True,
+    training: TrainingSet | None = None,
+) -> Uncertainty:
+    """Spread of the members and distance to the training set of one frame.
+
+    Energies cost one pass of the model without gradients, forces one backward pass for each member.
+
+    Parameters
+    ----------
+    hybrid : HybridSystem
+    positions : ndarray, shape (N, 3), nm
+    box : ndarray, shape (3, 3), nm, optional
+    forces : bool
+    training : TrainingSet, optional
+    """
+    found = Uncertainty()
+    if hybrid.spec.members > 1:
+        where = torch.tensor(positions, dtype=torch.float64, requires_grad=forces)
+        with torch.set_grad_enabled(forces):
+            members = _contributions(hybrid, where, box)
+        totals = members.sum(dim=1)
+        spread = None
+        if forces:
+            spread = force_spread(member_forces(totals, where)).cpu().numpy()
+        # Whole energies of scheme "difference" are no atom's.
+        atoms = None if hybrid.scheme == "difference" else members.detach().std(dim=0).cpu().numpy()
+        found = Uncertainty(float(totals.detach().std()), atoms, spread)
+    if training is not None:
+        seen, centres = _seen(hybrid, positions, box)
+        found = dataclasses.replace(found, distances=training.distances(seen, centres).numpy())
+    return found
+
+
+def _contributions(hybrid: HybridSystem, where: torch.Tensor, box: np.ndarray | None) -> torch.Tensor:
+    """Energies of the zone's atoms by each member, (members, A), attached to the positions."""
+    cell = None if box is None else torch.tensor(box, dtype=torch.float64)
+    if hybrid.blend is not None:
+        device = hybrid.blend.visible.device
+        cell = None if cell is None else cell.to(device)
+        return hybrid.blend.contributions(where.to(device), cell).to(where.device)
+    atoms = model_atoms(hybrid.recipe)
+    numbers = torch.tensor(atomic_numbers(hybrid.built, atoms))
+    return hybrid.potential.atom_energies(Structure(numbers, where[atoms], cell, hybrid.charge)).members
+
+
+def _seen(hybrid: HybridSystem, positions: np.ndarray, box: np.ndarray | None) -> tuple[Structure, list[int]]:
+    """What the model sees, and where in it the zone's atoms stand."""
+    where = torch.tensor(positions, dtype=torch.float64)
+    cell = None if box is None else torch.tensor(box, dtype=torch.float64)
+    weights = hybrid.zones.weights(where, cell)
+    active = [i for i in weights.nonzero().squeeze(1).tolist() if not hybrid.built.system.isVirtualSite(i)]
+    capped = getattr(hybrid.blend, "capped", None)
+    if capped is not None:
+        atoms = capped.atoms.tolist()
+        numbers = [*atomic_numbers(hybrid.built, atoms), *[1] * len(capped.lengths)]
+        moved = capped(
+            where.to(capped.lengths.device), None if cell is None else cell.to(capped.lengths.device)
+        )
+        places = moved.cpu()
+    else:
+        atoms = model_atoms(hybrid.recipe) if hybrid.blend is None else hybrid.blend.visible.tolist()
+        numbers, places = atomic_numbers(hybrid.built, atoms), where[atoms]
+    place = {atom: k for k, atom in enumerate(atoms)}
+    return Structure(torch.tensor(numbers), places, cell), [place[i] for i in active if i in place]
+
+
+class Watch:
+    """Measures the uncertainty of a run and acts on its limits.
+
+    Parameters
+    ----------
+    hybrid : HybridSystem
+    limits : UncertaintyLimits, optional
+    interval : int, optional
+        Steps between looks; with the rows of the energy table by default.
+    forces : bool
+        Whether the spread of the forces is measured.
+    training : TrainingSet, optional
+    """
+
+    def __init__(
+        self,
+        hybrid: HybridSystem,
+        limits: UncertaintyLimits | None = None,
+        *,
+        interval: int | None = None,
+        forces: bool = True,
+        training: TrainingSet | None = None,
+    ):
+        self.hybrid, self.limits, self.interval = hybrid, limits or UncertaintyLimits(), interval
+        self.forces, self.training = forces, training
+        self.facts: dict[str, Any] = {
+            "limits": self.limits.by_column(),
+            "action": self.limits.action,
+            "flagged": 0,
+            "saved": [],
+            "bytes": 0,
+        }
+        self._images = RegionImages(hybrid.built.topology, hybrid.zones.region.atoms)
+        self._check()
+
+    def _check(self) -> None:
+        """A limit on what cannot be measured is a mistake."""
+        limits = self.limits.by_column()
+        if limits and self.hybrid.spec.members < 2 and set(limits) - {"training_distance"}:
+            raise ConfigError(
+                "a committee for limits on a spread",
+                f"{self.hybrid.spec.name} with one member",
+                'name several potentials, such as name = "ani1x + ani1ccx", or leave the limits out',
+            )
+        if "force_spread" in limits and not self.forces:
+            raise ConfigError("forces = true for a limit on them", "forces = false", "leave forces out")
+        if "training_distance" in limits and self.training is None:
+            raise ConfigError(
+                "a training set for a limit on the distance to it", "none", 'add training_set = "set.xyz"'
+            )
+
+    def resume(self, facts: Mapping[str, Any] | None, run: Path) -> None:
+        """Take up the counts of a checkpoint and drop frames that were saved after it."""
+        if facts:
+            self.facts |= {key: facts[key] for key in ("flagged", "saved", "bytes") if key in facts}
+        frames = run / "to_label.xyz"
+        if frames.exists():
+            with frames.open("r+b") as file:
+                file.truncate(int(self.facts["bytes"]))
+
+    def measure(self, positions: np.ndarray, box: np.ndarray | None) -> Uncertainty:
+        """Of one frame: positions (N, 3) and box (3, 3), nm."""
+        return measure_uncertainty(self.hybrid, positions, box, forces=self.forces, training=self.training)
+
+    def judge(
+        self, found: Uncertainty, positions: np.ndarray, box: np.ndarray | None, where: str, run: Path
+    ) -> str | None:
+        """Act on a frame beyond a limit; returns why the run should stop, or None.
+
+        Parameters
+        ----------
+        found : Uncertainty
+        positions : ndarray, shape (N, 3), nm
+        box : ndarray, shape (3, 3), nm, optional
+        where : str
+            Stage and step.
+        run : Path
+            The run directory.
+        """
+        row = found.row()
+        # What is not a number is beyond every limit.
+        beyond = {name: limit for name, limit in self.limits.by_column().items() if not row[name] <= limit}
+        if not beyond:
+            return None
+        reason = "; ".join(
+            f"{name.replace('_', ' ')} {row[name]:.3g} > {limit:.3g} {_UNITS[name]}".rstrip()
+            + self._culprit(name, found)
+            for name, limit in beyond.items()
+        )
+        self.facts["flagged"] += 1
+        if self.facts["flagged"] <= _NAMED:
+            logger.warning("%s: %s", where, reason)
+        elif self.facts["flagged"] == _NAMED + 1:
+            logger.warning("more frames beyond the limits: see uncertainty in run.json")
+        if self.limits.action != "warn" and len(self.facts["saved"]) < self.limits.frames:
+            self._save(found, positions, box, where, reason, run)
+        return f"{reason} at {where}" if self.limits.action == "stop" else None
+
+    def _culprit(self, name: str, found: Uncertainty) -> str:
+        """The atom with the largest value, by name."""
+        values = {
+            "atom_spread": found.atoms,
+            "force_spread": found.forces,
+            "training_distance": found.distances,
+        }.get(name)
+        if values is None:
+            return ""
+        worst = int(np.argmax(values))
+        if name != "force_spread":
+            atoms = model_atoms(self.hybrid.recipe)
+            if len(atoms) != len(values):
+                return ""
+            worst = atoms[worst]
+        return f" on {atom_labels(self.hybrid.built)(worst)}"
+
+    def _save(
+        self,
+        found: Uncertainty,
+        positions: np.ndarray,
+        box: np.ndarray | None,
+        where: str,
+        reason: str,
+        run: Path,
+    ) -> None:
+        """The zone's atoms to one extended xyz file, angstrom, each with the spread of its force."""
+        gathered = self._images.gather(positions, box)
+        cell = None if box is None else torch.tensor(np.asarray(box, dtype=np.float64))
+        weights = self.hybrid.zones.weights(torch.tensor(np.asarray(positions, dtype=np.float64)), cell)
+        system = self.hybrid.built.system
+        atoms = [i for i in weights.nonzero().squeeze(1).tolist() if not system.isVirtualSite(i)]
+        symbols = [SYMBOLS[z] for z in atomic_numbers(self.hybrid.built, atoms)]
+        columns = "species:S:1:pos:R:3" + (":force_spread:R:1" if found.forces is not None else "")
+        text = [
+            str(len(atoms)),
+            f'Properties={columns} pbc="F F F" charge={self.hybrid.charge} frame="{where}" reason="{reason}"',
+        ]
+        for symbol, i in zip(symbols, atoms, strict=True):
+            place = " ".join(f"{x / ANGSTROM:.6f}" for x in gathered[i])
+            extra = f" {found.forces[i]:.4f}" if found.forces is not None else ""
+            text.append(f"{symbol:2} {place}{extra}")
+        path = run / "to_label.xyz"
+        with path.open("a") as file:
+            file.write("\n".join(text) + "\n")
+            self.facts["bytes"] = file.tell()
+        self.facts["saved"] = [*self.facts["saved"], {"frame": where, "reason": reason}]

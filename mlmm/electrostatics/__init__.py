@@ -1,0 +1,1 @@
+"""Charges of the region: better fixed ones, or predicted ones that follow the atoms."""

@@ -1,0 +1,1 @@
+"""The force field on the side of OpenMM: its terms as tables, removed or scaled."""

@@ -1,0 +1,228 @@
+"""The force field's side of the blend compiled into OpenMM parameters, for weights that never change.
+
+E = E_MM − sum_t W_t f_t V_t, with nothing of it left to torch: bonded terms keep (1 − W_t) of their energy in
+their own force constants, and two custom forces take over the pairs. PME is not touched. The same energy is
+reached by subtraction in torch (`handed_over`, `core_pairs`); the two share tables and rules but no
+arithmetic, and must agree.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import re
+from collections.abc import Callable, Collection
+
+import numpy as np
+import openmm
+
+from mlmm.build.built import refuse_uncopyable
+from mlmm.errors import EmbeddingError
+from mlmm.forcefield.remove_terms import (
+    BONDED,
+    NEUTRAL,
+    Embedding,
+    empty_copy,
+    free_touching_constraints,
+    refuse_virtual_sites,
+)
+from mlmm.forcefield.scale_pairs import check_handover, scale_exceptions, take_pairs
+from mlmm.forcefield.tables import MMTables, read_mm_tables
+from mlmm.term_weights import Ownership, cmap_shares
+
+__all__ = ["embed_compiled"]
+
+logger = logging.getLogger(__name__)
+# class -> arrays of `MMTables`: prefix; parameters in the order of addX; how many at the end are energies
+_TABULATED = {
+    "HarmonicBondForce": ("bond", ("length", "k"), 1),
+    "HarmonicAngleForce": ("angle", ("value", "k"), 1),
+    "PeriodicTorsionForce": ("torsion", ("n", "phase", "k"), 1),
+    "RBTorsionForce": ("rb", ("coefficients",), 6),
+}
+_DIVIDED = frozenset([*BONDED, "NonbondedForce"])
+_FORMULAS = ("CustomBondForce", "CustomAngleForce", "CustomTorsionForce", "CustomCompoundBondForce")
+
+
+def embed_compiled(
+    system: openmm.System,
+    ownership: Ownership,
+    *,
+    keep: Collection[str] = (),
+    label: Callable[[int], str] = str,
+    near: np.ndarray | None = None,
+) -> tuple[openmm.System, Embedding]:
+    """The force field less what a potential takes over, E_MM − sum_t W_t f_t V_t; the input is not changed.
+
+    Bonded terms: k (all coefficients, the CMAP map, the formula of a custom force) times 1 − W_t; a term of
+    which nothing is left is dropped. Pairs (schemes ``local``, ``difference``, ``intra``): those inside the
+    zone, lambda > 0, leave the NonbondedForce by exceptions, reciprocal part included, and what remains of
+    them comes back in one CustomBondForce (`INSIDE`), where large numbers do not cancel; pairs of the zone
+    with visible atoms around it are corrected by −W v_sr in one CustomNonbondedForce (`SURROUNDINGS`).
+    Scheme ``bonded`` scales the parameters of the 1-4 exceptions instead and touches no other pair; ``delta``
+    changes nothing. ``intra`` without a handover is the business of `embed_intra`.
+
+    Parameters
+    ----------
+    system : openmm.System
+        The full force field, the zone's atoms flexible.
+    ownership : Ownership
+    keep : collection of str
+        Names or class names of forces that stay whole: biases and restraints.
+    label : callable
+        Index to a name of the atom, for messages.
+    near : ndarray, shape (P, 2), optional
+        Pairs inside the zone that leave the NonbondedForce besides 1-4 pairs; all of them by default. The
+        caller then subtracts the others (`mlmm.kernels.direct_pairs.SharedPairs`), and `SURROUNDINGS` is left
+        out.
+
+    Returns
+    -------
+    system : openmm.System
+    embedding : Embedding
+        `removed` counts the terms that were scaled or removed, and for the NonbondedForce the pairs that
+        left.
+
+    Raises
+    ------
+    EmbeddingError
+        A force that cannot be divided, by name; a virtual site in the zone of a scheme that touches pairs; a
+        constraint on its atoms without a bond term; a missing handover, or one beyond the force field's
+        cutoff.
+    """
+    refuse_uncopyable(system)
+    n_atoms = system.getNumParticles()
+    if ownership.weights.shape != (n_atoms,) or ownership.visible.shape != (n_atoms,):
+        raise EmbeddingError(
+            f"weights and visibility of {n_atoms} atoms",
+            f"shapes {ownership.weights.shape} and {ownership.visible.shape}",
+            "pass one value per particle of the system",
+        )
+    inside = frozenset(ownership.active.tolist())
+    if not inside or set(ownership.rules) == {"none"}:
+        kept = tuple(force.getName() for force in system.getForces())
+        return copy.deepcopy(system), Embedding(ownership.scheme, {}, kept)
+    takes_pairs = ownership.rules[2] != "none"
+    whole = [_stays(force, keep, takes_pairs) for force in system.getForces()]
+    others = () if takes_pairs else {force.__class__.__name__ for force in system.getForces()} - _DIVIDED
+    tables = read_mm_tables(system, keep=(*keep, *_FORMULAS, *others))
+    if takes_pairs:
+        check_handover(ownership, tables)
+        refuse_virtual_sites(system, inside, label)
+    embedded = copy.deepcopy(system)
+    removed: dict[str, int] = {}
+    # While the bond terms that the freed pairs need are all there.
+    freed = free_touching_constraints(embedded, inside, ownership.scheme, label)
+    if freed:
+        removed["constraints"] = freed
+    replaced: list[tuple[int, openmm.Force]] = []
+    first = dict.fromkeys(_TABULATED, 0)
+    for index, force in enumerate(embedded.getForces()):
+        name, count, smaller = force.__class__.__name__, 0, force
+        if whole[index]:
+            continue
+        if name in _TABULATED:
+            smaller, count, first[name] = _scaled_terms(force, ownership, tables, first[name])
+        elif name == "CMAPTorsionForce":
+            smaller, count = _scaled_maps(force, ownership)
+        elif name in _FORMULAS:
+            smaller, count = _scaled_formula(force, ownership)
+        elif name == "NonbondedForce" and not takes_pairs:
+            count = scale_exceptions(force, ownership, tables)
+        elif name == "NonbondedForce":
+            count = take_pairs(embedded, force, ownership, tables, near)
+        if smaller is not force:
+            replaced.append((index, smaller))
+        if count:
+            removed[name] = removed.get(name, 0) + count
+    for index, _ in reversed(replaced):
+        embedded.removeForce(index)
+    for _, force in replaced:
+        embedded.addForce(force)
+    logger.info("%s, compiled: %d atoms; removed %s", ownership.scheme, len(inside), removed)
+    kept = tuple(force.getName() for force, stays in zip(system.getForces(), whole, strict=True) if stays)
+    return embedded, Embedding(ownership.scheme, removed, kept)
+
+
+def _stays(force: openmm.Force, keep: Collection[str], takes_pairs: bool) -> bool:
+    """A force that is left whole: no part of the force field, kept, or without bonded terms."""
+    name = force.__class__.__name__
+    if name in NEUTRAL or name in keep or force.getName() in keep:
+        return True
+    return not takes_pairs and name not in _DIVIDED
+
+
+def _scaled_terms(
+    force: openmm.Force, ownership: Ownership, tables: MMTables, first: int
+) -> tuple[openmm.Force, int, int]:
+    """Force constants times 1 − W; terms `first` and following of their class in the tables are its own."""
+    prefix, fields, energies = _TABULATED[force.__class__.__name__]
+    term = "Torsion" if prefix in ("torsion", "rb") else prefix.capitalize()
+    last = first + getattr(force, f"getNum{term}s")()
+    atoms = getattr(tables, f"{prefix}_atoms")[first:last]
+    fractions = ownership.bonded(atoms)
+    count = np.count_nonzero(fractions)
+    if not count:
+        return force, 0, last
+    numbers = np.column_stack([getattr(tables, f"{prefix}_{name}")[first:last] for name in fields])
+    numbers[:, -energies:] *= (1.0 - fractions)[:, None]
+    left = (fractions == 0) | numbers[:, -energies:].any(axis=1)
+    scaled = empty_copy(force)
+    add = getattr(scaled, f"add{term}")
+    for members, parameters in zip(atoms[left].tolist(), numbers[left].tolist(), strict=True):
+        if prefix == "torsion":
+            parameters[0] = int(parameters[0])
+        add(*members, *parameters)
+    return scaled, int(count), last
+
+
+def _scaled_maps(force: openmm.CMAPTorsionForce, ownership: Ownership) -> tuple[openmm.Force, int]:
+    """One more map, times 1 − W, for every map and W that occur together."""
+    terms = [force.getTorsionParameters(i) for i in range(force.getNumTorsions())]
+    atoms = np.array([term[1:] for term in terms], dtype=np.int64).reshape(-1, 8)
+    # Sums of fifths in another order are the same W.
+    fractions = np.round(ownership.bonded(atoms, cmap_shares(atoms)), 14)
+    if not fractions.any():
+        return force, 0
+    scaled = empty_copy(force)
+    maps: dict[tuple[int, float], int] = {}
+    for (index, *members), fraction in zip(terms, fractions.tolist(), strict=True):
+        if fraction == 1.0:
+            continue
+        if fraction:
+            if (index, fraction) not in maps:
+                size, energies = force.getMapParameters(index)
+                smaller = (1.0 - fraction) * np.array([energy._value for energy in energies])
+                maps[index, fraction] = scaled.addMap(size, smaller.tolist())
+            index = maps[index, fraction]
+        scaled.addTorsion(index, *members)
+    return scaled, int(np.count_nonzero(fractions))
+
+
+def _scaled_formula(force: openmm.Force, ownership: Ownership) -> tuple[openmm.Force, int]:
+    """E; definitions -> s*(E); definitions, with s = 1 − W a parameter of each term."""
+    kind = BONDED[force.__class__.__name__]
+    terms = [
+        getattr(force, f"get{kind.term}Parameters")(i) for i in range(getattr(force, f"getNum{kind.term}s")())
+    ]
+    atoms = np.array([kind.atoms(term) for term in terms], dtype=np.int64)
+    fractions = ownership.bonded(atoms) if terms else np.zeros(0)
+    if not fractions.any():
+        return force, 0
+    scaled = empty_copy(force)
+    per_term = kind.per_term
+    taken = [scaled.getGlobalParameterName(i) for i in range(scaled.getNumGlobalParameters())]
+    count = getattr(scaled, f"getNumPer{per_term}Parameters")()
+    taken += [getattr(scaled, f"getPer{per_term}ParameterName")(i) for i in range(count)]
+    energy, semicolon, definitions = force.getEnergyFunction().partition(";")
+    words = {*taken, *re.findall(r"\w+", energy + semicolon + definitions)}
+    share = "kept_share"
+    while share in words:
+        share += "_"
+    scaled.setEnergyFunction(f"{share}*({energy}){semicolon}{definitions}")
+    getattr(scaled, f"addPer{per_term}Parameter")(share)
+    add = getattr(scaled, f"add{kind.term}")
+    for (*members, parameters), fraction in zip(terms, fractions.tolist(), strict=True):
+        if fraction < 1.0:
+            add(*members, [*parameters, 1.0 - fraction])
+    return scaled, int(np.count_nonzero(fractions))

@@ -1,0 +1,1 @@
+"""Force field and potential joined into one OpenMM System: the only place where both sides meet."""

@@ -1,0 +1,82 @@
+"""Which charges a hybrid system carries: the force field's, better fixed ones, or predicted ones on top."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from mlmm.electrostatics.fixed_charges import (
+    check_total,
+    original_charges,
+    read_charges,
+    requested_charges,
+    with_reference_charges,
+)
+from mlmm.errors import ConfigError
+from mlmm.hybrid.assemble import assemble
+from mlmm.hybrid.rules import check_electrostatics
+from mlmm.hybrid.spec import Recipe, atom_labels, built_cell
+
+__all__ = ["Charges", "check_predicted", "predicted_charges", "with_charges"]
+
+#: How charges of a region may be given.
+Charges = Mapping[int, float] | Sequence[float] | np.ndarray | str
+
+
+def predicted_charges(recipe: Recipe, blend: torch.nn.Module | None = None) -> tuple[dict[int, float], float]:
+    """Charges of the zone's atoms by the model in the built structure, e, and their sum with those of caps.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    blend : torch.nn.Module, optional
+        Of that recipe with electrostatics "charges"; assembled for the purpose without.
+    """
+    if blend is None:
+        level = {"electrostatics": "charges", "bridge": "pythonforce"}
+        blend = assemble(dataclasses.replace(recipe, **level)).blend
+    built, device = recipe.built, blend.visible.device
+    positions, cell = torch.tensor(built.positions, device=device), built_cell(built)
+    with torch.no_grad():
+        atoms, _, charges = blend.predicted(positions, None if cell is None else cell.to(device))
+    charges = charges.to(torch.float64).cpu()
+    return dict(zip(atoms.tolist(), charges.tolist(), strict=False)), float(charges.sum())
+
+
+def with_charges(recipe: Recipe, charges: Charges) -> Recipe:
+    """The recipe on a force field with better fixed charges: those of a zone that moves on its core alone."""
+    zones, built = recipe.zones, recipe.built
+    weights = dict(zip(zones.active, zones.active_weights, strict=True))
+    if isinstance(charges, str):
+        if charges != "model":
+            raise ConfigError('charges as values, or "model"', repr(charges), 'write charges = "model"')
+        spec = recipe.potential.spec
+        check_electrostatics("charges", spec.cutoff, built, zones, recipe.scheme, spec)
+        found, total = predicted_charges(recipe)
+        check_predicted(recipe, found, total)
+        wanted = {atom: charge for atom, charge in found.items() if atom in weights}
+    else:
+        label = atom_labels(built)
+        wanted = requested_charges(charges, zones.region.atoms, zones.active, built.n_atoms, label)
+        own = original_charges(built)
+        expected = float(sum(own[atom] for atom in wanted))
+        check_total(sum(wanted.values()), expected, "the given ones", not zones.cut_bonds)
+    source = recipe.potential.spec.name if isinstance(charges, str) else "given"
+    charged = with_reference_charges(built, weights, wanted, source=source)
+    now = read_charges(charged.system).charge
+    reference = {atom: float(now[atom]) for atom in wanted}
+    return dataclasses.replace(recipe, built=charged, reference_charges=reference)
+
+
+def check_predicted(recipe: Recipe, charges: dict[int, float], total: float) -> None:
+    """Predicted charges belong to the same state of charge as those that they replace."""
+    name = recipe.potential.spec.name
+    if recipe.scheme == "intra":
+        check_total(total, recipe.charge, name, True)
+        return
+    own = read_charges(recipe.built.system).charge
+    expected = float(sum(own[atom] for atom in charges))
+    check_total(sum(charges.values()), expected, name, False)

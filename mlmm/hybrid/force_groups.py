@@ -1,0 +1,68 @@
+"""What the potential's force joins: force groups by kind of energy, and molecules that stay whole."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import openmm
+
+from mlmm.build import BuiltSystem
+from mlmm.forcefield.remove_terms import WITHOUT_ENERGY
+from mlmm.forcefield.scale_pairs import INSIDE
+from mlmm.kernels.direct_pairs import HANDED, REGION
+
+__all__ = ["grouped", "join_molecules"]
+
+_GROUPS = {
+    "nonbonded": 0,
+    "bonds": 1,
+    "angles": 2,
+    "torsions": 3,
+    "other": 4,
+    "ml": 5,
+}
+_GROUP_OF = {
+    "NonbondedForce": "nonbonded",
+    "CustomNonbondedForce": "nonbonded",  # some platforms want all non-bonded forces in one group
+    "HarmonicBondForce": "bonds",
+    "CustomBondForce": "bonds",
+    "HarmonicAngleForce": "angles",
+    "CustomAngleForce": "angles",
+    "PeriodicTorsionForce": "torsions",
+    "RBTorsionForce": "torsions",
+    "CMAPTorsionForce": "torsions",
+    "CustomTorsionForce": "torsions",
+}
+
+
+def join_molecules(system: openmm.System, built: BuiltSystem, atoms: Collection[int]) -> None:
+    """Bonds without energy where the force field's have gone: OpenMM knows molecules by them.
+
+    It wraps molecules into the box, and a barostat moves them, as a whole only if they are joined.
+    """
+    inside = set(atoms)
+    joints = openmm.CustomBondForce("0*r")
+    joints.setName("molecules")
+    joints.setUsesPeriodicBoundaryConditions(built.periodic)
+    for bond in built.topology.bonds():
+        a, b = bond[0].index, bond[1].index
+        if a in inside or b in inside:
+            joints.addBond(a, b, [])
+    if joints.getNumBonds():
+        system.addForce(joints)
+
+
+def grouped(system: openmm.System, force: openmm.Force) -> dict[str, int]:
+    """Put each force in the group of its kind, and the potential's with them; returns the groups."""
+    names = set()
+    for mm_force in system.getForces():
+        if mm_force.__class__.__name__ in WITHOUT_ENERGY:
+            continue
+        # Pairs that were compiled into a bond force, or are subtracted, are pairs all the same.
+        pairs = mm_force.getName() in (INSIDE, REGION, HANDED)
+        name = "nonbonded" if pairs else _GROUP_OF.get(mm_force.__class__.__name__, "other")
+        mm_force.setForceGroup(_GROUPS[name])
+        names.add(name)
+    force.setForceGroup(_GROUPS["ml"])
+    system.addForce(force)
+    return {name: group for name, group in _GROUPS.items() if name in names | {"ml"}}

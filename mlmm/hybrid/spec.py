@@ -1,0 +1,183 @@
+"""All that decides what a hybrid system is, and what follows from it before OpenMM is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import openmm
+import torch
+
+from mlmm.blending.supermolecular import levels_of
+from mlmm.build import BuiltSystem
+from mlmm.forcefield.remove_terms import Embedding
+from mlmm.potentials.base import PotentialModel, PotentialSpec
+from mlmm.term_weights import SCHEMES, Level, Ownership, ownership_of
+from mlmm.zones.compensation import Compensation
+from mlmm.zones.cut_bonds import atom_labels as labels_of
+from mlmm.zones.static import ZonePartition
+
+__all__ = [
+    "HANDOVER_START",
+    "ROUTES",
+    "Parts",
+    "Recipe",
+    "atom_labels",
+    "atomic_numbers",
+    "built_cell",
+    "handed_over_atoms",
+    "kept_whole",
+    "model_atoms",
+    "recipe_ownership",
+    "visible_atoms",
+]
+
+#: Where the handover of contacts begins, in units of the model's cutoff, where it ends.
+HANDOVER_START = 0.7
+ROUTES = ("compiled", "subtractive")
+
+
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """All that decides what a hybrid system is.
+
+    Parameters
+    ----------
+    built : BuiltSystem
+        The pure force field.
+    zones : ZonePartition
+    potential : PotentialModel
+    scheme : str
+        Who owns which interaction.
+    bridge : {"torchforce", "pythonforce", "kernel"}
+    charge : int
+        Net charge of the region, e.
+    keep : tuple of str
+        Forces that the embedding leaves alone at the user's wish.
+    route : {"compiled", "subtractive"}
+        Where the force field's side of a static blend is evaluated: in OpenMM's own parameters, or in torch.
+    levels : int
+        Nested sets of scheme ``difference``.
+    tail : bool
+        Under ``intra``, leave pairs inside the region to the force field beyond the model's range.
+    compensation : Compensation, optional
+        Of an adaptive zone.
+    electrostatics : {"mechanical", "charges"}
+        Fixed charges, or those that the potential predicts at every step.
+    charge_range : float
+        Up to which predicted charges act, nm.
+    cuda_graphs : {"off", "auto", "on"}
+        Whether a TorchForce records CUDA graphs.
+    reference_charges : dict of int to float
+        What replaced the force field's own charges of these atoms, e; `built` has them already.
+    """
+
+    built: BuiltSystem
+    zones: ZonePartition
+    potential: PotentialModel
+    scheme: str
+    bridge: str
+    charge: int = 0
+    keep: tuple[str, ...] = ()
+    route: str = "compiled"
+    levels: int = 1
+    tail: bool = False
+    compensation: Compensation | None = None
+    electrostatics: str = "mechanical"
+    charge_range: float = 1.2
+    cuda_graphs: str = "off"
+    reference_charges: Mapping[int, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """What a recipe gives.
+
+    Parameters
+    ----------
+    system : openmm.System
+    embedding : Embedding
+        What was removed from the force field.
+    force_groups : dict of str to int
+        Energy by kind: ``nonbonded bonds angles torsions other ml``, those that are present.
+    blend : torch.nn.Module, optional
+        What the bridge evaluates, where that is more than the potential on the region alone.
+    cuda_graphs : bool
+        Whether that is recorded as a CUDA graph where there is CUDA.
+    """
+
+    system: openmm.System
+    embedding: Embedding
+    force_groups: dict[str, int]
+    blend: torch.nn.Module | None = None
+    cuda_graphs: bool = False
+
+
+def model_atoms(recipe: Recipe) -> list[int]:
+    """Atoms of a static zone whose energies the model gives: no virtual sites."""
+    system = recipe.built.system
+    return [atom for atom in recipe.zones.active if not system.isVirtualSite(atom)]
+
+
+def recipe_ownership(recipe: Recipe) -> Ownership:
+    """Who owns which term under the recipe's scheme, zones and potential."""
+    built, spec = recipe.built, recipe.potential.spec
+    weights = np.zeros(built.n_atoms)
+    weights[list(recipe.zones.active)] = recipe.zones.active_weights
+    levels: tuple[Level, ...] = ()
+    if recipe.scheme == "difference":
+        bonds = [(bond[0].index, bond[1].index) for bond in built.topology.bonds()]
+        levels = levels_of(weights, bonds, recipe.levels)
+        weights = np.zeros(built.n_atoms)
+        for level in levels:
+            weights[list(level.atoms)] += level.weight
+    handover = None
+    if SCHEMES[recipe.scheme][2] != "none":
+        handover = (HANDOVER_START * spec.cutoff, spec.cutoff)
+    visible = handed_over_atoms(built, spec)
+    return ownership_of(recipe.scheme, weights, visible, handover, levels)
+
+
+def kept_whole(recipe: Recipe) -> tuple[str, ...]:
+    """Forces that no table has to hold: the user's, and all of them where the scheme touches none."""
+    if recipe.scheme != "delta":
+        return recipe.keep
+    return tuple(force.__class__.__name__ for force in recipe.built.system.getForces())
+
+
+def visible_atoms(built: BuiltSystem, spec: PotentialSpec) -> np.ndarray:
+    """Which atoms the model sees, (N,) bool: real atoms of elements that it knows."""
+    numbers = atomic_numbers(built, range(built.n_atoms))
+    sites = [built.system.isVirtualSite(i) for i in range(built.n_atoms)]
+    return np.isin(numbers, spec.elements) & ~np.array(sites, dtype=bool)
+
+
+def handed_over_atoms(built: BuiltSystem, spec: PotentialSpec) -> np.ndarray:
+    """Whose force-field terms the model may take over, (N,) bool: what it sees, and the sites on that.
+
+    The charges of a water model with four sites belong to its molecule, which the model describes whole.
+    """
+    visible, system = visible_atoms(built, spec), built.system
+    owned = visible.copy()
+    for i in range(built.n_atoms):
+        if system.isVirtualSite(i):
+            site = system.getVirtualSite(i)
+            owned[i] = all(visible[site.getParticle(k)] for k in range(site.getNumParticles()))
+    return owned
+
+
+def atom_labels(built: BuiltSystem) -> Callable[[int], str]:
+    """Index to a name such as TMP163:C1."""
+    return labels_of(built.topology)
+
+
+def built_cell(built: BuiltSystem) -> torch.Tensor | None:
+    """Box vectors of the built structure in rows, nm; None without a box."""
+    return None if built.box_vectors is None else torch.tensor(built.box_vectors)
+
+
+def atomic_numbers(built: BuiltSystem, atoms: Collection[int]) -> list[int]:
+    """Atomic numbers of some atoms; 0 for a particle without element, which no potential knows."""
+    elements = [atom.element for atom in built.topology.atoms()]
+    return [0 if elements[i] is None else elements[i].atomic_number for i in atoms]

@@ -1,0 +1,1 @@
+"""Compiled kernels (C++ in `cpp/`) and their doors to Python and torch."""

@@ -1,0 +1,1 @@
+"""Adapters: potentials of other packages and file formats, one file each."""

@@ -1,0 +1,229 @@
+"""ANI potentials: a committee by the contract of `base`, evaluated in torch or compiled; its file."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mlmm.errors import PotentialError
+from mlmm.potentials.ani.fixed_shape import NEIGHBOUR_DENSITY, neighbour_room
+from mlmm.potentials.ani.native import CompiledANI, choose_kernel
+from mlmm.potentials.ani.networks import SHAPES, ANINetworks
+from mlmm.potentials.ani.neurochem import ANIParameters
+from mlmm.potentials.base import SYMBOLS, AtomEnergies, PotentialSpec, check_elements
+from mlmm.structures import Structure, neighbour_pairs
+from mlmm.units import ANGSTROM, HARTREE
+
+__all__ = ["ANIPotential", "load_ani_file", "save_ani_file"]
+
+_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+class ANIPotential:
+    """A committee of ANI networks as a potential.
+
+    Parameters
+    ----------
+    parameters : ANIParameters
+    name, trained_on, level_of_theory, licence, citation : str
+        See `PotentialSpec`.
+    members : sequence of int, optional
+        Use only these members; all by default.
+    precision : {"float32", "float64"}
+    device : str
+        A torch device.
+    kernel : {"auto", "torch", "compiled"}
+        Where energies and gradients are evaluated: "compiled" on the processor, where the package was built
+        with a C++ compiler; "auto" is that if possible, else torch, unless ``MLMM_KERNEL`` says which.
+    shapes : {"auto", "fixed", "lists"}
+        Lists of neighbours in torch: "fixed" in length, so that a GPU never waits for the host and a CUDA
+        graph can hold them, or "lists" that are as long as they have to be; "auto" is fixed on a GPU.
+    neighbour_density : float
+        Atoms per nm³, around any single atom, for which lists of fixed length have room; the energy of a
+        structure with more is NaN.
+    """
+
+    def __init__(
+        self,
+        parameters: ANIParameters,
+        *,
+        name: str,
+        trained_on: str = "total",
+        level_of_theory: str = "not stated",
+        licence: str = "not stated",
+        citation: str = "not stated",
+        members: Sequence[int] | None = None,
+        precision: str = "float32",
+        device: str = "cpu",
+        kernel: str = "auto",
+        shapes: str = "auto",
+        neighbour_density: float = NEIGHBOUR_DENSITY,
+    ):
+        if shapes not in SHAPES:
+            raise PotentialError(f"shapes = {' | '.join(SHAPES)}", repr(shapes), 'write shapes = "auto"')
+        if not 0.0 < neighbour_density < math.inf:
+            raise PotentialError(
+                "a positive neighbour_density, atoms per nm³",
+                str(neighbour_density),
+                f"leave it at {NEIGHBOUR_DENSITY:g}",
+            )
+        if precision not in _DTYPES:
+            raise PotentialError(
+                'precision "float32" or "float64"', repr(precision), 'write precision = "float32"'
+            )
+        if members is not None:
+            parameters = _choose_members(parameters, members)
+        self.parameters = parameters
+        self.device = torch.device(device)
+        self.shapes, self.neighbour_density = shapes, float(neighbour_density)
+        self.kernel = choose_kernel(kernel, parameters, self.device)
+        radial_cutoff = float(parameters.constants["Rcr"]) * ANGSTROM
+        self.spec = PotentialSpec(
+            name=name,
+            elements=tuple(SYMBOLS.index(symbol) for symbol in parameters.elements),
+            cutoff=radial_cutoff,
+            receptive_field=radial_cutoff,
+            trained_on=trained_on,
+            members=parameters.members,
+            reference_energies={
+                SYMBOLS.index(symbol): float(energy) * HARTREE
+                for symbol, energy in zip(parameters.elements, parameters.self_energies, strict=True)
+            },
+            precision=precision,
+            level_of_theory=level_of_theory,
+            licence=licence,
+            citation=citation,
+        )
+        self._bound: tuple[tuple[int, ...], torch.nn.Module] | None = None
+
+    def scriptable(self, numbers: Sequence[int], centres: Sequence[int] | None = None) -> torch.nn.Module:
+        """The potential bound to atomic numbers (and centres), as a module that TorchScript can compile."""
+        check_elements(self.spec, numbers)
+        networks = ANINetworks(
+            self.parameters,
+            numbers,
+            _DTYPES[self.spec.precision],
+            centres,
+            shapes=self.shapes,
+            neighbour_density=self.neighbour_density,
+        )
+        if self.kernel == "compiled":
+            return CompiledANI(networks, self.parameters, self.spec.precision).eval()
+        return networks.to(self.device).eval()
+
+    def check_room(self, structure: Structure, centres: Sequence[int]) -> None:
+        """Make sure that lists of fixed length hold the neighbours of some atoms, with those of a structure.
+
+        Raises
+        ------
+        PotentialError
+            Names the density that there must be room for.
+        """
+        where = structure.positions.detach()
+        for key in ("Rcr", "Rca"):
+            cutoff = float(self.parameters.constants[key]) * ANGSTROM
+            first, _, _ = neighbour_pairs(where, structure.cell, cutoff, torch.tensor(list(centres)))
+            most = int(torch.bincount(first).max()) if len(first) else 0
+            room = neighbour_room(cutoff, self.neighbour_density)
+            if most > room:
+                # Room for a quarter more, since atoms move.
+                wanted = 10 * math.ceil(0.125 * self.neighbour_density * most / room)
+                raise PotentialError(
+                    f"at most {room} neighbours within {cutoff:g} nm of an atom on a GPU "
+                    f"(neighbour_density = {self.neighbour_density:g} atoms per nm³)",
+                    f"{most}",
+                    f"look for clashing atoms, or write neighbour_density = {wanted}",
+                )
+
+    def atom_energies(self, structure: Structure) -> AtomEnergies:
+        """Per-atom energies in kJ/mol, mean over the members, isolated-atom energies removed.
+
+        Raises
+        ------
+        PotentialError
+            An element that the networks do not know.
+        """
+        numbers = tuple(structure.numbers.tolist())
+        # The last region is kept: dynamics asks for the same atoms at every step.
+        if self._bound is None or self._bound[0] != numbers:
+            self._bound = (numbers, self.scriptable(numbers))
+        cell = None if structure.cell is None else structure.cell.to(self.device)
+        members = self._bound[1](structure.positions.to(self.device), cell).to(structure.positions.device)
+        return AtomEnergies(members.mean(dim=0), members)
+
+
+def _choose_members(parameters: ANIParameters, members: Sequence[int]) -> ANIParameters:
+    chosen = list(members)
+    if not chosen or min(chosen) < 0 or max(chosen) >= parameters.members or len(set(chosen)) != len(chosen):
+        raise PotentialError(
+            f"different members between 0 and {parameters.members - 1}", str(chosen), "choose from that range"
+        )
+    return ANIParameters(
+        parameters.elements,
+        parameters.constants,
+        parameters.self_energies,
+        {element: [layer[chosen] for layer in layers] for element, layers in parameters.weights.items()},
+        {element: [layer[chosen] for layer in layers] for element, layers in parameters.biases.items()},
+    )
+
+
+def save_ani_file(parameters: ANIParameters, path: str | Path, about: dict[str, str]) -> None:
+    """Write a committee to one safetensors file: float32 weights, float64 constants, metadata."""
+    from safetensors.numpy import save_file
+
+    tensors = {f"constants.{name}": np.atleast_1d(value) for name, value in parameters.constants.items()}
+    tensors["self_energies"] = parameters.self_energies
+    for element in parameters.elements:
+        for k, (weight, bias) in enumerate(
+            zip(parameters.weights[element], parameters.biases[element], strict=True)
+        ):
+            tensors[f"{element}.{k}.weight"] = np.ascontiguousarray(weight)
+            tensors[f"{element}.{k}.bias"] = np.ascontiguousarray(bias)
+    # One entry: safetensors writes several in an order that changes from run to run.
+    facts = json.dumps(about | {"elements": parameters.elements}, sort_keys=True)
+    save_file(tensors, str(path), metadata={"ani": facts})
+
+
+def load_ani_file(path: str | Path) -> tuple[ANIParameters, dict[str, str]]:
+    """Read a file of `save_ani_file`; returns the parameters and the metadata.
+
+    Raises
+    ------
+    PotentialError
+        A file that is missing, damaged or not an ANI committee.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            about = json.loads((file.metadata() or {})["ani"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
+        elements = tuple(about.pop("elements"))
+        constants = {
+            name.removeprefix("constants."): value
+            if len(value) > 1 or name[-3:] not in ("Rcr", "Rca")
+            else value[0]
+            for name, value in tensors.items()
+            if name.startswith("constants.")
+        }
+        depth = max(int(name.split(".")[1]) for name in tensors if name.endswith(".weight")) + 1
+        weights = {e: [tensors[f"{e}.{k}.weight"] for k in range(depth)] for e in elements}
+        biases = {e: [tensors[f"{e}.{k}.bias"] for k in range(depth)] for e in elements}
+        parameters = ANIParameters(elements, constants, tensors["self_energies"], weights, biases)
+        for name, value in tensors.items():
+            if not np.isfinite(value).all():
+                raise PotentialError(
+                    f"finite weights in {path}", f"NaN or infinity in {name}", "get the file again"
+                )
+    except PotentialError:
+        raise
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise PotentialError(
+            f"an ANI committee in {path}", f"{type(error).__name__}: {error}", "install the package again"
+        ) from error
+    return parameters, about

@@ -1,0 +1,224 @@
+"""Potentials that can be asked for by name: what each of them is, where its weights come from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import metadata, util
+from pathlib import Path
+
+__all__ = ["KINDS", "KnownPotential", "cache_folder", "find_model", "known_potentials", "plugin_names"]
+
+_BUNDLED = Path(__file__).parent.parent / "data"
+_GROUP = "mlmm.potentials"
+_ANI_WHEEL = "7bc9a0847cce136f7bdc92c2416321a8d6c9c28542d842387c3fa3854f502d88"
+_ANI_2X = "https://github.com/aiqm/ani-model-zoo/archive/refs/heads/ani-2x.zip"
+_OFF = "https://raw.githubusercontent.com/ACEsuit/mace-off/main"
+
+#: What is not a name but can be given to `load_potential` all the same.
+KINDS: Mapping[str, str] = {
+    "FILE.safetensors": "ANI committee of this project's own format, as it also writes after training",
+    "FOLDER": "ANI committee as published, in NeuroChem format",
+    "FILE.pt": "TorchScript: forward(positions, cell, numbers) -> per-atom energies, metadata mlmm.json",
+    "FILE.model, FILE.pth": "MACE or SevenNet of its package; a pickle: --trust, or trust = true",
+    "ase:NAME": "ASE's own calculator of that name; any other in Python: mlmm.potentials.ASEPotential",
+    "NAME+NAME": "the committee of several of these",
+}
+
+
+@dataclass(frozen=True)
+class KnownPotential:
+    """A potential that can be asked for by name.
+
+    Parameters
+    ----------
+    name : str
+        As typed.
+    kind : {"ani", "mace", "aimnet", "sevennet"}
+    file : str
+        File or folder that is looked for in the folders of ``MLMM_MODELS``, in the package and in the cache.
+    about : mapping of str to str
+        ``name elements trained_on level_of_theory licence citation``, where not in the file itself.
+    cutoff, receptive_field : float
+        nm.
+    per_atom, charges : bool
+        See `PotentialSpec`.
+    package : str
+        That has to be importable; empty for none.
+    install : str
+        The line that makes it ready; empty where nothing is needed.
+    source : mapping of str to str
+        For `install_model`: ``url``, or ``wheel`` and its ``folder``, and ``sha256`` of what is fetched or
+        ``contents`` of the folder that comes out.
+    """
+
+    name: str
+    kind: str
+    file: str
+    about: Mapping[str, str]
+    cutoff: float
+    receptive_field: float
+    per_atom: bool = True
+    charges: bool = False
+    package: str = ""
+    install: str = ""
+    source: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def package_found(self) -> bool:
+        """Whether the package that it needs is installed."""
+        return not self.package or util.find_spec(self.package) is not None
+
+
+def _mace(name: str, file: str, title: str, cutoff: float, folder: str) -> KnownPotential:
+    return KnownPotential(
+        name,
+        "mace",
+        file,
+        {
+            "name": title,
+            "elements": "H C N O F P S Cl Br I",
+            "trained_on": "total",
+            "level_of_theory": "wB97M-D3(BJ)/def2-TZVPPD",
+            "licence": "ASL (academic use only)",
+            "citation": "D. P. Kovács et al., J. Am. Chem. Soc. 147, 17598 (2025), doi 10.1021/jacs.4c07099",
+        },
+        cutoff,
+        2 * cutoff,
+        package="mace",
+        install=f"pip install mace-torch==0.3.16 && mlmm models install {name}",
+        source={"url": f"{_OFF}/{folder}/{file}"},
+    )
+
+
+_KNOWN = [
+    KnownPotential(
+        "ani1x",
+        "ani",
+        "ani1x.safetensors",
+        {
+            "name": "ANI-1x",
+            "elements": "H C N O",
+            "trained_on": "total",
+            "level_of_theory": "wB97X/6-31G(d)",
+            "licence": "MIT",
+            "citation": "J. S. Smith et al., J. Chem. Phys. 148, 241733 (2018), doi 10.1063/1.5023802",
+        },
+        0.52,
+        0.52,
+    ),
+    KnownPotential(
+        "ani1ccx",
+        "ani",
+        "ani-1ccx_8x",
+        {
+            "name": "ANI-1ccx",
+            "elements": "H C N O",
+            "trained_on": "total",
+            "level_of_theory": "CCSD(T)*/CBS",
+            "licence": "MIT",
+            "citation": "J. S. Smith et al., Nat. Commun. 10, 2903 (2019), doi 10.1038/s41467-019-10827-4",
+        },
+        0.52,
+        0.52,
+        install="mlmm models install ani1ccx",
+        source={"wheel": "torchani==1.2", "folder": "torchani/resources/ani-1ccx_8x", "sha256": _ANI_WHEEL},
+    ),
+    KnownPotential(
+        "ani2x",
+        "ani",
+        "ani-2x_8x",
+        {
+            "name": "ANI-2x",
+            "elements": "H C N O S F Cl",
+            "trained_on": "total",
+            "level_of_theory": "wB97X/6-31G(d)",
+            "licence": "MIT",
+            "citation": "C. Devereux et al., J. Chem. Theory Comput. 16, 4192 (2020), "
+            "doi 10.1021/acs.jctc.0c00121",
+        },
+        0.51,
+        0.51,
+        install="mlmm models install ani2x",
+        source={
+            "url": _ANI_2X,
+            "folder": "ani-model-zoo-ani-2x/resources/ani-2x_8x",
+            "contents": "31c03c6e2d8628f1492b953fff267c9356a11e8f06e48b2fc66489bd3cbc2df2",
+        },
+    ),
+    _mace("mace-off23-small", "MACE-OFF23_small.model", "MACE-OFF23 small", 0.45, "mace_off23"),
+    _mace("mace-off23-medium", "MACE-OFF23_medium.model", "MACE-OFF23 medium", 0.5, "mace_off23"),
+    _mace("mace-off23-large", "MACE-OFF23_large.model", "MACE-OFF23 large", 0.5, "mace_off23"),
+    _mace("mace-off24-medium", "MACE-OFF24_medium.model", "MACE-OFF24 medium", 0.6, "mace_off24"),
+    KnownPotential(
+        "aimnet2",
+        "aimnet",
+        "aimnet2_wb97m_d3_0.pt",
+        {
+            "name": "AIMNet2",
+            "elements": "H B C N O F Si P S Cl As Se Br I",
+            "trained_on": "total",
+            "level_of_theory": "wB97M-D3/def2-TZVPP",
+            "licence": "MIT",
+            "citation": "D. M. Anstine et al., Chem. Sci. 16, 10228 (2025), doi 10.1039/D4SC08572H",
+        },
+        0.5,
+        float("inf"),
+        per_atom=False,
+        charges=True,
+        package="aimnet",
+        install="pip install aimnet==0.2.5 ase && mlmm models install aimnet2",
+        source={
+            "url": "https://storage.googleapis.com/aimnetcentral/aimnet2v2/AIMNet2/aimnet2_wb97m_d3_0.pt",
+            "sha256": "f0f7c054539ad3261bd36f9b11c56d12f87cb723e25bea7521755bbd3ec24e28",
+        },
+    ),
+    KnownPotential(
+        "sevennet0",
+        "sevennet",
+        "7net-0",
+        {
+            "name": "SevenNet-0",
+            "elements": "89 elements, H to Pu",
+            "trained_on": "total",
+            "level_of_theory": "PBE(+U), crystals of the Materials Project",
+            "licence": "as the package sevenn (MIT)",
+            "citation": "Y. Park et al., J. Chem. Theory Comput. 20, 4857 (2024), "
+            "doi 10.1021/acs.jctc.4c00190",
+        },
+        0.5,
+        2.5,
+        package="sevenn",
+        install="pip install sevenn==0.13.0",
+    ),
+]
+
+
+def known_potentials() -> list[KnownPotential]:
+    """Every potential that has a name, installed or not."""
+    return list(_KNOWN)
+
+
+def plugin_names() -> list[str]:
+    """Names that installed packages register as entry points of the group ``mlmm.potentials``."""
+    return sorted(point.name for point in metadata.entry_points(group=_GROUP))
+
+
+def cache_folder() -> Path:
+    """Where `install_model` puts weights: ``MLMM_CACHE``, else ``mlmm/models`` in the user's cache."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("MLMM_CACHE") or Path(base) / "mlmm" / "models")
+
+
+def find_model(known: KnownPotential) -> Path | None:
+    """Where the potential's file lies, or None if it is not installed."""
+    if known.kind == "sevennet":
+        if not known.package_found:
+            return None
+        from mlmm.potentials.adapters.sevennet import shipped_sevennet
+
+        return shipped_sevennet(known.file)
+    given = [Path(folder) for folder in os.environ.get("MLMM_MODELS", "").split(os.pathsep) if folder]
+    places = [folder / known.file for folder in (*given, _BUNDLED, cache_folder())]
+    return next((place for place in places if place.exists()), None)

@@ -1,0 +1,233 @@
+"""Double-count audit: who owns which pair and which bonded term, and how much energy changed hands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from mlmm.blending.functions import handover, lennard_jones, short_range_inverse
+from mlmm.blending.short_range import ShortRangeEnergies
+from mlmm.check_report import aligned
+from mlmm.errors import EmbeddingError
+from mlmm.forcefield.tables import MMTables, read_mm_tables
+from mlmm.hybrid.spec import recipe_ownership
+from mlmm.hybrid.system import HybridSystem
+from mlmm.term_weights import Ownership
+from mlmm.units import COULOMB
+from mlmm.validation.boundary_error import neighbours_of
+from mlmm.zones.adaptive import AdaptiveZones
+
+__all__ = ["BondedClass", "PairAudit", "PairClass", "audit_ownership", "audit_pairs"]
+
+_LETTERS = "CTBE"
+_BONDED = ("bonds", "angles", "torsions", "RB torsions", "CMAP", "1-4 pairs")
+
+
+@dataclass(frozen=True)
+class PairClass:
+    """Non-bonded pairs of two zones within r_off; 1-4 pairs count as bonded, excluded pairs not at all.
+
+    Pairs of which the potential is given neither atom (E–E) belong to the force field and are not listed.
+
+    Parameters
+    ----------
+    name : str
+        C: lambda = 1; T: between; B: lambda = 0 and seen by the potential; E: everything else.
+    pairs : int
+    share : float
+        Mean of W, the part of the short-range energy that the potential owns.
+    kept, given_up : float
+        Energy of these pairs that the force field still counts, and that it does not, kJ/mol.
+    """
+
+    name: str
+    pairs: int
+    share: float
+    kept: float
+    given_up: float
+
+
+@dataclass(frozen=True)
+class BondedClass:
+    """Bonded terms of one kind.
+
+    Parameters
+    ----------
+    name : str
+    inside, crossing : int
+        Terms that the potential owns whole, and in part.
+    given_up : float
+        kJ/mol.
+    """
+
+    name: str
+    inside: int
+    crossing: int
+    given_up: float
+
+
+@dataclass(frozen=True)
+class PairAudit:
+    """All classes; prints as two tables.
+
+    Parameters
+    ----------
+    r_off : float
+        nm.
+    pairs : tuple of PairClass
+    bonded : tuple of BondedClass
+    """
+
+    r_off: float
+    pairs: tuple[PairClass, ...]
+    bonded: tuple[BondedClass, ...]
+
+    @property
+    def given_up(self) -> float:
+        """sum_t W_t f_t V_t over all terms: what the force field counts no longer, kJ/mol."""
+        return sum(p.given_up for p in self.pairs) + sum(b.given_up for b in self.bonded)
+
+    def __str__(self) -> str:
+        rows = [(f"pairs within {self.r_off:.2g} nm", "number", "ML share W", "MM keeps", "MM gave up")]
+        for p in self.pairs:
+            if p.pairs:
+                rows.append((p.name, str(p.pairs), f"{p.share:.3f}", f"{p.kept:.1f}", f"{p.given_up:.1f}"))
+        terms = [("bonded terms", "ML", "in part", "", "MM gave up")]
+        for b in self.bonded:
+            if b.inside or b.crossing:
+                terms.append((b.name, str(b.inside), str(b.crossing), "", f"{b.given_up:.1f}"))
+        note = "kJ/mol; C lambda = 1, T between, B lambda = 0 seen by the potential, E all else"
+        return aligned(rows) + "\n" + note + "\n\n" + aligned(terms)
+
+
+def audit_pairs(
+    hybrid: HybridSystem, positions: np.ndarray | None = None, box_vectors: np.ndarray | None = None
+) -> PairAudit:
+    """Pairs and bonded terms of a hybrid system by zone, with the energies that changed hands.
+
+    Parameters
+    ----------
+    hybrid : HybridSystem
+        Of scheme ``local`` or ``difference``, with a static zone.
+    positions : ndarray, shape (N, 3), nm, optional
+        The built structure by default.
+    box_vectors : ndarray, shape (3, 3), nm, optional
+
+    Raises
+    ------
+    EmbeddingError
+        Another scheme, or a zone that moves.
+    """
+    ownership = recipe_ownership(hybrid.recipe)
+    if isinstance(hybrid.zones, AdaptiveZones) or ownership.handover is None or hybrid.scheme == "intra":
+        raise EmbeddingError(
+            "a static zone under a scheme that hands contacts over (local or difference)",
+            hybrid.scheme,
+            'use scheme = "local"',
+        )
+    built = hybrid.built
+    where = np.asarray(built.positions if positions is None else positions)
+    box = None
+    if built.periodic:
+        box = np.asarray(built.box_vectors if box_vectors is None else box_vectors)
+    tables = read_mm_tables(built.system, keep=hybrid.keep)
+    return audit_ownership(tables, ownership, where, box, hybrid.spec.receptive_field)
+
+
+def audit_ownership(
+    tables: MMTables,
+    ownership: Ownership,
+    positions: np.ndarray,
+    box_vectors: np.ndarray | None,
+    receptive_field: float,
+) -> PairAudit:
+    """Energies by class from the shares W_t and the energy of every term.
+
+    Parameters
+    ----------
+    tables : MMTables
+    ownership : Ownership
+        With a handover.
+    positions : ndarray, shape (N, 3), nm
+    box_vectors : ndarray, shape (3, 3), nm, optional
+    receptive_field : float
+        How far the atoms with lambda > 0 see, nm.
+    """
+    x = torch.tensor(np.asarray(positions), dtype=torch.float64)
+    cell = None if box_vectors is None else torch.tensor(box_vectors, dtype=torch.float64)
+    zone = np.where(ownership.weights == 1, 0, np.where(ownership.weights > 0, 1, 3))
+    near = neighbours_of(x, cell, receptive_field, ownership.active)[1].numpy()
+    zone[near[(ownership.weights[near] == 0) & ownership.visible[near]]] = 2
+    r_off = ownership.handover[1]
+    pairs = _audited_pairs(tables, ownership, zone, x, cell)
+    return PairAudit(r_off, pairs, _audited_terms(tables, ownership, x, cell))
+
+
+def _audited_pairs(
+    tables: MMTables, ownership: Ownership, zone: np.ndarray, x: torch.Tensor, cell: torch.Tensor | None
+) -> tuple[PairClass, ...]:
+    r_on, r_off = ownership.handover
+    box = cell if tables.periodic else None
+    first, second, vectors = neighbours_of(x, box, r_off, np.flatnonzero(zone < 3))
+    i, j = first.numpy(), second.numpy()
+    # Pairs of two atoms that the potential is given were found twice.
+    chosen = ((i < j) | (zone[j] == 3)) & (tables.exception_index(i, j) < 0)
+    i, j, r = i[chosen], j[chosen], vectors.norm(dim=1)[torch.tensor(chosen)]
+    sigma = torch.tensor(0.5 * (tables.sigma[i] + tables.sigma[j]))
+    epsilon = torch.tensor(np.sqrt(tables.epsilon[i] * tables.epsilon[j]))
+    wells = lennard_jones(r, sigma, epsilon)
+    if tables.switch is not None:
+        wells = wells * handover(r, tables.switch, tables.cutoff)
+    coulomb = COULOMB * torch.tensor(tables.charge[i] * tables.charge[j])
+    whole = (wells + coulomb / r).numpy()
+    near = (wells * handover(r, r_on, r_off) + coulomb * short_range_inverse(r, r_off)).numpy()
+    share = ownership.pairs(np.stack([i, j], axis=1))
+    kind = np.minimum(zone[i], zone[j]) * 4 + np.maximum(zone[i], zone[j])
+    classes = []
+    for k in (0, 1, 5, 2, 6, 10, 3, 7, 11):
+        mine = kind == k
+        name = f"{_LETTERS[k // 4]}–{_LETTERS[k % 4]}"
+        mean = float(share[mine].mean()) if mine.any() else 0.0
+        gone = float((share[mine] * near[mine]).sum())
+        classes.append(PairClass(name, int(mine.sum()), mean, float(whole[mine].sum()) - gone, gone))
+    return tuple(classes)
+
+
+def _audited_terms(
+    tables: MMTables, ownership: Ownership, x: torch.Tensor, cell: torch.Tensor | None
+) -> tuple[BondedClass, ...]:
+    visible = ownership.visible
+    module = ShortRangeEnergies(tables, np.flatnonzero(visible), visible, *ownership.handover)
+    alive = (tables.exception_charge != 0) | (tables.exception_epsilon != 0)
+    lists = (
+        tables.bond_atoms,
+        tables.angle_atoms,
+        tables.torsion_atoms,
+        tables.rb_atoms,
+        tables.cmap_atoms,
+        tables.exception_atoms[alive],
+    )
+    lists = [atoms[visible[atoms].all(axis=1)] for atoms in lists]
+    energies = module.fixed_energies(x, cell).numpy()
+    ends = np.cumsum([len(atoms) for atoms in lists])
+    if ends[-1] != len(energies):
+        raise ValueError(f"{ends[-1]} terms in the tables, {len(energies)} energies")
+    classes = []
+    for name, atoms, mine in zip(_BONDED, lists, np.split(energies, ends[:-1]), strict=True):
+        if name == "1-4 pairs":
+            share = ownership.one_four(atoms)
+        elif name == "CMAP":
+            share = np.array([ownership.bonded(_members(row)[None])[0] for row in atoms])
+        else:
+            share = ownership.bonded(atoms)
+        inside, crossing = int((share == 1).sum()), int(((share > 0) & (share < 1)).sum())
+        classes.append(BondedClass(name, inside, crossing, float((share * mine).sum())))
+    return tuple(classes)
+
+
+def _members(places: np.ndarray) -> np.ndarray:
+    """The five atoms of two dihedrals that overlap in three; any other shape by places."""
+    distinct = np.unique(places)
+    return distinct if len(distinct) == 5 else places

@@ -1,0 +1,131 @@
+"""Truncated, shuffled and corrupted files end in a structure or in a sentence, never in a traceback."""
+
+import gzip
+
+import pytest
+from fragments import structure_file, trypsin_fragment
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mlmm.build.files.inspection import inspect_file
+from mlmm.build.files.reading import read_file, settle
+from mlmm.build.files.selection import Selection
+from mlmm.errors import MLMMError
+
+pytestmark = pytest.mark.skipif(
+    structure_file("3PTB.pdb") is None, reason="needs 3PTB.pdb in MLMM_STRUCTURES"
+)
+
+REMARKS = [
+    "CRYST1   54.890   58.520   67.630  90.00  90.00  90.00 P 21 21 21    4",
+    "REMARK 350 BIOMOLECULE: 1",
+    "REMARK 350 APPLY THE FOLLOWING TO CHAINS: A",
+    "REMARK 350   BIOMT1   1  1.000000  0.000000  0.000000        0.00000",
+    "REMARK 350   BIOMT2   1  0.000000  1.000000  0.000000        0.00000",
+    "REMARK 350   BIOMT3   1  0.000000  0.000000  1.000000        0.00000",
+    "SEQRES   1 A    6  ILE VAL GLY GLY TYR THR",
+    "MODRES 3PTB VAL A   17  VAL",
+]
+LINES = [
+    *REMARKS,
+    *(trypsin_fragment(5) if structure_file("3PTB.pdb") else []),
+    "TER",
+    "CONECT    1    2",
+    "END",
+]
+TEXT = "\n".join(LINES)
+
+
+def _cif():
+    """The first rows of the mmCIF file, with the tables that are read besides."""
+    lines = structure_file("3PTB.cif").read_text().splitlines()
+    atoms = [i for i, line in enumerate(lines) if line.startswith(("ATOM ", "HETATM "))]
+    conn = next(i for i, line in enumerate(lines) if line.startswith("_struct_conn.id"))
+    end = next(i for i in range(conn, len(lines)) if lines[i].startswith("#"))
+    head = next(i for i, line in enumerate(lines) if line.startswith("_atom_site.group_PDB"))
+    return "\n".join(
+        [
+            "data_3PTB",
+            "loop_",
+            *lines[conn:end],
+            "#",
+            "loop_",
+            *lines[head : atoms[0]],
+            *lines[atoms[0] : atoms[30]],
+            "#",
+        ]
+    )
+
+
+CIF = _cif() if structure_file("3PTB.cif") else ""
+BOUNDS = settings(
+    max_examples=120,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+COLUMNS = [(6, 5), (12, 4), (16, 1), (17, 3), (21, 1), (22, 4), (26, 1), (30, 8), (54, 6), (76, 2)]
+PRINTABLE = st.characters(min_codepoint=32, max_codepoint=126)
+
+
+def ends_well(folder, content):
+    """Read, inspect and settle; only a problem that the user can solve may come out."""
+    path = folder / "case.pdb"
+    path.write_bytes(content)
+    try:
+        file = read_file(path)
+        assert str(inspect_file(file))
+        structure = settle(file, Selection(waters="0.5 nm", hydrogens="strip"))
+        assert len(structure.atoms) > 0
+    except MLMMError as error:
+        assert error.expected and error.got and error.do
+
+
+@BOUNDS
+@given(data=st.data())
+def test_changed_characters(tmp_path, data):
+    text = data.draw(st.sampled_from([TEXT, CIF]))
+    places = data.draw(st.lists(st.integers(0, len(text) - 1), min_size=1, max_size=8))
+    letters = list(text)
+    for place in places:
+        letters[place] = data.draw(PRINTABLE)
+    ends_well(tmp_path, "".join(letters).encode())
+
+
+@BOUNDS
+@given(data=st.data())
+def test_cut_short(tmp_path, data):
+    content = data.draw(st.sampled_from([TEXT.encode(), CIF.encode(), gzip.compress(TEXT.encode())]))
+    ends_well(tmp_path, content[: data.draw(st.integers(0, len(content)))])
+
+
+@BOUNDS
+@given(data=st.data())
+def test_shuffled_repeated_and_lost_lines(tmp_path, data):
+    lines = data.draw(st.sampled_from([LINES, CIF.splitlines()]))
+    chosen = data.draw(st.lists(st.integers(0, len(lines) - 1), min_size=1, max_size=2 * len(lines)))
+    ends_well(tmp_path, "\n".join(lines[i] for i in chosen).encode())
+
+
+@BOUNDS
+@given(data=st.data())
+def test_columns_with_other_content(tmp_path, data):
+    """One field of many lines replaced: what a program writes that has another idea of the format."""
+    start, width = data.draw(
+        st.sampled_from(
+            [(6, 5), (12, 4), (16, 1), (17, 3), (21, 1), (22, 4), (26, 1), (30, 8), (54, 6), (76, 2)]
+        )
+    )
+    text = data.draw(st.text(PRINTABLE, min_size=width, max_size=width))
+    every = data.draw(st.integers(1, 5))
+    lines = [
+        line[:start] + text + line[start + width :] if line.startswith("ATOM") and i % every == 0 else line
+        for i, line in enumerate(LINES)
+    ]
+    ends_well(tmp_path, "\n".join(lines).encode())
+
+
+@BOUNDS
+@given(content=st.binary(max_size=400), head=st.sampled_from([b"", b"data_x\n", b"ATOM  ", b"\x1f\x8b"]))
+def test_any_bytes(tmp_path, content, head):
+    ends_well(tmp_path, head + content)

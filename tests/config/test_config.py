@@ -1,0 +1,218 @@
+"""The run file: kinds of zones with their own keys, defaults filled in, mistakes answered in full."""
+
+from __future__ import annotations
+
+import pytest
+import tomli_w
+
+from mlmm.config.load import SCHEMES, ZONE_KINDS, EmbeddingSettings, ZoneSettings, load_config
+from mlmm.errors import ConfigError
+
+START = '[system]\npdb = "input.pdb"\n[region]\nselect = "resname ALA"\n'
+
+
+@pytest.fixture
+def load(tmp_path):
+    def loaded(text: str = "", *overrides: str):
+        path = tmp_path / "run.toml"
+        path.write_text(START + text)
+        return load_config(path, overrides)
+
+    return loaded
+
+
+def test_words_are_those_of_the_library():
+    """The file is read without the numerical libraries, so it has its own copy of the words."""
+    import inspect
+
+    from mlmm.electrostatics.predicted_charges import LEVELS
+    from mlmm.hybrid.spec import ROUTES
+    from mlmm.hybrid.system import hybrid_system
+    from mlmm.term_weights import SCHEMES as OWNED
+    from mlmm.zones.adaptive import adaptive_zones
+    from mlmm.zones.cut_bonds import SNAPS
+    from mlmm.zones.shapes import AXES, SHAPES
+    from mlmm.zones.static import static_zones
+
+    fields = ZoneSettings.__dataclass_fields__
+    assert fields["snap"].metadata["choices"] == SNAPS
+    assert fields["shape"].metadata["choices"] == SHAPES
+    assert fields["axis"].metadata["choices"] == AXES
+    assert set(SCHEMES) == {"auto", *OWNED}
+    for key, default in ZONE_KINDS["static"].items():
+        assert inspect.signature(static_zones).parameters[key].default == default
+    for key in ("plateau", "width", "walls"):
+        assert inspect.signature(adaptive_zones).parameters[key].default == ZONE_KINDS["adaptive"][key]
+    embedding = EmbeddingSettings.__dataclass_fields__
+    assert embedding["route"].metadata["choices"] == ("auto", *ROUTES)
+    assert embedding["electrostatics"].metadata["choices"] == LEVELS
+    default = inspect.signature(hybrid_system).parameters["charge_range"].default
+    assert embedding["charge_range"].default == default
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", {"kind": "auto"}),
+        ('[zones]\nplateau = "0.1 nm"', {"kind": "auto", "plateau": "0.1 nm"}),
+        ('[zones]\nkind = "hard"', {"kind": "hard"}),
+        (
+            '[zones]\nkind = "static"\nwidth = "0.4 nm"',
+            {
+                "kind": "static",
+                "plateau": "0.3 nm",
+                "width": "0.4 nm",
+                "snap": "residue",
+                "shape": "skin",
+                "axis": "z",
+            },
+        ),
+        (
+            '[zones]\nkind = "static"\nplateau = "2 bonds"\nwidth = "1 bond"\nsnap = "hydrogen"',
+            {
+                "kind": "static",
+                "plateau": "2 bonds",
+                "width": "1 bond",
+                "snap": "hydrogen",
+                "shape": "skin",
+                "axis": "z",
+            },
+        ),
+        (
+            '[zones]\nkind = "residues"\n[zones.residues]\n"resid 3" = 0.5\n"resid 5" = 0.25',
+            {"kind": "residues", "residues": {"resid 3": 0.5, "resid 5": 0.25}, "snap": "residue"},
+        ),
+        (
+            '[zones]\nkind = "residues"\nplateau_select = "resid 4"\n'
+            'residues = ["resid 3", "resid 5"]\nweights = [0.5, 1]',
+            {
+                "kind": "residues",
+                "residues": {"resid 3": 0.5, "resid 5": 1},
+                "plateau_select": "resid 4",
+                "snap": "residue",
+            },
+        ),
+        (
+            '[zones]\nkind = "adaptive"\nmolecules = ["HOH", "MOH"]',
+            {
+                "kind": "adaptive",
+                "plateau": "0.4 nm",
+                "width": "0.5 nm",
+                "molecules": ["HOH", "MOH"],
+                "walls": "0.125 nm",
+            },
+        ),
+    ],
+)
+def test_zones_and_their_defaults(load, tmp_path, text, expected):
+    """Only keys of the kind are filled in and written down; what is written reads back as the same."""
+    config = load(text)
+    assert config.zones.given() == expected
+    assert config.as_dict()["zones"] == expected
+    (tmp_path / "resolved.toml").write_text(tomli_w.dumps(config.as_dict()))
+    assert load_config(tmp_path / "resolved.toml") == config
+
+
+def test_settings_of_the_embedding(load):
+    settings = load('[embedding]\nscheme = "difference"\nlevels = 3\nroute = "subtractive"').embedding
+    assert (settings.scheme, settings.levels, settings.route, settings.tail) == (
+        "difference",
+        3,
+        "subtractive",
+        False,
+    )
+    assert load("", "embedding.scheme=intra", "embedding.tail=true").embedding.tail
+
+
+def test_settings_of_a_gpu_are_those_of_the_library_and_reach_it(load):
+    """Words, defaults, and the potential that comes out."""
+    import inspect
+
+    from mlmm.config.objects import potential_from
+    from mlmm.config.schema import PotentialSettings
+    from mlmm.hybrid.cuda_graphs import CUDA_GRAPHS
+    from mlmm.hybrid.system import hybrid_system
+    from mlmm.potentials import load_potential
+    from mlmm.potentials.ani.networks import SHAPES
+
+    fields = PotentialSettings.__dataclass_fields__
+    assert set(fields["cuda_graphs"].metadata["choices"]) == set(CUDA_GRAPHS)
+    assert set(fields["shapes"].metadata["choices"]) == set(SHAPES)
+    for function, keys in (
+        (load_potential, ("shapes", "neighbour_density")),
+        (hybrid_system, ("cuda_graphs",)),
+    ):
+        for key in keys:
+            assert inspect.signature(function).parameters[key].default == getattr(PotentialSettings, key)
+    made = potential_from(load('[potential]\nshapes = "fixed"\nneighbour_density = 250\n'))
+    assert (made.shapes, made.neighbour_density) == ("fixed", 250.0)
+    with pytest.raises(ConfigError, match="cuda_graphs"):
+        load('[potential]\ncuda_graphs = "yes"\n')
+
+
+def test_walls_of_an_adaptive_zone_are_a_length_or_none(load):
+    assert load('[zones]\nkind = "adaptive"\nwalls = "none"').zones.walls == "none"
+    assert load('[zones]\nkind = "adaptive"\nwalls = "1.3 A"').zones.walls == "1.3 A"
+    with pytest.raises(ConfigError, match=r"walls.*'off'"):
+        load('[zones]\nkind = "adaptive"\nwalls = "off"')
+
+
+def test_the_compensation_lies_beside_the_run_file(load, tmp_path, monkeypatch):
+    text = '[zones]\nkind = "adaptive"\ncompensation = "water.json"'
+    monkeypatch.chdir(tmp_path.parent)
+    with pytest.raises(ConfigError, match=r"no file water\.json; write one with mlmm calibrate"):
+        load(text)
+    (tmp_path / "water.json").write_text("{}")
+    assert load(text).zones.compensation == str((tmp_path / "water.json").resolve())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('kind = "soft"', r"kind = auto \| hard \| static \| residues \| adaptive in .*; got 'soft'"),
+        ('kind = "statik"', r'write kind = "static"'),
+        ('kind = "hard"\nplateau = "0.3 nm"', r"plateau with static or adaptive zones .*; got kind 'hard'"),
+        ('molecules = ["HOH"]', r'no kind, which means "auto"; write kind = "adaptive", or leave it out'),
+        ('kind = "adaptive"\nsnap = "atom"', r'write kind = "static" or kind = "residues"'),
+        ('kind = "static"\ncompensation = "x.json"', r'write kind = "adaptive"'),
+        ('kind = "static"\n[zones.residues]\n"resid 1" = 0.5', r'write kind = "residues"'),
+        ('kind = "residues"', r"residues in .*; got none; add the table \[zones\.residues\]"),
+        ('kind = "residues"\n[zones.residues]\n"resid 1" = 1.5', r"weights above 0 and up to 1"),
+        ('kind = "residues"\n[zones.residues]\n"resid 1" = "half"', r"weights above 0 and up to 1"),
+        ('kind = "residues"\nresidues = ["resid 1"]', r"as many weights as residues"),
+        ('kind = "residues"\nresidues = ["resid 1"]\nweights = [0.5, 0.2]', r"as many weights as residues"),
+        ('snap = "helix"', r"snap = residue \| molecule \| fragment \| hydrogen \| atom"),
+        ('kind = "static"\nshape = "cube"', r"shape = skin \| sphere \| slab"),
+        ('kind = "static"\naxis = "w"', r"axis = x \| y \| z"),
+        ('kind = "static"\nplateau = 0.3', r'in quotes, such as plateau = "0\.3 nm"'),
+        ('kind = "static"\nplateau = "0.3"', r"without a unit"),
+        ('kind = "static"\nplateau = "2 bonds"', r"write both in nm, or both as"),
+        ('kind = "adaptive"\nplateau = "2 bonds"\nwidth = "2 bonds"', r"adaptive zone in nm"),
+    ],
+)  # fmt: skip
+def test_bad_zones_say_what_to_write(load, text, message):
+    with pytest.raises(ConfigError, match=message):
+        load(f"[zones]\n{text}")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('scheme = "magic"', r"scheme = auto \| local \| difference \| intra \| bonded \| delta"),
+        ('route = "scenic"', r"route = auto \| compiled \| subtractive"),
+        (
+            'scheme = "local"\nlevels = 2',
+            r"embedding\.levels with scheme 'difference' only; got scheme 'local'",
+        ),
+        ('scheme = "local"\ntail = true', r"embedding\.tail with scheme 'intra' only"),
+        ('scheme = "delta"\nelectrostatics = "charges"', "with schemes 'local' and 'intra' only"),
+        ('electrostatics = "emle"', r"electrostatics = mechanical \| charges in"),
+        ('charge_range = "1.2 ps"', "'1.2 ps'"),
+        ('charges = "modell"', 'write charges = "model"'),
+        ("levels = 0", r"levels of at least 1"),
+        ("levels = true", r"levels as int"),
+    ],
+)
+def test_bad_embedding_says_what_to_write(load, text, message):
+    with pytest.raises(ConfigError, match=message):
+        load(f"[embedding]\n{text}")

@@ -1,0 +1,230 @@
+"""The compiled kernel where it runs: inside a TorchForce and a PythonForce, under every kind of zone."""
+
+from __future__ import annotations
+
+import copy
+import io
+import threading
+
+import numpy as np
+import openmm
+import pytest
+import torch
+from toys import energy_and_forces
+
+from mlmm.build.surroundings.bulk import build_bulk_water
+from mlmm.errors import ConfigError
+from mlmm.hybrid.bridge import _kernel_force
+from mlmm.hybrid.system import hybrid_system
+from mlmm.potentials import load_potential
+from mlmm.potentials.ani.native import kernel_level
+from mlmm.zones.adaptive import adaptive_zones
+from mlmm.zones.compensation import Compensation
+from mlmm.zones.region import region_from_atoms
+from mlmm.zones.static import hard_zones, static_zones
+
+pytestmark = pytest.mark.skipif(kernel_level() is None, reason="the package was built without a compiler")
+
+
+@pytest.fixture(scope="module")
+def water():
+    """Some 130 flexible water molecules."""
+    return build_bulk_water("1.62 nm", nonbonded_cutoff="0.8 nm")
+
+
+@pytest.fixture(scope="module", params=["hard", "static", "adaptive", "intra"])
+def kind(request) -> str:
+    return request.param
+
+
+def make(built, kind, potential, bridge):
+    """A hybrid system around the first molecule."""
+    region = region_from_atoms(built.topology, range(3), "molecule")
+    zones, compensation = hard_zones(built, region), None
+    if kind == "static":
+        zones = static_zones(built, region, "0.2 nm", "0.25 nm")
+    if kind == "adaptive":
+        zones, compensation = adaptive_zones(built, region, "0.25 nm", "0.3 nm"), Compensation({"HOH": 0.0})
+    scheme = "intra" if kind == "intra" else "local"
+    return hybrid_system(built, zones, potential, scheme=scheme, compensation=compensation, bridge=bridge)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_both_hosts_equal_torch(water, kind, precision):
+    """TorchForce and PythonForce with the kernel give the energy and forces of torch in float64."""
+    reference = make(water, kind, load_potential("ani1x", precision="float64", kernel="torch"), "pythonforce")
+    group = 1 << reference.force_groups["ml"]
+    energy, forces = energy_and_forces(reference.system, water.positions, groups=group)
+    largest = np.abs(forces).max()
+    assert largest > 100
+    relative = 1e-6 if precision == "float32" else 1e-7
+    found = {}
+    hosts = ("torchforce", "pythonforce") if kind == "adaptive" else ("torchforce", "pythonforce", "kernel")
+    for bridge in hosts:
+        potential = load_potential("ani1x", precision=precision, kernel="compiled")
+        hybrid = make(water, kind, potential, bridge)
+        found[bridge] = energy_and_forces(hybrid.system, water.positions, groups=group)
+        assert found[bridge][0] == pytest.approx(energy, rel=1e-6)
+        assert np.abs(found[bridge][1] - forces).max() < relative * largest
+    for bridge in hosts[1:]:
+        difference = np.abs(found["torchforce"][1] - found[bridge][1]).max()
+        assert difference < 1e-9 * largest
+
+
+@pytest.mark.parametrize("bridge", ["torchforce", "kernel"])
+def test_steps_in_two_contexts_at_once_end(dipeptide_vacuum, bridge):
+    """The operator takes Python's lock while OpenMM has given it away: no dead end, the same trajectory."""
+    region = region_from_atoms(dipeptide_vacuum.topology, range(22), "molecule")
+    potential = load_potential("ani1x", kernel="compiled", members=[0])
+    contexts = []
+    for _ in range(3):
+        hybrid = hybrid_system(
+            dipeptide_vacuum, hard_zones(dipeptide_vacuum, region), potential, bridge=bridge
+        )
+        context = openmm.Context(
+            hybrid.system,
+            openmm.VerletIntegrator(0.0005),
+            openmm.Platform.getPlatformByName("Reference"),
+        )
+        context.setPositions(dipeptide_vacuum.positions)
+        contexts.append(context)
+    threads = [threading.Thread(target=c.getIntegrator().step, args=(40,), daemon=True) for c in contexts[1:]]
+    for thread in threads:
+        thread.start()
+    contexts[0].getIntegrator().step(40)
+    for thread in threads:
+        thread.join(timeout=60)
+        assert not thread.is_alive()
+    ends = [c.getState(positions=True).getPositions(asNumpy=True)._value for c in contexts]
+    assert np.abs(ends[0] - dipeptide_vacuum.positions).max() > 1e-4
+    np.testing.assert_array_equal(ends[1], ends[0])
+    np.testing.assert_array_equal(ends[2], ends[0])
+
+
+def test_a_frozen_or_saved_module_finds_its_weights():
+    """A TorchForce compiles, freezes and copies what it gets; packed weights belong to the process."""
+    numbers = [8, 1, 1]
+    positions = torch.tensor([[0.0, 0, 0], [0.096, 0, 0], [-0.024, 0.093, 0]], dtype=torch.float64)
+    module = load_potential("ani1x", kernel="compiled").scriptable(numbers)
+    expected = module(positions, None)
+    frozen = torch.jit.freeze(torch.jit.script(module).eval())
+    memory = io.BytesIO()
+    torch.jit.save(torch.jit.script(module), memory)
+    memory.seek(0)
+    copied = torch.jit.load(memory)
+    del module
+    for other in (frozen, copied):
+        for _ in range(3):
+            x = positions.clone().requires_grad_(True)
+            energies = other(x, None)
+            assert torch.equal(energies.detach(), expected)
+            (gradient,) = torch.autograd.grad(energies.mean(dim=0).sum(), x)
+            assert gradient.abs().max() > 1
+
+
+@pytest.mark.parametrize("bridge", ["torchforce", "kernel"])
+def test_a_broken_position_stops_the_host(dipeptide_vacuum, bridge):
+    region = region_from_atoms(dipeptide_vacuum.topology, range(22), "molecule")
+    potential = load_potential("ani1x", kernel="compiled", members=[0])
+    hybrid = hybrid_system(dipeptide_vacuum, hard_zones(dipeptide_vacuum, region), potential, bridge=bridge)
+    context = openmm.Context(
+        hybrid.system, openmm.VerletIntegrator(0.0005), openmm.Platform.getPlatformByName("Reference")
+    )
+    positions = np.array(dipeptide_vacuum.positions)
+    positions[3] = np.nan
+    context.setPositions(positions)
+    energy = context.getState(energy=True, groups=1 << hybrid.force_groups["ml"]).getPotentialEnergy()
+    assert np.isnan(energy._value)
+
+
+def test_auto_takes_the_kernel_where_it_is_all_that_the_potential_adds(water, kind, monkeypatch):
+    """Compiled networks with constant lambda; never for networks in torch, nor where there may be a GPU."""
+    compiled = load_potential("ani1x", kernel="compiled", members=[0])
+    expected = "torchforce" if kind == "adaptive" else "kernel"
+    assert make(water, kind, compiled, "auto").bridge == expected
+    networks = load_potential("ani1x", kernel="torch", members=[0])
+    assert make(water, kind, networks, "auto").bridge == "torchforce"
+    for potential in (compiled, networks):
+        if potential is networks or kind == "adaptive":
+            with pytest.raises(ConfigError, match="constant lambda and nothing added, for bridge 'kernel'"):
+                make(water, kind, potential, "kernel")
+    monkeypatch.setattr("mlmm.hybrid.system._on_gpu", lambda: True)
+    assert make(water, kind, compiled, "auto").bridge == "torchforce"
+
+
+def test_forces_of_the_kernel_are_derivatives_in_a_skewed_box(water):
+    """Finite differences of the energy, atoms anywhere among the images, weights between 0 and 1."""
+    potential = load_potential("ani1x", precision="float64", kernel="compiled", members=[0, 1, 2])
+    numbers = [8, 1, 1] * 12
+    weights = np.linspace(0.1, 1.0, 36)
+    length = np.diag(water.box_vectors)[0] * 0.9
+    cell = length * np.array([[1.0, 0, 0], [0.3, 0.95, 0], [-0.4, 0.2, 0.9]])
+    positions = np.array(water.positions[:36])
+    kernel = potential.scriptable(numbers).weighted(weights)
+    energy, gradient = kernel(positions, cell)
+    images = np.random.default_rng(1).integers(-2, 3, size=(36, 3)) @ cell
+    moved_energy, moved_gradient = kernel(positions + images, cell)
+    assert moved_energy == pytest.approx(energy, abs=1e-8)
+    assert np.abs(moved_gradient - gradient).max() < 1e-8 * np.abs(gradient).max()
+    step = 1e-5
+    for atom, axis in ((0, 0), (4, 1), (17, 2), (35, 0)):
+        ends = []
+        for sign in (1, -1):
+            shifted = positions.copy()
+            shifted[atom, axis] += sign * step
+            ends.append(kernel(shifted, cell)[0])
+        slope = (ends[0] - ends[1]) / (2 * step)
+        assert slope == pytest.approx(gradient[atom, axis], abs=1e-6 * np.abs(gradient).max())
+    assert not np.isclose(kernel(positions, None)[0], energy, atol=1e-3)
+
+
+def test_the_kernel_conserves_energy(dipeptide_vacuum):
+    """Verlet steps of 0.25 fs: the total energy stays while the potential energy moves."""
+    region = region_from_atoms(dipeptide_vacuum.topology, range(22), "molecule")
+    potential = load_potential("ani1x", kernel="compiled", members=[0, 1])
+    hybrid = hybrid_system(dipeptide_vacuum, hard_zones(dipeptide_vacuum, region), potential)
+    assert hybrid.bridge == "kernel"
+    integrator = openmm.VerletIntegrator(0.00025)
+    context = openmm.Context(hybrid.system, integrator, openmm.Platform.getPlatformByName("Reference"))
+    context.setPositions(dipeptide_vacuum.positions)
+    context.setVelocitiesToTemperature(300.0, 1)
+    totals, potentials = [], []
+    for _ in range(60):
+        integrator.step(10)
+        state = context.getState(energy=True)
+        potentials.append(state.getPotentialEnergy()._value)
+        totals.append(potentials[-1] + state.getKineticEnergy()._value)
+    assert np.std(potentials) > 5
+    assert np.std(totals) < 0.02 * np.std(potentials)
+
+
+def test_an_error_in_the_kernel_ends_the_run(dipeptide_vacuum):
+    """Weights that this process does not hold, as in a System from another one: no step with wrong forces."""
+    region = region_from_atoms(dipeptide_vacuum.topology, range(22), "molecule")
+    potential = load_potential("ani1x", kernel="compiled", members=[0])
+    hybrid = hybrid_system(dipeptide_vacuum, hard_zones(dipeptide_vacuum, region), potential)
+    numbers = [atom.element.atomic_number for atom in dipeptide_vacuum.topology.atoms()]
+    kernel = potential.scriptable(numbers).weighted(np.ones(22))
+    kernel.model = 1
+    system = openmm.XmlSerializer.clone(dipeptide_vacuum.system)
+    system.addForce(_kernel_force(kernel, range(22), False))
+    for broken in (False, True):
+        integrator = openmm.VerletIntegrator(0.0005)
+        platform = openmm.Platform.getPlatformByName("Reference")
+        context = openmm.Context(system if broken else hybrid.system, integrator, platform)
+        context.setPositions(dipeptide_vacuum.positions)
+        if broken:
+            with pytest.raises(Exception, match="whose weights this process has loaded"):
+                integrator.step(1)
+        else:
+            integrator.step(1)
+
+
+def test_a_serialized_kernel_gives_the_same_numbers(water):
+    """Unlike a TorchForce, a System with the kernel can be copied."""
+    hybrid = make(water, "static", load_potential("ani1x", kernel="compiled", members=[0]), "kernel")
+    group = 1 << hybrid.force_groups["ml"]
+    energy, forces = energy_and_forces(hybrid.system, water.positions, groups=group)
+    copied = energy_and_forces(copy.deepcopy(hybrid.system), water.positions, groups=group)
+    assert copied[0] == energy
+    np.testing.assert_array_equal(copied[1], forces)
