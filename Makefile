@@ -1,20 +1,29 @@
-# make demo: set up and run the main job.  make test: set up and run the tests.  make venv: set up only.
+# make demo: set up and run the main job.  make test: set up, lint, and run the tests.  make slow: the slow
+# tests.  make lint: rules of style and of imports.  make format: put the code into shape.  make venv: set up only.
 
 PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: demo test slow lint venv clean
+.PHONY: demo test slow lint format venv clean
 
 demo: .venv/installed
 	$(BIN)/mlmm run systems/lysozyme_xylene/run.toml --overwrite
 
-test: .venv/installed
-	$(BIN)/ruff check .
-	$(BIN)/python -m pytest
+test: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --durations=15
 
 slow: .venv/installed
 	$(BIN)/python -m pytest -m slow
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check -q .
+	$(BIN)/lint-imports
+
+format: .venv/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
 venv: .venv/installed
 

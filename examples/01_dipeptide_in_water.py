@@ -25,8 +25,8 @@ print(f"{built.n_atoms} atoms; {'; '.join(built.provenance['decisions'])}")
 
 region = mlmm.select_region(built, "resname ACE ALA NME")
 potential = mlmm.load_potential("ani1x")
-hybrid = mlmm.hybrid_system(built, mlmm.hard_zones(built, region), potential, scheme="intra")
-print(f"{len(region)} atoms in {potential.spec.name} ({hybrid.bridge}); left MM: {hybrid.embedding.removed}")
+hybrid = mlmm.hybrid_system(built, mlmm.hard_zones(built, region), potential, scheme="additive")
+print(f"{len(region)} atoms in {potential.spec.name} ({hybrid.bridge}); left MM: {hybrid.removed.counts}")
 
 energies = hybrid.region_energies(built.positions)
 print(f"region: {float(energies.energies.sum()):.1f} ± {float(energies.total_spread):.1f} kJ/mol (committee)")

@@ -33,7 +33,7 @@ _HOME = {
     "RunDirectory": "dynamics.run_directory",
     "Structure": "structures",
     "ZonePartition": "zones.static",
-    "audit_pairs": "validation.double_counting",
+    "double_counting": "validation.double_counting",
     "adaptive_zones": "zones.adaptive",
     "build_bulk_water": "build.surroundings.bulk",
     "build_system": "build",

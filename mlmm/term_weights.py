@@ -13,13 +13,13 @@ import numpy as np
 
 from mlmm.errors import ConfigError
 
-__all__ = ["SCHEMES", "Level", "Ownership", "cmap_shares", "ownership_of"]
+__all__ = ["SCHEMES", "Level", "TermWeights", "cmap_shares", "make_term_weights"]
 
 #: scheme -> rule for bonded terms, for 1-4 pairs, for other pairs
 SCHEMES = {
-    "local": ("share", "share", "share"),
-    "difference": ("any", "any", "any"),
-    "intra": ("all", "all", "all"),
+    "per_atom": ("share", "share", "share"),
+    "supermolecular": ("any", "any", "any"),
+    "additive": ("all", "all", "all"),
     "bonded": ("share", "share", "none"),
     "delta": ("none", "none", "none"),
 }
@@ -44,7 +44,7 @@ class Level:
 
 
 @dataclass(frozen=True)
-class Ownership:
+class TermWeights:
     """Rules and weights of one hybrid system.
 
     Parameters
@@ -54,17 +54,17 @@ class Ownership:
     weights : ndarray, shape (N,)
         lambda of every atom.
     visible : ndarray, shape (N,), bool
-        Atoms whose terms may be handed over: those that the potential sees, and virtual sites on them.
-    handover : tuple of (float, float) or None
+        Atoms whose terms may be replaced: those that the potential sees, and virtual sites on them.
+    switching : tuple of (float, float) or None
         r_on and r_off of the pairs, nm; None hands over pairs at every distance.
     levels : tuple of Level
-        Of scheme ``difference``.
+        Of scheme ``supermolecular``.
     """
 
     scheme: str
     weights: np.ndarray
     visible: np.ndarray
-    handover: tuple[float, float] | None
+    switching: tuple[float, float] | None
     levels: tuple[Level, ...] = ()
 
     @property
@@ -93,11 +93,11 @@ class Ownership:
         return self._fractions(atoms, self.rules[0], shares)
 
     def one_four(self, atoms: np.ndarray) -> np.ndarray:
-        """W_t of pairs with parameters of their own, before the handover; (T, 2) -> (T,)."""
+        """W_t of pairs with parameters of their own, before the switching function; (T, 2) -> (T,)."""
         return self._fractions(atoms, self.rules[1], None)
 
     def pairs(self, atoms: np.ndarray) -> np.ndarray:
-        """W_t of all other pairs, before the handover; (T, 2) -> (T,)."""
+        """W_t of all other pairs, before the switching function; (T, 2) -> (T,)."""
         return self._fractions(atoms, self.rules[2], None)
 
     def _fractions(self, atoms: np.ndarray, rule: str, shares: np.ndarray | None) -> np.ndarray:
@@ -130,14 +130,14 @@ class Ownership:
         return touched.astype(np.float64)
 
 
-def ownership_of(
+def make_term_weights(
     scheme: str,
     weights: np.ndarray,
     visible: np.ndarray,
-    handover: tuple[float, float] | None,
+    switching: tuple[float, float] | None,
     levels: tuple[Level, ...] = (),
-) -> Ownership:
-    """Check and make an `Ownership`; parameters as there.
+) -> TermWeights:
+    """Check and make an `TermWeights`; parameters as there.
 
     Raises
     ------
@@ -145,7 +145,7 @@ def ownership_of(
         An unknown scheme, weights outside 0 … 1, levels whose weights do not add up to 1 or to lambda.
     """
     if scheme not in SCHEMES:
-        raise ConfigError(f"scheme = {' | '.join(SCHEMES)}", repr(scheme), 'write scheme = "local"')
+        raise ConfigError(f"scheme = {' | '.join(SCHEMES)}", repr(scheme), 'write scheme = "per_atom"')
     if levels and abs(sum(level.weight for level in levels) - 1.0) > 1e-12:
         raise ConfigError(
             "levels whose weights add up to 1", str([level.weight for level in levels]), "correct the levels"
@@ -165,7 +165,7 @@ def ownership_of(
                 f"{weights[wrong]:g} of atom {wrong} instead of {sums[wrong]:g}",
                 "correct the weights or the levels",
             )
-    return Ownership(scheme, weights, np.asarray(visible, dtype=bool), handover, levels)
+    return TermWeights(scheme, weights, np.asarray(visible, dtype=bool), switching, levels)
 
 
 def cmap_shares(atoms: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Models of short range with exact answers, and differences by their definition, for scheme `difference`."""
+"""Models of short range with exact answers, and differences by definition, for scheme `supermolecular`."""
 
 from __future__ import annotations
 

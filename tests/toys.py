@@ -13,7 +13,7 @@ from openmm import app, unit
 from mlmm.blending.short_range import ShortRangeEnergies
 from mlmm.build import BuiltSystem
 from mlmm.forcefield.tables import read_mm_tables
-from mlmm.hybrid.spec import HANDOVER_START
+from mlmm.hybrid.spec import SWITCHING_START
 from mlmm.potentials import AtomEnergies, PotentialSpec
 from mlmm.structures import Structure, neighbour_pairs
 from mlmm.zones.region import region_from_atoms
@@ -126,7 +126,7 @@ class ForceFieldPotential:
     def scriptable(self, numbers, centres=None):
         centres = list(range(len(numbers))) if centres is None else centres
         visible = np.ones(len(numbers), dtype=bool)
-        energies = ShortRangeEnergies(self.tables, centres, visible, HANDOVER_START * _CUTOFF, _CUTOFF)
+        energies = ShortRangeEnergies(self.tables, centres, visible, SWITCHING_START * _CUTOFF, _CUTOFF)
         return ForceFieldEnergies(energies, self.scale, self.gauge)
 
     def atom_energies(self, structure):

@@ -40,7 +40,7 @@ from mlmm.bench.variants import (
 from mlmm.build import BuiltSystem
 from mlmm.errors import ConfigError
 from mlmm.hybrid.bridge import torchforce_problem
-from mlmm.potentials.ani.native import kernel_level
+from mlmm.potentials.ani.native import instruction_set
 from mlmm.zones.region import Region
 
 __all__ = ["SUITES", "run_bench"]
@@ -71,7 +71,7 @@ class _Bench:
     potential: str
     threads: int | None
     growth_steps: int
-    say: Callable[[str], None]
+    progress: Callable[[str], None]
     built: BuiltSystem
     platform: str = "CPU"
     peak: float = 0.0
@@ -189,30 +189,30 @@ def run_bench(
             ", ".join(suites),
             "time the others on platform CPU",
         )
-    say = progress or (lambda text: None)
+    progress = progress or (lambda text: None)
     notes = []
     problem = missing_peer()
     if problem is not None and "openmm-ml" in variants:
         variants = [name for name in variants if name != "openmm-ml"]
         notes.append(f"openmm-ml left out: {problem}")
-        say(notes[-1])
+        progress(notes[-1])
     facts = machine_facts(threads)
-    say("system")
+    progress("system")
     built = relaxed(
         dipeptide_in_water(padding=0.995), 0.05 if quick else 2.0, iterations=30 if quick else 200
     )
     bench = _Bench(
-        quick, tuple(variants), potential, threads, growth_steps, say, built, platform, notes=notes
+        quick, tuple(variants), potential, threads, growth_steps, progress, built, platform, notes=notes
     )
     bench.peak = matrix_peak(0.2 if quick else 1.0)
     with warnings.catch_warnings():
         # OpenMM-ML returns its energy as a tensor, at every step.
         warnings.filterwarnings("ignore", message="Converting a tensor", category=UserWarning)
         for name in suites:
-            say(SUITES[name])
+            progress(SUITES[name])
             _SUITES[name](bench)
     ours = bench.loaded("mlmm")
-    level = f" ({kernel_level()})" if ours.kernel == "compiled" else ""
+    level = f" ({instruction_set()})" if ours.kernel == "native" else ""
     facts |= {"matrix_gflops": bench.peak / 1e9, "potential": ours.spec.name, "kernel": ours.kernel + level}
     facts |= {"platform": platform, "device": device}
     return BenchReport(facts, tuple(bench.rows), tuple(bench.targets), tuple(bench.notes))
@@ -251,7 +251,7 @@ def _dipeptide(bench: _Bench) -> None:
         bench.built.save(folder)
         dipeptide_in_water(padding=0.995, rigid=False).save(Path(folder) / "flexible")
         for name in names:
-            bench.say(f"{name} in a process of its own")
+            bench.progress(f"{name} in a process of its own")
             rows[name] |= in_own_process(name, bench.potential, Path(folder), 22, 200, threads=bench.threads)
             rows[name]["rss_of"] = "a process of its own"
             # 200 steps say nothing of growth.
@@ -266,7 +266,7 @@ def _dipeptide(bench: _Bench) -> None:
 
 def _growth(bench: _Bench, row: dict[str, Any]) -> None:
     """Memory over many steps of the dipeptide alone: what could leak is the potential and its bridge."""
-    bench.say(f"memory over {bench.growth_steps} steps")
+    bench.progress(f"memory over {bench.growth_steps} steps")
     with tempfile.TemporaryDirectory() as folder:
         dipeptide_alone().save(folder)
         grown = in_own_process(
@@ -313,7 +313,7 @@ def _regions(bench: _Bench) -> None:
     sizes = (22, 100) if bench.quick else (22, 100, 300, 1000, 2000)
     found = []
     for size in sizes:
-        bench.say(f"{size} atoms in the potential")
+        bench.progress(f"{size} atoms in the potential")
         region = nearest_region(bench.built, size)
         names = bench.chosen("mlmm", "mlmm-torch", "openmm-ml")
         if len(region) > _LARGEST_PEER:
@@ -341,7 +341,7 @@ def _sizes(bench: _Bench) -> None:
     names = bench.chosen("mm", "mlmm", *([] if bench.on_cpu else ON_A_GPU), "openmm-ml")
     for times in copies:
         built = replicated(bench.built, times)
-        bench.say(f"{built.n_atoms} atoms in all")
+        bench.progress(f"{built.n_atoms} atoms in all")
         region = nearest_region(built, 22)
         timed = {n: make(n, built, region, bench.loaded(n)) for n in names}
         tasks = {n: bench.stepper(t, built.positions) for n, t in timed.items()}
@@ -364,7 +364,7 @@ def _bridge(bench: _Bench) -> None:
     for times, wanted in (((1, 1, 1), 0.15), ((3, 2, 2), 0.5)):
         built = replicated(bench.built, times)
         region = nearest_region(built, 22)
-        bridges = [None, "kernel"] if torchforce_problem() else [None, "torchforce", "kernel"]
+        bridges = [None, "native"] if torchforce_problem() else [None, "torchforce", "native"]
         compared = [trivial_system(built, region, bridge=bridge) for bridge in bridges]
         tasks = {
             t.variant: stepper(t, built.positions, threads=bench.threads, thermostat=False) for t in compared

@@ -29,9 +29,9 @@ __all__ = ["ON_A_GPU", "VARIANTS", "Timed", "bare_call", "load", "make", "networ
 #: name -> what it is
 VARIANTS = {
     "mm": "the force field alone",
-    "mlmm": "scheme intra, the kernel that mlmm chooses",
-    "mlmm-torch": "scheme intra, networks and symmetry functions in torch",
-    "mlmm-local": "scheme local, default zone (plateau 0.3 nm, width 0.2 nm), compiled route",
+    "mlmm": "scheme additive, the kernel that mlmm chooses",
+    "mlmm-torch": "scheme additive, networks and symmetry functions in torch",
+    "mlmm-local": "scheme per_atom, default zone (plateau 0.3 nm, width 0.2 nm)",
     "mlmm-lists": "as mlmm-torch, with lists of neighbours as long as they have to be, also on a GPU",
     "mlmm-graphs": "as mlmm-torch, with lists of fixed length, recorded as a CUDA graph where there is CUDA",
     "openmm-ml": "OpenMM-ML's mechanical embedding with torchani and the same weights",
@@ -88,7 +88,7 @@ def make(
     potential : ANIPotential
         From `load`, for this variant.
     flexible : BuiltSystem, optional
-        The same atoms without constraints, which scheme ``local`` needs in its zone.
+        The same atoms without constraints, which scheme ``per_atom`` needs in its zone.
 
     Raises
     ------
@@ -110,10 +110,10 @@ def make(
             raise ConfigError("flexible molecules for mlmm-local", "none", "pass flexible")
         zones = static_zones(built, region)
         mixed = rigid_outside(flexible, built, zones.active)
-        hybrid = hybrid_system(mixed, zones, potential, scheme="local")
+        hybrid = hybrid_system(mixed, zones, potential, scheme="per_atom")
         return Timed(variant, hybrid.system, len(hybrid.zones.active), members, hybrid.force_groups["ml"])
     graphs = "on" if variant == "mlmm-graphs" else "off"
-    hybrid = hybrid_system(built, hard_zones(built, region), potential, scheme="intra", cuda_graphs=graphs)
+    hybrid = hybrid_system(built, hard_zones(built, region), potential, scheme="additive", cuda_graphs=graphs)
     return Timed(variant, hybrid.system, len(region), members, hybrid.force_groups["ml"])
 
 
@@ -169,7 +169,7 @@ def trivial_system(built: BuiltSystem, region: Region, *, bridge: str | None) ->
     ----------
     built : BuiltSystem
     region : Region
-    bridge : {"torchforce", "pythonforce", "kernel"} or None
+    bridge : {"torchforce", "pythonforce", "native"} or None
     """
     system = openmm.System()
     system.setDefaultPeriodicBoxVectors(*built.system.getDefaultPeriodicBoxVectors())
@@ -220,7 +220,7 @@ def bare_call(
             energy.backward()
 
         return peer
-    if variant == "mlmm" and potential.kernel == "compiled":
+    if variant == "mlmm" and potential.kernel == "native":
         # As the kernel's own host does it.
         kernel = potential.scriptable(numbers).weighted([1.0] * len(numbers))
         x, box_vectors = positions.numpy(), cell.numpy()

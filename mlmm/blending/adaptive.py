@@ -13,7 +13,7 @@ from typing import Optional
 import numpy as np
 import torch
 
-from mlmm.blending.full_pairs import CorePairs
+from mlmm.blending.full_pairs import FullPairs
 from mlmm.blending.short_range import ShortRangeEnergies
 from mlmm.zones.compensation import CompensationEnergy
 
@@ -38,7 +38,7 @@ class AdaptiveBlend(torch.nn.Module):
         ``forward(positions, cell) -> (M,)``: `AdaptiveWeights`, or `UniformWeights` in a calibration.
     short_range : ShortRangeEnergies
         Of core and molecules, in the order core first, then the molecules one after the other.
-    core_pairs : CorePairs
+    full_pairs : FullPairs
         Pairs inside the core, which left OpenMM.
     compensation : CompensationEnergy
     """
@@ -52,12 +52,12 @@ class AdaptiveBlend(torch.nn.Module):
         molecules: Sequence[Sequence[int]],
         weights: torch.nn.Module,
         short_range: ShortRangeEnergies,
-        core_pairs: CorePairs,
+        full_pairs: FullPairs,
         compensation: CompensationEnergy,
     ):
         super().__init__()
         self.model, self.zone_weights, self.short_range = model, weights, short_range
-        self.core_pairs, self.compensation = core_pairs, compensation
+        self.full_pairs, self.compensation = full_pairs, compensation
         # False leaves the force of lambda out: what an energy that is not conserved looks like, for checks.
         self.weight_forces = True
         flat = [*core, *(atom for molecule in molecules for atom in molecule)]
@@ -91,7 +91,7 @@ class AdaptiveBlend(torch.nn.Module):
         slots, short = self.active_short(positions, box, weights)
         energy = energy - (lam.index_select(0, slots) * short).sum()
         energy = energy + self.compensation(weights).sum()
-        return energy + self.core_pairs(positions, box).sum()
+        return energy + self.full_pairs(positions, box).sum()
 
     def molecule_differences(
         self, positions: torch.Tensor, box: Optional[torch.Tensor]

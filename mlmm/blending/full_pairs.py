@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Optional
 import numpy as np
 import torch
 
-from mlmm.blending.functions import handover, lennard_jones
+from mlmm.blending.functions import lennard_jones, switching_function
 from mlmm.blending.short_range import checked_atoms
 from mlmm.structures import minimum_image
 from mlmm.units import COULOMB
@@ -16,10 +16,10 @@ from mlmm.units import COULOMB
 if TYPE_CHECKING:
     from mlmm.forcefield.tables import MMTables
 
-__all__ = ["CorePairs"]
+__all__ = ["FullPairs"]
 
 
-class CorePairs(torch.nn.Module):
+class FullPairs(torch.nn.Module):
     """Full pair energies inside a set of atoms: what leaves OpenMM when exceptions empty all those pairs.
 
     An exception takes away K q q / r of the nearest image, reciprocal part included, and Lennard-Jones with
@@ -76,7 +76,7 @@ class CorePairs(torch.nn.Module):
         factor = near.to(torch.float64)
         screen = torch.where(near, torch.ones_like(r), torch.erf(self.alpha * r))
         if self.switched:
-            factor = torch.where(self.special, factor, handover(r, self.switch, self.cutoff))
+            factor = torch.where(self.special, factor, switching_function(r, self.switch, self.cutoff))
         wells = lennard_jones(r, self.sigma, self.epsilon) * factor
         half = 0.5 * (wells + self.coulomb * self.charge * screen / r)
         total = torch.zeros(self.n_wanted, dtype=torch.float64, device=positions.device)

@@ -8,13 +8,13 @@ __all__ = [
     "bond_angles",
     "cubic_powers",
     "dihedral_angles",
-    "handover",
     "lennard_jones",
     "short_range_inverse",
+    "switching_function",
 ]
 
 
-def handover(r: torch.Tensor, r_on: float, r_off: float) -> torch.Tensor:
+def switching_function(r: torch.Tensor, r_on: float, r_off: float) -> torch.Tensor:
     """f = 1 − x³(10 − 15x + 6x²), x = (r − r_on)/(r_off − r_on): 1 below r_on, 0 above r_off, C2.
 
     OpenMM's switching function for Lennard-Jones is the same polynomial.

@@ -15,25 +15,25 @@ from mlmm.term_weights import cmap_shares
 
 if TYPE_CHECKING:
     from mlmm.forcefield.tables import MMTables
-    from mlmm.term_weights import Ownership
+    from mlmm.term_weights import TermWeights
 
-__all__ = ["HandedOver"]
+__all__ = ["ReplacedTerms"]
 
-# nm; a handover beyond every distance: f = 1, and of Coulomb's tail less than 1e-12 kJ/mol is left.
+# nm; a switching function beyond every distance: f = 1, and of Coulomb's tail less than 1e-12 kJ/mol is left.
 _EVERYWHERE = (1e15, 2e15)
 
 
-class HandedOver(torch.nn.Module):
+class ReplacedTerms(torch.nn.Module):
     """Energy that leaves the force field for any static ownership, kJ/mol.
 
-    With the pairs inside the zone emptied in OpenMM (`embed_local`) and restored by `CorePairs`,
-    E = E_MM + E(CorePairs) − E(HandedOver) holds for every scheme: the route by subtraction to the energy
-    that `embed_compiled` writes into OpenMM parameters.
+    With the pairs inside the zone emptied in OpenMM (`remove_zone_pairs`) and restored by `FullPairs`,
+    E = E_MM + E(FullPairs) − E(ReplacedTerms) holds for every scheme: the route by subtraction to the energy
+    that `scale_terms` writes into OpenMM parameters.
 
     Parameters
     ----------
     tables : MMTables
-    ownership : Ownership
+    term_weights : TermWeights
         Scheme, weights and visible atoms; virtual sites among these count.
     wrap : bool
         See `ShortRangeEnergies`.
@@ -41,44 +41,44 @@ class HandedOver(torch.nn.Module):
     Raises
     ------
     EmbeddingError
-        A scheme with pairs and without a handover, or what `ShortRangeEnergies` refuses.
+        A scheme with pairs and without a switching function, or what `ShortRangeEnergies` refuses.
     """
 
-    def __init__(self, tables: MMTables, ownership: Ownership, *, wrap: bool = False):
+    def __init__(self, tables: MMTables, term_weights: TermWeights, *, wrap: bool = False):
         super().__init__()
-        self.rule = ownership.rules[2]
-        handover = ownership.handover
+        self.rule = term_weights.rules[2]
+        switching = term_weights.switching
         if self.rule == "none":
             # Only terms with fixed atoms: the cutoff of other pairs does not limit the range of 1-4 pairs.
-            handover, tables = _EVERYWHERE, dataclasses.replace(tables, cutoff=math.inf)
-        if handover is None:
+            switching, tables = _EVERYWHERE, dataclasses.replace(tables, cutoff=math.inf)
+        if switching is None:
             raise EmbeddingError(
-                f"a handover (r_on, r_off) for the pairs of scheme {ownership.scheme!r}",
+                f"a switching range (r_on, r_off) for the pairs of scheme {term_weights.scheme!r}",
                 "none",
-                "pass distances, or use embed_intra for whole molecules and pairs at every distance",
+                "pass distances, or use remove_region_terms for whole molecules and pairs at every distance",
             )
-        visible = ownership.visible
-        self.short_range = ShortRangeEnergies(tables, ownership.active, visible, *handover, wrap=wrap)
+        visible = term_weights.visible
+        self.short_range = ShortRangeEnergies(tables, term_weights.active, visible, *switching, wrap=wrap)
         touched = visible & False
-        touched[ownership.active] = True
+        touched[term_weights.active] = True
 
         def chosen(atoms: np.ndarray) -> np.ndarray:
             return atoms[visible[atoms].all(axis=1) & touched[atoms].any(axis=1)]
 
         alive = (tables.exception_charge != 0) | (tables.exception_epsilon != 0)
         bonded = (tables.bond_atoms, tables.angle_atoms, tables.torsion_atoms, tables.rb_atoms)
-        fractions = [ownership.bonded(chosen(atoms)) for atoms in bonded]
+        fractions = [term_weights.bonded(chosen(atoms)) for atoms in bonded]
         cmaps = chosen(tables.cmap_atoms)
-        fractions.append(ownership.bonded(cmaps, cmap_shares(cmaps)))
-        fractions.append(ownership.one_four(chosen(tables.exception_atoms[alive])))
-        members = np.zeros((len(ownership.levels), tables.n_atoms), dtype=bool)
-        for row, level in zip(members, ownership.levels, strict=True):
+        fractions.append(term_weights.bonded(cmaps, cmap_shares(cmaps)))
+        fractions.append(term_weights.one_four(chosen(tables.exception_atoms[alive])))
+        members = np.zeros((len(term_weights.levels), tables.n_atoms), dtype=bool)
+        for row, level in zip(members, term_weights.levels, strict=True):
             row[list(level.atoms)] = True
-        self.nested = len(ownership.levels) > 0
+        self.nested = len(term_weights.levels) > 0
         self.register_buffer("fractions", torch.from_numpy(np.concatenate(fractions)))
-        self.register_buffer("weights", torch.from_numpy(np.array(ownership.weights, dtype=np.float64)))
+        self.register_buffer("weights", torch.from_numpy(np.array(term_weights.weights, dtype=np.float64)))
         self.register_buffer("members", torch.from_numpy(members))
-        steps = torch.tensor([level.weight for level in ownership.levels], dtype=torch.float64)
+        steps = torch.tensor([level.weight for level in term_weights.levels], dtype=torch.float64)
         self.register_buffer("level_weights", steps)
 
     def forward(self, positions: torch.Tensor, cell: Optional[torch.Tensor] = None) -> torch.Tensor:

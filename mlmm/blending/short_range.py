@@ -17,12 +17,12 @@ from mlmm.blending.functions import (
     bond_angles,
     cubic_powers,
     dihedral_angles,
-    handover,
     lennard_jones,
     short_range_inverse,
+    switching_function,
 )
 from mlmm.errors import EmbeddingError
-from mlmm.kernels.torch_pairs import compiled_pairs_wanted, partners
+from mlmm.kernels.torch_pairs import native_pairs_wanted, partners
 from mlmm.structures import minimum_image, near_squares, possible_neighbours
 from mlmm.units import COULOMB
 
@@ -73,7 +73,7 @@ class ShortRangeEnergies(torch.nn.Module):
     eps_i = sum over the terms t with atom i of (share of i) f_t V_t: bonds 1/2, angles 1/3, torsions 1/4,
     CMAP 1/5 (1/8 per place in its two dihedrals if those do not span five atoms), pairs and 1-4 pairs 1/2.
     f_t V_t of a bonded term is its energy, of a pair K q q `short_range_inverse` + Lennard-Jones times
-    `handover`. A term counts only if all its atoms are visible.
+    `switching_function`. A term counts only if all its atoms are visible.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ class ShortRangeEnergies(torch.nn.Module):
     visible : ndarray, shape (N,), bool
         Atoms that the machine-learned potential describes, virtual sites on them included.
     r_on, r_off : float
-        Range of the handover, nm.
+        Range of the switching function, nm.
     wrap : bool
         Measure every bonded term by minimum image, for a host that hands over atoms wrapped one by one;
         without it, as OpenMM does, only those whose force says so. Whole molecules give the same number.
@@ -135,7 +135,7 @@ class ShortRangeEnergies(torch.nn.Module):
         own = np.sort(tables.exception_atoms, axis=1) @ np.array([tables.n_atoms, 1])
         self._keep(own_pairs=np.append(np.unique(own), tables.n_atoms**2))
         # The same for the compiled kernel.
-        self.compiled = compiled_pairs_wanted()
+        self.compiled = native_pairs_wanted()
         start, other = partners(tables.exception_atoms, tables.n_atoms)
         self._keep(own_start=start, own_other=other)
         self._keep(
@@ -243,7 +243,9 @@ class ShortRangeEnergies(torch.nn.Module):
         if self.n_cmaps > 0:
             cmaps = self.cmap_spline(cmaps.view(-1, 2))
         r = lengths[self.n_bonds :]
-        wells = lennard_jones(r, self.pair_sigma, self.pair_epsilon) * handover(r, self.r_on, self.r_off)
+        wells = lennard_jones(r, self.pair_sigma, self.pair_epsilon) * switching_function(
+            r, self.r_on, self.r_off
+        )
         pairs = wells + self.coulomb * self.pair_charge * short_range_inverse(r, self.r_off)
         return torch.cat([bonds, angles, torsions, rb, cmaps, pairs])
 
@@ -303,8 +305,8 @@ class ShortRangeEnergies(torch.nn.Module):
         r = vectors.square().sum(-1).sqrt()
         sigma = self.half_sigma.index_select(0, first) + self.half_sigma.index_select(0, second)
         epsilon = self.root_epsilon.index_select(0, first) * self.root_epsilon.index_select(0, second)
-        attraction = lennard_jones(r, sigma, epsilon) * handover(r, self.r_on, self.r_off)
+        attraction = lennard_jones(r, sigma, epsilon) * switching_function(r, self.r_on, self.r_off)
         if self.switched:
-            attraction = attraction * handover(r, self.switch, self.cutoff)
+            attraction = attraction * switching_function(r, self.switch, self.cutoff)
         product = self.charge.index_select(0, first) * self.charge.index_select(0, second)
         return first, second, 0.5 * (attraction + self.coulomb * product * short_range_inverse(r, self.r_off))

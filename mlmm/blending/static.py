@@ -13,13 +13,13 @@ from typing import Any, Optional
 
 import torch
 
-from mlmm.blending.full_pairs import CorePairs
-from mlmm.blending.replaced_terms import HandedOver
+from mlmm.blending.full_pairs import FullPairs
+from mlmm.blending.replaced_terms import ReplacedTerms
 from mlmm.blending.short_range import ShortRangeEnergies
 from mlmm.potentials.base import PotentialModel, is_capturable, scriptable_module
 from mlmm.structures import Structure, minimum_image
 
-__all__ = ["LocalBlend", "Subtraction", "WeightedModel", "zone_energies"]
+__all__ = ["PerAtomBlend", "Subtraction", "WeightedModel", "zone_energies"]
 
 
 class WeightedModel(torch.nn.Module):
@@ -63,7 +63,7 @@ class WeightedModel(torch.nn.Module):
         return self.model(positions.index_select(0, self.visible), box) * self.weights
 
 
-class LocalBlend(torch.nn.Module):
+class PerAtomBlend(torch.nn.Module):
     """sum_i lambda_i (eps_i^ML − eps_i^MM,sr) and pairs inside the zone, kJ/mol: the route by subtraction.
 
     TorchScript can compile it if it can compile the model.
@@ -81,7 +81,7 @@ class LocalBlend(torch.nn.Module):
         Where the real atoms stand among those, C of them.
     short_range : ShortRangeEnergies
         Of the zone's atoms in the order of `weights`.
-    core_pairs : CorePairs
+    full_pairs : FullPairs
         Pairs inside the zone, which left OpenMM.
     """
 
@@ -92,12 +92,12 @@ class LocalBlend(torch.nn.Module):
         weights: Sequence[float],
         places: Sequence[int],
         short_range: ShortRangeEnergies,
-        core_pairs: CorePairs,
+        full_pairs: FullPairs,
     ):
         super().__init__()
         self.model = model
         self.short_range = short_range
-        self.core_pairs = core_pairs
+        self.full_pairs = full_pairs
         self.register_buffer("visible", torch.tensor(list(visible)))
         self.register_buffer("weights", torch.tensor(list(weights), dtype=torch.float64))
         self.register_buffer("places", torch.tensor(list(places), dtype=torch.int64))
@@ -108,7 +108,7 @@ class LocalBlend(torch.nn.Module):
         if box is not None:
             box = box.to(self.weights.device, torch.float64)
         blended = (self.weights * self.differences(positions, box)).sum()
-        return blended + self.core_pairs(positions, box).sum()
+        return blended + self.full_pairs(positions, box).sum()
 
     def differences(self, positions: torch.Tensor, box: Optional[torch.Tensor]) -> torch.Tensor:
         """Delta_i = eps_i^ML − eps_i^MM,sr of the zone's atoms, (S,), mean over the members."""
@@ -129,14 +129,14 @@ class Subtraction(torch.nn.Module):
     ----------
     added : torch.nn.Module
         ``forward(positions, box) -> energy`` with ``contributions``, such as `WeightedModel`.
-    core_pairs : CorePairs
+    full_pairs : FullPairs
         Pairs that left OpenMM.
-    handed_over : HandedOver
+    handed_over : ReplacedTerms
     """
 
-    def __init__(self, added: torch.nn.Module, core_pairs: CorePairs, handed_over: HandedOver):
+    def __init__(self, added: torch.nn.Module, full_pairs: FullPairs, handed_over: ReplacedTerms):
         super().__init__()
-        self.added, self.core_pairs, self.handed_over = added, core_pairs, handed_over
+        self.added, self.full_pairs, self.handed_over = added, full_pairs, handed_over
 
     @property
     def visible(self) -> torch.Tensor:
@@ -150,7 +150,7 @@ class Subtraction(torch.nn.Module):
         if box is not None:
             box = box.to(device, torch.float64)
         taken = self.handed_over(positions, box)
-        return self.added(positions, box) + self.core_pairs(positions, box).sum() - taken
+        return self.added(positions, box) + self.full_pairs(positions, box).sum() - taken
 
     @torch.jit.unused
     def contributions(self, positions: torch.Tensor, box: Optional[torch.Tensor]) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Scheme ``difference``: whole energies with and without the region, so that no atom's share is needed.
+"""Scheme ``supermolecular``: whole energies with and without the region, so that no atom's share is needed.
 
 E = E_MM + sum_l w_l {[E_ML(V) − E_ML(V∖S_l)] − (force-field terms that touch S_l)}; here is the part in
 brackets. V are the atoms that the model sees; V∖S_l has hydrogen caps where S_l cuts bonds. No atom of S_l
@@ -29,7 +29,7 @@ from mlmm.potentials.base import PotentialModel, check_elements
 from mlmm.structures import Structure, minimum_image, possible_neighbours
 from mlmm.term_weights import Level
 
-__all__ = ["DifferenceBlend", "TotalDifference", "difference_blend", "levels_of"]
+__all__ = ["SupermolecularBlend", "SupermolecularTotal", "levels_of", "supermolecular_blend"]
 
 logger = logging.getLogger(__name__)
 
@@ -71,10 +71,10 @@ class _Remainder(torch.nn.Module):
         return self.model(remaining, box, centres).sum(dim=1)
 
 
-class DifferenceBlend(torch.nn.Module):
+class SupermolecularBlend(torch.nn.Module):
     """What is added to OpenMM's energy, kJ/mol; TorchScript can compile it if it can compile the model.
 
-    Only atoms whose energy differs between the passes are evaluated. Made by `difference_blend`.
+    Only atoms whose energy differs between the passes are evaluated. Made by `supermolecular_blend`.
 
     Parameters
     ----------
@@ -141,7 +141,7 @@ class DifferenceBlend(torch.nn.Module):
         return self.members(positions, box).unsqueeze(1)
 
 
-class TotalDifference(torch.nn.Module):
+class SupermolecularTotal(torch.nn.Module):
     """The same from total energies of both passes, each over all atoms within a buffer around the region.
 
     For a model that gives no per-atom energies. It runs through a PythonForce: the atoms change from call to
@@ -150,7 +150,7 @@ class TotalDifference(torch.nn.Module):
     Parameters
     ----------
     model, numbers, visible, levels, lengths
-        As for `DifferenceBlend`.
+        As for `SupermolecularBlend`.
     buffer : float
         Thickness, nm. From twice the receptive field on, the energy is that of infinite thickness; below, it
         has a step wherever an atom enters or leaves.
@@ -243,7 +243,7 @@ def _near(
     return near
 
 
-def difference_blend(
+def supermolecular_blend(
     model: PotentialModel,
     numbers: Sequence[int],
     visible: Sequence[int],
@@ -254,7 +254,7 @@ def difference_blend(
     cell: torch.Tensor | None = None,
     is_single: Callable[[int, int], bool] | None = None,
     label: Callable[[int], str] = str,
-) -> DifferenceBlend | TotalDifference:
+) -> SupermolecularBlend | SupermolecularTotal:
     """sum_l w_l [E_ML(V) − E_ML(V∖S_l, capped)] as a module of the positions of the whole system.
 
     Parameters
@@ -276,7 +276,7 @@ def difference_blend(
 
     Returns
     -------
-    DifferenceBlend or TotalDifference
+    SupermolecularBlend or SupermolecularTotal
         The second for a model without per-atom energies or with a `buffer`; it runs through a PythonForce.
 
     Raises
@@ -292,9 +292,9 @@ def difference_blend(
     visible = sorted(int(atom) for atom in visible)
     if spec.long_range:
         raise EmbeddingError(
-            "a potential with a finite range for scheme 'difference'",
+            "a potential with a finite range for scheme 'supermolecular'",
             f"{spec.name}, whose interactions have no limit",
-            'use scheme = "intra"',
+            'use scheme = "additive"',
         )
     if not levels or any(level.atoms.isdisjoint(visible) for level in levels):
         raise EmbeddingError(
@@ -317,7 +317,9 @@ def difference_blend(
         for level, each in zip(levels, lengths, strict=True):
             check_cap_distances(level.caps, each, positions, cell, label=label)
     if spec.per_atom and buffer is None:
-        blend: DifferenceBlend | TotalDifference = DifferenceBlend(model, numbers, visible, levels, lengths)
+        blend: SupermolecularBlend | SupermolecularTotal = SupermolecularBlend(
+            model, numbers, visible, levels, lengths
+        )
     else:
         exact = 2 * spec.receptive_field
         if buffer is not None and buffer < exact:
@@ -328,7 +330,7 @@ def difference_blend(
                 exact,
             )
         thickness = exact if buffer is None else float(buffer)
-        blend = TotalDifference(model, numbers, visible, levels, lengths, thickness)
+        blend = SupermolecularTotal(model, numbers, visible, levels, lengths, thickness)
     return blend.to(getattr(model, "device", "cpu"))
 
 

@@ -69,18 +69,18 @@ def load_amber(
     ConfigError
         A setting that cannot be used.
     """
-    tell = progress or (lambda stage: None)
+    progress = progress or (lambda stage: None)
     cutoff = units.parse(nonbonded_cutoff, "length", "nonbonded_cutoff")
     mass = None if hydrogen_mass is None else units.parse(hydrogen_mass, "mass", "hydrogen_mass")
     if constraints not in _CONSTRAINTS:
         raise ConfigError(
             "constraints as one of none, hbonds", repr(constraints), 'write constraints = "hbonds"'
         )
-    tell("read")
+    progress("read")
     prmtop, inpcrd = Path(prmtop), Path(inpcrd)
     text, cap = _without_cap(_read_text(prmtop), prmtop.name)
     positions, box = _coordinates(inpcrd)
-    tell("parametrise")
+    progress("parametrise")
     parm = _parm(text, prmtop.name, box)
     n_atoms = parm.topology.getNumAtoms()
     if n_atoms != len(positions):
@@ -113,7 +113,7 @@ def load_amber(
     if cap is not None:
         decisions.append(_add_cap(system, parm.topology, *cap))
     charge, remarks = charge_of(system)
-    tell("check")
+    progress("check")
     remarks += _checked(system, positions, parm.topology, inpcrd.name)
     decisions += remarks
     for decision in decisions:
@@ -160,8 +160,8 @@ def load_openmm(
     StructureError
         Files that cannot be read or do not belong together, or a system that fails the checks.
     """
-    tell = progress or (lambda stage: None)
-    tell("read")
+    progress = progress or (lambda stage: None)
+    progress("read")
     system_path, path = Path(system), Path(structure)
     text = _read_text(system_path)
     try:
@@ -193,7 +193,7 @@ def load_openmm(
     }
     built = BuiltSystem.from_openmm(model.topology, forces, positions, facts)
     charge, remarks = charge_of(built.system)
-    tell("check")
+    progress("check")
     remarks += _checked(built.system, built.positions, built.topology, path.name)
     decisions = [*built.provenance["decisions"], *remarks]  # type: ignore[misc]
     provenance = built.provenance | {"net_charge": charge, "decisions": decisions, "log": _log(decisions)}

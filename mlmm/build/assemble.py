@@ -172,9 +172,9 @@ def build_system(
     protonate = protonate or {}
     given = {name: value for name, value in locals().items() if name not in ("pdb", "smiles", "progress")}
     options = BuildOptions.parse(**given)
-    tell = progress or (lambda stage: None)
+    progress = progress or (lambda stage: None)
 
-    tell("read")
+    progress("read")
     if (pdb is None) == (not smiles):
         got = "neither" if pdb is None else "both"
         raise ConfigError("a structure file or a SMILES", got, 'write pdb = "file.pdb", or smiles = "…"')
@@ -188,15 +188,15 @@ def build_system(
         source = read_structure(path, options.selection)
     decisions = as_decisions("read", source.decisions)
 
-    tell("repair")
+    progress("repair")
     known = known_residues(force_field) | plan.names
     repairs = find_repairs(source, plan.names, known, gaps=options.gaps, tails=options.tails)
     decisions += as_decisions("repair", repairs.decisions)
     topology, positions = apply_repairs(repairs, options.seed)
     decisions += as_decisions("repair", _settle_cell(topology, source, options.solvate))
     if plan.definitions:
-        tell("ligands")
-    settled = settle_ligands(topology, positions, plan, tell)
+        progress("ligands")
+    settled = settle_ligands(topology, positions, plan, progress)
     topology, positions = settled.topology, settled.positions
     for xml in settled.templates.values():
         force_field.loadFile(StringIO(xml))
@@ -204,24 +204,24 @@ def build_system(
     model, hands = app.Modeller(topology, as_quantity(positions)), handedness(topology, positions)
 
     with _seeded(options.seed):
-        tell("hydrogens")
+        progress("hydrogens")
         added = _add_hydrogens(model, force_field, source, plan.by_name, options)
         decisions += as_decisions("protonate", added)
         check_templates(force_field, model.topology)
         # Water comes around the shape that a changed molecule really has.
         if plan.mutate:
-            tell("settle")
+            progress("settle")
         settled_positions, entries = settle_in_place(
             model.topology, _coordinates(model), force_field, set(plan.mutate.values())
         )
         model.positions = as_quantity(settled_positions)
         decisions += entries
         if options.solvent == "droplet":
-            tell("solvent")
+            progress("solvent")
             centre = droplet_centre(model.topology, _coordinates(model), options.droplet)
             add_water_sphere(model, force_field, options.water, centre, options.droplet.radius)
         elif options.solvent == "box":
-            tell("solvent")
+            progress("solvent")
             add_solvent(
                 model,
                 force_field,
@@ -234,11 +234,11 @@ def build_system(
             )
 
     topology, coordinates = model.topology, _coordinates(model)
-    tell("parametrise")
+    progress("parametrise")
     system = _parametrised(topology, force_field, options)
     charge = check_charge(system)
     if options.solvent == "droplet":
-        tell("relax")
+        progress("relax")
         coordinates, entries = relaxed_whole(
             topology, coordinates, system, force_field, options.droplet.relax
         )
@@ -249,7 +249,7 @@ def build_system(
         text = f"net charge {round(check_charge(system)):+d} e, of {round(charge):+d} e before"
         decisions += [*entries, Decision("solvate", "charge", text)]
         charge = check_charge(system)
-    tell("check")
+    progress("check")
     coordinates, entries = check_built(topology, coordinates, system, source.name, hands, options.relax)
     decisions += entries
     log_decisions(source.name, decisions)

@@ -14,9 +14,9 @@ __all__ = ["add_bench_options", "bench_text"]
 
 _EPILOG = """what is timed, in turn in one process, so that whatever else the machine does falls on all alike:
   mm           the force field alone
-  mlmm         scheme intra: the region alone in the potential, with the kernel that mlmm chooses
+  mlmm         scheme additive: the region alone in the potential, with the kernel that mlmm chooses
   mlmm-torch   the same with the networks in torch
-  mlmm-local   scheme local with the default zone, more atoms in the potential
+  mlmm-local   scheme per_atom with the default zone, more atoms in the potential
   mlmm-lists   as mlmm-torch, with lists of neighbours as long as they have to be, also on a GPU
   mlmm-graphs  as mlmm-torch, with lists of fixed length, recorded as a CUDA graph where there is CUDA
   openmm-ml    OpenMM-ML's mechanical embedding with the same weights, if it is installed

@@ -10,9 +10,9 @@ from mlmm.config.load import load_config
 from mlmm.config.objects import hybrid_from
 from mlmm.errors import ConfigError
 
-__all__ = ["DRIFT_EPILOG", "add_drift_options", "drift_tables"]
+__all__ = ["MEAN_FORCE_EPILOG", "add_mean_force_options", "mean_force_tables"]
 
-DRIFT_EPILOG = """
+MEAN_FORCE_EPILOG = """
 what drives molecules across an adaptive zone, from the frames of a run that is there: the mean force of
 lambda in bins of lambda with standard errors, which a calibrated compensation brings to zero (at constant
 density: to what the pressure balances):
@@ -22,14 +22,16 @@ density: to what the pressure balances):
 _MOST = 400  # frames; neighbours in time repeat each other
 
 
-def add_drift_options(verb: argparse.ArgumentParser) -> None:
+def add_mean_force_options(verb: argparse.ArgumentParser) -> None:
     """Add --run."""
     verb.add_argument(
         "--run", metavar="DIR", help="run directory with frames of an adaptive zone (default: runs/NAME)"
     )
 
 
-def drift_tables(name: str, options: argparse.Namespace, progress: Callable[[str], None]) -> tuple[str, ...]:
+def mean_force_tables(
+    name: str, options: argparse.Namespace, progress: Callable[[str], None]
+) -> tuple[str, ...]:
     """A table for each kind of molecule; nothing where no frames of an adaptive zone are.
 
     The system, zone and compensation are those of the run, not those that its file has now.
@@ -49,7 +51,7 @@ def drift_tables(name: str, options: argparse.Namespace, progress: Callable[[str
     import mdtraj
 
     from mlmm.build import BuiltSystem
-    from mlmm.compensation.mean_force import drift_force
+    from mlmm.compensation.mean_force import mean_force
     from mlmm.dynamics.run_directory import RunDirectory
 
     folder = RunDirectory(Path(options.run) if options.run else Path("runs") / name)
@@ -71,7 +73,7 @@ def drift_tables(name: str, options: argparse.Namespace, progress: Callable[[str
     progress(f"mean force of lambda in {len(chosen)} frames of {folder.path}")
     hybrid = hybrid_from(config, built, precision="float64")
     tables = [
-        drift_force(hybrid, chosen.xyz, chosen.unitcell_vectors, kind=kind)
+        mean_force(hybrid, chosen.xyz, chosen.unitcell_vectors, kind=kind)
         for kind in sorted(set(hybrid.zones.kinds))
     ]
     return tuple(f"{table}\nof {files[1]}" for table in tables)

@@ -48,7 +48,7 @@ def add_models_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="check: of the random structures")
 
 
-def models_text(options: argparse.Namespace, say: Callable[[str], None]) -> tuple[str, bool]:
+def models_text(options: argparse.Namespace, progress: Callable[[str], None]) -> tuple[str, bool]:
     """What the verb prints, and whether all is well.
 
     Raises
@@ -71,8 +71,8 @@ def models_text(options: argparse.Namespace, say: Callable[[str], None]) -> tupl
     if options.action == "install":
         from mlmm.potentials.install import install_model
 
-        return f"{options.name}: {install_model(options.name, progress=say)}", True
-    return _check(options, say)
+        return f"{options.name}: {install_model(options.name, progress=progress)}", True
+    return _check(options, progress)
 
 
 def _table() -> str:
@@ -170,7 +170,7 @@ def _lines(rows: dict[str, str]) -> str:
     )
 
 
-def _check(options: argparse.Namespace, say: Callable[[str], None]) -> tuple[str, bool]:
+def _check(options: argparse.Namespace, progress: Callable[[str], None]) -> tuple[str, bool]:
     from mlmm.errors import PotentialError
     from mlmm.potentials.contract.check import check_potential
     from mlmm.potentials.registry import load_potential
@@ -186,6 +186,6 @@ def _check(options: argparse.Namespace, say: Callable[[str], None]) -> tuple[str
             raise
         precision = "float32"
         model = load(precision)
-    report = check_potential(model, reload=lambda: load(precision), seed=options.seed, progress=say)
+    report = check_potential(model, reload=lambda: load(precision), seed=options.seed, progress=progress)
     verdict = "keeps the contract" if report.passed else "BREAKS THE CONTRACT"
     return f"{model.spec.name}, {precision}\n{report}\n{model.spec.name} {verdict}", report.passed

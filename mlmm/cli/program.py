@@ -16,13 +16,13 @@ from mlmm.cli.build import BUILD_EPILOG, add_build_options, build_file, config_o
 from mlmm.cli.calibrate import add_calibrate_options, calibrate_file
 from mlmm.cli.compare_schemes import COMPARE_EPILOG, add_compare_options, compare_text, compared_plateaus
 from mlmm.cli.ligand import add_ligand_options, ligand_file
-from mlmm.cli.mean_force import DRIFT_EPILOG, add_drift_options, drift_tables
+from mlmm.cli.mean_force import MEAN_FORCE_EPILOG, add_mean_force_options, mean_force_tables
 from mlmm.cli.models import MODELS_EPILOG, add_models_options, models_text
 from mlmm.cli.run import RUN_EPILOG
 from mlmm.cli.scan_zones import SCAN_EPILOG, add_scan_options, scan_axes, scan_text
 from mlmm.cli.time_steps import TIMESTEP_EPILOG, add_timestep_options, timestep_axes, timestep_text
 from mlmm.config.load import RunConfig, load_config
-from mlmm.config.objects import build_from, describe, hybrid_from, resolved, stages_from, watch_from
+from mlmm.config.objects import build_from, describe, hybrid_from, monitor_from, resolved, stages_from
 from mlmm.errors import MLMMError, SimulationError
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def run(options: argparse.Namespace) -> int:
                 progress=line.show,
                 title=_name(options.config),
                 settings=config.as_dict(),
-                watch=watch_from(config, hybrid),
+                monitor=monitor_from(config, hybrid),
             )
     except SimulationError:
         print(f"report of the failed run: {write_report(out)}")
@@ -171,7 +171,7 @@ def check(options: argparse.Namespace) -> int:
             platform=settings.platform or None,
             progress=_say,
         ).results
-    report = CheckReport(results, energy.tables + drift_tables(_name(options.config), options, _say))
+    report = CheckReport(results, energy.tables + mean_force_tables(_name(options.config), options, _say))
     print(report)
     return 0 if report.passed else 1
 
@@ -265,7 +265,7 @@ def _parser() -> argparse.ArgumentParser:
         "check", check, "Check forces, bridges, periodic images and energy drift; exit status 1 if one fails."
     )
     verb.epilog, verb.formatter_class = (
-        SCAN_EPILOG + COMPARE_EPILOG + TIMESTEP_EPILOG + DRIFT_EPILOG,
+        SCAN_EPILOG + COMPARE_EPILOG + TIMESTEP_EPILOG + MEAN_FORCE_EPILOG,
         argparse.RawDescriptionHelpFormatter,
     )
     takes_config(verb)
@@ -275,7 +275,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--equilibration", default="0.5 ps", metavar="TIME", help='before it (default "0.5 ps")'
     )
-    for add_options in (add_scan_options, add_compare_options, add_timestep_options, add_drift_options):
+    for add_options in (add_scan_options, add_compare_options, add_timestep_options, add_mean_force_options):
         add_options(verb)
     verb = add("build", build, "Build the system of a run file, or of a structure, and save it with its log.")
     verb.epilog, verb.formatter_class = BUILD_EPILOG, argparse.RawDescriptionHelpFormatter

@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["RUN_EPILOG"]
 
 RUN_EPILOG = """where lambda goes from 1 (potential) to 0 (force field), [zones] of the run file:
-  kind = "auto"       hard under scheme "intra", else static (default)
+  kind = "auto"       hard under scheme "additive", else static (default)
   kind = "hard"       ends at the region
   kind = "static"     plateau and width in nm or "2 bonds"; snap, shape = "skin" | "sphere" | "slab", axis
   kind = "residues"   lambda by name: a table [zones.residues] with lines "resid 3" = 0.5; plateau_select
@@ -13,8 +13,8 @@ RUN_EPILOG = """where lambda goes from 1 (potential) to 0 (force field), [zones]
                       walls = "none" to let protons pass
 
 who owns which interaction, [embedding]:
-  scheme = "auto"     what suits the potential; or local, difference, intra, bonded, delta
-  route, levels (difference), tail (intra), keep: see the README
+  scheme = "auto"     what suits the potential; or per_atom, supermolecular, additive, bonded, delta
+  mm_side, levels (supermolecular), mm_tail (additive), keep: see the README
 
 on a GPU, ANI in a zone that stays, [potential] (not measured):
   cuda_graphs = "off" or "auto" where all can be recorded as one CUDA graph, "on" to refuse elsewhere
@@ -25,8 +25,8 @@ on a GPU, ANI in a zone that stays, [potential] (not measured):
 
 how often forces act, [run]:
   timestep = "0.5 fs" the potential and bonded terms; at most 1 fs, unless hydrogens are heavier
-  outer = 2           the force field's non-bonded forces at every second time step (default 1: at each)
-  reciprocal = 2      PME's reciprocal sum at every second of those (default 1); saves nothing on a CPU
+  nonbonded_every = 2  the force field's non-bonded forces at every second time step (default 1: at each)
+  reciprocal_every = 2 PME's reciprocal sum at every second of those (default 1); saves nothing on a CPU
 mass of hydrogens; heavier ones, at the cost of their heavy atoms, leave averages as they are:
   region.hydrogen_mass = "3 amu"   those where lambda is above 0 or may become so, water included
   system.hydrogen_mass = "3 amu"   all but those of rigid water

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SCAN_EPILOG", "add_scan_options", "scan_axes", "scan_text"]
 
-SCAN_EPILOG = """what static zones of scheme "local" show besides (the audit also under "difference"):
+SCAN_EPILOG = """what static zones of scheme "per_atom" show besides (the audit also under "supermolecular"):
   boundary error   forces on the region against those with the potential on all atoms, in all and by depth;
                    on the built structure (a scan takes frames at 300 K, where forces are larger)
   tail force       of the pairs within the potential's range that stay MM, alone and with all that lies beyond
@@ -96,6 +96,7 @@ def scan_text(
     progress: Callable[[str], None],
 ) -> str:
     """Scan, draw the picture; returns the table and the lines to paste."""
+    from mlmm.report.blend_plots import draw_scan
     from mlmm.validation.scan_zones import PLATEAUS, WIDTHS, draw_frames, scan_zones
     from mlmm.zones.region import select_region
 
@@ -128,5 +129,5 @@ def scan_text(
     else:
         advice = f"fewest atoms with an error below {options.target:g} %"
     advice += f", {choice.percent:.2g} % with {choice.active} atoms, for [zones]:"
-    picture = scan.plot(options.picture, options.target)
+    picture = draw_scan(scan, options.picture, options.target)
     return f"{scan}\n\n{advice}\n{choice.toml()}\n\npicture: {picture}"

@@ -20,10 +20,11 @@ how long a time step may be: NVE runs from one state, energy drift and temperatu
 much the zone would warm under a thermostat of 1/ps by what a setting gains more than the smallest one:
   mlmm check my/run.toml --timestep                           0.5 to 2 fs, slow forces every 1, 2 or 4 steps
   mlmm check my/run.toml --timestep --nve "5 ps"              sharper
-  mlmm check my/run.toml --timestep --timesteps 1,2 --outers 1 --set system.hydrogen_mass="3 amu"
-outer: the force field's non-bonded forces act every so many steps; reciprocal: PME's reciprocal sum, in units
-of outer. Only settings that were run are named; "too short": a longer --nve tells. Tables of three run
-files are in tests/benchmarks/TIMESTEPS.md: in flexible water non-bonded forces every 3 fs were unstable.
+  mlmm check my/run.toml --timestep --timesteps 1,2 --nonbonded-every 1 --set system.hydrogen_mass="3 amu"
+nonbonded_every: the force field's non-bonded forces act every so many steps; reciprocal_every: PME's
+reciprocal sum, in units of nonbonded_every. Only settings that were run are named; "too short": --nve longer
+tells. Tables of three run files are in tests/benchmarks/TIMESTEPS.md: in flexible water non-bonded forces
+every 3 fs were unstable.
 """
 
 
@@ -33,14 +34,14 @@ def add_timestep_options(verb: argparse.ArgumentParser) -> None:
     group.add_argument("--timestep", action="store_true", help="which time steps are stable; --nve for each")
     for name, default, text in (
         ("--timesteps", "0.5,1,1.5,2", "fs"),
-        ("--outers", "1,2,4", "steps between non-bonded forces of the force field"),
-        ("--reciprocals", "1", "multiples of them between reciprocal sums"),
+        ("--nonbonded-every", "1,2,4", "steps between non-bonded forces of the force field"),
+        ("--reciprocal-every", "1", "multiples of them between reciprocal sums"),
     ):
         group.add_argument(name, default=default, metavar="A,B", help=f"{text} (default {default})")
 
 
 def timestep_axes(options: argparse.Namespace) -> tuple[list[float], list[int], list[int]] | None:
-    """Time steps (ps), outers, reciprocals; None without --timestep. Found wrong before minutes of work.
+    """Time steps (ps), nonbonded_every, reciprocal_every; None without --timestep. Wrong ones stop at once.
 
     Raises
     ------
@@ -54,8 +55,8 @@ def timestep_axes(options: argparse.Namespace) -> tuple[list[float], list[int], 
     steps = [FEMTOSECOND * value for value in _numbers("--timesteps", options.timesteps, float)]
     return (
         steps,
-        _numbers("--outers", options.outers, int),
-        _numbers("--reciprocals", options.reciprocals, int),
+        _numbers("--nonbonded-every", options.nonbonded_every, int),
+        _numbers("--reciprocal-every", options.reciprocal_every, int),
     )
 
 

@@ -19,8 +19,8 @@ from openmm import unit
 from mlmm.build import BuiltSystem
 from mlmm.dynamics.reporters import positions_and_box
 from mlmm.errors import ConfigError, SimulationError
-from mlmm.forcefield.remove_terms import embed_local
-from mlmm.hybrid.assemble import Recipe, adaptive_blend, with_blend
+from mlmm.forcefield.remove_terms import remove_zone_pairs
+from mlmm.hybrid.assemble import HybridSpec, adaptive_blend, with_blend
 from mlmm.hybrid.bridge import choose_bridge
 from mlmm.potentials.base import PotentialModel
 from mlmm.statistics import statistical_inefficiency
@@ -108,7 +108,7 @@ def calibrate(
     sample_interval : int
         Steps between samples.
     bridge : {"auto", "torchforce", "pythonforce"}
-        "kernel" is refused: this energy has the force field's pairs in it.
+        "native" is refused: this energy has the force field's pairs in it.
     platform : str, optional
     seed : int
     partial : path, optional
@@ -127,7 +127,7 @@ def calibrate(
         An unknown mode or bridge, knots that do not rise from 0 to 1, a run too short to say its own error, a
         box with more than one kind of molecule, or a partial file of another calibration.
     """
-    say = progress or (lambda text: None)
+    progress = progress or (lambda text: None)
     if mode not in _MODES:
         raise ConfigError("mode = density | pressure", repr(mode), 'write mode = "density"')
     grid = np.asarray(knots, dtype=np.float64)
@@ -138,10 +138,8 @@ def calibrate(
     step, kelvin = parse(timestep, "time", "timestep"), parse(temperature, "temperature", "temperature")
     bar = parse(pressure, "pressure", "pressure")
     zones = _all_molecules(bulk)
-    recipe = Recipe(bulk, zones, potential, "local", choose_bridge(bridge, potential))
-    run = _Run(
-        recipe, step, kelvin, bar, parse(friction, "rate", "friction"), platform, seed, sample_interval
-    )
+    spec = HybridSpec(bulk, zones, potential, "per_atom", choose_bridge(bridge, potential))
+    run = _Run(spec, step, kelvin, bar, parse(friction, "rate", "friction"), platform, seed, sample_interval)
     settings = {
         "mode": mode,
         "knots": grid.tolist(),
@@ -162,9 +160,9 @@ def calibrate(
     if kept.found:
         samples, positions, box = kept.read()
         run.skip(1 + len(samples))
-        say(f"going on from {partial}: {len(samples)} lambdas are done")
+        progress(f"going on from {partial}: {len(samples)} lambdas are done")
     else:
-        say(f"density of the force field at {bar:g} bar")
+        progress(f"density of the force field at {bar:g} bar")
         positions, box = run.at_own_density(settings["density_length_ps"])
         samples = []
         kept.write(samples, positions, box)
@@ -179,7 +177,7 @@ def calibrate(
         )
         samples.append(found)
         kept.write(samples, positions, box)
-        say(
+        progress(
             f"lambda {weight:.3g}: <Delta> {found.difference:.2f} ± {found.difference_error:.2f} kJ/mol, "
             + (f"p {found.pressure:.0f} ± {found.pressure_error:.0f} bar" if mode == "density"
                else f"rho {found.density:.2f} ± {found.density_error:.2f} /nm³")
@@ -208,7 +206,7 @@ def force_field_density(
     """
     zones = _all_molecules(bulk)
     run = _Run(
-        Recipe(bulk, zones, potential, "local", "pythonforce"),
+        HybridSpec(bulk, zones, potential, "per_atom", "pythonforce"),
         parse(timestep, "time", "timestep"),
         parse(temperature, "temperature", "temperature"),
         parse(pressure, "pressure", "pressure"),
@@ -307,7 +305,7 @@ class _Run:
 
     def __init__(
         self,
-        recipe: Recipe,
+        spec: HybridSpec,
         timestep: float,
         temperature: float,
         pressure: float,
@@ -316,7 +314,7 @@ class _Run:
         seed: int,
         interval: int,
     ):
-        self.recipe, self.timestep, self.interval = recipe, timestep, interval
+        self.spec, self.timestep, self.interval = spec, timestep, interval
         self.temperature, self.pressure, self.friction = temperature, pressure, friction
         self.platform = [] if platform is None else [openmm.Platform.getPlatformByName(platform)]
         self.seeds = iter(np.random.SeedSequence(seed).generate_state(1000) & 0x3FFFFFFF)
@@ -338,9 +336,9 @@ class _Run:
 
     def at_own_density(self, length: float) -> tuple[np.ndarray, np.ndarray]:
         """Positions and box of the force field alone, scaled to its mean density under the pressure."""
-        system, _ = embed_local(self.recipe.built.system, ())
+        system, _ = remove_zone_pairs(self.spec.built.system, ())
         context, integrator, _ = self.context(system, True)
-        context.setPositions(self.recipe.built.positions)
+        context.setPositions(self.spec.built.positions)
         openmm.LocalEnergyMinimizer.minimize(context, 10.0, 200)
         context.setVelocitiesToTemperature(self.temperature, int(next(self.seeds)) + 1)
         steps = round(length / self.timestep)
@@ -352,7 +350,7 @@ class _Run:
         positions, box = positions_and_box(context.getState(positions=True), True)
         scale = (np.mean(volumes) / np.linalg.det(box)) ** (1 / 3)
         moved = positions.copy()
-        for molecule in self.recipe.zones.molecules:
+        for molecule in self.spec.zones.molecules:
             atoms = list(molecule)
             moved[atoms] += (scale - 1) * positions[atoms].mean(axis=0)
         return moved, box * scale
@@ -367,12 +365,12 @@ class _Run:
         constant_pressure: bool,
     ) -> tuple[BulkSamples, np.ndarray, np.ndarray]:
         """Averages at one lambda, and where the run ended."""
-        n = len(self.recipe.zones.molecules)
-        system, embedding = embed_local(self.recipe.built.system, ())
+        n = len(self.spec.zones.molecules)
+        system, removed = remove_zone_pairs(self.spec.built.system, ())
         if weight > 0:
-            blend = adaptive_blend(self.recipe, UniformWeights(weight, n))
-            system = with_blend(self.recipe, system, embedding, blend).system
-        probe = adaptive_blend(self.recipe, UniformWeights(1.0, n))
+            blend = adaptive_blend(self.spec, UniformWeights(weight, n))
+            system = with_blend(self.spec, system, removed, blend).system
+        probe = adaptive_blend(self.spec, UniformWeights(1.0, n))
         context, integrator, barostat = self.context(system, constant_pressure)
         context.setPeriodicBoxVectors(*box)
         context.setPositions(positions)

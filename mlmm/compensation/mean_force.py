@@ -17,13 +17,13 @@ from mlmm.units import BAR_NM3
 from mlmm.zones.adaptive import AdaptiveZones
 from mlmm.zones.compensation import Compensation, spline_slopes
 
-__all__ = ["DriftForce", "drift_force", "mean_and_error"]
+__all__ = ["MeanForce", "mean_and_error", "mean_force"]
 
 _BINS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 
 
 @dataclass(frozen=True, eq=False)
-class DriftForce:
+class MeanForce:
     """Mean force of lambda on one kind of molecule in bins of lambda; NaN where no molecule was.
 
     Parameters
@@ -40,7 +40,7 @@ class DriftForce:
     force, force_error : ndarray, shape (n,), kJ/mol/nm
         The force that this exerts along the way out of the zone; above 0, molecules are driven out.
     expected, expected_error : ndarray, shape (n,), kJ/mol
-        What `slope` is in the bulk by the calibration: 0, or what the pressure balances, see `drift_force`.
+        What `slope` is in the bulk by the calibration: 0, or what the pressure balances, see `mean_force`.
         The error is that with which `slope` may differ from it.
     n_frames : int
     """
@@ -89,14 +89,14 @@ class DriftForce:
         return text + ("; expected: what balances the pressure of the bulk" if balanced else "")
 
 
-def drift_force(
+def mean_force(
     hybrid: HybridSystem,
     frames: np.ndarray,
     boxes: np.ndarray | None = None,
     *,
     weight_edges: Sequence[float] = _BINS,
     kind: str | None = None,
-) -> DriftForce:
+) -> MeanForce:
     """Mean of −(Delta_m − a − G'(lambda_m)) d lambda_m/dr_m along the way out, in bins of lambda.
 
     The force of lambda on whole molecules with 0 < lambda < 1 (H-AdResS: Potestio et al., Phys. Rev. Lett.
@@ -149,7 +149,7 @@ def drift_force(
     slope, slope_error = mean_and_error(sums[2], counts)
     force, force_error = mean_and_error(sums[3], counts)
     middles = mean_and_error(sums[1], counts)[0]
-    return DriftForce(
+    return MeanForce(
         kind,
         edges,
         middles,
@@ -158,7 +158,7 @@ def drift_force(
         slope_error,
         force,
         force_error,
-        *_expected(hybrid.recipe.compensation, middles),
+        *_expected(hybrid.spec.compensation, middles),
         len(frames),
     )
 

@@ -30,7 +30,7 @@ from mlmm.compensation.refine_state import (
 )
 from mlmm.dynamics.reporters import positions_and_box
 from mlmm.errors import ConfigError, SimulationError
-from mlmm.hybrid.assemble import Recipe, assemble, check_compensation
+from mlmm.hybrid.assemble import HybridSpec, assemble, check_compensation
 from mlmm.hybrid.bridge import choose_bridge
 from mlmm.potentials.base import PotentialModel
 from mlmm.units import parse
@@ -137,7 +137,7 @@ def refine(
     SimulationError
         Positions that are not finite.
     """
-    say = progress or (lambda text: None)
+    progress = progress or (lambda text: None)
     step = parse(timestep, "time", "timestep")
     lengths = {
         "length_ps": parse(length, "time", "length"),
@@ -157,7 +157,7 @@ def refine(
     if density is None:
         density = kept.setting("density_per_nm3")
     if density is None:
-        say("density of the force field, 50 ps")
+        progress("density of the force field, 50 ps")
         density = force_field_density(
             bulk,
             potential,
@@ -204,11 +204,13 @@ def refine(
         ],
     }
     kept.settings = json.loads(json.dumps(settings))
-    recipe = Recipe(built, zones, potential, "local", choose_bridge(bridge, potential), compensation=start)
-    for warning in check_compensation(recipe):
-        say(warning)
-    run = _Run(recipe, platform, settings, kept)
-    return run.refine(start.at_knots(knots), zone_shells(zones.plateau, zones.width, half), say)
+    spec = HybridSpec(
+        built, zones, potential, "per_atom", choose_bridge(bridge, potential), compensation=start
+    )
+    for warning in check_compensation(spec):
+        progress(warning)
+    run = _Run(spec, platform, settings, kept)
+    return run.refine(start.at_knots(knots), zone_shells(zones.plateau, zones.width, half), progress)
 
 
 class _Run:
@@ -216,19 +218,19 @@ class _Run:
 
     def __init__(
         self,
-        recipe: Recipe,
+        spec: HybridSpec,
         platform: str | None,
         settings: Mapping[str, Any],
         kept: KeptRefinement,
     ):
-        self.recipe, self.built, self.zones = recipe, recipe.built, recipe.zones
+        self.spec, self.built, self.zones = spec, spec.built, spec.zones
         self.platform = [] if platform is None else [openmm.Platform.getPlatformByName(platform)]
         self.settings, self.kept = settings, kept
         self.weights_of = AdaptiveWeights(self.zones)
         self.cell = torch.tensor(self.built.box_vectors)
 
     def refine(
-        self, start: Compensation, shells: np.ndarray, say: Callable[[str], None]
+        self, start: Compensation, shells: np.ndarray, progress: Callable[[str], None]
     ) -> tuple[Compensation, list[Iteration]]:
         settings, tolerance = self.settings, self.settings["tolerance"]
         facts = {name: value for name, value in start.facts.items() if name not in _STALE}
@@ -236,7 +238,7 @@ class _Run:
             [], dataclasses.replace(start, facts=facts), 0, np.array(self.built.positions), None, []
         )
         if state.done or state.steps:
-            say(
+            progress(
                 f"going on from {self.kept.path}: {len(state.done)} iterations are done, "
                 f"{state.steps * settings['timestep_ps']:g} ps of the next"
             )
@@ -247,12 +249,12 @@ class _Run:
             if length <= 0:
                 break
             name = "check" if check else f"iteration {len(state.done) + 1}"
-            self.sample(state, length, name, say)
+            self.sample(state, length, name, progress)
             distances, box = np.array(state.distances), self.built.box_vectors
             profile = profile_of(self.zones, distances, box, shells, settings["weight_edges"])
             done = Iteration(state.compensation, profile, length, check)
             verdict = flatness(profile, tolerance)
-            say(iteration_table(done, name, verdict, tolerance))
+            progress(iteration_table(done, name, verdict, tolerance))
             # A check of a poor start may find a bin empty: that is its result, not its failure.
             if not check or (profile.weight_density > 0).all():
                 response = density_response(self.zones, distances, profile, box, settings["compressibility"])
@@ -299,7 +301,9 @@ class _Run:
             }
         return dataclasses.replace(found, facts={**found.facts, "refinement": facts})
 
-    def sample(self, state: RefinementState, length: float, name: str, say: Callable[[str], None]) -> None:
+    def sample(
+        self, state: RefinementState, length: float, name: str, progress: Callable[[str], None]
+    ) -> None:
         """Simulate what is left of one iteration, in pieces that are kept one by one.
 
         Each piece begins with a new Context and its own random numbers: then a refinement that was
@@ -310,7 +314,7 @@ class _Run:
         dropped = round(settings["equilibration_ps"] / step / interval)
         total = dropped + max(2, round(length / step / interval))
         piece = max(1, round(_PIECE / step / interval))
-        system = assemble(dataclasses.replace(self.recipe, compensation=state.compensation)).system
+        system = assemble(dataclasses.replace(self.spec, compensation=state.compensation)).system
         began, first = time.monotonic(), state.steps
         while state.steps < total * interval:
             samples = min(piece, total - state.steps // interval)
@@ -348,7 +352,7 @@ class _Run:
             self.kept.write(state)
             each = (time.monotonic() - began) / (state.steps - first)
             left = each * (total * interval - state.steps)
-            say(
+            progress(
                 f"{name}: {state.steps * step:g} of {total * interval * step:g} ps, "
                 f"{1e3 * each:.1f} ms/step, {left // 60:.0f}:{left % 60:02.0f} left"
             )

@@ -145,7 +145,7 @@ def _check_sources(system: SystemSettings, path: str) -> None:
 
 def check_embedding(settings: EmbeddingSettings, scheme: str) -> None:
     """Refuse what another scheme than this one would need (ConfigError)."""
-    for key, owner in (("levels", "difference"), ("tail", "intra")):
+    for key, owner in (("levels", "supermolecular"), ("mm_tail", "additive")):
         default = EmbeddingSettings.__dataclass_fields__[key].default
         if getattr(settings, key) != default and scheme != owner:
             raise ConfigError(
@@ -153,9 +153,9 @@ def check_embedding(settings: EmbeddingSettings, scheme: str) -> None:
                 f"scheme {scheme!r}",
                 f'leave {key} out, or write scheme = "{owner}"',
             )
-    if settings.electrostatics == "charges" and scheme not in ("local", "intra"):
+    if settings.electrostatics == "charges" and scheme not in ("per_atom", "additive"):
         raise ConfigError(
-            "embedding.electrostatics = \"charges\" with schemes 'local' and 'intra' only",
+            "embedding.electrostatics = \"charges\" with schemes 'per_atom' and 'additive' only",
             f"scheme {scheme!r}",
             'write electrostatics = "mechanical"',
         )
@@ -275,7 +275,7 @@ def _value(spec: dataclasses.Field, value: Any, where: str) -> Any:
         raise ConfigError(f"{where} of at least 1", repr(value), "write levels = 1")
     if spec.name.endswith("interval") and value < (0 if spec.default == 0 else 1):
         raise ConfigError(f"{where} of at least 1 step", repr(value), "correct the value")
-    if spec.name in ("outer", "reciprocal") and value < 1:
+    if spec.name in ("nonbonded_every", "reciprocal_every") and value < 1:
         raise ConfigError(f"{where} of 1 or more", repr(value), f"write {spec.name} = 1")
     if spec.name in ("minimise", "relax", "threads", "ml_threads", "seed", "model") and value < 0:
         raise ConfigError(f"{where} not negative", repr(value), "correct the value")

@@ -11,7 +11,7 @@ from mlmm.errors import ConfigError, SelectionError
 
 if TYPE_CHECKING:
     from mlmm.build import BuiltSystem
-    from mlmm.dynamics.uncertainty import Watch
+    from mlmm.dynamics.uncertainty import UncertaintyMonitor
     from mlmm.hybrid.system import HybridSystem
     from mlmm.potentials import PotentialModel
     from mlmm.zones.region import Region
@@ -21,11 +21,11 @@ __all__ = [
     "build_from",
     "describe",
     "hybrid_from",
+    "monitor_from",
     "potential_from",
     "resolved",
     "stages_from",
     "system_options",
-    "watch_from",
     "zones_from",
 ]
 
@@ -86,9 +86,9 @@ def potential_from(config: RunConfig, precision: str | None = None) -> Potential
     )
 
 
-def watch_from(config: RunConfig, hybrid: HybridSystem) -> Watch:
+def monitor_from(config: RunConfig, hybrid: HybridSystem) -> UncertaintyMonitor:
     """What [uncertainty] looks at and acts on."""
-    from mlmm.dynamics.uncertainty import UncertaintyLimits, Watch
+    from mlmm.dynamics.uncertainty import UncertaintyLimits, UncertaintyMonitor
     from mlmm.potentials.descriptors import TrainingSet
 
     settings = config.uncertainty
@@ -101,7 +101,7 @@ def watch_from(config: RunConfig, hybrid: HybridSystem) -> Watch:
         frames=settings.frames,
     )
     training = TrainingSet.open(settings.training_set) if settings.training_set else None
-    return Watch(
+    return UncertaintyMonitor(
         hybrid, limits, interval=settings.interval or None, forces=settings.forces, training=training
     )
 
@@ -115,7 +115,7 @@ def zones_from(config: RunConfig, built: BuiltSystem, region: Region, scheme: st
     built : BuiltSystem
     region : Region
     scheme : str
-        As `choose_scheme` resolved it: zones of kind "auto" are hard under ``intra``, else static.
+        As `choose_scheme` resolved it: zones of kind "auto" are hard under ``additive``, else static.
 
     Raises
     ------
@@ -127,13 +127,13 @@ def zones_from(config: RunConfig, built: BuiltSystem, region: Region, scheme: st
 
     zones = config.zones
     if zones.kind == "auto":
-        if scheme == "intra" and len(zones.given()) > 1:
+        if scheme == "additive" and len(zones.given()) > 1:
             raise ConfigError(
-                "no sizes in [zones] under scheme 'intra', whose region is hard",
+                "no sizes in [zones] under scheme 'additive', whose region is hard",
                 ", ".join(key for key in zones.given() if key != "kind"),
-                'leave them out, or write scheme = "local" where the potential allows it',
+                'leave them out, or write scheme = "per_atom" where the potential allows it',
             )
-        zones = zones.of_kind("hard" if scheme == "intra" else "static")
+        zones = zones.of_kind("hard" if scheme == "additive" else "static")
     if zones.kind == "hard":
         return hard_zones(built, region)
     if zones.kind == "residues":
@@ -194,11 +194,11 @@ def hybrid_from(config: RunConfig, built: BuiltSystem, precision: str | None = N
         zones,
         potential,
         scheme=embedding.scheme,
-        route=embedding.route,
+        mm_side=embedding.mm_side,
         bridge=config.potential.bridge,
         keep=embedding.keep,
         levels=embedding.levels,
-        tail=embedding.tail,
+        mm_tail=embedding.mm_tail,
         compensation=Compensation.load(path) if path else None,
         electrostatics=embedding.electrostatics,
         charges="model" if embedding.charges == "model" else None,
@@ -209,35 +209,35 @@ def hybrid_from(config: RunConfig, built: BuiltSystem, precision: str | None = N
 
 def describe(hybrid: HybridSystem) -> str:
     """Region, scheme, zones and notes as lines of text."""
-    region, recipe = hybrid.zones.region, hybrid.recipe
+    region, spec = hybrid.zones.region, hybrid.spec
     residues = ", ".join(region.residues[:6]) + (" …" if len(region.residues) > 6 else "")
-    scheme = f"scheme {hybrid.scheme}, {hybrid.route} route, bridge {hybrid.bridge}"
+    scheme = f"scheme {hybrid.scheme}, force field in {hybrid.mm_side}, bridge {hybrid.bridge}"
     if hybrid.cuda_graphs:
         scheme += " with CUDA graphs"
-    if hybrid.scheme == "difference" and recipe.levels > 1:
-        scheme += f", {recipe.levels} levels"
-    if recipe.tail:
+    if hybrid.scheme == "supermolecular" and spec.levels > 1:
+        scheme += f", {spec.levels} levels"
+    if spec.mm_tail:
         scheme += ", pairs beyond the model's range stay MM"
     charges = "fixed charges of the force field"
-    if recipe.reference_charges:
-        charges = f"fixed reference charges on {len(recipe.reference_charges)} atoms"
-    if recipe.electrostatics == "charges":
-        reach = f"within {recipe.charge_range:g} nm" if hybrid.built.periodic else "at any distance"
-        charges += f", charges predicted by {hybrid.spec.name} on top, {reach}"
+    if spec.reference_charges:
+        charges = f"fixed reference charges on {len(spec.reference_charges)} atoms"
+    if spec.electrostatics == "charges":
+        reach = f"within {spec.charge_range:g} nm" if hybrid.built.periodic else "at any distance"
+        charges += f", charges predicted by {hybrid.potential.spec.name} on top, {reach}"
     counts = ", ".join(f"{name} {count}" for name, count in hybrid.zone_counts().items())
     setup = dict(hybrid.zones.setup)
     made = ", ".join(f"{key} {value}" for key, value in setup.items() if key != "kind")
     lines = [
-        f"region {len(region)} atoms ({residues}) in {hybrid.spec.name}, "
-        f"{hybrid.spec.members} members, {hybrid.spec.precision}",
+        f"region {len(region)} atoms ({residues}) in {hybrid.potential.spec.name}, "
+        f"{hybrid.potential.spec.members} members, {hybrid.potential.spec.precision}",
         scheme,
         f"       electrostatics: {charges}",
         f"zones  {counts}",
         f"       {setup.get('kind', 'given')}" + (f": {made}" if made else ""),
     ]
-    if recipe.compensation is not None:
-        parts = [f"{kind} {value:.2f} kJ/mol" for kind, value in recipe.compensation.alignment.items()]
-        mode = recipe.compensation.facts.get("mode", "unknown")
+    if spec.compensation is not None:
+        parts = [f"{kind} {value:.2f} kJ/mol" for kind, value in spec.compensation.alignment.items()]
+        mode = spec.compensation.facts.get("mode", "unknown")
         lines.append(f"       compensation ({mode}): {', '.join(parts)}")
     return "\n".join([*lines, *(f"note   {note}" for note in region.notes)])
 
@@ -247,7 +247,7 @@ def resolved(config: RunConfig, hybrid: HybridSystem) -> RunConfig:
     zones = config.zones
     if zones.kind == "auto":
         zones = zones.of_kind(dict(hybrid.zones.setup)["kind"])
-    embedding = dataclasses.replace(config.embedding, scheme=hybrid.scheme, route=hybrid.recipe.route)
+    embedding = dataclasses.replace(config.embedding, scheme=hybrid.scheme, mm_side=hybrid.spec.mm_side)
     return dataclasses.replace(config, zones=zones, embedding=embedding)
 
 
@@ -261,8 +261,8 @@ def stages_from(config: RunConfig) -> list:
     common = {
         "temperature": settings.temperature,
         "timestep": settings.timestep,
-        "outer": settings.outer,
-        "reciprocal": settings.reciprocal,
+        "nonbonded_every": settings.nonbonded_every,
+        "reciprocal_every": settings.reciprocal_every,
         "friction": settings.friction,
         "pressure": settings.pressure,
     }

@@ -9,7 +9,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-#: What [zones] kind may be -> its keys and their defaults; "auto" is hard under scheme "intra", else static.
+#: What [zones] kind may be -> its keys and their defaults; "auto" is hard under "additive", else static.
 ZONE_KINDS: dict[str, dict[str, Any]] = {
     "auto": {"plateau": "", "width": "", "snap": "", "shape": "", "axis": ""},
     "hard": {},
@@ -24,7 +24,7 @@ ZONE_KINDS: dict[str, dict[str, Any]] = {
         "compensation": "",
     },
 }
-SCHEMES = ("auto", "local", "difference", "intra", "bonded", "delta")
+SCHEMES = ("auto", "per_atom", "supermolecular", "additive", "bonded", "delta")
 
 
 def _quantity(
@@ -140,7 +140,7 @@ class PotentialSettings:
     members: list[int] = field(default_factory=list)
     precision: str = "float32"
     device: str = "cpu"
-    kernel: str = _choice("auto", "auto", "torch", "compiled")
+    kernel: str = _choice("auto", "auto", "torch", "native")
     shapes: str = _choice("auto", "auto", "fixed", "lists")
     neighbour_density: float = 200.0
     bridge: str = "auto"
@@ -153,9 +153,9 @@ class EmbeddingSettings:
     """[embedding]: who owns which interaction, and where it is evaluated; see `mlmm.hybrid_system`."""
 
     scheme: str = _choice("auto", *SCHEMES)
-    route: str = _choice("auto", "auto", "compiled", "subtractive")
+    mm_side: str = _choice("auto", "auto", "openmm", "torch")
     levels: int = 1
-    tail: bool = False
+    mm_tail: bool = False
     keep: list[str] = field(default_factory=list)
     electrostatics: str = _choice("mechanical", "mechanical", "charges")
     charges: str = _choice("force field", "force field", "model")
@@ -172,8 +172,8 @@ class RunSettings:
     produce: str = _quantity("100 ps", "time")
     nve: str = _quantity("0 ps", "time")
     timestep: str = _quantity("0.5 fs", "time")
-    outer: int = 1
-    reciprocal: int = 1
+    nonbonded_every: int = 1
+    reciprocal_every: int = 1
     temperature: str = _quantity("300 K", "temperature")
     friction: str = _quantity("1 /ps", "rate")
     equilibrate_friction: str = _quantity("10 /ps", "rate")

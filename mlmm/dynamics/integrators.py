@@ -64,14 +64,14 @@ def make_integrator(
     if stage.step_length != stage.timestep:
         if "nonbonded" not in force_groups or len(force_groups) < 2:
             raise ConfigError(
-                "non-bonded forces beside others, for outer or reciprocal above 1",
+                "non-bonded forces beside others, for nonbonded_every or reciprocal_every above 1",
                 f"forces {', '.join(force_groups)}",
-                "leave outer and reciprocal out",
+                "leave nonbonded_every and reciprocal_every out",
             )
         integrator: openmm.Integrator = multiple_time_steps(
             stage.timestep,
-            stage.outer,
-            stage.reciprocal,
+            stage.nonbonded_every,
+            stage.reciprocal_every,
             fast=[group for name, group in force_groups.items() if name != "nonbonded"],
             slow=force_groups["nonbonded"],
             temperature=temperature,
@@ -91,8 +91,8 @@ def make_integrator(
 
 def multiple_time_steps(
     timestep: float,
-    outer: int,
-    reciprocal: int = 1,
+    nonbonded_every: int,
+    reciprocal_every: int = 1,
     *,
     fast: list[int],
     slow: int,
@@ -104,11 +104,12 @@ def multiple_time_steps(
     """Reversible multiple time steps: each force acts as a kick at the rate at which it changes.
 
     The fast forces (the machine-learned potential, whose bonds are the stiffest, and what is left of bonded
-    terms) act every `timestep`, the slow ones every `outer` of them, PME's reciprocal sum, in the group
-    `RECIPROCAL`, every outer * reciprocal (Tuckerman et al., J. Chem. Phys. 97, 1990 (1992), doi
-    10.1063/1.463137). A thermostat sits in the middle of the innermost drift (BAOAB-RESPA, Lagardère et al.,
-    J. Phys. Chem. Lett. 10, 2593 (2019), doi 10.1021/acs.jpclett.9b00901). One step of the integrator is
-    outer * reciprocal time steps. Velocities belong to the same time as positions.
+    terms) act every `timestep`, the slow ones every `nonbonded_every` of them, PME's reciprocal sum, in the
+    group `RECIPROCAL`, every nonbonded_every * reciprocal_every (Tuckerman et al., J. Chem. Phys. 97, 1990
+    (1992), doi 10.1063/1.463137). A thermostat sits in the middle of the innermost drift (BAOAB-RESPA,
+    Lagardère et al., J. Phys. Chem. Lett. 10, 2593 (2019), doi 10.1021/acs.jpclett.9b00901). One step of the
+    integrator is nonbonded_every * reciprocal_every time steps. Velocities belong to the same time as
+    positions.
 
     Unlike OpenMM's MTSIntegrator, it keeps each force until atoms have moved: no force is evaluated twice.
 
@@ -116,7 +117,7 @@ def multiple_time_steps(
     ----------
     timestep : float
         Innermost, ps.
-    outer, reciprocal : int
+    nonbonded_every, reciprocal_every : int
         1 or more.
     fast : list of int
         Force groups.
@@ -132,9 +133,9 @@ def multiple_time_steps(
         Whether a force of the system, such as OpenMM's barostat, moves atoms between steps, so that all
         forces have to be evaluated anew before each one. After a move from outside: `forget_forces`.
     """
-    whole = timestep * outer * reciprocal
+    whole = timestep * nonbonded_every * reciprocal_every
     integrator = openmm.CustomIntegrator(whole)
-    sums = ["fast", "slow", *(["far"] if reciprocal > 1 else [])]
+    sums = ["fast", "slow", *(["far"] if reciprocal_every > 1 else [])]
     for name in (*sums, *(["before"] if constrained else [])):
         integrator.addPerDofVariable(name, 0)
     integrator.addGlobalVariable("ready", 0)
@@ -172,18 +173,18 @@ def multiple_time_steps(
     if not moved_between_steps:
         integrator.addComputeGlobal("ready", "1")
         integrator.endBlock()
-    if reciprocal > 1:
+    if reciprocal_every > 1:
         kick("far", whole)
-    for _ in range(reciprocal):
-        kick("slow", timestep * outer)
-        for _ in range(outer):
+    for _ in range(reciprocal_every):
+        kick("slow", timestep * nonbonded_every)
+        for _ in range(nonbonded_every):
             kick("fast", timestep)
             drift()
             evaluate("fast")
             kick("fast", timestep)
         evaluate("slow")
-        kick("slow", timestep * outer)
-    if reciprocal > 1:
+        kick("slow", timestep * nonbonded_every)
+    if reciprocal_every > 1:
         evaluate("far")
         kick("far", whole)
     if constrained:
@@ -246,7 +247,7 @@ def separate_reciprocal(system: openmm.System) -> None:
             found = True
     if not found:
         raise ConfigError(
-            "a periodic system under PME for reciprocal above 1", "none", "leave reciprocal out"
+            "a periodic system under PME for reciprocal_every above 1", "none", "leave reciprocal_every out"
         )
 
 

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import openmm
 
+from mlmm.dynamics.lambda_histogram import lambda_histogram
 from mlmm.dynamics.reporters import degrees_of_freedom
 from mlmm.dynamics.run_directory import RunDirectory, timestamp, versions
 from mlmm.dynamics.stages import Dynamics
 from mlmm.hybrid.system import HybridSystem
 from mlmm.statistics import linear_drift
 from mlmm.units import NANOSECOND
-from mlmm.validation.zone_checks import lambda_histogram
 from mlmm.zones.adaptive import AdaptiveZones
 
 __all__ = ["embedding_facts", "log_to", "measure_drift", "measure_timing", "run_facts", "write_pdb"]
@@ -27,7 +27,7 @@ __all__ = ["embedding_facts", "log_to", "measure_drift", "measure_timing", "run_
 
 def run_facts(hybrid: HybridSystem, plan: list[dict[str, Any]], seed: int, title: str) -> dict[str, Any]:
     """What the report states about the run, apart from its results."""
-    built, region, spec = hybrid.built, hybrid.zones.region, hybrid.spec
+    built, region, spec = hybrid.built, hybrid.zones.region, hybrid.potential.spec
     return {
         "title": title,
         "created": timestamp(),
@@ -67,7 +67,7 @@ def run_facts(hybrid: HybridSystem, plan: list[dict[str, Any]], seed: int, title
         "embedding": {
             **embedding_facts(hybrid),
             "bridge": hybrid.bridge,
-            "removed": hybrid.embedding.removed,
+            "removed": hybrid.removed.counts,
         },
         "stages": [],
         "timing": None,
@@ -78,16 +78,16 @@ def run_facts(hybrid: HybridSystem, plan: list[dict[str, Any]], seed: int, title
 
 def embedding_facts(hybrid: HybridSystem) -> dict[str, Any]:
     """What decides the energy besides zones and potential: a run is resumed with the same."""
-    recipe, compensation = hybrid.recipe, hybrid.recipe.compensation
+    spec, compensation = hybrid.spec, hybrid.spec.compensation
     facts: dict[str, Any] = {
         "scheme": hybrid.scheme,
-        "route": hybrid.route,
-        "levels": recipe.levels,
-        "tail": recipe.tail,
+        "mm_side": hybrid.mm_side,
+        "levels": spec.levels,
+        "mm_tail": spec.mm_tail,
         "compensation": None,
-        "electrostatics": recipe.electrostatics,
-        "charge_range": recipe.charge_range if recipe.electrostatics == "charges" else None,
-        "reference_charges": {str(atom): charge for atom, charge in recipe.reference_charges.items()},
+        "electrostatics": spec.electrostatics,
+        "charge_range": spec.charge_range if spec.electrostatics == "charges" else None,
+        "reference_charges": {str(atom): charge for atom, charge in spec.reference_charges.items()},
     }
     if compensation is not None:
         facts["compensation"] = {

@@ -15,7 +15,7 @@ from openmm import app, unit
 
 from mlmm.dynamics.imaging import RegionImages
 from mlmm.dynamics.integrators import energy_groups
-from mlmm.dynamics.uncertainty import COLUMNS, Uncertainty, Watch
+from mlmm.dynamics.uncertainty import COLUMNS, Uncertainty, UncertaintyMonitor
 from mlmm.errors import SimulationError
 from mlmm.hybrid.system import HybridSystem
 from mlmm.units import GAS_CONSTANT
@@ -50,14 +50,18 @@ class EnergyTable:
     hybrid : HybridSystem
     resume_at : int, optional
         Length in bytes to which an existing table is cut before going on; a new table otherwise.
-    watch : Watch, optional
+    watch : UncertaintyMonitor, optional
         What is measured of the uncertainty; the spreads of a committee by default.
     """
 
     def __init__(
-        self, path: Path, hybrid: HybridSystem, resume_at: int | None = None, watch: Watch | None = None
+        self,
+        path: Path,
+        hybrid: HybridSystem,
+        resume_at: int | None = None,
+        monitor: UncertaintyMonitor | None = None,
     ):
-        self.hybrid, self.watch = hybrid, watch or Watch(hybrid)
+        self.hybrid, self.monitor = hybrid, monitor or UncertaintyMonitor(hybrid)
         self.last_uncertainty = Uncertainty()
         self.columns = [
             *("stage", "step", "time_ps"),
@@ -113,7 +117,7 @@ class EnergyTable:
                 "try a smaller time step or a longer minimisation",
             )
         positions, box = positions_and_box(state, self.hybrid.built.periodic)
-        self.last_uncertainty = self.watch.measure(positions, box)
+        self.last_uncertainty = self.monitor.measure(positions, box)
         row["volume"] = math.nan if box is None else float(np.prod(np.diag(box)))
         row |= self.last_uncertainty.row()
         if self._weights is not None:

@@ -22,7 +22,7 @@ from mlmm.dynamics.records import measure_drift, measure_timing, write_pdb
 from mlmm.dynamics.reporters import EnergyTable, TrajectoryWriter, positions_and_box
 from mlmm.dynamics.run_directory import Checkpoint, RunDirectory
 from mlmm.dynamics.stages import Dynamics, Minimise
-from mlmm.dynamics.uncertainty import Watch
+from mlmm.dynamics.uncertainty import UncertaintyMonitor
 from mlmm.errors import SimulationError
 from mlmm.hybrid.system import HybridSystem
 from mlmm.units import NANOSECOND
@@ -76,7 +76,7 @@ class Runner:
     summary : dict
         Facts of the run; grows as it goes on.
     progress : callable
-    watch : Watch
+    watch : UncertaintyMonitor
         Of the uncertainty; it may end the run.
     """
 
@@ -90,12 +90,12 @@ class Runner:
         intervals: tuple[int, int, int],
         summary: dict[str, Any],
         progress: Callable[[Progress], None],
-        watch: Watch,
+        monitor: UncertaintyMonitor,
     ):
         self.hybrid, self.run, self.stages, self.seed = hybrid, run, stages, seed
         self.platform, self.intervals = platform, intervals
-        self.summary, self.progress, self.watch = summary, progress, watch
-        self.looks = tuple(n for n in (watch.interval,) if n)
+        self.summary, self.progress, self.monitor = summary, progress, monitor
+        self.looks = tuple(n for n in (monitor.interval,) if n)
         self.stop_signal: int | None = None
         self.stop_reason: str | None = None
         self.last_positions: np.ndarray = hybrid.built.positions
@@ -110,10 +110,10 @@ class Runner:
             self.run.file("energies.csv"),
             self.hybrid,
             checkpoint.table_bytes if resumed else None,
-            self.watch,
+            self.monitor,
         )
-        self.watch.resume(self.summary.get("uncertainty") if resumed else None, self.run.path)
-        self.summary["uncertainty"] = self.watch.facts
+        self.monitor.resume(self.summary.get("uncertainty") if resumed else None, self.run.path)
+        self.summary["uncertainty"] = self.monitor.facts
         written = [stage for stage in self.stages if isinstance(stage, Dynamics) and stage.trajectory]
         self.trajectory = TrajectoryWriter(
             self.run.file("trajectory.dcd"),
@@ -194,7 +194,7 @@ class Runner:
     ) -> tuple[openmm.State, bool]:
         """Run a stage, from a checkpoint within it if there is one; returns its state and if it is done."""
         system = self.hybrid.system
-        if stage.reciprocal > 1:
+        if stage.reciprocal_every > 1:
             system = self.hybrid.create_system()
             separate_reciprocal(system)
         integrator = make_integrator(
@@ -271,13 +271,13 @@ class Runner:
 
     def _look(self, stage: Dynamics, step: int, in_table: bool, context: openmm.Context) -> None:
         """Hold the uncertainty against its limits; what the table has measured is not measured again."""
-        if not self.watch.limits.by_column() or not (in_table or any(step % n == 0 for n in self.looks)):
+        if not self.monitor.limits.by_column() or not (in_table or any(step % n == 0 for n in self.looks)):
             return
         state = context.getState(positions=True)
         positions, box = positions_and_box(state, self.hybrid.built.periodic)
-        found = self.table.last_uncertainty if in_table else self.watch.measure(positions, box)
+        found = self.table.last_uncertainty if in_table else self.monitor.measure(positions, box)
         where = f"stage {stage.name}, step {step}"
-        self.stop_reason = self.watch.judge(found, positions, box, where, self.run.path)
+        self.stop_reason = self.monitor.judge(found, positions, box, where, self.run.path)
 
     def _finish_stage(self, stage: Dynamics, context: openmm.Context, seconds: float) -> None:
         self._add_stage(stage.facts() | {"seconds": seconds})

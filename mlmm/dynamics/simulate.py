@@ -16,7 +16,7 @@ from mlmm.dynamics.records import embedding_facts, log_to, run_facts, write_pdb
 from mlmm.dynamics.run_directory import Checkpoint, RunDirectory
 from mlmm.dynamics.runner import Progress, Runner
 from mlmm.dynamics.stages import Dynamics, Minimise
-from mlmm.dynamics.uncertainty import Watch
+from mlmm.dynamics.uncertainty import UncertaintyMonitor
 from mlmm.errors import ConfigError
 from mlmm.hybrid.system import HybridSystem
 from mlmm.zones.adaptive import AdaptiveZones
@@ -42,7 +42,7 @@ def simulate(
     progress: Callable[[Progress], None] | None = None,
     title: str | None = None,
     settings: Mapping[str, Any] | None = None,
-    watch: Watch | None = None,
+    monitor: UncertaintyMonitor | None = None,
 ) -> RunDirectory:
     """Run the stages one after the other and write a run directory.
 
@@ -73,7 +73,7 @@ def simulate(
         Of the report; the name of the directory by default.
     settings : mapping, optional
         Written to ``resolved.toml``.
-    watch : mlmm.dynamics.uncertainty.Watch, optional
+    watch : mlmm.dynamics.uncertainty.UncertaintyMonitor, optional
         What is measured of the uncertainty of the potential, and its limits; the spreads of a committee by
         default, without limits.
 
@@ -116,9 +116,17 @@ def simulate(
             logger.warning("%s", said)
             summary["warnings"] += [] if said in summary["warnings"] else [said]
         intervals = (report_interval, trajectory_interval, checkpoint_interval)
-        show = progress or (lambda _: None)
+        progress = progress or (lambda _: None)
         runner = Runner(
-            hybrid, run, list(stages), seed, chosen, intervals, summary, show, watch or Watch(hybrid)
+            hybrid,
+            run,
+            list(stages),
+            seed,
+            chosen,
+            intervals,
+            summary,
+            progress,
+            monitor or UncertaintyMonitor(hybrid),
         )
         return runner.run_from(checkpoint)
 
@@ -187,7 +195,7 @@ def _check_same_run(
         ("region", old["region"]["atoms"], list(hybrid.zones.region.atoms)),
         ("zones", old["zones"], hybrid.zone_counts()),
         ("zones", old.get("zone_setup"), dict(hybrid.zones.setup)),
-        *((key, before.get(key), embedding[key]) for key in ("scheme", "route", "levels", "tail")),
+        *((key, before.get(key), embedding[key]) for key in ("scheme", "mm_side", "levels", "mm_tail")),
         ("electrostatics", before.get("electrostatics", "mechanical"), embedding["electrostatics"]),
         ("charge_range", before.get("charge_range"), embedding["charge_range"]),
         ("number of atoms", old["system"]["atoms"], hybrid.built.n_atoms),

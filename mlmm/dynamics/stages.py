@@ -64,11 +64,11 @@ class Dynamics:
     timestep : float or str
         ps. Bonds inside the region are never constrained: keep it at 1 fs or below. `mlmm check --timestep`
         finds how far a system can go.
-    outer : int
+    nonbonded_every : int
         Time steps between evaluations of the force field's non-bonded forces, which change slowly; the
         potential and bonded terms act at every one.
-    reciprocal : int
-        The same, in units of `outer`, for PME's reciprocal sum.
+    reciprocal_every : int
+        The same, in units of `nonbonded_every`, for PME's reciprocal sum.
     friction : float or str
         1/ps.
     ensemble : {"NVT", "NPT", "NVE"}
@@ -86,8 +86,8 @@ class Dynamics:
     friction: float | str = 1.0
     ensemble: str = "NVT"
     pressure: float | str = 1.0
-    outer: int = 1
-    reciprocal: int = 1
+    nonbonded_every: int = 1
+    reciprocal_every: int = 1
     name: str = "dynamics"
     trajectory: bool = True
 
@@ -110,11 +110,13 @@ class Dynamics:
             raise ConfigError(
                 "a time step between 0 and 5 fs", f"{self.timestep * 1e3:g} fs", 'write "0.5 fs" or "1 fs"'
             )
-        if min(self.outer, self.reciprocal) < 1 or self.step_length > _LONGEST:
+        if min(self.nonbonded_every, self.reciprocal_every) < 1 or self.step_length > _LONGEST:
             raise ConfigError(
-                f"outer and reciprocal of 1 or more, and forces at least every {_LONGEST * 1e3:g} fs",
-                f"outer = {self.outer}, reciprocal = {self.reciprocal}: every {self.step_length * 1e3:g} fs",
-                "write outer = 2",
+                "nonbonded_every and reciprocal_every of 1 or more, and forces at least every "
+                f"{_LONGEST * 1e3:g} fs",
+                f"nonbonded_every = {self.nonbonded_every}, reciprocal_every = {self.reciprocal_every}: "
+                f"every {self.step_length * 1e3:g} fs",
+                "write nonbonded_every = 2",
             )
         if self.length < self.step_length or self.temperature < 0 or self.friction < 0:
             raise ConfigError(
@@ -131,7 +133,7 @@ class Dynamics:
     @property
     def step_length(self) -> float:
         """Time of a whole step, in which every force has acted, ps."""
-        return self.timestep * self.outer * self.reciprocal
+        return self.timestep * self.nonbonded_every * self.reciprocal_every
 
     def facts(self) -> dict[str, Any]:
         """What a report says about the stage."""
@@ -144,7 +146,11 @@ class Dynamics:
         }
         if self.step_length == self.timestep:
             return facts
-        return facts | {"outer": self.outer, "reciprocal": self.reciprocal, "step_ps": self.step_length}
+        return facts | {
+            "nonbonded_every": self.nonbonded_every,
+            "reciprocal_every": self.reciprocal_every,
+            "step_ps": self.step_length,
+        }
 
 
 @dataclass(frozen=True)

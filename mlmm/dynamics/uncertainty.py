@@ -26,7 +26,7 @@ from mlmm.potentials.descriptors import TrainingSet
 from mlmm.structures import Structure
 from mlmm.units import ANGSTROM, parse
 
-__all__ = ["ACTIONS", "Uncertainty", "UncertaintyLimits", "Watch", "measure_uncertainty"]
+__all__ = ["ACTIONS", "Uncertainty", "UncertaintyLimits", "UncertaintyMonitor", "measure_uncertainty"]
 
 logger = logging.getLogger(__name__)
 ACTIONS = ("warn", "save", "stop")
@@ -136,7 +136,7 @@ def measure_uncertainty(
     training : TrainingSet, optional
     """
     found = Uncertainty()
-    if hybrid.spec.members > 1:
+    if hybrid.potential.spec.members > 1:
         where = torch.tensor(positions, dtype=torch.float64, requires_grad=forces)
         with torch.set_grad_enabled(forces):
             members = _contributions(hybrid, where, box)
@@ -144,8 +144,8 @@ def measure_uncertainty(
         spread = None
         if forces:
             spread = force_spread(member_forces(totals, where)).cpu().numpy()
-        # Whole energies of scheme "difference" are no atom's.
-        atoms = None if hybrid.scheme == "difference" else members.detach().std(dim=0).cpu().numpy()
+        # Whole energies of scheme "supermolecular" are no atom's.
+        atoms = None if hybrid.scheme == "supermolecular" else members.detach().std(dim=0).cpu().numpy()
         found = Uncertainty(float(totals.detach().std()), atoms, spread)
     if training is not None:
         seen, centres = _seen(hybrid, positions, box)
@@ -160,7 +160,7 @@ def _contributions(hybrid: HybridSystem, where: torch.Tensor, box: np.ndarray | 
         device = hybrid.blend.visible.device
         cell = None if cell is None else cell.to(device)
         return hybrid.blend.contributions(where.to(device), cell).to(where.device)
-    atoms = model_atoms(hybrid.recipe)
+    atoms = model_atoms(hybrid.spec)
     numbers = torch.tensor(atomic_numbers(hybrid.built, atoms))
     return hybrid.potential.atom_energies(Structure(numbers, where[atoms], cell, hybrid.charge)).members
 
@@ -180,13 +180,13 @@ def _seen(hybrid: HybridSystem, positions: np.ndarray, box: np.ndarray | None) -
         )
         places = moved.cpu()
     else:
-        atoms = model_atoms(hybrid.recipe) if hybrid.blend is None else hybrid.blend.visible.tolist()
+        atoms = model_atoms(hybrid.spec) if hybrid.blend is None else hybrid.blend.visible.tolist()
         numbers, places = atomic_numbers(hybrid.built, atoms), where[atoms]
     place = {atom: k for k, atom in enumerate(atoms)}
     return Structure(torch.tensor(numbers), places, cell), [place[i] for i in active if i in place]
 
 
-class Watch:
+class UncertaintyMonitor:
     """Measures the uncertainty of a run and acts on its limits.
 
     Parameters
@@ -224,10 +224,10 @@ class Watch:
     def _check(self) -> None:
         """A limit on what cannot be measured is a mistake."""
         limits = self.limits.by_column()
-        if limits and self.hybrid.spec.members < 2 and set(limits) - {"training_distance"}:
+        if limits and self.hybrid.potential.spec.members < 2 and set(limits) - {"training_distance"}:
             raise ConfigError(
                 "a committee for limits on a spread",
-                f"{self.hybrid.spec.name} with one member",
+                f"{self.hybrid.potential.spec.name} with one member",
                 'name several potentials, such as name = "ani1x + ani1ccx", or leave the limits out',
             )
         if "force_spread" in limits and not self.forces:
@@ -295,7 +295,7 @@ class Watch:
             return ""
         worst = int(np.argmax(values))
         if name != "force_spread":
-            atoms = model_atoms(self.hybrid.recipe)
+            atoms = model_atoms(self.hybrid.spec)
             if len(atoms) != len(values):
                 return ""
             worst = atoms[worst]

@@ -8,7 +8,7 @@ OpenMM's PME carries fixed charges q^0. What the predicted charges q(R) change i
 the difference of two Coulomb sums with charges q^0 + d and q^0. It is one function of the positions, so that
 automatic differentiation includes dq/dR. With T(r) the smooth tail of 1/r beyond r_q (`short_range_inverse`),
 s_ij the force field's factor (0 of an exclusion, 1/1.2 of an Amber 1-4 pair, else 1) and a the end of the
-handover,
+switching function,
 
     k_ij = K [ s_ij/r − T(r) − w_ij s_ij (1/r − T_a(r)) ],   k_ii = −K T(0).
 
@@ -31,10 +31,10 @@ from mlmm.potentials.base import AtomEnergies, PotentialModel
 from mlmm.structures import Structure, neighbour_pairs
 from mlmm.units import COULOMB
 
-__all__ = ["LEVELS", "ChargeCorrection", "ChargedBlend", "EagerModel", "FixedZone"]
+__all__ = ["ELECTROSTATICS", "ChargeCorrection", "ChargedBlend", "EagerModel", "FixedZone"]
 
 #: What `electrostatics` may be.
-LEVELS = ("mechanical", "charges")
+ELECTROSTATICS = ("mechanical", "charges")
 
 
 class ChargeCorrection(torch.nn.Module):
@@ -52,7 +52,7 @@ class ChargeCorrection(torch.nn.Module):
         w_ij = (lambda_i + lambda_j)/2, or the smaller of the two; zero for a pair that is not owned.
     charge_range : float
         r_q, nm: k and its first three derivatives vanish there. Infinite for the exact sum of an open system.
-    handover_end : float, optional
+    switching_end : float, optional
         a, nm, at most r_q. Without it the pairs inside the zone belong to the model at every distance: k = 0.
     """
 
@@ -65,11 +65,11 @@ class ChargeCorrection(torch.nn.Module):
         *,
         rule: str,
         charge_range: float,
-        handover_end: float | None,
+        switching_end: float | None,
     ):
         super().__init__()
         self.rule, self.coulomb, self.n_atoms = rule, COULOMB, len(charge)
-        self.charge_range, self.handover_end = float(charge_range), handover_end
+        self.charge_range, self.switching_end = float(charge_range), switching_end
         keys = np.sort(special, axis=1).astype(np.int64) @ np.array([self.n_atoms, 1])
         order = np.argsort(keys)
         # The last key stands behind every pair, so that a search always finds a place.
@@ -91,8 +91,8 @@ class ChargeCorrection(torch.nn.Module):
     def _lacking(self, r: torch.Tensor, factors: torch.Tensor, owned: torch.Tensor) -> torch.Tensor:
         """What k/K lacks against a pair with s = 1 and w = 0, 1/nm."""
         lacking = (1.0 - factors) / r
-        if self.handover_end is not None:
-            lacking = lacking + owned * factors * short_range_inverse(r, self.handover_end)
+        if self.switching_end is not None:
+            lacking = lacking + owned * factors * short_range_inverse(r, self.switching_end)
         return lacking
 
     def forward(
@@ -119,7 +119,7 @@ class ChargeCorrection(torch.nn.Module):
         lam, change = everywhere.index_copy(0, atoms, weights), everywhere.index_copy(0, atoms, d)
         where = positions.detach()
         first, second, images = neighbour_pairs(where, box, self.charge_range, atoms)
-        if self.handover_end is None:
+        if self.switching_end is None:
             outside = (lam.detach().index_select(0, second) == 0).nonzero().squeeze(1)
             first, second = first.index_select(0, outside), second.index_select(0, outside)
             images = images.index_select(0, outside)
@@ -132,7 +132,7 @@ class ChargeCorrection(torch.nn.Module):
         place = torch.searchsorted(self.keys, key)
         special = self.keys.index_select(0, place) == key
         kernel = short_range_inverse(r, self.charge_range)
-        near = special if self.handover_end is None else special | (r.detach() < self.handover_end)
+        near = special if self.switching_end is None else special | (r.detach() < self.switching_end)
         near = near.nonzero().squeeze(1)
         one, two, r_near = i.index_select(0, near), second.index_select(0, near), r.index_select(0, near)
         factors = torch.where(
@@ -145,7 +145,7 @@ class ChargeCorrection(torch.nn.Module):
         kernel = self.coulomb * kernel.index_add(0, near, -self._lacking(r_near, factors, fractions))
         sources = (self.charge + 0.5 * change).index_select(0, second)
         energy = (d.index_select(0, first) * sources * kernel).sum()
-        if self.handover_end is not None:
+        if self.switching_end is not None:
             own_tail = 35.0 / (16.0 * self.charge_range)
             energy = (
                 energy - self.coulomb * own_tail * (d * (self.charge.index_select(0, atoms) + 0.5 * d)).sum()

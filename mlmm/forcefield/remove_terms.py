@@ -1,8 +1,8 @@
 """Which force-field terms stay when a region is handed to a machine-learned potential.
 
-Scheme ``intra`` (mechanical embedding): the potential owns every interaction among the atoms of the region,
-the force field everything else, electrostatics of the region with its surroundings included. PME is not
-touched: a pair leaves it through an exception, which OpenMM evaluates exactly (reciprocal part included).
+Scheme ``additive`` (mechanical embedding): the potential owns every interaction within the region, the force
+field everything else, electrostatics of the region with its surroundings included. PME is not touched: a pair
+leaves it through an exception, which OpenMM evaluates exactly (reciprocal part included).
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ __all__ = [
     "BONDED",
     "NEUTRAL",
     "WITHOUT_ENERGY",
-    "Embedding",
-    "embed_intra",
-    "embed_local",
+    "RemovedTerms",
     "empty_copy",
     "free_touching_constraints",
     "refuse_virtual_sites",
+    "remove_region_terms",
+    "remove_zone_pairs",
 ]
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Embedding:
+class RemovedTerms:
     """What an embedding scheme did to the force field.
 
     Parameters
     ----------
     scheme : str
-    removed : dict of str to int
+    counts : dict of str to int
         Terms that the potential took over, by force class; ``"constraints"`` counts those that were freed.
     kept : tuple of str
         Forces that were left alone because they are no part of the force field, or because the user said so.
     """
 
     scheme: str
-    removed: dict[str, int] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
     kept: tuple[str, ...] = ()
 
 
@@ -87,7 +87,7 @@ WITHOUT_ENERGY = frozenset(
 NEUTRAL = WITHOUT_ENERGY | {"CustomExternalForce"}
 
 
-def embed_intra(
+def remove_region_terms(
     system: openmm.System,
     atoms: Sequence[int],
     *,
@@ -96,7 +96,7 @@ def embed_intra(
     keep: Collection[str] = (),
     label: Callable[[int], str] = str,
     emptied: Collection[tuple[int, int]] | None = None,
-) -> tuple[openmm.System, Embedding]:
+) -> tuple[openmm.System, RemovedTerms]:
     """Remove every force-field interaction among the atoms of a region; the input is not changed.
 
     Parameters
@@ -122,7 +122,7 @@ def embed_intra(
     -------
     system : openmm.System
         A new system without the region's own force field, and without its constraints.
-    embedding : Embedding
+    removed : RemovedTerms
 
     Raises
     ------
@@ -162,21 +162,21 @@ def embed_intra(
     freed = _free_constraints(embedded, inside)
     if freed:
         removed["constraints"] = freed
-    logger.info("intra: %d atoms; removed %s", len(inside), removed)
-    return embedded, Embedding("intra", removed, tuple(kept))
+    logger.info("additive: %d atoms; removed %s", len(inside), removed)
+    return embedded, RemovedTerms("additive", removed, tuple(kept))
 
 
-def embed_local(
+def remove_zone_pairs(
     system: openmm.System,
     atoms: Sequence[int],
     *,
     pairs: bool = True,
-    scheme: str = "local",
+    scheme: str = "per_atom",
     label: Callable[[int], str] = str,
-) -> tuple[openmm.System, Embedding]:
+) -> tuple[openmm.System, RemovedTerms]:
     """The force field for the route by subtraction: whole, less pairs inside the zone and constraints on it.
 
-    Everything that leaves here is added back elsewhere (`CorePairs`); the rest of the blend is a difference
+    Everything that leaves here is added back elsewhere (`FullPairs`); the rest of the blend is a difference
     on top of the whole force field.
 
     Parameters
@@ -210,7 +210,7 @@ def embed_local(
     if freed:
         removed["constraints"] = freed
     logger.info("%s: %d atoms; removed %s", scheme, len(inside), removed)
-    return embedded, Embedding(scheme, removed)
+    return embedded, RemovedTerms(scheme, removed)
 
 
 def refuse_virtual_sites(system: openmm.System, inside: frozenset[int], label: Callable[[int], str]) -> None:
@@ -239,7 +239,7 @@ def _refuse_unknown(force: openmm.Force, keep: Collection[str]) -> None:
     handled = name in BONDED or name in NEUTRAL or name in ("NonbondedForce", "CustomNonbondedForce")
     if not handled and name not in keep and force.getName() not in keep:
         raise EmbeddingError(
-            "forces that scheme 'intra' can divide (NonbondedForce, CustomNonbondedForce, "
+            "forces that scheme 'additive' can divide (NonbondedForce, CustomNonbondedForce, "
             + ", ".join(BONDED)
             + ")",
             f"a {name} ({force.getName()!r})",
@@ -264,7 +264,7 @@ def _refuse_cut_bonds(
     for a, b in itertools.chain(bonds, springs, constraints):
         if (a in inside) != (b in inside):
             raise EmbeddingError(
-                "a region of whole molecules under scheme 'intra'",
+                "a region of whole molecules under scheme 'additive'",
                 f"the bond {label(a)}–{label(b)} across its boundary",
                 'set region.complete = "molecule", or choose a selection that takes whole molecules',
             )

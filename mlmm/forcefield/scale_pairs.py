@@ -1,7 +1,7 @@
 """Pairs of a zone in OpenMM: what leaves the NonbondedForce, and the two custom forces that take its place.
 
 v is the whole energy of a pair in the force field, v_sr the part within the range of the potential:
-Lennard-Jones times the handover f, and K q q/r less its smooth tail. PME is never touched.
+Lennard-Jones times the switching function f, and K q q/r less its smooth tail. PME is never touched.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ import openmm
 
 from mlmm.errors import EmbeddingError
 from mlmm.forcefield.tables import MMTables
-from mlmm.term_weights import Ownership
+from mlmm.term_weights import TermWeights
 from mlmm.units import COULOMB
 
-__all__ = ["INSIDE", "SURROUNDINGS", "check_handover", "scale_exceptions", "take_pairs"]
+__all__ = ["INSIDE", "SURROUNDINGS", "check_switching_range", "scale_exceptions", "take_pairs"]
 
 #: Names of the forces that take over the pairs.
 INSIDE = "pairs inside the zone"
 SURROUNDINGS = "pairs of the zone with its surroundings"
 
 
-def check_handover(ownership: Ownership, tables: MMTables) -> None:
-    """Refuse a handover that is missing or reaches beyond the force field's cutoff."""
-    if ownership.handover is None:
+def check_switching_range(term_weights: TermWeights, tables: MMTables) -> None:
+    """Refuse a switching function that is missing or reaches beyond the force field's cutoff."""
+    if term_weights.switching is None:
         raise EmbeddingError(
-            f"a handover (r_on, r_off) for the pairs of scheme {ownership.scheme!r}",
+            f"a switching range (r_on, r_off) for the pairs of scheme {term_weights.scheme!r}",
             "none",
-            "pass distances, or use embed_intra for whole molecules and pairs at every distance",
+            "pass distances, or use remove_region_terms for whole molecules and pairs at every distance",
         )
-    start, end = ownership.handover
+    start, end = term_weights.switching
     if not (0.0 <= start < end <= tables.cutoff and math.isfinite(end)):
         raise EmbeddingError(
             f"0 <= r_on < r_off within the force field's cutoff of {tables.cutoff:g} nm",
@@ -40,10 +40,10 @@ def check_handover(ownership: Ownership, tables: MMTables) -> None:
         )
 
 
-def scale_exceptions(force: openmm.NonbondedForce, ownership: Ownership, tables: MMTables) -> int:
+def scale_exceptions(force: openmm.NonbondedForce, term_weights: TermWeights, tables: MMTables) -> int:
     """1-4 pairs at every distance: charge product and well depth times 1 − W."""
     atoms = tables.exception_atoms
-    fractions = ownership.one_four(atoms)
+    fractions = term_weights.one_four(atoms)
     alive = (tables.exception_charge != 0) | (tables.exception_epsilon != 0)
     touched = np.flatnonzero(alive & (fractions > 0))
     left = 1.0 - fractions[touched]
@@ -61,7 +61,7 @@ def scale_exceptions(force: openmm.NonbondedForce, ownership: Ownership, tables:
 def take_pairs(
     system: openmm.System,
     force: openmm.NonbondedForce,
-    ownership: Ownership,
+    term_weights: TermWeights,
     tables: MMTables,
     near: np.ndarray | None = None,
 ) -> int:
@@ -71,15 +71,15 @@ def take_pairs(
     of its own, also those with the surroundings (`mlmm.kernels.direct_pairs.SharedPairs`). The count is that
     of all.
     """
-    active = ownership.active
+    active = term_weights.active
     if near is None:
         first, second = np.triu_indices(len(active), k=1)
         pairs = np.column_stack([active[first], active[second]])
     else:
         pairs = near
     pairs = pairs[tables.exception_index(pairs[:, 0], pairs[:, 1]) < 0]
-    in_zone = (ownership.weights > 0)[tables.exception_atoms]
-    own_fractions = ownership.one_four(tables.exception_atoms)
+    in_zone = (term_weights.weights > 0)[tables.exception_atoms]
+    own_fractions = term_weights.one_four(tables.exception_atoms)
     alive = (tables.exception_charge != 0) | (tables.exception_epsilon != 0)
     # A 1-4 pair that reaches out of the zone leaves too: it is an exception already, so nothing else changes.
     own = np.flatnonzero(alive & (in_zone.all(axis=1) | (own_fractions > 0)))
@@ -97,18 +97,18 @@ def take_pairs(
         np.concatenate(
             [tables.exception_epsilon[own], np.sqrt(tables.epsilon[first] * tables.epsilon[second])]
         ),
-        np.concatenate([own_fractions[own], ownership.pairs(pairs)]),
+        np.concatenate([own_fractions[own], term_weights.pairs(pairs)]),
     )
     inside = _pairs_inside(
         np.concatenate([tables.exception_atoms[own], pairs]),
         np.column_stack(columns),
         len(own),
-        ownership,
+        term_weights,
         tables,
     )
     around = None
     if near is None:
-        around = _pairs_around(force, np.concatenate([tables.exception_atoms, pairs]), ownership, tables)
+        around = _pairs_around(force, np.concatenate([tables.exception_atoms, pairs]), term_weights, tables)
     for custom in (inside, around):
         if custom is not None:
             custom.setForceGroup(force.getForceGroup())
@@ -117,9 +117,9 @@ def take_pairs(
     return len(own) + len(active) * (len(active) - 1) // 2 - int(np.count_nonzero(known))
 
 
-def _definitions(ownership: Ownership) -> str:
+def _definitions(term_weights: TermWeights) -> str:
     """f(r), g = 1 − f, and the smooth tail of 1/r, as Lepton reads them."""
-    start, end = map(float, ownership.handover)
+    start, end = map(float, term_weights.switching)
     return (
         "f = 1-g; g = x^3*(10-x*(15-6*x)); "
         f"x = min(1, max(0, (r-{start!r})*{1 / (end - start)!r})); "
@@ -128,7 +128,7 @@ def _definitions(ownership: Ownership) -> str:
 
 
 def _pairs_inside(
-    atoms: np.ndarray, parameters: np.ndarray, n_own: int, ownership: Ownership, tables: MMTables
+    atoms: np.ndarray, parameters: np.ndarray, n_own: int, term_weights: TermWeights, tables: MMTables
 ) -> openmm.CustomBondForce | None:
     """v − W v_sr of pairs that left the NonbondedForce.
 
@@ -143,10 +143,10 @@ def _pairs_inside(
     parameters : ndarray, shape (P, 4)
         Charge product, sigma, epsilon, W; the first `n_own` are 1-4 pairs.
     n_own : int
-    ownership : Ownership
+    term_weights : TermWeights
     tables : MMTables
     """
-    end = float(ownership.handover[1])
+    end = float(term_weights.switching[1])
     wells, screen, definitions = "", "", ""
     if math.isfinite(tables.cutoff):
         wells = "*near"
@@ -159,7 +159,7 @@ def _pairs_inside(
             screen = f"*select(near, 1, erf({tables.alpha!r}*r))"
     energy = (
         f"well*(s-1)*s*(left+w*g){wells} + product*(left/r+w*far){screen}; w = 1-left; s = (sigma/r)^6; "
-        f"far = select(step({end!r}-r), tail, 1/r); {_definitions(ownership)}{definitions}"
+        f"far = select(step({end!r}-r), tail, 1/r); {_definitions(term_weights)}{definitions}"
     )
     alive = (parameters[:, 0] != 0) | (parameters[:, 2] != 0)
     if not alive.any():
@@ -181,27 +181,27 @@ def _pairs_inside(
 
 
 def _pairs_around(
-    nonbonded: openmm.NonbondedForce, excluded: np.ndarray, ownership: Ownership, tables: MMTables
+    nonbonded: openmm.NonbondedForce, excluded: np.ndarray, term_weights: TermWeights, tables: MMTables
 ) -> openmm.CustomNonbondedForce | None:
     """−W v_sr of pairs of the zone with the visible atoms around it; cutoff and exclusions of all pairs.
 
     An interaction group visits |S| N pairs. On the CPU platform that is faster than a neighbour list of all
     pairs, most of which have no W, at least up to 1,000 atoms in the zone; on a GPU it has a list of its own.
     """
-    active, outside = ownership.active, np.flatnonzero(ownership.visible & (ownership.weights == 0))
+    active, outside = term_weights.active, np.flatnonzero(term_weights.visible & (term_weights.weights == 0))
     if not len(outside):
         return None
     # W of such a pair is the zone atom's alone: lambda = 0 belongs to no level either.
-    fractions = ownership.pairs(np.column_stack([active, np.full(len(active), outside[0])]))
+    fractions = term_weights.pairs(np.column_stack([active, np.full(len(active), outside[0])]))
     zone = active[fractions > 0]
     if not len(zone):
         return None
     # W stands in the zone atom's charge and root of epsilon: fewer numbers to gather for every pair.
     factor = np.ones(tables.n_atoms)
     factor[zone] = fractions[fractions > 0]
-    end = float(ownership.handover[1])
+    end = float(term_weights.switching[1])
     switch = ""
-    definitions = _definitions(ownership)
+    definitions = _definitions(term_weights)
     if tables.switch is not None and tables.switch < end:
         switch = "*(1-y^3*(10-y*(15-6*y)))"
         width = 1 / (tables.cutoff - tables.switch)

@@ -2,7 +2,7 @@
 
 E = E_MM − sum_t W_t f_t V_t, with nothing of it left to torch: bonded terms keep (1 − W_t) of their energy in
 their own force constants, and two custom forces take over the pairs. PME is not touched. The same energy is
-reached by subtraction in torch (`handed_over`, `core_pairs`); the two share tables and rules but no
+reached by subtraction in torch (`handed_over`, `full_pairs`); the two share tables and rules but no
 arithmetic, and must agree.
 """
 
@@ -21,16 +21,16 @@ from mlmm.errors import EmbeddingError
 from mlmm.forcefield.remove_terms import (
     BONDED,
     NEUTRAL,
-    Embedding,
+    RemovedTerms,
     empty_copy,
     free_touching_constraints,
     refuse_virtual_sites,
 )
-from mlmm.forcefield.scale_pairs import check_handover, scale_exceptions, take_pairs
+from mlmm.forcefield.scale_pairs import check_switching_range, scale_exceptions, take_pairs
 from mlmm.forcefield.tables import MMTables, read_mm_tables
-from mlmm.term_weights import Ownership, cmap_shares
+from mlmm.term_weights import TermWeights, cmap_shares
 
-__all__ = ["embed_compiled"]
+__all__ = ["scale_terms"]
 
 logger = logging.getLogger(__name__)
 # class -> arrays of `MMTables`: prefix; parameters in the order of addX; how many at the end are energies
@@ -44,29 +44,29 @@ _DIVIDED = frozenset([*BONDED, "NonbondedForce"])
 _FORMULAS = ("CustomBondForce", "CustomAngleForce", "CustomTorsionForce", "CustomCompoundBondForce")
 
 
-def embed_compiled(
+def scale_terms(
     system: openmm.System,
-    ownership: Ownership,
+    term_weights: TermWeights,
     *,
     keep: Collection[str] = (),
     label: Callable[[int], str] = str,
     near: np.ndarray | None = None,
-) -> tuple[openmm.System, Embedding]:
+) -> tuple[openmm.System, RemovedTerms]:
     """The force field less what a potential takes over, E_MM − sum_t W_t f_t V_t; the input is not changed.
 
     Bonded terms: k (all coefficients, the CMAP map, the formula of a custom force) times 1 − W_t; a term of
-    which nothing is left is dropped. Pairs (schemes ``local``, ``difference``, ``intra``): those inside the
+    which nothing is left is dropped. Pairs (all schemes but ``bonded`` and ``delta``): those inside the
     zone, lambda > 0, leave the NonbondedForce by exceptions, reciprocal part included, and what remains of
     them comes back in one CustomBondForce (`INSIDE`), where large numbers do not cancel; pairs of the zone
     with visible atoms around it are corrected by −W v_sr in one CustomNonbondedForce (`SURROUNDINGS`).
     Scheme ``bonded`` scales the parameters of the 1-4 exceptions instead and touches no other pair; ``delta``
-    changes nothing. ``intra`` without a handover is the business of `embed_intra`.
+    changes nothing. ``additive`` without a switching function is the business of `remove_region_terms`.
 
     Parameters
     ----------
     system : openmm.System
         The full force field, the zone's atoms flexible.
-    ownership : Ownership
+    term_weights : TermWeights
     keep : collection of str
         Names or class names of forces that stay whole: biases and restraints.
     label : callable
@@ -79,7 +79,7 @@ def embed_compiled(
     Returns
     -------
     system : openmm.System
-    embedding : Embedding
+    removed : RemovedTerms
         `removed` counts the terms that were scaled or removed, and for the NonbondedForce the pairs that
         left.
 
@@ -87,32 +87,32 @@ def embed_compiled(
     ------
     EmbeddingError
         A force that cannot be divided, by name; a virtual site in the zone of a scheme that touches pairs; a
-        constraint on its atoms without a bond term; a missing handover, or one beyond the force field's
-        cutoff.
+        constraint on its atoms without a bond term; a missing switching range, or one beyond the force
+        field's cutoff.
     """
     refuse_uncopyable(system)
     n_atoms = system.getNumParticles()
-    if ownership.weights.shape != (n_atoms,) or ownership.visible.shape != (n_atoms,):
+    if term_weights.weights.shape != (n_atoms,) or term_weights.visible.shape != (n_atoms,):
         raise EmbeddingError(
             f"weights and visibility of {n_atoms} atoms",
-            f"shapes {ownership.weights.shape} and {ownership.visible.shape}",
+            f"shapes {term_weights.weights.shape} and {term_weights.visible.shape}",
             "pass one value per particle of the system",
         )
-    inside = frozenset(ownership.active.tolist())
-    if not inside or set(ownership.rules) == {"none"}:
+    inside = frozenset(term_weights.active.tolist())
+    if not inside or set(term_weights.rules) == {"none"}:
         kept = tuple(force.getName() for force in system.getForces())
-        return copy.deepcopy(system), Embedding(ownership.scheme, {}, kept)
-    takes_pairs = ownership.rules[2] != "none"
+        return copy.deepcopy(system), RemovedTerms(term_weights.scheme, {}, kept)
+    takes_pairs = term_weights.rules[2] != "none"
     whole = [_stays(force, keep, takes_pairs) for force in system.getForces()]
     others = () if takes_pairs else {force.__class__.__name__ for force in system.getForces()} - _DIVIDED
     tables = read_mm_tables(system, keep=(*keep, *_FORMULAS, *others))
     if takes_pairs:
-        check_handover(ownership, tables)
+        check_switching_range(term_weights, tables)
         refuse_virtual_sites(system, inside, label)
     embedded = copy.deepcopy(system)
     removed: dict[str, int] = {}
     # While the bond terms that the freed pairs need are all there.
-    freed = free_touching_constraints(embedded, inside, ownership.scheme, label)
+    freed = free_touching_constraints(embedded, inside, term_weights.scheme, label)
     if freed:
         removed["constraints"] = freed
     replaced: list[tuple[int, openmm.Force]] = []
@@ -122,15 +122,15 @@ def embed_compiled(
         if whole[index]:
             continue
         if name in _TABULATED:
-            smaller, count, first[name] = _scaled_terms(force, ownership, tables, first[name])
+            smaller, count, first[name] = _scaled_terms(force, term_weights, tables, first[name])
         elif name == "CMAPTorsionForce":
-            smaller, count = _scaled_maps(force, ownership)
+            smaller, count = _scaled_maps(force, term_weights)
         elif name in _FORMULAS:
-            smaller, count = _scaled_formula(force, ownership)
+            smaller, count = _scaled_formula(force, term_weights)
         elif name == "NonbondedForce" and not takes_pairs:
-            count = scale_exceptions(force, ownership, tables)
+            count = scale_exceptions(force, term_weights, tables)
         elif name == "NonbondedForce":
-            count = take_pairs(embedded, force, ownership, tables, near)
+            count = take_pairs(embedded, force, term_weights, tables, near)
         if smaller is not force:
             replaced.append((index, smaller))
         if count:
@@ -139,9 +139,9 @@ def embed_compiled(
         embedded.removeForce(index)
     for _, force in replaced:
         embedded.addForce(force)
-    logger.info("%s, compiled: %d atoms; removed %s", ownership.scheme, len(inside), removed)
+    logger.info("%s, compiled: %d atoms; removed %s", term_weights.scheme, len(inside), removed)
     kept = tuple(force.getName() for force, stays in zip(system.getForces(), whole, strict=True) if stays)
-    return embedded, Embedding(ownership.scheme, removed, kept)
+    return embedded, RemovedTerms(term_weights.scheme, removed, kept)
 
 
 def _stays(force: openmm.Force, keep: Collection[str], takes_pairs: bool) -> bool:
@@ -153,14 +153,14 @@ def _stays(force: openmm.Force, keep: Collection[str], takes_pairs: bool) -> boo
 
 
 def _scaled_terms(
-    force: openmm.Force, ownership: Ownership, tables: MMTables, first: int
+    force: openmm.Force, term_weights: TermWeights, tables: MMTables, first: int
 ) -> tuple[openmm.Force, int, int]:
     """Force constants times 1 − W; terms `first` and following of their class in the tables are its own."""
     prefix, fields, energies = _TABULATED[force.__class__.__name__]
     term = "Torsion" if prefix in ("torsion", "rb") else prefix.capitalize()
     last = first + getattr(force, f"getNum{term}s")()
     atoms = getattr(tables, f"{prefix}_atoms")[first:last]
-    fractions = ownership.bonded(atoms)
+    fractions = term_weights.bonded(atoms)
     count = np.count_nonzero(fractions)
     if not count:
         return force, 0, last
@@ -176,12 +176,12 @@ def _scaled_terms(
     return scaled, int(count), last
 
 
-def _scaled_maps(force: openmm.CMAPTorsionForce, ownership: Ownership) -> tuple[openmm.Force, int]:
+def _scaled_maps(force: openmm.CMAPTorsionForce, term_weights: TermWeights) -> tuple[openmm.Force, int]:
     """One more map, times 1 − W, for every map and W that occur together."""
     terms = [force.getTorsionParameters(i) for i in range(force.getNumTorsions())]
     atoms = np.array([term[1:] for term in terms], dtype=np.int64).reshape(-1, 8)
     # Sums of fifths in another order are the same W.
-    fractions = np.round(ownership.bonded(atoms, cmap_shares(atoms)), 14)
+    fractions = np.round(term_weights.bonded(atoms, cmap_shares(atoms)), 14)
     if not fractions.any():
         return force, 0
     scaled = empty_copy(force)
@@ -199,14 +199,14 @@ def _scaled_maps(force: openmm.CMAPTorsionForce, ownership: Ownership) -> tuple[
     return scaled, int(np.count_nonzero(fractions))
 
 
-def _scaled_formula(force: openmm.Force, ownership: Ownership) -> tuple[openmm.Force, int]:
+def _scaled_formula(force: openmm.Force, term_weights: TermWeights) -> tuple[openmm.Force, int]:
     """E; definitions -> s*(E); definitions, with s = 1 − W a parameter of each term."""
     kind = BONDED[force.__class__.__name__]
     terms = [
         getattr(force, f"get{kind.term}Parameters")(i) for i in range(getattr(force, f"getNum{kind.term}s")())
     ]
     atoms = np.array([kind.atoms(term) for term in terms], dtype=np.int64)
-    fractions = ownership.bonded(atoms) if terms else np.zeros(0)
+    fractions = term_weights.bonded(atoms) if terms else np.zeros(0)
     if not fractions.any():
         return force, 0
     scaled = empty_copy(force)

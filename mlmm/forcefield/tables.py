@@ -20,7 +20,7 @@ __all__ = ["MMTables", "read_mm_tables"]
 
 # No part of the force field: restraints to points in space stay whole under every scheme.
 _IGNORED = WITHOUT_ENERGY | {"CustomExternalForce"}
-# What scheme `intra` divides although its energy is a formula that only OpenMM can read.
+# What scheme `additive` divides although its energy is a formula that only OpenMM can read.
 _LEFT_TO_INTRA = frozenset(
     [
         "CustomBondForce",
@@ -308,13 +308,13 @@ def _check_nonbonded(force: openmm.NonbondedForce, charged: bool) -> None:
         raise EmbeddingError(
             "charges under PME, Ewald or without cutoff",
             "a NonbondedForce with a cutoff and a reaction field",
-            'build the system with PME (or without cutoff), or write scheme = "intra"',
+            'build the system with PME (or without cutoff), or write scheme = "additive"',
         )
     if force.getNumParticleParameterOffsets() or force.getNumExceptionParameterOffsets():
         raise EmbeddingError(
             "fixed charges and Lennard-Jones parameters",
             "parameter offsets in the NonbondedForce",
-            'remove the offsets, or write scheme = "intra"',
+            'remove the offsets, or write scheme = "additive"',
         )
     if method != openmm.NonbondedForce.NoCutoff and not force.getIncludeDirectSpace():
         raise EmbeddingError(
@@ -327,9 +327,9 @@ def _check_nonbonded(force: openmm.NonbondedForce, charged: bool) -> None:
 def _refusal(force: openmm.Force) -> EmbeddingError:
     name = force.__class__.__name__
     if name in _LEFT_TO_INTRA:
-        advice = f'write scheme = "intra", which divides it, or keep=[{force.getName()!r}] if it is a bias'
+        advice = f'write scheme = "additive", which divides it, or keep=[{force.getName()!r}] if it is a bias'
     else:
-        advice = f'remove it, or write scheme = "intra" and keep=[{force.getName()!r}] to leave it whole'
+        advice = f'remove it, or write scheme = "additive" and keep=[{force.getName()!r}] to leave it whole'
     return EmbeddingError(
         f"forces that can be shared out among atoms (NonbondedForce, {', '.join(_BONDED)})",
         f"a {name} ({force.getName()!r})",

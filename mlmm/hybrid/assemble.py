@@ -1,4 +1,4 @@
-"""From a recipe to an OpenMM System: what the force field keeps, and what the bridge evaluates."""
+"""From a spec to an OpenMM System: what the force field keeps, and what the bridge evaluates."""
 
 from __future__ import annotations
 
@@ -11,44 +11,44 @@ import openmm
 import torch
 
 from mlmm.blending.adaptive import AdaptiveBlend
-from mlmm.blending.full_pairs import CorePairs
+from mlmm.blending.full_pairs import FullPairs
 from mlmm.blending.link_atoms import CappedModel, cap_lengths, check_cap_distances
-from mlmm.blending.replaced_terms import HandedOver
+from mlmm.blending.replaced_terms import ReplacedTerms
 from mlmm.blending.short_range import ShortRangeEnergies
-from mlmm.blending.static import LocalBlend, Subtraction, WeightedModel, zone_energies
-from mlmm.blending.supermolecular import difference_blend
+from mlmm.blending.static import PerAtomBlend, Subtraction, WeightedModel, zone_energies
+from mlmm.blending.supermolecular import supermolecular_blend
 from mlmm.build import BuiltSystem
 from mlmm.build.surroundings.walls import bond_walls
 from mlmm.electrostatics.fixed_charges import exception_factors, read_charges
 from mlmm.electrostatics.predicted_charges import ChargeCorrection, ChargedBlend, EagerModel, FixedZone
 from mlmm.errors import ConfigError, EmbeddingError
-from mlmm.forcefield.remove_terms import Embedding, embed_intra, embed_local
-from mlmm.forcefield.scale_terms import embed_compiled
+from mlmm.forcefield.remove_terms import RemovedTerms, remove_region_terms, remove_zone_pairs
+from mlmm.forcefield.scale_terms import scale_terms
 from mlmm.forcefield.tables import MMTables, read_mm_tables
 from mlmm.hybrid.bridge import make_blend_force, make_force, make_pair_force
 from mlmm.hybrid.cuda_graphs import has_cuda_graphs
-from mlmm.hybrid.direct_pairs import hosted_region, hosted_zone
+from mlmm.hybrid.direct_pairs import region_direct_pairs, zone_direct_pairs
 from mlmm.hybrid.force_groups import grouped, join_molecules
 from mlmm.hybrid.spec import (
-    HANDOVER_START,
-    Parts,
-    Recipe,
+    SWITCHING_START,
+    AssembledSystem,
+    HybridSpec,
     atom_labels,
     atomic_numbers,
     built_cell,
-    handed_over_atoms,
+    hybrid_term_weights,
     kept_whole,
     model_atoms,
-    recipe_ownership,
+    replaceable_atoms,
     visible_atoms,
 )
-from mlmm.kernels.direct_pairs import HANDED, REGION
+from mlmm.kernels.direct_pairs import REGION_PAIRS, ZONE_PAIRS
 from mlmm.potentials.base import PotentialModel
 from mlmm.structures import minimum_image
-from mlmm.term_weights import Ownership
+from mlmm.term_weights import TermWeights
 from mlmm.zones.adaptive import AdaptiveWeights, AdaptiveZones, UniformWeights
 from mlmm.zones.compensation import Compensation, CompensationEnergy
-from mlmm.zones.cut_bonds import judge_bonds
+from mlmm.zones.cut_bonds import classify_bonds
 from mlmm.zones.region import molecules_of
 
 __all__ = [
@@ -62,143 +62,145 @@ __all__ = [
 #: kJ/mol per atom between a compensation and the built structure: no strain, another zero of energy.
 _MISALIGNED = 100.0
 
-# Verdicts of `judge_bonds` on bonds for which no hydrogen stands in.
+# Verdicts of `classify_bonds` on bonds for which no hydrogen stands in.
 _NEVER_CAPPED = frozenset(["bond to hydrogen", "disulfide", "double bond", "metal", "ring", "virtual site"])
 
 
-def assemble(recipe: Recipe) -> Parts:
-    """Build the System of a recipe; every call makes another one."""
-    if recipe.electrostatics == "charges":
-        recipe = dataclasses.replace(recipe, potential=EagerModel(recipe.potential))
-    if isinstance(recipe.zones, AdaptiveZones):
-        return _assemble_adaptive(recipe)
-    if recipe.scheme == "intra":
-        return _assemble_intra(recipe)
-    tables = read_mm_tables(recipe.built.system, keep=kept_whole(recipe))
-    ownership = recipe_ownership(recipe)
-    if recipe.route == "subtractive" and recipe.scheme == "local":
-        return _assemble_local_by_subtraction(recipe, tables)
-    added = _model_energy(recipe, tables, ownership)
-    if recipe.route == "subtractive" and recipe.scheme != "delta":
-        return _assemble_by_subtraction(recipe, tables, ownership, added)
-    hosted = hosted_zone(recipe, tables, ownership)
-    near = None if hosted is None else hosted.emptied
-    system, embedding = embed_compiled(
-        recipe.built.system, ownership, keep=recipe.keep, label=atom_labels(recipe.built), near=near
+def assemble(spec: HybridSpec) -> AssembledSystem:
+    """Build the System of a spec; every call makes another one."""
+    if spec.electrostatics == "charges":
+        spec = dataclasses.replace(spec, potential=EagerModel(spec.potential))
+    if isinstance(spec.zones, AdaptiveZones):
+        return _assemble_adaptive(spec)
+    if spec.scheme == "additive":
+        return _assemble_additive(spec)
+    tables = read_mm_tables(spec.built.system, keep=kept_whole(spec))
+    term_weights = hybrid_term_weights(spec)
+    if spec.mm_side == "torch" and spec.scheme == "per_atom":
+        return _assemble_per_atom_by_subtraction(spec, tables)
+    added = _model_energy(spec, tables, term_weights)
+    if spec.mm_side == "torch" and spec.scheme != "delta":
+        return _assemble_by_subtraction(spec, tables, term_weights, added)
+    direct = zone_direct_pairs(spec, tables, term_weights)
+    near = None if direct is None else direct.emptied
+    system, removed = scale_terms(
+        spec.built.system, term_weights, keep=spec.keep, label=atom_labels(spec.built), near=near
     )
-    if hosted is not None:
-        system.addForce(make_pair_force(hosted, hosted.atoms.tolist(), periodic=hosted.periodic, name=HANDED))
-    return with_blend(recipe, system, embedding, added)
+    if direct is not None:
+        system.addForce(
+            make_pair_force(direct, direct.atoms.tolist(), periodic=direct.periodic, name=ZONE_PAIRS)
+        )
+    return with_blend(spec, system, removed, added)
 
 
-def _assemble_intra(recipe: Recipe) -> Parts:
+def _assemble_additive(spec: HybridSpec) -> AssembledSystem:
     """The force field without the region's own terms, and the model on the region alone, capped where cut."""
-    built, atoms, label = recipe.built, recipe.zones.core, atom_labels(recipe.built)
+    built, atoms, label = spec.built, spec.zones.core, atom_labels(spec.built)
     numbers = atomic_numbers(built, range(built.n_atoms))
     bonds = [(bond[0].index, bond[1].index) for bond in built.topology.bonds()]
-    inside, real = set(atoms), model_atoms(recipe)
+    inside, real = set(atoms), model_atoms(spec)
     caps = [(a, b) if a in inside else (b, a) for a, b in bonds if (a in inside) != (b in inside)]
-    hosted = hosted_region(recipe)
-    if recipe.tail:
-        ownership = recipe_ownership(recipe)
-        system, embedding = embed_compiled(built.system, ownership, keep=recipe.keep, label=label)
+    direct = region_direct_pairs(spec)
+    if spec.mm_tail:
+        term_weights = hybrid_term_weights(spec)
+        system, removed = scale_terms(built.system, term_weights, keep=spec.keep, label=label)
     else:
         known = () if caps else bonds
-        emptied = None if hosted is None else hosted.emptied.tolist()
-        system, embedding = embed_intra(
+        emptied = None if direct is None else direct.emptied.tolist()
+        system, removed = remove_region_terms(
             *(built.system, atoms),
             bonds=known,
             capped=bool(caps),
-            keep=recipe.keep,
+            keep=spec.keep,
             label=label,
             emptied=emptied,
         )
-    if hosted is not None:
-        system.addForce(make_pair_force(hosted, hosted.atoms.tolist(), periodic=hosted.periodic, name=REGION))
-    if not caps and not recipe.tail and recipe.electrostatics == "mechanical":
+    if direct is not None:
+        system.addForce(
+            make_pair_force(direct, direct.atoms.tolist(), periodic=direct.periodic, name=REGION_PAIRS)
+        )
+    if not caps and not spec.mm_tail and spec.electrostatics == "mechanical":
         force = make_force(
-            recipe.potential,
+            spec.potential,
             [numbers[i] for i in real],
             real,
-            bridge=recipe.bridge,
+            bridge=spec.bridge,
             periodic=built.periodic,
-            charge=recipe.charge,
-            cuda_graphs=recipe.cuda_graphs,
+            charge=spec.charge,
+            cuda_graphs=spec.cuda_graphs,
             n_particles=built.n_atoms,
         )
         join_molecules(system, built, atoms)
-        return Parts(system, embedding, grouped(system, force), None, has_cuda_graphs(force))
-    reasons = {frozenset((cut.first, cut.second)): cut.reason for cut in judge_bonds(built.topology)}
+        return AssembledSystem(system, removed, grouped(system, force), None, has_cuda_graphs(force))
+    reasons = {frozenset((cut.first, cut.second)): cut.reason for cut in classify_bonds(built.topology)}
     lengths = cap_lengths(
         caps,
         numbers,
-        recipe.potential.spec,
+        spec.potential.spec,
         is_single=lambda a, b: reasons[frozenset((a, b))] not in _NEVER_CAPPED,
         label=label,
     )
     check_cap_distances(caps, lengths, torch.tensor(built.positions), built_cell(built), label=label)
-    model = CappedModel(
-        recipe.potential, [numbers[i] for i in real], real, caps, lengths, charge=recipe.charge
-    )
-    return with_blend(recipe, system, embedding, model)
+    model = CappedModel(spec.potential, [numbers[i] for i in real], real, caps, lengths, charge=spec.charge)
+    return with_blend(spec, system, removed, model)
 
 
-def _assemble_local_by_subtraction(recipe: Recipe, tables: MMTables) -> Parts:
+def _assemble_per_atom_by_subtraction(spec: HybridSpec, tables: MMTables) -> AssembledSystem:
     """The whole force field, less the pairs inside the zone, and the blend of per-atom energies."""
-    built, zones = recipe.built, recipe.zones
-    system, embedding = embed_local(built.system, zones.active, label=atom_labels(built))
-    core_pairs = CorePairs(tables, zones.active)
-    blend = blend_of(built, tables, recipe.potential, zones.active, zones.active_weights, core_pairs)
-    return with_blend(recipe, system, embedding, blend)
+    built, zones = spec.built, spec.zones
+    system, removed = remove_zone_pairs(built.system, zones.active, label=atom_labels(built))
+    full_pairs = FullPairs(tables, zones.active)
+    blend = blend_of(built, tables, spec.potential, zones.active, zones.active_weights, full_pairs)
+    return with_blend(spec, system, removed, blend)
 
 
 def _assemble_by_subtraction(
-    recipe: Recipe, tables: MMTables, ownership: Ownership, added: torch.nn.Module
-) -> Parts:
+    spec: HybridSpec, tables: MMTables, term_weights: TermWeights, added: torch.nn.Module
+) -> AssembledSystem:
     """Any other scheme in the same way."""
-    built, active = recipe.built, ownership.active.tolist()
-    takes_pairs = ownership.rules[2] != "none"
+    built, active = spec.built, term_weights.active.tolist()
+    takes_pairs = term_weights.rules[2] != "none"
     label = atom_labels(built)
-    system, embedding = embed_local(
-        built.system, active, pairs=takes_pairs, scheme=recipe.scheme, label=label
+    system, removed = remove_zone_pairs(
+        built.system, active, pairs=takes_pairs, scheme=spec.scheme, label=label
     )
     blend = Subtraction(
-        added, CorePairs(tables, active if takes_pairs else []), HandedOver(tables, ownership)
+        added, FullPairs(tables, active if takes_pairs else []), ReplacedTerms(tables, term_weights)
     )
-    return with_blend(recipe, system, embedding, blend.to(getattr(recipe.potential, "device", "cpu")))
+    return with_blend(spec, system, removed, blend.to(getattr(spec.potential, "device", "cpu")))
 
 
-def _model_energy(recipe: Recipe, tables: MMTables, ownership: Ownership) -> torch.nn.Module:
+def _model_energy(spec: HybridSpec, tables: MMTables, term_weights: TermWeights) -> torch.nn.Module:
     """What the model adds, whatever the force field gives up for it."""
-    built, zones, potential = recipe.built, recipe.zones, recipe.potential
+    built, zones, potential = spec.built, spec.zones, spec.potential
     visible = visible_atoms(built, potential.spec)
     numbers = atomic_numbers(built, range(built.n_atoms))
-    if recipe.scheme == "difference":
-        return difference_blend(
+    if spec.scheme == "supermolecular":
+        return supermolecular_blend(
             potential,
             numbers,
             np.flatnonzero(visible).tolist(),
-            ownership.levels,
+            term_weights.levels,
             positions=torch.tensor(built.positions),
             cell=built_cell(built),
             label=atom_labels(built),
         )
-    if recipe.scheme == "bonded":
+    if spec.scheme == "bonded":
         # Its energies know bonds and what hangs on them; contacts are the force field's.
         inside = set(zones.active)
         touched = [molecule for molecule in molecules_of(built.topology) if inside.intersection(molecule)]
         visible &= np.isin(np.arange(built.n_atoms), [atom for molecule in touched for atom in molecule])
     seen = np.flatnonzero(visible)
     atoms = [atom for atom in zones.active if visible[atom]]
-    weights = ownership.weights[atoms]
+    weights = term_weights.weights[atoms]
     model = zone_energies(potential, [numbers[i] for i in seen], np.searchsorted(seen, atoms).tolist())
     return WeightedModel(model, seen.tolist(), weights.tolist()).to(getattr(potential, "device", "cpu"))
 
 
-def _assemble_adaptive(recipe: Recipe) -> Parts:
+def _assemble_adaptive(spec: HybridSpec) -> AssembledSystem:
     """The same for molecules whose lambda follows their positions; only the core's pairs leave OpenMM."""
-    built, zones = recipe.built, recipe.zones
-    system, embedding = embed_local(built.system, zones.core, label=atom_labels(built))
+    built, zones = spec.built, spec.zones
+    system, removed = remove_zone_pairs(built.system, zones.core, label=atom_labels(built))
     solvent = [atom for molecule in zones.molecules for atom in molecule]
     _refuse_constraints(system, set(solvent), atom_labels(built))
     if math.isfinite(zones.walls):
@@ -206,39 +208,39 @@ def _assemble_adaptive(recipe: Recipe) -> Parts:
         kinds = set(zones.kinds)
         same = [atom.index for atom in built.topology.atoms() if atom.residue.name in kinds]
         system.addForce(bond_walls(built.topology, same, zones.walls, built.periodic))
-    return with_blend(recipe, system, embedding, adaptive_blend(recipe, AdaptiveWeights(zones)))
+    return with_blend(spec, system, removed, adaptive_blend(spec, AdaptiveWeights(zones)))
 
 
-def adaptive_blend(recipe: Recipe, weights: torch.nn.Module) -> AdaptiveBlend:
+def adaptive_blend(spec: HybridSpec, weights: torch.nn.Module) -> AdaptiveBlend:
     """The blend of an adaptive zone, with lambda of its molecules from the module `weights`."""
-    built, zones = recipe.built, recipe.zones
-    tables = read_mm_tables(built.system, keep=recipe.keep)
+    built, zones = spec.built, spec.zones
+    tables = read_mm_tables(built.system, keep=spec.keep)
     solvent = [atom for molecule in zones.molecules for atom in molecule]
-    seen = np.flatnonzero(visible_atoms(built, recipe.potential.spec))
-    owned = handed_over_atoms(built, recipe.potential.spec)
-    end = recipe.potential.spec.cutoff
+    seen = np.flatnonzero(visible_atoms(built, spec.potential.spec))
+    owned = replaceable_atoms(built, spec.potential.spec)
+    end = spec.potential.spec.cutoff
     blend = AdaptiveBlend(
-        zone_energies(recipe.potential, atomic_numbers(built, seen)),
+        zone_energies(spec.potential, atomic_numbers(built, seen)),
         seen.tolist(),
         built.n_atoms,
         zones.core,
         zones.molecules,
         weights,
-        ShortRangeEnergies(tables, [*zones.core, *solvent], owned, HANDOVER_START * end, end),
-        CorePairs(tables, zones.core),
-        CompensationEnergy(recipe.compensation or Compensation(dict.fromkeys(zones.kinds, 0.0)), zones.kinds),
+        ShortRangeEnergies(tables, [*zones.core, *solvent], owned, SWITCHING_START * end, end),
+        FullPairs(tables, zones.core),
+        CompensationEnergy(spec.compensation or Compensation(dict.fromkeys(zones.kinds, 0.0)), zones.kinds),
     )
-    return blend.to(getattr(recipe.potential, "device", "cpu"))
+    return blend.to(getattr(spec.potential, "device", "cpu"))
 
 
-def start_alignment(recipe: Recipe, at_most: int = 64) -> Compensation:
+def start_alignment(spec: HybridSpec, at_most: int = 64) -> Compensation:
     """Mean Delta of the molecules next to the region in the built structure, by kind: a start."""
-    by_kind = _built_differences(recipe, at_most)
+    by_kind = _built_differences(spec, at_most)
     means = {kind: float(np.mean(values)) for kind, values in by_kind.items()}
     return Compensation(means, facts={"mode": "mean of the built structure"})
 
 
-def check_compensation(recipe: Recipe, at_most: int = 16) -> list[str]:
+def check_compensation(spec: HybridSpec, at_most: int = 16) -> list[str]:
     """Whether a compensation may belong to this potential and force field; warnings.
 
     Raises
@@ -247,26 +249,26 @@ def check_compensation(recipe: Recipe, at_most: int = 16) -> list[str]:
         An alignment that the built structure contradicts by more than 100 kJ/mol per atom: two conventions of
         the zero of energy, whose difference times d lambda/dr would tear the zone apart.
     """
-    if not set(recipe.zones.kinds) <= set(recipe.compensation.alignment):
+    if not set(spec.zones.kinds) <= set(spec.compensation.alignment):
         return []  # named when the energy is made
-    for kind, values in _built_differences(recipe, at_most).items():
-        given, found = recipe.compensation.alignment[kind], float(np.median(values))
-        n_atoms = len(recipe.zones.molecules[recipe.zones.kinds.index(kind)])
+    for kind, values in _built_differences(spec, at_most).items():
+        given, found = spec.compensation.alignment[kind], float(np.median(values))
+        n_atoms = len(spec.zones.molecules[spec.zones.kinds.index(kind)])
         if abs(given - found) > _MISALIGNED * n_atoms:
             raise ConfigError(
-                f"a compensation of {kind} for {recipe.potential.spec.name} and this force field",
+                f"a compensation of {kind} for {spec.potential.spec.name} and this force field",
                 f"an alignment of {given:.6g} kJ/mol where the built structure has {found:.6g}",
                 "calibrate with this potential (mlmm calibrate), or leave the compensation out at first",
             )
-    whose = str(recipe.compensation.facts.get("potential", "")).split(",")[0]
-    if whose and whose != recipe.potential.spec.name:
-        return [f"the compensation was calibrated for {whose}, not for {recipe.potential.spec.name}"]
+    whose = str(spec.compensation.facts.get("potential", "")).split(",")[0]
+    if whose and whose != spec.potential.spec.name:
+        return [f"the compensation was calibrated for {whose}, not for {spec.potential.spec.name}"]
     return []
 
 
-def _built_differences(recipe: Recipe, at_most: int) -> dict[str, list[float]]:
+def _built_differences(spec: HybridSpec, at_most: int) -> dict[str, list[float]]:
     """Delta of the molecules next to the region in the built structure, kJ/mol, by kind."""
-    built, zones = recipe.built, recipe.zones
+    built, zones = spec.built, spec.zones
     positions, cell = torch.tensor(built.positions), built_cell(built)
     first = torch.tensor([molecule[0] for molecule in zones.molecules])
     distance = minimum_image(positions[first] - positions[zones.centres[0]], cell).norm(dim=1)
@@ -280,7 +282,7 @@ def _built_differences(recipe: Recipe, at_most: int) -> dict[str, list[float]]:
         kinds=tuple(zones.kinds[m] for m in sample),
         anchors=tuple(zones.anchors[m] for m in sample),
     )
-    blend = adaptive_blend(dataclasses.replace(recipe, zones=few), UniformWeights(1.0, len(sample)))
+    blend = adaptive_blend(dataclasses.replace(spec, zones=few), UniformWeights(1.0, len(sample)))
     with torch.no_grad():
         device = blend.visible.device
         _, found = blend.molecule_differences(positions.to(device), None if cell is None else cell.to(device))
@@ -290,50 +292,52 @@ def _built_differences(recipe: Recipe, at_most: int) -> dict[str, list[float]]:
     return by_kind
 
 
-def with_blend(recipe: Recipe, system: openmm.System, embedding: Embedding, blend: torch.nn.Module) -> Parts:
+def with_blend(
+    spec: HybridSpec, system: openmm.System, removed: RemovedTerms, blend: torch.nn.Module
+) -> AssembledSystem:
     """The bridge's force on top of an embedded force field."""
-    if recipe.electrostatics == "charges":
-        blend = _charged(recipe, blend)
-    name = f"{recipe.potential.spec.name} blend"
+    if spec.electrostatics == "charges":
+        blend = _charged(spec, blend)
+    name = f"{spec.potential.spec.name} blend"
     force = make_blend_force(
         blend,
-        bridge=recipe.bridge,
-        periodic=recipe.built.periodic,
+        bridge=spec.bridge,
+        periodic=spec.built.periodic,
         name=name,
-        cuda_graphs=recipe.cuda_graphs,
-        n_particles=recipe.built.n_atoms,
+        cuda_graphs=spec.cuda_graphs,
+        n_particles=spec.built.n_atoms,
     )
-    join_molecules(system, recipe.built, recipe.zones.active)
-    return Parts(system, embedding, grouped(system, force), blend, has_cuda_graphs(force))
+    join_molecules(system, spec.built, spec.zones.active)
+    return AssembledSystem(system, removed, grouped(system, force), blend, has_cuda_graphs(force))
 
 
-def _charged(recipe: Recipe, blend: torch.nn.Module) -> ChargedBlend:
+def _charged(spec: HybridSpec, blend: torch.nn.Module) -> ChargedBlend:
     """The blend with the energy of the charges that its model predicts."""
-    built, spec = recipe.built, recipe.potential.spec
+    built, potential_spec = spec.built, spec.potential.spec
     tables = read_charges(built.system)
-    intra = recipe.scheme == "intra"
+    additive = spec.scheme == "additive"
     correction = ChargeCorrection(
         tables.charge,
         tables.exception_atoms,
         exception_factors(tables),
-        handed_over_atoms(built, spec),
-        rule="all" if intra else "share",
+        replaceable_atoms(built, potential_spec),
+        rule="all" if additive else "share",
         # An open system has no truncation to smooth.
-        charge_range=recipe.charge_range if built.periodic else math.inf,
-        handover_end=None if intra and not recipe.tail else spec.cutoff,
+        charge_range=spec.charge_range if built.periodic else math.inf,
+        switching_end=None if additive and not spec.mm_tail else potential_spec.cutoff,
     )
     model = (blend.added if isinstance(blend, Subtraction) else blend).model
     model.keeps_charges = True
     if isinstance(blend, AdaptiveBlend):
         zone = blend.real_zone
     else:
-        weights = dict(zip(recipe.zones.active, recipe.zones.active_weights, strict=True))
-        seen = visible_atoms(built, spec)
-        atoms = [atom for atom in recipe.zones.active if seen[atom]]
+        weights = dict(zip(spec.zones.active, spec.zones.active_weights, strict=True))
+        seen = visible_atoms(built, potential_spec)
+        atoms = [atom for atom in spec.zones.active if seen[atom]]
         zone = FixedZone(atoms, [weights[atom] for atom in atoms])
-        zone = zone.to(getattr(recipe.potential, "device", "cpu"))
-    charged = ChargedBlend(blend, model, zone, correction, spec.name)
-    return charged.to(getattr(recipe.potential, "device", "cpu"))
+        zone = zone.to(getattr(spec.potential, "device", "cpu"))
+    charged = ChargedBlend(blend, model, zone, correction, potential_spec.name)
+    return charged.to(getattr(spec.potential, "device", "cpu"))
 
 
 def _refuse_constraints(system: openmm.System, atoms: set[int], label: Callable[[int], str]) -> None:
@@ -354,9 +358,9 @@ def blend_of(
     potential: PotentialModel,
     atoms: Sequence[int],
     weights: Sequence[float],
-    core_pairs: torch.nn.Module | None = None,
-) -> LocalBlend:
-    """sum_i w_i (eps_i^ML − eps_i^MM,sr) over some atoms, with the handover of scheme ``local``.
+    full_pairs: torch.nn.Module | None = None,
+) -> PerAtomBlend:
+    """sum_i w_i (eps_i^ML − eps_i^MM,sr) over some atoms, with the switching function of scheme ``per_atom``.
 
     Parameters
     ----------
@@ -365,7 +369,7 @@ def blend_of(
         Of its force field.
     potential : PotentialModel
     atoms, weights : sequence of int, of float
-    core_pairs : torch.nn.Module, optional
+    full_pairs : torch.nn.Module, optional
         Further energy; none by default.
     """
     seen = np.flatnonzero(visible_atoms(built, potential.spec))
@@ -373,8 +377,8 @@ def blend_of(
     real = np.asarray(atoms, dtype=np.int64)[places]
     model = zone_energies(potential, atomic_numbers(built, seen), np.searchsorted(seen, real).tolist())
     end = potential.spec.cutoff
-    owned = handed_over_atoms(built, potential.spec)
-    short_range = ShortRangeEnergies(tables, atoms, owned, HANDOVER_START * end, end)
-    pairs = CorePairs(tables, []) if core_pairs is None else core_pairs
-    blend = LocalBlend(model, seen.tolist(), weights, places.tolist(), short_range, pairs)
+    owned = replaceable_atoms(built, potential.spec)
+    short_range = ShortRangeEnergies(tables, atoms, owned, SWITCHING_START * end, end)
+    pairs = FullPairs(tables, []) if full_pairs is None else full_pairs
+    blend = PerAtomBlend(model, seen.tolist(), weights, places.tolist(), short_range, pairs)
     return blend.to(getattr(potential, "device", "cpu"))

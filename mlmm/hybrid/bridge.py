@@ -2,7 +2,7 @@
 
 Three hosts give the same numbers. A TorchForce runs the model as TorchScript without Python in the loop; a
 PythonForce runs any model through its `atom_energies`; where the energy is that of the compiled kernel with
-constant weights, "kernel" is a PythonForce that hands numpy arrays to it, without torch and without the
+constant weights, "native" is a PythonForce that hands numpy arrays to it, without torch and without the
 arrays of all atoms that a TorchForce copies. A force is made by calling `make_force` again, never
 by copying: copying a TorchForce ends the process with openmmtorch 1.5.
 """
@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
-BRIDGES = ("auto", "torchforce", "pythonforce", "kernel")
+BRIDGES = ("auto", "torchforce", "pythonforce", "native")
 
 
 def choose_bridge(
@@ -51,7 +51,7 @@ def choose_bridge(
 
     Parameters
     ----------
-    bridge : {"auto", "torchforce", "pythonforce", "kernel"}
+    bridge : {"auto", "torchforce", "pythonforce", "native"}
     model : PotentialModel
     constant_weights : bool
         Whether all that the model adds is sum_i lambda_i eps_i with constant lambda_i.
@@ -61,7 +61,7 @@ def choose_bridge(
     Returns
     -------
     str
-        ``"torchforce"``, ``"pythonforce"`` or ``"kernel"``.
+        ``"torchforce"``, ``"pythonforce"`` or ``"native"``.
 
     Raises
     ------
@@ -76,15 +76,15 @@ def choose_bridge(
         raise ConfigError(f"bridge = {' | '.join(BRIDGES)}", repr(bridge), 'write bridge = "auto"')
     if bridge == "pythonforce":
         return bridge
-    compiled = getattr(model, "kernel", None) == "compiled"
-    if bridge == "kernel" and not (compiled and constant_weights):
+    compiled = getattr(model, "kernel", None) == "native"
+    if bridge == "native" and not (compiled and constant_weights):
         raise ConfigError(
-            "a potential by the compiled kernel, with constant lambda and nothing added, for bridge 'kernel'",
+            "a potential by the compiled kernel, with constant lambda and nothing added, for bridge 'native'",
             "an energy with more to it" if compiled else f"{model.spec.name}, which is not compiled here",
             'write bridge = "auto"',
         )
-    if compiled and constant_weights and (bridge == "kernel" or (bridge == "auto" and not on_gpu)):
-        return "kernel"
+    if compiled and constant_weights and (bridge == "native" or (bridge == "auto" and not on_gpu)):
+        return "native"
     if scriptable_module(model) is None:
         if bridge == "torchforce":
             raise PotentialError(
@@ -147,7 +147,7 @@ def make_force(
         Atomic numbers of the region.
     atoms : sequence of int
         Their indices in the System.
-    bridge : {"torchforce", "pythonforce", "kernel"}
+    bridge : {"torchforce", "pythonforce", "native"}
         As `choose_bridge` returns it.
     periodic : bool
         Whether the model gets the box (minimum image inside the region).
@@ -172,7 +172,7 @@ def make_force(
         module = _RegionModule(bound, torch.tensor(list(atoms)))
         force = _torch_force(module, n_particles if graphs else None)
         force.setOutputsForces(True)
-    elif bridge == "kernel":
+    elif bridge == "native":
         kernel = scriptable_module(model)(list(numbers)).weighted([1.0] * len(numbers))
         force = _kernel_force(kernel, atoms, periodic)
     else:
@@ -198,7 +198,7 @@ def make_blend_force(
     ----------
     blend : torch.nn.Module
         ``forward(positions, box) -> energy`` in kJ/mol.
-    bridge : {"torchforce", "pythonforce", "kernel"}
+    bridge : {"torchforce", "pythonforce", "native"}
         The last for a module whose `weighted_kernel` and `visible` are all that it is, a `WeightedModel`.
     periodic : bool
     name : str
@@ -210,7 +210,7 @@ def make_blend_force(
         force.setOutputsForces(True)
     elif bridge == "torchforce":
         force = _torch_force(blend, None)
-    elif bridge == "kernel":
+    elif bridge == "native":
         force = _kernel_force(blend.weighted_kernel(), blend.visible.tolist(), periodic)
     else:
         force = openmm.PythonForce(_BlendFunction(blend, periodic))

@@ -18,7 +18,7 @@ from mlmm.electrostatics.fixed_charges import (
 from mlmm.errors import ConfigError
 from mlmm.hybrid.assemble import assemble
 from mlmm.hybrid.rules import check_electrostatics
-from mlmm.hybrid.spec import Recipe, atom_labels, built_cell
+from mlmm.hybrid.spec import HybridSpec, atom_labels, built_cell
 
 __all__ = ["Charges", "check_predicted", "predicted_charges", "with_charges"]
 
@@ -26,19 +26,21 @@ __all__ = ["Charges", "check_predicted", "predicted_charges", "with_charges"]
 Charges = Mapping[int, float] | Sequence[float] | np.ndarray | str
 
 
-def predicted_charges(recipe: Recipe, blend: torch.nn.Module | None = None) -> tuple[dict[int, float], float]:
+def predicted_charges(
+    spec: HybridSpec, blend: torch.nn.Module | None = None
+) -> tuple[dict[int, float], float]:
     """Charges of the zone's atoms by the model in the built structure, e, and their sum with those of caps.
 
     Parameters
     ----------
-    recipe : Recipe
+    spec : HybridSpec
     blend : torch.nn.Module, optional
-        Of that recipe with electrostatics "charges"; assembled for the purpose without.
+        Of that spec with electrostatics "charges"; assembled for the purpose without.
     """
     if blend is None:
         level = {"electrostatics": "charges", "bridge": "pythonforce"}
-        blend = assemble(dataclasses.replace(recipe, **level)).blend
-    built, device = recipe.built, blend.visible.device
+        blend = assemble(dataclasses.replace(spec, **level)).blend
+    built, device = spec.built, blend.visible.device
     positions, cell = torch.tensor(built.positions, device=device), built_cell(built)
     with torch.no_grad():
         atoms, _, charges = blend.predicted(positions, None if cell is None else cell.to(device))
@@ -46,17 +48,17 @@ def predicted_charges(recipe: Recipe, blend: torch.nn.Module | None = None) -> t
     return dict(zip(atoms.tolist(), charges.tolist(), strict=False)), float(charges.sum())
 
 
-def with_charges(recipe: Recipe, charges: Charges) -> Recipe:
-    """The recipe on a force field with better fixed charges: those of a zone that moves on its core alone."""
-    zones, built = recipe.zones, recipe.built
+def with_charges(spec: HybridSpec, charges: Charges) -> HybridSpec:
+    """The spec on a force field with better fixed charges: those of a zone that moves on its core alone."""
+    zones, built = spec.zones, spec.built
     weights = dict(zip(zones.active, zones.active_weights, strict=True))
     if isinstance(charges, str):
         if charges != "model":
             raise ConfigError('charges as values, or "model"', repr(charges), 'write charges = "model"')
-        spec = recipe.potential.spec
-        check_electrostatics("charges", spec.cutoff, built, zones, recipe.scheme, spec)
-        found, total = predicted_charges(recipe)
-        check_predicted(recipe, found, total)
+        potential_spec = spec.potential.spec
+        check_electrostatics("charges", potential_spec.cutoff, built, zones, spec.scheme, potential_spec)
+        found, total = predicted_charges(spec)
+        check_predicted(spec, found, total)
         wanted = {atom: charge for atom, charge in found.items() if atom in weights}
     else:
         label = atom_labels(built)
@@ -64,19 +66,19 @@ def with_charges(recipe: Recipe, charges: Charges) -> Recipe:
         own = original_charges(built)
         expected = float(sum(own[atom] for atom in wanted))
         check_total(sum(wanted.values()), expected, "the given ones", not zones.cut_bonds)
-    source = recipe.potential.spec.name if isinstance(charges, str) else "given"
+    source = spec.potential.spec.name if isinstance(charges, str) else "given"
     charged = with_reference_charges(built, weights, wanted, source=source)
     now = read_charges(charged.system).charge
     reference = {atom: float(now[atom]) for atom in wanted}
-    return dataclasses.replace(recipe, built=charged, reference_charges=reference)
+    return dataclasses.replace(spec, built=charged, reference_charges=reference)
 
 
-def check_predicted(recipe: Recipe, charges: dict[int, float], total: float) -> None:
+def check_predicted(spec: HybridSpec, charges: dict[int, float], total: float) -> None:
     """Predicted charges belong to the same state of charge as those that they replace."""
-    name = recipe.potential.spec.name
-    if recipe.scheme == "intra":
-        check_total(total, recipe.charge, name, True)
+    name = spec.potential.spec.name
+    if spec.scheme == "additive":
+        check_total(total, spec.charge, name, True)
         return
-    own = read_charges(recipe.built.system).charge
+    own = read_charges(spec.built.system).charge
     expected = float(sum(own[atom] for atom in charges))
     check_total(sum(charges.values()), expected, name, False)

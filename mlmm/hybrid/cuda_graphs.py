@@ -26,7 +26,7 @@ def wants_graphs(cuda_graphs: str, bridge: str, module: torch.nn.Module | None, 
     Parameters
     ----------
     cuda_graphs : {"off", "auto", "on"}
-    bridge : {"torchforce", "pythonforce", "kernel"}
+    bridge : {"torchforce", "pythonforce", "native"}
     module : torch.nn.Module or None
         What a TorchForce would evaluate.
     name : str
@@ -50,7 +50,7 @@ def wants_graphs(cuda_graphs: str, bridge: str, module: torch.nn.Module | None, 
         problem = f"{name}, whose tensors change their shapes from step to step"
     if problem is not None and cuda_graphs == "on":
         raise ConfigError(
-            "for CUDA graphs a TorchForce with ANI in a static zone, compiled route, shapes not 'lists'",
+            "for CUDA graphs a TorchForce with ANI in a static zone, compiled mm_side, shapes not 'lists'",
             problem,
             'write cuda_graphs = "auto" or "off"',
         )

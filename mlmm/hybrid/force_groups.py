@@ -9,7 +9,7 @@ import openmm
 from mlmm.build import BuiltSystem
 from mlmm.forcefield.remove_terms import WITHOUT_ENERGY
 from mlmm.forcefield.scale_pairs import INSIDE
-from mlmm.kernels.direct_pairs import HANDED, REGION
+from mlmm.kernels.direct_pairs import REGION_PAIRS, ZONE_PAIRS
 
 __all__ = ["grouped", "join_molecules"]
 
@@ -59,7 +59,7 @@ def grouped(system: openmm.System, force: openmm.Force) -> dict[str, int]:
         if mm_force.__class__.__name__ in WITHOUT_ENERGY:
             continue
         # Pairs that were compiled into a bond force, or are subtracted, are pairs all the same.
-        pairs = mm_force.getName() in (INSIDE, REGION, HANDED)
+        pairs = mm_force.getName() in (INSIDE, REGION_PAIRS, ZONE_PAIRS)
         name = "nonbonded" if pairs else _GROUP_OF.get(mm_force.__class__.__name__, "other")
         mm_force.setForceGroup(_GROUPS[name])
         names.add(name)

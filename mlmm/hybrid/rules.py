@@ -9,7 +9,7 @@ import openmm
 import torch
 
 from mlmm.build import BuiltSystem
-from mlmm.electrostatics.predicted_charges import LEVELS
+from mlmm.electrostatics.predicted_charges import ELECTROSTATICS
 from mlmm.errors import ConfigError, EmbeddingError, PotentialError
 from mlmm.hybrid.spec import atom_labels, atomic_numbers, built_cell, visible_atoms
 from mlmm.potentials.base import SYMBOLS, PotentialModel, PotentialSpec, check_elements
@@ -31,8 +31,8 @@ __all__ = [
 
 #: trained_on -> schemes that count no interaction twice; the first is chosen by default.
 _SUITABLE = {
-    "total": ("local", "difference", "intra"),
-    "isolated": ("intra",),
+    "total": ("per_atom", "supermolecular", "additive"),
+    "isolated": ("additive",),
     "bonded": ("bonded",),
     "correction": ("delta",),
 }
@@ -83,25 +83,25 @@ def suitable_schemes(trained_on: str, *, per_atom: bool, long_range: bool, charg
     suitable = list(_SUITABLE[trained_on])
     # A global charge state makes every atom depend on the whole: neither shares nor differences are local.
     if long_range or charges:
-        suitable = [name for name in suitable if name == "intra"]
+        suitable = [name for name in suitable if name == "additive"]
     if not per_atom:
-        suitable = [name for name in suitable if name in ("difference", "intra")]
+        suitable = [name for name in suitable if name in ("supermolecular", "additive")]
     return suitable
 
 
 def _checked(scheme: str, zones: ZonePartition) -> str:
     """Refuse zones that the scheme has no energy for."""
-    if isinstance(zones, AdaptiveZones) and scheme != "local":
+    if isinstance(zones, AdaptiveZones) and scheme != "per_atom":
         raise EmbeddingError(
             f"a zone that stays with its atoms under scheme {scheme!r}",
             "an adaptive zone",
-            'use scheme = "local", or a static zone',
+            'use scheme = "per_atom", or a static zone',
         )
-    if scheme == "intra" and zones.transition:
+    if scheme == "additive" and zones.transition:
         raise EmbeddingError(
-            "a hard region under scheme 'intra'",
+            "a hard region under scheme 'additive'",
             f"{len(zones.transition)} atoms with lambda between 0 and 1",
-            'use mlmm.hard_zones, or scheme = "local"',
+            'use mlmm.hard_zones, or scheme = "per_atom"',
         )
     return scheme
 
@@ -190,20 +190,22 @@ def check_electrostatics(
     Raises
     ------
     ConfigError
-        An unknown level, or a range below the range of the handover.
+        An unknown level, or a range below the range of the switching function.
     EmbeddingError
         A scheme that leaves open which part of a pair is the force field's, a virtual site in the zone, or a
         box less than twice the range wide.
     """
-    if level not in LEVELS:
+    if level not in ELECTROSTATICS:
         raise ConfigError(
-            f"electrostatics = {' | '.join(LEVELS)}", repr(level), 'write electrostatics = "mechanical"'
+            f"electrostatics = {' | '.join(ELECTROSTATICS)}",
+            repr(level),
+            'write electrostatics = "mechanical"',
         )
     if level == "mechanical":
         return
-    if scheme not in ("local", "intra"):
+    if scheme not in ("per_atom", "additive"):
         raise EmbeddingError(
-            "scheme 'local' or 'intra' for charges that the potential predicts",
+            "scheme 'per_atom' or 'additive' for charges that the potential predicts",
             f"scheme {scheme!r}",
             'write electrostatics = "mechanical" and pass fixed charges, or change the scheme',
         )
@@ -244,7 +246,7 @@ def check_room(
     # Atoms that come and go have lists that are as long as they have to be.
     used = ("auto", "fixed") if on_gpu else ("fixed",)
     models = [m for m in getattr(potential, "models", [potential]) if getattr(m, "shapes", "lists") in used]
-    if isinstance(zones, AdaptiveZones) or scheme == "difference" or not models:
+    if isinstance(zones, AdaptiveZones) or scheme == "supermolecular" or not models:
         return
     seen = np.flatnonzero(visible_atoms(built, potential.spec))
     atoms = np.intersect1d(zones.active, seen)
@@ -270,7 +272,7 @@ def net_charge(built: BuiltSystem, zones: ZonePartition, scheme: str) -> int:
         for i in zones.active
     ]
     total = sum(charges)
-    if zones.cut_bonds and scheme in ("intra", "difference") and abs(total - round(total)) > _WHOLE:
+    if zones.cut_bonds and scheme in ("additive", "supermolecular") and abs(total - round(total)) > _WHOLE:
         raise EmbeddingError(
             "whole charged groups on one side of the boundary",
             f"a region of charge {total:+.2f} e by the force field",

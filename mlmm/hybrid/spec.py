@@ -11,35 +11,35 @@ import torch
 
 from mlmm.blending.supermolecular import levels_of
 from mlmm.build import BuiltSystem
-from mlmm.forcefield.remove_terms import Embedding
+from mlmm.forcefield.remove_terms import RemovedTerms
 from mlmm.potentials.base import PotentialModel, PotentialSpec
-from mlmm.term_weights import SCHEMES, Level, Ownership, ownership_of
+from mlmm.term_weights import SCHEMES, Level, TermWeights, make_term_weights
 from mlmm.zones.compensation import Compensation
 from mlmm.zones.cut_bonds import atom_labels as labels_of
 from mlmm.zones.static import ZonePartition
 
 __all__ = [
-    "HANDOVER_START",
-    "ROUTES",
-    "Parts",
-    "Recipe",
+    "MM_SIDES",
+    "SWITCHING_START",
+    "AssembledSystem",
+    "HybridSpec",
     "atom_labels",
     "atomic_numbers",
     "built_cell",
-    "handed_over_atoms",
+    "hybrid_term_weights",
     "kept_whole",
     "model_atoms",
-    "recipe_ownership",
+    "replaceable_atoms",
     "visible_atoms",
 ]
 
-#: Where the handover of contacts begins, in units of the model's cutoff, where it ends.
-HANDOVER_START = 0.7
-ROUTES = ("compiled", "subtractive")
+#: Where the switching function of contacts begins, in units of the model's cutoff, where it ends.
+SWITCHING_START = 0.7
+MM_SIDES = ("openmm", "torch")
 
 
 @dataclass(frozen=True, eq=False)
-class Recipe:
+class HybridSpec:
     """All that decides what a hybrid system is.
 
     Parameters
@@ -50,17 +50,17 @@ class Recipe:
     potential : PotentialModel
     scheme : str
         Who owns which interaction.
-    bridge : {"torchforce", "pythonforce", "kernel"}
+    bridge : {"torchforce", "pythonforce", "native"}
     charge : int
         Net charge of the region, e.
     keep : tuple of str
-        Forces that the embedding leaves alone at the user's wish.
-    route : {"compiled", "subtractive"}
+        Forces left alone at the user's wish.
+    mm_side : {"openmm", "torch"}
         Where the force field's side of a static blend is evaluated: in OpenMM's own parameters, or in torch.
     levels : int
-        Nested sets of scheme ``difference``.
-    tail : bool
-        Under ``intra``, leave pairs inside the region to the force field beyond the model's range.
+        Nested sets of scheme ``supermolecular``.
+    mm_tail : bool
+        Under ``additive``, leave pairs inside the region to the force field beyond the model's range.
     compensation : Compensation, optional
         Of an adaptive zone.
     electrostatics : {"mechanical", "charges"}
@@ -80,9 +80,9 @@ class Recipe:
     bridge: str
     charge: int = 0
     keep: tuple[str, ...] = ()
-    route: str = "compiled"
+    mm_side: str = "openmm"
     levels: int = 1
-    tail: bool = False
+    mm_tail: bool = False
     compensation: Compensation | None = None
     electrostatics: str = "mechanical"
     charge_range: float = 1.2
@@ -91,13 +91,13 @@ class Recipe:
 
 
 @dataclass(frozen=True, eq=False)
-class Parts:
-    """What a recipe gives.
+class AssembledSystem:
+    """What a spec gives.
 
     Parameters
     ----------
     system : openmm.System
-    embedding : Embedding
+    removed : RemovedTerms
         What was removed from the force field.
     force_groups : dict of str to int
         Energy by kind: ``nonbonded bonds angles torsions other ml``, those that are present.
@@ -108,42 +108,42 @@ class Parts:
     """
 
     system: openmm.System
-    embedding: Embedding
+    removed: RemovedTerms
     force_groups: dict[str, int]
     blend: torch.nn.Module | None = None
     cuda_graphs: bool = False
 
 
-def model_atoms(recipe: Recipe) -> list[int]:
+def model_atoms(spec: HybridSpec) -> list[int]:
     """Atoms of a static zone whose energies the model gives: no virtual sites."""
-    system = recipe.built.system
-    return [atom for atom in recipe.zones.active if not system.isVirtualSite(atom)]
+    system = spec.built.system
+    return [atom for atom in spec.zones.active if not system.isVirtualSite(atom)]
 
 
-def recipe_ownership(recipe: Recipe) -> Ownership:
-    """Who owns which term under the recipe's scheme, zones and potential."""
-    built, spec = recipe.built, recipe.potential.spec
+def hybrid_term_weights(spec: HybridSpec) -> TermWeights:
+    """Who owns which term under the spec's scheme, zones and potential."""
+    built, potential_spec = spec.built, spec.potential.spec
     weights = np.zeros(built.n_atoms)
-    weights[list(recipe.zones.active)] = recipe.zones.active_weights
+    weights[list(spec.zones.active)] = spec.zones.active_weights
     levels: tuple[Level, ...] = ()
-    if recipe.scheme == "difference":
+    if spec.scheme == "supermolecular":
         bonds = [(bond[0].index, bond[1].index) for bond in built.topology.bonds()]
-        levels = levels_of(weights, bonds, recipe.levels)
+        levels = levels_of(weights, bonds, spec.levels)
         weights = np.zeros(built.n_atoms)
         for level in levels:
             weights[list(level.atoms)] += level.weight
-    handover = None
-    if SCHEMES[recipe.scheme][2] != "none":
-        handover = (HANDOVER_START * spec.cutoff, spec.cutoff)
-    visible = handed_over_atoms(built, spec)
-    return ownership_of(recipe.scheme, weights, visible, handover, levels)
+    switching = None
+    if SCHEMES[spec.scheme][2] != "none":
+        switching = (SWITCHING_START * potential_spec.cutoff, potential_spec.cutoff)
+    visible = replaceable_atoms(built, potential_spec)
+    return make_term_weights(spec.scheme, weights, visible, switching, levels)
 
 
-def kept_whole(recipe: Recipe) -> tuple[str, ...]:
+def kept_whole(spec: HybridSpec) -> tuple[str, ...]:
     """Forces that no table has to hold: the user's, and all of them where the scheme touches none."""
-    if recipe.scheme != "delta":
-        return recipe.keep
-    return tuple(force.__class__.__name__ for force in recipe.built.system.getForces())
+    if spec.scheme != "delta":
+        return spec.keep
+    return tuple(force.__class__.__name__ for force in spec.built.system.getForces())
 
 
 def visible_atoms(built: BuiltSystem, spec: PotentialSpec) -> np.ndarray:
@@ -153,7 +153,7 @@ def visible_atoms(built: BuiltSystem, spec: PotentialSpec) -> np.ndarray:
     return np.isin(numbers, spec.elements) & ~np.array(sites, dtype=bool)
 
 
-def handed_over_atoms(built: BuiltSystem, spec: PotentialSpec) -> np.ndarray:
+def replaceable_atoms(built: BuiltSystem, spec: PotentialSpec) -> np.ndarray:
     """Whose force-field terms the model may take over, (N,) bool: what it sees, and the sites on that.
 
     The charges of a water model with four sites belong to its molecule, which the model describes whole.

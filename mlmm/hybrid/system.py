@@ -13,11 +13,11 @@ import torch
 
 from mlmm.build import BuiltSystem
 from mlmm.errors import ConfigError, PotentialError
-from mlmm.forcefield.remove_terms import Embedding
+from mlmm.forcefield.remove_terms import RemovedTerms
 from mlmm.hybrid.assemble import assemble, check_compensation, start_alignment
 from mlmm.hybrid.bridge import choose_bridge
 from mlmm.hybrid.charges import Charges, check_predicted, predicted_charges, with_charges
-from mlmm.hybrid.direct_pairs import may_host
+from mlmm.hybrid.direct_pairs import takes_direct_pairs
 from mlmm.hybrid.rules import (
     check_box,
     check_electrostatics,
@@ -27,8 +27,8 @@ from mlmm.hybrid.rules import (
     seen_zones,
     zone_warnings,
 )
-from mlmm.hybrid.spec import ROUTES, Parts, Recipe, atomic_numbers, built_cell, model_atoms
-from mlmm.potentials.base import AtomEnergies, PotentialModel, PotentialSpec
+from mlmm.hybrid.spec import MM_SIDES, AssembledSystem, HybridSpec, atomic_numbers, built_cell, model_atoms
+from mlmm.potentials.base import AtomEnergies, PotentialModel
 from mlmm.structures import Structure, neighbour_pairs
 from mlmm.units import parse
 from mlmm.zones.adaptive import AdaptiveZones
@@ -49,67 +49,62 @@ class HybridSystem:
 
     Parameters
     ----------
-    recipe : Recipe
+    spec : HybridSpec
         All that went into it.
-    parts : Parts
+    assembled : AssembledSystem
         What came out: the OpenMM System first of all.
     warnings : tuple of str
         What the user should know.
     """
 
-    recipe: Recipe
-    parts: Parts
+    spec: HybridSpec
+    assembled: AssembledSystem
     warnings: tuple[str, ...] = ()
 
     @property
     def built(self) -> BuiltSystem:
         """The pure force field."""
-        return self.recipe.built
+        return self.spec.built
 
     @property
     def zones(self) -> ZonePartition:
         """Which atoms, with which lambda."""
-        return self.recipe.zones
+        return self.spec.zones
 
     @property
     def potential(self) -> PotentialModel:
         """The machine-learned potential."""
-        return self.recipe.potential
+        return self.spec.potential
 
     @property
     def bridge(self) -> str:
-        """Host of the potential: ``torchforce``, ``pythonforce`` or ``kernel``."""
-        return self.recipe.bridge
+        """Host of the potential: ``torchforce``, ``pythonforce`` or ``native``."""
+        return self.spec.bridge
 
     @property
     def cuda_graphs(self) -> bool:
         """Whether the potential is recorded as a CUDA graph where OpenMM runs on CUDA."""
-        return self.parts.cuda_graphs
+        return self.assembled.cuda_graphs
 
     @property
     def scheme(self) -> str:
         """Who owns which interaction."""
-        return self.recipe.scheme
+        return self.spec.scheme
 
     @property
-    def route(self) -> str:
+    def mm_side(self) -> str:
         """Where the force field's side is evaluated; that of a zone that moves always in torch."""
-        return "subtractive" if isinstance(self.zones, AdaptiveZones) else self.recipe.route
+        return "torch" if isinstance(self.zones, AdaptiveZones) else self.spec.mm_side
 
     @property
     def charge(self) -> int:
         """Net charge of the region, e."""
-        return self.recipe.charge
+        return self.spec.charge
 
     @property
     def keep(self) -> tuple[str, ...]:
-        """Forces that the embedding left alone at the user's wish."""
-        return self.recipe.keep
-
-    @property
-    def spec(self) -> PotentialSpec:
-        """What the potential is."""
-        return self.potential.spec
+        """Forces left alone at the user's wish."""
+        return self.spec.keep
 
     @property
     def system(self) -> openmm.System:
@@ -117,26 +112,26 @@ class HybridSystem:
 
         Do not copy it (a TorchForce cannot be copied): `create_system` makes another one.
         """
-        return self.parts.system
+        return self.assembled.system
 
     @property
-    def embedding(self) -> Embedding:
+    def removed(self) -> RemovedTerms:
         """What was removed from the force field."""
-        return self.parts.embedding
+        return self.assembled.removed
 
     @property
     def force_groups(self) -> dict[str, int]:
         """Energy by kind: ``nonbonded bonds angles torsions other ml``, those that are present."""
-        return self.parts.force_groups
+        return self.assembled.force_groups
 
     @property
     def blend(self) -> torch.nn.Module | None:
         """What the bridge evaluates; None where that is the potential on the region alone."""
-        return self.parts.blend
+        return self.assembled.blend
 
     def create_system(self, bridge: str | None = None) -> openmm.System:
         """Another System with the same forces, built anew, for the other bridge if asked."""
-        return assemble(dataclasses.replace(self.recipe, bridge=bridge or self.bridge)).system
+        return assemble(dataclasses.replace(self.spec, bridge=bridge or self.bridge)).system
 
     def zone_counts(self) -> dict[str, int]:
         """Number of atoms by zone in the built structure; buffer: lambda = 0, seen by the model."""
@@ -145,13 +140,13 @@ class HybridSystem:
         active = (weights > 0).nonzero().squeeze(1)
         core, buffer = int((weights == 1).sum()), 0
         if self.blend is not None:
-            _, seen, _ = neighbour_pairs(positions, cell, self.spec.receptive_field, active)
+            _, seen, _ = neighbour_pairs(positions, cell, self.potential.spec.receptive_field, active)
             buffer = len(set(seen.tolist()) & set(self.blend.visible.tolist()) - set(active.tolist()))
         counts = {"core": core, "transition": len(active) - core, "buffer": buffer}
         return counts | {"environment": self.built.n_atoms - sum(counts.values())}
 
     def region_structure(self, positions: np.ndarray, box_vectors: np.ndarray | None = None) -> Structure:
-        """The zone's atoms (the region, under scheme ``intra``) alone.
+        """The zone's atoms (the region, under scheme ``additive``) alone.
 
         Parameters
         ----------
@@ -160,7 +155,7 @@ class HybridSystem:
         box_vectors : ndarray, shape (3, 3), nm, optional
             The system's own box by default; ignored for an open system.
         """
-        atoms = model_atoms(self.recipe)
+        atoms = model_atoms(self.spec)
         cell = None
         if self.built.periodic:
             cell = torch.tensor(
@@ -172,7 +167,7 @@ class HybridSystem:
     def region_energies(self, positions: np.ndarray, box_vectors: np.ndarray | None = None) -> AtomEnergies:
         """Energies of the zone's atoms by the model, times lambda, with the spread of a committee.
 
-        Under scheme ``local`` they are those of the atoms among their neighbours, under ``intra`` of the
+        Under ``per_atom`` they are those of the atoms among their neighbours, under ``additive`` of the
         region alone. Arguments as for `region_structure`.
         """
         with torch.no_grad():
@@ -192,11 +187,11 @@ def hybrid_system(
     potential: PotentialModel,
     *,
     scheme: str = "auto",
-    route: str = "auto",
+    mm_side: str = "auto",
     bridge: str = "auto",
     keep: Collection[str] = (),
     levels: int = 1,
-    tail: bool = False,
+    mm_tail: bool = False,
     compensation: Compensation | None = None,
     electrostatics: str = "mechanical",
     charges: Charges | None = None,
@@ -205,12 +200,14 @@ def hybrid_system(
 ) -> HybridSystem:
     """Replace the force field inside the region by a machine-learned potential, with one conserved energy.
 
-    - ``local``: E = E_MM + sum_i lambda_i (eps_i^ML − eps_i^MM,sr). The potential also sees the atoms around
-      the zone and owns contacts within its range; bonds may join atoms of different lambda, without caps. For
-      per-atom energies trained on total energies.
-    - ``difference``: E = E_MM + [E_ML(all) − E_ML(all but the region)] − (force-field terms that touch the
-      region): exact forces on the region but where a bond is cut; two passes of the model, caps on cut bonds.
-    - ``intra``: E = E_MM − E_MM(inside the region) + E_ML(region), mechanical embedding; caps on cut bonds.
+    - ``per_atom``: E = E_MM + sum_i lambda_i (eps_i^ML − eps_i^MM,sr). The potential also sees the atoms
+      around the zone and owns contacts within its range; bonds may join atoms of different lambda, without
+      caps. For per-atom energies trained on total energies.
+    - ``supermolecular``: E = E_MM + [E_ML(all) − E_ML(all but the region)] − (force-field terms that touch
+      the region): exact forces on the region but where a bond is cut; two passes of the model, caps on cut
+      bonds.
+    - ``additive``: E = E_MM − E_MM(inside the region) + E_ML(region), mechanical embedding; caps on cut
+      bonds.
     - ``bonded``: the potential owns bonded terms, the force field all contacts. For models trained on
       energies without the force field's non-bonded part.
     - ``delta``: E = E_MM + sum_i lambda_i eps_i^ML, for models trained on a correction to the force field.
@@ -222,27 +219,28 @@ def hybrid_system(
         From `hard_zones`, `static_zones`, `residue_zones` or `adaptive_zones`.
     potential : PotentialModel
         From `load_potential`, or any object with `spec` and `atom_energies(structure)`.
-    scheme : {"auto", "local", "difference", "intra", "bonded", "delta"}
+    scheme : {"auto", "per_atom", "supermolecular", "additive", "bonded", "delta"}
         By default what suits the energies on which the potential was trained.
-    route : {"auto", "compiled", "subtractive"}
+    mm_side : {"auto", "openmm", "torch"}
         Where the force field's side of a static blend is evaluated: in OpenMM's own parameters, or in torch,
         which is faster for a large zone on the CPU platform. Both give the same numbers.
-    bridge : {"auto", "torchforce", "pythonforce", "kernel"}
-        Host of the potential; all give the same numbers. "kernel" hands positions straight to compiled
-        networks: ``delta``, ``intra`` without caps, ``local`` and ``bonded`` by the compiled route.
+    bridge : {"auto", "torchforce", "pythonforce", "native"}
+        Host of the potential; all give the same numbers. "native" hands positions straight to compiled
+        networks: ``delta``, ``additive`` without caps, ``per_atom`` and ``bonded`` with the force field's
+        side in OpenMM.
     keep : collection of str
         Names of forces that stay whole although they act inside the region (biases, restraints).
     levels : int
-        Nested sets of scheme ``difference``, one more pass of the model each.
-    tail : bool
-        Under ``intra``, leave pairs inside the region to the force field beyond the model's range.
+        Nested sets of scheme ``supermolecular``, one more pass of the model each.
+    mm_tail : bool
+        Under ``additive``, leave pairs inside the region to the force field beyond the model's range.
     compensation : Compensation, optional
         Of an adaptive zone, from `calibrate`; without it, the mean difference of the two descriptions in the
         built structure is taken as alignment, and a warning says so.
     electrostatics : {"mechanical", "charges"}
         The force field's fixed charges, or those that the potential predicts at every step: their difference
         acts on all atoms within `charge_range`, forces of dq/dR included. PME keeps the fixed ones. Schemes
-        ``local`` and ``intra``.
+        ``per_atom`` and ``additive``.
     charges : mapping of int to float, array, or "model", optional
         Better fixed charges of atoms of the zone, e, written into the force field's PME before all else: by
         atom, one for each atom of the region, or predicted once in the built structure. Between lambda = 0
@@ -256,7 +254,7 @@ def hybrid_system(
     Raises
     ------
     ConfigError
-        An unknown scheme, route or bridge, a compensation that lacks a kind of molecule or is of another zero
+        An unknown scheme, side or bridge, a compensation that lacks a kind of molecule or is of another zero
         of energy, or charges that do not belong to the zone or add up to another charge.
     PotentialError
         An element that the potential does not know, a model that breaks its contract, or one that predicts no
@@ -265,20 +263,20 @@ def hybrid_system(
         A scheme that does not suit the potential or the zone, a bond or charged group that must not be cut, a
         force that cannot be divided, a box smaller than twice the potential's cutoff or `charge_range`.
     """
-    spec = potential.spec
-    scheme = choose_scheme(scheme, zones, spec)
+    potential_spec = potential.spec
+    scheme = choose_scheme(scheme, zones, potential_spec)
     reach = parse(charge_range, "length", "charge_range")
-    _check_options(scheme, levels, tail)
-    zones, warnings = seen_zones(built, zones, spec)
-    check_box(built, zones, spec)
-    check_electrostatics(electrostatics, reach, built, zones, scheme, spec)
+    _check_options(scheme, levels, mm_tail)
+    zones, warnings = seen_zones(built, zones, potential_spec)
+    check_box(built, zones, potential_spec)
+    check_electrostatics(electrostatics, reach, built, zones, scheme, potential_spec)
     charge = net_charge(built, zones, scheme)
     static = not isinstance(zones, AdaptiveZones)
-    hosted = static and scheme == "local" and not _on_gpu()
-    hosted = hosted and electrostatics == "mechanical" and may_host(potential, bridge)
-    route = _route(route, built, zones, hosted)
-    warnings += zone_warnings(built, zones, charge, spec)
-    recipe = Recipe(
+    direct = static and scheme == "per_atom" and not _on_gpu()
+    direct = direct and electrostatics == "mechanical" and takes_direct_pairs(potential, bridge)
+    mm_side = _choose_mm_side(mm_side, built, zones, direct)
+    warnings += zone_warnings(built, zones, charge, potential_spec)
+    spec = HybridSpec(
         built,
         zones,
         potential,
@@ -288,13 +286,13 @@ def hybrid_system(
             scheme,
             potential,
             electrostatics,
-            _has_constant_weights(built, zones, scheme, route, tail),
+            _has_constant_weights(built, zones, scheme, mm_side, mm_tail),
         ),
         charge,
         tuple(keep),
-        route,
+        mm_side,
         levels,
-        tail,
+        mm_tail,
         compensation,
         electrostatics,
         reach,
@@ -302,39 +300,39 @@ def hybrid_system(
     )
     check_room(built, zones, scheme, potential, _on_gpu())
     if charges is not None:
-        recipe = with_charges(recipe, charges)
+        spec = with_charges(spec, charges)
     if isinstance(zones, AdaptiveZones) and electrostatics == "charges":
         warnings.append("the compensation of the adaptive zone does not contain the predicted charges")
     if isinstance(zones, AdaptiveZones) and compensation is None:
-        recipe = dataclasses.replace(recipe, compensation=start_alignment(recipe))
-        start = ", ".join(f"{k} {a:.2f} kJ/mol" for k, a in recipe.compensation.alignment.items())
+        spec = dataclasses.replace(spec, compensation=start_alignment(spec))
+        start = ", ".join(f"{k} {a:.2f} kJ/mol" for k, a in spec.compensation.alignment.items())
         warnings.append(
             f"no calibrated compensation: energies are aligned by the built structure ({start}), and "
             "molecules will drift through the adaptive zone; run mlmm calibrate, then set zones.compensation"
         )
     elif isinstance(zones, AdaptiveZones):
-        warnings += check_compensation(recipe)
-    hybrid = HybridSystem(recipe, assemble(recipe), tuple(warnings))
+        warnings += check_compensation(spec)
+    hybrid = HybridSystem(spec, assemble(spec), tuple(warnings))
     _check_contract(hybrid)
     if electrostatics == "charges":
-        found, total = predicted_charges(hybrid.recipe, hybrid.blend)
-        check_predicted(hybrid.recipe, found, total)
+        found, total = predicted_charges(hybrid.spec, hybrid.blend)
+        check_predicted(hybrid.spec, found, total)
     for warning in warnings:
         logger.warning(warning)
     return hybrid
 
 
-def _route(route: str, built: BuiltSystem, zones: ZonePartition, hosted: bool) -> str:
+def _choose_mm_side(mm_side: str, built: BuiltSystem, zones: ZonePartition, direct: bool) -> str:
     """OpenMM's own parameters, unless its CPU platform has to look through too many pairs.
 
     Pairs that the kernel's host subtracts (`hosted`) are not among those.
     """
-    if route not in ("auto", *ROUTES):
-        raise ConfigError(f"route = auto | {' | '.join(ROUTES)}", repr(route), 'write route = "auto"')
-    if route != "auto":
-        return route
-    few = hosted or len(zones.active) * built.n_atoms < _MANY_PAIRS
-    return "compiled" if few or _on_gpu() else "subtractive"
+    if mm_side not in ("auto", *MM_SIDES):
+        raise ConfigError(f"mm_side = auto | {' | '.join(MM_SIDES)}", repr(mm_side), 'write mm_side = "auto"')
+    if mm_side != "auto":
+        return mm_side
+    few = direct or len(zones.active) * built.n_atoms < _MANY_PAIRS
+    return "openmm" if few or _on_gpu() else "torch"
 
 
 def _on_gpu() -> bool:
@@ -344,30 +342,32 @@ def _on_gpu() -> bool:
 
 
 def _has_constant_weights(
-    built: BuiltSystem, zones: ZonePartition, scheme: str, route: str, tail: bool
+    built: BuiltSystem, zones: ZonePartition, scheme: str, mm_side: str, mm_tail: bool
 ) -> bool:
     """Whether the potential adds sum_i lambda_i eps_i with constant lambda_i, and nothing else."""
-    if isinstance(zones, AdaptiveZones) or scheme == "difference":
+    if isinstance(zones, AdaptiveZones) or scheme == "supermolecular":
         return False
-    if scheme == "intra":
+    if scheme == "additive":
         inside = set(zones.core)
-        return not tail and all((a.index in inside) == (b.index in inside) for a, b in built.topology.bonds())
-    return route == "compiled" or scheme == "delta"
-
-
-def _check_options(scheme: str, levels: int, tail: bool) -> None:
-    """Options that mean nothing under a scheme are a mistake."""
-    if levels < 1 or (levels > 1 and scheme != "difference"):
-        raise ConfigError(
-            "levels = 1, or more under scheme 'difference'",
-            f"{levels} under scheme {scheme!r}",
-            'leave levels out, or use scheme = "difference"',
+        return not mm_tail and all(
+            (a.index in inside) == (b.index in inside) for a, b in built.topology.bonds()
         )
-    if tail and scheme != "intra":
+    return mm_side == "openmm" or scheme == "delta"
+
+
+def _check_options(scheme: str, levels: int, mm_tail: bool) -> None:
+    """Options that mean nothing under a scheme are a mistake."""
+    if levels < 1 or (levels > 1 and scheme != "supermolecular"):
         raise ConfigError(
-            "tail = true under scheme 'intra' only",
+            "levels = 1, or more under scheme 'supermolecular'",
+            f"{levels} under scheme {scheme!r}",
+            'leave levels out, or use scheme = "supermolecular"',
+        )
+    if mm_tail and scheme != "additive":
+        raise ConfigError(
+            "mm_tail = true under scheme 'additive' only",
             f"scheme {scheme!r}, which always leaves a tail to the force field",
-            "leave tail out",
+            "leave mm_tail out",
         )
 
 
@@ -383,10 +383,10 @@ def _host(
                 'write bridge = "auto"',
             )
         return choose_bridge("pythonforce" if bridge == "auto" else bridge, potential)
-    if scheme == "difference" and not potential.spec.per_atom:
+    if scheme == "supermolecular" and not potential.spec.per_atom:
         if bridge == "torchforce":
             raise ConfigError(
-                "bridge = pythonforce for whole energies under scheme 'difference'",
+                "bridge = pythonforce for whole energies under scheme 'supermolecular'",
                 repr(bridge),
                 'write bridge = "auto"',
             )
@@ -396,7 +396,7 @@ def _host(
 
 def _check_contract(hybrid: HybridSystem) -> None:
     """Evaluate the model once, so that a broken one fails here and not inside a simulation."""
-    n = len(model_atoms(hybrid.recipe))
+    n = len(model_atoms(hybrid.spec))
     result = hybrid.region_energies(hybrid.built.positions)
     energies = getattr(result, "energies", None)
     shape = tuple(energies.shape) if isinstance(energies, torch.Tensor) else None

@@ -27,12 +27,12 @@ from mlmm.units import COULOMB
 
 if TYPE_CHECKING:
     from mlmm.forcefield.tables import MMTables
-    from mlmm.term_weights import Ownership
+    from mlmm.term_weights import TermWeights
 
 __all__ = [
     "CLOSE",
-    "HANDED",
-    "REGION",
+    "REGION_PAIRS",
+    "ZONE_PAIRS",
     "RegionPairs",
     "SharedPairs",
     "close_pairs",
@@ -43,8 +43,8 @@ __all__ = [
 #: nm; pairs with a well this close in the built structure leave OpenMM through exceptions.
 CLOSE = 0.5
 #: Names of the forces that subtract the pairs of a region, and those that a zone hands over.
-REGION = "pairs inside the region"
-HANDED = "pairs handed over"
+REGION_PAIRS = "pairs inside the region"
+ZONE_PAIRS = "pairs of the zone"
 # Fewer pairs cost less as exceptions than the way to the host and back.
 _FEW = 2000
 # Pairs for which a second thread is worth its start.
@@ -165,37 +165,37 @@ class RegionPairs:
 class SharedPairs:
     """−sum W v_sr over pairs of a zone, among themselves and with visible atoms around, with its gradient.
 
-    v_sr is Lennard-Jones times the handover and K q q / r less its smooth tail, W the mean lambda of the two
-    atoms: scheme ``local``. 1-4 pairs and exclusions have no part in it.
+    v_sr is Lennard-Jones times the switching function and K q q / r less its smooth tail, W the mean lambda
+    of the two atoms: scheme ``per_atom``. 1-4 pairs and exclusions have no part in it.
 
     Parameters
     ----------
     tables : MMTables
-    ownership : Ownership
-        With a handover within the force field's cutoff.
+    term_weights : TermWeights
+        With a switching function within the force field's cutoff.
     emptied : ndarray, shape (P, 2)
         Pairs inside the zone that left OpenMM, and of which another force holds what remains.
 
     Raises
     ------
     EmbeddingError
-        Another rule for pairs, or no handover.
+        Another rule for pairs, or no switching function.
     """
 
-    def __init__(self, tables: MMTables, ownership: Ownership, emptied: np.ndarray):
-        if ownership.rules[2] != "share" or ownership.handover is None:
+    def __init__(self, tables: MMTables, term_weights: TermWeights, emptied: np.ndarray):
+        if term_weights.rules[2] != "share" or term_weights.switching is None:
             raise EmbeddingError(
-                "pairs shared by their atoms", ownership.scheme, 'write bridge = "pythonforce"'
+                "pairs shared by their atoms", term_weights.scheme, 'write bridge = "pythonforce"'
             )
-        self.atoms, self.periodic = np.flatnonzero(ownership.visible), tables.periodic
+        self.atoms, self.periodic = np.flatnonzero(term_weights.visible), tables.periodic
         self.emptied = np.asarray(emptied, dtype=np.int64).reshape(-1, 2)
-        self.weights = np.ascontiguousarray(ownership.weights[self.atoms], dtype=np.float64)
+        self.weights = np.ascontiguousarray(term_weights.weights[self.atoms], dtype=np.float64)
         self.active, self.seen = np.flatnonzero(self.weights > 0), np.arange(len(self.atoms))
         self.parameters = _parameters(tables, self.atoms)
         special = np.concatenate([tables.exception_atoms, self.emptied])
         self.start, self.other = _places(special, self.atoms, tables.n_atoms)
-        start, end = map(float, ownership.handover)
-        # A switch that starts beyond the handover is 1 wherever anything is evaluated.
+        start, end = map(float, term_weights.switching)
+        # A switch that starts beyond the switching function is 1 wherever anything is evaluated.
         switched = tables.switch is not None and tables.switch < end
         self.ranges = (start, end, float(switched), tables.switch or 0.0, tables.cutoff, COULOMB)
 

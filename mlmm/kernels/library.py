@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
-KERNELS = ("auto", "torch", "compiled")
+KERNELS = ("auto", "torch", "native")
 
 
 class OutdatedKernelError(MissingPackageError):
@@ -101,7 +101,7 @@ def decide_kernel(kernel: str, what: str, problem: str | None, load: Callable[[]
 
     Parameters
     ----------
-    kernel : {"auto", "torch", "compiled"}
+    kernel : {"auto", "torch", "native"}
         "auto" yields to the environment variable ``MLMM_KERNEL``, if it is set.
     what : str
         What would run, for messages.
@@ -113,14 +113,14 @@ def decide_kernel(kernel: str, what: str, problem: str | None, load: Callable[[]
     Returns
     -------
     str
-        ``"torch"`` or ``"compiled"``.
+        ``"torch"`` or ``"native"``.
 
     Raises
     ------
     PotentialError
-        Another word, or ``"compiled"`` in spite of the problem.
+        Another word, or ``"native"`` in spite of the problem.
     MissingPackageError
-        ``"compiled"`` where the library was not built.
+        ``"native"`` where the library was not built.
     """
     if kernel == "auto":
         kernel = os.environ.get("MLMM_KERNEL") or "auto"
@@ -129,18 +129,18 @@ def decide_kernel(kernel: str, what: str, problem: str | None, load: Callable[[]
     if kernel == "torch":
         return kernel
     if problem is not None:
-        if kernel == "compiled":
+        if kernel == "native":
             raise PotentialError(
-                f"{what} on the processor for kernel 'compiled'", problem, 'write kernel = "auto"'
+                f"{what} on the processor for kernel 'native'", problem, 'write kernel = "auto"'
             )
         logger.info("%s in torch: %s", what, problem)
         return "torch"
     try:
         load()
     except MissingPackageError as error:
-        if kernel == "compiled":
+        if kernel == "native":
             raise
         level = logging.WARNING if isinstance(error, OutdatedKernelError) else logging.INFO
         logger.log(level, "%s in torch: %s", what, error)
         return "torch"
-    return "compiled"
+    return "native"

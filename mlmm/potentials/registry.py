@@ -53,7 +53,7 @@ def load_potential(
         Arithmetic of the networks.
     device : str
         A torch device.
-    kernel : {"auto", "torch", "compiled"}
+    kernel : {"auto", "torch", "native"}
         See `ANIPotential`.
     shapes : {"auto", "fixed", "lists"}
         The same.

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from mlmm.dynamics.lambda_histogram import LambdaHistogram
     from mlmm.validation.scan_zones import ZoneScan
-    from mlmm.validation.zone_checks import LambdaHistogram
 
 __all__ = ["draw_histogram", "draw_scan", "histogram_figure"]
 

@@ -246,7 +246,7 @@ def _stages(stages: list) -> str:
         keys = ("steps", "timestep_ps", "step_ps", "temperature", "energy_before", "energy_after")
         steps, timestep, whole, temperature, before, after = (as_float(stage.get(key)) for key in keys)
         length = steps * (whole if math.isfinite(whole) else timestep)
-        slow = timestep * as_float(stage.get("outer"))
+        slow = timestep * as_float(stage.get("nonbonded_every"))
         numbers = [(steps, ""), (timestep / FEMTOSECOND, "fs"), (slow / FEMTOSECOND, "fs")]
         numbers += [(whole / FEMTOSECOND if whole > slow else math.nan, "fs")]
         numbers += [(length, "ps"), (temperature, "K")]

@@ -23,15 +23,15 @@ from mlmm.report.text import (
 __all__ = ["zone_texts"]
 
 _SCHEMES = {
-    "local": "local: per-atom energies weighted with lambda",
-    "difference": "difference: energy with the region less energy without it",
-    "intra": "intra: the region by itself, mechanical embedding",
+    "per_atom": "local: per-atom energies weighted with lambda",
+    "supermolecular": "supermolecular: energy with the region less energy without it",
+    "additive": "additive: the region by itself, mechanical embedding",
     "bonded": "bonded: bonded terms ML, contacts MM",
     "delta": "delta: a correction to the force field",
 }
-_ROUTES = {
-    "compiled": "compiled: the force field's part as OpenMM parameters",
-    "subtractive": "subtractive: the force field's part in torch",
+_MM_SIDES = {
+    "openmm": "OpenMM: the force field's part as OpenMM parameters",
+    "torch": "torch: the force field's part in torch",
 }
 
 
@@ -67,9 +67,9 @@ def _setup(run: dict) -> str:
     setup, embedding = as_mapping(run.get("zone_setup")), as_mapping(run.get("embedding"))
     names = {key: "Zones" if key == "kind" else key.capitalize() for key in map(str, setup)}
     rows = [[escape(name), escape(in_words(setup[key]))] for key, name in names.items()]
-    scheme, route = (str(embedding.get(key)) for key in ("scheme", "route"))
+    scheme, mm_side = (str(embedding.get(key)) for key in ("scheme", "mm_side"))
     rows.append(["Scheme", escape(_SCHEMES.get(scheme, in_words(embedding.get("scheme"))))])
-    rows.append(["Route", escape(_ROUTES.get(route, in_words(embedding.get("route"))))])
+    rows.append(["Force field in", escape(_MM_SIDES.get(mm_side, in_words(embedding.get("mm_side"))))])
     rows.append(["Bridge", escape(in_words(embedding.get("bridge")))])
     if as_float(embedding.get("levels")) > 1:
         rows.append(["Levels", escape(in_words(embedding.get("levels")))])

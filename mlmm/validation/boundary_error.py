@@ -20,7 +20,7 @@ from mlmm.errors import EmbeddingError
 from mlmm.forcefield.reference_platform import forces_of, reference_context
 from mlmm.forcefield.tables import read_mm_tables
 from mlmm.hybrid.assemble import blend_of
-from mlmm.hybrid.spec import handed_over_atoms, visible_atoms
+from mlmm.hybrid.spec import replaceable_atoms, visible_atoms
 from mlmm.hybrid.system import HybridSystem
 from mlmm.potentials.base import PotentialModel
 from mlmm.structures import minimum_image, neighbour_pairs
@@ -231,7 +231,7 @@ class Surroundings:
         for frame in frames:
             x = torch.tensor(np.asarray(frame), dtype=torch.float64)
             near.update(neighbours_of(x, self.cell, self.reach, self.region)[1].tolist())
-        owned = handed_over_atoms(built, potential.spec)
+        owned = replaceable_atoms(built, potential.spec)
         self.wide = tuple(sorted(atom for atom in near if owned[atom]))
         tables = read_mm_tables(built.system, keep=keep)
         self._blend = blend_of(built, tables, potential, self.wide, [1.0] * len(self.wide))
@@ -263,7 +263,7 @@ def boundary_error(
     Parameters
     ----------
     hybrid : HybridSystem
-        Of scheme ``local``.
+        Of scheme ``per_atom``.
     positions : ndarray, shape (N, 3), nm, optional
         The built structure by default.
     box_vectors : ndarray, shape (3, 3), nm, optional
@@ -273,8 +273,8 @@ def boundary_error(
     EmbeddingError
         Another scheme.
     """
-    if hybrid.scheme != "local":
-        raise EmbeddingError("a hybrid system of scheme 'local'", hybrid.scheme, 'use scheme = "local"')
+    if hybrid.scheme != "per_atom":
+        raise EmbeddingError("a hybrid system of scheme 'per_atom'", hybrid.scheme, 'use scheme = "per_atom"')
     built = hybrid.built
     where = np.asarray(built.positions if positions is None else positions)
     surroundings = Surroundings(

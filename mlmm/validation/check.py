@@ -97,22 +97,22 @@ def check_energy(
 
     The limits are those of the potential's precision.
     """
-    say = progress or (lambda text: None)
-    limits = _LIMITS[hybrid.spec.precision]
-    say("finite differences")
+    progress = progress or (lambda text: None)
+    limits = _LIMITS[hybrid.potential.spec.precision]
+    progress("finite differences")
     # A large system costs seconds per energy here; its region is as large as a small one's.
     n_coordinates = 24 if hybrid.built.n_atoms < 5000 else 6
     worst = finite_difference_error(hybrid, seed=seed, n_coordinates=n_coordinates)
     results = [_limited("forces vs finite differences", worst, "of max|F|", limits["forces"])]
     if _has_both_bridges(hybrid):
-        say("both bridges")
+        progress("both bridges")
         worst = _bridge_difference(hybrid)
         results.append(_limited("TorchForce vs PythonForce", worst, "of max|F|", limits["bridges"]))
-    if hybrid.bridge == "kernel":
-        worst = _bridge_difference(hybrid, ("kernel", "pythonforce"))
+    if hybrid.bridge == "native":
+        worst = _bridge_difference(hybrid, ("native", "pythonforce"))
         results.append(_limited("kernel vs PythonForce", worst, "of max|F|", limits["bridges"]))
     if hybrid.built.periodic:
-        say("periodic images")
+        progress("periodic images")
         change, energy = _image_change(hybrid, seed)
         # Sums over many pairs carry rounding in proportion to the energy.
         limit = limits["images"] * max(1.0, abs(energy) / 1e5)
@@ -143,14 +143,14 @@ def check_drift(
     ConfigError
         Fewer than 100 steps.
     """
-    say = progress or (lambda text: None)
+    progress = progress or (lambda text: None)
     length = parse(nve_length, "time", "nve_length")
     step = parse(timestep, "time", "timestep")
     if length / step < 100:
         raise ConfigError("an NVE run of at least 100 steps", f"{length / step:.0f}", "make it longer, or 0")
     measured = {}
     for name, system in (("pure MM", hybrid.built.system), ("hybrid", hybrid.system)):
-        say(f"energy drift of the {name} system, {length:g} ps")
+        progress(f"energy drift of the {name} system, {length:g} ps")
         measured[name] = energy_drift(
             system,
             hybrid.built.positions,
@@ -210,7 +210,7 @@ def finite_difference_error(
     """
     if delta is None:
         delta = 3e-6 if isinstance(hybrid.zones, AdaptiveZones) else 1e-5
-    if hybrid.spec.precision == "float32":
+    if hybrid.potential.spec.precision == "float32":
         delta = max(delta, 1e-4)
     positions = np.array(hybrid.built.positions)
     context = reference_context(hybrid.system)
@@ -314,8 +314,8 @@ def energy_drift(
 
 def _has_both_bridges(hybrid: HybridSystem) -> bool:
     """Whether TorchForce and PythonForce can both host the potential under this scheme."""
-    whole = hybrid.scheme == "difference" and not hybrid.spec.per_atom
-    whole = whole or hybrid.recipe.electrostatics == "charges"
+    whole = hybrid.scheme == "supermolecular" and not hybrid.potential.spec.per_atom
+    whole = whole or hybrid.spec.electrostatics == "charges"
     return scriptable_module(hybrid.potential) is not None and torchforce_problem() is None and not whole
 
 
@@ -330,7 +330,7 @@ def _bridge_difference(
     group = 1 << hybrid.force_groups["ml"]
     box = hybrid.built.box_vectors
     straight = box is None or not np.any(box - np.diag(np.diag(box)))
-    if "kernel" in bridges and "nonbonded" in hybrid.force_groups and straight:
+    if "native" in bridges and "nonbonded" in hybrid.force_groups and straight:
         group |= 1 << hybrid.force_groups["nonbonded"]
     found = []
     for bridge in bridges:

@@ -89,7 +89,7 @@ class SchemeComparison:
     region : int
         Atoms of the region.
     capped : int
-        Atoms of the region that are ends of a cut bond: on those alone `difference` has an error.
+        Atoms of the region that are ends of a cut bond: on those alone `supermolecular` has an error.
     force : float
         rms force on the region with the potential on all atoms, mean over frames, kJ/mol/nm.
     frames : int
@@ -128,7 +128,9 @@ class SchemeComparison:
             "S: atoms with lambda > 0; input: atoms that the potential is given in its largest pass"
         )
         if self.capped:
-            note += f"\n{self.capped} atoms of the region end a cut bond: 'difference' is exact on the others"
+            note += (
+                f"\n{self.capped} atoms of the region end a cut bond: 'supermolecular' is exact on the others"
+            )
         reasons = [f"{row.name}: {row.refused}" for row in self.schemes if row.refused]
         lines = (f"plateau {self.plateau:g} nm", aligned(rows), note, *reasons, *self.notes)
         return "\n".join(lines)
@@ -157,11 +159,11 @@ def compare_schemes(
 
     S are the atoms of a plateau R around the region, snapped. On S:
 
-    - ``local`` with lambda = 1 on all of it; with a plateau of R/2 and a zone of R/2; with a zone of R and no
-      plateau at all;
-    - ``difference``; and with two levels, lambda = 1 up to R/2 and 1/2 beyond;
-    - ``intra`` with caps on cut bonds, its own pairs beyond the potential's range left to the force field
-      (`tail`), or without them: mechanical embedding, as OpenMM-ML does it.
+    - ``per_atom`` with lambda = 1 on all of it; with a plateau of R/2 and a zone of R/2; with a zone of R and
+      no plateau at all;
+    - ``supermolecular``; and with two levels, lambda = 1 up to R/2 and 1/2 beyond;
+    - ``additive`` with caps on cut bonds, its own pairs beyond the potential's range left to the force field
+      (`mm_tail`), or without them: mechanical embedding, as OpenMM-ML does it.
 
     Parameters
     ----------
@@ -190,7 +192,7 @@ def compare_schemes(
         A potential without energies per atom, or one not trained on total energies: its force on all atoms
         is no reference.
     """
-    say = progress or (lambda text: None)
+    progress = progress or (lambda text: None)
     frames = [np.asarray(built.positions)] if frames is None else [np.asarray(frame) for frame in frames]
     reach = parse(plateau, "length", "plateau")
     if not frames or reach <= 0:
@@ -200,27 +202,27 @@ def compare_schemes(
             'give frames, and a plateau such as "0.3 nm"',
         )
     hard = static_zones(built, region, reach, 0.0, snap)
-    choose_scheme("local", hard, potential.spec)
+    choose_scheme("per_atom", hard, potential.spec)
     half = static_zones(built, region, reach / 2, reach / 2, snap)
     wide = static_zones(built, region, 0.0, reach, snap)
     steps = _in_two_steps(half)
     plans: list[tuple[str, ZonePartition, dict]] = [
-        ("local, all plateau", hard, {"scheme": "local"}),
-        ("local, half plateau, half zone", half, {"scheme": "local"}),
-        ("local, all zone", wide, {"scheme": "local"}),
-        ("difference", hard, {"scheme": "difference"}),
-        ("difference, two levels", steps, {"scheme": "difference", "levels": 2}),
-        ("intra with caps and tail", hard, {"scheme": "intra", "tail": True}),
-        ("intra (mechanical)", hard, {"scheme": "intra"}),
+        ("per_atom, all plateau", hard, {"scheme": "per_atom"}),
+        ("per_atom, half plateau, half zone", half, {"scheme": "per_atom"}),
+        ("per_atom, all zone", wide, {"scheme": "per_atom"}),
+        ("supermolecular", hard, {"scheme": "supermolecular"}),
+        ("supermolecular, two levels", steps, {"scheme": "supermolecular", "levels": 2}),
+        ("additive with caps and tail", hard, {"scheme": "additive", "mm_tail": True}),
+        ("additive (mechanical)", hard, {"scheme": "additive"}),
     ]
-    say(f"potential on all atoms, {len(frames)} frames")
+    progress(f"potential on all atoms, {len(frames)} frames")
     surroundings = Surroundings(built, region.atoms, potential, frames, keep=keep)
     exact = np.array([surroundings.at(frame).forces for frame in frames])
     force = np.sqrt(np.mean(exact**2, axis=(1, 2)))
     rows: list[SchemeError] = []
     notes: tuple[str, ...] = ()
     for name, zones, options in plans:
-        say(f"{name}: {len(zones.active)} atoms")
+        progress(f"{name}: {len(zones.active)} atoms")
         errors, refused = np.zeros((0, *exact.shape[1:])), ""
         try:
             hybrid = hybrid_system(built, zones, potential, bridge=bridge, keep=keep, **options)
@@ -249,7 +251,7 @@ def compare_schemes(
 
 
 def _in_two_steps(zones: ZonePartition) -> ZonePartition:
-    """lambda = 1/2 on the whole transition: what two levels of `difference` stand for exactly."""
+    """lambda = 1/2 on the whole transition: what two levels of `supermolecular` stand for exactly."""
     steps = dict.fromkeys(zones.core, 1.0) | dict.fromkeys(zones.transition, 0.5)
     cut = tuple(bond for bond in zones.cut_bonds if steps.get(bond[0], 0.0) != steps.get(bond[1], 0.0))
     weights = (0.5,) * len(zones.transition)
@@ -260,10 +262,10 @@ def _work(
     built: BuiltSystem, potential: PotentialModel, zones: ZonePartition, options: dict
 ) -> tuple[int, int]:
     """Atoms of the largest pass, and number of passes."""
-    if options["scheme"] == "intra":
+    if options["scheme"] == "additive":
         return len(zones.active) + len(zones.cut_bonds), 1
     (seen,) = seen_from(built, potential, [zones.active])
-    if options["scheme"] == "local":
+    if options["scheme"] == "per_atom":
         return len(seen), 1
     # All whose energy changes when S goes are evaluated, and these see as far again.
     (seen,) = seen_from(built, potential, [seen])

@@ -7,19 +7,19 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from mlmm.blending.functions import handover, lennard_jones, short_range_inverse
+from mlmm.blending.functions import lennard_jones, short_range_inverse, switching_function
 from mlmm.blending.short_range import ShortRangeEnergies
 from mlmm.check_report import aligned
 from mlmm.errors import EmbeddingError
 from mlmm.forcefield.tables import MMTables, read_mm_tables
-from mlmm.hybrid.spec import recipe_ownership
+from mlmm.hybrid.spec import hybrid_term_weights
 from mlmm.hybrid.system import HybridSystem
-from mlmm.term_weights import Ownership
+from mlmm.term_weights import TermWeights
 from mlmm.units import COULOMB
 from mlmm.validation.boundary_error import neighbours_of
 from mlmm.zones.adaptive import AdaptiveZones
 
-__all__ = ["BondedClass", "PairAudit", "PairClass", "audit_ownership", "audit_pairs"]
+__all__ = ["BondedClass", "DoubleCounting", "PairClass", "check_term_weights", "double_counting"]
 
 _LETTERS = "CTBE"
 _BONDED = ("bonds", "angles", "torsions", "RB torsions", "CMAP", "1-4 pairs")
@@ -69,7 +69,7 @@ class BondedClass:
 
 
 @dataclass(frozen=True)
-class PairAudit:
+class DoubleCounting:
     """All classes; prints as two tables.
 
     Parameters
@@ -102,15 +102,15 @@ class PairAudit:
         return aligned(rows) + "\n" + note + "\n\n" + aligned(terms)
 
 
-def audit_pairs(
+def double_counting(
     hybrid: HybridSystem, positions: np.ndarray | None = None, box_vectors: np.ndarray | None = None
-) -> PairAudit:
+) -> DoubleCounting:
     """Pairs and bonded terms of a hybrid system by zone, with the energies that changed hands.
 
     Parameters
     ----------
     hybrid : HybridSystem
-        Of scheme ``local`` or ``difference``, with a static zone.
+        Of scheme ``per_atom`` or ``supermolecular``, with a static zone.
     positions : ndarray, shape (N, 3), nm, optional
         The built structure by default.
     box_vectors : ndarray, shape (3, 3), nm, optional
@@ -120,12 +120,16 @@ def audit_pairs(
     EmbeddingError
         Another scheme, or a zone that moves.
     """
-    ownership = recipe_ownership(hybrid.recipe)
-    if isinstance(hybrid.zones, AdaptiveZones) or ownership.handover is None or hybrid.scheme == "intra":
+    term_weights = hybrid_term_weights(hybrid.spec)
+    if (
+        isinstance(hybrid.zones, AdaptiveZones)
+        or term_weights.switching is None
+        or hybrid.scheme == "additive"
+    ):
         raise EmbeddingError(
-            "a static zone under a scheme that hands contacts over (local or difference)",
+            "a static zone under a scheme that hands contacts over (per_atom or supermolecular)",
             hybrid.scheme,
-            'use scheme = "local"',
+            'use scheme = "per_atom"',
         )
     built = hybrid.built
     where = np.asarray(built.positions if positions is None else positions)
@@ -133,23 +137,23 @@ def audit_pairs(
     if built.periodic:
         box = np.asarray(built.box_vectors if box_vectors is None else box_vectors)
     tables = read_mm_tables(built.system, keep=hybrid.keep)
-    return audit_ownership(tables, ownership, where, box, hybrid.spec.receptive_field)
+    return check_term_weights(tables, term_weights, where, box, hybrid.potential.spec.receptive_field)
 
 
-def audit_ownership(
+def check_term_weights(
     tables: MMTables,
-    ownership: Ownership,
+    term_weights: TermWeights,
     positions: np.ndarray,
     box_vectors: np.ndarray | None,
     receptive_field: float,
-) -> PairAudit:
+) -> DoubleCounting:
     """Energies by class from the shares W_t and the energy of every term.
 
     Parameters
     ----------
     tables : MMTables
-    ownership : Ownership
-        With a handover.
+    term_weights : TermWeights
+        With a switching function.
     positions : ndarray, shape (N, 3), nm
     box_vectors : ndarray, shape (3, 3), nm, optional
     receptive_field : float
@@ -157,18 +161,18 @@ def audit_ownership(
     """
     x = torch.tensor(np.asarray(positions), dtype=torch.float64)
     cell = None if box_vectors is None else torch.tensor(box_vectors, dtype=torch.float64)
-    zone = np.where(ownership.weights == 1, 0, np.where(ownership.weights > 0, 1, 3))
-    near = neighbours_of(x, cell, receptive_field, ownership.active)[1].numpy()
-    zone[near[(ownership.weights[near] == 0) & ownership.visible[near]]] = 2
-    r_off = ownership.handover[1]
-    pairs = _audited_pairs(tables, ownership, zone, x, cell)
-    return PairAudit(r_off, pairs, _audited_terms(tables, ownership, x, cell))
+    zone = np.where(term_weights.weights == 1, 0, np.where(term_weights.weights > 0, 1, 3))
+    near = neighbours_of(x, cell, receptive_field, term_weights.active)[1].numpy()
+    zone[near[(term_weights.weights[near] == 0) & term_weights.visible[near]]] = 2
+    r_off = term_weights.switching[1]
+    pairs = _audited_pairs(tables, term_weights, zone, x, cell)
+    return DoubleCounting(r_off, pairs, _audited_terms(tables, term_weights, x, cell))
 
 
 def _audited_pairs(
-    tables: MMTables, ownership: Ownership, zone: np.ndarray, x: torch.Tensor, cell: torch.Tensor | None
+    tables: MMTables, term_weights: TermWeights, zone: np.ndarray, x: torch.Tensor, cell: torch.Tensor | None
 ) -> tuple[PairClass, ...]:
-    r_on, r_off = ownership.handover
+    r_on, r_off = term_weights.switching
     box = cell if tables.periodic else None
     first, second, vectors = neighbours_of(x, box, r_off, np.flatnonzero(zone < 3))
     i, j = first.numpy(), second.numpy()
@@ -179,11 +183,11 @@ def _audited_pairs(
     epsilon = torch.tensor(np.sqrt(tables.epsilon[i] * tables.epsilon[j]))
     wells = lennard_jones(r, sigma, epsilon)
     if tables.switch is not None:
-        wells = wells * handover(r, tables.switch, tables.cutoff)
+        wells = wells * switching_function(r, tables.switch, tables.cutoff)
     coulomb = COULOMB * torch.tensor(tables.charge[i] * tables.charge[j])
     whole = (wells + coulomb / r).numpy()
-    near = (wells * handover(r, r_on, r_off) + coulomb * short_range_inverse(r, r_off)).numpy()
-    share = ownership.pairs(np.stack([i, j], axis=1))
+    near = (wells * switching_function(r, r_on, r_off) + coulomb * short_range_inverse(r, r_off)).numpy()
+    share = term_weights.pairs(np.stack([i, j], axis=1))
     kind = np.minimum(zone[i], zone[j]) * 4 + np.maximum(zone[i], zone[j])
     classes = []
     for k in (0, 1, 5, 2, 6, 10, 3, 7, 11):
@@ -196,10 +200,10 @@ def _audited_pairs(
 
 
 def _audited_terms(
-    tables: MMTables, ownership: Ownership, x: torch.Tensor, cell: torch.Tensor | None
+    tables: MMTables, term_weights: TermWeights, x: torch.Tensor, cell: torch.Tensor | None
 ) -> tuple[BondedClass, ...]:
-    visible = ownership.visible
-    module = ShortRangeEnergies(tables, np.flatnonzero(visible), visible, *ownership.handover)
+    visible = term_weights.visible
+    module = ShortRangeEnergies(tables, np.flatnonzero(visible), visible, *term_weights.switching)
     alive = (tables.exception_charge != 0) | (tables.exception_epsilon != 0)
     lists = (
         tables.bond_atoms,
@@ -217,11 +221,11 @@ def _audited_terms(
     classes = []
     for name, atoms, mine in zip(_BONDED, lists, np.split(energies, ends[:-1]), strict=True):
         if name == "1-4 pairs":
-            share = ownership.one_four(atoms)
+            share = term_weights.one_four(atoms)
         elif name == "CMAP":
-            share = np.array([ownership.bonded(_members(row)[None])[0] for row in atoms])
+            share = np.array([term_weights.bonded(_members(row)[None])[0] for row in atoms])
         else:
-            share = ownership.bonded(atoms)
+            share = term_weights.bonded(atoms)
         inside, crossing = int((share == 1).sum()), int(((share > 0) & (share < 1)).sum())
         classes.append(BondedClass(name, inside, crossing, float((share * mine).sum())))
     return tuple(classes)

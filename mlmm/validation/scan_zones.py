@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -184,12 +183,6 @@ class ZoneScan:
             )
         return aligned(rows, left=2) + "\n" + note
 
-    def plot(self, path: str | Path, target_percent: float = 5.0) -> Path:
-        """Write a picture of the scan, the recommended zone marked; parameters as for `recommend`."""
-        from mlmm.report.blend_plots import draw_scan
-
-        return draw_scan(self, path, target_percent)
-
 
 def scan_zones(
     built: BuiltSystem,
@@ -203,7 +196,7 @@ def scan_zones(
     keep: Collection[str] = (),
     progress: Callable[[str], None] | None = None,
 ) -> ZoneScan:
-    """Boundary error on the region for static zones of every plateau and width, scheme ``local``.
+    """Boundary error on the region for static zones of every plateau and width, scheme ``per_atom``.
 
     The potential is evaluated once per frame on all atoms that the region depends on; each zone takes one
     backward pass more. Zones are made from the built structure, as for a run, and frames measured with them;
@@ -212,7 +205,7 @@ def scan_zones(
     Parameters
     ----------
     built : BuiltSystem
-        With flexible molecules, as scheme ``local`` needs.
+        With flexible molecules, as scheme ``per_atom`` needs.
     region : Region
         The atoms that matter: their forces are compared.
     potential : PotentialModel
@@ -237,7 +230,7 @@ def scan_zones(
     PotentialError
         An element in a zone that the potential does not know.
     """
-    say = progress or (lambda text: None)
+    progress = progress or (lambda text: None)
     frames = [np.asarray(built.positions)] if frames is None else [np.asarray(frame) for frame in frames]
     reach = np.array(sorted({parse(length, "length", "plateaus") for length in plateaus}))
     depth = np.array(sorted({parse(length, "length", "widths") for length in widths}))
@@ -269,7 +262,7 @@ def scan_zones(
     largest = np.where(active > 0, 0.0, np.nan)
     force = []
     for f, frame in enumerate(frames):
-        say(f"frame {f + 1} of {len(frames)}: {len(near)} atoms in {potential.spec.name}")
+        progress(f"frame {f + 1} of {len(frames)}: {len(near)} atoms in {potential.spec.name}")
         field = surroundings.at(frame)
         force.append(np.sqrt(np.mean(field.forces**2)))
         known: dict[bytes, Any] = {}
@@ -369,7 +362,7 @@ def _check_zones(built: BuiltSystem, potential: PotentialModel, zones: list[tupl
         pair = built.system.getConstraintParameters(i)[:2]
         if atoms.intersection(pair) and frozenset(pair) not in springs:
             raise EmbeddingError(
-                "flexible molecules in the zones of a scan (scheme 'local')",
+                "flexible molecules in the zones of a scan (scheme 'per_atom')",
                 f"a constraint without a bond term between atoms {pair[0]} and {pair[1]}",
                 'build with constraints = "none" and rigid_water = false',
             )

@@ -19,7 +19,7 @@ class StepTest:
     ----------
     timestep : float
         ps.
-    outer, reciprocal : int
+    nonbonded_every, reciprocal_every : int
         As in `mlmm.dynamics.stages.Dynamics`.
     drift, error : float
         Of the total energy and its standard error, kJ/mol/ns per degree of freedom.
@@ -36,8 +36,8 @@ class StepTest:
     """
 
     timestep: float
-    outer: int
-    reciprocal: int
+    nonbonded_every: int
+    reciprocal_every: int
     drift: float
     error: float
     fluctuation: float
@@ -51,13 +51,15 @@ class StepTest:
     @property
     def whole(self) -> float:
         """Time between two evaluations of the slowest force, ps."""
-        return self.timestep * self.outer * self.reciprocal
+        return self.timestep * self.nonbonded_every * self.reciprocal_every
 
     def toml(self) -> str:
         """Lines for [run]."""
         lines = [f'timestep = "{self.timestep / FEMTOSECOND:g} fs"']
-        lines += [f"outer = {self.outer}"] if self.outer > 1 else []
-        return "\n".join([*lines, *([f"reciprocal = {self.reciprocal}"] if self.reciprocal > 1 else [])])
+        lines += [f"nonbonded_every = {self.nonbonded_every}"] if self.nonbonded_every > 1 else []
+        return "\n".join(
+            [*lines, *([f"reciprocal_every = {self.reciprocal_every}"] if self.reciprocal_every > 1 else [])]
+        )
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,9 @@ class TimeStepScan:
 
     def largest(self) -> StepTest | None:
         """The largest time step that is stable with every force at each of them."""
-        plain = [t for t in self.tests if t.verdict == "stable" and t.outer == t.reciprocal == 1]
+        plain = [
+            t for t in self.tests if t.verdict == "stable" and t.nonbonded_every == t.reciprocal_every == 1
+        ]
         return max(plain, key=lambda t: t.timestep, default=None)
 
     def cheapest(self) -> StepTest | None:
@@ -89,14 +93,21 @@ class TimeStepScan:
         return min(stable, key=lambda t: t.cpu_ms_per_fs, default=None)
 
     def __str__(self) -> str:
-        head = ("step fs", "outer", "reciprocal", "drift kJ/mol/ns/dof", "fluctuation kJ/mol", "T K")
+        head = (
+            "step fs",
+            "nonbonded_every",
+            "reciprocal_every",
+            "drift kJ/mol/ns/dof",
+            "fluctuation kJ/mol",
+            "T K",
+        )
         rows = [(*head, "T region K", "heating of the zone K", "cpu ms/fs", "")]
         for t in self.tests:
             rows.append(
                 (
                     f"{t.timestep / FEMTOSECOND:g}",
-                    str(t.outer),
-                    str(t.reciprocal),
+                    str(t.nonbonded_every),
+                    str(t.reciprocal_every),
                     f"{t.drift:.2f} ± {t.error:.2f}" if math.isfinite(t.drift) else "-",
                     f"{t.fluctuation:.2f}" if math.isfinite(t.fluctuation) else "-",
                     f"{t.temperature:.0f}" if math.isfinite(t.temperature) else "-",

@@ -37,8 +37,8 @@ _SAMPLES = 200
 def scan_time_steps(
     hybrid: HybridSystem,
     timesteps: Sequence[float | str] = ("0.5 fs", "1 fs", "1.5 fs", "2 fs"),
-    outers: Sequence[int] = (1, 2, 4),
-    reciprocals: Sequence[int] = (1,),
+    nonbonded_every_values: Sequence[int] = (1, 2, 4),
+    reciprocal_every_values: Sequence[int] = (1,),
     *,
     length: float | str = "1 ps",
     equilibration: float | str = "0.5 ps",
@@ -61,7 +61,7 @@ def scan_time_steps(
     hybrid : HybridSystem
     timesteps : sequence of float or str
         ps.
-    outers, reciprocals : sequence of int
+    nonbonded_every_values, reciprocal_every_values : sequence of int
         As in `mlmm.dynamics.stages.Dynamics`.
     length, equilibration : float or str
         Of each run, and of one thermostatted run at the smallest step before all of them, ps.
@@ -96,8 +96,8 @@ def scan_time_steps(
         hybrid.built.positions,
         hybrid.zones.active,
         [parse(step, "time", "timesteps") for step in timesteps],
-        outers,
-        reciprocals,
+        nonbonded_every_values,
+        reciprocal_every_values,
         length=parse(length, "time", "length"),
         equilibration=parse(equilibration, "time", "equilibration"),
         temperature=parse(temperature, "temperature", "temperature"),
@@ -114,8 +114,8 @@ def judge_settings(
     positions: np.ndarray,
     zone: Collection[int],
     timesteps: Sequence[float],
-    outers: Sequence[int],
-    reciprocals: Sequence[int],
+    nonbonded_every_values: Sequence[int],
+    reciprocal_every_values: Sequence[int],
     *,
     length: float,
     equilibration: float,
@@ -140,10 +140,10 @@ def judge_settings(
         Whether to go downhill before the equilibration.
     """
     steps = sorted(set(timesteps))
-    _check(steps, outers, reciprocals, length)
-    say = progress or (lambda text: None)
+    _check(steps, nonbonded_every_values, reciprocal_every_values, length)
+    progress = progress or (lambda text: None)
     arguments = [] if platform is None else [openmm.Platform.getPlatformByName(platform)]
-    say(f"equilibration, {equilibration:g} ps at {steps[0] / FEMTOSECOND:g} fs")
+    progress(f"equilibration, {equilibration:g} ps at {steps[0] / FEMTOSECOND:g} fs")
     own = own_barostats(system_for(False))
     if own:
         raise ConfigError(
@@ -155,35 +155,54 @@ def judge_settings(
     tests: list[StepTest] = []
     first: tuple[float, float] | None = None
     for step in steps:
-        for outer in sorted(set(outers)):
-            for reciprocal in sorted(set(reciprocals)):
-                if _beyond_unstable(tests, step, outer, reciprocal):
+        for nonbonded_every in sorted(set(nonbonded_every_values)):
+            for reciprocal_every in sorted(set(reciprocal_every_values)):
+                if _beyond_unstable(tests, step, nonbonded_every, reciprocal_every):
                     continue
-                say(f"{step / FEMTOSECOND:g} fs, outer {outer}, reciprocal {reciprocal}, {length:g} ps")
-                stage = NVECheck(length, temperature, timestep=step, outer=outer, reciprocal=reciprocal)
-                system = system_for(reciprocal > 1)
+                multiples = f"nonbonded_every {nonbonded_every}, reciprocal_every {reciprocal_every}"
+                progress(f"{step / FEMTOSECOND:g} fs, {multiples}, {length:g} ps")
+                stage = NVECheck(
+                    length,
+                    temperature,
+                    timestep=step,
+                    nonbonded_every=nonbonded_every,
+                    reciprocal_every=reciprocal_every,
+                )
+                system = system_for(reciprocal_every > 1)
                 found = _run(system, force_groups, stage, start, zone, arguments, seed)
                 test, first = _judged(stage, found, system, zone, first, max_heating)
                 tests.append(test)
-                say(f"   {test.verdict}")
+                progress(f"   {test.verdict}")
     return TimeStepScan(tuple(tests), length, max_heating)
 
 
-def _check(steps: list[float], outers: Sequence[int], reciprocals: Sequence[int], length: float) -> None:
-    if not steps or steps[0] <= 0 or min([*outers, *reciprocals], default=0) < 1:
-        raise ConfigError("positive time steps, outer and reciprocal of 1 or more", "others", "correct them")
-    if 1 not in outers or 1 not in reciprocals:
+def _check(
+    steps: list[float],
+    nonbonded_every_values: Sequence[int],
+    reciprocal_every_values: Sequence[int],
+    length: float,
+) -> None:
+    if not steps or steps[0] <= 0 or min([*nonbonded_every_values, *reciprocal_every_values], default=0) < 1:
         raise ConfigError(
-            "outer and reciprocal with 1 among them", "none", "add 1: the others are judged by it"
+            "positive time steps, nonbonded_every and reciprocal_every of 1 or more", "others", "correct them"
         )
-    if length < 20 * steps[-1] * max(outers) * max(reciprocals):
+    if 1 not in nonbonded_every_values or 1 not in reciprocal_every_values:
+        raise ConfigError(
+            "nonbonded_every and reciprocal_every with 1 among them",
+            "none",
+            "add 1: the others are judged by it",
+        )
+    if length < 20 * steps[-1] * max(nonbonded_every_values) * max(reciprocal_every_values):
         raise ConfigError("NVE runs of at least 20 whole steps", f"{length:g} ps", 'write --nve "1 ps"')
 
 
-def _beyond_unstable(tests: list[StepTest], step: float, outer: int, reciprocal: int) -> bool:
+def _beyond_unstable(tests: list[StepTest], step: float, nonbonded_every: int, reciprocal_every: int) -> bool:
     """Whether a setting is no smaller in any way than one that has failed."""
     return any(
-        t.verdict == "unstable" and step >= t.timestep and outer >= t.outer and reciprocal >= t.reciprocal
+        t.verdict == "unstable"
+        and step >= t.timestep
+        and nonbonded_every >= t.nonbonded_every
+        and reciprocal_every >= t.reciprocal_every
         for t in tests
     )
 
@@ -317,7 +336,7 @@ def _judged(
     max_heating: float,
 ) -> tuple[StepTest, tuple[float, float] | None]:
     """The figures of a run and the verdict; `first` is power and error of the setting to compare with."""
-    setting = (stage.timestep, stage.outer, stage.reciprocal)
+    setting = (stage.timestep, stage.nonbonded_every, stage.reciprocal_every)
     nan = math.nan
     if found is None:
         return StepTest(*setting, nan, nan, nan, nan, nan, nan, nan, nan, "unstable"), first

@@ -1,4 +1,4 @@
-"""What the zones of a scheme do: boundary error, tail of the pairs, energies by lambda, ownership."""
+"""What the zones of a scheme do: boundary error, tail of the pairs, energies by lambda, term weights."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from mlmm.blending.functions import handover, lennard_jones, short_range_inverse
+from mlmm.blending.functions import lennard_jones, short_range_inverse, switching_function
 from mlmm.blending.short_range import ShortRangeEnergies
 from mlmm.check_report import CheckReport, CheckResult, aligned
+from mlmm.dynamics.lambda_histogram import lambda_histogram
 from mlmm.electrostatics.predicted_charges import ChargedBlend
 from mlmm.forcefield.reference_platform import forces_of, potential_of, reference_context
 from mlmm.forcefield.tables import read_mm_tables
-from mlmm.hybrid.assemble import blend_of
-from mlmm.hybrid.spec import HANDOVER_START, built_cell, visible_atoms
+from mlmm.hybrid.spec import SWITCHING_START, built_cell, visible_atoms
 from mlmm.hybrid.system import HybridSystem
 from mlmm.units import COULOMB
 from mlmm.validation.boundary_error import BONDED_REACH, BoundaryError, boundary_error, neighbours_of
-from mlmm.validation.double_counting import PairAudit, audit_pairs
+from mlmm.validation.double_counting import DoubleCounting, double_counting
 from mlmm.zones.adaptive import AdaptiveZones
 
-__all__ = ["LambdaHistogram", "TailForce", "check_zones", "lambda_histogram", "tail_force"]
+__all__ = ["TailForce", "check_zones", "tail_force"]
 
 
 def _rms(values: np.ndarray) -> float:
@@ -71,48 +71,6 @@ class TailForce:
         return 100.0 * self.rms_remaining / _rms(self.forces)
 
 
-@dataclass(frozen=True)
-class LambdaHistogram:
-    """Atoms by lambda, and what the potential changes on them.
-
-    Parameters
-    ----------
-    edges : ndarray, shape (B + 1,)
-        Bins (edges[b], edges[b + 1]] for 0 < lambda < 1; one more bin stands for lambda = 1.
-    atoms, residues : ndarray, shape (B + 1,)
-        Numbers; a residue counts in each bin that holds atoms of it.
-    mean, deviation : ndarray, shape (B + 1,), kJ/mol
-        Of Delta = eps^ML − eps^MM,sr summed over the atoms of each residue in the bin; NaN for an empty bin.
-    per_atom : ndarray, shape (B + 1,), kJ/mol
-        Mean of Delta over the atoms.
-    """
-
-    edges: np.ndarray
-    atoms: np.ndarray
-    residues: np.ndarray
-    mean: np.ndarray
-    deviation: np.ndarray
-    per_atom: np.ndarray
-
-    @property
-    def names(self) -> list[str]:
-        """Of the bins."""
-        pairs = zip(self.edges[:-1], self.edges[1:], strict=True)
-        return [f"{a:.2g} – {b:.2g}" for a, b in pairs] + ["1"]
-
-    def __str__(self) -> str:
-        known = bool(np.isfinite(self.mean).any())
-        rows = [("lambda", "atoms", "residues", *(("Delta per atom", "per residue", "std") if known else ()))]
-        for k in reversed(range(len(self.names))):
-            if self.atoms[k]:
-                energies = (self.per_atom[k], self.mean[k], self.deviation[k]) if known else ()
-                numbers = (str(self.atoms[k]), str(self.residues[k]), *(f"{e:.1f}" for e in energies))
-                rows.append((self.names[k], *numbers))
-        if not known:
-            return aligned(rows)
-        return aligned(rows) + "\nDelta = eps^ML − eps^MM,sr, kJ/mol, isolated-atom energies removed"
-
-
 def tail_force(
     hybrid: HybridSystem,
     positions: np.ndarray | None = None,
@@ -123,13 +81,13 @@ def tail_force(
     """Force of what remains of the pairs within r_off where the potential owns everything.
 
     V_tail = K q q (1/r − s(r)) + (1 − f) V_LJ, over all pairs of an atom with lambda = 1 and a visible
-    one. No identity of the blend sees it: every one of them holds for any handover, also for one that pushes
-    atoms apart.
+    one. No identity of the blend sees it: every one of them holds for any switching function, also for one
+    that pushes atoms apart.
 
     Parameters
     ----------
     hybrid : HybridSystem
-        Of scheme ``local``.
+        Of scheme ``per_atom``.
     positions : ndarray, shape (N, 3), nm, optional
         The built structure by default.
     box_vectors : ndarray, shape (3, 3), nm, optional
@@ -142,9 +100,9 @@ def tail_force(
     if built.periodic:
         cell = torch.tensor(np.asarray(built.box_vectors if box_vectors is None else box_vectors))
     tables = read_mm_tables(built.system, keep=hybrid.keep)
-    r_off = float(hybrid.spec.cutoff)
+    r_off = float(hybrid.potential.spec.cutoff)
     core = list(hybrid.zones.core)
-    visible = visible_atoms(built, hybrid.spec)
+    visible = visible_atoms(built, hybrid.potential.spec)
     first, second, vectors = neighbours_of(x, cell, r_off, core)
     seen = torch.tensor(visible)[second]
     first, second, vectors = first[seen], second[seen], vectors[seen]
@@ -158,9 +116,11 @@ def tail_force(
     epsilon[own] = tables.exception_epsilon[index[own]]
     r = vectors.norm(dim=1).requires_grad_(True)
     wells = lennard_jones(r, torch.tensor(sigma), torch.tensor(epsilon))
-    wells = wells * (1.0 - handover(r, HANDOVER_START * r_off, r_off))
+    wells = wells * (1.0 - switching_function(r, SWITCHING_START * r_off, r_off))
     if tables.switch is not None and tables.switch < r_off:
-        wells = wells * torch.where(torch.tensor(own), 1.0, handover(r, tables.switch, tables.cutoff))
+        wells = wells * torch.where(
+            torch.tensor(own), 1.0, switching_function(r, tables.switch, tables.cutoff)
+        )
 
     def tail_of(taken: torch.Tensor) -> np.ndarray:
         energies = wells + COULOMB * torch.tensor(charge) * (1.0 / r - taken)
@@ -172,53 +132,11 @@ def tail_force(
     mm_forces = forces_of(reference_context(built.system, box_vectors), where)
     wide = set(neighbours_of(x, cell, max(r_off, BONDED_REACH), core)[1].tolist()) | set(core)
     wide = [atom for atom in sorted(wide) if visible[atom]]
-    energies = ShortRangeEnergies(tables, wide, visible, HANDOVER_START * r_off, r_off)
+    energies = ShortRangeEnergies(tables, wide, visible, SWITCHING_START * r_off, r_off)
     (gradient,) = torch.autograd.grad(energies(x.requires_grad_(True), cell).sum(), x)
     remaining = mm_forces[core] + gradient[core].numpy() + tail - split
     forces = forces_of(reference_context(hybrid.system, box_vectors), where)
     return TailForce(hybrid.zones.core, tail, remaining, forces[core])
-
-
-def lambda_histogram(
-    hybrid: HybridSystem, positions: np.ndarray | None = None, *, bins: int = 5
-) -> LambdaHistogram:
-    """Numbers of atoms and mean Delta by lambda, on the atoms with lambda > 0.
-
-    Parameters
-    ----------
-    hybrid : HybridSystem
-        Under other schemes than ``local`` Delta is not what the potential changes, and NaN.
-    positions : ndarray, shape (N, 3), nm, optional
-        In the built structure's box; the built structure by default.
-    bins : int
-        Between 0 and 1, of equal width.
-    """
-    built = hybrid.built
-    x, cell = torch.tensor(np.asarray(built.positions if positions is None else positions)), built_cell(built)
-    every = hybrid.zones.weights(x, cell)
-    active = (every > 0).nonzero().squeeze(1).tolist()
-    delta = np.full(len(active), np.nan)
-    if hybrid.scheme == "local":
-        tables = read_mm_tables(built.system, keep=hybrid.keep)
-        blend = blend_of(built, tables, hybrid.potential, active, [1.0] * len(active))
-        with torch.no_grad():
-            device = blend.visible.device
-            found = blend.differences(x.to(device), None if cell is None else cell.to(device))
-        delta = found.cpu().numpy()
-    weights = every[active].numpy()
-    edges = np.linspace(0.0, 1.0, bins + 1)
-    place = np.where(weights == 1.0, bins, np.clip(np.searchsorted(edges, weights) - 1, 0, bins - 1))
-    residue = [atom.residue.index for atom in built.topology.atoms()]
-    residue = np.array([residue[atom] for atom in active])
-    columns = np.full((3, bins + 1), np.nan)
-    atoms, residues = np.zeros(bins + 1, dtype=int), np.zeros(bins + 1, dtype=int)
-    for b in np.unique(place):
-        chosen = place == b
-        names, group = np.unique(residue[chosen], return_inverse=True)
-        sums = np.bincount(group, weights=delta[chosen])
-        atoms[b], residues[b] = chosen.sum(), len(names)
-        columns[:, b] = sums.mean(), sums.std(), delta[chosen].mean()
-    return LambdaHistogram(edges, atoms, residues, *columns)
 
 
 def check_zones(
@@ -226,7 +144,7 @@ def check_zones(
 ) -> CheckReport:
     """Boundary error, tail force, ownership and histogram, as far as they have a meaning.
 
-    Static zones under scheme ``local``:
+    Static zones under scheme ``per_atom``:
 
     - boundary error: how much the forces on the region differ from those with the potential on all atoms,
       in all and by depth, see `boundary_error`; shown, without a limit;
@@ -234,10 +152,10 @@ def check_zones(
       compare with. At 300 K it is some 5 % in all; in water the pairs within the range alone have twice as
       much, most of which what lies beyond cancels.
 
-    Static zones under ``local`` and ``difference``:
+    Static zones under ``per_atom`` and ``supermolecular``:
 
     - energy accounted for: E − [E_MM − sum of what the force field gave up + energy of the model], zero if no
-      interaction is counted twice or left out, see `audit_pairs`.
+      interaction is counted twice or left out, see `double_counting`.
 
     Atoms by lambda are listed wherever there is a smooth zone.
 
@@ -249,12 +167,12 @@ def check_zones(
     progress : callable, optional
         Called with a line of text at the start of each part.
     """
-    say = progress or (lambda text: None)
+    progress = progress or (lambda text: None)
     moving = isinstance(hybrid.zones, AdaptiveZones)
     results: list[CheckResult] = []
     tables: list[str] = []
-    if hybrid.scheme == "local" and not moving:
-        say("boundary error")
+    if hybrid.scheme == "per_atom" and not moving:
+        progress("boundary error")
         error = boundary_error(hybrid)
         detail = f"largest {error.largest:.3g} kJ/mol/nm; exact on {error.exact} of {len(error.atoms)} atoms"
         results.append(
@@ -262,22 +180,22 @@ def check_zones(
         )
         tables.append(_depth_table(error))
         if hybrid.zones.core:
-            say("tail force")
+            progress("tail force")
             results += _tail_results(hybrid)
-    if hybrid.scheme in ("local", "difference") and not moving:
-        say("who owns which pair")
-        audit = audit_pairs(hybrid)
+    if hybrid.scheme in ("per_atom", "supermolecular") and not moving:
+        progress("who owns which pair")
+        audit = double_counting(hybrid)
         tables.append(str(audit))
         results.append(_account(hybrid, audit, images))
-    if moving or hybrid.zones.transition or hybrid.scheme == "local":
-        say("atoms by lambda")
+    if moving or hybrid.zones.transition or hybrid.scheme == "per_atom":
+        progress("atoms by lambda")
         tables.append(str(lambda_histogram(hybrid)))
     return CheckReport(tuple(results), tuple(tables))
 
 
 def _tail_results(hybrid: HybridSystem) -> list[CheckResult]:
     tail = tail_force(hybrid)
-    near = f"pairs within {hybrid.spec.cutoff:.2g} nm that stay MM, {tail.rms:.3g} kJ/mol/nm"
+    near = f"pairs within {hybrid.potential.spec.cutoff:.2g} nm that stay MM, {tail.rms:.3g} kJ/mol/nm"
     far = f"all MM where the potential owns everything, {tail.rms_remaining:.3g} kJ/mol/nm"
     return [
         CheckResult("tail force on lambda = 1", tail.percent, "% of rms F", detail=near),
@@ -285,7 +203,7 @@ def _tail_results(hybrid: HybridSystem) -> list[CheckResult]:
     ]
 
 
-def _account(hybrid: HybridSystem, audit: PairAudit, images: float) -> CheckResult:
+def _account(hybrid: HybridSystem, audit: DoubleCounting, images: float) -> CheckResult:
     """E − [E_MM − what the force field gave up + energy of the model and of its charges]."""
     positions = hybrid.built.positions
     whole = potential_of(reference_context(hybrid.built.system), positions)

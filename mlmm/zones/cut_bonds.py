@@ -20,8 +20,8 @@ __all__ = [
     "SNAPS",
     "Cut",
     "atom_labels",
+    "classify_bonds",
     "fragments",
-    "judge_bonds",
     "named_cuts",
     "residue_groups",
     "snap_groups",
@@ -93,7 +93,7 @@ class _Graph:
         return _pairs((i, owner[residue[i]]) for i in sites if residue[i] in owner)
 
 
-def judge_bonds(topology: Any) -> tuple[Cut, ...]:
+def classify_bonds(topology: Any) -> tuple[Cut, ...]:
     """May a bond join atoms of different lambda? One verdict for each bond of the topology, in its order.
 
     Only bridges of the graph may be cut. A disulfide between residues or a metal does not make a ring of the
@@ -209,7 +209,9 @@ def named_cuts(topology: Any, cut_bonds: Iterable[tuple[int, int]]) -> tuple[str
     if not cut_bonds:
         return ()
     label = atom_labels(topology)
-    bad = {frozenset((cut.first, cut.second)): cut.reason for cut in judge_bonds(topology) if not cut.allowed}
+    bad = {
+        frozenset((cut.first, cut.second)): cut.reason for cut in classify_bonds(topology) if not cut.allowed
+    }
     sentences = []
     for first, second in cut_bonds:
         reason = bad.get(frozenset((first, second)))

@@ -17,7 +17,7 @@ from toys import ForceFieldPotential, PlainSprings, energy_and_forces, evaluate,
 import mlmm
 from mlmm.build.surroundings.bulk import build_bulk_water
 from mlmm.errors import ConfigError, EmbeddingError, SelectionError
-from mlmm.forcefield.remove_terms import embed_local
+from mlmm.forcefield.remove_terms import remove_zone_pairs
 from mlmm.hybrid.assemble import assemble, with_blend
 from mlmm.hybrid.system import hybrid_system
 from mlmm.validation.check import energy_drift
@@ -66,17 +66,17 @@ def around_one(built, plateau="0.25 nm", width="0.3 nm", molecules=1):
 
 
 def hybrid_of(built, zones, potential, compensation=NOTHING, bridge="torchforce"):
-    return hybrid_system(built, zones, potential, scheme="local", compensation=compensation, bridge=bridge)
+    return hybrid_system(built, zones, potential, scheme="per_atom", compensation=compensation, bridge=bridge)
 
 
 def without_force_of_weights(hybrid):
     """Negative control: the same energy, its force without d lambda / dr."""
     # A TorchForce freezes its module, which throws every detach() away.
-    recipe = dataclasses.replace(hybrid.recipe, bridge="pythonforce")
-    blend = assemble(recipe).blend
+    spec = dataclasses.replace(hybrid.spec, bridge="pythonforce")
+    blend = assemble(spec).blend
     blend.weight_forces = False
-    system, embedding = embed_local(hybrid.built.system, hybrid.zones.core)
-    return with_blend(recipe, system, embedding, blend).system
+    system, embedding = remove_zone_pairs(hybrid.built.system, hybrid.zones.core)
+    return with_blend(spec, system, embedding, blend).system
 
 
 def worst_difference(system, built, coordinates, delta=1e-5):
@@ -265,9 +265,9 @@ def test_a_constant_difference_is_compensated_exactly(water):
 
 
 def test_the_start_alignment_is_the_mean_of_the_built_structure(water, ani1x):
-    hybrid = hybrid_system(water, around_one(water), ani1x, scheme="local")
+    hybrid = hybrid_system(water, around_one(water), ani1x, scheme="per_atom")
     assert any("mlmm calibrate" in warning for warning in hybrid.warnings)
-    everything = assemble(dataclasses.replace(hybrid.recipe, compensation=NOTHING)).blend
+    everything = assemble(dataclasses.replace(hybrid.spec, compensation=NOTHING)).blend
     everything.zone_weights = UniformWeights(1.0, len(hybrid.zones.molecules))
     _, differences = everything.molecule_differences(
         torch.tensor(water.positions), torch.tensor(water.box_vectors)
@@ -279,7 +279,7 @@ def test_the_start_alignment_is_the_mean_of_the_built_structure(water, ani1x):
         axis=1,
     )
     nearest = differences.detach().numpy()[np.argsort(distance)[:64]]
-    assert hybrid.recipe.compensation.alignment["HOH"] == pytest.approx(nearest.mean(), abs=1e-9)
+    assert hybrid.spec.compensation.alignment["HOH"] == pytest.approx(nearest.mean(), abs=1e-9)
 
 
 @pytest.mark.slow
@@ -327,10 +327,10 @@ def test_bad_adaptive_zones(water, dipeptide_water, ani1x):
     with pytest.raises(EmbeddingError, match=r"a box at least 1\.80 nm wide \(twice plateau"):
         hybrid_of(water, around_one(water, "0.5 nm", "0.4 nm"), ani1x)
     with pytest.raises(
-        EmbeddingError, match="stays with its atoms under scheme 'intra'; got an adaptive zone"
+        EmbeddingError, match="stays with its atoms under scheme 'additive'; got an adaptive zone"
     ):
-        hybrid_system(water, zones, ani1x, scheme="intra")
-    with pytest.raises(EmbeddingError, match=r"a scheme for plain springs .*: intra"):
+        hybrid_system(water, zones, ani1x, scheme="additive")
+    with pytest.raises(EmbeddingError, match=r"a scheme for plain springs .*: additive"):
         hybrid_of(water, zones, PlainSprings())
     with pytest.raises(ConfigError, match="a compensation for HOH; got none for HOH"):
         hybrid_of(water, zones, ani1x, Compensation({"MOH": 1.0}))

@@ -1,4 +1,4 @@
-"""Per-atom force-field energies: the sum is OpenMM's, the shares are equal, the handover is smooth."""
+"""Per-atom force-field energies: the sum is OpenMM's, shares are equal, the switching function is smooth."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import tolerances
 import torch
 from toys import chains, energy_and_forces
 
-from mlmm.blending.full_pairs import CorePairs
-from mlmm.blending.functions import handover, short_range_inverse
+from mlmm.blending.full_pairs import FullPairs
+from mlmm.blending.functions import short_range_inverse, switching_function
 from mlmm.blending.short_range import ShortRangeEnergies
 from mlmm.errors import EmbeddingError
 from mlmm.forcefield.tables import read_mm_tables
 from mlmm.units import COULOMB
 
 EXACT = 1e-9  # relative
-FAR = 1e12  # nm: a handover that hands over everything, its tail below 1e-9 of any pair
+FAR = 1e12  # nm: a switching function that hands over everything, its tail below 1e-9 of any pair
 CUBIC = np.eye(3) * 2.2
 TRICLINIC = np.array([[2.4, 0, 0], [0.7, 2.2, 0], [-0.8, 0.9, 2.3]])
 
@@ -305,13 +305,15 @@ def test_handover_is_smooth():
     """f is C2 at both ends, 1/r without its tail is C3 at r_off; the slopes are right in between."""
     step = 1e-9
     for r, width in ((0.35, 0.15), (0.5, 0.15)):
-        below, above = (derivatives(lambda x: handover(x, 0.35, 0.5), r + s, 2) for s in (-step, step))
+        below, above = (
+            derivatives(lambda x: switching_function(x, 0.35, 0.5), r + s, 2) for s in (-step, step)
+        )
         assert np.all(np.abs(above - below) * width ** np.arange(3) < 1e-6)
     below, above = (derivatives(lambda x: short_range_inverse(x, 0.5), 0.5 + s, 3) for s in (-step, step))
     assert np.all(np.abs(above - below) * 0.5 ** np.arange(1, 5) < 1e-6)
     assert np.all(above == 0)
     for r in (0.36, 0.42, 0.49):
-        assert 0 < derivatives(lambda x: handover(x, 0.35, 0.5), r, 0)[0] < 1
+        assert 0 < derivatives(lambda x: switching_function(x, 0.35, 0.5), r, 0)[0] < 1
         numeric = (
             derivatives(lambda x: short_range_inverse(x, 0.5), r + 1e-5, 0)[0]
             - derivatives(lambda x: short_range_inverse(x, 0.5), r - 1e-5, 0)[0]
@@ -329,7 +331,9 @@ def test_short_range_coulomb_leaves_a_smooth_tail():
     np.testing.assert_allclose(force, 1 / r**2 - tail, rtol=1e-9, atol=1e-9)
     assert tail.max() < 1.7 / a**2
     # Control: f(r)/r on 0.35–0.5 nm leaves a force several times that of the charges themselves.
-    multiplied = np.array([-derivatives(lambda x: handover(x, 0.35, a) / x, value, 1)[1] for value in r])
+    multiplied = np.array(
+        [-derivatives(lambda x: switching_function(x, 0.35, a) / x, value, 1)[1] for value in r]
+    )
     assert (np.abs(multiplied - 1 / r**2) * r**2).max() > 4
 
 
@@ -365,13 +369,13 @@ def without_pairs(system: openmm.System, atoms) -> openmm.System:
     [(None, False), (CUBIC, True), (CUBIC, False), (TRICLINIC, True)],
     ids=["open", "cubic", "cubic without switch", "triclinic"],
 )
-def test_core_pairs_restore_what_exceptions_remove(cell, switched):
-    """E(pairs of C emptied) + CorePairs = E, forces too; with 1-4 pairs, exclusions, cutoff and switch."""
+def test_full_pairs_restore_what_exceptions_remove(cell, switched):
+    """E(pairs of C emptied) + FullPairs = E, forces too; with 1-4 pairs, exclusions, cutoff and switch."""
     system, positions = nonbonded(cell)
     if cell is not None:
         system.getForce(0).setUseSwitchingFunction(switched)
     tables, core = read_mm_tables(system), list(range(5, 30))
-    energies, forces = evaluate(CorePairs(tables, core), positions, cell)
+    energies, forces = evaluate(FullPairs(tables, core), positions, cell)
     energy, remaining = energy_and_forces(without_pairs(system, core), positions)
     whole = energy_and_forces(system, positions)
     if cell is None:
@@ -381,8 +385,8 @@ def test_core_pairs_restore_what_exceptions_remove(cell, switched):
         assert np.abs(forces + remaining - whole[1]).max() < 1e-6 * np.abs(whole[1]).max()
     assert abs(energies.sum()) > 10
     order = [core[3], core[0], core[9]]
-    few = evaluate(CorePairs(tables, order), positions, cell)[0]
-    back = evaluate(CorePairs(tables, order[::-1]), positions, cell)[0]
+    few = evaluate(FullPairs(tables, order), positions, cell)[0]
+    back = evaluate(FullPairs(tables, order[::-1]), positions, cell)[0]
     np.testing.assert_allclose(few, back[::-1], rtol=1e-12)
 
 
@@ -406,7 +410,7 @@ def test_finite_differences_and_torchscript():
     tables = read_mm_tables(system)
     weights = np.random.default_rng(1).random(6)
     visible = np.arange(9) != 4
-    modules = [ShortRangeEnergies(tables, [0, 1, 2, 7, 5, 8], visible, 0.3, 0.6), CorePairs(tables, range(6))]
+    modules = [ShortRangeEnergies(tables, [0, 1, 2, 7, 5, 8], visible, 0.3, 0.6), FullPairs(tables, range(6))]
     for module in modules:
         check_differences(module, positions, CUBIC, weights, range(9))
         scripted = torch.jit.script(module)

@@ -1,4 +1,4 @@
-"""Scheme `difference`: sums over atoms equal whole energies; nested sets; what is refused."""
+"""Scheme `supermolecular`: sums over atoms equal whole energies; nested sets; what is refused."""
 
 from __future__ import annotations
 
@@ -22,7 +22,12 @@ from differences import (
 )
 from toys import chains
 
-from mlmm.blending.supermolecular import DifferenceBlend, TotalDifference, difference_blend, levels_of
+from mlmm.blending.supermolecular import (
+    SupermolecularBlend,
+    SupermolecularTotal,
+    levels_of,
+    supermolecular_blend,
+)
 from mlmm.errors import EmbeddingError, PotentialError
 from mlmm.potentials import load_potential
 from mlmm.structures import Structure
@@ -71,7 +76,7 @@ def test_pair_model_gives_every_pair_that_touches_the_region(box, buffer):
                 expected += 1.25 * 0.01 * 36 * (1 - squared / reach**2) ** 3
                 pairs += not (i in inside and j in inside)
     numbers, bonds = atoms_of(built)
-    blend = difference_blend(
+    blend = supermolecular_blend(
         ContactPotential(reach=reach), numbers, range(built.n_atoms), level_of(inside, bonds), buffer=buffer
     )
     assert blend(positions, cell).item() == pytest.approx(expected, abs=1e-12)
@@ -95,8 +100,8 @@ def test_sums_over_atoms_are_whole_energies(dipeptide_water, ani, model, region)
     }[model]
     levels = REGIONS[region](dipeptide_water, bonds)
     visible = range(dipeptide_water.n_atoms)
-    blend = difference_blend(potential, numbers, visible, levels)
-    assert isinstance(blend, TotalDifference) is (model == "messages, totals")
+    blend = supermolecular_blend(potential, numbers, visible, levels)
+    assert isinstance(blend, SupermolecularTotal) is (model == "messages, totals")
     positions, cell = geometry(dipeptide_water)
     assert_same(blend, whole_energies(potential, numbers, visible, levels, positions, cell), positions, cell)
 
@@ -116,7 +121,7 @@ def test_the_receptive_field_is_needed_in_full(dipeptide_water, changes, right):
     positions, _ = geometry(dipeptide_water)
     visible, levels = range(dipeptide_water.n_atoms), level_of(range(22), bonds)
     exact = whole_energies(Messages(), numbers, visible, levels, positions, None).item()
-    blend = difference_blend(Messages(**changes), numbers, visible, levels)
+    blend = supermolecular_blend(Messages(**changes), numbers, visible, levels)
     error = abs(blend(positions, None).item() - exact)
     assert error < 1e-9 if right else error > 1e-6
 
@@ -128,7 +133,7 @@ def test_an_atom_that_sees_the_cap_alone():
     assert inner[0] - far[0] > RANGE > 0.109 - far[0]
     levels, numbers = level_of([1], [(0, 1), (0, 2)]), [6, 6, 1]
     for potential in (ContactPotential(many_body=0.1), ContactPotential(many_body=0.1, per_atom=False)):
-        blend = difference_blend(potential, numbers, range(3), levels)
+        blend = supermolecular_blend(potential, numbers, range(3), levels)
         expected = whole_energies(potential, numbers, range(3), levels, positions, None)
         assert_same(blend, expected, positions, None)
 
@@ -144,7 +149,7 @@ def test_invisible_atoms_do_not_exist(dipeptide_water, per_atom):
     potential = ContactPotential(many_body=0.1, per_atom=per_atom)
     levels = level_of([*range(6, 16), *hidden[:3]], bonds)
     positions, cell = geometry(dipeptide_water)
-    blend = difference_blend(potential, numbers, visible, levels)
+    blend = supermolecular_blend(potential, numbers, visible, levels)
     assert_same(blend, whole_energies(potential, numbers, visible, levels, positions, cell), positions, cell)
     assert float(forces_of(blend, positions, cell)[hidden].abs().max()) == 0
 
@@ -157,13 +162,13 @@ def test_all_inside_and_nothing_near(model, per_atom):
     numbers, bonds = atoms_of(built)
     positions, _ = geometry(built)
     potential = model(per_atom=per_atom)
-    everything = difference_blend(potential, numbers, range(8), level_of(range(8), bonds))
+    everything = supermolecular_blend(potential, numbers, range(8), level_of(range(8), bonds))
     total = potential.atom_energies(Structure(torch.tensor(numbers), positions)).energies.sum()
     assert everything(positions).item() == pytest.approx(total.item(), abs=1e-12)
     apart = positions.detach().clone()
     apart[4:] += 10.0
     alone = potential.atom_energies(Structure(torch.tensor(numbers[:4]), apart[:4])).energies.sum()
-    blend = difference_blend(potential, numbers, range(8), level_of(range(4), bonds))
+    blend = supermolecular_blend(potential, numbers, range(8), level_of(range(4), bonds))
     assert blend(apart).item() == pytest.approx(alone.item(), abs=1e-12)
 
 
@@ -203,9 +208,9 @@ def test_what_cannot_be_is_refused(dipeptide_water, ani):
     def blend(spec=ani.spec, visible=visible, levels=residue, **more):
         model = ContactPotential()
         model.spec = spec
-        return difference_blend(model, numbers, visible, levels, **more)
+        return supermolecular_blend(model, numbers, visible, levels, **more)
 
-    assert isinstance(blend(), DifferenceBlend)
+    assert isinstance(blend(), SupermolecularBlend)
     changed = dataclasses.replace
     with pytest.raises(EmbeddingError, match=r"finite range .* got ANI-1x, whose interactions have no limit"):
         blend(changed(ani.spec, long_range=True))

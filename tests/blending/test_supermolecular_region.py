@@ -1,4 +1,4 @@
-"""Scheme `difference` with a real model: exact core, errors at cuts, no steps, forces, both bridges."""
+"""Scheme `supermolecular` with a real model: exact core, errors at cuts, no steps, forces, both bridges."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from differences import (
 )
 from toys import energy_and_forces
 
-from mlmm.blending.supermolecular import difference_blend, levels_of
+from mlmm.blending.supermolecular import levels_of, supermolecular_blend
 from mlmm.hybrid.bridge import make_blend_force
 from mlmm.potentials import load_potential
-from mlmm.term_weights import Level, ownership_of
+from mlmm.term_weights import Level, make_term_weights
 from mlmm.zones.region import molecules_of
 
 
@@ -46,7 +46,7 @@ def test_the_core_has_exactly_the_models_force(dipeptide_water, ani, region):
     levels = levels_of(weights, bonds, 4)
     assert len(levels) == (4 if region == "nested waters" else 1)
     positions, cell = geometry(dipeptide_water)
-    forces = forces_of(difference_blend(ani, numbers, range(len(numbers)), levels), positions, cell)
+    forces = forces_of(supermolecular_blend(ani, numbers, range(len(numbers)), levels), positions, cell)
     exact = model_forces(ani, numbers, positions, cell)
     core, largest = sorted(levels[0].atoms), float(exact.abs().max())
     assert float((forces - exact)[core].abs().max()) < 1e-11 * largest
@@ -59,7 +59,9 @@ def kept_forces(built, levels) -> np.ndarray:
     """Forces of the bonded terms that touch the region and stay with the force field, from OpenMM."""
     weights = np.zeros(built.n_atoms)
     weights[list(levels[-1].atoms)] = 1.0
-    ownership = ownership_of("difference", weights, np.ones(built.n_atoms, dtype=bool), None, levels)
+    term_weights = make_term_weights(
+        "supermolecular", weights, np.ones(built.n_atoms, dtype=bool), None, levels
+    )
     system, found = openmm.System(), 0
     for _ in range(built.n_atoms):
         system.addParticle(1.0)
@@ -75,7 +77,7 @@ def kept_forces(built, levels) -> np.ndarray:
         for index in range(number):
             term = get(index)
             touches = not levels[-1].atoms.isdisjoint(term[:n])
-            if touches and ownership.bonded(np.array([term[:n]]))[0] < 1:
+            if touches and term_weights.bonded(np.array([term[:n]]))[0] < 1:
                 add(*term)
                 found += 1
         system.addForce(copy)
@@ -98,7 +100,7 @@ def test_a_cut_bond_leaves_an_error_on_its_inner_end_alone(dipeptide_water, ani,
     levels = level_of(atoms, bonds)
     assert tuple(sorted(b for _, b in levels[0].caps)) == inner
     positions, cell = geometry(dipeptide_water)
-    blend = difference_blend(ani, numbers, range(len(numbers)), levels, positions=positions, cell=cell)
+    blend = supermolecular_blend(ani, numbers, range(len(numbers)), levels, positions=positions, cell=cell)
     exact = model_forces(ani, numbers, positions, cell).numpy()
     error = forces_of(blend, positions, cell).numpy() + kept_forces(dipeptide_water, levels) - exact
     others = sorted(levels[0].atoms - set(inner))
@@ -123,7 +125,7 @@ def test_errors_at_cuts_add_up_with_the_weights(dipeptide_water, ani):
     exact = model_forces(ani, numbers, positions, cell)
 
     def error(some) -> torch.Tensor:
-        blend = difference_blend(ani, numbers, range(len(numbers)), some)
+        blend = supermolecular_blend(ani, numbers, range(len(numbers)), some)
         return (forces_of(blend, positions, cell) - exact)[6:16]
 
     found = error(levels)[4]  # CB, inside every set and at the cut of the smallest
@@ -187,7 +189,7 @@ def test_the_energy_has_no_step(approach, ani, buffer, multiple):
     """A water crosses one receptive field, one and a half, two: no step in 1e-4 nm stands out (V13)."""
     numbers, bonds, place = approach
     levels = level_of(range(22), bonds)
-    blend = difference_blend(ani, numbers, range(len(numbers)), levels, buffer=buffer)
+    blend = supermolecular_blend(ani, numbers, range(len(numbers)), levels, buffer=buffer)
     largest, median = largest_step(blend, place, multiple * ani.spec.receptive_field)
     assert largest < 3 * median + 1e-8
 
@@ -197,7 +199,9 @@ def test_a_thin_buffer_has_steps(approach, ani, buffer, caplog):
     """Negative control: totals over less than two receptive fields jump when an atom enters; a warning."""
     numbers, bonds, place = approach
     with caplog.at_level(logging.WARNING):
-        blend = difference_blend(ani, numbers, range(len(numbers)), level_of(range(22), bonds), buffer=buffer)
+        blend = supermolecular_blend(
+            ani, numbers, range(len(numbers)), level_of(range(22), bonds), buffer=buffer
+        )
     assert "below twice the receptive field of ANI-1x (1.04 nm): the energy has steps" in caplog.text
     largest, median = largest_step(blend, place, buffer)
     assert largest > 100 * median
@@ -210,7 +214,9 @@ def test_a_buffer_of_two_receptive_fields_is_exact(dipeptide_water, ani):
     exact = model_forces(ani, numbers, positions, None)
     largest, errors = float(exact.abs().max()), []
     for buffer in (0.51, 0.7, 1.04):
-        blend = difference_blend(ani, numbers, range(len(numbers)), level_of(range(22), bonds), buffer=buffer)
+        blend = supermolecular_blend(
+            ani, numbers, range(len(numbers)), level_of(range(22), bonds), buffer=buffer
+        )
         seen = blend.seen(positions.detach(), None)
         assert len(seen) < len(numbers)
         errors.append(float((forces_of(blend, positions, None) - exact)[:22].square().mean().sqrt()))
@@ -223,7 +229,7 @@ def nested(dipeptide_water, ani1x):
     numbers, bonds = atoms_of(dipeptide_water)
     levels = levels_of(smooth_weights(dipeptide_water), bonds, 4)
     assert len(levels) == 3 and [len(level.caps) for level in levels] == [2, 0, 0]
-    return difference_blend(ani1x, numbers, range(len(numbers)), levels)
+    return supermolecular_blend(ani1x, numbers, range(len(numbers)), levels)
 
 
 def test_finite_differences(dipeptide_water, ani):
@@ -232,7 +238,7 @@ def test_finite_differences(dipeptide_water, ani):
     levels = levels_of(smooth_weights(dipeptide_water), bonds, 4)
     waters = waters_by_distance(dipeptide_water)
     positions, cell = geometry(dipeptide_water)
-    blend = difference_blend(ani, numbers, range(len(numbers)), levels)
+    blend = supermolecular_blend(ani, numbers, range(len(numbers)), levels)
     forces = forces_of(blend, positions, cell)
     step, largest = 1e-5, float(forces.abs().max())
     with torch.no_grad():
@@ -253,7 +259,7 @@ def test_both_bridges_agree(dipeptide_water, nested):
         system.setDefaultPeriodicBoxVectors(*dipeptide_water.box_vectors)
         for _ in range(dipeptide_water.n_atoms):
             system.addParticle(1.0)
-        system.addForce(make_blend_force(nested, bridge=bridge, periodic=True, name="difference"))
+        system.addForce(make_blend_force(nested, bridge=bridge, periodic=True, name="supermolecular"))
         results.append(energy_and_forces(system, dipeptide_water.positions))
     positions, cell = geometry(dipeptide_water)
     results.append((nested(positions, cell).item(), forces_of(nested, positions, cell).numpy()))
@@ -272,7 +278,7 @@ def test_members_average_to_the_energy(dipeptide_water, nested):
     alone = load_potential("ani1x", precision="float64", members=[3])
     numbers, bonds = atoms_of(dipeptide_water)
     levels = levels_of(smooth_weights(dipeptide_water), bonds, 4)
-    single = difference_blend(alone, numbers, range(len(numbers)), levels)(positions, cell).item()
+    single = supermolecular_blend(alone, numbers, range(len(numbers)), levels)(positions, cell).item()
     assert float(members[3]) == pytest.approx(single, abs=1e-9)
     assert float(members.std()) > 1e-3
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlmm.cli.mean_force import drift_tables
+from mlmm.cli.mean_force import mean_force_tables
 from mlmm.cli.program import _parser, main
 from mlmm.dynamics.run_directory import RunDirectory
 from mlmm.errors import ConfigError
@@ -101,14 +101,14 @@ def test_run_writes_a_complete_directory(tmp_path, run_file, capsys):
 
 
 def test_run_with_a_smooth_zone(tmp_path, root, capsys):
-    """Scheme "local" through the whole command: zones counted, weights in the structure, report written."""
+    """Scheme "per_atom" through the whole command: zones counted, weights in the structure, report."""
     out = tmp_path / "run"
     assert main(["run", str(root / "systems/alanine_dipeptide/zone.toml"), "--out", str(out), *QUICK]) == 0
     printed = capsys.readouterr()
     assert "zones  core 14, transition" in printed.out
     assert "ALA2:C–ALA2:CA" in printed.err
     summary = json.loads((out / "run.json").read_text())
-    assert summary["embedding"]["scheme"] == "local"
+    assert summary["embedding"]["scheme"] == "per_atom"
     assert summary["zones"]["transition"] > 0 and summary["zones"]["buffer"] > 0
     assert sum(summary["zones"].values()) == summary["system"]["atoms"]
     weights = [
@@ -120,12 +120,12 @@ def test_run_with_a_smooth_zone(tmp_path, root, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["adaptive", "difference"])
+@pytest.mark.parametrize("name", ["adaptive", "supermolecular"])
 def test_runs_and_checks_of_the_other_schemes(tmp_path, root, capsys, name):
     """Their run files as they stand, but short: report with the section on zones, figures of the check."""
     run_file, out = str(root / f"systems/alanine_dipeptide/{name}.toml"), tmp_path / "run"
     assert main(["run", run_file, "--out", str(out), *QUICK]) == 0
-    scheme = "difference" if name == "difference" else "local"
+    scheme = "supermolecular" if name == "supermolecular" else "per_atom"
     assert f"scheme {scheme}, " in capsys.readouterr().out
     summary = json.loads((out / "run.json").read_text())
     assert summary["embedding"]["scheme"] == scheme
@@ -138,8 +138,12 @@ def test_runs_and_checks_of_the_other_schemes(tmp_path, root, capsys, name):
     printed = capsys.readouterr().out
     for figure in ("forces vs finite differences", "TorchForce vs PythonForce", "moving molecules by box"):
         assert " ok" in next(line for line in printed.splitlines() if line.startswith(figure))
-    assert ("energy counted twice or lost" in printed) == (name == "difference")
-    found = drift_tables("adaptive", Namespace(run=str(out)), lambda text: None) if name == "adaptive" else ()
+    assert ("energy counted twice or lost" in printed) == (name == "supermolecular")
+    found = (
+        mean_force_tables("adaptive", Namespace(run=str(out)), lambda text: None)
+        if name == "adaptive"
+        else ()
+    )
     # Four frames of the run, six bins of lambda: its own system, whatever the check was made of.
     assert [len(table.splitlines()) for table in found] == ([9] if name == "adaptive" else [])
     assert all("4 frames; out of the zone in all" in table for table in found)
@@ -147,17 +151,17 @@ def test_runs_and_checks_of_the_other_schemes(tmp_path, root, capsys, name):
 
 def test_frames_of_an_adaptive_run_where_there_are_some(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert drift_tables("nothing", Namespace(run=None), print) == ()
+    assert mean_force_tables("nothing", Namespace(run=None), print) == ()
     with pytest.raises(ConfigError, match="frames of an adaptive zone in elsewhere; got none; run it with"):
-        drift_tables("nothing", Namespace(run="elsewhere"), print)
+        mean_force_tables("nothing", Namespace(run="elsewhere"), print)
     folder = tmp_path / "runs/still"
     folder.mkdir(parents=True)
     text = '[system]\npdb = "x.pdb"\n[region]\nselect = "all"\n[zones]\nkind = "static"\n'
     (folder / "resolved.toml").write_text(text)
     (folder / "trajectory.dcd").write_bytes(b"")
-    assert drift_tables("still", Namespace(run=None), print) == ()
+    assert mean_force_tables("still", Namespace(run=None), print) == ()
     with pytest.raises(ConfigError, match="got zones of kind static"):
-        drift_tables("still", Namespace(run="runs/still"), print)
+        mean_force_tables("still", Namespace(run="runs/still"), print)
 
 
 def test_interrupted_run_resumes(tmp_path, run_file):
@@ -242,7 +246,13 @@ def test_help_of_run_names_every_setting_of_the_time_step(capsys):
     with pytest.raises(SystemExit):
         main(["run", "--help"])
     printed = capsys.readouterr().out
-    for word in ("timestep", "outer", "reciprocal", "region.hydrogen_mass", "system.hydrogen_mass"):
+    for word in (
+        "timestep",
+        "nonbonded_every",
+        "reciprocal_every",
+        "region.hydrogen_mass",
+        "system.hydrogen_mass",
+    ):
         assert f"  {word} = " in printed
     assert "--timestep tests them" in printed
 
@@ -289,7 +299,7 @@ BAD_INPUT = {
     "unknown potential": (["--set", "potential.name=ani1y"], 'did you mean "ani1x"?'),
     "unknown scheme": (
         ["--set", "embedding.scheme=magic"],
-        "scheme = auto | local | difference | intra | bonded | delta in",
+        "scheme = auto | per_atom | supermolecular | additive | bonded | delta in",
     ),
     "unknown zones": (["--set", "zones.kind=soft"], "kind = auto | hard | static | residues | adaptive in"),
     "key of another kind": (
@@ -298,9 +308,9 @@ BAD_INPUT = {
     ),
     "sizes of a hard zone": (
         ["--set", "zones.width=0.2 nm"],
-        "under scheme 'intra', whose region is hard; got width",
+        "under scheme 'additive', whose region is hard; got width",
     ),
-    "unknown route": (["--set", "embedding.route=scenic"], "route = auto | compiled | subtractive in"),
+    "unknown mm_side": (["--set", "embedding.mm_side=scenic"], "mm_side = auto | openmm | torch in"),
     "levels of another scheme": (["--set", "embedding.levels=2"], "leave levels out, or write scheme"),
     "missing compensation": (
         ["--set", "zones.kind=adaptive", "--set", "zones.compensation=none.json"],
@@ -311,19 +321,19 @@ BAD_INPUT = {
             "--set",
             "zones.kind=adaptive",
             "--set",
-            "embedding.scheme=local",
+            "embedding.scheme=per_atom",
             "--set",
             "system.rigid_water=true",
         ],
         "flexible molecules in an adaptive zone",
     ),
-    "smooth zone under intra": (
+    "smooth zone under additive": (
         ["--set", "zones.kind=static", "--set", "region.select=resname ALA"],
-        'use mlmm.hard_zones, or scheme = "local"',
+        'use mlmm.hard_zones, or scheme = "per_atom"',
     ),
     "unknown bridge": (
         ["--set", "potential.bridge=magic"],
-        "bridge = auto | torchforce | pythonforce | kernel; got 'magic'",
+        "bridge = auto | torchforce | pythonforce | native; got 'magic'",
     ),
     "unknown platform": (["--set", "run.platform=magic"], "choose one of these"),
     "time step too long": (["--set", "run.timestep=20 fs"], "between 0 and 5 fs; got 20 fs"),
@@ -418,7 +428,7 @@ def test_resume_refuses_a_damaged_checkpoint(tmp_path, run_file, capsys):
         "alanine_dipeptide/run.toml",
         "alanine_dipeptide/zone.toml",
         "alanine_dipeptide/adaptive.toml",
-        "alanine_dipeptide/difference.toml",
+        "alanine_dipeptide/supermolecular.toml",
         "lysozyme_xylene/run.toml",
     ],
 )

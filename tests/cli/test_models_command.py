@@ -52,9 +52,10 @@ def test_the_list_names_everything_that_a_user_decides_by(capsys, monkeypatch):
     ):
         assert f"\n{name} " in printed.out
     assert re.search(
-        r"\nani1x +H C N O +0\.52 +yes +no +total +local difference intra +MIT +installed\n", printed.out
+        r"\nani1x +H C N O +0\.52 +yes +no +total +per_atom supermolecular additive +MIT +installed\n",
+        printed.out,
     )
-    assert re.search(r"\naimnet2 .* inf +no +yes +total +intra +MIT", printed.out)
+    assert re.search(r"\naimnet2 .* inf +no +yes +total +additive +MIT", printed.out)
     assert "pip install mace-torch==0.3.16 && mlmm models install mace-off23-small" in printed.out
     assert "10.1063/1.5023802" in printed.out and "FILE.pt" in lines and "ase:NAME" in lines
 

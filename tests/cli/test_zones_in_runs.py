@@ -71,21 +71,21 @@ def moving_hybrid(built, compensation=None):
 @pytest.mark.parametrize(
     ("overrides", "scheme", "setup"),
     [
-        ((), "intra", {"kind": "hard"}),
+        ((), "additive", {"kind": "hard"}),
         (
             (),
-            "local",
+            "per_atom",
             {"kind": "static", "plateau": "0.3 nm", "width": "0.2 nm", "snap": "residue", "shape": "skin"},
         ),
-        (("zones.kind=hard",), "local", {"kind": "hard"}),
+        (("zones.kind=hard",), "per_atom", {"kind": "hard"}),
         (
             ("zones.kind=static", "zones.plateau=2 bonds", "zones.width=2 bonds", "zones.snap=hydrogen"),
-            "local",
+            "per_atom",
             {"kind": "static", "plateau": "2 bonds", "width": "2 bonds", "snap": "hydrogen", "shape": "skin"},
         ),
         (
             ("zones.kind=static", "zones.shape=slab", "zones.axis=x", "zones.plateau=0.4 nm"),
-            "local",
+            "per_atom",
             {
                 "kind": "static",
                 "plateau": "0.4 nm",
@@ -100,7 +100,7 @@ def moving_hybrid(built, compensation=None):
                 'zones.residues=["resid 5", "resid 7"]',
                 "zones.weights=[0.5, 0.25]",
             ),
-            "local",
+            "per_atom",
             {
                 "kind": "residues",
                 "snap": "residue",
@@ -111,7 +111,7 @@ def moving_hybrid(built, compensation=None):
         ),
         (
             ("zones.kind=adaptive", "zones.centre=name CB", "zones.plateau=0.3 nm"),
-            "local",
+            "per_atom",
             {
                 "kind": "adaptive",
                 "plateau": "0.3 nm",
@@ -139,11 +139,11 @@ def test_zones_of_a_run_file(configured, dipeptide_water, overrides, scheme, set
 def test_sizes_do_not_go_with_a_hard_region(configured, dipeptide_water):
     config = configured("zones.width=0.2 nm")
     region = select_region(dipeptide_water, config.region.select)
-    with pytest.raises(ConfigError, match="under scheme 'intra', whose region is hard; got width"):
-        zones_from(config, dipeptide_water, region, "intra")
+    with pytest.raises(ConfigError, match="under scheme 'additive', whose region is hard; got width"):
+        zones_from(config, dipeptide_water, region, "additive")
     config = configured("zones.kind=adaptive", "zones.centre=name O")
     with pytest.raises(SelectionError, match=r"zones\.centre inside the region"):
-        zones_from(config, dipeptide_water, region, "local")
+        zones_from(config, dipeptide_water, region, "per_atom")
 
 
 def test_auto_is_resolved_for_the_record(configured, dipeptide_water, tmp_path):
@@ -153,8 +153,8 @@ def test_auto_is_resolved_for_the_record(configured, dipeptide_water, tmp_path):
     config = configured("embedding.scheme=auto", "zones.plateau=0 nm")
     hybrid = hybrid_from(config, dipeptide_water)
     written = resolved(config, hybrid)
-    assert written.embedding.scheme == hybrid.scheme == "local"
-    assert written.embedding.route == hybrid.route == "compiled"
+    assert written.embedding.scheme == hybrid.scheme == "per_atom"
+    assert written.embedding.mm_side == hybrid.mm_side == "openmm"
     sizes = {"plateau": "0 nm", "width": "0.2 nm"}
     assert written.zones.given() == {
         "kind": "static",
@@ -166,15 +166,15 @@ def test_auto_is_resolved_for_the_record(configured, dipeptide_water, tmp_path):
     (tmp_path / "resolved.toml").write_text(tomli_w.dumps(written.as_dict()))
     assert load_config(tmp_path / "resolved.toml") == written
     text = describe(hybrid)
-    assert "scheme local, compiled route, bridge kernel" in text
+    assert "scheme per_atom, force field in openmm, bridge native" in text
     assert "static: plateau 0 nm, width 0.2 nm, snap residue, shape skin" in text
 
 
 def test_tail_and_levels_need_their_scheme(configured, dipeptide_water):
     """Where the scheme is "auto", what it becomes decides."""
-    for setting in ("embedding.tail=true", "embedding.levels=2"):
+    for setting in ("embedding.mm_tail=true", "embedding.levels=2"):
         config = configured("embedding.scheme=auto", setting)
-        with pytest.raises(ConfigError, match="got scheme 'local'"):
+        with pytest.raises(ConfigError, match="got scheme 'per_atom'"):
             hybrid_from(config, dipeptide_water)
 
 
@@ -204,7 +204,7 @@ def test_a_pair_at_the_cutoff_does_not_fail_the_check():
     positions[4:] += direction / np.linalg.norm(direction) * (1.0 + 2e-6) - direction
     built = mlmm.BuiltSystem.from_openmm(built.topology, built.system, positions)
     zones = mlmm.hard_zones(built, region_from_atoms(built.topology, range(4)))
-    hybrid = hybrid_system(built, zones, Toy(trained_on="isolated"), scheme="intra")
+    hybrid = hybrid_system(built, zones, Toy(trained_on="isolated"), scheme="additive")
     coordinates = 12
     assert finite_difference_error(hybrid, n_coordinates=coordinates, delta=1e-5) < 1e-6
     context = reference_context(hybrid.system)
@@ -223,14 +223,14 @@ def test_finite_differences_reach_the_moving_molecules(water, monkeypatch):
     """A zone without the force of lambda is found out; only coordinates of passing molecules can tell."""
     hybrid = moving_hybrid(water, Compensation({"HOH": 300.0}))
     assert finite_difference_error(hybrid, n_coordinates=12) < 1e-6
-    from mlmm.forcefield.remove_terms import embed_local
+    from mlmm.forcefield.remove_terms import remove_zone_pairs
     from mlmm.hybrid.assemble import with_blend
 
-    recipe = dataclasses.replace(hybrid.recipe, bridge="pythonforce")
+    spec = dataclasses.replace(hybrid.spec, bridge="pythonforce")
     blend = hybrid.blend
     blend.weight_forces = False
-    system, embedding = embed_local(water.system, hybrid.zones.core)
-    wrong = dataclasses.replace(hybrid, parts=with_blend(recipe, system, embedding, blend))
+    system, embedding = remove_zone_pairs(water.system, hybrid.zones.core)
+    wrong = dataclasses.replace(hybrid, assembled=with_blend(spec, system, embedding, blend))
     assert finite_difference_error(wrong, n_coordinates=12) > 1e-3
 
 
@@ -278,7 +278,7 @@ def test_resumption_with_another_compensation_is_refused(water, tmp_path):
     simulate(moving_hybrid(water), tmp_path / "run", stages, progress=stop, **settings)
     facts = json.loads((tmp_path / "run/run.json").read_text())
     assert facts["embedding"]["compensation"]["alignment"] == {"HOH": 1.0}
-    assert facts["zone_setup"]["kind"] == "adaptive" and facts["embedding"]["route"] == "subtractive"
+    assert facts["zone_setup"]["kind"] == "adaptive" and facts["embedding"]["mm_side"] == "torch"
     assert sum(facts["histogram"]["atoms"]) == facts["zones"]["core"] + facts["zones"]["transition"]
     with pytest.raises(ConfigError, match="the same compensation as in"):
         simulate(moving_hybrid(water, Compensation({"HOH": 2.0})), tmp_path / "run", stages, resume=True)
@@ -387,7 +387,7 @@ def test_calibrate_writes_a_file_that_a_run_file_takes(root, tmp_path, capsys, t
     assert main(command) == 2
     assert "add --overwrite" in capsys.readouterr().err
     run_file.write_text(
-        run_file.read_text().replace('scheme = "intra"', 'scheme = "local"')
+        run_file.read_text().replace('scheme = "additive"', 'scheme = "per_atom"')
         + '\n[zones]\nkind = "adaptive"\ncompensation = "water.json"\n'
     )
     assert load_config(run_file).zones.compensation == str(out.resolve())
@@ -395,8 +395,8 @@ def test_calibrate_writes_a_file_that_a_run_file_takes(root, tmp_path, capsys, t
 
 def test_a_calibration_is_not_for_the_kernels_own_host(water, ani1x):
     """Its energy has the force field's pairs in it; refused before any run."""
-    with pytest.raises(ConfigError, match="for bridge 'kernel'"):
-        calibrate(water, ani1x, bridge="kernel")
+    with pytest.raises(ConfigError, match="for bridge 'native'"):
+        calibrate(water, ani1x, bridge="native")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from toys import ForceFieldPotential
 
 from mlmm.build.surroundings.bulk import around_a_point, build_bulk_water, scaled_to
 from mlmm.compensation.calibrate import calibrate
-from mlmm.compensation.mean_force import drift_force
+from mlmm.compensation.mean_force import mean_force
 from mlmm.compensation.refine import refine
 from mlmm.hybrid.system import hybrid_system
 from mlmm.zones.adaptive import adaptive_zones
@@ -77,7 +77,7 @@ def driven(bulk, compensation, density, length, seed):
     point = region_from_atoms(built.topology, [built.n_atoms - 1], "molecule")
     zones = adaptive_zones(built, point, ZONE["plateau"], ZONE["width"], walls=None)
     potential = ForceFieldPotential(built, SCALE)
-    hybrid = hybrid_system(built, zones, potential, scheme="local", compensation=compensation)
+    hybrid = hybrid_system(built, zones, potential, scheme="per_atom", compensation=compensation)
     integrator = openmm.LangevinMiddleIntegrator(300.0, 2.0, 0.002)
     integrator.setRandomNumberSeed(seed)
     context = openmm.Context(hybrid.system, integrator, openmm.Platform.getPlatformByName("CPU"))
@@ -89,7 +89,7 @@ def driven(bulk, compensation, density, length, seed):
     for _ in range(round(length / 0.05)):
         integrator.step(25)
         frames.append(np.array(context.getState(positions=True).getPositions(asNumpy=True)._value))
-    return drift_force(hybrid, np.array(frames), weight_edges=BINS)
+    return mean_force(hybrid, np.array(frames), weight_edges=BINS)
 
 
 @pytest.mark.slow

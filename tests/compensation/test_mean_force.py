@@ -12,7 +12,7 @@ from openmm import app, unit
 from toys import ForceFieldPotential
 
 import mlmm
-from mlmm.compensation.mean_force import DriftForce, drift_force, mean_and_error
+from mlmm.compensation.mean_force import MeanForce, mean_and_error, mean_force
 from mlmm.errors import ConfigError
 from mlmm.hybrid.system import hybrid_system
 from mlmm.units import BAR_NM3, GAS_CONSTANT
@@ -76,7 +76,7 @@ def hybrid_of(gas, compensation):
     zones = adaptive_zones(gas, region, "0.2 nm", "0.5 nm", molecules=["GAS"], walls=None)
     potential = ForceFieldPotential(gas, SCALE)
     return hybrid_system(
-        gas, zones, potential, scheme="local", bridge="pythonforce", compensation=compensation
+        gas, zones, potential, scheme="per_atom", bridge="pythonforce", compensation=compensation
     )
 
 
@@ -136,7 +136,7 @@ def test_no_drift_under_the_exact_compensation(hybrids):
     """Zero in every bin, within errors that are neither too small nor too large: chi² over seeds is 1."""
     squares, work = [], []
     for seed in range(6):
-        found = drift_force(hybrids["exact"], independent_frames(hybrids["exact"], 30, seed))
+        found = mean_force(hybrids["exact"], independent_frames(hybrids["exact"], 30, seed))
         assert (found.expected == 0).all()
         squares += [*found.sigmas**2, *(found.force / found.force_error) ** 2]
         work.append(found.work[0] / found.work[1])
@@ -150,7 +150,7 @@ def test_no_drift_under_the_exact_compensation(hybrids):
 def test_without_compensation_it_is_what_the_theory_says(hybrids):
     """3/2 kT g/(1 + lambda g) d lambda/dr, outwards, bin by bin; tens of errors away from zero."""
     hybrid = hybrids["nothing"]
-    found = drift_force(hybrid, independent_frames(hybrid, 120, 11, power=-1.5))
+    found = mean_force(hybrid, independent_frames(hybrid, 120, 11, power=-1.5))
     slope = exact_means(hybrid, -1.5, lambda weights, _: exact_slope(weights))
     force = exact_means(hybrid, -1.5, lambda weights, steepness: exact_slope(weights) * steepness)
     assert (np.abs(found.slope - slope) < 4 * found.slope_error).all()
@@ -180,7 +180,7 @@ def test_the_wrong_sign_of_the_compensation_doubles_the_force(gas, hybrids):
     """Negative control: a compensation that pushes the wrong way is not taken for none."""
     wrong = dataclasses.replace(EXACT, values={"GAS": -EXACT.values["GAS"]})
     frames = independent_frames(hybrids["exact"], 30, 3)
-    ratio = drift_force(hybrid_of(gas, wrong), frames).slope / drift_force(hybrids["nothing"], frames).slope
+    ratio = mean_force(hybrid_of(gas, wrong), frames).slope / mean_force(hybrids["nothing"], frames).slope
     np.testing.assert_allclose(ratio, 2.0, atol=0.3)
 
 
@@ -194,7 +194,7 @@ def test_the_force_is_that_of_the_engine(gas, hybrids):
     alone = positions.copy()
     alone[1:] = positions[0] + 0.95 * np.array([1.0, 1.0, 1.0])
     alone[oxygen : oxygen + 2] = positions[oxygen : oxygen + 2]
-    found = drift_force(hybrid, np.array([alone, alone]), weight_edges=(0.0, 1.0))
+    found = mean_force(hybrid, np.array([alone, alone]), weight_edges=(0.0, 1.0))
     context = openmm.Context(
         hybrid.system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference")
     )
@@ -236,7 +236,7 @@ def test_at_constant_density_it_balances_the_pressure(gas):
         ]
         compensation = dataclasses.replace(EXACT, facts={"mode": mode, "samples": samples, **facts})
         hybrid = hybrid_of(gas, compensation)
-        return drift_force(hybrid, independent_frames(hybrid, 4, 1))
+        return mean_force(hybrid, independent_frames(hybrid, 4, 1))
 
     line = of("density", (1.0, 501.0, 1001.0))
     np.testing.assert_allclose(line.expected, -1000.0 * BAR_NM3 / 30.0)
@@ -261,11 +261,11 @@ def test_bad_arguments(gas, hybrids):
         ({"kind": "HOH"}, "kind = GAS; got 'HOH'"),
     ):
         with pytest.raises(ConfigError, match=message):
-            drift_force(**({"hybrid": hybrids["exact"], "frames": frames} | arguments))
+            mean_force(**({"hybrid": hybrids["exact"], "frames": frames} | arguments))
     region = region_from_atoms(gas.topology, range(1, 3), "molecule")
-    still = hybrid_system(gas, mlmm.hard_zones(gas, region), ForceFieldPotential(gas), scheme="local")
+    still = hybrid_system(gas, mlmm.hard_zones(gas, region), ForceFieldPotential(gas), scheme="per_atom")
     with pytest.raises(ConfigError, match="a zone that moves; got one that stays"):
-        drift_force(still, frames)
+        mean_force(still, frames)
 
 
 def test_empty_bins_are_empty(hybrids):
@@ -273,7 +273,7 @@ def test_empty_bins_are_empty(hybrids):
     hybrid = hybrids["exact"]
     frames = independent_frames(hybrid, 2, 0)
     frames[:, 1:] = frames[:, :1] + 0.9
-    found = drift_force(hybrid, frames)
-    assert isinstance(found, DriftForce)
+    found = mean_force(hybrid, frames)
+    assert isinstance(found, MeanForce)
     assert (found.molecules == 0).all() and np.isnan(found.slope).all() and np.isnan(found.work[0])
     assert "nan" not in str(found).splitlines()[1]

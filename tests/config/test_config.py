@@ -25,8 +25,8 @@ def test_words_are_those_of_the_library():
     """The file is read without the numerical libraries, so it has its own copy of the words."""
     import inspect
 
-    from mlmm.electrostatics.predicted_charges import LEVELS
-    from mlmm.hybrid.spec import ROUTES
+    from mlmm.electrostatics.predicted_charges import ELECTROSTATICS
+    from mlmm.hybrid.spec import MM_SIDES
     from mlmm.hybrid.system import hybrid_system
     from mlmm.term_weights import SCHEMES as OWNED
     from mlmm.zones.adaptive import adaptive_zones
@@ -44,8 +44,8 @@ def test_words_are_those_of_the_library():
     for key in ("plateau", "width", "walls"):
         assert inspect.signature(adaptive_zones).parameters[key].default == ZONE_KINDS["adaptive"][key]
     embedding = EmbeddingSettings.__dataclass_fields__
-    assert embedding["route"].metadata["choices"] == ("auto", *ROUTES)
-    assert embedding["electrostatics"].metadata["choices"] == LEVELS
+    assert embedding["mm_side"].metadata["choices"] == ("auto", *MM_SIDES)
+    assert embedding["electrostatics"].metadata["choices"] == ELECTROSTATICS
     default = inspect.signature(hybrid_system).parameters["charge_range"].default
     assert embedding["charge_range"].default == default
 
@@ -114,14 +114,14 @@ def test_zones_and_their_defaults(load, tmp_path, text, expected):
 
 
 def test_settings_of_the_embedding(load):
-    settings = load('[embedding]\nscheme = "difference"\nlevels = 3\nroute = "subtractive"').embedding
-    assert (settings.scheme, settings.levels, settings.route, settings.tail) == (
-        "difference",
+    settings = load('[embedding]\nscheme = "supermolecular"\nlevels = 3\nmm_side = "torch"').embedding
+    assert (settings.scheme, settings.levels, settings.mm_side, settings.mm_tail) == (
+        "supermolecular",
         3,
-        "subtractive",
+        "torch",
         False,
     )
-    assert load("", "embedding.scheme=intra", "embedding.tail=true").embedding.tail
+    assert load("", "embedding.scheme=additive", "embedding.mm_tail=true").embedding.mm_tail
 
 
 def test_settings_of_a_gpu_are_those_of_the_library_and_reach_it(load):
@@ -198,14 +198,14 @@ def test_bad_zones_say_what_to_write(load, text, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('scheme = "magic"', r"scheme = auto \| local \| difference \| intra \| bonded \| delta"),
-        ('route = "scenic"', r"route = auto \| compiled \| subtractive"),
+        ('scheme = "magic"', r"scheme = auto \| per_atom \| supermolecular \| additive \| bonded \| delta"),
+        ('mm_side = "scenic"', r"mm_side = auto \| openmm \| torch"),
         (
-            'scheme = "local"\nlevels = 2',
-            r"embedding\.levels with scheme 'difference' only; got scheme 'local'",
+            'scheme = "per_atom"\nlevels = 2',
+            r"embedding\.levels with scheme 'supermolecular' only; got scheme 'per_atom'",
         ),
-        ('scheme = "local"\ntail = true', r"embedding\.tail with scheme 'intra' only"),
-        ('scheme = "delta"\nelectrostatics = "charges"', "with schemes 'local' and 'intra' only"),
+        ('scheme = "per_atom"\nmm_tail = true', r"embedding\.mm_tail with scheme 'additive' only"),
+        ('scheme = "delta"\nelectrostatics = "charges"', "with schemes 'per_atom' and 'additive' only"),
         ('electrostatics = "emle"', r"electrostatics = mechanical \| charges in"),
         ('charge_range = "1.2 ps"', "'1.2 ps'"),
         ('charges = "modell"', 'write charges = "model"'),

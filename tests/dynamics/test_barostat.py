@@ -93,16 +93,23 @@ def test_a_rejected_move_leaves_no_trace():
 
 
 @pytest.mark.parametrize(
-    ("outer", "reciprocal", "stop_at"), [(1, 1, 33), (1, 1, 290), (2, 1, 130), (2, 2, 290)]
+    ("nonbonded_every", "reciprocal_every", "stop_at"), [(1, 1, 33), (1, 1, 290), (2, 1, 130), (2, 2, 290)]
 )
-def test_resumed_run_at_constant_pressure_equals_an_uninterrupted_one(tmp_path, outer, reciprocal, stop_at):
+def test_resumed_run_at_constant_pressure_equals_an_uninterrupted_one(
+    tmp_path, nonbonded_every, reciprocal_every, stop_at
+):
     """Bit for bit on Reference, from checkpoints between moves and after the size of moves has changed."""
-    stage = {"timestep": "0.5 fs", "ensemble": "NPT", "outer": outer, "reciprocal": reciprocal}
+    stage = {
+        "timestep": "0.5 fs",
+        "ensemble": "NPT",
+        "nonbonded_every": nonbonded_every,
+        "reciprocal_every": reciprocal_every,
+    }
     hybrid = chain_hybrid()
     stages = [
         Minimise(max_iterations=5),
-        Produce(0.0005 * outer * reciprocal * 20, name="first", **stage),
-        Produce(0.0005 * outer * reciprocal * 300, **stage),
+        Produce(0.0005 * nonbonded_every * reciprocal_every * 20, name="first", **stage),
+        Produce(0.0005 * nonbonded_every * reciprocal_every * 300, **stage),
         NVECheck("5 fs"),
     ]
     options = {"seed": 4, "platform": "Reference", "report_interval": 10, "checkpoint_interval": 40}
@@ -150,14 +157,14 @@ def test_openmms_barostat_leaves_the_path_after_a_checkpoint():
     assert volumes[0] != EDGE**3 and volumes[1] == EDGE**3
 
 
-@pytest.mark.parametrize("outer", [1, 2])
-def test_multiple_steps_know_of_a_move(outer):
+@pytest.mark.parametrize("nonbonded_every", [1, 2])
+def test_multiple_steps_know_of_a_move(nonbonded_every):
     """The path after an accepted move is that of an integrator that starts there, and no other."""
     hybrid = chain_hybrid()
     fast = [group for name, group in hybrid.force_groups.items() if name != "nonbonded"]
     paths = {}
     for kind in ("told", "new", "untold"):
-        integrator = multiple_time_steps(0.0005, outer, fast=fast, slow=0, constrained=False)
+        integrator = multiple_time_steps(0.0005, nonbonded_every, fast=fast, slow=0, constrained=False)
         context = openmm.Context(hybrid.system, integrator, REFERENCE)
         context.setPositions(hybrid.built.positions)
         integrator.step(1)
@@ -165,7 +172,7 @@ def test_multiple_steps_know_of_a_move(outer):
         assert next(k for k in range(1, 50) if barostat.move(k * INTERVAL))
         if kind == "new":
             state = context.getState(positions=True, velocities=True)
-            integrator = multiple_time_steps(0.0005, outer, fast=fast, slow=0, constrained=False)
+            integrator = multiple_time_steps(0.0005, nonbonded_every, fast=fast, slow=0, constrained=False)
             context = openmm.Context(hybrid.system, integrator, REFERENCE)
             context.setPeriodicBoxVectors(*state.getPeriodicBoxVectors())
             context.setPositions(state.getPositions())

@@ -45,7 +45,7 @@ def energy_noise(system, positions, timestep: float, length: float) -> float:
 def test_energy_error_is_of_second_order_in_the_time_step(dipeptide_vacuum, ani1x):
     """Halving the step quarters the energy error of Verlet, if the force is the gradient of the energy."""
     region = select_region(dipeptide_vacuum, "all")
-    hybrid = hybrid_system(dipeptide_vacuum, hard_zones(dipeptide_vacuum, region), ani1x, scheme="intra")
+    hybrid = hybrid_system(dipeptide_vacuum, hard_zones(dipeptide_vacuum, region), ani1x, scheme="additive")
     coarse, fine = (
         energy_noise(hybrid.system, dipeptide_vacuum.positions, timestep, 0.2)
         for timestep in (0.0005, 0.00025)
@@ -70,7 +70,7 @@ def test_resumed_run_equals_an_uninterrupted_one(tmp_path, dipeptide_vacuum, bri
     region = select_region(dipeptide_vacuum, "all")
     potential = mlmm.load_potential("ani1x", members=[0, 1])
     zones = hard_zones(dipeptide_vacuum, region)
-    hybrid = hybrid_system(dipeptide_vacuum, zones, potential, scheme="intra", bridge=bridge)
+    hybrid = hybrid_system(dipeptide_vacuum, zones, potential, scheme="additive", bridge=bridge)
     stages = [
         Minimise(max_iterations=5),
         Equilibrate("20 fs", timestep="0.5 fs"),
@@ -104,15 +104,17 @@ def test_resumed_run_equals_an_uninterrupted_one(tmp_path, dipeptide_vacuum, bri
     assert other.file("energies.csv").read_bytes() != whole.file("energies.csv").read_bytes()
 
 
-@pytest.mark.parametrize("scheme", ["intra", "local"])
+@pytest.mark.parametrize("scheme", ["additive", "per_atom"])
 def test_every_signal_leaves_a_resumable_run(tmp_path, scheme):
     """SIGTERM while minimising, after the last step of a stage, within one: each resumes to the same end."""
     hybrid = chain_hybrid(box=None)
-    if scheme == "local":
-        from test_local import ForceFieldPotential, random_zones
+    if scheme == "per_atom":
+        from test_per_atom import ForceFieldPotential, random_zones
 
         built = hybrid.built
-        hybrid = hybrid_system(built, random_zones(built, 5), ForceFieldPotential(built, 1.2), scheme="local")
+        hybrid = hybrid_system(
+            built, random_zones(built, 5), ForceFieldPotential(built, 1.2), scheme="per_atom"
+        )
     stages = [Minimise(max_iterations=60), Equilibrate("30 fs"), Produce("30 fs"), NVECheck("20 fs")]
     intervals = {
         "report_interval": 4,
@@ -188,7 +190,7 @@ def test_drift_check_tells_a_conserved_energy_from_one_that_is_not(potential, pa
 def test_drift_of_the_hybrid_is_not_that_of_a_broken_one(dipeptide_water, ani1x):
     """NVE of the flexible dipeptide in water: hybrid at most twice pure MM, within two standard errors."""
     region = select_region(dipeptide_water, "resname ACE ALA NME")
-    hybrid = hybrid_system(dipeptide_water, hard_zones(dipeptide_water, region), ani1x, scheme="intra")
+    hybrid = hybrid_system(dipeptide_water, hard_zones(dipeptide_water, region), ani1x, scheme="additive")
     run = {"equilibration": 0.5, "length": 2.0, "timestep": 0.0005}
     mm, mm_error, _ = energy_drift(dipeptide_water.system, dipeptide_water.positions, **run)
     ml, ml_error, _ = energy_drift(hybrid.system, dipeptide_water.positions, **run)

@@ -19,7 +19,7 @@ select = "all"
 [potential]
 members = [0]
 [embedding]
-scheme = "intra"
+scheme = "additive"
 [run]
 minimise = 20
 equilibrate = "0 ps"
@@ -38,7 +38,16 @@ def run_file(tmp_path, root):
 
 
 def test_check_names_the_largest_stable_step_and_no_other(run_file, capsys):
-    options = ["--nve", "0.1 ps", "--equilibration", "0.02 ps", "--timesteps", "0.25,4", "--outers", "1"]
+    options = [
+        "--nve",
+        "0.1 ps",
+        "--equilibration",
+        "0.02 ps",
+        "--timesteps",
+        "0.25,4",
+        "--nonbonded-every",
+        "1",
+    ]
     main(["check", str(run_file), "--timestep", *options])
     printed = capsys.readouterr().out
     rows = [line.split() for line in printed.splitlines() if line.split()[:1] in (["0.25"], ["4"])]
@@ -49,7 +58,16 @@ def test_check_names_the_largest_stable_step_and_no_other(run_file, capsys):
 
 
 def test_check_without_a_stable_step_fails(run_file, capsys):
-    options = ["--nve", "0.1 ps", "--equilibration", "0.02 ps", "--timesteps", "4.5", "--outers", "1"]
+    options = [
+        "--nve",
+        "0.1 ps",
+        "--equilibration",
+        "0.02 ps",
+        "--timesteps",
+        "4.5",
+        "--nonbonded-every",
+        "1",
+    ]
     status = main(["check", str(run_file), "--timestep", *options])
     printed = capsys.readouterr()
     assert "timestep =" not in printed.out
@@ -61,8 +79,8 @@ def test_check_without_a_stable_step_fails(run_file, capsys):
     ("options", "said"),
     [
         (["--timesteps", "a"], "--timesteps"),
-        (["--outers", "1.5"], "whole numbers"),
-        (["--outers", "2"], "1 among them"),
+        (["--nonbonded-every", "1.5"], "whole numbers"),
+        (["--nonbonded-every", "2"], "1 among them"),
         (["--compare"], "run one after the other"),
     ],
 )
@@ -73,8 +91,10 @@ def test_settings_that_mean_nothing_are_refused(run_file, capsys, options, said)
 
 def test_run_file_with_outer(run_file, tmp_path, capsys):
     out = tmp_path / "run"
-    assert main(["run", str(run_file), "--out", str(out), "--set", "run.outer=2"]) == 0
+    assert main(["run", str(run_file), "--out", str(out), "--set", "run.nonbonded_every=2"]) == 0
     stage = json.loads((out / "run.json").read_text())["stages"][-1]
-    assert (stage["outer"], stage["steps"]) == (2, 20)
-    assert "outer = 2" in (out / "resolved.toml").read_text()
-    assert main(["run", str(run_file), "--out", str(out), "--overwrite", "--set", "run.outer=0"]) == 2
+    assert (stage["nonbonded_every"], stage["steps"]) == (2, 20)
+    assert "nonbonded_every = 2" in (out / "resolved.toml").read_text()
+    assert (
+        main(["run", str(run_file), "--out", str(out), "--overwrite", "--set", "run.nonbonded_every=0"]) == 2
+    )

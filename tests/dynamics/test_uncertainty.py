@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import mlmm
-from mlmm.dynamics.uncertainty import UncertaintyLimits, Watch
+from mlmm.dynamics.uncertainty import UncertaintyLimits, UncertaintyMonitor
 from mlmm.potentials import TrainingSet, committee_spread
 from mlmm.potentials.known import find_model, known_potentials
 from mlmm.structures import Structure
@@ -94,7 +94,7 @@ def test_two_picoseconds_of_a_pocket_that_holds_sulfur(root, models_folder, tmp_
     symbols = [atom.element.symbol for atom in built.topology.atoms()]
     assert "S" in {symbols[i] for i in region.atoms}
     zones = mlmm.static_zones(built, region, plateau="0 nm", width="0.15 nm", snap="hydrogen")
-    hybrid = mlmm.hybrid_system(built, zones, mlmm.load_potential("ani2x"), scheme="local")
+    hybrid = mlmm.hybrid_system(built, zones, mlmm.load_potential("ani2x"), scheme="per_atom")
     run = mlmm.simulate(
         hybrid,
         tmp_path / "run",
@@ -105,7 +105,7 @@ def test_two_picoseconds_of_a_pocket_that_holds_sulfur(root, models_folder, tmp_
         ],
         seed=1,
         report_interval=50,
-        watch=Watch(hybrid, UncertaintyLimits(force="2000 kJ/mol/nm", action="stop")),
+        monitor=UncertaintyMonitor(hybrid, UncertaintyLimits(force="2000 kJ/mol/nm", action="stop")),
     )
     assert run.state == "finished", json.dumps(run.summary["message"])
     rows = list(csv.DictReader((run.path / "energies.csv").read_text().splitlines()))

@@ -7,7 +7,7 @@ import openmm
 import pytest
 import tolerances
 import torch
-from test_electrostatics import charges_of, first_molecule, quick, small, state_of
+from test_predicted_charges import charges_of, first_molecule, quick, small, state_of
 from toys import ChargedContacts, PlainSprings, energy_and_forces, random_zones, toy_spec
 
 import mlmm
@@ -29,11 +29,11 @@ def built_with(built, charges: np.ndarray):
     return mlmm.BuiltSystem.from_openmm(built.topology, system, built.positions)
 
 
-@pytest.mark.parametrize("scheme", ["intra", "local", "difference", "delta"])
+@pytest.mark.parametrize("scheme", ["additive", "per_atom", "supermolecular", "delta"])
 def test_reference_charges_are_a_force_field_with_these_charges(scheme):
     """Energy and forces of every scheme equal those of a system built with the charges from the start."""
     built = quick(n_molecules=3, n_atoms=5, seed=4)
-    zones = first_molecule(built, 5) if scheme != "local" else random_zones(built, 8, 3)
+    zones = first_molecule(built, 5) if scheme != "per_atom" else random_zones(built, 8, 3)
     weights = np.zeros(built.n_atoms)
     weights[list(zones.active)] = zones.active_weights
     before = charges_of(built)
@@ -44,9 +44,9 @@ def test_reference_charges_are_a_force_field_with_these_charges(scheme):
     expected = before + change - weights**2 / (weights**2).sum() * change.sum()
     potential = ChargedContacts(before, trained_on="correction" if scheme == "delta" else "total")
     potential.own = torch.zeros(1)
-    if scheme != "local":
+    if scheme != "per_atom":
         potential = PlainSprings()
-        trained = {"intra": "isolated", "delta": "correction"}.get(scheme, "total")
+        trained = {"additive": "isolated", "delta": "correction"}.get(scheme, "total")
         potential.spec = toy_spec("springs", trained_on=trained)
     one = hybrid_system(built, zones, potential, scheme=scheme, charges=wanted)
     other = hybrid_system(built_with(built, expected), zones, potential, scheme=scheme)
@@ -68,16 +68,22 @@ def test_reference_charges_predicted_once(tmp_path):
     built = quick(n_molecules=3, n_atoms=5, seed=2)
     zones = first_molecule(built, 5)
     potential = ChargedContacts(charges_of(built)[:5], 0.1)
-    fixed = hybrid_system(built, zones, potential, scheme="intra", charges="model")
+    fixed = hybrid_system(built, zones, potential, scheme="additive", charges="model")
     expected = potential.charges(torch.tensor(built.positions[:5]), torch.tensor(built.box_vectors)).numpy()
     np.testing.assert_allclose(charges_of(fixed.built)[:5], expected, atol=1e-12)
     fixed.built.save(tmp_path)
     loaded = mlmm.BuiltSystem.load(tmp_path)
     np.testing.assert_allclose(original_charges(loaded), charges_of(built), atol=1e-14)
-    resumed = hybrid_system(loaded, zones, potential, scheme="intra", charges="model")
+    resumed = hybrid_system(loaded, zones, potential, scheme="additive", charges="model")
     np.testing.assert_allclose(charges_of(resumed.built), charges_of(fixed.built), atol=1e-14)
     both = hybrid_system(
-        built, zones, potential, scheme="intra", charges="model", electrostatics="charges", charge_range=1.2
+        built,
+        zones,
+        potential,
+        scheme="additive",
+        charges="model",
+        electrostatics="charges",
+        charge_range=1.2,
     )
     assert np.abs(state_of(both)[0]).max() < 1e-12
     moved = built.positions + np.random.default_rng(0).normal(0, 0.01, built.positions.shape)
@@ -101,15 +107,15 @@ def test_a_run_is_resumed_with_the_same_charges_only(tmp_path):
     from mlmm.dynamics.stages import Produce
 
     stages = [Produce("0.01 ps", timestep="1 fs")]
-    hybrid = small("intra")
+    hybrid = small("additive")
     run = simulate(hybrid, tmp_path / "run", stages, platform="Reference", report_interval=5)
     summary = RunDirectory(run.path).summary
     assert summary["embedding"]["electrostatics"] == "charges"
     run.write_summary(summary | {"state": "interrupted"})
     for other, what in (
-        (small("intra", electrostatics="mechanical"), "electrostatics"),
-        (small("intra", charge_range=1.2), "charge_range"),
-        (small("intra", charges="model"), "reference charges"),
+        (small("additive", electrostatics="mechanical"), "electrostatics"),
+        (small("additive", charge_range=1.2), "charge_range"),
+        (small("additive", charges="model"), "reference charges"),
     ):
         with pytest.raises(ConfigError, match=f"the same {what} as in"):
             simulate(other, run.path, stages, platform="Reference", resume=True)

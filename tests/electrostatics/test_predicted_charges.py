@@ -56,8 +56,8 @@ def small(
 ):
     """Some chains; the first one, or random atoms with random lambda, in the zone."""
     built = quick(n_molecules=n_molecules, n_atoms=5, box=box, cutoff=1.4, seed=2)
-    zones = first_molecule(built, 5) if scheme == "intra" else random_zones(built, n_zone, 1)
-    own = charges_of(built)[:5] if scheme == "intra" else charges_of(built)
+    zones = first_molecule(built, 5) if scheme == "additive" else random_zones(built, n_zone, 1)
+    own = charges_of(built)[:5] if scheme == "additive" else charges_of(built)
     potential = ChargedContacts(own, flow, attached)
     options = {"electrostatics": "charges", "charge_range": charge_range} | options
     return hybrid_system(built, zones, potential, scheme=scheme, **options)
@@ -83,7 +83,7 @@ def test_total_charge_stays_whole_for_random_lambda(seed):
     zones = random_zones(built, 9, seed)
     potential = ChargedContacts(charges_of(built), flow=0.1)
     hybrid = hybrid_system(
-        built, zones, potential, scheme="local", electrostatics="charges", charge_range=1.2
+        built, zones, potential, scheme="per_atom", electrostatics="charges", charge_range=1.2
     )
     d, atoms, weights, _ = state_of(hybrid)
     assert abs(charges_of(hybrid.built).sum() + d.sum()) < 1e-10
@@ -92,7 +92,7 @@ def test_total_charge_stays_whole_for_random_lambda(seed):
     assert np.abs(d).max() > 1e-3
 
 
-@pytest.mark.parametrize("scheme", ["intra", "local"])
+@pytest.mark.parametrize("scheme", ["additive", "per_atom"])
 @pytest.mark.parametrize("box", [None, 3.0])
 def test_forces_are_the_gradient_with_that_of_the_charges(scheme, box):
     """Central differences of the whole energy, dq/dR included (V17); without it they fail by far."""
@@ -103,7 +103,7 @@ def test_forces_are_the_gradient_with_that_of_the_charges(scheme, box):
     assert finite_difference_error(wrong) > 1e-5
 
 
-@pytest.mark.parametrize("scheme", ["intra", "local"])
+@pytest.mark.parametrize("scheme", ["additive", "per_atom"])
 def test_charges_of_the_force_field_change_no_bit(scheme):
     """d = 0 is mechanical embedding: energy and forces to the last bit."""
     with_charges = small(scheme, flow=0.0)
@@ -114,7 +114,7 @@ def test_charges_of_the_force_field_change_no_bit(scheme):
     assert np.array_equal(forces, same)
 
 
-@pytest.mark.parametrize("scheme", ["intra", "local"])
+@pytest.mark.parametrize("scheme", ["additive", "per_atom"])
 def test_truncation_error_falls_with_the_third_power_of_the_range(scheme):
     """Against E[q^0 + d] − E[q^0] by OpenMM with changed charges, full lattice sums.
 
@@ -128,7 +128,7 @@ def test_truncation_error_falls_with_the_third_power_of_the_range(scheme):
     for seed in (1, 5, 7, 8):
         built = quick(1e-9, n_molecules=2, n_atoms=4, box=60.0, cutoff=10.0, seed=seed)
         zones, own = first_molecule(built, 4), charges_of(built)
-        potential = ChargedContacts(own[:4] if scheme == "intra" else own, 0.2)
+        potential = ChargedContacts(own[:4] if scheme == "additive" else own, 0.2)
         seen = torch.tensor(built.positions[: len(potential.own)])
         predicted = potential.charges(seen, torch.tensor(built.box_vectors)).numpy()[:4]
         written, mechanical = (
@@ -150,7 +150,7 @@ def test_truncation_error_falls_with_the_third_power_of_the_range(scheme):
             without_own.append(errors[-1] + own_tail)
         dipole = d @ built.positions[atoms]
         acting = own[4:] @ built.positions[4:]
-        if scheme == "local":
+        if scheme == "per_atom":
             acting = own @ built.positions + dipole / 2
         leading.append(-35 / 8 * COULOMB * dipole @ acting)
     errors, without_own = (np.reshape(values, (4, 4)) for values in (errors, without_own))
@@ -161,7 +161,7 @@ def test_truncation_error_falls_with_the_third_power_of_the_range(scheme):
         return float(np.polyfit(np.log(ranges), 0.5 * np.log((values**2).mean(axis=0)), 1)[0])
 
     assert exponent(errors) == pytest.approx(-3.0, abs=0.15)
-    if scheme == "local":
+    if scheme == "per_atom":
         # Negative control: without the tail of an atom with itself the error is of first order.
         assert exponent(without_own) == pytest.approx(-1.0, abs=0.1)
 
@@ -175,7 +175,7 @@ def test_kernel_ends_with_two_derivatives():
         np.ones(2, bool),
         rule="share",
         charge_range=1.1,
-        handover_end=0.5,
+        switching_end=0.5,
     )
     r = torch.tensor([1.1 - 1e-6, 0.3, 0.5 - 1e-6, 0.5 + 1e-6], dtype=torch.float64, requires_grad=True)
     value = correction.kernel(r, torch.ones(4, dtype=torch.float64), torch.full((4,), 0.6))
@@ -184,7 +184,7 @@ def test_kernel_ends_with_two_derivatives():
     for derivative in (value, slope, curvature):
         derivative = derivative.detach().numpy()
         assert abs(derivative[0]) < 1e-5 * abs(derivative[1])
-        # And nothing happens where the handover ends.
+        # And nothing happens where the switching function ends.
         assert derivative[2] == pytest.approx(derivative[3], rel=1e-4)
 
 
@@ -196,10 +196,10 @@ def smooth_tail(r: float, end: float) -> float:
     return (35 - 35 * p**2 + 21 * p**4 - 5 * p**6) / (16 * end)
 
 
-@pytest.mark.parametrize(("scheme", "tail"), [("intra", False), ("intra", True), ("local", False)])
+@pytest.mark.parametrize(("scheme", "tail"), [("additive", False), ("additive", True), ("per_atom", False)])
 def test_energy_by_a_double_loop_over_pairs(scheme, tail):
     """sum d_i q_j k_ij + sum_pairs d_i d_j k_ij with exclusions and 1-4 factors, pair by pair."""
-    options = {"tail": True} if tail else {}
+    options = {"mm_tail": True} if tail else {}
     hybrid = small(scheme, **options)
     built = hybrid.built
     d, atoms, weights, energy = state_of(hybrid)
@@ -212,8 +212,8 @@ def test_energy_by_a_double_loop_over_pairs(scheme, tail):
     assert {round(value, 4) for value in factor.values()} == {0.0, 0.8333}
     change, lam = np.zeros(built.n_atoms), np.zeros(built.n_atoms)
     change[atoms], lam[atoms] = d, weights
-    box, end, own_range = np.diag(built.box_vectors), hybrid.recipe.charge_range, hybrid.spec.cutoff
-    inside_counts = scheme == "local" or tail
+    box, end, own_range = np.diag(built.box_vectors), hybrid.spec.charge_range, hybrid.potential.spec.cutoff
+    inside_counts = scheme == "per_atom" or tail
     total = 0.0
     for a in range(built.n_atoms):
         if inside_counts and lam[a] > 0:
@@ -225,7 +225,7 @@ def test_energy_by_a_double_loop_over_pairs(scheme, tail):
             if (both and not inside_counts) or r >= end:
                 continue
             s = factor.get((a, b), 1.0)
-            w = (lam[a] + lam[b]) / 2 if scheme == "local" else min(lam[a], lam[b])
+            w = (lam[a] + lam[b]) / 2 if scheme == "per_atom" else min(lam[a], lam[b])
             kernel = s / r - smooth_tail(r, end) - w * s * (1 / r - smooth_tail(r, own_range))
             products = change[a] * charge[b] + charge[a] * change[b] + change[a] * change[b]
             total += COULOMB * kernel * products
@@ -233,7 +233,7 @@ def test_energy_by_a_double_loop_over_pairs(scheme, tail):
     assert energy == pytest.approx(total, abs=1e-10)
 
 
-@pytest.mark.parametrize("scheme", ["intra", "local"])
+@pytest.mark.parametrize("scheme", ["additive", "per_atom"])
 def test_translation_rotation_and_momentum(scheme):
     hybrid = small(scheme, box=None)
     _, _, _, energy = state_of(hybrid)
@@ -246,7 +246,7 @@ def test_translation_rotation_and_momentum(scheme):
     assert np.abs(forces).max() > 10
 
 
-@pytest.mark.parametrize("scheme", ["intra", "local"])
+@pytest.mark.parametrize("scheme", ["additive", "per_atom"])
 def test_moving_molecules_by_box_vectors_changes_nothing(scheme):
     hybrid = small(scheme)
     built, group = hybrid.built, 1 << hybrid.force_groups["ml"]
@@ -260,7 +260,7 @@ def test_moving_molecules_by_box_vectors_changes_nothing(scheme):
     assert np.abs(forces - other).max() < 1e-8
 
 
-@pytest.mark.parametrize("scheme", ["local", pytest.param("intra", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("scheme", ["per_atom", pytest.param("additive", marks=pytest.mark.slow)])
 def test_energy_error_is_of_second_order(scheme):
     """NVE through the end of the charges' range: halving the step quarters the error of the energy."""
     hybrid = small(scheme, charge_range=0.6, n_molecules=2, n_zone=5)
@@ -276,7 +276,7 @@ def test_a_capped_region(dipeptide_vacuum):
     zones = hard_zones(built, region_from_atoms(built.topology, range(6, 16), "atoms"))
     own = charges_of(built)[6:16]
     potential = ChargedContacts([*own, 0.1, -0.1], 0.03)
-    hybrid = hybrid_system(built, zones, potential, scheme="intra", electrostatics="charges")
+    hybrid = hybrid_system(built, zones, potential, scheme="additive", electrostatics="charges")
     d, atoms, _, energy = state_of(hybrid)
     assert atoms.tolist() == list(range(6, 16))
     assert abs(d.sum()) < 1e-15 and abs(energy) > 0.1
@@ -297,7 +297,7 @@ def test_a_capped_region(dipeptide_vacuum):
 
 def test_checks_account_for_the_energy_of_the_charges():
     """Energy by its parts, finite differences and images of `mlmm check`; the correction is no small part."""
-    hybrid = small("local")
+    hybrid = small("per_atom")
     report = check_energy(hybrid)
     names = [result.name for result in report.results]
     assert "energy counted twice or lost" in names and "TorchForce vs PythonForce" not in names
@@ -321,7 +321,7 @@ def moving_hybrid(moving, attached=True, **options):
     potential = ChargedContacts(charges_of(built), 0.1, attached)
     levels = {"electrostatics": "charges", "charge_range": 1.0} | options
     nothing = Compensation({"CHN": 0.0})
-    return hybrid_system(built, zones, potential, scheme="local", compensation=nothing, **levels)
+    return hybrid_system(built, zones, potential, scheme="per_atom", compensation=nothing, **levels)
 
 
 def test_an_adaptive_zone(moving):
@@ -351,7 +351,7 @@ def test_what_cannot_be_is_refused(moving):
     zones, own = first_molecule(built, 5), charges_of(built)
     charged = ChargedContacts(own[:5])
 
-    def made(potential=charged, scheme="intra", **options):
+    def made(potential=charged, scheme="additive", **options):
         return hybrid_system(built, zones, potential, scheme=scheme, **options)
 
     with pytest.raises(PotentialError, match="plain springs, which predicts none"):
@@ -366,8 +366,8 @@ def test_what_cannot_be_is_refused(moving):
         made(charges=own[:5] + 0.2)
     with pytest.raises(ConfigError, match=r"electrostatics = mechanical \| charges"):
         made(electrostatics="magic")
-    with pytest.raises(EmbeddingError, match=r"'local' or 'intra' .*got scheme 'difference'"):
-        made(ChargedContacts(own), scheme="difference", electrostatics="charges")
+    with pytest.raises(EmbeddingError, match=r"'per_atom' or 'additive' .*got scheme 'supermolecular'"):
+        made(ChargedContacts(own), scheme="supermolecular", electrostatics="charges")
     with pytest.raises(EmbeddingError, match=r"a box at least 3\.20 nm wide"):
         made(electrostatics="charges", charge_range="16 angstrom")
     with pytest.raises(ConfigError, match=r"charge_range of at least 0\.4 nm"):
@@ -384,15 +384,15 @@ def test_bridge_is_chosen_and_the_level_described():
     from mlmm.config.objects import describe
     from mlmm.dynamics.records import embedding_facts
 
-    hybrid = small("intra")
+    hybrid = small("additive")
     assert hybrid.bridge == "pythonforce"
     assert "charges predicted by charged contacts on top, within 1 nm" in describe(hybrid)
     assert embedding_facts(hybrid)["electrostatics"] == "charges"
-    fixed = small("intra", electrostatics="mechanical", charges="model")
+    fixed = small("additive", electrostatics="mechanical", charges="model")
     assert "fixed reference charges on 5 atoms" in describe(fixed)
     assert len(embedding_facts(fixed)["reference_charges"]) == 5
-    plain = dataclasses.replace(fixed.recipe, reference_charges={})
-    assert "fixed charges of the force field" in describe(dataclasses.replace(fixed, recipe=plain))
+    plain = dataclasses.replace(fixed.spec, reference_charges={})
+    assert "fixed charges of the force field" in describe(dataclasses.replace(fixed, spec=plain))
 
 
 def test_zones_with_any_weight_agree_with_their_hard_limit():
@@ -401,9 +401,9 @@ def test_zones_with_any_weight_agree_with_their_hard_limit():
     energies = []
     for zones in (first_molecule(built, 5), zones_with(built, dict.fromkeys(range(5), 1.0))):
         potential = ChargedContacts(charges_of(built))
-        options = {"scheme": "local", "electrostatics": "charges"}
+        options = {"scheme": "per_atom", "electrostatics": "charges"}
         energies += [
-            state_of(hybrid_system(built, zones, potential, route=route, **options))[3]
-            for route in ("compiled", "subtractive")
+            state_of(hybrid_system(built, zones, potential, mm_side=mm_side, **options))[3]
+            for mm_side in ("openmm", "torch")
         ]
     assert max(energies) - min(energies) < 1e-10

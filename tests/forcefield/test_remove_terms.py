@@ -8,12 +8,12 @@ import pytest
 from toys import SpringPotential, chains, energy_and_forces
 
 from mlmm.errors import EmbeddingError
-from mlmm.forcefield.remove_terms import embed_intra
+from mlmm.forcefield.remove_terms import remove_region_terms
 from mlmm.hybrid.system import hybrid_system
 from mlmm.zones.region import region_from_atoms
 from mlmm.zones.static import hard_zones
 
-REGION = [0, 1, 2, 3]  # the first of three chains of four atoms
+REGION_PAIRS = [0, 1, 2, 3]  # the first of three chains of four atoms
 
 
 def bonded_forces(atoms: list[int]) -> dict[str, openmm.Force]:
@@ -51,7 +51,7 @@ def bonded_forces(atoms: list[int]) -> dict[str, openmm.Force]:
     return forces
 
 
-@pytest.mark.parametrize("name", sorted(bonded_forces(REGION)))
+@pytest.mark.parametrize("name", sorted(bonded_forces(REGION_PAIRS)))
 def test_bonded_terms_inside_leave_and_all_others_stay(name):
     """What is left is the energy of the crossing and the outside term, each computed alone."""
     built = chains(n_molecules=3, box=None)
@@ -60,7 +60,7 @@ def test_bonded_terms_inside_leave_and_all_others_stay(name):
     # A spring across the boundary is refused (test_cut_bond_is_named): for it, only the outside term.
     others = [outside] if name == "HarmonicBondForce" else [crossing, outside]
     alone = {}
-    for atoms in (REGION, *others):
+    for atoms in (REGION_PAIRS, *others):
         system = openmm.System()
         for _ in range(12):
             system.addParticle(12.0)
@@ -69,7 +69,7 @@ def test_bonded_terms_inside_leave_and_all_others_stay(name):
     system = openmm.System()
     for _ in range(12):
         system.addParticle(12.0)
-    force = bonded_forces(REGION)[name]
+    force = bonded_forces(REGION_PAIRS)[name]
     count = {"Bond": "addBond", "Angle": "addAngle", "Torsion": "addTorsion"}
     kind = next(word for word in count if word in name.replace("CompoundBond", "Bond"))
     for atoms in others:
@@ -79,13 +79,13 @@ def test_bonded_terms_inside_leave_and_all_others_stay(name):
     force.setForceGroup(9)
     force.setUsesPeriodicBoundaryConditions(True)
     system.addForce(force)
-    embedded, record = embed_intra(system, REGION)
-    assert record.removed == {name: 1}
+    embedded, record = remove_region_terms(system, REGION_PAIRS)
+    assert record.counts == {name: 1}
     energy, forces = energy_and_forces(embedded, positions)
     expected = [alone[tuple(atoms)] for atoms in others]
     assert energy == pytest.approx(sum(e for e, _ in expected), abs=1e-9)
     np.testing.assert_allclose(forces, sum(f for _, f in expected), atol=1e-8)
-    assert abs(alone[tuple(REGION)][0]) > 1e-6
+    assert abs(alone[tuple(REGION_PAIRS)][0]) > 1e-6
     kept = embedded.getForce(0)
     assert (kept.getName(), kept.getForceGroup()) == ("special", 9)
     assert kept.usesPeriodicBoundaryConditions()
@@ -96,7 +96,7 @@ def test_bonded_terms_inside_leave_and_all_others_stay(name):
 def test_the_input_is_not_changed():
     built = chains(n_molecules=3)
     before = openmm.XmlSerializer.serialize(built.system)
-    embed_intra(built.system, REGION)
+    remove_region_terms(built.system, REGION_PAIRS)
     assert openmm.XmlSerializer.serialize(built.system) == before
 
 
@@ -111,11 +111,11 @@ def test_custom_nonbonded_pairs_inside_are_excluded():
         system.addParticle(12.0)
     system.addForce(force)
     before, _ = energy_and_forces(system, built.positions)
-    embedded, record = embed_intra(system, REGION)
+    embedded, record = remove_region_terms(system, REGION_PAIRS)
     after, _ = energy_and_forces(embedded, built.positions)
     distances = np.linalg.norm(built.positions[:4, None] - built.positions[None, :4], axis=-1)
     pairs = 1 / distances[np.triu_indices(4, 1)]
-    assert record.removed == {"CustomNonbondedForce": 5}
+    assert record.counts == {"CustomNonbondedForce": 5}
     assert before - after == pytest.approx(pairs.sum() - pairs[0], abs=1e-9)  # (0, 1) was excluded before
 
 
@@ -124,8 +124,8 @@ def test_constraints_inside_are_freed():
     system = openmm.XmlSerializer.deserialize(openmm.XmlSerializer.serialize(built.system))
     for pair in ((0, 1), (2, 3), (4, 5)):
         system.addConstraint(*pair, 0.15)
-    embedded, record = embed_intra(system, REGION)
-    assert record.removed["constraints"] == 2
+    embedded, record = remove_region_terms(system, REGION_PAIRS)
+    assert record.counts["constraints"] == 2
     assert [embedded.getConstraintParameters(i)[:2] for i in range(embedded.getNumConstraints())] == [[4, 5]]
 
 
@@ -133,8 +133,8 @@ def test_cut_bond_is_named():
     bonds = [(0, 1), (1, 2), (2, 3)]
     system, atoms = chains().system, [0, 1]
     with pytest.raises(EmbeddingError, match=r"the bond 1–2 across its boundary; set region\.complete"):
-        embed_intra(system, atoms, bonds=bonds)
-    embed_intra(system, atoms, bonds=bonds, capped=True)
+        remove_region_terms(system, atoms, bonds=bonds)
+    remove_region_terms(system, atoms, bonds=bonds, capped=True)
 
 
 def test_cut_spring_is_found_without_a_bond():
@@ -145,7 +145,7 @@ def test_cut_spring_is_found_without_a_bond():
     springs.addBond(1, 2, 0.1, 1000.0)
     system.addForce(springs)
     with pytest.raises(EmbeddingError, match="the bond 1–2"):
-        embed_intra(system, [0, 1])
+        remove_region_terms(system, [0, 1])
 
 
 def test_cut_constraint_is_found_without_a_bond():
@@ -154,7 +154,7 @@ def test_cut_constraint_is_found_without_a_bond():
         system.addParticle(1.0)
     system.addConstraint(1, 2, 0.1)
     with pytest.raises(EmbeddingError, match="the bond 1–2"):
-        embed_intra(system, [0, 1])
+        remove_region_terms(system, [0, 1])
 
 
 def test_unknown_force_is_refused_by_name_unless_kept():
@@ -167,8 +167,8 @@ def test_unknown_force_is_refused_by_name_unless_kept():
     restraint.setName("umbrella")
     system.addForce(restraint)
     with pytest.raises(EmbeddingError, match=r"CustomCentroidBondForce \('umbrella'\).*keep=\['umbrella'\]"):
-        embed_intra(system, REGION)
-    embedded, record = embed_intra(system, REGION, keep=["umbrella"])
+        remove_region_terms(system, REGION_PAIRS)
+    embedded, record = remove_region_terms(system, REGION_PAIRS, keep=["umbrella"])
     assert "umbrella" in record.kept
     assert any(force.getName() == "umbrella" for force in embedded.getForces())
 
@@ -180,10 +180,10 @@ def test_kept_bonded_force_is_left_whole():
     bias.setName("bias")
     bias.addBond(0, 3)
     system.addForce(bias)
-    _, record = embed_intra(system, REGION, keep=["bias"])
-    assert "CustomBondForce" not in record.removed
-    _, record = embed_intra(system, REGION)
-    assert record.removed["CustomBondForce"] == 1
+    _, record = remove_region_terms(system, REGION_PAIRS, keep=["bias"])
+    assert "CustomBondForce" not in record.counts
+    _, record = remove_region_terms(system, REGION_PAIRS)
+    assert record.counts["CustomBondForce"] == 1
 
 
 @pytest.mark.parametrize("force", [openmm.GBSAOBCForce(), openmm.PythonForce(lambda state: (0.0, 0.0))])
@@ -192,7 +192,7 @@ def test_refused_forces(force):
     system.addParticle(1.0)
     system.addForce(force)
     with pytest.raises(EmbeddingError, match=type(force).__name__):
-        embed_intra(system, [0])
+        remove_region_terms(system, [0])
 
 
 def test_a_virtual_site_goes_with_its_atoms():
@@ -200,10 +200,10 @@ def test_a_virtual_site_goes_with_its_atoms():
     for _ in range(3):
         system.addParticle(1.0)
     system.setVirtualSite(2, openmm.TwoParticleAverageSite(0, 1, 0.5, 0.5))
-    embed_intra(system, [0, 1, 2])
+    remove_region_terms(system, [0, 1, 2])
     for apart in ([0, 1], [0, 2], [2]):
         with pytest.raises(EmbeddingError, match=r"virtual sites on the same side .*; got 2 on another side"):
-            embed_intra(system, apart)
+            remove_region_terms(system, apart)
 
 
 def test_offset_on_an_exception_inside_is_refused():
@@ -213,11 +213,11 @@ def test_offset_on_an_exception_inside_is_refused():
     force.addGlobalParameter("knob", 0.5)
     force.addExceptionParameterOffset("knob", 0, 0.1, 0.0, 0.0)
     with pytest.raises(EmbeddingError, match="a parameter offset on the exception"):
-        embed_intra(system, REGION)
+        remove_region_terms(system, REGION_PAIRS)
 
 
 def test_box_too_small_for_the_potential():
     built = chains(n_molecules=1, box=0.79, cutoff=0.3)
-    zones = hard_zones(built, region_from_atoms(built.topology, REGION))
+    zones = hard_zones(built, region_from_atoms(built.topology, REGION_PAIRS))
     with pytest.raises(EmbeddingError, match=r"at least 0.80 nm wide.*got 0.79 nm"):
         hybrid_system(built, zones, SpringPotential())

@@ -151,18 +151,18 @@ def nonbonded(**settings) -> openmm.NonbondedForce:
 
 REACTION_FIELD = (openmm.NonbondedForce.CutoffNonPeriodic, openmm.NonbondedForce.CutoffPeriodic)
 REFUSED = [
-    (lambda: openmm.CustomBondForce("r^2"), "CustomBondForce.*intra"),
-    (lambda: openmm.CustomNonbondedForce("1/r"), "CustomNonbondedForce.*intra"),
-    (lambda: openmm.CustomTorsionForce("theta"), "CustomTorsionForce.*intra"),
+    (lambda: openmm.CustomBondForce("r^2"), "CustomBondForce.*additive"),
+    (lambda: openmm.CustomNonbondedForce("1/r"), "CustomNonbondedForce.*additive"),
+    (lambda: openmm.CustomTorsionForce("theta"), "CustomTorsionForce.*additive"),
     (openmm.GBSAOBCForce, "GBSAOBCForce.*remove it"),
     (openmm.CustomGBForce, "CustomGBForce.*remove it"),
     (openmm.AmoebaMultipoleForce, "AmoebaMultipoleForce.*remove it"),
     (openmm.DrudeForce, "DrudeForce.*remove it"),
     (lambda: nonbonded(method=openmm.NonbondedForce.LJPME), "LJPME.*PME"),
-    (lambda: nonbonded(charge=0.1, method=REACTION_FIELD[0]), "reaction field.*intra"),
-    (lambda: nonbonded(charge=0.1, method=REACTION_FIELD[1]), "reaction field.*intra"),
-    (lambda: nonbonded(offset="particle"), "parameter offsets.*intra"),
-    (lambda: nonbonded(offset="exception"), "parameter offsets.*intra"),
+    (lambda: nonbonded(charge=0.1, method=REACTION_FIELD[0]), "reaction field.*additive"),
+    (lambda: nonbonded(charge=0.1, method=REACTION_FIELD[1]), "reaction field.*additive"),
+    (lambda: nonbonded(offset="particle"), "parameter offsets.*additive"),
+    (lambda: nonbonded(offset="exception"), "parameter offsets.*additive"),
     (lambda: nonbonded(direct=False), "includeDirectSpace"),
 ]
 

@@ -1,4 +1,4 @@
-"""Scheme `intra`: exactly the region's own force field leaves, nothing else changes."""
+"""Scheme `additive`: exactly the region's own force field leaves, nothing else changes."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_identity(box, n_region):
 
 def test_identity_for_the_dipeptide_in_water(dipeptide_water, ani1x):
     region = select_region(dipeptide_water, "resname ACE ALA NME")
-    hybrid = hybrid_system(dipeptide_water, hard_zones(dipeptide_water, region), ani1x, scheme="intra")
+    hybrid = hybrid_system(dipeptide_water, hard_zones(dipeptide_water, region), ani1x, scheme="additive")
     full, _ = energy_and_forces(dipeptide_water.system, dipeptide_water.positions)
     rest, _ = energy_and_forces(hybrid.system, dipeptide_water.positions, groups=0x1F)
     own = own_force_field(dipeptide_water.system, list(region.atoms), dipeptide_water.positions)
@@ -110,7 +110,7 @@ def test_identity_for_the_dipeptide_in_water(dipeptide_water, ani1x):
 
 def test_region_energy_is_the_models_own(dipeptide_water, ani1x):
     region = select_region(dipeptide_water, "resname ACE ALA NME")
-    hybrid = hybrid_system(dipeptide_water, hard_zones(dipeptide_water, region), ani1x, scheme="intra")
+    hybrid = hybrid_system(dipeptide_water, hard_zones(dipeptide_water, region), ani1x, scheme="additive")
     ml, _ = energy_and_forces(hybrid.system, dipeptide_water.positions, groups=1 << hybrid.force_groups["ml"])
     direct = hybrid.region_energies(dipeptide_water.positions).energies.sum()
     assert ml == pytest.approx(float(direct), abs=1e-9)
@@ -119,7 +119,7 @@ def test_region_energy_is_the_models_own(dipeptide_water, ani1x):
 def test_wrapping_molecules_changes_nothing(dipeptide_water, ani1x):
     """Every molecule by its own box vectors, region included."""
     region = select_region(dipeptide_water, "resname ACE ALA NME or resSeq 20")
-    hybrid = hybrid_system(dipeptide_water, hard_zones(dipeptide_water, region), ani1x, scheme="intra")
+    hybrid = hybrid_system(dipeptide_water, hard_zones(dipeptide_water, region), ani1x, scheme="additive")
     assert len(region) > 22  # the region holds a water too: exceptions join different molecules
     before, forces = energy_and_forces(hybrid.system, dipeptide_water.positions)
     generator = np.random.default_rng(5)
@@ -135,7 +135,7 @@ def test_wrapping_needs_periodic_exceptions(dipeptide_water, ani1x):
     """Negative control: with exceptions that ignore the box, the same move changes the energy."""
     waters = [r for r in dipeptide_water.topology.residues() if r.name == "HOH"][:2]
     region = region_from_atoms(dipeptide_water.topology, [a.index for r in waters for a in r.atoms()])
-    hybrid = hybrid_system(dipeptide_water, hard_zones(dipeptide_water, region), ani1x, scheme="intra")
+    hybrid = hybrid_system(dipeptide_water, hard_zones(dipeptide_water, region), ani1x, scheme="additive")
     force = next(f for f in hybrid.system.getForces() if isinstance(f, openmm.NonbondedForce))
     assert force.getExceptionsUsePeriodicBoundaryConditions()
     force.setExceptionsUsePeriodicBoundaryConditions(False)
@@ -160,7 +160,7 @@ def test_a_fresh_system_is_the_same_system(dipeptide_vacuum, ani1x):
 def test_a_region_stays_one_molecule_for_openmm(dipeptide_water, ani1x):
     """Without bond terms OpenMM would wrap its atoms one by one: they are joined by bonds without energy."""
     zones = hard_zones(dipeptide_water, select_region(dipeptide_water, "resname ACE ALA NME"))
-    for scheme in ("intra", "local"):
+    for scheme in ("additive", "per_atom"):
         system = hybrid_system(dipeptide_water, zones, ani1x, scheme=scheme).system
         platform = openmm.Platform.getPlatformByName("Reference")
         context = openmm.Context(system, openmm.VerletIntegrator(0.001), platform)

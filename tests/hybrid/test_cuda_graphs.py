@@ -30,16 +30,16 @@ def water():
     return build_bulk_water("1.62 nm", nonbonded_cutoff="0.8 nm")
 
 
-def make(built, kind, *, route="compiled", bridge="torchforce", cuda_graphs="on", **options):
+def make(built, kind, *, mm_side="openmm", bridge="torchforce", cuda_graphs="on", **options):
     """A hybrid system around the first molecule, or around the first nine atoms of a peptide."""
     kept = {"members": [0, 1], "precision": "float64", "kernel": "torch", "shapes": "fixed"}
     potential = load_potential("ani1x", **(kept | options))
     region = region_from_atoms(built.topology, range(6 if kind == "capped" else 3), "atoms")
     compensation = None
-    if kind in ("intra", "capped"):
-        zones, scheme = hard_zones(built, region), "intra"
+    if kind in ("additive", "capped"):
+        zones, scheme = hard_zones(built, region), "additive"
     elif kind == "adaptive":
-        zones, scheme = adaptive_zones(built, region, "0.25 nm", "0.3 nm"), "local"
+        zones, scheme = adaptive_zones(built, region, "0.25 nm", "0.3 nm"), "per_atom"
         compensation = Compensation({"HOH": 0.0})
     else:
         zones, scheme = static_zones(built, region, "0.2 nm", "0.25 nm"), kind
@@ -48,14 +48,14 @@ def make(built, kind, *, route="compiled", bridge="torchforce", cuda_graphs="on"
         zones,
         potential,
         scheme=scheme,
-        route=route,
+        mm_side=mm_side,
         bridge=bridge,
         compensation=compensation,
         cuda_graphs=cuda_graphs,
     )
 
 
-@pytest.mark.parametrize("kind", ["intra", "local", "capped"])
+@pytest.mark.parametrize("kind", ["additive", "per_atom", "capped"])
 @pytest.mark.parametrize("platform", ["Reference", "CPU"])
 def test_the_same_numbers_where_there_is_no_cuda(kind, platform, water, dipeptide_vacuum):
     """Energy and forces of a TorchForce prepared for graphs, at every call, equal those of the usual one."""
@@ -117,7 +117,7 @@ def test_results_are_where_the_host_looks(frozen, dtype, dipeptide_vacuum):
 
 def test_a_blend_gives_its_forces_itself(water):
     """The gradient by the module is that by its host; the positions of the host stay as they are."""
-    blend = make(water, "local").blend
+    blend = make(water, "per_atom").blend
     positions, box = torch.tensor(water.positions), torch.tensor(water.box_vectors)
     x = positions.clone().requires_grad_(True)
     energy = blend(x, box)
@@ -131,11 +131,11 @@ def test_a_blend_gives_its_forces_itself(water):
     ("kind", "options"),
     [
         ("adaptive", {}),
-        ("difference", {}),
-        ("local", {"route": "subtractive"}),
-        ("local", {"bridge": "pythonforce"}),
-        ("local", {"shapes": "lists"}),
-        ("intra", {"shapes": "lists"}),
+        ("supermolecular", {}),
+        ("per_atom", {"mm_side": "torch"}),
+        ("per_atom", {"bridge": "pythonforce"}),
+        ("per_atom", {"shapes": "lists"}),
+        ("additive", {"shapes": "lists"}),
     ],
 )
 def test_what_no_graph_can_hold_is_refused_or_left(water, kind, options):
@@ -147,8 +147,8 @@ def test_what_no_graph_can_hold_is_refused_or_left(water, kind, options):
 
 def test_other_words_and_models_are_refused(water):
     with pytest.raises(ConfigError, match="cuda_graphs = off"):
-        make(water, "intra", cuda_graphs="yes")
-    assert make(water, "intra", cuda_graphs="auto").cuda_graphs
+        make(water, "additive", cuda_graphs="yes")
+    assert make(water, "additive", cuda_graphs="auto").cuda_graphs
 
     class Other(torch.nn.Module):
         def forward(self, positions: torch.Tensor, cell: torch.Tensor | None) -> torch.Tensor:
@@ -166,12 +166,12 @@ def test_other_words_and_models_are_refused(water):
 def test_a_structure_with_too_many_neighbours_is_refused_before_the_run(water):
     """The message says how much room there must be; that much is enough."""
     with pytest.raises(PotentialError, match=r"at most \d+ neighbours within 0\.52 nm") as caught:
-        make(water, "local", neighbour_density=60.0)
+        make(water, "per_atom", neighbour_density=60.0)
     wanted = float(str(caught.value).rpartition("neighbour_density = ")[2])
     assert 100 < wanted < 250
-    make(water, "local", neighbour_density=wanted)
+    make(water, "per_atom", neighbour_density=wanted)
     # Lists that are as long as they have to be have no such limit.
-    make(water, "local", neighbour_density=60.0, shapes="lists", cuda_graphs="off")
+    make(water, "per_atom", neighbour_density=60.0, shapes="lists", cuda_graphs="off")
 
 
 def test_a_run_that_ends_in_nan_says_what_else_makes_it(dipeptide_vacuum, tmp_path, monkeypatch):
@@ -187,7 +187,7 @@ def test_a_run_that_ends_in_nan_says_what_else_makes_it(dipeptide_vacuum, tmp_pa
             "ani1x", kernel="torch", shapes=shapes, neighbour_density=20.0, members=[0]
         )
         hybrid = hybrid_system(
-            built, hard_zones(built, region), potential, scheme="intra", bridge="torchforce"
+            built, hard_zones(built, region), potential, scheme="additive", bridge="torchforce"
         )
         with pytest.raises(SimulationError, match="NaN") as caught:
             simulate(hybrid, tmp_path / shapes, seed=1, stages=[Produce("0.01 ps")], platform="Reference")

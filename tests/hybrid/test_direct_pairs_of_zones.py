@@ -1,4 +1,4 @@
-"""Pairs that a zone of scheme `local` hands over in the kernel's host: the same energy as in OpenMM."""
+"""Pairs that a zone of scheme `per_atom` hands over in the kernel's host: the same energy as in OpenMM."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ import numpy as np
 import openmm
 import pytest
 import torch
-from test_hosted_pairs import BOXES, LEANING, assert_same, gas, gas_system, names_of, pytestmark
+from test_direct_pairs import BOXES, LEANING, assert_same, gas, gas_system, names_of, pytestmark
 from toys import energy_and_forces, evaluate
 
-from mlmm.blending.full_pairs import CorePairs
-from mlmm.blending.replaced_terms import HandedOver
+from mlmm.blending.full_pairs import FullPairs
+from mlmm.blending.replaced_terms import ReplacedTerms
 from mlmm.build.surroundings.bulk import build_bulk_water
 from mlmm.errors import EmbeddingError
-from mlmm.forcefield.remove_terms import embed_local
+from mlmm.forcefield.remove_terms import remove_zone_pairs
 from mlmm.forcefield.scale_pairs import INSIDE, SURROUNDINGS
-from mlmm.forcefield.scale_terms import embed_compiled
+from mlmm.forcefield.scale_terms import scale_terms
 from mlmm.forcefield.tables import read_mm_tables
 from mlmm.hybrid.bridge import make_pair_force
 from mlmm.hybrid.system import hybrid_system
-from mlmm.kernels.direct_pairs import HANDED, SharedPairs, neighbours_with_wells
+from mlmm.kernels.direct_pairs import ZONE_PAIRS, SharedPairs, neighbours_with_wells
 from mlmm.potentials import load_potential
-from mlmm.term_weights import ownership_of
+from mlmm.term_weights import make_term_weights
 from mlmm.validation.check import finite_difference_error
 from mlmm.zones.region import region_from_atoms
 from mlmm.zones.static import static_zones
 
 __all__ = ["pytestmark"]
-HANDOVER = (0.4, 0.6)
+SWITCHING = (0.4, 0.6)
 
 
-def ownership(n: int, seed: int, scheme: str = "local"):
+def term_weights(n: int, seed: int, scheme: str = "per_atom"):
     """Random weights on half of the molecules, each with its site; some atoms invisible outside."""
     rng = np.random.default_rng(seed)
     weights = np.zeros(n)
@@ -40,10 +40,10 @@ def ownership(n: int, seed: int, scheme: str = "local"):
         if rng.random() < 0.5:
             weights[first : first + 10] = rng.choice([1.0, 0.3, 0.8])
     visible = (weights > 0) | (rng.random(n) < 0.8)
-    return ownership_of(scheme, weights, visible, HANDOVER)
+    return make_term_weights(scheme, weights, visible, SWITCHING)
 
 
-def hosted(system, owned, positions, box, pairs=None) -> openmm.System:
+def direct(system, owned, positions, box, pairs=None) -> openmm.System:
     """The compiled route with the pairs in the host."""
     tables = read_mm_tables(system)
     if pairs is None:
@@ -51,8 +51,8 @@ def hosted(system, owned, positions, box, pairs=None) -> openmm.System:
         near = near[tables.exception_index(near[:, 0], near[:, 1]) < 0]
         assert len(near) > 3
         pairs = SharedPairs(tables, owned, near)
-    embedded, _ = embed_compiled(system, owned, near=pairs.emptied)
-    name = {"periodic": pairs.periodic, "name": HANDED}
+    embedded, _ = scale_terms(system, owned, near=pairs.emptied)
+    name = {"periodic": pairs.periodic, "name": ZONE_PAIRS}
     embedded.addForce(make_pair_force(pairs, pairs.atoms.tolist(), **name))
     return embedded
 
@@ -60,10 +60,10 @@ def hosted(system, owned, positions, box, pairs=None) -> openmm.System:
 def subtracted(system, owned, positions, box) -> float:
     """The energy by the route through torch."""
     tables = read_mm_tables(system)
-    energy, _ = energy_and_forces(embed_local(system, owned.active)[0], positions)
+    energy, _ = energy_and_forces(remove_zone_pairs(system, owned.active)[0], positions)
     x, cell = torch.tensor(positions), None if box is None else torch.tensor(box)
     # The compiled route measures 1-4 pairs of the zone by minimum image in a box.
-    core, given = CorePairs(tables, owned.active, wrap=True), HandedOver(tables, owned, wrap=True)
+    core, given = FullPairs(tables, owned.active, wrap=True), ReplacedTerms(tables, owned, wrap=True)
     return energy + (core(x, cell).sum() - given(x, cell)).item()
 
 
@@ -75,17 +75,17 @@ def test_equals_both_routes(name, switch):
         n, box = 110, BOXES[name]
         system, positions = gas_system(n, box, seed=seed, switch=switch), gas(n, box, seed=seed)
         system.getForce(0).setExceptionsUsePeriodicBoundaryConditions(box is not None)
-        owned = ownership(n, seed)
-        found = energy_and_forces(hosted(system, owned, positions, box), positions)
-        assert_same(found, energy_and_forces(embed_compiled(system, owned)[0], positions))
+        owned = term_weights(n, seed)
+        found = energy_and_forces(direct(system, owned, positions, box), positions)
+        assert_same(found, energy_and_forces(scale_terms(system, owned)[0], positions))
         assert found[0] == pytest.approx(subtracted(system, owned, positions, box), abs=1e-8)
         assert abs(found[0] - energy_and_forces(system, positions)[0]) > 1.0
 
 
 def test_pairs_may_come_and_go_after_the_build():
     n = 110
-    system, owned = gas_system(n, LEANING, seed=4, switch=0.6), ownership(n, 4)
-    systems = (hosted(system, owned, gas(n, LEANING, seed=4), LEANING), embed_compiled(system, owned)[0])
+    system, owned = gas_system(n, LEANING, seed=4, switch=0.6), term_weights(n, 4)
+    systems = (direct(system, owned, gas(n, LEANING, seed=4), LEANING), scale_terms(system, owned)[0])
     platform = openmm.Platform.getPlatformByName("Reference")
     contexts = [openmm.Context(s, openmm.VerletIntegrator(0.001), platform) for s in systems]
     for seed, scale in ((5, 1.0), (7, 1.04), (8, 0.97)):
@@ -95,13 +95,13 @@ def test_pairs_may_come_and_go_after_the_build():
 
 
 def test_each_part_is_needed():
-    """Negative controls: other weights, another handover, no switch, an excluded pair that is counted."""
+    """Negative controls: other weights, another switching range, no switch, an excluded pair counted."""
     n, box = 110, BOXES["cube"]
-    system, positions, owned = gas_system(n, box, seed=1, switch=0.5), gas(n, box, seed=1), ownership(n, 1)
-    expected, _ = energy_and_forces(embed_compiled(system, owned)[0], positions)
+    system, positions, owned = gas_system(n, box, seed=1, switch=0.5), gas(n, box, seed=1), term_weights(n, 1)
+    expected, _ = energy_and_forces(scale_terms(system, owned)[0], positions)
     tables = read_mm_tables(system)
     right = SharedPairs(tables, owned, np.zeros((0, 2)))
-    energy, _ = energy_and_forces(hosted(system, owned, positions, box, right), positions)
+    energy, _ = energy_and_forces(direct(system, owned, positions, box, right), positions)
     assert energy == pytest.approx(expected, abs=1e-8)
     start, end, _, switch, cutoff, coulomb = right.ranges
     for change in (
@@ -112,22 +112,22 @@ def test_each_part_is_needed():
     ):
         other = copy.copy(right)
         vars(other).update(change)
-        energy, _ = energy_and_forces(hosted(system, owned, positions, box, other), positions)
+        energy, _ = energy_and_forces(direct(system, owned, positions, box, other), positions)
         assert abs(energy - expected) > 1e-4
 
 
 def test_what_is_no_number_stays_none_and_other_rules_are_refused():
     n, box = 60, BOXES["cube"]
     tables, positions = read_mm_tables(gas_system(n, box, seed=1)), gas(n, box, seed=1)
-    pairs = SharedPairs(tables, ownership(n, 3), np.zeros((0, 2)))
+    pairs = SharedPairs(tables, term_weights(n, 3), np.zeros((0, 2)))
     broken = positions[pairs.atoms]
     broken[5, 0] = np.nan
     energy, gradient = pairs(broken, box)
     assert np.isnan(energy) and np.isnan(gradient).any()
     with pytest.raises(EmbeddingError, match="positions of shape"):
         pairs(positions[:3], box)
-    with pytest.raises(EmbeddingError, match="pairs shared by their atoms; got intra"):
-        SharedPairs(tables, ownership(n, 3, "intra"), np.zeros((0, 2)))
+    with pytest.raises(EmbeddingError, match="pairs shared by their atoms; got additive"):
+        SharedPairs(tables, term_weights(n, 3, "additive"), np.zeros((0, 2)))
 
 
 @pytest.fixture(scope="module")
@@ -138,25 +138,25 @@ def water():
 
 def make(built, bridge="auto", precision="float64", **options):
     region = region_from_atoms(built.topology, range(3), "molecule")
-    potential = load_potential("ani1x", precision=precision, kernel="compiled", members=[0])
+    potential = load_potential("ani1x", precision=precision, kernel="native", members=[0])
     zones = static_zones(built, region, "0.2 nm", "0.25 nm")
-    return hybrid_system(built, zones, potential, scheme="local", bridge=bridge, **options)
+    return hybrid_system(built, zones, potential, scheme="per_atom", bridge=bridge, **options)
 
 
 def test_the_kernels_host_takes_the_pairs_of_a_zone(water):
     """Three hosts and both routes have one energy and one record; OpenMM keeps few pairs."""
     hybrid = make(water)
-    assert hybrid.bridge == "kernel"
-    systems = [hybrid.create_system("pythonforce"), make(water, route="subtractive").system]
-    assert HANDED in names_of(hybrid.system) and SURROUNDINGS not in names_of(hybrid.system)
-    assert HANDED not in names_of(systems[0]) and SURROUNDINGS in names_of(systems[0])
+    assert hybrid.bridge == "native"
+    systems = [hybrid.create_system("pythonforce"), make(water, mm_side="torch").system]
+    assert ZONE_PAIRS in names_of(hybrid.system) and SURROUNDINGS not in names_of(hybrid.system)
+    assert ZONE_PAIRS not in names_of(systems[0]) and SURROUNDINGS in names_of(systems[0])
     found = energy_and_forces(hybrid.system, water.positions)
     for system in systems:
         assert_same(found, energy_and_forces(system, water.positions))
     for group in hybrid.force_groups.values():
         ours, other = (energy_and_forces(s, water.positions, 1 << group) for s in (hybrid.system, systems[0]))
         assert_same(ours, other)
-    assert hybrid.embedding == make(water, "pythonforce").embedding
+    assert hybrid.removed == make(water, "pythonforce").removed
     inside = next(force for force in hybrid.system.getForces() if force.getName() == INSIDE)
     whole = next(force for force in systems[0].getForces() if force.getName() == INSIDE)
     assert inside.getNumBonds() < 0.2 * whole.getNumBonds()
@@ -167,11 +167,11 @@ def test_the_kernels_host_takes_the_pairs_of_a_zone(water):
 def test_the_compiled_route_is_taken_where_the_host_subtracts(water, monkeypatch):
     """However many pairs OpenMM would have to look through; not where it must."""
     monkeypatch.setattr("mlmm.hybrid.system._MANY_PAIRS", 1)
-    assert make(water).route == "compiled"
+    assert make(water).mm_side == "openmm"
     for bridge in ("torchforce", "pythonforce"):
-        assert make(water, bridge).route == "subtractive"
+        assert make(water, bridge).mm_side == "torch"
     monkeypatch.setenv("MLMM_KERNEL", "torch")
-    assert make(water).route == "subtractive"
+    assert make(water).mm_side == "torch"
 
 
 def test_rounding_on_the_cpu_platform(water):

@@ -20,12 +20,12 @@ def droplet(root):
     return build_system(pdb, solvent="droplet", droplet=DROPLET, constraints="none", rigid_water=False)
 
 
-@pytest.mark.parametrize("scheme", ["local", "intra"])
+@pytest.mark.parametrize("scheme", ["per_atom", "additive"])
 def test_forces_in_a_droplet_are_derivatives_of_the_energy(droplet, ani1x, scheme):
     region = mlmm.select_region(droplet, "resname ACE ALA NME")
     zones = (
         mlmm.static_zones(droplet, region, "0.1 nm", "0.2 nm")
-        if scheme == "local"
+        if scheme == "per_atom"
         else mlmm.hard_zones(droplet, region)
     )
     hybrid = mlmm.hybrid_system(droplet, zones, ani1x, scheme=scheme)
@@ -54,7 +54,7 @@ def test_forces_in_a_droplet_are_derivatives_of_the_energy(droplet, ani1x, schem
 
 def test_a_run_in_a_droplet_keeps_frozen_atoms_and_counts_the_moving_ones(droplet, ani1x, tmp_path):
     region = mlmm.select_region(droplet, "resname ACE ALA NME")
-    hybrid = mlmm.hybrid_system(droplet, mlmm.hard_zones(droplet, region), ani1x, scheme="intra")
+    hybrid = mlmm.hybrid_system(droplet, mlmm.hard_zones(droplet, region), ani1x, scheme="additive")
     still = np.array([droplet.system.getParticleMass(i)._value == 0 for i in range(droplet.n_atoms)])
     stages = [Minimise(max_iterations=20), NVECheck("0.01 ps", timestep="0.5 fs")]
     run = mlmm.simulate(hybrid, tmp_path / "run", stages, platform="Reference", report_interval=5)
@@ -73,5 +73,5 @@ def test_reaction_field_is_for_scheme_intra(root, ani1x):
     region = mlmm.select_region(built, "resname ACE ALA NME")
     zones = mlmm.hard_zones(built, region)
     with pytest.raises(EmbeddingError, match=r"reaction field.*without cutoff"):
-        mlmm.hybrid_system(built, zones, ani1x, scheme="local")
-    assert mlmm.hybrid_system(built, zones, ani1x, scheme="intra").scheme == "intra"
+        mlmm.hybrid_system(built, zones, ani1x, scheme="per_atom")
+    assert mlmm.hybrid_system(built, zones, ani1x, scheme="additive").scheme == "additive"

@@ -20,7 +20,7 @@ def hybrid_dipeptide(built, potential, bridge):
         built,
         hard_zones(built, select_region(built, "resname ACE ALA NME")),
         potential,
-        scheme="intra",
+        scheme="additive",
         bridge=bridge,
     )
 

@@ -17,13 +17,13 @@ from mlmm.errors import ConfigError
 from mlmm.hybrid.bridge import _kernel_force
 from mlmm.hybrid.system import hybrid_system
 from mlmm.potentials import load_potential
-from mlmm.potentials.ani.native import kernel_level
+from mlmm.potentials.ani.native import instruction_set
 from mlmm.zones.adaptive import adaptive_zones
 from mlmm.zones.compensation import Compensation
 from mlmm.zones.region import region_from_atoms
 from mlmm.zones.static import hard_zones, static_zones
 
-pytestmark = pytest.mark.skipif(kernel_level() is None, reason="the package was built without a compiler")
+pytestmark = pytest.mark.skipif(instruction_set() is None, reason="the package was built without a compiler")
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def water():
     return build_bulk_water("1.62 nm", nonbonded_cutoff="0.8 nm")
 
 
-@pytest.fixture(scope="module", params=["hard", "static", "adaptive", "intra"])
+@pytest.fixture(scope="module", params=["hard", "static", "adaptive", "additive"])
 def kind(request) -> str:
     return request.param
 
@@ -45,7 +45,7 @@ def make(built, kind, potential, bridge):
         zones = static_zones(built, region, "0.2 nm", "0.25 nm")
     if kind == "adaptive":
         zones, compensation = adaptive_zones(built, region, "0.25 nm", "0.3 nm"), Compensation({"HOH": 0.0})
-    scheme = "intra" if kind == "intra" else "local"
+    scheme = "additive" if kind == "additive" else "per_atom"
     return hybrid_system(built, zones, potential, scheme=scheme, compensation=compensation, bridge=bridge)
 
 
@@ -59,9 +59,9 @@ def test_both_hosts_equal_torch(water, kind, precision):
     assert largest > 100
     relative = 1e-6 if precision == "float32" else 1e-7
     found = {}
-    hosts = ("torchforce", "pythonforce") if kind == "adaptive" else ("torchforce", "pythonforce", "kernel")
+    hosts = ("torchforce", "pythonforce") if kind == "adaptive" else ("torchforce", "pythonforce", "native")
     for bridge in hosts:
-        potential = load_potential("ani1x", precision=precision, kernel="compiled")
+        potential = load_potential("ani1x", precision=precision, kernel="native")
         hybrid = make(water, kind, potential, bridge)
         found[bridge] = energy_and_forces(hybrid.system, water.positions, groups=group)
         assert found[bridge][0] == pytest.approx(energy, rel=1e-6)
@@ -71,11 +71,11 @@ def test_both_hosts_equal_torch(water, kind, precision):
         assert difference < 1e-9 * largest
 
 
-@pytest.mark.parametrize("bridge", ["torchforce", "kernel"])
+@pytest.mark.parametrize("bridge", ["torchforce", "native"])
 def test_steps_in_two_contexts_at_once_end(dipeptide_vacuum, bridge):
     """The operator takes Python's lock while OpenMM has given it away: no dead end, the same trajectory."""
     region = region_from_atoms(dipeptide_vacuum.topology, range(22), "molecule")
-    potential = load_potential("ani1x", kernel="compiled", members=[0])
+    potential = load_potential("ani1x", kernel="native", members=[0])
     contexts = []
     for _ in range(3):
         hybrid = hybrid_system(
@@ -105,7 +105,7 @@ def test_a_frozen_or_saved_module_finds_its_weights():
     """A TorchForce compiles, freezes and copies what it gets; packed weights belong to the process."""
     numbers = [8, 1, 1]
     positions = torch.tensor([[0.0, 0, 0], [0.096, 0, 0], [-0.024, 0.093, 0]], dtype=torch.float64)
-    module = load_potential("ani1x", kernel="compiled").scriptable(numbers)
+    module = load_potential("ani1x", kernel="native").scriptable(numbers)
     expected = module(positions, None)
     frozen = torch.jit.freeze(torch.jit.script(module).eval())
     memory = io.BytesIO()
@@ -122,10 +122,10 @@ def test_a_frozen_or_saved_module_finds_its_weights():
             assert gradient.abs().max() > 1
 
 
-@pytest.mark.parametrize("bridge", ["torchforce", "kernel"])
+@pytest.mark.parametrize("bridge", ["torchforce", "native"])
 def test_a_broken_position_stops_the_host(dipeptide_vacuum, bridge):
     region = region_from_atoms(dipeptide_vacuum.topology, range(22), "molecule")
-    potential = load_potential("ani1x", kernel="compiled", members=[0])
+    potential = load_potential("ani1x", kernel="native", members=[0])
     hybrid = hybrid_system(dipeptide_vacuum, hard_zones(dipeptide_vacuum, region), potential, bridge=bridge)
     context = openmm.Context(
         hybrid.system, openmm.VerletIntegrator(0.0005), openmm.Platform.getPlatformByName("Reference")
@@ -139,22 +139,22 @@ def test_a_broken_position_stops_the_host(dipeptide_vacuum, bridge):
 
 def test_auto_takes_the_kernel_where_it_is_all_that_the_potential_adds(water, kind, monkeypatch):
     """Compiled networks with constant lambda; never for networks in torch, nor where there may be a GPU."""
-    compiled = load_potential("ani1x", kernel="compiled", members=[0])
-    expected = "torchforce" if kind == "adaptive" else "kernel"
+    compiled = load_potential("ani1x", kernel="native", members=[0])
+    expected = "torchforce" if kind == "adaptive" else "native"
     assert make(water, kind, compiled, "auto").bridge == expected
     networks = load_potential("ani1x", kernel="torch", members=[0])
     assert make(water, kind, networks, "auto").bridge == "torchforce"
     for potential in (compiled, networks):
         if potential is networks or kind == "adaptive":
-            with pytest.raises(ConfigError, match="constant lambda and nothing added, for bridge 'kernel'"):
-                make(water, kind, potential, "kernel")
+            with pytest.raises(ConfigError, match="constant lambda and nothing added, for bridge 'native'"):
+                make(water, kind, potential, "native")
     monkeypatch.setattr("mlmm.hybrid.system._on_gpu", lambda: True)
     assert make(water, kind, compiled, "auto").bridge == "torchforce"
 
 
 def test_forces_of_the_kernel_are_derivatives_in_a_skewed_box(water):
     """Finite differences of the energy, atoms anywhere among the images, weights between 0 and 1."""
-    potential = load_potential("ani1x", precision="float64", kernel="compiled", members=[0, 1, 2])
+    potential = load_potential("ani1x", precision="float64", kernel="native", members=[0, 1, 2])
     numbers = [8, 1, 1] * 12
     weights = np.linspace(0.1, 1.0, 36)
     length = np.diag(water.box_vectors)[0] * 0.9
@@ -181,9 +181,9 @@ def test_forces_of_the_kernel_are_derivatives_in_a_skewed_box(water):
 def test_the_kernel_conserves_energy(dipeptide_vacuum):
     """Verlet steps of 0.25 fs: the total energy stays while the potential energy moves."""
     region = region_from_atoms(dipeptide_vacuum.topology, range(22), "molecule")
-    potential = load_potential("ani1x", kernel="compiled", members=[0, 1])
+    potential = load_potential("ani1x", kernel="native", members=[0, 1])
     hybrid = hybrid_system(dipeptide_vacuum, hard_zones(dipeptide_vacuum, region), potential)
-    assert hybrid.bridge == "kernel"
+    assert hybrid.bridge == "native"
     integrator = openmm.VerletIntegrator(0.00025)
     context = openmm.Context(hybrid.system, integrator, openmm.Platform.getPlatformByName("Reference"))
     context.setPositions(dipeptide_vacuum.positions)
@@ -201,7 +201,7 @@ def test_the_kernel_conserves_energy(dipeptide_vacuum):
 def test_an_error_in_the_kernel_ends_the_run(dipeptide_vacuum):
     """Weights that this process does not hold, as in a System from another one: no step with wrong forces."""
     region = region_from_atoms(dipeptide_vacuum.topology, range(22), "molecule")
-    potential = load_potential("ani1x", kernel="compiled", members=[0])
+    potential = load_potential("ani1x", kernel="native", members=[0])
     hybrid = hybrid_system(dipeptide_vacuum, hard_zones(dipeptide_vacuum, region), potential)
     numbers = [atom.element.atomic_number for atom in dipeptide_vacuum.topology.atoms()]
     kernel = potential.scriptable(numbers).weighted(np.ones(22))
@@ -222,7 +222,7 @@ def test_an_error_in_the_kernel_ends_the_run(dipeptide_vacuum):
 
 def test_a_serialized_kernel_gives_the_same_numbers(water):
     """Unlike a TorchForce, a System with the kernel can be copied."""
-    hybrid = make(water, "static", load_potential("ani1x", kernel="compiled", members=[0]), "kernel")
+    hybrid = make(water, "static", load_potential("ani1x", kernel="native", members=[0]), "native")
     group = 1 << hybrid.force_groups["ml"]
     energy, forces = energy_and_forces(hybrid.system, water.positions, groups=group)
     copied = energy_and_forces(copy.deepcopy(hybrid.system), water.positions, groups=group)

@@ -45,7 +45,7 @@ def test_equals_create_mixed_system(request, monkeypatch, ani1x, system, bridge)
     region = select_region(built, "resname ACE ALA NME")
     potential = openmmml.MLPotential("ani2x")
     peer = potential.createMixedSystem(built.topology, built.system, list(region.atoms), forceGroup=ML)
-    hybrid = hybrid_system(built, hard_zones(built, region), ani1x, scheme="intra", bridge=bridge)
+    hybrid = hybrid_system(built, hard_zones(built, region), ani1x, scheme="additive", bridge=bridge)
     # OpenMM-ML reads positions as float32 angstrom: start from positions that are such numbers, inside the
     # box.
     positions = built.positions

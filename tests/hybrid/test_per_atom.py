@@ -1,4 +1,4 @@
-"""Scheme `local`: identities that hold for any weights, forces, both bridges, bonds across the boundary."""
+"""Scheme `per_atom`: identities for any weights, forces, both bridges, bonds across the boundary."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_identity_for_random_weights(bridge, seed):
     """eps^ML = eps^MM gives the force field back, whatever the weights (T4): energy and forces."""
     built = chains(n_molecules=4, n_atoms=6, seed=seed)
     hybrid = hybrid_system(
-        built, random_zones(built, 14, seed), ForceFieldPotential(built), scheme="local", bridge=bridge
+        built, random_zones(built, 14, seed), ForceFieldPotential(built), scheme="per_atom", bridge=bridge
     )
     expected, forces = energy_and_forces(built.system, built.positions)
     energy, found = energy_and_forces(hybrid.system, built.positions)
@@ -50,7 +50,7 @@ def test_identity_for_the_dipeptide_cut_through_its_backbone(dipeptide_water):
     region = select_region(dipeptide_water, "resname ALA")
     zones = static_zones(dipeptide_water, region, plateau="0.0 nm", width="0.3 nm", snap="hydrogen")
     assert zones.transition and zones.cut_bonds
-    hybrid = hybrid_system(dipeptide_water, zones, ForceFieldPotential(dipeptide_water), scheme="local")
+    hybrid = hybrid_system(dipeptide_water, zones, ForceFieldPotential(dipeptide_water), scheme="per_atom")
     expected, forces = energy_and_forces(dipeptide_water.system, dipeptide_water.positions)
     energy, found = energy_and_forces(hybrid.system, dipeptide_water.positions)
     assert energy == pytest.approx(expected, abs=tolerances.IDENTITY)
@@ -64,12 +64,12 @@ def test_identity_needs_the_pairs_that_left(dipeptide_water):
         dipeptide_water,
         hard_zones(dipeptide_water, region),
         ForceFieldPotential(dipeptide_water),
-        scheme="local",
-        route="subtractive",
+        scheme="per_atom",
+        mm_side="torch",
     )
     positions = torch.tensor(dipeptide_water.positions)
     box = torch.tensor(dipeptide_water.box_vectors)
-    assert abs(float(hybrid.blend.core_pairs(positions, box).sum())) > 10
+    assert abs(float(hybrid.blend.full_pairs(positions, box).sum())) > 10
 
 
 @pytest.mark.parametrize("gauge", [0.0, 40.0])
@@ -81,7 +81,7 @@ def test_uniform_weights_are_linear_and_free_of_gauge(gauge):
     def energy(weight: float, gauge: float) -> float:
         zones = zones_with(built, dict.fromkeys(range(built.n_atoms), weight))
         potential = ForceFieldPotential(built, scale=1.3, gauge=gauge)
-        hybrid = hybrid_system(built, zones, potential, scheme="local", bridge="pythonforce")
+        hybrid = hybrid_system(built, zones, potential, scheme="per_atom", bridge="pythonforce")
         return energy_and_forces(hybrid.system, built.positions)[0]
 
     whole = energy(1.0, 0.0)
@@ -98,7 +98,7 @@ def test_weights_that_differ_feel_the_gauge():
     energies = []
     for gauge in (0.0, 40.0):
         potential = ForceFieldPotential(built, gauge=gauge)
-        hybrid = hybrid_system(built, zones, potential, scheme="local", bridge="pythonforce")
+        hybrid = hybrid_system(built, zones, potential, scheme="per_atom", bridge="pythonforce")
         energies.append(energy_and_forces(hybrid.system, built.positions)[0])
     assert abs(energies[0] - energies[1]) > 0.1
 
@@ -108,7 +108,7 @@ def test_weight_one_everywhere_is_the_model_and_the_tail():
     built = chains(n_molecules=3, n_atoms=5, box=None)
     potential = ForceFieldPotential(built, scale=0.7)
     hybrid = hybrid_system(
-        built, zones_with(built, dict.fromkeys(range(built.n_atoms), 1.0)), potential, scheme="local"
+        built, zones_with(built, dict.fromkeys(range(built.n_atoms), 1.0)), potential, scheme="per_atom"
     )
     energy, _ = energy_and_forces(hybrid.system, built.positions)
     mm, _ = energy_and_forces(built.system, built.positions)
@@ -123,14 +123,14 @@ def ani_blend(dipeptide_water, ani1x):
     """Alanine in ANI-1x, a zone through the peptide bonds and the water around."""
     region = select_region(dipeptide_water, "resname ALA")
     zones = static_zones(dipeptide_water, region, plateau="0.1 nm", width="0.2 nm", snap="hydrogen")
-    return hybrid_system(dipeptide_water, zones, ani1x, scheme="local", bridge="torchforce")
+    return hybrid_system(dipeptide_water, zones, ani1x, scheme="per_atom", bridge="torchforce")
 
 
 def test_finite_differences_with_ani(ani_blend):
     assert ani_blend.zones.transition and ani_blend.zones.cut_bonds
     for bridge in BRIDGES:
-        recipe = dataclasses.replace(ani_blend.recipe, bridge=bridge)
-        checked = dataclasses.replace(ani_blend, recipe=recipe, parts=assemble(recipe))
+        spec = dataclasses.replace(ani_blend.spec, bridge=bridge)
+        checked = dataclasses.replace(ani_blend, spec=spec, assembled=assemble(spec))
         assert finite_difference_error(checked, n_coordinates=15) < tolerances.FINITE_DIFFERENCE
 
 
@@ -150,7 +150,7 @@ def test_a_model_without_torchscript_gives_the_same(ani_blend, ani1x):
         spec = ani1x.spec
         atom_energies = staticmethod(ani1x.atom_energies)
 
-    hybrid = hybrid_system(ani_blend.built, ani_blend.zones, Plain(), scheme="local")
+    hybrid = hybrid_system(ani_blend.built, ani_blend.zones, Plain(), scheme="per_atom")
     assert hybrid.bridge == "pythonforce"
     energy, forces = energy_and_forces(ani_blend.system, ani_blend.built.positions)
     other, found = energy_and_forces(hybrid.system, ani_blend.built.positions)
@@ -180,7 +180,7 @@ def test_energy_error_is_of_second_order(ani1x):
 
     built = chains(n_molecules=2, n_atoms=6, box=None)
     zones = random_zones(built, 8)
-    hybrid = hybrid_system(built, zones, ForceFieldPotential(built, scale=1.2), scheme="local")
+    hybrid = hybrid_system(built, zones, ForceFieldPotential(built, scale=1.2), scheme="per_atom")
     coarse, fine = (energy_noise(hybrid.system, built.positions, step, 0.4) for step in (0.001, 0.0005))
     assert coarse / fine == pytest.approx(4.0, abs=0.8)
 
@@ -197,7 +197,7 @@ def test_rigid_molecules_in_the_zone_are_refused(dipeptide_water):
     built = mlmm.BuiltSystem.from_openmm(dipeptide_water.topology, system, dipeptide_water.positions)
     zones = hard_zones(built, select_region(built, "resname ACE ALA NME"))
     with pytest.raises(EmbeddingError, match='without a bond term; build with constraints = "none"'):
-        hybrid_system(built, zones, ForceFieldPotential(dipeptide_water), scheme="local")
+        hybrid_system(built, zones, ForceFieldPotential(dipeptide_water), scheme="per_atom")
 
 
 def test_wrong_combinations_are_refused(dipeptide_water):
@@ -205,5 +205,5 @@ def test_wrong_combinations_are_refused(dipeptide_water):
     smooth = static_zones(dipeptide_water, region)
     with pytest.raises(EmbeddingError, match="atoms with lambda between 0 and 1"):
         hybrid_system(dipeptide_water, smooth, PlainSprings())
-    with pytest.raises(EmbeddingError, match=r"a scheme for plain springs .*: intra; got 'local'"):
-        hybrid_system(dipeptide_water, smooth, PlainSprings(), scheme="local")
+    with pytest.raises(EmbeddingError, match=r"a scheme for plain springs .*: additive; got 'per_atom'"):
+        hybrid_system(dipeptide_water, smooth, PlainSprings(), scheme="per_atom")

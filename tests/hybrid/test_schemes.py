@@ -44,7 +44,13 @@ def cut_zone(dipeptide_water):
     return static_zones(dipeptide_water, region, plateau="0.1 nm", width="0.3 nm", snap="fragment")
 
 
-CASES = [("local", {}), ("difference", {}), ("difference", {"levels": 3}), ("bonded", {}), ("delta", {})]
+CASES = [
+    ("per_atom", {}),
+    ("supermolecular", {}),
+    ("supermolecular", {"levels": 3}),
+    ("bonded", {}),
+    ("delta", {}),
+]
 
 
 @pytest.mark.parametrize(("scheme", "options"), CASES)
@@ -55,10 +61,12 @@ def test_two_routes_give_one_number(dipeptide_water, cut_zone, ani1x, scheme, op
     assert cut_zone.cut_bonds and cut_zone.transition
     found = [
         energy_and_forces(
-            hybrid_system(dipeptide_water, cut_zone, potential, route=route, scheme=scheme, **options).system,
+            hybrid_system(
+                dipeptide_water, cut_zone, potential, mm_side=mm_side, scheme=scheme, **options
+            ).system,
             dipeptide_water.positions,
         )
-        for route in ("compiled", "subtractive")
+        for mm_side in ("openmm", "torch")
     ]
     assert found[0][0] == pytest.approx(found[1][0], abs=tolerances.IDENTITY)
     assert np.abs(found[0][1] - found[1][1]).max() < 1e-8
@@ -77,12 +85,12 @@ def test_forces_are_the_gradient(dipeptide_water, cut_zone, ani1x, scheme, optio
 
 
 @pytest.mark.parametrize("seed", range(50))
-@pytest.mark.parametrize("route", ["compiled", "subtractive"])
-def test_identity_over_random_force_fields_and_zones(route, seed):
+@pytest.mark.parametrize("mm_side", ["openmm", "torch"])
+def test_identity_over_random_force_fields_and_zones(mm_side, seed):
     """eps^ML = eps^MM: the force field comes back for random parameters, cuts and weights (T4)."""
     built = chains(n_molecules=3, n_atoms=5, seed=seed, box=2.6 if seed % 2 else None)
     zones = random_zones(built, 4 + seed % 9, seed)
-    hybrid = hybrid_system(built, zones, ForceFieldPotential(built), scheme="local", route=route)
+    hybrid = hybrid_system(built, zones, ForceFieldPotential(built), scheme="per_atom", mm_side=mm_side)
     expected, forces = energy_and_forces(built.system, built.positions)
     energy, found = energy_and_forces(hybrid.system, built.positions)
     assert energy == pytest.approx(expected, abs=tolerances.IDENTITY_MESH)
@@ -94,7 +102,7 @@ def test_200_steps_with_the_force_field_as_model_are_those_of_the_force_field(di
     zones = static_zones(
         dipeptide_vacuum, select_region(dipeptide_vacuum, "name CB"), "0 nm", "0.3 nm", "atom"
     )
-    hybrid = hybrid_system(dipeptide_vacuum, zones, ForceFieldPotential(dipeptide_vacuum), scheme="local")
+    hybrid = hybrid_system(dipeptide_vacuum, zones, ForceFieldPotential(dipeptide_vacuum), scheme="per_atom")
     ends = []
     for system in (dipeptide_vacuum.system, hybrid.system):
         context = openmm.Context(
@@ -128,7 +136,7 @@ def test_the_pressure_is_that_of_one_energy(dipeptide_water, cut_zone):
     for scale in (1.0, 1.3):
         potential = ForceFieldPotential(dipeptide_water, scale)
         # OpenMM holds Python's lock in this call, with which a TorchForce cannot differentiate.
-        hybrid = hybrid_system(dipeptide_water, cut_zone, potential, scheme="local", bridge="pythonforce")
+        hybrid = hybrid_system(dipeptide_water, cut_zone, potential, scheme="per_atom", bridge="pythonforce")
         found.append(pressure(hybrid.system))
     assert found[0] == pytest.approx(expected, abs=1e-3)
     assert abs(found[1] - expected) > 1.0
@@ -137,7 +145,7 @@ def test_the_pressure_is_that_of_one_energy(dipeptide_water, cut_zone):
 def test_turned_and_shifted(dipeptide_vacuum, ani1x):
     """Neither translation nor rotation changes the energy; no net force, no torque (V11, V15)."""
     zones = static_zones(dipeptide_vacuum, select_region(dipeptide_vacuum, "name CB"), "0.1 nm", "0.2 nm")
-    system = hybrid_system(dipeptide_vacuum, zones, ani1x, scheme="local").system
+    system = hybrid_system(dipeptide_vacuum, zones, ani1x, scheme="per_atom").system
     x = dipeptide_vacuum.positions
     energy, forces = energy_and_forces(system, x)
     turn = np.linalg.qr(np.random.default_rng(2).normal(size=(3, 3)))[0]
@@ -154,7 +162,7 @@ def test_only_the_receptive_field_is_given_to_a_model(dipeptide_water):
     zones = hard_zones(dipeptide_water, select_region(dipeptide_water, "resname ALA"))
 
     def model_forces(potential):
-        hybrid = hybrid_system(dipeptide_water, zones, potential, scheme="local")
+        hybrid = hybrid_system(dipeptide_water, zones, potential, scheme="per_atom")
         group = 1 << hybrid.force_groups["ml"]
         return energy_and_forces(hybrid.system, dipeptide_water.positions, groups=group)[1]
 
@@ -188,7 +196,7 @@ def residue(dipeptide_water):
 @pytest.mark.parametrize("bridge", ["torchforce", "pythonforce"])
 def test_capped_region(dipeptide_water, residue, ani1x, tail, bridge):
     """Link-atom embedding of a residue: forces are the gradient, through the caps too (V21)."""
-    hybrid = hybrid_system(dipeptide_water, residue, ani1x, scheme="intra", tail=tail, bridge=bridge)
+    hybrid = hybrid_system(dipeptide_water, residue, ani1x, scheme="additive", mm_tail=tail, bridge=bridge)
     assert finite_difference_error(hybrid, n_coordinates=12) < tolerances.FINITE_DIFFERENCE
     assert hybrid.region_energies(dipeptide_water.positions).energies.shape == (12,)  # 10 atoms, 2 caps
     group = 1 << hybrid.force_groups["ml"]
@@ -205,7 +213,7 @@ def test_a_tail_leaves_distant_pairs_of_the_region_to_the_force_field(dipeptide_
     zones = hard_zones(dipeptide_vacuum, select_region(dipeptide_vacuum, "all"))
     energies = {
         tail: energy_and_forces(
-            hybrid_system(dipeptide_vacuum, zones, ani1x, scheme="intra", tail=tail).system,
+            hybrid_system(dipeptide_vacuum, zones, ani1x, scheme="additive", mm_tail=tail).system,
             dipeptide_vacuum.positions,
         )[0]
         for tail in (False, True)
@@ -277,7 +285,7 @@ def moved_with_sites(context, positions):
     return state.getPotentialEnergy()._value, state.getForces(asNumpy=True)._value
 
 
-@pytest.mark.parametrize("kind", ["compiled", "subtractive", "adaptive"])
+@pytest.mark.parametrize("kind", ["openmm", "torch", "adaptive"])
 def test_water_with_four_sites(tip4p, kind):
     """The site goes with its molecule; its force is spread to the atoms (V19): differences on those."""
     region = region_from_atoms(tip4p.topology, range(4), "molecule")
@@ -285,9 +293,9 @@ def test_water_with_four_sites(tip4p, kind):
         zones = adaptive_zones(tip4p, region, "0.25 nm", "0.25 nm")
         options = {"compensation": Compensation({"HOH": 5.0})}
     else:
-        zones, options = static_zones(tip4p, region, "0.2 nm", "0.2 nm"), {"route": kind}
+        zones, options = static_zones(tip4p, region, "0.2 nm", "0.2 nm"), {"mm_side": kind}
         assert zones.transition and len(zones.active) % 4 == 0
-    hybrid = hybrid_system(tip4p, zones, OnRealAtoms(), scheme="local", **options)
+    hybrid = hybrid_system(tip4p, zones, OnRealAtoms(), scheme="per_atom", **options)
     platform = openmm.Platform.getPlatformByName("Reference")
     contexts = [
         openmm.Context(system, openmm.VerletIntegrator(0.001), platform)
@@ -318,9 +326,10 @@ def test_both_routes_agree_for_water_with_four_sites(tip4p):
     zones = static_zones(tip4p, region_from_atoms(tip4p.topology, range(4), "molecule"), "0.2 nm", "0.2 nm")
     energies = [
         energy_and_forces(
-            hybrid_system(tip4p, zones, OnRealAtoms(), scheme="local", route=route).system, tip4p.positions
+            hybrid_system(tip4p, zones, OnRealAtoms(), scheme="per_atom", mm_side=mm_side).system,
+            tip4p.positions,
         )[0]
-        for route in ("compiled", "subtractive")
+        for mm_side in ("openmm", "torch")
     ]
     assert energies[0] == pytest.approx(energies[1], abs=tolerances.IDENTITY)
 
@@ -330,12 +339,12 @@ def test_no_constraint_touches_the_zone(ani1x, root):
     pdb = root / "systems/alanine_dipeptide/input.pdb"
     built = mlmm.build_system(pdb, padding="0.5 nm", nonbonded_cutoff="0.9 nm", constraints="none", seed=3)
     region = select_region(built, "resname ACE ALA NME")
-    hybrid = hybrid_system(built, hard_zones(built, region), ani1x, scheme="local")
+    hybrid = hybrid_system(built, hard_zones(built, region), ani1x, scheme="per_atom")
     pairs = [hybrid.system.getConstraintParameters(i)[:2] for i in range(hybrid.system.getNumConstraints())]
     assert len(pairs) == built.system.getNumConstraints() == 3 * (len(molecules_of(built.topology)) - 1)
     assert not set(region.atoms).intersection(atom for pair in pairs for atom in pair)
     with pytest.raises(EmbeddingError, match="flexible molecules in the zone"):
-        hybrid_system(built, static_zones(built, region, "0.3 nm", "0 nm"), ani1x, scheme="local")
+        hybrid_system(built, static_zones(built, region, "0.3 nm", "0 nm"), ani1x, scheme="per_atom")
 
 
 def test_ions_in_the_zone_stay_with_the_force_field(ani1x, root):
@@ -357,7 +366,7 @@ def test_ions_in_the_zone_stay_with_the_force_field(ani1x, root):
     zones = static_zones(built, beside, "0.45 nm", "0 nm")
     inside = set(ions).intersection(zones.active)
     assert inside
-    hybrid = hybrid_system(built, zones, ani1x, scheme="local")
+    hybrid = hybrid_system(built, zones, ani1x, scheme="per_atom")
     assert any("stay with the force field: ANI-1x does not know" in text for text in hybrid.warnings)
     weights = hybrid.zones.weights(torch.zeros(1, 3))
     assert not weights[list(inside)].any() and len(hybrid.zones.active) == len(zones.active) - len(inside)
@@ -369,22 +378,22 @@ def test_the_scheme_follows_from_what_the_potential_was_trained_on():
     nothing = ZonePartition(3, None, core=(0,))
     smooth = ZonePartition(3, None, core=(0,), transition=(1,), transition_weights=(0.5,))
     for facts, scheme in (
-        ({"trained_on": "total"}, "local"),
-        ({"trained_on": "total", "per_atom": False}, "difference"),
-        ({"trained_on": "total", "long_range": True}, "intra"),
-        ({"trained_on": "isolated"}, "intra"),
+        ({"trained_on": "total"}, "per_atom"),
+        ({"trained_on": "total", "per_atom": False}, "supermolecular"),
+        ({"trained_on": "total", "long_range": True}, "additive"),
+        ({"trained_on": "isolated"}, "additive"),
         ({"trained_on": "bonded"}, "bonded"),
         ({"trained_on": "correction"}, "delta"),
     ):
         assert choose_scheme("auto", nothing, toy_spec(**facts)) == scheme
-        for other in ("local", "bonded", "delta"):
+        for other in ("per_atom", "bonded", "delta"):
             if other != scheme:
                 with pytest.raises(
                     EmbeddingError, match=rf"a scheme for springs .*; got '{other}'; use scheme"
                 ):
                     choose_scheme(other, nothing, toy_spec(**facts))
-    assert choose_scheme("auto", smooth, toy_spec(trained_on="total")) == "local"
-    with pytest.raises(EmbeddingError, match="a hard region under scheme 'intra'"):
+    assert choose_scheme("auto", smooth, toy_spec(trained_on="total")) == "per_atom"
+    with pytest.raises(EmbeddingError, match="a hard region under scheme 'additive'"):
         choose_scheme("auto", smooth, toy_spec(trained_on="isolated"))
     with pytest.raises(PotentialError, match="trained_on = total"):
         choose_scheme("auto", nothing, toy_spec(trained_on="dreams"))
@@ -396,13 +405,13 @@ def test_the_scheme_follows_from_what_the_potential_was_trained_on():
 
 def test_words_that_are_no_route_or_bridge(dipeptide_vacuum, ani1x):
     zones = hard_zones(dipeptide_vacuum, select_region(dipeptide_vacuum, "all"))
-    with pytest.raises(ConfigError, match=r"route = auto \| compiled \| subtractive; got 'fast'"):
-        hybrid_system(dipeptide_vacuum, zones, ani1x, route="fast")
-    for options in ({"levels": 2}, {"levels": 0, "scheme": "difference"}):
-        with pytest.raises(ConfigError, match="levels = 1, or more under scheme 'difference'"):
+    with pytest.raises(ConfigError, match=r"mm_side = auto \| openmm \| torch; got 'fast'"):
+        hybrid_system(dipeptide_vacuum, zones, ani1x, mm_side="fast")
+    for options in ({"levels": 2}, {"levels": 0, "scheme": "supermolecular"}):
+        with pytest.raises(ConfigError, match="levels = 1, or more under scheme 'supermolecular'"):
             hybrid_system(dipeptide_vacuum, zones, ani1x, **options)
-    with pytest.raises(ConfigError, match="tail = true under scheme 'intra' only"):
-        hybrid_system(dipeptide_vacuum, zones, ani1x, tail=True)
+    with pytest.raises(ConfigError, match="mm_tail = true under scheme 'additive' only"):
+        hybrid_system(dipeptide_vacuum, zones, ani1x, mm_tail=True)
     whole = _With(PlainSprings(), toy_spec(trained_on="total", per_atom=False))
     with pytest.raises(ConfigError, match="bridge = pythonforce for whole energies"):
         hybrid_system(dipeptide_vacuum, zones, whole, bridge="torchforce")

@@ -7,7 +7,7 @@ import openmm
 import pytest
 import torch
 from openmm import app, unit
-from test_mm_terms import pair_loop
+from test_short_range import pair_loop
 from toys import (
     ForceFieldPotential,
     chains,
@@ -21,10 +21,10 @@ from toys import (
 import mlmm
 from mlmm.build.surroundings.bulk import build_bulk_water
 from mlmm.errors import SelectionError
-from mlmm.forcefield.scale_terms import embed_compiled
-from mlmm.hybrid.spec import HANDOVER_START
+from mlmm.forcefield.scale_terms import scale_terms
+from mlmm.hybrid.spec import SWITCHING_START
 from mlmm.hybrid.system import hybrid_system
-from mlmm.term_weights import ownership_of
+from mlmm.term_weights import make_term_weights
 from mlmm.validation.check import energy_drift
 from mlmm.zones.adaptive import adaptive_zones
 from mlmm.zones.compensation import Compensation
@@ -62,13 +62,13 @@ def leaning():
 def moving(built, potential, compensation=NOTHING, bridge="torchforce"):
     region = region_from_atoms(built.topology, range(3), "molecule")
     zones = adaptive_zones(built, region, "0.25 nm", "0.3 nm", walls=None)
-    return hybrid_system(built, zones, potential, scheme="local", compensation=compensation, bridge=bridge)
+    return hybrid_system(built, zones, potential, scheme="per_atom", compensation=compensation, bridge=bridge)
 
 
-def static(built, potential, route):
+def static(built, potential, mm_side):
     """Lambda between 0 and 1 on whole molecules and inside some."""
     zones = zones_with(built, {0: 1.0, 1: 1.0, 2: 1.0, 3: 0.6, 4: 0.6, 5: 0.6, 30: 0.3, 31: 0.8})
-    return hybrid_system(built, zones, potential, scheme="local", route=route)
+    return hybrid_system(built, zones, potential, scheme="per_atom", mm_side=mm_side)
 
 
 @pytest.mark.slow
@@ -105,10 +105,10 @@ def test_weight_one_everywhere_by_a_loop_over_pairs():
     potential = ForceFieldPotential(built, scale=0.7)
     zones = zones_with(built, dict.fromkeys(range(built.n_atoms), 1.0))
     found = {
-        route: energy_and_forces(
-            hybrid_system(built, zones, potential, scheme="local", route=route).system, built.positions
+        mm_side: energy_and_forces(
+            hybrid_system(built, zones, potential, scheme="per_atom", mm_side=mm_side).system, built.positions
         )[0]
-        for route in ("compiled", "subtractive")
+        for mm_side in ("openmm", "torch")
     }
     end, every = potential.spec.cutoff, np.ones(built.n_atoms, dtype=bool)
     model = potential.scriptable([6] * built.n_atoms)(torch.tensor(built.positions), None).sum()
@@ -120,17 +120,17 @@ def test_weight_one_everywhere_by_a_loop_over_pairs():
     whole, _ = energy_and_forces(built.system, built.positions, groups=1 << 5)
     loops = {
         how: pair_loop(
-            built.system, built.positions, None, every, HANDOVER_START * end, end, coulomb=how
+            built.system, built.positions, None, every, SWITCHING_START * end, end, coulomb=how
         ).sum()
         for how in ("split", "switched")
     }
     for energy in found.values():
         assert energy == pytest.approx(float(model) + whole - loops["split"], abs=1e-8)
-        # Control: the handover that must not be, f(r) times the whole Coulomb energy.
+        # Control: the switching function that must not be, f(r) times the whole Coulomb energy.
         assert abs(energy - (float(model) + whole - loops["switched"])) > 0.1
 
 
-@pytest.mark.parametrize("kind", ["compiled", "subtractive", "adaptive"])
+@pytest.mark.parametrize("kind", ["openmm", "torch", "adaptive"])
 def test_molecules_in_any_image_of_a_leaning_box(leaning, kind):
     """Random box vectors per molecule, triclinic box, centre anywhere and at the edge: |dE| < 1e-8 (V10)."""
     potential = ForceFieldPotential(leaning, 1.2)
@@ -157,9 +157,9 @@ def test_no_atom_with_lambda_is_refused_and_lambda_zero_changes_no_bit():
     with pytest.raises(SelectionError, match="at least one atom"):
         zones_with(built, {})
     everything = np.ones(built.n_atoms, dtype=bool)
-    ownership = ownership_of("local", np.zeros(built.n_atoms), everything, (0.35, 0.5))
-    system, embedding = embed_compiled(built.system, ownership)
-    assert embedding.removed == {} and system.getNumForces() == built.system.getNumForces()
+    term_weights = make_term_weights("per_atom", np.zeros(built.n_atoms), everything, (0.35, 0.5))
+    system, embedding = scale_terms(built.system, term_weights)
+    assert embedding.counts == {} and system.getNumForces() == built.system.getNumForces()
     expected, forces = energy_and_forces(built.system, built.positions)
     energy, found = energy_and_forces(system, built.positions)
     assert energy == expected and np.array_equal(found, forces)
@@ -202,8 +202,8 @@ def reordered(built, order):
     return mlmm.BuiltSystem.from_openmm(topology, system, built.positions[order])
 
 
-@pytest.mark.parametrize("route", ["compiled", "subtractive"])
-def test_particles_in_any_order(route):
+@pytest.mark.parametrize("mm_side", ["openmm", "torch"])
+def test_particles_in_any_order(mm_side):
     """Energy to 1e-10 of its parts and forces, atom by atom, do not depend on the order (V11)."""
     built = chains(n_molecules=3, n_atoms=5, box=None)
     weights = {0: 1.0, 1: 0.4, 2: 0.9, 6: 1.0, 7: 0.2, 11: 0.7}
@@ -213,21 +213,25 @@ def test_particles_in_any_order(route):
     found = []
     for system, at in ((built, lambda i: i), (other, lambda i: int(place[i]))):
         zones = zones_with(system, {at(i): weight for i, weight in weights.items()})
-        hybrid = hybrid_system(system, zones, ForceFieldPotential(system, 1.3), scheme="local", route=route)
+        hybrid = hybrid_system(
+            system, zones, ForceFieldPotential(system, 1.3), scheme="per_atom", mm_side=mm_side
+        )
         found.append(energy_and_forces(hybrid.system, system.positions))
     assert found[1][0] == pytest.approx(found[0][0], abs=1e-10 * max(1.0, abs(found[0][0])))
     assert np.abs(found[1][1] - found[0][1][order]).max() < 1e-10 * np.abs(found[0][1]).max()
     # Control: the same weights on other atoms are another system.
-    wrong = hybrid_system(other, zones_with(other, weights), ForceFieldPotential(other, 1.3), scheme="local")
+    wrong = hybrid_system(
+        other, zones_with(other, weights), ForceFieldPotential(other, 1.3), scheme="per_atom"
+    )
     assert abs(energy_and_forces(wrong.system, other.positions)[0] - found[0][0]) > 1e-3
 
 
-@pytest.mark.parametrize("route", ["compiled", "subtractive"])
-def test_translation_and_rotation_to_ten_digits(route):
+@pytest.mark.parametrize("mm_side", ["openmm", "torch"])
+def test_translation_and_rotation_to_ten_digits(mm_side):
     """Without cutoff: |dE| < 1e-10 kJ/mol when all atoms are shifted and turned (V11); no net force (V15)."""
     built = chains(n_molecules=3, n_atoms=5, box=None)
     hybrid = hybrid_system(
-        built, random_zones(built, 9, 1), ForceFieldPotential(built, 1.3), scheme="local", route=route
+        built, random_zones(built, 9, 1), ForceFieldPotential(built, 1.3), scheme="per_atom", mm_side=mm_side
     )
     context = reference_context(hybrid.system)
     energy, forces = evaluate(context, built.positions)
@@ -245,7 +249,7 @@ def test_translation_and_rotation_to_ten_digits(route):
     assert abs(stretched - energy) > 1e-3
 
 
-@pytest.mark.parametrize("kind", ["compiled", "subtractive", "adaptive"])
+@pytest.mark.parametrize("kind", ["openmm", "torch", "adaptive"])
 def test_the_blend_has_no_net_force(leaning, kind):
     """What the blend adds sums to less than 1e-9 kJ/mol/nm under PME, whose mesh alone does not (V15)."""
     potential = ForceFieldPotential(leaning, 1.2)
@@ -268,7 +272,7 @@ def test_rigid_water_around_a_flexible_zone_conserves_energy():
             system.addConstraint(first + a, first + b, length)
     rigid = mlmm.BuiltSystem.from_openmm(built.topology, system, built.positions)
     zones = zones_with(rigid, dict.fromkeys(range(3), 1.0) | dict.fromkeys(range(3, 9), 0.5))
-    hybrid = hybrid_system(rigid, zones, ForceFieldPotential(rigid, 1.15), scheme="local")
+    hybrid = hybrid_system(rigid, zones, ForceFieldPotential(rigid, 1.15), scheme="per_atom")
     assert hybrid.system.getNumConstraints() == built.n_atoms - 9
     run = {"equilibration": 0.5, "length": 10.0, "timestep": 0.0005, "platform": "CPU"}
     drift, error, _ = energy_drift(hybrid.system, rigid.positions, **run)

@@ -13,16 +13,16 @@ import torch
 from toys import energy_and_forces, evaluate
 
 from mlmm.bench.measure import resident_mb
-from mlmm.blending.full_pairs import CorePairs
+from mlmm.blending.full_pairs import FullPairs
 from mlmm.build.surroundings.bulk import build_bulk_water
 from mlmm.errors import EmbeddingError, MissingPackageError
-from mlmm.forcefield.remove_terms import embed_intra
+from mlmm.forcefield.remove_terms import remove_region_terms
 from mlmm.forcefield.tables import MMTables, read_mm_tables
 from mlmm.hybrid.bridge import make_pair_force
-from mlmm.hybrid.direct_pairs import hosted_region
+from mlmm.hybrid.direct_pairs import region_direct_pairs
 from mlmm.hybrid.system import hybrid_system
 from mlmm.kernels import direct_pairs as hosted_pairs
-from mlmm.kernels.direct_pairs import REGION, RegionPairs, close_pairs, region_pairs
+from mlmm.kernels.direct_pairs import REGION_PAIRS, RegionPairs, close_pairs, region_pairs
 from mlmm.potentials import load_potential
 from mlmm.structures import minimum_image
 from mlmm.units import COULOMB
@@ -85,13 +85,13 @@ def gas(n: int, box, *, seed: int, closest: float = 0.17) -> np.ndarray:
     return points if box is None else points + rng.integers(-1, 2, points.shape) @ box
 
 
-def hosted(system: openmm.System, atoms: list[int], positions, box, pairs=None) -> openmm.System:
+def direct(system: openmm.System, atoms: list[int], positions, box, pairs=None) -> openmm.System:
     """The force field without the region's own pairs, by a few exceptions and the host."""
     tables = read_mm_tables(system)
     pairs = region_pairs(tables, atoms, positions, box) if pairs is None else pairs
     assert pairs is not None
-    embedded, _ = embed_intra(system, atoms, emptied=pairs.emptied.tolist())
-    name = {"periodic": pairs.periodic, "name": REGION}
+    embedded, _ = remove_region_terms(system, atoms, emptied=pairs.emptied.tolist())
+    name = {"periodic": pairs.periodic, "name": REGION_PAIRS}
     embedded.addForce(make_pair_force(pairs, pairs.atoms.tolist(), **name))
     return embedded
 
@@ -114,8 +114,8 @@ def test_equals_exceptions(name, switch):
         n, box = 110, BOXES[name]
         system, positions = gas_system(n, box, seed=seed, switch=switch), gas(n, box, seed=seed)
         atoms = region_of(n)
-        expected = energy_and_forces(embed_intra(system, atoms)[0], positions)
-        embedded = hosted(system, atoms, positions, box)
+        expected = energy_and_forces(remove_region_terms(system, atoms)[0], positions)
+        embedded = direct(system, atoms, positions, box)
         assert_same(energy_and_forces(embedded, positions), expected)
         whole = energy_and_forces(system, positions)
         assert abs(whole[0] - expected[0]) > 100.0
@@ -132,8 +132,8 @@ def test_ewald_sums_and_uncharged_cutoffs():
             for i in range(110):
                 force.setParticleParameters(i, 0.0, *force.getParticleParameters(i)[1:])
         positions, atoms = gas(110, CUBE, seed=3), region_of(110)
-        expected = energy_and_forces(embed_intra(system, atoms)[0], positions)
-        assert_same(energy_and_forces(hosted(system, atoms, positions, CUBE), positions), expected)
+        expected = energy_and_forces(remove_region_terms(system, atoms)[0], positions)
+        assert_same(energy_and_forces(direct(system, atoms, positions, CUBE), positions), expected)
 
 
 @pytest.mark.parametrize("name", ["cube", "leaning"])
@@ -143,7 +143,7 @@ def test_pairs_may_come_and_go_after_the_build(name):
     system, atoms = gas_system(n, box, seed=4, switch=0.6), region_of(n)
     contexts = [
         openmm.Context(s, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference"))
-        for s in (hosted(system, atoms, gas(n, box, seed=4), box), embed_intra(system, atoms)[0])
+        for s in (direct(system, atoms, gas(n, box, seed=4), box), remove_region_terms(system, atoms)[0])
     ]
     # Not any seed: in a box that leans OpenMM's Reference platform (8.6.1) overlooks a few pairs within the
     # cutoff, unless they are exceptions.
@@ -163,7 +163,7 @@ def test_equals_torch(name):
     # 1-4 pairs are pairs in torch; here they are left out.
     none = np.zeros(len(tables.exception_atoms))
     empty = {"exception_charge": none, "exception_epsilon": none}
-    torch_pairs = CorePairs(MMTables(**(vars(tables) | empty)), atoms)
+    torch_pairs = FullPairs(MMTables(**(vars(tables) | empty)), atoms)
     x = torch.tensor(positions, requires_grad=True)
     energy = torch_pairs(x, None if box is None else torch.tensor(box)).sum()
     (gradient,) = torch.autograd.grad(energy, x)
@@ -223,7 +223,7 @@ def test_each_part_is_needed():
     n = 110
     system, positions = gas_system(n, CUBE, seed=1, switch=0.5), gas(n, CUBE, seed=1)
     atoms = region_of(n)
-    expected, _ = energy_and_forces(embed_intra(system, atoms)[0], positions)
+    expected, _ = energy_and_forces(remove_region_terms(system, atoms)[0], positions)
     right = region_pairs(read_mm_tables(system), atoms, positions, CUBE)
     cutoff, alpha, _, switch, coulomb = right.ranges
     for wrong in (
@@ -234,11 +234,11 @@ def test_each_part_is_needed():
     ):
         other = copy.copy(right)
         other.ranges = wrong
-        energy, _ = energy_and_forces(hosted(system, atoms, positions, CUBE, other), positions)
+        energy, _ = energy_and_forces(direct(system, atoms, positions, CUBE, other), positions)
         assert abs(energy - expected) > 1e-5
     twice = RegionPairs(read_mm_tables(system), right.atoms, right.emptied[1:])
     twice.emptied = right.emptied
-    energy, _ = energy_and_forces(hosted(system, atoms, positions, CUBE, twice), positions)
+    energy, _ = energy_and_forces(direct(system, atoms, positions, CUBE, twice), positions)
     assert abs(energy - expected) > 1e-4
 
 
@@ -299,11 +299,11 @@ def water():
     return build_bulk_water("1.62 nm", nonbonded_cutoff="0.8 nm")
 
 
-def make(built, n=120, bridge="kernel", precision="float64", **options):
+def make(built, n=120, bridge="native", precision="float64", **options):
     region = region_from_atoms(built.topology, range(n), "molecule")
-    potential = load_potential("ani1x", precision=precision, kernel="compiled", members=[0])
+    potential = load_potential("ani1x", precision=precision, kernel="native", members=[0])
     return hybrid_system(
-        built, hard_zones(built, region), potential, scheme="intra", bridge=bridge, **options
+        built, hard_zones(built, region), potential, scheme="additive", bridge=bridge, **options
     )
 
 
@@ -319,13 +319,13 @@ def test_the_kernels_host_takes_the_pairs_of_a_region(water):
     """Both hosts have one energy, forces and record; the pairs stand in the group of the non-bonded ones."""
     hybrid = make(water)
     other = hybrid.create_system("pythonforce")
-    assert REGION in names_of(hybrid.system) and REGION not in names_of(other)
+    assert REGION_PAIRS in names_of(hybrid.system) and REGION_PAIRS not in names_of(other)
     assert exceptions_of(hybrid.system) < 0.2 * exceptions_of(other)
     assert_same(energy_and_forces(hybrid.system, water.positions), energy_and_forces(other, water.positions))
     for group in hybrid.force_groups.values():
         found, expected = (energy_and_forces(s, water.positions, 1 << group) for s in (hybrid.system, other))
         assert_same(found, expected)
-    assert hybrid.embedding == make(water, bridge="pythonforce").embedding
+    assert hybrid.removed == make(water, bridge="pythonforce").removed
     assert finite_difference_error(hybrid, n_coordinates=6) < 1e-6
     copied = energy_and_forces(copy.deepcopy(hybrid.system), water.positions)
     assert_same(copied, energy_and_forces(hybrid.system, water.positions))
@@ -344,10 +344,10 @@ def test_better_fixed_charges_are_subtracted_too(water):
 def test_mlmm_check_sees_pairs_that_are_wrong(water, monkeypatch):
     """The comparison of hosts contains the pairs."""
     hybrid = make(water)
-    assert _bridge_difference(hybrid, ("kernel", "pythonforce")) < 1e-9
+    assert _bridge_difference(hybrid, ("native", "pythonforce")) < 1e-9
     right = RegionPairs.__call__
     monkeypatch.setattr(RegionPairs, "__call__", lambda *a: tuple(1.001 * x for x in right(*a)))
-    assert _bridge_difference(hybrid, ("kernel", "pythonforce")) > 1e-6
+    assert _bridge_difference(hybrid, ("native", "pythonforce")) > 1e-6
 
 
 def knobs(force):
@@ -366,12 +366,12 @@ def knobs(force):
 )
 def test_exceptions_where_a_pair_is_more(water, change):
     """A mesh for Lennard-Jones, a reaction field, no direct space, offsets: as before, all by exceptions."""
-    assert isinstance(hosted_region(make(water).recipe), RegionPairs)
+    assert isinstance(region_direct_pairs(make(water).spec), RegionPairs)
     built = copy.copy(water)
     object.__setattr__(built, "system", openmm.XmlSerializer.clone(water.system))
     change(next(f for f in built.system.getForces() if isinstance(f, openmm.NonbondedForce)))
     hybrid = make(built)
-    assert hosted_region(hybrid.recipe) is None and REGION not in names_of(hybrid.system)
+    assert region_direct_pairs(hybrid.spec) is None and REGION_PAIRS not in names_of(hybrid.system)
     assert exceptions_of(hybrid.system) >= 120 * 119 // 2
 
 
@@ -389,13 +389,13 @@ def test_exceptions_where_another_force_wants_them(water):
     custom.setCutoffDistance(0.8)
     built.system.addForce(custom)
     hybrid = make(built)
-    assert REGION not in names_of(hybrid.system)
+    assert REGION_PAIRS not in names_of(hybrid.system)
     energy_and_forces(hybrid.system, water.positions)
-    assert REGION not in names_of(make(water, keep=["NonbondedForce"]).system)
+    assert REGION_PAIRS not in names_of(make(water, keep=["NonbondedForce"]).system)
 
 
 def test_small_regions_keep_their_exceptions(water):
-    assert REGION not in names_of(make(water, n=60).system)
+    assert REGION_PAIRS not in names_of(make(water, n=60).system)
 
 
 def test_rounding_on_the_cpu_platform(water):

@@ -134,7 +134,7 @@ def test_a_library_of_other_sources_is_refused(sources):
 
 
 def test_an_outdated_library_is_not_used_and_a_warning_says_so(sources, monkeypatch, caplog):
-    """Asked for "auto", torch runs with a warning; "compiled" is refused; a current library is loaded."""
+    """Asked for "auto", torch runs with a warning; "native" is refused; a current library is loaded."""
     library = compiled(sources, f"-DMLMM_SOURCE_HASH=0x{source_hash(sources):x}ULL")
     monkeypatch.setattr(kernel_library, "builds", lambda: [Path(library._name)])
     assert open_build("a kernel", lambda path: path) == Path(library._name)
@@ -148,7 +148,7 @@ def test_an_outdated_library_is_not_used_and_a_warning_says_so(sources, monkeypa
         assert decide_kernel("auto", "a kernel", None, load) == "torch"
     assert "a kernel in torch" in caplog.text and "pip install -e ." in caplog.text
     with pytest.raises(OutdatedKernelError, match="of other sources"):
-        decide_kernel("compiled", "a kernel", None, load)
+        decide_kernel("native", "a kernel", None, load)
 
 
 def test_the_library_of_this_checkout_is_that_of_its_sources():

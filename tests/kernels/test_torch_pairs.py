@@ -18,7 +18,7 @@ from mlmm.forcefield.tables import MMTables, read_mm_tables
 from mlmm.hybrid.system import hybrid_system
 from mlmm.kernels import torch_pairs as pair_kernel
 from mlmm.kernels.library import builds
-from mlmm.kernels.torch_pairs import compiled_pairs_wanted, partners
+from mlmm.kernels.torch_pairs import native_pairs_wanted, partners
 from mlmm.potentials import load_potential
 from mlmm.structures import minimum_image
 from mlmm.zones.adaptive import adaptive_zones
@@ -305,12 +305,12 @@ def test_the_switch(monkeypatch):
     with pytest.raises(AssertionError, match="called"):
         evaluate(ShortRangeEnergies(tables, wanted, visible, *RANGE), positions, box, weights)
     monkeypatch.setenv("MLMM_KERNEL", "torch")
-    assert not compiled_pairs_wanted() and load_potential("ani1x").kernel == "torch"
+    assert not native_pairs_wanted() and load_potential("ani1x").kernel == "torch"
     module = ShortRangeEnergies(tables, wanted, visible, *RANGE)
     assert_equal(evaluate(module, positions, box, weights), expected)
     monkeypatch.setenv("MLMM_KERNEL", "fast")
     with pytest.raises(PotentialError, match="'fast'"):
-        compiled_pairs_wanted()
+        native_pairs_wanted()
 
 
 def test_without_the_library_or_with_an_old_one_torch_runs(monkeypatch, caplog):
@@ -320,11 +320,11 @@ def test_without_the_library_or_with_an_old_one_torch_runs(monkeypatch, caplog):
     monkeypatch.setattr(pair_kernel, "_load", old)
     monkeypatch.setattr(pair_kernel, "_library", pair_kernel._library.__wrapped__)
     with caplog.at_level("INFO"):
-        assert not compiled_pairs_wanted()
+        assert not native_pairs_wanted()
     assert "undefined symbol" in caplog.text
-    monkeypatch.setenv("MLMM_KERNEL", "compiled")
+    monkeypatch.setenv("MLMM_KERNEL", "native")
     with pytest.raises(MissingPackageError, match="compiler"):
-        compiled_pairs_wanted()
+        native_pairs_wanted()
 
 
 @pytest.fixture(scope="module")
@@ -337,18 +337,18 @@ def water():
 def test_both_hosts_equal_torch(water, kind, monkeypatch):
     """TorchForce and PythonForce with compiled pairs give the energy and forces of the torch path."""
     region = region_from_atoms(water.topology, range(3), "molecule")
-    compensation, route = None, "subtractive"
+    compensation, mm_side = None, "torch"
     if kind == "static":
         zones = static_zones(water, region, "0.2 nm", "0.25 nm")
     else:
-        zones, route = adaptive_zones(water, region, "0.25 nm", "0.3 nm"), None
+        zones, mm_side = adaptive_zones(water, region, "0.25 nm", "0.3 nm"), None
         compensation = Compensation({"HOH": 0.0})
 
     def make(bridge):
         potential = load_potential("ani1x", precision="float64", members=[0], kernel="torch")
-        extra = {} if route is None else {"route": route}
+        extra = {} if mm_side is None else {"mm_side": mm_side}
         return hybrid_system(
-            water, zones, potential, scheme="local", compensation=compensation, bridge=bridge, **extra
+            water, zones, potential, scheme="per_atom", compensation=compensation, bridge=bridge, **extra
         )
 
     with monkeypatch.context() as patch:

@@ -100,7 +100,9 @@ def test_torchscript_file_in_both_hosts(script):
     energies = []
     for bridge in ("torchforce", "pythonforce"):
         zones = static_zones(built, region, "0 nm", "0.3 nm", "atom")
-        hybrid = hybrid_system(built, zones, mlmm.load_potential(str(script)), scheme="local", bridge=bridge)
+        hybrid = hybrid_system(
+            built, zones, mlmm.load_potential(str(script)), scheme="per_atom", bridge=bridge
+        )
         energies.append(energy_and_forces(hybrid.system, built.positions))
     assert energies[0][0] == pytest.approx(energies[1][0], rel=1e-10)
     assert np.abs(energies[0][1] - energies[1][1]).max() < 1e-8 * np.abs(energies[0][1]).max()
@@ -204,8 +206,8 @@ def test_ase_calculator_has_forces_for_whole_energies_only(lennard_jones):
     built = chains()
     region = region_from_atoms(built.topology, range(4))
     with pytest.raises(EmbeddingError, match="per_atom = False"):
-        hybrid_system(built, hard_zones(built, region), model, scheme="local")
-    assert hybrid_system(built, hard_zones(built, region), model).scheme == "difference"
+        hybrid_system(built, hard_zones(built, region), model, scheme="per_atom")
+    assert hybrid_system(built, hard_zones(built, region), model).scheme == "supermolecular"
     molecule = random_molecule([1, 6, 8])
     where = molecule.positions.clone().requires_grad_(True)
     energies = model.atom_energies(Structure(molecule.numbers, where)).energies
@@ -244,7 +246,7 @@ def test_charge_and_multiplicity_must_fit_the_electrons(lennard_jones):
     built = chains()
     region = region_from_atoms(built.topology, range(4))
     with pytest.raises(EmbeddingError, match="charges = True"):
-        hybrid_system(built, hard_zones(built, region), charged, scheme="difference")
+        hybrid_system(built, hard_zones(built, region), charged, scheme="supermolecular")
 
 
 def test_ani_file_with_weights_that_are_not_finite(tmp_path):

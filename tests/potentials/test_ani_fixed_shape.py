@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from hot_path import recorded
-from test_ani_kernel import BOXES, LEANING, elements, gas, members_and_gradient
+from test_ani_native import BOXES, LEANING, elements, gas, members_and_gradient
 from tolerances import FINITE_DIFFERENCE
 
 from mlmm.errors import PotentialError
@@ -15,7 +15,7 @@ from mlmm.hybrid.cuda_graphs import EnergyAndForces, SamePlaces
 from mlmm.potentials import committee_of, load_potential
 from mlmm.potentials.ani import fixed_shape as ani_fixed
 from mlmm.potentials.ani.fixed_shape import FixedSymmetryFunctions, neighbour_room
-from mlmm.potentials.ani.networks import SymmetryFunctions
+from mlmm.potentials.ani.symmetry_functions import SymmetryFunctions
 from mlmm.structures import neighbour_pairs
 
 # Of the largest energy of an atom, and of the largest force.

@@ -12,12 +12,12 @@ from mlmm.errors import MissingPackageError, PotentialError
 from mlmm.kernels.library import builds
 from mlmm.potentials import energy_and_forces, load_potential
 from mlmm.potentials.ani import native as ani_kernel
-from mlmm.potentials.ani.native import kernel_level
+from mlmm.potentials.ani.native import instruction_set
 from mlmm.potentials.ani.neurochem import ANIParameters
 from mlmm.potentials.ani.potential import ANIPotential
 from mlmm.structures import Structure
 
-pytestmark = pytest.mark.skipif(kernel_level() is None, reason="the package was built without a compiler")
+pytestmark = pytest.mark.skipif(instruction_set() is None, reason="the package was built without a compiler")
 
 CUBE = torch.diag(torch.tensor([1.3, 1.3, 1.3], dtype=torch.float64))
 # Reduced forms: a rhombic dodecahedron, and a box that leans to all sides and barely holds the cutoff.
@@ -62,7 +62,7 @@ def elements(name: str) -> list[int]:
 def pair(name: str, precision: str, members=None):
     """The reference in float64 and the kernel."""
     reference = load_potential(name, precision="float64", kernel="torch", members=members)
-    return reference, load_potential(name, precision=precision, kernel="compiled", members=members)
+    return reference, load_potential(name, precision=precision, kernel="native", members=members)
 
 
 def members_and_gradient(module, positions, cell, by_energy, centres=None):
@@ -177,7 +177,7 @@ def test_ten_thousand_visible_atoms_change_nothing():
     far = torch.tensor(generator.uniform(0, 4, (10_000, 3))) + torch.tensor([3.0, 0, 0])
     numbers = structure.numbers.tolist() + [8] * len(far)
     positions = torch.cat([structure.positions, far])
-    compiled = load_potential("ani1x", kernel="compiled")
+    compiled = load_potential("ani1x", kernel="native")
     factors = torch.ones(8, 40, dtype=torch.float64)
     alone = members_and_gradient(
         compiled.scriptable(structure.numbers.tolist()), structure.positions, None, factors
@@ -208,7 +208,7 @@ def test_cells_equal_all_pairs_in_a_large_box():
 def test_forces_are_the_derivative_of_the_energy(name):
     """Central differences of its own energy in float64; the forces of float32 are from the same code."""
     structure = gas(24, 0.8, elements(name), cell=CUBE, closest=0.1, seed=9)
-    compiled = load_potential(name, precision="float64", kernel="compiled", members=[1])
+    compiled = load_potential(name, precision="float64", kernel="native", members=[1])
     _, forces = energy_and_forces(compiled, structure)
     h, largest = 2e-5, forces.abs().max()
 
@@ -229,7 +229,7 @@ def test_forces_are_the_derivative_of_the_energy(name):
 
 def test_the_same_bit_by_bit_with_any_number_of_threads():
     structure = gas(120, 1.25, elements("ani1x"), cell=CUBE, seed=10)
-    module = load_potential("ani1x", kernel="compiled").scriptable(structure.numbers.tolist())
+    module = load_potential("ani1x", kernel="native").scriptable(structure.numbers.tolist())
     factors = torch.full((8, 120), 0.125, dtype=torch.float64)
     before, results = torch.get_num_threads(), []
     try:
@@ -245,7 +245,7 @@ def test_the_same_bit_by_bit_with_any_number_of_threads():
 def test_weighted_energy_is_the_same_bit_by_bit_with_any_number_of_threads():
     """For a host without torch, which asks torch for the number all the same."""
     structure = gas(120, 1.25, elements("ani1x"), cell=CUBE, seed=10)
-    module = load_potential("ani1x", kernel="compiled").scriptable(structure.numbers.tolist())
+    module = load_potential("ani1x", kernel="native").scriptable(structure.numbers.tolist())
     kernel = module.weighted(np.linspace(1, 0, 120))
     before, results = torch.get_num_threads(), []
     try:
@@ -260,7 +260,7 @@ def test_weighted_energy_is_the_same_bit_by_bit_with_any_number_of_threads():
 
 def test_calls_from_several_threads_do_not_mix():
     structures = [gas(30, 0.8, elements("ani1x"), seed=seed) for seed in range(4)]
-    potential = load_potential("ani1x", kernel="compiled")
+    potential = load_potential("ani1x", kernel="native")
     modules = [potential.scriptable(s.numbers.tolist()) for s in structures]
     factors = torch.ones(8, 30, dtype=torch.float64)
     expected = [
@@ -288,7 +288,7 @@ def test_calls_from_several_threads_do_not_mix():
 def test_a_position_that_is_no_number_gives_no_number(cell, broken, atom):
     """Also where it is that of an atom that is only seen."""
     structure = gas(30, 0.9, elements("ani1x"), seed=11)
-    module = load_potential("ani1x", kernel="compiled").scriptable(structure.numbers.tolist(), range(10))
+    module = load_potential("ani1x", kernel="native").scriptable(structure.numbers.tolist(), range(10))
     positions = structure.positions.clone()
     positions[atom, 1] = broken
     factors = torch.ones(8, 10, dtype=torch.float64)
@@ -300,7 +300,7 @@ def test_two_atoms_at_one_place_give_no_number():
     structure = gas(10, 0.6, elements("ani1x"), seed=12)
     positions = structure.positions.clone()
     positions[3] = positions[7]
-    module = load_potential("ani1x", kernel="compiled").scriptable(structure.numbers.tolist())
+    module = load_potential("ani1x", kernel="native").scriptable(structure.numbers.tolist())
     _, gradient = members_and_gradient(module, positions, None, torch.ones(8, 10, dtype=torch.float64))
     assert gradient[3].isnan().any()
 
@@ -354,7 +354,7 @@ def test_any_networks_of_the_family_equal_torch(changes):
                 None,
                 torch.ones(2, 25, dtype=torch.float64),
             )
-            for p, kernel in (("float64", "torch"), (precision, "compiled"))
+            for p, kernel in (("float64", "torch"), (precision, "native"))
         ]
         assert_equal(results[1], results[0], precision)
 
@@ -365,7 +365,7 @@ def test_models_of_equal_content_share_weights_and_others_do_not():
     other = small_parameters()
     other.weights["O"][0][0, 0, 0] += 1e-3
     models = [
-        ANIPotential(p, name="small", kernel="compiled").scriptable(structure.numbers.tolist())
+        ANIPotential(p, name="small", kernel="native").scriptable(structure.numbers.tolist())
         for p in (first, same, other)
     ]
     assert models[0].model == models[1].model != models[2].model
@@ -375,7 +375,7 @@ def test_models_of_equal_content_share_weights_and_others_do_not():
 
 def test_a_second_derivative_and_one_in_the_cell_are_errors():
     structure = gas(12, 0.6, [1, 8], seed=16)
-    module = load_potential("ani1x", kernel="compiled").scriptable(structure.numbers.tolist())
+    module = load_potential("ani1x", kernel="native").scriptable(structure.numbers.tolist())
     x = structure.positions.clone().requires_grad_(True)
     with pytest.raises(PotentialError, match="first derivatives"):
         torch.autograd.grad(module(x, None).sum(), x, create_graph=True)
@@ -385,7 +385,7 @@ def test_a_second_derivative_and_one_in_the_cell_are_errors():
 
 def test_unknown_weights_and_wrong_indices_are_errors():
     structure = gas(12, 0.6, [1, 8], seed=17)
-    module = load_potential("ani1x", kernel="compiled").scriptable(structure.numbers.tolist())
+    module = load_potential("ani1x", kernel="native").scriptable(structure.numbers.tolist())
     with pytest.raises(PotentialError, match="index out of range"):
         module(structure.positions, None, torch.tensor([12]))
     with pytest.raises(PotentialError, match="bound to"):
@@ -396,11 +396,11 @@ def test_unknown_weights_and_wrong_indices_are_errors():
 
 
 def test_the_switch(monkeypatch):
-    assert load_potential("ani1x").kernel == "compiled"
+    assert load_potential("ani1x").kernel == "native"
     assert load_potential("ani1x", kernel="torch").kernel == "torch"
     monkeypatch.setenv("MLMM_KERNEL", "torch")
     assert load_potential("ani1x").kernel == "torch"
-    assert load_potential("ani1x", kernel="compiled").kernel == "compiled"
+    assert load_potential("ani1x", kernel="native").kernel == "native"
     monkeypatch.setenv("MLMM_KERNEL", "fast")
     with pytest.raises(PotentialError, match="'fast'"):
         load_potential("ani1x")
@@ -415,4 +415,4 @@ def test_without_the_library_auto_is_torch_and_compiled_says_what_to_install(mon
         assert load_potential("ani1x").kernel == "torch"
     assert "compiler" in caplog.text
     with pytest.raises(MissingPackageError, match="compiler"):
-        load_potential("ani1x", kernel="compiled")
+        load_potential("ani1x", kernel="native")

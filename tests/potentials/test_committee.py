@@ -12,7 +12,7 @@ import torch
 from toys import PlainSprings, toy_spec
 
 import mlmm
-from mlmm.dynamics.uncertainty import UncertaintyLimits, Watch, measure_uncertainty
+from mlmm.dynamics.uncertainty import UncertaintyLimits, UncertaintyMonitor, measure_uncertainty
 from mlmm.errors import ConfigError, PotentialError
 from mlmm.hybrid.system import hybrid_system
 from mlmm.potentials import (
@@ -133,23 +133,23 @@ def test_an_aligned_model_compiles_and_keeps_the_contract():
     assert report.passed, str(report)
 
 
-def hybrid_dipeptide(built, potential, scheme="intra", zones=None):
-    region = select_region(built, "all" if scheme == "intra" else "resname ALA")
+def hybrid_dipeptide(built, potential, scheme="additive", zones=None):
+    region = select_region(built, "all" if scheme == "additive" else "resname ALA")
     return hybrid_system(built, (zones or hard_zones)(built, region), potential, scheme=scheme)
 
 
-@pytest.mark.parametrize("bridge", ["intra", "local"])
+@pytest.mark.parametrize("bridge", ["additive", "per_atom"])
 def test_spread_of_a_hybrid_system(dipeptide_vacuum, bridge):
     """Whole molecule: that of the model itself. Blend: buffer atoms feel the disagreement too."""
     hybrid = hybrid_dipeptide(
         dipeptide_vacuum,
         member(0, 1, 2),
         bridge,
-        None if bridge == "intra" else lambda b, r: static_zones(b, r, "0.0 nm", "0.15 nm", "hydrogen"),
+        None if bridge == "additive" else lambda b, r: static_zones(b, r, "0.0 nm", "0.15 nm", "hydrogen"),
     )
     found = measure_uncertainty(hybrid, dipeptide_vacuum.positions, None)
     assert found.forces.shape == (22,) and found.row()["force_spread"] == found.forces.max()
-    if bridge == "intra":
+    if bridge == "additive":
         alone = committee_spread(hybrid.potential, hybrid.region_structure(dipeptide_vacuum.positions))
         assert found.energy == pytest.approx(alone.energy)
         assert np.allclose(found.atoms, alone.atoms) and np.allclose(found.forces, alone.forces)
@@ -174,7 +174,7 @@ def _total_members(hybrid, positions, atom, step=1e-5):
     return float(torch.stack(forces).std(dim=1).square().sum().sqrt())
 
 
-def short_run(hybrid, out, watch, **options):
+def short_run(hybrid, out, monitor, **options):
     return mlmm.simulate(
         hybrid,
         out,
@@ -182,14 +182,16 @@ def short_run(hybrid, out, watch, **options):
         platform="Reference",
         report_interval=10,
         checkpoint_interval=4,
-        watch=watch,
+        monitor=monitor,
         **options,
     )
 
 
 def test_limits_warn_save_and_stop(dipeptide_vacuum, tmp_path, caplog):
     hybrid = hybrid_dipeptide(dipeptide_vacuum, member(0, 1, precision="float32"))
-    run = short_run(hybrid, tmp_path / "warn", Watch(hybrid, UncertaintyLimits(force="1 kJ/mol/nm")))
+    run = short_run(
+        hybrid, tmp_path / "warn", UncertaintyMonitor(hybrid, UncertaintyLimits(force="1 kJ/mol/nm"))
+    )
     assert run.state == "finished" and run.summary["uncertainty"]["flagged"] == 2
     assert "force spread" in caplog.text and not (run.path / "to_label.xyz").exists()
     rows = list(csv.DictReader((run.path / "energies.csv").read_text().splitlines()))
@@ -197,7 +199,7 @@ def test_limits_warn_save_and_stop(dipeptide_vacuum, tmp_path, caplog):
     assert rows[0]["training_distance"] == ""
 
     limits = UncertaintyLimits(force="1 kJ/mol/nm", action="save", frames=3)
-    saved = short_run(hybrid, tmp_path / "save", Watch(hybrid, limits, interval=5))
+    saved = short_run(hybrid, tmp_path / "save", UncertaintyMonitor(hybrid, limits, interval=5))
     facts = saved.summary["uncertainty"]
     assert facts["flagged"] == 4 and len(facts["saved"]) == 3
     frames = read_xyz(saved.path / "to_label.xyz")
@@ -208,11 +210,11 @@ def test_limits_warn_save_and_stop(dipeptide_vacuum, tmp_path, caplog):
     assert "TMP" not in facts["saved"][0]["reason"] and "kJ/mol/nm on " in facts["saved"][0]["reason"]
 
     limits = dataclasses.replace(limits, action="stop")
-    stopped = short_run(hybrid, tmp_path / "stop", Watch(hybrid, limits, interval=5))
+    stopped = short_run(hybrid, tmp_path / "stop", UncertaintyMonitor(hybrid, limits, interval=5))
     assert stopped.state == "interrupted" and "uncertainty: force spread" in stopped.summary["message"]
     assert stopped.summary["step"] == 5
     # Frames that were written after the checkpoint from which a run goes on are not there twice.
-    again = short_run(hybrid, stopped.path, Watch(hybrid, limits, interval=5), resume=True)
+    again = short_run(hybrid, stopped.path, UncertaintyMonitor(hybrid, limits, interval=5), resume=True)
     assert again.summary["step"] == 10 and len(read_xyz(again.path / "to_label.xyz")) == 2
     page = write_report(again.path).read_text()
     assert "Uncertainty" in page and "stage produce, step 5" in page
@@ -223,7 +225,7 @@ def test_no_limit_is_passed_by_a_calm_run(dipeptide_vacuum, tmp_path):
     """Negative control."""
     hybrid = hybrid_dipeptide(dipeptide_vacuum, member(0, 1, precision="float32"))
     limits = UncertaintyLimits(force="1e6 kJ/mol/nm", energy="1e6 kJ/mol", atom=1e6, action="stop")
-    run = short_run(hybrid, tmp_path / "run", Watch(hybrid, limits))
+    run = short_run(hybrid, tmp_path / "run", UncertaintyMonitor(hybrid, limits))
     assert run.state == "finished" and run.summary["uncertainty"]["flagged"] == 0
 
 
@@ -240,7 +242,7 @@ def test_no_limit_is_passed_by_a_calm_run(dipeptide_vacuum, tmp_path):
 def test_limits_that_mean_nothing(dipeptide_vacuum, members, limits, options, message):
     hybrid = hybrid_dipeptide(dipeptide_vacuum, member(*members))
     with pytest.raises(ConfigError) as caught:
-        Watch(hybrid, UncertaintyLimits(**limits), **options)
+        UncertaintyMonitor(hybrid, UncertaintyLimits(**limits), **options)
     assert message in str(caught.value)
 
 

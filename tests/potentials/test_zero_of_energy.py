@@ -40,18 +40,18 @@ def test_self_energies_of_elements_change_nothing_once_aligned(water, ani1x, kin
     model = ani1x if kind == "ANI" else ForceFieldPotential(water, scale=1.2)
     zones = around_one(water)
     plain, shifted = (
-        hybrid_system(water, zones, potential, scheme="local", bridge="pythonforce")
+        hybrid_system(water, zones, potential, scheme="per_atom", bridge="pythonforce")
         for potential in (model, on_every_element(model, TOTALS))
     )
     constant = TOTALS[8] + 2 * TOTALS[1]
-    alignments = [hybrid.recipe.compensation.alignment["HOH"] for hybrid in (plain, shifted)]
+    alignments = [hybrid.spec.compensation.alignment["HOH"] for hybrid in (plain, shifted)]
     assert alignments[1] - alignments[0] == pytest.approx(constant, abs=1e-8)
     (energy, forces), (other, found) = (
         energy_and_forces(hybrid.system, water.positions) for hybrid in (plain, shifted)
     )
     assert other - energy == pytest.approx(constant, abs=1e-7)
     assert np.abs(found - forces).max() < 1e-9 * np.abs(forces).max()
-    wrong = dataclasses.replace(shifted.recipe, compensation=plain.recipe.compensation)
+    wrong = dataclasses.replace(shifted.spec, compensation=plain.spec.compensation)
     _, torn = energy_and_forces(assemble(wrong).system, water.positions)
     assert np.abs(torn - forces).max() > 1e5
 
@@ -61,7 +61,7 @@ def test_trajectories_do_not_see_self_energies(water):
     zones, model = around_one(water), ForceFieldPotential(water, scale=1.2)
     ends = []
     for potential in (model, on_every_element(model, TOTALS)):
-        hybrid = hybrid_system(water, zones, potential, scheme="local")
+        hybrid = hybrid_system(water, zones, potential, scheme="per_atom")
         context = openmm.Context(
             hybrid.system, openmm.VerletIntegrator(0.0005), openmm.Platform.getPlatformByName("Reference")
         )
@@ -94,7 +94,7 @@ def test_a_compensation_of_another_zero_of_energy_is_refused(water):
 def test_a_first_run_without_compensation_is_no_catastrophe(water):
     """Total energies as they are, nothing calibrated: a warning with the numbers, and 0.2 ps that hold."""
     potential = on_every_element(ForceFieldPotential(water, scale=1.2), TOTALS)
-    hybrid = hybrid_system(water, around_one(water), potential, scheme="local")
+    hybrid = hybrid_system(water, around_one(water), potential, scheme="per_atom")
     (warning,) = hybrid.warnings
     assert "HOH -2001" in warning and "mlmm calibrate" in warning and "zones.compensation" in warning
     integrator = openmm.LangevinMiddleIntegrator(300, 5.0, 0.0005)

@@ -1,28 +1,29 @@
-"""Scheme `local` near a boundary: errors of the forces on the region, and what the pairs leave behind."""
+"""Scheme `per_atom` near a boundary: errors of the forces on the region, and what the pairs leave behind."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
-from test_local import ForceFieldPotential, random_zones, zones_with
+from test_per_atom import ForceFieldPotential, random_zones, zones_with
 from toys import chains, energy_and_forces, toy_spec
 
-from mlmm.blending.functions import handover
+from mlmm.blending.functions import switching_function
+from mlmm.dynamics.lambda_histogram import lambda_histogram
 from mlmm.errors import EmbeddingError
-from mlmm.hybrid.spec import HANDOVER_START, visible_atoms
+from mlmm.hybrid.spec import SWITCHING_START, visible_atoms
 from mlmm.hybrid.system import hybrid_system
 from mlmm.units import COULOMB
 from mlmm.validation.boundary_error import Surroundings, boundary_error
 from mlmm.validation.scan_zones import draw_frames
-from mlmm.validation.zone_checks import check_zones, lambda_histogram, tail_force
+from mlmm.validation.zone_checks import check_zones, tail_force
 from mlmm.zones.region import select_region
 from mlmm.zones.static import hard_zones, static_zones
 
 
 def force_with_the_model_everywhere(built, potential) -> np.ndarray:
     zones = zones_with(built, dict.fromkeys(range(built.n_atoms), 1.0))
-    hybrid = hybrid_system(built, zones, potential, scheme="local", route="subtractive", bridge="pythonforce")
+    hybrid = hybrid_system(built, zones, potential, scheme="per_atom", mm_side="torch", bridge="pythonforce")
     return energy_and_forces(hybrid.system, built.positions)[1]
 
 
@@ -31,7 +32,7 @@ def test_boundary_error_is_the_difference_to_the_model_everywhere(dipeptide_wate
     """One backward pass gives what two force evaluations give: forces of the blend minus those of all-ML."""
     region = select_region(dipeptide_water, "resname ALA")
     zones = static_zones(dipeptide_water, region, plateau=plateau, width="0.1 nm", snap="hydrogen")
-    hybrid = hybrid_system(dipeptide_water, zones, ani1x, scheme="local")
+    hybrid = hybrid_system(dipeptide_water, zones, ani1x, scheme="per_atom")
     _, forces = energy_and_forces(hybrid.system, dipeptide_water.positions)
     whole = force_with_the_model_everywhere(dipeptide_water, ani1x)
     error = boundary_error(hybrid)
@@ -46,15 +47,15 @@ def test_deep_atoms_have_the_exact_force(dipeptide_water, ani1x):
     region = select_region(dipeptide_water, "resname ALA and name CA", complete="atoms")
     for plateau, exact in (("0.6 nm", 1), ("0.3 nm", 0)):
         zones = static_zones(dipeptide_water, region, plateau=plateau, width="0 nm", snap="hydrogen")
-        error = boundary_error(hybrid_system(dipeptide_water, zones, ani1x, scheme="local"))
+        error = boundary_error(hybrid_system(dipeptide_water, zones, ani1x, scheme="per_atom"))
         assert error.exact == exact
         assert (error.largest < 1e-9) is bool(exact)
 
 
 def test_boundary_error_needs_the_scheme(dipeptide_water, ani1x):
     zones = hard_zones(dipeptide_water, select_region(dipeptide_water, "resname ACE ALA NME"))
-    with pytest.raises(EmbeddingError, match="a hybrid system of scheme 'local'; got intra"):
-        boundary_error(hybrid_system(dipeptide_water, zones, ani1x, scheme="intra"))
+    with pytest.raises(EmbeddingError, match="a hybrid system of scheme 'per_atom'; got additive"):
+        boundary_error(hybrid_system(dipeptide_water, zones, ani1x, scheme="additive"))
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +96,7 @@ def test_surroundings_of_several_frames_give_the_error_of_each(dipeptide_water, 
     moved = dipeptide_water.positions + 0.01 * np.sin(np.arange(dipeptide_water.n_atoms))[:, None]
     moved[22:] *= 1.02  # other waters are near
     surroundings = Surroundings(dipeptide_water, region.atoms, ani1x, [dipeptide_water.positions, moved])
-    alone = boundary_error(hybrid_system(dipeptide_water, zones, ani1x, scheme="local"), moved)
+    alone = boundary_error(hybrid_system(dipeptide_water, zones, ani1x, scheme="per_atom"), moved)
     found = surroundings.at(moved).error(zones.weights(torch.zeros(1, 3)).numpy())
     np.testing.assert_allclose(found.errors, alone.errors, atol=1e-7)
     np.testing.assert_allclose(found.forces, alone.forces, atol=1e-7)
@@ -148,7 +149,7 @@ def tail_energy(built, atom: int, others: np.ndarray, r_off: float) -> float:
             frozenset((atom, other)), (q1 * q2, 0.5 * (s1 + s2), np.sqrt(e1 * e2))
         )
         p = r / r_off
-        x = np.clip((p - HANDOVER_START) / (1 - HANDOVER_START), 0, 1)
+        x = np.clip((p - SWITCHING_START) / (1 - SWITCHING_START), 0, 1)
         well = 4 * epsilon * ((sigma / r) ** 12 - (sigma / r) ** 6)
         energy += COULOMB * product * (35 - 35 * p**2 + 21 * p**4 - 5 * p**6) / (16 * r_off)
         energy += well * x**3 * (10 - 15 * x + 6 * x**2)
@@ -159,7 +160,7 @@ def test_tail_force_is_the_gradient_of_the_tail():
     """Central differences of the tail summed pair by pair, 1-4 pairs with their own parameters."""
     built = chains(n_molecules=3, n_atoms=6, box=None)
     zones = zones_with(built, {0: 1.0, 1: 1.0, 2: 0.5, 7: 1.0, 10: 0.3})
-    hybrid = hybrid_system(built, zones, ForceFieldPotential(built), scheme="local")
+    hybrid = hybrid_system(built, zones, ForceFieldPotential(built), scheme="per_atom")
     found = tail_force(hybrid)
     assert found.atoms == hybrid.zones.core and len(found.atoms) == 3
     for atom, force in zip(found.atoms, found.tail, strict=True):
@@ -168,7 +169,7 @@ def test_tail_force_is_the_gradient_of_the_tail():
             for step in (1e-5, -1e-5):
                 moved = np.array(built.positions)
                 moved[atom, k] += step
-                energies.append(tail_energy(built, atom, moved, hybrid.spec.cutoff))
+                energies.append(tail_energy(built, atom, moved, hybrid.potential.spec.cutoff))
             assert force[k] == pytest.approx(-(energies[0] - energies[1]) / 2e-5, abs=1e-5)
     assert found.rms > 0.1
 
@@ -179,23 +180,23 @@ def test_what_remains_is_the_force_of_a_model_without_energy():
     everywhere = zones_with(built, dict.fromkeys(range(built.n_atoms), 1.0))
     silent = ForceFieldPotential(built, scale=0.0)
     _, forces = energy_and_forces(
-        hybrid_system(built, everywhere, silent, scheme="local").system, built.positions
+        hybrid_system(built, everywhere, silent, scheme="per_atom").system, built.positions
     )
     zones = zones_with(built, {0: 1.0, 1: 1.0, 2: 0.5, 7: 1.0, 10: 0.3})
-    found = tail_force(hybrid_system(built, zones, ForceFieldPotential(built), scheme="local"))
+    found = tail_force(hybrid_system(built, zones, ForceFieldPotential(built), scheme="per_atom"))
     np.testing.assert_allclose(found.remaining, forces[[0, 1, 7]], atol=1e-7)
     assert np.abs(found.remaining - found.tail).max() > 0.1
 
 
 def switched(r: torch.Tensor, r_off: float) -> torch.Tensor:
-    """The handover that must not be: a switch times the whole Coulomb energy."""
-    return handover(r, HANDOVER_START * r_off, r_off) / r
+    """The switching function that must not be: a switch times the whole Coulomb energy."""
+    return switching_function(r, SWITCHING_START * r_off, r_off) / r
 
 
 def test_tail_force_is_small_where_energies_are_split(dipeptide_vacuum, ani1x):
     """Below 10 % of the rms force at 300 K; f(r) K q q/r would leave several times as much."""
     region = select_region(dipeptide_vacuum, "resname ACE ALA NME")
-    hybrid = hybrid_system(dipeptide_vacuum, hard_zones(dipeptide_vacuum, region), ani1x, scheme="local")
+    hybrid = hybrid_system(dipeptide_vacuum, hard_zones(dipeptide_vacuum, region), ani1x, scheme="per_atom")
     for frame in draw_frames(dipeptide_vacuum, 3, platform="Reference"):
         tail = tail_force(hybrid, frame)
         assert 0.0 < tail.percent < 10.0 and 0.0 < tail.percent_remaining < 10.0
@@ -206,7 +207,7 @@ def test_tail_force_is_small_where_energies_are_split(dipeptide_vacuum, ani1x):
 def test_the_force_field_screens_its_tail_in_water(dipeptide_water, ani1x):
     """What lies beyond the range cancels much of the tail of the water within it; together below 10 %."""
     region = select_region(dipeptide_water, "resname ACE ALA NME")
-    hybrid = hybrid_system(dipeptide_water, hard_zones(dipeptide_water, region), ani1x, scheme="local")
+    hybrid = hybrid_system(dipeptide_water, hard_zones(dipeptide_water, region), ani1x, scheme="per_atom")
     (frame,) = draw_frames(dipeptide_water, 1, length="0.3 ps")
     tail = tail_force(hybrid, frame)
     assert 0.0 < tail.percent_remaining < 10.0
@@ -228,7 +229,7 @@ def test_tail_force_in_a_protein(root, models_folder):
     )
     ligand = select_region(built, "resname TMP")
     zones = static_zones(built, ligand, "0.4 nm", "0 nm")
-    hybrid = hybrid_system(built, zones, mlmm.load_potential("ani2x", precision="float64"), scheme="local")
+    hybrid = hybrid_system(built, zones, mlmm.load_potential("ani2x", precision="float64"), scheme="per_atom")
     frame = draw_frames(built, 1)[0]
     tail = tail_force(hybrid, frame)
     assert len(tail.atoms) > 200
@@ -240,7 +241,7 @@ def test_histogram_adds_up_to_the_blend():
     """sum over the bins of atoms times mean Delta is sum Delta; each atom of the zone is in one bin."""
     built = chains(n_molecules=4, n_atoms=6)
     potential = ForceFieldPotential(built, scale=1.3)
-    hybrid = hybrid_system(built, random_zones(built, 14), potential, scheme="local", route="subtractive")
+    hybrid = hybrid_system(built, random_zones(built, 14), potential, scheme="per_atom", mm_side="torch")
     histogram = lambda_histogram(hybrid, bins=4)
     assert histogram.atoms.sum() == 14 and histogram.atoms[-1] == len(hybrid.zones.core)
     blend = hybrid.blend
@@ -261,7 +262,7 @@ def test_zone_checks_find_energy_that_is_counted_twice(dipeptide_vacuum, ani1x):
     """The ledger closes for the hybrid system as it is, not for one with a term in excess."""
     region = select_region(dipeptide_vacuum, "resname ALA")
     zones = static_zones(dipeptide_vacuum, region, "0 nm", "0.2 nm", snap="hydrogen")
-    hybrid = hybrid_system(dipeptide_vacuum, zones, ani1x, scheme="local", bridge="pythonforce")
+    hybrid = hybrid_system(dipeptide_vacuum, zones, ani1x, scheme="per_atom", bridge="pythonforce")
     report = check_zones(hybrid)
     assert report.passed
     text = str(report)

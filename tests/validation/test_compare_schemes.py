@@ -18,9 +18,9 @@ from mlmm.validation.compare_schemes import SchemeComparison, SchemeError, compa
 from mlmm.zones.region import select_region
 from mlmm.zones.static import static_zones
 
-LOCAL = ("local, all plateau", "local, half plateau, half zone", "local, all zone")
-DIFFERENCE = ("difference", "difference, two levels")
-INTRA = ("intra with caps and tail", "intra (mechanical)")
+LOCAL = ("per_atom, all plateau", "per_atom, half plateau, half zone", "per_atom, all zone")
+DIFFERENCE = ("supermolecular", "supermolecular, two levels")
+INTRA = ("additive with caps and tail", "additive (mechanical)")
 METHYL = "resname ALA and name CB HB1 HB2 HB3"
 PLATEAU = 0.24
 
@@ -49,8 +49,8 @@ def comparison(dipeptide_water, ani) -> SchemeComparison:
 
 def zones_of(built, name: str):
     plateau, width = {
-        "local, half plateau, half zone": (PLATEAU / 2, PLATEAU / 2),
-        "local, all zone": (0.0, PLATEAU),
+        "per_atom, half plateau, half zone": (PLATEAU / 2, PLATEAU / 2),
+        "per_atom, all zone": (0.0, PLATEAU),
     }.get(name, (PLATEAU, 0.0))
     return static_zones(built, methyl(built), plateau, width)
 
@@ -58,7 +58,7 @@ def zones_of(built, name: str):
 @pytest.mark.parametrize("name", LOCAL)
 def test_rows_of_local_are_its_boundary_error(dipeptide_water, ani, comparison, name):
     """Two force evaluations of the table give what the linear formula gives from one backward pass."""
-    hybrid = hybrid_system(dipeptide_water, zones_of(dipeptide_water, name), ani, scheme="local")
+    hybrid = hybrid_system(dipeptide_water, zones_of(dipeptide_water, name), ani, scheme="per_atom")
     errors = [boundary_error(hybrid, frame) for frame in two_frames(dipeptide_water)]
     row = comparison[name]
     np.testing.assert_allclose(row.errors, [e.errors for e in errors], atol=1e-6)
@@ -74,9 +74,11 @@ def test_rows_of_intra_against_the_model_on_all_atoms(dipeptide_water, ani, comp
     """Reference and row from hybrid systems of their own: lambda = 1 everywhere, and the hard region."""
     built, region = dipeptide_water, list(methyl(dipeptide_water).atoms)
     everywhere, bridge = zones_with(built, dict.fromkeys(range(built.n_atoms), 1.0)), "pythonforce"
-    whole = hybrid_system(built, everywhere, ani, scheme="local", route="subtractive", bridge=bridge)
+    whole = hybrid_system(built, everywhere, ani, scheme="per_atom", mm_side="torch", bridge=bridge)
     for name, tail in zip(INTRA, (True, False), strict=True):
-        hybrid = hybrid_system(built, zones_of(built, name), ani, scheme="intra", tail=tail, bridge=bridge)
+        hybrid = hybrid_system(
+            built, zones_of(built, name), ani, scheme="additive", mm_tail=tail, bridge=bridge
+        )
         for k, frame in enumerate(two_frames(built)):
             exact = energy_and_forces(whole.system, frame)[1][region]
             found = energy_and_forces(hybrid.system, frame)[1][region]
@@ -97,7 +99,7 @@ def test_difference_has_an_error_where_a_cut_bond_ends(dipeptide_vacuum, ani):
     region = select_region(dipeptide_vacuum, "resname ALA and name CA CB HB1 HB2 HB3", complete="atoms")
     found = compare_schemes(dipeptide_vacuum, region, ani, None, 0.1)
     assert found.capped == 1 and "1 atoms of the region end a cut bond" in str(found)
-    errors = np.linalg.norm(found["difference"].errors[0], axis=1)
+    errors = np.linalg.norm(found["supermolecular"].errors[0], axis=1)
     carbon = region.atoms.index(8)  # CA
     assert list(dipeptide_vacuum.topology.atoms())[8].name == "CA"
     assert errors[carbon] > 1.0 and np.delete(errors, carbon).max() < 1e-8
@@ -109,12 +111,12 @@ def test_all_rows_have_the_same_atoms(dipeptide_water, comparison):
     assert [row.active for row in comparison.schemes] == [len(active)] * 7
     assert [row.name for row in comparison.schemes] == [*LOCAL, *DIFFERENCE, *INTRA]
     assert [row.passes for row in comparison.schemes] == [1, 1, 1, 2, 3, 1, 1]
-    assert comparison["intra (mechanical)"].inputs == len(active)
-    assert comparison["difference"].inputs > comparison["local, all zone"].inputs > len(active)
+    assert comparison["additive (mechanical)"].inputs == len(active)
+    assert comparison["supermolecular"].inputs > comparison["per_atom, all zone"].inputs > len(active)
     # One bond joins the two sets of two levels.
-    assert comparison["difference, two levels"].cut_bonds == 1
+    assert comparison["supermolecular, two levels"].cut_bonds == 1
     # A zone cuts bonds between residues that a plateau holds whole.
-    assert comparison["local, all plateau"].cut_bonds == 0 < comparison["local, all zone"].cut_bonds
+    assert comparison["per_atom, all plateau"].cut_bonds == 0 < comparison["per_atom, all zone"].cut_bonds
 
 
 def test_the_model_everywhere_is_its_own_reference(dipeptide_vacuum, ani):
@@ -122,31 +124,31 @@ def test_the_model_everywhere_is_its_own_reference(dipeptide_vacuum, ani):
     found = compare_schemes(dipeptide_vacuum, methyl(dipeptide_vacuum), ani, None, "2 nm")
     for name in (LOCAL[0], *DIFFERENCE, INTRA[0]):
         assert found[name].active == 22 and found[name].mean < 1e-9, name
-    assert found["intra (mechanical)"].mean > 0.01
-    assert found["local, all zone"].mean > 1e-6
-    assert "±" not in str(found) and np.isnan(found["difference"].standard_error)
+    assert found["additive (mechanical)"].mean > 0.01
+    assert found["per_atom, all zone"].mean > 1e-6
+    assert "±" not in str(found) and np.isnan(found["supermolecular"].standard_error)
 
 
 def test_a_refused_scheme_leaves_the_others(dipeptide_vacuum, ani):
     """Two caps of the remainder would collide; the blend needs no cap, and the region's own stand apart."""
     region = select_region(dipeptide_vacuum, "resname ALA and name N H", complete="atoms")
     found = compare_schemes(dipeptide_vacuum, region, ani, None, 0.01, snap="hydrogen")
-    assert not found["local, all plateau"].refused and found["local, all plateau"].mean > 1.0
+    assert not found["per_atom, all plateau"].refused and found["per_atom, all plateau"].mean > 1.0
     for name in DIFFERENCE:
         assert "caps at least 0.1 nm apart" in found[name].refused and np.isnan(found[name].mean)
     assert all(found[name].mean > 1.0 and not found[name].refused for name in INTRA)
     text = str(found)
-    assert text.count("refused") == 2 and "difference: expected caps at least 0.1 nm apart" in text
+    assert text.count("refused") == 2 and "supermolecular: expected caps at least 0.1 nm apart" in text
 
 
 def test_mean_standard_error_and_largest():
     errors = np.zeros((2, 2, 3))
     errors[1, 1] = (3.0, 0.0, 4.0)
-    row = SchemeError("local", errors, np.array([1.0, 3.0]), 14, 22, 1, 3)
+    row = SchemeError("per_atom", errors, np.array([1.0, 3.0]), 14, 22, 1, 3)
     assert (row.mean, row.standard_error, row.largest) == (2.0, pytest.approx(1.0), 5.0)
     table = SchemeComparison(0.3, (row,), 2, 0, 900.0, 2, "resname LIG, toy")
-    line = next(line for line in str(table).splitlines() if line.startswith("local"))
-    assert re.split(r"\s{2,}", line) == ["local", "2.0 ± 1.0", "5.0", "14", "22", "1", "3"]
+    line = next(line for line in str(table).splitlines() if line.startswith("per_atom"))
+    assert re.split(r"\s{2,}", line) == ["per_atom", "2.0 ± 1.0", "5.0", "14", "22", "1", "3"]
 
 
 @pytest.mark.parametrize(
@@ -206,10 +208,10 @@ def test_comparison_on_the_command_line(root, capsys):
     printed = capsys.readouterr()
     lines = printed.out.splitlines()
     assert [line for line in lines if line.startswith("plateau")] == ["plateau 0.2 nm", "plateau 0.3 nm"]
-    rows = [re.split(r"\s{2,}", line) for line in lines if line.startswith(("local", "differ", "intra"))]
+    rows = [re.split(r"\s{2,}", line) for line in lines if line.startswith(("per_atom", "super", "additive"))]
     assert [row[0] for row in rows] == [*LOCAL, *DIFFERENCE, *INTRA] * 2
     assert {row[3] for row in rows[:7]} == {"14"} and {row[3] for row in rows[7:]} == {"22"}
-    assert "difference, two levels: 14 atoms" in printed.err
+    assert "supermolecular, two levels: 14 atoms" in printed.err
     assert sum(line.startswith("bonds join atoms of different lambda") for line in lines) == 1
     assert "WARNING" not in printed.err
 

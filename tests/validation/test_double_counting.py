@@ -12,13 +12,13 @@ from toys import chains, energy_and_forces, toy_spec
 from mlmm.blending.short_range import ShortRangeEnergies
 from mlmm.errors import EmbeddingError
 from mlmm.forcefield.tables import read_mm_tables
-from mlmm.hybrid.spec import HANDOVER_START
+from mlmm.hybrid.spec import SWITCHING_START
 from mlmm.hybrid.system import hybrid_system
 from mlmm.potentials import AtomEnergies
 from mlmm.structures import minimum_image
-from mlmm.term_weights import ownership_of
+from mlmm.term_weights import make_term_weights
 from mlmm.units import COULOMB
-from mlmm.validation.double_counting import audit_ownership, audit_pairs
+from mlmm.validation.double_counting import check_term_weights, double_counting
 from mlmm.zones.region import region_from_atoms, select_region
 from mlmm.zones.static import ZonePartition, hard_zones, static_zones
 
@@ -44,15 +44,17 @@ def random_blend(built, n: int, seed: int):
     between = dict(sorted(zip(atoms[weights < 1].tolist(), weights[weights < 1].tolist(), strict=True)))
     region = region_from_atoms(built.topology, core, "atoms")
     zones = ZonePartition(built.n_atoms, region, core, tuple(between), tuple(between.values()))
-    return hybrid_system(built, zones, Nothing(), scheme="local")
+    return hybrid_system(built, zones, Nothing(), scheme="per_atom")
 
 
 def handed_over(hybrid) -> float:
     """sum_i lambda_i eps_i^MM,sr, from the shares of the atoms instead of the shares of the terms."""
     built = hybrid.built
-    visible = np.array([a.element.atomic_number in hybrid.spec.elements for a in built.topology.atoms()])
+    visible = np.array(
+        [a.element.atomic_number in hybrid.potential.spec.elements for a in built.topology.atoms()]
+    )
     energies = ShortRangeEnergies(
-        read_mm_tables(built.system), hybrid.zones.active, visible, HANDOVER_START * CUTOFF, CUTOFF
+        read_mm_tables(built.system), hybrid.zones.active, visible, SWITCHING_START * CUTOFF, CUTOFF
     )
     cell = torch.tensor(built.box_vectors) if built.periodic else None
     weights = torch.tensor(hybrid.zones.active_weights, dtype=torch.float64)
@@ -64,7 +66,7 @@ def handed_over(hybrid) -> float:
 def test_the_ledger_closes(box, seed):
     """sum_t W_t f_t V_t over terms = sum_i lambda_i eps_i over atoms: nothing twice, nothing lost."""
     hybrid = random_blend(chains(n_molecules=4, n_atoms=6, box=box, seed=seed), 14, seed)
-    assert audit_pairs(hybrid).given_up == pytest.approx(handed_over(hybrid), abs=1e-8)
+    assert double_counting(hybrid).given_up == pytest.approx(handed_over(hybrid), abs=1e-8)
     assert abs(handed_over(hybrid)) > 1.0
 
 
@@ -72,8 +74,8 @@ def test_the_ledger_closes_for_a_cut_peptide_in_water(dipeptide_water):
     """ff14SB and flexible water under PME, bonds, angles, torsions, 1-4 pairs and pairs cut by the zone."""
     region = select_region(dipeptide_water, "resname ALA")
     zones = static_zones(dipeptide_water, region, "0.1 nm", "0.3 nm", snap="hydrogen")
-    hybrid = hybrid_system(dipeptide_water, zones, Nothing(), scheme="local")
-    audit = audit_pairs(hybrid)
+    hybrid = hybrid_system(dipeptide_water, zones, Nothing(), scheme="per_atom")
+    audit = double_counting(hybrid)
     assert audit.given_up == pytest.approx(handed_over(hybrid), abs=1e-8)
     for bonded in audit.bonded:
         if bonded.name in ("bonds", "angles", "torsions", "1-4 pairs"):
@@ -88,19 +90,19 @@ def test_the_ledger_of_scheme_difference_closes(levels):
     core, between = tuple(range(0, 24, 3)), tuple(range(1, 24, 3))
     region = region_from_atoms(built.topology, core, "atoms")
     zones = ZonePartition(built.n_atoms, region, core, between, (0.5,) * 8)
-    hybrid = hybrid_system(built, zones, Nothing(), scheme="difference", levels=levels)
+    hybrid = hybrid_system(built, zones, Nothing(), scheme="supermolecular", levels=levels)
     whole, _ = energy_and_forces(built.system, built.positions)
     rest, _ = energy_and_forces(hybrid.system, built.positions)
-    audit = audit_pairs(hybrid)
+    audit = double_counting(hybrid)
     assert audit.given_up == pytest.approx(whole - rest, abs=1e-7)
     assert abs(audit.given_up) > 1.0
     shares = {p.name: p.share for p in audit.pairs if p.pairs}
-    assert shares["C–B"] == 1.0  # not one half, as under scheme local
+    assert shares["C–B"] == 1.0  # not one half, as under scheme per_atom
     if levels == 2:
         assert shares["C–T"] == 1.0 and shares["T–B"] == shares["T–T"] == 0.5
 
 
-@pytest.mark.parametrize("scheme", ["intra", "bonded", "delta"])
+@pytest.mark.parametrize("scheme", ["additive", "bonded", "delta"])
 def test_the_ledger_of_another_scheme_does_not_close(scheme):
     """Negative control: shares of any other rule leave energy unaccounted for."""
     hybrid = random_blend(chains(n_molecules=4, n_atoms=6), 14, 0)
@@ -108,19 +110,21 @@ def test_the_ledger_of_another_scheme_does_not_close(scheme):
     weights = hybrid.zones.weights(torch.zeros(1, 3)).numpy()
     visible = np.ones(built.n_atoms, dtype=bool)
     tables, box = read_mm_tables(built.system), built.box_vectors
-    handover = (HANDOVER_START * CUTOFF, CUTOFF)
-    right = ownership_of("local", weights, visible, handover)
+    switching = (SWITCHING_START * CUTOFF, CUTOFF)
+    right = make_term_weights("per_atom", weights, visible, switching)
     wrong = dataclasses.replace(right, scheme=scheme)
     arguments = (built.positions, box, CUTOFF)
-    assert audit_ownership(tables, right, *arguments).given_up == pytest.approx(handed_over(hybrid), abs=1e-8)
-    assert abs(audit_ownership(tables, wrong, *arguments).given_up - handed_over(hybrid)) > 1e-2
+    assert check_term_weights(tables, right, *arguments).given_up == pytest.approx(
+        handed_over(hybrid), abs=1e-8
+    )
+    assert abs(check_term_weights(tables, wrong, *arguments).given_up - handed_over(hybrid)) > 1e-2
 
 
 def test_pairs_by_class_against_a_double_loop():
     """Numbers, shares and energies of every class from a loop over all pairs."""
     hybrid = random_blend(chains(n_molecules=4, n_atoms=6), 8, 1)
     built, tables = hybrid.built, read_mm_tables(hybrid.built.system)
-    audit = audit_pairs(hybrid)
+    audit = double_counting(hybrid)
     weights = hybrid.zones.weights(torch.zeros(1, 3)).numpy()
     x, box = torch.tensor(built.positions), torch.tensor(built.box_vectors)
     distance = minimum_image(x[None] - x[:, None], box).norm(dim=2).numpy()
@@ -159,8 +163,8 @@ def test_pairs_by_class_against_a_double_loop():
 def test_shares_of_a_hard_zone(dipeptide_water):
     """C–C belongs to the potential, half of C–B, nothing of B–B."""
     region = select_region(dipeptide_water, "resname ALA")
-    hybrid = hybrid_system(dipeptide_water, hard_zones(dipeptide_water, region), Nothing(), scheme="local")
-    share = {p.name: p.share for p in audit_pairs(hybrid).pairs if p.pairs}
+    hybrid = hybrid_system(dipeptide_water, hard_zones(dipeptide_water, region), Nothing(), scheme="per_atom")
+    share = {p.name: p.share for p in double_counting(hybrid).pairs if p.pairs}
     assert share == {"C–C": 1.0, "C–B": 0.5, "B–B": 0.0, "B–E": 0.0}
 
 
@@ -168,15 +172,15 @@ def test_atoms_that_the_potential_does_not_see_stay_with_the_force_field(dipepti
     """Without nitrogen in the model its pairs are whole MM, and the ledger still closes."""
     region = select_region(dipeptide_water, "resname ALA and name CB HB1 HB2 HB3", complete="atoms")
     potential = Nothing(elements=(1, 6, 8))
-    hybrid = hybrid_system(dipeptide_water, hard_zones(dipeptide_water, region), potential, scheme="local")
-    audit = audit_pairs(hybrid)
+    hybrid = hybrid_system(dipeptide_water, hard_zones(dipeptide_water, region), potential, scheme="per_atom")
+    audit = double_counting(hybrid)
     pairs = {p.name: p for p in audit.pairs}
     assert pairs["C–E"].pairs > 0 and pairs["C–E"].share == 0 and pairs["C–E"].given_up == 0
     assert audit.given_up == pytest.approx(handed_over(hybrid), abs=1e-8)
 
 
 def test_the_audit_prints_its_classes():
-    text = str(audit_pairs(random_blend(chains(n_molecules=4, n_atoms=6), 14, 0)))
+    text = str(double_counting(random_blend(chains(n_molecules=4, n_atoms=6), 14, 0)))
     for word in ("C–C", "C–T", "ML share W", "MM gave up", "bonds", "1-4 pairs", "kJ/mol"):
         assert word in text
     assert "CMAP" not in text  # there is none
@@ -185,6 +189,8 @@ def test_the_audit_prints_its_classes():
 def test_the_audit_is_of_scheme_local(dipeptide_water):
     region = select_region(dipeptide_water, "resname ACE ALA NME")
     zones = hard_zones(dipeptide_water, region)
-    hybrid = hybrid_system(dipeptide_water, zones, Nothing(), scheme="intra")
-    with pytest.raises(EmbeddingError, match=r"hands contacts over \(local or difference\); got intra"):
-        audit_pairs(hybrid)
+    hybrid = hybrid_system(dipeptide_water, zones, Nothing(), scheme="additive")
+    with pytest.raises(
+        EmbeddingError, match=r"hands contacts over \(per_atom or supermolecular\); got additive"
+    ):
+        double_counting(hybrid)

@@ -11,13 +11,14 @@ from toys import toy_spec
 
 from mlmm.build import BuiltSystem
 from mlmm.cli.program import main
+from mlmm.dynamics.lambda_histogram import lambda_histogram
 from mlmm.errors import ConfigError, EmbeddingError, PotentialError
 from mlmm.hybrid.system import hybrid_system
 from mlmm.potentials import AtomEnergies
+from mlmm.report.blend_plots import draw_scan
 from mlmm.units import parse
 from mlmm.validation.boundary_error import boundary_error
 from mlmm.validation.scan_zones import ZoneScan, draw_frames, scan_zones
-from mlmm.validation.zone_checks import lambda_histogram
 from mlmm.zones.region import select_region
 from mlmm.zones.static import static_zones
 
@@ -63,7 +64,7 @@ def test_every_cell_is_the_boundary_error_of_that_zone(dipeptide_water, region, 
     frames = two_frames(dipeptide_water)
     for (p, plateau), (w, width) in [((1, "0.15 nm"), (0, "0 nm")), ((0, "0 nm"), (1, "0.2 nm"))]:
         zones = static_zones(dipeptide_water, region, plateau, width)
-        hybrid = hybrid_system(dipeptide_water, zones, Contacts(), scheme="local")
+        hybrid = hybrid_system(dipeptide_water, zones, Contacts(), scheme="per_atom")
         errors = [boundary_error(hybrid, frame) for frame in frames]
         assert scan.percent[:, p, w] == pytest.approx([e.percent for e in errors], rel=1e-9)
         assert scan.largest[p, w] == pytest.approx(max(e.largest for e in errors), rel=1e-9)
@@ -94,7 +95,7 @@ def test_a_zone_that_meets_its_own_image_is_left_out(dipeptide_water, region, sc
     assert scan.recommend(1e9).active > 0 and scan.best().active > 0
     assert sum(line.split()[-5:] == ["–"] * 5 for line in str(scan).splitlines()) == 1
     assert "meets its own periodic image" in str(scan)
-    words = re.findall(r"<text[^>]*>([^<]*)</text>", scan.plot(tmp_path / "scan.svg").read_text())
+    words = re.findall(r"<text[^>]*>([^<]*)</text>", draw_scan(scan, tmp_path / "scan.svg").read_text())
     assert words.count("0") == 4 and "nan" not in words  # the ticks of both maps
     assert "own periodic image" in " ".join(words)
     assert "image" not in str(made_scan([[[9, 7, 4], [6, 3, 1]]], SIZES))
@@ -156,16 +157,16 @@ def test_the_choice_is_two_lines_of_toml(dipeptide_water, region):
 def test_picture_shows_every_number(tmp_path):
     """As SVG its text can be read: errors, atoms, axes, the frame around the recommended cell."""
     scan = made_scan([[[9.4, 7, 4], [6, 3.3, 0.001]], [[9.6, 7, 4], [6, 3.3, 0.001]]], SIZES)
-    text = scan.plot(tmp_path / "scan.svg", 5.0).read_text()
+    text = draw_scan(scan, tmp_path / "scan.svg", 5.0).read_text()
     words = re.findall(r"<text[^>]*>([^<]*)</text>", text)
     for word in ("9.5", "± 0.1", "3.3", "&lt; 0.01", "10", "50", "0.3", "0.2"):
         assert word in words, word
     assert any("fewest atoms below 5\u00a0%" in word for word in words)
     marked = text.count("stroke: #d9480f")
-    without = scan.plot(tmp_path / "none.svg", 0.0001).read_text()
+    without = draw_scan(scan, tmp_path / "none.svg", 0.0001).read_text()
     assert marked == 2 and "stroke: #d9480f" not in without
     assert "No zone reaches" in without
-    png = scan.plot(tmp_path / "scan.png").read_bytes()
+    png = draw_scan(scan, tmp_path / "scan.png").read_bytes()
     assert png[1:4] == b"PNG" and int.from_bytes(png[16:20], "big") == 1350
 
 
@@ -173,7 +174,7 @@ def test_picture_of_the_histogram(dipeptide_water, region, tmp_path):
     from mlmm.report.blend_plots import draw_histogram
 
     zones = static_zones(dipeptide_water, region, "0.1 nm", "0.3 nm")
-    histogram = lambda_histogram(hybrid_system(dipeptide_water, zones, Contacts(), scheme="local"))
+    histogram = lambda_histogram(hybrid_system(dipeptide_water, zones, Contacts(), scheme="per_atom"))
     text = draw_histogram(histogram, tmp_path / "histogram.svg").read_text()
     for number in histogram.atoms:
         assert f">{number}</text>" in text

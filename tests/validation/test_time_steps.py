@@ -67,9 +67,9 @@ def trajectory(system, integrator, positions, velocities, steps: int) -> np.ndar
     return np.array(frames)
 
 
-@pytest.mark.parametrize("reciprocal", [1, 2])
-def test_one_force_rate_is_plain_verlet(reciprocal):
-    """outer = 1 equals OpenMM's leapfrog, whose velocities are half a step behind; so do n steps in one."""
+@pytest.mark.parametrize("reciprocal_every", [1, 2])
+def test_one_force_rate_is_plain_verlet(reciprocal_every):
+    """nonbonded_every = 1 is OpenMM's leapfrog, its velocities half a step behind; so are n steps in one."""
     hybrid = chain_hybrid(box=None)
     positions = hybrid.built.positions
     h = 0.5 * FEMTOSECOND
@@ -85,17 +85,17 @@ def test_one_force_rate_is_plain_verlet(reciprocal):
     found = trajectory(hybrid.system, ours, positions, velocities, 40)
     moved = np.abs(expected[-1] - positions).max()
     assert moved > 1e-3 and np.abs(found - expected).max() < 1e-10
-    if reciprocal > 1:
+    if reciprocal_every > 1:
         # Negative control: forces at half the rate give another path.
-        other = multiple_time_steps(h, reciprocal, fast=fast, slow=0, constrained=False)
-        coarse = trajectory(hybrid.system, other, positions, velocities, 40 // reciprocal)
-        assert np.abs(coarse - expected[reciprocal - 1 :: reciprocal]).max() > 1e-9
+        other = multiple_time_steps(h, reciprocal_every, fast=fast, slow=0, constrained=False)
+        coarse = trajectory(hybrid.system, other, positions, velocities, 40 // reciprocal_every)
+        assert np.abs(coarse - expected[reciprocal_every - 1 :: reciprocal_every]).max() > 1e-9
 
 
 def test_plain_stages_keep_openmms_own_integrators():
     assert isinstance(make_integrator(NVECheck("1 ps"), GROUPS, 1), openmm.VerletIntegrator)
     assert isinstance(make_integrator(Produce("1 ps"), GROUPS, 1), openmm.LangevinMiddleIntegrator)
-    assert isinstance(make_integrator(Produce("1 ps", outer=2), GROUPS, 1), openmm.CustomIntegrator)
+    assert isinstance(make_integrator(Produce("1 ps", nonbonded_every=2), GROUPS, 1), openmm.CustomIntegrator)
 
 
 def test_same_path_as_openmms_rrespa():
@@ -114,7 +114,7 @@ def test_same_path_as_openmms_rrespa():
 
 
 def test_no_force_is_evaluated_twice():
-    """A PythonForce counts: for each step of outer = 2 two fast evaluations and a slow one; one more each."""
+    """Counted: for each step of nonbonded_every = 2 two fast evaluations and a slow one; one more each."""
     counts = {"fast": 0, "slow": 0}
 
     def force(name):
@@ -155,13 +155,13 @@ def test_energy_error_of_multiple_steps_is_of_second_order():
     assert noise[0] / noise[1] == pytest.approx(4.0, abs=0.5)
 
 
-@pytest.mark.parametrize("outer", [1, 3])
-def test_thermostat_gives_the_width_of_the_well(outer):
+@pytest.mark.parametrize("nonbonded_every", [1, 3])
+def test_thermostat_gives_the_width_of_the_well(nonbonded_every):
     """BAOAB has no error of the step in the positions of one well: <x^2> = k_B T / (m omega^2)."""
-    fast, slow = (200.0, 0.0) if outer == 1 else (200.0, 20.0)
+    fast, slow = (200.0, 0.0) if nonbonded_every == 1 else (200.0, 20.0)
     system, positions = oscillators(fast, slow, count=300)
     integrator = multiple_time_steps(
-        0.002, outer, fast=[5], slow=0, temperature=300.0, friction=20.0, constrained=False
+        0.002, nonbonded_every, fast=[5], slow=0, temperature=300.0, friction=20.0, constrained=False
     )
     integrator.setRandomNumberSeed(4)
     context = openmm.Context(system, integrator, REFERENCE)
@@ -175,12 +175,12 @@ def test_thermostat_gives_the_width_of_the_well(outer):
     exact = GAS_CONSTANT * 300 / (MASS * (fast**2 + slow**2))
     error = np.std(squares, ddof=1) / np.sqrt(len(squares))
     # The slow kick of 6 fs changes the shadow of the well by less than (slow h)^2 = 1.4 %.
-    allowed = 4 * error + (0.0 if outer == 1 else 0.005 * exact)
+    allowed = 4 * error + (0.0 if nonbonded_every == 1 else 0.005 * exact)
     assert abs(np.mean(squares) - exact) < allowed and error < 0.01 * exact
 
 
-def limits(fast: float, timesteps, outers=(1,), slow: float = 0.0):
-    """Verdicts of settings for oscillators, by time step (fs) and outer."""
+def limits(fast: float, timesteps, nonbonded_every_values=(1,), slow: float = 0.0):
+    """Verdicts of settings for oscillators, by time step (fs) and nonbonded_every."""
     system, positions = oscillators(fast, slow)
     scan = judge_settings(
         lambda _: system,
@@ -188,14 +188,14 @@ def limits(fast: float, timesteps, outers=(1,), slow: float = 0.0):
         positions,
         range(40),
         [FEMTOSECOND * step for step in timesteps],
-        outers,
+        nonbonded_every_values,
         (1,),
         length=0.5,
         equilibration=0.05,
         platform="Reference",
         minimise=False,
     )
-    return scan, {(round(t.timestep / FEMTOSECOND, 3), t.outer): t.verdict for t in scan.tests}
+    return scan, {(round(t.timestep / FEMTOSECOND, 3), t.nonbonded_every): t.verdict for t in scan.tests}
 
 
 def test_limit_of_an_oscillator_is_found():
@@ -211,7 +211,7 @@ def test_limit_of_an_oscillator_is_found():
 
 
 def test_a_slow_force_beyond_its_own_limit_is_found_unstable():
-    """Negative control: omega = 700/ps in the outer loop breaks at 2.86 fs, though the inner step is fine."""
+    """Negative control: omega = 700/ps in the slow loop breaks at 2.86 fs, though the inner step is fine."""
     _, verdicts = limits(50.0, (0.5,), (1, 2, 4, 8), slow=700.0)
     assert verdicts[0.5, 1] == verdicts[0.5, 2] == "stable"
     assert verdicts[0.5, 8] == "unstable"
@@ -237,10 +237,10 @@ def test_hybrid_is_scanned_with_a_reciprocal_sum_of_its_own():
     scan = scan_time_steps(
         chain_hybrid(), ("0.5 fs",), (1, 2), (1, 2), length="0.1 ps", equilibration="0.05 ps", platform="CPU"
     )
-    assert [(t.outer, t.reciprocal) for t in scan.tests] == [(1, 1), (1, 2), (2, 1), (2, 2)]
+    assert [(t.nonbonded_every, t.reciprocal_every) for t in scan.tests] == [(1, 1), (1, 2), (2, 1), (2, 2)]
     assert all(np.isfinite(t.drift) for t in scan.tests)
     assert scan.tests[0].toml() == 'timestep = "0.5 fs"'
-    assert scan.tests[-1].toml() == 'timestep = "0.5 fs"\nouter = 2\nreciprocal = 2'
+    assert scan.tests[-1].toml() == 'timestep = "0.5 fs"\nnonbonded_every = 2\nreciprocal_every = 2'
 
 
 def test_energies_by_kind_add_up_with_a_reciprocal_sum_of_its_own():
@@ -261,8 +261,8 @@ def test_energies_by_kind_add_up_with_a_reciprocal_sum_of_its_own():
 def test_run_with_multiple_steps_resumes_to_the_same_bytes(tmp_path):
     hybrid = chain_hybrid()
     stages = [
-        Produce("40 fs", timestep="0.5 fs", outer=2, reciprocal=2),
-        NVECheck("10 fs", timestep="0.5 fs", outer=2),
+        Produce("40 fs", timestep="0.5 fs", nonbonded_every=2, reciprocal_every=2),
+        NVECheck("10 fs", timestep="0.5 fs", nonbonded_every=2),
     ]
     intervals = {"report_interval": 3, "trajectory_interval": 5, "checkpoint_interval": 4}
     options = {"seed": 4, "platform": "Reference", **intervals}
@@ -282,7 +282,7 @@ def test_run_with_multiple_steps_resumes_to_the_same_bytes(tmp_path):
     part = simulate(hybrid, tmp_path / "part", stages, resume=True, **options)
     assert part.file("energies.csv").read_bytes() == whole.file("energies.csv").read_bytes()
     facts = whole.summary["stages"]
-    assert (facts[0]["outer"], facts[0]["reciprocal"], facts[0]["steps"]) == (2, 2, 20)
+    assert (facts[0]["nonbonded_every"], facts[0]["reciprocal_every"], facts[0]["steps"]) == (2, 2, 20)
     assert facts[0]["step_ps"] == pytest.approx(0.002) and facts[1]["steps"] == 10
     last = whole.file("energies.csv").read_text().splitlines()[-1].split(",")
     assert float(last[2]) == pytest.approx(0.05)
@@ -314,26 +314,31 @@ def test_forces_are_taken_anew_after_a_barostat():
 
 def test_multiple_steps_need_something_slow():
     with pytest.raises(ConfigError, match="non-bonded"):
-        make_integrator(Produce("1 ps", outer=2), {"ml": 5}, 1)
+        make_integrator(Produce("1 ps", nonbonded_every=2), {"ml": 5}, 1)
     with pytest.raises(ConfigError, match="PME"):
         separate_reciprocal(chains(box=None).system)
-    with pytest.raises(ConfigError, match="outer"):
-        Produce("1 ps", outer=0)
+    with pytest.raises(ConfigError, match="nonbonded_every"):
+        Produce("1 ps", nonbonded_every=0)
     with pytest.raises(ConfigError, match="every 20 fs"):
-        Produce("1 ps", timestep="1 fs", outer=20)
+        Produce("1 ps", timestep="1 fs", nonbonded_every=20)
 
 
 @pytest.mark.parametrize(
     ("stage", "mass", "held", "said"),
     [
         ({"timestep": "1 fs"}, 1.008, False, ()),
-        ({"timestep": "0.5 fs", "outer": 4}, 1.008, False, ()),
+        ({"timestep": "0.5 fs", "nonbonded_every": 4}, 1.008, False, ()),
         ({"timestep": "1.5 fs"}, 1.008, False, ("time step of 1.5 fs (tested up to 1)",)),
-        ({"timestep": "1 fs", "outer": 3}, 1.008, False, ("forces only every 3 fs (tested up to 2)",)),
-        ({"timestep": "1 fs", "outer": 2, "reciprocal": 2}, 1.008, False, ("every 4 fs",)),
-        ({"timestep": "2 fs", "outer": 2}, 1.008, False, ("time step of 2 fs", "every 4 fs")),
-        ({"timestep": "1.5 fs", "outer": 2}, 3.0, False, ()),
-        ({"timestep": "1.5 fs", "outer": 2}, 2.0, False, ("tested up to 1)", "every 3 fs")),
+        (
+            {"timestep": "1 fs", "nonbonded_every": 3},
+            1.008,
+            False,
+            ("forces only every 3 fs (tested up to 2)",),
+        ),
+        ({"timestep": "1 fs", "nonbonded_every": 2, "reciprocal_every": 2}, 1.008, False, ("every 4 fs",)),
+        ({"timestep": "2 fs", "nonbonded_every": 2}, 1.008, False, ("time step of 2 fs", "every 4 fs")),
+        ({"timestep": "1.5 fs", "nonbonded_every": 2}, 3.0, False, ()),
+        ({"timestep": "1.5 fs", "nonbonded_every": 2}, 2.0, False, ("tested up to 1)", "every 3 fs")),
         ({"timestep": "2 fs"}, 3.0, False, ("tested up to 1.5",)),
         ({"timestep": "4 fs"}, 1.008, True, ()),
     ],
@@ -364,11 +369,11 @@ def test_a_run_with_untested_steps_says_so_in_its_report(tmp_path, caplog):
     hybrid = hybrid_system(
         built, hard_zones(built, region_from_atoms(built.topology, range(4))), SpringPotential()
     )
-    for outer, warned in ((2, False), (6, True)):
+    for nonbonded_every, warned in ((2, False), (6, True)):
         run = simulate(
             hybrid,
-            tmp_path / str(outer),
-            [Produce("6 fs", timestep="0.5 fs", outer=outer)],
+            tmp_path / str(nonbonded_every),
+            [Produce("6 fs", timestep="0.5 fs", nonbonded_every=nonbonded_every)],
             platform="Reference",
         )
         assert any("every 3 fs" in said for said in run.summary["warnings"]) is warned

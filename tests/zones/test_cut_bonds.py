@@ -12,7 +12,7 @@ from openmm import app
 from mlmm.build import build_system
 from mlmm.errors import ConfigError
 from mlmm.zones.bond_graph import bond_distances, bridges, components
-from mlmm.zones.cut_bonds import fragments, judge_bonds, named_cuts, residue_groups, snap_groups
+from mlmm.zones.cut_bonds import classify_bonds, fragments, named_cuts, residue_groups, snap_groups
 
 #: Bonds of side chains between two sp3 carbons, by residue.
 SP3 = {
@@ -89,7 +89,7 @@ def labels(topology: app.Topology) -> list[str]:
 def verdicts(topology: app.Topology) -> dict[str, str]:
     """Reasons by bond, atom names in alphabetical order."""
     names = [atom.name for atom in topology.atoms()]
-    return {"-".join(sorted((names[c.first], names[c.second]))): c.reason for c in judge_bonds(topology)}
+    return {"-".join(sorted((names[c.first], names[c.second]))): c.reason for c in classify_bonds(topology)}
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +176,7 @@ def test_a_repeated_bond_changes_nothing():
 
 
 def test_without_hydrogens_nothing_is_cut():
-    assert not any(cut.allowed for cut in judge_bonds(molecule("C0 C1 C2 C3 | 0-1 1-2 2-3")))
+    assert not any(cut.allowed for cut in classify_bonds(molecule("C0 C1 C2 C3 | 0-1 1-2 2-3")))
 
 
 def test_rings_closed_by_a_metal_or_through_sulfur():
@@ -191,7 +191,7 @@ def test_rings_closed_by_a_metal_or_through_sulfur():
 def test_lysozyme_by_the_textbook(lysozyme):
     """Cut may be CA–C of every residue but the last, and sp3–sp3 C–C by residue name; nothing else."""
     found = {name: set() for name in SP3}
-    for cut in judge_bonds(lysozyme):
+    for cut in classify_bonds(lysozyme):
         atoms = list(lysozyme.atoms())[cut.first], list(lysozyme.atoms())[cut.second]
         if cut.allowed:
             assert atoms[0].residue is atoms[1].residue
@@ -211,7 +211,7 @@ def test_lysozyme_by_the_textbook(lysozyme):
 
 def test_fragments_are_joined_by_what_may_not_be_cut(lysozyme):
     """A fragment's bonds are all forbidden, and forbidden bonds never leave one: against flooding by hand."""
-    labels, cuts = fragments(lysozyme), judge_bonds(lysozyme)
+    labels, cuts = fragments(lysozyme), classify_bonds(lysozyme)
     assert all((labels[cut.first] == labels[cut.second]) is not cut.allowed for cut in cuts)
     # Bridges are cut one by one: each adds a part.
     molecules = snap_groups(lysozyme, "molecule")
@@ -227,7 +227,7 @@ def test_shifted_residues_of_lysozyme(lysozyme):
         assert groups[atom.index] == atom.residue.index + moved
         assert at_home[atom.index] == (not moved)
     assert "PRO" in {residue.name for residue in lysozyme.residues()}
-    bad = {frozenset((cut.first, cut.second)) for cut in judge_bonds(lysozyme) if not cut.allowed}
+    bad = {frozenset((cut.first, cut.second)) for cut in classify_bonds(lysozyme) if not cut.allowed}
     assert all(groups[a] == groups[b] for a, b in bad)
 
 
@@ -244,7 +244,7 @@ def test_capped_alanine_is_two_groups():
 def test_disulfide_joins_two_residues_and_not_the_loop_between():
     bridge = [((1, "SG"), (4, "SG"))]
     topology = peptide("NALA", "CYX", "GLY", "ALA", "CYX", "CALA", extra=bridge)
-    names, cuts = labels(topology), judge_bonds(topology)
+    names, cuts = labels(topology), classify_bonds(topology)
     reasons = {(names[cut.first], names[cut.second]): cut.reason for cut in cuts}
     assert reasons["CYX2:SG", "CYX5:SG"] == "disulfide"
     assert reasons["GLY3:CA", "GLY3:C"] == "CA–C" and reasons["ALA4:CA", "ALA4:CB"] == "sp3–sp3 C–C"
@@ -264,7 +264,7 @@ def test_adjacent_cysteines_with_a_disulfide():
     topology = peptide("NALA", "CYX", "CYX", "CALA", extra=[((1, "SG"), (2, "SG"))])
     groups = residue_groups(topology)[0]
     assert len(set(groups.tolist())) == 3
-    assert all(groups[c.first] == groups[c.second] for c in judge_bonds(topology) if not c.allowed)
+    assert all(groups[c.first] == groups[c.second] for c in classify_bonds(topology) if not c.allowed)
 
 
 def test_strand_of_dna_is_separated_between_c4_and_c5():
@@ -275,7 +275,7 @@ def test_strand_of_dna_is_separated_between_c4_and_c5():
     assert len(set(groups.tolist())) == 4
     different = {
         (names[c.first], names[c.second])
-        for c in judge_bonds(topology)
+        for c in classify_bonds(topology)
         if groups[c.first] != groups[c.second]
     }
     assert {tuple(sorted(name.split(":")[1] for name in bond)) for bond in different} == {("C4'", "C5'")}
@@ -292,7 +292,7 @@ def test_glycosidic_bond_joins_and_macrocycle_is_one_ring():
     assert len(set(residue_groups(ether)[0].tolist())) == 1
     assert len(set(fragments(ether).tolist())) == 2
     cyclic = peptide("GLY", "GLY", "GLY", extra=[((2, "C"), (0, "N"))])
-    assert not any(cut.allowed for cut in judge_bonds(cyclic))
+    assert not any(cut.allowed for cut in classify_bonds(cyclic))
     assert len(set(residue_groups(cyclic)[0].tolist())) == 1
 
 
@@ -324,7 +324,7 @@ def test_bad_cuts_are_named(lysozyme):
     assert "keep H with its heavy atom" in named("GLY2:CA", "GLY2:HA2")[0]
     assert named("GLY2:CA", "GLY2:C") == named("CPHE3:CA", "CPHE3:CB") == named_cuts(topology, []) == ()
     bonds = [(bond[0].index, bond[1].index) for bond in lysozyme.bonds()]
-    assert len(named_cuts(lysozyme, bonds)) == sum(not cut.allowed for cut in judge_bonds(lysozyme))
+    assert len(named_cuts(lysozyme, bonds)) == sum(not cut.allowed for cut in classify_bonds(lysozyme))
 
 
 def test_a_hundred_thousand_atoms_in_seconds():
@@ -341,6 +341,6 @@ def test_a_hundred_thousand_atoms_in_seconds():
                 topology.addBond(before, carbon)
             before = carbon
     start = time.process_time()
-    cuts = judge_bonds(topology)
+    cuts = classify_bonds(topology)
     assert time.process_time() - start < 5  # 0.7 s alone on one core
     assert sum(cut.allowed for cut in cuts) == 33_000 - 3  # the ends have three neighbours only

@@ -14,7 +14,7 @@ from toys import chains
 
 from mlmm.build import build_system
 from mlmm.errors import ConfigError, SelectionError
-from mlmm.zones.cut_bonds import judge_bonds, named_cuts, snap_groups
+from mlmm.zones.cut_bonds import classify_bonds, named_cuts, snap_groups
 from mlmm.zones.region import Region, select_region
 from mlmm.zones.static import ZonePartition, charge_by_weight, hard_zones, residue_zones, static_zones
 
@@ -160,7 +160,7 @@ def test_unsnapped_cuts_in_lysozyme_are_named(lysozyme):
         "double bond",
     ):
         assert any(text in sentence for sentence in named), text
-    bad = {frozenset((c.first, c.second)) for c in judge_bonds(lysozyme.topology) if not c.allowed}
+    bad = {frozenset((c.first, c.second)) for c in classify_bonds(lysozyme.topology) if not c.allowed}
     assert len(named) == sum(frozenset(bond) in bad for bond in zones.cut_bonds)
     assert zones.notes[:20] == named[:20]
     assert zones.notes[20] == f"and {len(named) - 20} more bonds that should not be cut"

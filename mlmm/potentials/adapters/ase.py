@@ -1,7 +1,7 @@
 """Any ASE calculator as a potential: total energy and forces, no shares of atoms.
 
 A calculator gives the gradient of the total energy only, so that weights on its per-atom energies would have
-no forces: such a potential describes capped regions, under scheme ``difference`` or ``intra``.
+no forces: such a potential describes capped regions, under scheme ``supermolecular`` or ``additive``.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class _Total(torch.autograd.Function):
             raise PotentialError(
                 "the gradient of a total energy from an ASE calculator",
                 "one of weighted per-atom energies",
-                'use scheme = "difference" or "intra"',
+                'use scheme = "supermolecular" or "additive"',
             )
         return -forces * outer[0], None, None
 
@@ -54,7 +54,7 @@ class ASEPotential:
         Atomic numbers that it knows.
     trained_on : {"total", "isolated", "correction"}
     cutoff, receptive_field : float, nm
-        Infinite by default: then only scheme ``intra`` is possible.
+        Infinite by default: then only scheme ``additive`` is possible.
     layers : int
         Message-passing depth.
     reference_energies : mapping of int to float, optional

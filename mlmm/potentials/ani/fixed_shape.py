@@ -2,20 +2,18 @@
 
 The lists of neighbours have as many places as a dense liquid or solid can fill; what is empty contributes
 exactly zero, and so does its derivative. A CUDA graph can hold all of it. The equations are those of
-`ani_networks`.
+`symmetry_functions`.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Optional
+from typing import Optional
 
 import torch
 
+from mlmm.potentials.ani.symmetry_functions import SymmetryFunctions
 from mlmm.structures import minimum_image, near_squares
-
-if TYPE_CHECKING:
-    from mlmm.potentials.ani.networks import SymmetryFunctions
 
 __all__ = ["NEIGHBOUR_DENSITY", "FixedSymmetryFunctions", "neighbour_room"]
 

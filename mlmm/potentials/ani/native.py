@@ -19,11 +19,12 @@ import torch
 
 from mlmm.errors import MissingPackageError, PotentialError
 from mlmm.kernels.library import KERNELS, decide_kernel, open_build
-from mlmm.potentials.ani.networks import ANINetworks, grid
+from mlmm.potentials.ani.networks import ANINetworks
 from mlmm.potentials.ani.neurochem import ANIParameters
+from mlmm.potentials.ani.symmetry_functions import grid
 from mlmm.units import ANGSTROM, HARTREE
 
-__all__ = ["KERNELS", "CompiledANI", "WeightedKernel", "choose_kernel", "kernel_level"]
+__all__ = ["KERNELS", "NativeANI", "WeightedKernel", "choose_kernel", "instruction_set"]
 
 # Below so many centres a second thread costs more than it saves.
 _CENTRES_PER_THREAD = 16
@@ -41,7 +42,7 @@ def choose_kernel(kernel: str, parameters: ANIParameters, device: torch.device) 
 
     Parameters
     ----------
-    kernel : {"auto", "torch", "compiled"}
+    kernel : {"auto", "torch", "native"}
         "auto" yields to the environment variable ``MLMM_KERNEL``, if it is set.
     parameters : ANIParameters
     device : torch.device
@@ -49,7 +50,7 @@ def choose_kernel(kernel: str, parameters: ANIParameters, device: torch.device) 
     Returns
     -------
     str
-        ``"torch"`` or ``"compiled"``.
+        ``"torch"`` or ``"native"``.
 
     Raises
     ------
@@ -66,7 +67,7 @@ def choose_kernel(kernel: str, parameters: ANIParameters, device: torch.device) 
     return decide_kernel(kernel, "ANI networks", problem, _library)
 
 
-def kernel_level() -> str | None:
+def instruction_set() -> str | None:
     """Which build of the library runs here (``x86-64-v4``, ``x86-64-v3``, ``generic``); None without one."""
     try:
         return _library().mlmm_ani_level().decode()
@@ -219,7 +220,7 @@ _OPERATORS.impl("ani_energies", _energies, "CPU")
 _OPERATORS.impl("ani_energies", _differentiable, "AutogradCPU")
 
 
-class CompiledANI(torch.nn.Module):
+class NativeANI(torch.nn.Module):
     """Per-atom ANI energies by the compiled kernel; TorchScript can compile it.
 
     Parameters
@@ -266,13 +267,13 @@ class WeightedKernel:
 
     Parameters
     ----------
-    module : CompiledANI
+    module : NativeANI
         Bound to the atoms and centres.
     weights : sequence of float
         lambda of the centres.
     """
 
-    def __init__(self, module: CompiledANI, weights: Sequence[float]):
+    def __init__(self, module: NativeANI, weights: Sequence[float]):
         self.species = module.species.to(torch.int64).numpy().copy()
         self.centres = module.centres.to(torch.int64).numpy().copy()
         self.model, self.members = module.model, module.members

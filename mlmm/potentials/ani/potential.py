@@ -12,7 +12,7 @@ import torch
 
 from mlmm.errors import PotentialError
 from mlmm.potentials.ani.fixed_shape import NEIGHBOUR_DENSITY, neighbour_room
-from mlmm.potentials.ani.native import CompiledANI, choose_kernel
+from mlmm.potentials.ani.native import NativeANI, choose_kernel
 from mlmm.potentials.ani.networks import SHAPES, ANINetworks
 from mlmm.potentials.ani.neurochem import ANIParameters
 from mlmm.potentials.base import SYMBOLS, AtomEnergies, PotentialSpec, check_elements
@@ -37,8 +37,8 @@ class ANIPotential:
     precision : {"float32", "float64"}
     device : str
         A torch device.
-    kernel : {"auto", "torch", "compiled"}
-        Where energies and gradients are evaluated: "compiled" on the processor, where the package was built
+    kernel : {"auto", "torch", "native"}
+        Where energies and gradients are evaluated: "native" on the processor, where the package was built
         with a C++ compiler; "auto" is that if possible, else torch, unless ``MLMM_KERNEL`` says which.
     shapes : {"auto", "fixed", "lists"}
         Lists of neighbours in torch: "fixed" in length, so that a GPU never waits for the host and a CUDA
@@ -112,8 +112,8 @@ class ANIPotential:
             shapes=self.shapes,
             neighbour_density=self.neighbour_density,
         )
-        if self.kernel == "compiled":
-            return CompiledANI(networks, self.parameters, self.spec.precision).eval()
+        if self.kernel == "native":
+            return NativeANI(networks, self.parameters, self.spec.precision).eval()
         return networks.to(self.device).eval()
 
     def check_room(self, structure: Structure, centres: Sequence[int]) -> None:

@@ -85,7 +85,7 @@ def check_potential(
         A structure with elements that the model does not know, or a model that returns something else than
         finite `AtomEnergies`.
     """
-    spec, say = model.spec, progress or (lambda _: None)
+    spec, progress = model.spec, progress or (lambda _: None)
     chosen = list(elements or sorted(spec.elements)[:_MOST_ELEMENTS])
     structure = structure or random_molecule(chosen, seed=seed, spin_pairs=spec.charges)
     check_elements(spec, structure.numbers.tolist())
@@ -103,13 +103,13 @@ def check_potential(
         ("many and one", check.many),
         ("box", check.box),
     ):
-        say(name)
+        progress(name)
         results += clause()
     if compiled and scriptable_module(model) is not None:
-        say("TorchScript")
+        progress("TorchScript")
         results += compiled_rows(model, structure, check.limits.energy, check.scale)
     if reload is not None:
-        say("loading again")
+        progress("loading again")
         results += reload_rows(model, reload(), structure, check.limits.energy, check.scale)
     return CheckReport(tuple(results))
 

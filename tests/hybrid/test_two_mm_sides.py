@@ -9,29 +9,29 @@ import numpy as np
 import openmm
 import pytest
 import torch
-from test_mm_terms import CLASSES, CUBIC, TRICLINIC, mixed_system, nonbonded, one_class
+from test_short_range import CLASSES, CUBIC, TRICLINIC, mixed_system, nonbonded, one_class
 from tolerances import IDENTITY_MESH
 from toys import chains, energy_and_forces
 
-from mlmm.blending.full_pairs import CorePairs
-from mlmm.blending.replaced_terms import HandedOver
+from mlmm.blending.full_pairs import FullPairs
+from mlmm.blending.replaced_terms import ReplacedTerms
 from mlmm.blending.short_range import ShortRangeEnergies
 from mlmm.build import BuiltSystem
 from mlmm.errors import ConfigError, EmbeddingError
-from mlmm.forcefield.remove_terms import embed_local
+from mlmm.forcefield.remove_terms import remove_zone_pairs
 from mlmm.forcefield.scale_pairs import INSIDE, SURROUNDINGS
-from mlmm.forcefield.scale_terms import embed_compiled
+from mlmm.forcefield.scale_terms import scale_terms
 from mlmm.forcefield.tables import read_mm_tables
-from mlmm.term_weights import SCHEMES, Level, Ownership, ownership_of
+from mlmm.term_weights import SCHEMES, Level, TermWeights, make_term_weights
 from mlmm.units import COULOMB
 from mlmm.zones.region import select_region
 from mlmm.zones.static import static_zones
 
-HANDOVER = (0.35, 0.5)
+SWITCHING = (0.35, 0.5)
 
 
 def packed(**arguments) -> BuiltSystem:
-    """Chains of six atoms at van der Waals distance: pairs of different molecules stand in the handover."""
+    """Chains of six atoms at van der Waals distance: pairs of different molecules are within the range."""
     built = chains(n_molecules=4, n_atoms=6, **arguments)
     positions = np.array(built.positions)
     positions[:, 1] -= 0.17 * np.repeat(np.arange(4), 6)
@@ -54,16 +54,16 @@ def in_torch(module, system, positions, weights=None) -> tuple[float, np.ndarray
     return float(energy.detach()), forces.numpy()
 
 
-def compiled(system, ownership, positions) -> tuple[float, np.ndarray]:
-    return energy_and_forces(embed_compiled(system, ownership)[0], positions)
+def compiled(system, term_weights, positions) -> tuple[float, np.ndarray]:
+    return energy_and_forces(scale_terms(system, term_weights)[0], positions)
 
 
-def subtracted(system, ownership, positions) -> tuple[float, np.ndarray]:
+def subtracted(system, term_weights, positions) -> tuple[float, np.ndarray]:
     """E_MM with the pairs inside the zone emptied, plus these pairs, less what is handed over."""
     tables = read_mm_tables(system)
-    energy, forces = energy_and_forces(embed_local(system, ownership.active)[0], positions)
-    pairs = in_torch(CorePairs(tables, ownership.active), system, positions)
-    handed = in_torch(HandedOver(tables, ownership), system, positions)
+    energy, forces = energy_and_forces(remove_zone_pairs(system, term_weights.active)[0], positions)
+    pairs = in_torch(FullPairs(tables, term_weights.active), system, positions)
+    handed = in_torch(ReplacedTerms(tables, term_weights), system, positions)
     return energy + pairs[0] - handed[0], forces + pairs[1] - handed[1]
 
 
@@ -88,19 +88,21 @@ def nested(n_atoms: int, generator: np.random.Generator, bonds=()) -> tuple[np.n
     return weights, tuple(levels)
 
 
-def random_ownership(system, scheme: str, seed: int, invisible: int = 3, n: int | None = None) -> Ownership:
+def random_term_weights(
+    system, scheme: str, seed: int, invisible: int = 3, n: int | None = None
+) -> TermWeights:
     """Random weights on random atoms, some of them invisible: terms are cut in every way."""
     generator, n_atoms = np.random.default_rng(seed), system.getNumParticles()
     visible = np.ones(n_atoms, dtype=bool)
     visible[generator.choice(n_atoms, invisible, replace=False)] = False
     if scheme == "nested":
         weights, levels = nested(n_atoms, generator, read_mm_tables(system).bond_atoms)
-        return ownership_of("difference", weights, visible, HANDOVER, levels)
+        return make_term_weights("supermolecular", weights, visible, SWITCHING, levels)
     n = int(0.6 * n_atoms) if n is None else n
     weights = np.zeros(n_atoms)
     values = np.where(generator.uniform(size=n) < 0.3, 1.0, generator.uniform(0.05, 0.95, n))
     weights[generator.choice(n_atoms, n, replace=False)] = values
-    return ownership_of(scheme, weights, visible, HANDOVER)
+    return make_term_weights(scheme, weights, visible, SWITCHING)
 
 
 @pytest.mark.parametrize("box", [3.1, None])
@@ -109,9 +111,9 @@ def test_two_routes_give_one_energy(scheme, box):
     """Random weights on random atoms, three seeds: energy and forces of every scheme (V6)."""
     for seed in range(3):
         built = packed(seed=seed, box=box)
-        ownership = random_ownership(built.system, scheme, seed)
-        found = compiled(built.system, ownership, built.positions)
-        assert_same(found, subtracted(built.system, ownership, built.positions))
+        term_weights = random_term_weights(built.system, scheme, seed)
+        found = compiled(built.system, term_weights, built.positions)
+        assert_same(found, subtracted(built.system, term_weights, built.positions))
         whole, _ = energy_and_forces(built.system, built.positions)
         assert (abs(found[0] - whole) > 1.0) is (scheme != "delta")
 
@@ -138,24 +140,26 @@ def test_two_routes_for_the_dipeptide_cut_through_its_backbone(dipeptide_water, 
         )
         assert len(levels) > 1 and levels[0].caps != levels[-1].caps
     visible = np.ones(dipeptide_water.n_atoms, dtype=bool)
-    ownership = ownership_of(scheme.replace("nested", "difference"), weights, visible, HANDOVER, levels)
-    found = compiled(system, ownership, positions)
-    assert_same(found, subtracted(system, ownership, positions))
+    term_weights = make_term_weights(
+        scheme.replace("nested", "supermolecular"), weights, visible, SWITCHING, levels
+    )
+    found = compiled(system, term_weights, positions)
+    assert_same(found, subtracted(system, term_weights, positions))
     assert zones.cut_bonds and len(zones.active) > 20
     whole, _ = energy_and_forces(system, positions)
     assert (abs(found[0] - whole) > 1.0) is (scheme != "delta")
 
 
 @pytest.mark.parametrize("name", CLASSES)
-@pytest.mark.parametrize("scheme", ["local", "difference", "intra", "bonded"])
+@pytest.mark.parametrize("scheme", ["per_atom", "supermolecular", "additive", "bonded"])
 def test_each_class_of_terms_alone(name, scheme):
     """E(compiled) + sum W f V = E_MM for every class of terms, to 1e-9 of its energy (V8)."""
     for seed in range(3):
         system = one_class(name, seed)
-        ownership = random_ownership(system, scheme, seed, invisible=1, n=7)
+        term_weights = random_term_weights(system, scheme, seed, invisible=1, n=7)
         positions = np.random.default_rng(seed).normal(0, 0.3, (9, 3))
-        energy, forces = compiled(system, ownership, positions)
-        handed, pull = in_torch(HandedOver(read_mm_tables(system), ownership), system, positions)
+        energy, forces = compiled(system, term_weights, positions)
+        handed, pull = in_torch(ReplacedTerms(read_mm_tables(system), term_weights), system, positions)
         whole, expected = energy_and_forces(system, positions)
         assert abs(energy + handed - whole) < 1e-9 * max(1.0, abs(whole), abs(handed))
         assert np.abs(forces + pull - expected).max() < 1e-9 * np.abs(expected).max()
@@ -165,7 +169,7 @@ def test_each_class_of_terms_alone(name, scheme):
 @pytest.mark.parametrize("cell", [None, CUBIC, TRICLINIC], ids=["open", "cubic", "triclinic"])
 @pytest.mark.parametrize("switch", [0.4, 0.7])
 def test_pairs_alone(only, cell, switch):
-    """Lennard-Jones with a switch inside and outside the handover, Coulomb, 1-4 pairs, in all images."""
+    """Lennard-Jones with a switch inside and outside the switching range, Coulomb, 1-4 pairs, all images."""
     system, positions = nonbonded(cell, switch=switch)
     force = system.getForce(0)
     for i in range(system.getNumParticles()):
@@ -173,10 +177,10 @@ def test_pairs_alone(only, cell, switch):
         force.setParticleParameters(
             i, charge * (only != "Lennard-Jones"), sigma, epsilon * (only != "Coulomb")
         )
-    for scheme in ("local", "difference", "intra", "bonded"):
-        ownership = random_ownership(system, scheme, 4)
-        found = compiled(system, ownership, positions)
-        expected = subtracted(system, ownership, positions)
+    for scheme in ("per_atom", "supermolecular", "additive", "bonded"):
+        term_weights = random_term_weights(system, scheme, 4)
+        found = compiled(system, term_weights, positions)
+        expected = subtracted(system, term_weights, positions)
         assert found[0] == pytest.approx(expected[0], abs=IDENTITY_MESH)
         assert np.abs(found[1] - expected[1]).max() < 1e-8 * np.abs(expected[1]).max()
 
@@ -192,19 +196,19 @@ def test_other_ways_to_sum_pairs(method):
             force.setParticleParameters(i, 0.0, *force.getParticleParameters(i)[1:])
     if method == "CutoffNonPeriodic":
         positions = positions - np.floor(positions / np.diag(CUBIC)) @ CUBIC
-    for scheme in ("local", "nested", "intra", "bonded"):
-        ownership = random_ownership(system, scheme, 1)
-        found = compiled(system, ownership, positions)
-        assert_same(found, subtracted(system, ownership, positions))
+    for scheme in ("per_atom", "nested", "additive", "bonded"):
+        term_weights = random_term_weights(system, scheme, 1)
+        found = compiled(system, term_weights, positions)
+        assert_same(found, subtracted(system, term_weights, positions))
         assert abs(found[0] - energy_and_forces(system, positions)[0]) > 0.1
 
 
 def test_all_classes_together():
     """Two springs of one class, Urey-Bradley, RB, CMAP, impropers and pairs in one system under PME."""
     system, positions = mixed_system()
-    for scheme, seed in itertools.product(["local", "nested", "intra", "bonded"], range(2)):
-        ownership = random_ownership(system, scheme, seed, invisible=1)
-        assert_same(compiled(system, ownership, positions), subtracted(system, ownership, positions))
+    for scheme, seed in itertools.product(["per_atom", "nested", "additive", "bonded"], range(2)):
+        term_weights = random_term_weights(system, scheme, seed, invisible=1)
+        assert_same(compiled(system, term_weights, positions), subtracted(system, term_weights, positions))
 
 
 @pytest.mark.parametrize("box", [3.1, None])
@@ -212,13 +216,13 @@ def test_all_classes_together():
 def test_short_range_energies_and_what_is_left_are_the_force_field(box, seed):
     """sum lambda_i eps_i^MM,sr + E(compiled) = E_MM for any weights (T4), with shares from elsewhere."""
     built = packed(seed=seed, box=box)
-    weights = {"random": random_ownership(built.system, "local", seed).weights, "one": np.ones(24)}
+    weights = {"random": random_term_weights(built.system, "per_atom", seed).weights, "one": np.ones(24)}
     visible = np.arange(24) != 5
-    module = ShortRangeEnergies(read_mm_tables(built.system), range(24), visible, *HANDOVER)
+    module = ShortRangeEnergies(read_mm_tables(built.system), range(24), visible, *SWITCHING)
     whole = energy_and_forces(built.system, built.positions)
     for lam in weights.values():
-        ownership = ownership_of("local", lam, visible, HANDOVER)
-        energy, forces = compiled(built.system, ownership, built.positions)
+        term_weights = make_term_weights("per_atom", lam, visible, SWITCHING)
+        energy, forces = compiled(built.system, term_weights, built.positions)
         short, pull = in_torch(module, built.system, built.positions, lam)
         assert_same((energy + short, forces + pull), whole)
         assert abs(short) > 10.0
@@ -233,16 +237,16 @@ def test_small_weights_lead_to_the_force_field(dipeptide_water):
     for weight in (0.0, 1e-6, 2e-6):
         weights = np.zeros(18)
         weights[2:9] = weight
-        ownership = ownership_of("local", weights, visible, HANDOVER)
-        system, embedding = embed_compiled(built.system, ownership)
+        term_weights = make_term_weights("per_atom", weights, visible, SWITCHING)
+        system, embedding = scale_terms(built.system, term_weights)
         energy, found = energy_and_forces(system, built.positions)
         energies.append(energy - whole)
         if weight == 0:
-            assert energy == whole and (found == forces).all() and embedding.removed == {}
+            assert energy == whole and (found == forces).all() and embedding.counts == {}
     assert energies[2] == pytest.approx(2 * energies[1], abs=1e-10) and abs(energies[1]) > 1e-6
 
 
-class CentralShares(Ownership):
+class CentralShares(TermWeights):
     """Negative control: the middle of an angle or a torsion decides alone."""
 
     def bonded(self, atoms, shares=None):
@@ -256,10 +260,12 @@ class CentralShares(Ownership):
 def test_routes_with_different_shares_do_not_agree():
     """Negative control: shares are part of the contract; rules too."""
     built = packed(seed=1, box=3.1)
-    ownership = random_ownership(built.system, "local", 1)
-    energy, _ = compiled(built.system, ownership, built.positions)
-    central = CentralShares(**{f.name: getattr(ownership, f.name) for f in dataclasses.fields(ownership)})
-    for other in (central, dataclasses.replace(ownership, scheme="difference")):
+    term_weights = random_term_weights(built.system, "per_atom", 1)
+    energy, _ = compiled(built.system, term_weights, built.positions)
+    central = CentralShares(
+        **{f.name: getattr(term_weights, f.name) for f in dataclasses.fields(term_weights)}
+    )
+    for other in (central, dataclasses.replace(term_weights, scheme="supermolecular")):
         assert abs(subtracted(built.system, other, built.positions)[0] - energy) > 1.0
         # The other route with the same shares agrees again.
         assert_same(
@@ -271,8 +277,8 @@ def test_routes_with_different_shares_do_not_agree():
 def test_each_pair_force_is_needed(name):
     """Negative control: without one of the two custom forces the energy is wrong by far."""
     built = packed(seed=1, box=3.1)
-    ownership = random_ownership(built.system, "local", 1)
-    system, _ = embed_compiled(built.system, ownership)
+    term_weights = random_term_weights(built.system, "per_atom", 1)
+    system, _ = scale_terms(built.system, term_weights)
     whole, _ = energy_and_forces(system, built.positions)
     index = [force.getName() for force in system.getForces()].index(name)
     system.removeForce(index)
@@ -305,11 +311,11 @@ def formula_forces() -> list[openmm.Force]:
 
 
 @pytest.mark.parametrize("number", range(4))
-@pytest.mark.parametrize("scheme", ["local", "nested", "bonded"])
+@pytest.mark.parametrize("scheme", ["per_atom", "nested", "bonded"])
 def test_formulas_keep_their_share(number, scheme):
     """A custom bonded force keeps (1 − W) of every term, by each of its terms evaluated alone."""
     system = one_class("bond")
-    ownership = random_ownership(system, scheme, 2, invisible=1, n=8)
+    term_weights = random_term_weights(system, scheme, 2, invisible=1, n=8)
     force = formula_forces()[number]
     kind = {1: "Angle", 2: "Torsion"}.get(number, "Bond")
     count = getattr(force, f"getNum{kind}s")()
@@ -325,18 +331,18 @@ def test_formulas_keep_their_share(number, scheme):
         silent.addForce(alone)
         energy, forces = energy_and_forces(silent, positions)
         atoms = term[0] if number == 3 else term[:-1]
-        left = 1.0 - ownership.bonded(np.array([atoms]))[0]
+        left = 1.0 - term_weights.bonded(np.array([atoms]))[0]
         expected += left * energy / count
         pulls += left * forces / count
     force.setName("formula")
     force.setForceGroup(7)
     system.addForce(force)
-    embedded, embedding = embed_compiled(system, ownership)
+    embedded, embedding = scale_terms(system, term_weights)
     energy, forces = energy_and_forces(embedded, positions, groups=1 << 7)
     assert energy == pytest.approx(expected, abs=1e-9) and abs(expected) > 0.1
     np.testing.assert_allclose(forces, pulls, atol=1e-9 * np.abs(pulls).max())
-    assert 0 < embedding.removed[type(force).__name__] <= count
-    kept, embedding = embed_compiled(system, ownership, keep=["formula"])
+    assert 0 < embedding.counts[type(force).__name__] <= count
+    kept, embedding = scale_terms(system, term_weights, keep=["formula"])
     whole = energy_and_forces(system, positions, groups=1 << 7)[0]
     assert energy_and_forces(kept, positions, groups=1 << 7)[0] == whole != pytest.approx(expected, abs=1e-3)
     assert embedding.kept == ("formula",)
@@ -361,9 +367,9 @@ def test_what_is_left_of_a_pair(factor, tolerance):
     """Of the nearest image K q q tail + (1 − f) LJ is left at any distance, box and Ewald tolerance (V9)."""
     size = 2.0 * factor
     system = ion_pair(size, tolerance)
-    start, end = HANDOVER
-    ownership = ownership_of("local", np.ones(2), np.ones(2, dtype=bool), HANDOVER)
-    embedded, _ = embed_compiled(system, ownership)
+    start, end = SWITCHING
+    term_weights = make_term_weights("per_atom", np.ones(2), np.ones(2, dtype=bool), SWITCHING)
+    embedded, _ = scale_terms(system, term_weights)
     for r in (0.3, 0.42, 0.89, 0.91, size / 2 - 0.05):
         positions = np.array([[0.1, 0.2, 0.3], [0.1 + r, 0.2, 0.3]])
         whole, left = (energy_and_forces(s, positions)[0] for s in (system, embedded))
@@ -391,9 +397,9 @@ def rms(values) -> float:
 
 def test_single_precision(dipeptide_water):
     """CPU platform against Reference: below 1e-4 of the rms force (V20)."""
-    ownership = random_ownership(dipeptide_water.system, "local", 0, invisible=1, n=60)
-    weights = np.where(np.arange(dipeptide_water.n_atoms) < 22, 1.0, ownership.weights)
-    system, _ = embed_compiled(dipeptide_water.system, dataclasses.replace(ownership, weights=weights))
+    term_weights = random_term_weights(dipeptide_water.system, "per_atom", 0, invisible=1, n=60)
+    weights = np.where(np.arange(dipeptide_water.n_atoms) < 22, 1.0, term_weights.weights)
+    system, _ = scale_terms(dipeptide_water.system, dataclasses.replace(term_weights, weights=weights))
     _, forces = energy_and_forces(system, dipeptide_water.positions)
     assert rms(on_the_processor(system, dipeptide_water.positions) - forces) < 1e-4 * rms(forces)
 
@@ -402,9 +408,9 @@ def test_two_atoms_in_collision_keep_single_precision():
     """C–C from 0.30 to 0.12 nm inside the zone; pure subtraction from E_MM loses the digits (D5)."""
     built = packed(seed=2, box=3.1)
     weights = np.repeat([1.0, 1.0, 0.0, 0.0], 6)
-    ownership = ownership_of("local", weights, np.ones(24, dtype=bool), HANDOVER)
-    system, _ = embed_compiled(built.system, ownership)
-    handed = HandedOver(read_mm_tables(built.system), ownership)
+    term_weights = make_term_weights("per_atom", weights, np.ones(24, dtype=bool), SWITCHING)
+    system, _ = scale_terms(built.system, term_weights)
+    handed = ReplacedTerms(read_mm_tables(built.system), term_weights)
     errors, naive = [], []
     for r in np.arange(0.12, 0.301, 0.03):
         positions = np.array(built.positions)
@@ -422,8 +428,10 @@ def test_two_atoms_in_collision_keep_single_precision():
 def test_a_thousand_frames_keep_single_precision():
     """Collisions from every side with all atoms displaced: rms below 1e-4, largest below 1e-2 (V20)."""
     built, generator = packed(seed=2, box=3.1), np.random.default_rng(5)
-    ownership = ownership_of("local", np.repeat([1.0, 1.0, 0.5, 0.0], 6), np.ones(24, dtype=bool), HANDOVER)
-    system, _ = embed_compiled(built.system, ownership)
+    term_weights = make_term_weights(
+        "per_atom", np.repeat([1.0, 1.0, 0.5, 0.0], 6), np.ones(24, dtype=bool), SWITCHING
+    )
+    system, _ = scale_terms(built.system, term_weights)
     single = openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("CPU"))
     exact = openmm.Context(
         system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference")
@@ -446,8 +454,8 @@ def test_a_thousand_frames_keep_single_precision():
 def test_handed_over_in_torchscript():
     """The compiled module gives the same energy and forces, with and without a cell."""
     system, positions = mixed_system()
-    for scheme in ("local", "nested", "intra", "bonded", "delta"):
-        module = HandedOver(read_mm_tables(system), random_ownership(system, scheme, 1, invisible=1))
+    for scheme in ("per_atom", "nested", "additive", "bonded", "delta"):
+        module = ReplacedTerms(read_mm_tables(system), random_term_weights(system, scheme, 1, invisible=1))
         plain = in_torch(module, system, positions)
         for _ in range(3):  # the later calls run optimised code
             scripted = in_torch(torch.jit.script(module), system, positions)
@@ -466,17 +474,17 @@ def test_sites_of_visible_molecules_are_handed_over():
     for other in range(4, 8):
         force.addException(site, other, 0.0, 1.0, 0.0)
     positions = np.vstack([built.positions, 0.4 * built.positions[5] + 0.6 * built.positions[6]])
-    positions[4:, 1] -= 0.22  # into the range of the handover
+    positions[4:, 1] -= 0.22  # into the range of the switching function
     weights, energies = np.where(np.arange(9) < 4, 0.7, 0.0), []
     for seen in (True, False):
         visible = np.arange(9) < 8 + seen
-        ownership = ownership_of("local", weights, visible, HANDOVER)
-        energies.append(compiled(system, ownership, positions)[0])
-        assert energies[-1] == pytest.approx(subtracted(system, ownership, positions)[0], abs=1e-9)
+        term_weights = make_term_weights("per_atom", weights, visible, SWITCHING)
+        energies.append(compiled(system, term_weights, positions)[0])
+        assert energies[-1] == pytest.approx(subtracted(system, term_weights, positions)[0], abs=1e-9)
     assert abs(energies[0] - energies[1]) > 0.1
     weights[site] = 0.7
     with pytest.raises(EmbeddingError, match="got 8 on another side"):
-        embed_compiled(system, ownership_of("local", weights, np.ones(9, dtype=bool), HANDOVER))
+        scale_terms(system, make_term_weights("per_atom", weights, np.ones(9, dtype=bool), SWITCHING))
 
 
 def test_constraints_on_the_zone_are_freed():
@@ -486,14 +494,14 @@ def test_constraints_on_the_zone_are_freed():
     for pair in ((0, 1), (1, 2), (2, 3), (5, 6)):
         system.addConstraint(*pair, 0.15)
     weights = np.array([1.0, 1.0, 0, 0, 0, 0, 0, 0])
-    ownership = ownership_of("local", weights, np.ones(8, dtype=bool), HANDOVER)
-    embedded, embedding = embed_compiled(system, ownership)
-    assert embedding.removed["constraints"] == 2 and embedded.getNumConstraints() == 2
+    term_weights = make_term_weights("per_atom", weights, np.ones(8, dtype=bool), SWITCHING)
+    embedded, embedding = scale_terms(system, term_weights)
+    assert embedding.counts["constraints"] == 2 and embedded.getNumConstraints() == 2
     system.addConstraint(0, 3, 0.3)
     with pytest.raises(EmbeddingError, match="the constraint a0–a3 without a bond term"):
-        embed_compiled(system, ownership, label=lambda i: f"a{i}")
-    none = ownership_of("delta", weights, np.ones(8, dtype=bool), None)
-    assert embed_compiled(system, none)[0].getNumConstraints() == 5
+        scale_terms(system, term_weights, label=lambda i: f"a{i}")
+    none = make_term_weights("delta", weights, np.ones(8, dtype=bool), None)
+    assert scale_terms(system, none)[0].getNumConstraints() == 5
 
 
 def test_the_record_and_the_input():
@@ -506,17 +514,17 @@ def test_the_record_and_the_input():
     system.addForce(openmm.MonteCarloBarostat(1.0, 300.0))
     before = openmm.XmlSerializer.serialize(system)
     weights = np.array([1.0, 1.0, 0.5] + [0.0] * 9)
-    ownership = ownership_of("local", weights, np.ones(12, dtype=bool), HANDOVER)
-    embedded, embedding = embed_compiled(system, ownership)
+    term_weights = make_term_weights("per_atom", weights, np.ones(12, dtype=bool), SWITCHING)
+    embedded, embedding = scale_terms(system, term_weights)
     assert openmm.XmlSerializer.serialize(system) == before
     # Three bonds, one angle more than inside, one torsion; of the pairs, the one 1-4 pair of this molecule.
-    assert embedding.removed == {
+    assert embedding.counts == {
         "HarmonicBondForce": 3,
         "HarmonicAngleForce": 2,
         "PeriodicTorsionForce": 1,
         "NonbondedForce": 1,
     }
-    assert embedding.scheme == "local" and embedding.kept == ("CustomExternalForce", "MonteCarloBarostat")
+    assert embedding.scheme == "per_atom" and embedding.kept == ("CustomExternalForce", "MonteCarloBarostat")
     forces = {force.getName(): force for force in embedded.getForces()}
     assert forces["HarmonicBondForce"].getNumBonds() == 8  # the bond with W = 1 is gone
     around = forces[SURROUNDINGS]
@@ -538,30 +546,33 @@ def test_schemes_without_pairs_leave_them_alone():
     system.addForce(pairs)
     weights, visible = np.where(np.arange(12) < 4, 1.0, 0.0), np.ones(12, dtype=bool)
     for scheme in ("bonded", "delta"):
-        embedded, embedding = embed_compiled(system, ownership_of(scheme, weights, visible, None))
+        embedded, embedding = scale_terms(system, make_term_weights(scheme, weights, visible, None))
         assert {"GBSAOBCForce", "CustomNonbondedForce"} <= set(embedding.kept)
         names = [force.getName() for force in embedded.getForces()]
         assert INSIDE not in names and SURROUNDINGS not in names
         old, new = (next(f for f in s.getForces() if "Nonbonded" in f.getName()) for s in (system, embedded))
         assert old.getNumExceptions() == new.getNumExceptions()
-    for scheme in ("local", "difference", "intra"):
+    for scheme in ("per_atom", "supermolecular", "additive"):
         with pytest.raises(EmbeddingError, match="got a GBSAOBCForce"):
-            embed_compiled(system, ownership_of(scheme, weights, visible, HANDOVER))
+            scale_terms(system, make_term_weights(scheme, weights, visible, SWITCHING))
 
 
 def test_refusals():
     built = chains(n_molecules=2)
     weights, visible = np.ones(8), np.ones(8, dtype=bool)
-    for message, ownership in (
-        ("a handover .* 'intra'; got none; .*embed_intra", ownership_of("intra", weights, visible, None)),
-        ("cutoff of 1 nm; got r_on = 0.5", ownership_of("local", weights, visible, (0.5, 1.1))),
-        ("0 <= r_on < r_off", ownership_of("local", weights, visible, (0.5, 0.5))),
-        ("visibility of 8 atoms", ownership_of("local", weights[:7], visible, HANDOVER)),
+    for message, term_weights in (
+        (
+            "a switching range .* 'additive'; got none; .*remove_region_terms",
+            make_term_weights("additive", weights, visible, None),
+        ),
+        ("cutoff of 1 nm; got r_on = 0.5", make_term_weights("per_atom", weights, visible, (0.5, 1.1))),
+        ("0 <= r_on < r_off", make_term_weights("per_atom", weights, visible, (0.5, 0.5))),
+        ("visibility of 8 atoms", make_term_weights("per_atom", weights[:7], visible, SWITCHING)),
     ):
         with pytest.raises(EmbeddingError, match=message):
-            embed_compiled(built.system, ownership)
-    with pytest.raises(EmbeddingError, match=r"a handover .* got none"):
-        HandedOver(read_mm_tables(built.system), ownership_of("local", weights, visible, None))
+            scale_terms(built.system, term_weights)
+    with pytest.raises(EmbeddingError, match=r"a switching range .* got none"):
+        ReplacedTerms(read_mm_tables(built.system), make_term_weights("per_atom", weights, visible, None))
     changes = {
         "LJPME": lambda force: force.setNonbondedMethod(openmm.NonbondedForce.LJPME),
         "reaction field": lambda force: force.setNonbondedMethod(openmm.NonbondedForce.CutoffPeriodic),
@@ -571,15 +582,18 @@ def test_refusals():
     }
     half = Level(0.5, frozenset(range(8)))
     for message, arguments in (
-        ("scheme = local", ("loco", weights, visible, HANDOVER)),
-        ("lambda from 0 to 1; got 1.5 of atom 0", ("local", 1.5 * weights, visible, HANDOVER)),
-        ("levels whose weights add up to 1", ("difference", 0.5 * weights, visible, HANDOVER, (half,))),
-        ("got 0.5 of atom 0 instead of 1", ("difference", 0.5 * weights, visible, HANDOVER, (half, half))),
+        ("scheme = per_atom", ("loco", weights, visible, SWITCHING)),
+        ("lambda from 0 to 1; got 1.5 of atom 0", ("per_atom", 1.5 * weights, visible, SWITCHING)),
+        ("levels whose weights add up to 1", ("supermolecular", 0.5 * weights, visible, SWITCHING, (half,))),
+        (
+            "got 0.5 of atom 0 instead of 1",
+            ("supermolecular", 0.5 * weights, visible, SWITCHING, (half, half)),
+        ),
     ):
         with pytest.raises(ConfigError, match=message):
-            ownership_of(*arguments)
+            make_term_weights(*arguments)
     for name, change in changes.items():
         system = openmm.XmlSerializer.clone(built.system)
         change(next(f for f in system.getForces() if isinstance(f, openmm.NonbondedForce)))
         with pytest.raises(EmbeddingError, match=name):
-            embed_compiled(system, ownership_of("local", weights, visible, HANDOVER))
+            scale_terms(system, make_term_weights("per_atom", weights, visible, SWITCHING))
