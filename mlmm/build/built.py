@@ -17,7 +17,8 @@ import openmm
 from openmm import app, unit
 
 from mlmm.build.topology_json import set_topology_box, topology_box, topology_from_dict, topology_to_dict
-from mlmm.errors import ConfigError, EmbeddingError, StructureError
+from mlmm.errors import ConfigError, StructureError
+from mlmm.forcefield.term_catalogue import refuse_uncopyable
 
 logger = logging.getLogger(__name__)
 
@@ -274,24 +275,3 @@ def _write(path: Path, content: bytes) -> None:
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def refuse_uncopyable(system: openmm.System) -> None:
-    """Refuse forces that hold code: copying a TorchForce ends the process with openmmtorch 1.5.
-
-    Raises
-    ------
-    EmbeddingError
-        Names the force.
-    """
-    for force in system.getForces():
-        # A plugin's force, such as a TorchForce, comes back from a System as the base class.
-        if type(force) in (openmm.Force, openmm.PythonForce):
-            kind = (
-                "PythonForce" if isinstance(force, openmm.PythonForce) else "TorchForce or other plugin force"
-            )
-            raise EmbeddingError(
-                "a System of the force field alone",
-                f"a {kind} ({force.getName()!r}) in it, which cannot be copied safely",
-                "build the hybrid system first and add that force to `hybrid.system`",
-            )

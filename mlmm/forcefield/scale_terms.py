@@ -16,32 +16,26 @@ from collections.abc import Callable, Collection
 import numpy as np
 import openmm
 
-from mlmm.build.built import refuse_uncopyable
 from mlmm.errors import EmbeddingError
-from mlmm.forcefield.remove_terms import (
-    BONDED,
-    NEUTRAL,
-    RemovedTerms,
-    empty_copy,
-    free_touching_constraints,
-    refuse_virtual_sites,
-)
+from mlmm.forcefield.remove_terms import RemovedTerms, free_touching_constraints, refuse_virtual_sites
 from mlmm.forcefield.scale_pairs import check_switching_range, scale_exceptions, take_pairs
 from mlmm.forcefield.tables import MMTables, read_mm_tables
+from mlmm.forcefield.term_catalogue import (
+    BONDED,
+    FORMULAS,
+    NOT_FORCE_FIELD,
+    TABULATED,
+    class_of,
+    empty_copy,
+    is_kept,
+    refuse_uncopyable,
+)
 from mlmm.term_weights import TermWeights, cmap_shares
 
 __all__ = ["scale_terms"]
 
 logger = logging.getLogger(__name__)
-# class -> arrays of `MMTables`: prefix; parameters in the order of addX; how many at the end are energies
-_TABULATED = {
-    "HarmonicBondForce": ("bond", ("length", "k"), 1),
-    "HarmonicAngleForce": ("angle", ("value", "k"), 1),
-    "PeriodicTorsionForce": ("torsion", ("n", "phase", "k"), 1),
-    "RBTorsionForce": ("rb", ("coefficients",), 6),
-}
 _DIVIDED = frozenset([*BONDED, "NonbondedForce"])
-_FORMULAS = ("CustomBondForce", "CustomAngleForce", "CustomTorsionForce", "CustomCompoundBondForce")
 
 
 def scale_terms(
@@ -104,8 +98,8 @@ def scale_terms(
         return copy.deepcopy(system), RemovedTerms(term_weights.scheme, {}, kept)
     takes_pairs = term_weights.rules[2] != "none"
     whole = [_stays(force, keep, takes_pairs) for force in system.getForces()]
-    others = () if takes_pairs else {force.__class__.__name__ for force in system.getForces()} - _DIVIDED
-    tables = read_mm_tables(system, keep=(*keep, *_FORMULAS, *others))
+    others = () if takes_pairs else {class_of(force) for force in system.getForces()} - _DIVIDED
+    tables = read_mm_tables(system, keep=(*keep, *FORMULAS, *others))
     if takes_pairs:
         check_switching_range(term_weights, tables)
         refuse_virtual_sites(system, inside, label)
@@ -116,16 +110,16 @@ def scale_terms(
     if freed:
         removed["constraints"] = freed
     replaced: list[tuple[int, openmm.Force]] = []
-    first = dict.fromkeys(_TABULATED, 0)
+    first = dict.fromkeys(TABULATED, 0)
     for index, force in enumerate(embedded.getForces()):
-        name, count, smaller = force.__class__.__name__, 0, force
+        name, count, smaller = class_of(force), 0, force
         if whole[index]:
             continue
-        if name in _TABULATED:
-            smaller, count, first[name] = _scaled_terms(force, term_weights, tables, first[name])
-        elif name == "CMAPTorsionForce":
+        if name == "CMAPTorsionForce":
             smaller, count = _scaled_maps(force, term_weights)
-        elif name in _FORMULAS:
+        elif name in TABULATED:
+            smaller, count, first[name] = _scaled_terms(force, term_weights, tables, first[name])
+        elif name in FORMULAS:
             smaller, count = _scaled_formula(force, term_weights)
         elif name == "NonbondedForce" and not takes_pairs:
             count = scale_exceptions(force, term_weights, tables)
@@ -146,47 +140,44 @@ def scale_terms(
 
 def _stays(force: openmm.Force, keep: Collection[str], takes_pairs: bool) -> bool:
     """A force that is left whole: no part of the force field, kept, or without bonded terms."""
-    name = force.__class__.__name__
-    if name in NEUTRAL or name in keep or force.getName() in keep:
+    if class_of(force) in NOT_FORCE_FIELD or is_kept(force, keep):
         return True
-    return not takes_pairs and name not in _DIVIDED
+    return not takes_pairs and class_of(force) not in _DIVIDED
 
 
 def _scaled_terms(
     force: openmm.Force, term_weights: TermWeights, tables: MMTables, first: int
 ) -> tuple[openmm.Force, int, int]:
     """Force constants times 1 − W; terms `first` and following of their class in the tables are its own."""
-    prefix, fields, energies = _TABULATED[force.__class__.__name__]
-    term = "Torsion" if prefix in ("torsion", "rb") else prefix.capitalize()
-    last = first + getattr(force, f"getNum{term}s")()
-    atoms = getattr(tables, f"{prefix}_atoms")[first:last]
+    terms, columns = BONDED[class_of(force)], TABULATED[class_of(force)]
+    last = first + terms.count(force)
+    atoms = tables.terms(columns, "atoms")[first:last]
     fractions = term_weights.bonded(atoms)
     count = np.count_nonzero(fractions)
     if not count:
         return force, 0, last
-    numbers = np.column_stack([getattr(tables, f"{prefix}_{name}")[first:last] for name in fields])
-    numbers[:, -energies:] *= (1.0 - fractions)[:, None]
-    left = (fractions == 0) | numbers[:, -energies:].any(axis=1)
+    numbers = np.column_stack([tables.terms(columns, name)[first:last] for name, _ in columns.names])
+    numbers[:, -columns.energies :] *= (1.0 - fractions)[:, None]
+    left = (fractions == 0) | numbers[:, -columns.energies :].any(axis=1)
     scaled = empty_copy(force)
-    add = getattr(scaled, f"add{term}")
     for members, parameters in zip(atoms[left].tolist(), numbers[left].tolist(), strict=True):
-        if prefix == "torsion":
+        if columns.prefix == "torsion":
             parameters[0] = int(parameters[0])
-        add(*members, *parameters)
+        terms.add(scaled, [*members, *parameters])
     return scaled, int(count), last
 
 
 def _scaled_maps(force: openmm.CMAPTorsionForce, term_weights: TermWeights) -> tuple[openmm.Force, int]:
     """One more map, times 1 − W, for every map and W that occur together."""
-    terms = [force.getTorsionParameters(i) for i in range(force.getNumTorsions())]
-    atoms = np.array([term[1:] for term in terms], dtype=np.int64).reshape(-1, 8)
+    maps_and_atoms = BONDED[class_of(force)].parameters(force)
+    atoms = np.array([one[1:] for one in maps_and_atoms], dtype=np.int64).reshape(-1, 8)
     # Sums of fifths in another order are the same W.
     fractions = np.round(term_weights.bonded(atoms, cmap_shares(atoms)), 14)
     if not fractions.any():
         return force, 0
     scaled = empty_copy(force)
     maps: dict[tuple[int, float], int] = {}
-    for (index, *members), fraction in zip(terms, fractions.tolist(), strict=True):
+    for (index, *members), fraction in zip(maps_and_atoms, fractions.tolist(), strict=True):
         if fraction == 1.0:
             continue
         if fraction:
@@ -201,28 +192,23 @@ def _scaled_maps(force: openmm.CMAPTorsionForce, term_weights: TermWeights) -> t
 
 def _scaled_formula(force: openmm.Force, term_weights: TermWeights) -> tuple[openmm.Force, int]:
     """E; definitions -> s*(E); definitions, with s = 1 − W a parameter of each term."""
-    kind = BONDED[force.__class__.__name__]
-    terms = [
-        getattr(force, f"get{kind.term}Parameters")(i) for i in range(getattr(force, f"getNum{kind.term}s")())
-    ]
-    atoms = np.array([kind.atoms(term) for term in terms], dtype=np.int64)
-    fractions = term_weights.bonded(atoms) if terms else np.zeros(0)
+    terms = BONDED[class_of(force)]
+    every = terms.parameters(force)
+    atoms = np.array([terms.atoms(one) for one in every], dtype=np.int64)
+    fractions = term_weights.bonded(atoms) if every else np.zeros(0)
     if not fractions.any():
         return force, 0
     scaled = empty_copy(force)
-    per_term = kind.per_term
     taken = [scaled.getGlobalParameterName(i) for i in range(scaled.getNumGlobalParameters())]
-    count = getattr(scaled, f"getNumPer{per_term}Parameters")()
-    taken += [getattr(scaled, f"getPer{per_term}ParameterName")(i) for i in range(count)]
+    taken += terms.formula_parameters(scaled)
     energy, semicolon, definitions = force.getEnergyFunction().partition(";")
     words = {*taken, *re.findall(r"\w+", energy + semicolon + definitions)}
     share = "kept_share"
     while share in words:
         share += "_"
     scaled.setEnergyFunction(f"{share}*({energy}){semicolon}{definitions}")
-    getattr(scaled, f"addPer{per_term}Parameter")(share)
-    add = getattr(scaled, f"add{kind.term}")
-    for (*members, parameters), fraction in zip(terms, fractions.tolist(), strict=True):
+    terms.add_formula_parameter(scaled, share)
+    for (*members, parameters), fraction in zip(every, fractions.tolist(), strict=True):
         if fraction < 1.0:
-            add(*members, [*parameters, 1.0 - fraction])
+            terms.add(scaled, [*members, [*parameters, 1.0 - fraction]])
     return scaled, int(np.count_nonzero(fractions))

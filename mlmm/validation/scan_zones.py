@@ -15,6 +15,7 @@ from openmm import unit
 from mlmm.build import BuiltSystem
 from mlmm.check_report import aligned
 from mlmm.errors import ConfigError, EmbeddingError
+from mlmm.forcefield.term_catalogue import bonded_pairs
 from mlmm.potentials.base import PotentialModel, check_elements
 from mlmm.units import parse
 from mlmm.validation.boundary_error import Surroundings, seen_from
@@ -352,12 +353,7 @@ def _check_zones(built: BuiltSystem, potential: PotentialModel, zones: list[tupl
     atoms = set().union(*zones)
     elements = [atom.element for atom in built.topology.atoms()]
     check_elements(potential.spec, [0 if elements[i] is None else elements[i].atomic_number for i in atoms])
-    springs = {
-        frozenset(force.getBondParameters(i)[:2])
-        for force in built.system.getForces()
-        if isinstance(force, openmm.HarmonicBondForce)
-        for i in range(force.getNumBonds())
-    }
+    springs = bonded_pairs(built.system)
     for i in range(built.system.getNumConstraints()):
         pair = built.system.getConstraintParameters(i)[:2]
         if atoms.intersection(pair) and frozenset(pair) not in springs:
