@@ -96,7 +96,7 @@ def scan_text(
     progress: Callable[[str], None],
 ) -> str:
     """Scan, draw the picture; returns the table and the lines to paste."""
-    from mlmm.report.blend_plots import draw_scan
+    from mlmm.report.zone_plots import draw_scan
     from mlmm.validation.scan_zones import PLATEAUS, WIDTHS, draw_frames, scan_zones
     from mlmm.zones.region import select_region
 

@@ -11,7 +11,6 @@ from gases import BINS, BOX, CENTRE, EDGES, THERMAL, compensated, gas_zones, hil
 
 from mlmm.compensation.density import density_profile, refined
 from mlmm.errors import ConfigError
-from mlmm.report.density_plots import draw_density
 from mlmm.zones.adaptive import AdaptiveWeights
 from mlmm.zones.compensation import Compensation
 
@@ -164,18 +163,3 @@ def test_errors_say_what_to_do():
         refined(Compensation({"HOH": 0.0}), profile)
     with pytest.raises(ConfigError, match="the same edges"):
         profile.relative_to(density_profile(zones, frames, BOX, EDGES[:-1]))
-
-
-def test_the_picture_shows_profiles_and_reference(tmp_path, first_step):
-    from matplotlib.image import imread
-
-    profile, flat = profile_of(hill, 60), profile_of(torch.zeros_like, 60)
-    single = draw_density({"before": profile}, tmp_path / "a.png")
-    both = draw_density(
-        {"before": profile, "after": flat}, tmp_path / "b.png", reference=flat, caption="an ideal gas"
-    )
-    assert imread(single).shape[1] == 1200 and imread(both).shape[1] == 1800
-    # Blue and orange ink for the two curves, beside the blue shades of the zone.
-    ink = imread(both)[..., :3]
-    for colour in ((0xD5, 0x5E, 0x00), (0x00, 0x72, 0xB2)):
-        assert (np.abs(ink - np.array(colour) / 255).max(axis=-1) < 0.02).sum() > 500
