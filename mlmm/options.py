@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import itertools
 from collections.abc import Collection, Mapping
 from dataclasses import field
 from typing import Any, TypeAlias, TypeVar
@@ -22,6 +23,7 @@ __all__ = [
     "as_written",
     "check_fields",
     "number",
+    "numbers",
     "quantity",
     "setting",
     "split_changes",
@@ -41,6 +43,7 @@ def quantity(
     *,
     least: float | None = None,
     above: float | None = None,
+    none: bool = False,
     example: str = "",
     **facts: Any,
 ) -> Any:
@@ -55,20 +58,34 @@ def quantity(
         What it is, in one line.
     least, above : float, optional
         Smallest value, or a bound that itself is excluded, in internal units.
+    none : bool
+        Whether it may be left out: None, or "none" in a run file.
     example : str
         How to write it; the default if empty.
     **facts
         Further metadata, such as ``section``.
     """
-    known = {"dimension": dimension, "help": help, "least": least, "above": above}
+    known = {"dimension": dimension, "help": help, "least": least, "above": above, "none": none}
     return field(default=default, metadata=known | {"example": example or str(default)} | facts)
 
 
 def number(
-    default: float, help: str, *, least: float | None = None, above: float | None = None, **facts: Any
+    default: float,
+    help: str,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    **facts: Any,
 ) -> Any:
     """Declare a field with a number; arguments as for `quantity`, without a unit."""
-    return field(default=default, metadata={"help": help, "least": least, "above": above} | facts)
+    limits = {"least": least, "above": above, "most": most}
+    return field(default=default, metadata={"help": help} | limits | facts)
+
+
+def numbers(default: tuple[float, ...], help: str, **facts: Any) -> Any:
+    """Declare a field with numbers that rise from 0 to 1, such as values of lambda."""
+    return field(default=default, metadata={"help": help, "numbers": True} | facts)
 
 
 def word(default: str, choices: Collection[str], help: str, **facts: Any) -> Any:
@@ -92,9 +109,14 @@ def check_fields(options: Any) -> None:
     """
     for spec in dataclasses.fields(options):
         value, facts = getattr(options, spec.name), spec.metadata
+        if facts.get("none") and value in (None, "none"):
+            object.__setattr__(options, spec.name, None)
+            continue
         if "dimension" in facts:
             value = parse(value, facts["dimension"], spec.name)
             object.__setattr__(options, spec.name, value)
+        elif "numbers" in facts:
+            object.__setattr__(options, spec.name, _rising(spec.name, value))
         elif "choices" in facts:
             if value not in facts["choices"]:
                 raise ConfigError(
@@ -131,14 +153,28 @@ def _same_kind(value: Any, default: Any) -> bool:
     return isinstance(value, type(default))
 
 
+def _rising(name: str, given: Any) -> tuple[float, ...]:
+    """Numbers that rise from 0 to 1."""
+    try:
+        values = tuple(float(value) for value in given)
+    except (TypeError, ValueError):
+        values = ()
+    rises = all(a < b for a, b in itertools.pairwise(values))
+    if len(values) < 2 or not rises or values[0] != 0.0 or values[-1] != 1.0:
+        raise ConfigError(f"{name} that rise from 0 to 1", str(given), f"write {name} = (0, 0.5, 1)")
+    return values
+
+
 def _check_limits(name: str, value: Any, facts: Mapping[str, Any]) -> None:
-    least, above = facts.get("least"), facts.get("above")
+    least, above, most = facts.get("least"), facts.get("above"), facts.get("most")
     unit = f" {internal_unit(facts['dimension'])}" if "dimension" in facts else ""
     # Written so that NaN is out of range.
     if least is not None and not value >= least:
         raise ConfigError(f"{name} of {least:g}{unit} or more", f"{value:g}{unit}", f"correct {name}")
     if above is not None and not value > above:
         raise ConfigError(f"{name} above {above:g}{unit}", f"{value:g}{unit}", f"correct {name}")
+    if most is not None and not value <= most:
+        raise ConfigError(f"{name} of {most:g}{unit} at most", f"{value:g}{unit}", f"correct {name}")
 
 
 def with_changes(
@@ -206,7 +242,9 @@ def as_written(options: Any) -> dict[str, Any]:
     written = {}
     for spec in dataclasses.fields(options):
         value = getattr(options, spec.name)
-        if "dimension" in spec.metadata and not isinstance(value, str):
+        if value is None:
+            value = "none"
+        elif "dimension" in spec.metadata and not isinstance(value, str):
             value = f"{value!r} {internal_unit(spec.metadata['dimension'])}"
         written[spec.name] = list(value) if isinstance(value, tuple) else value
     return written

@@ -99,11 +99,11 @@ def run(options: argparse.Namespace) -> int:
         with _ProgressLine() as line:
             directory = simulate(
                 hybrid,
-                out,
+                RunDirectory(out, config.as_dict()),
                 stages_from(config),
                 seed=settings.seed,
-                platform=settings.platform or None,
-                threads=settings.threads or None,
+                platform=settings.platform,
+                threads=settings.threads,
                 report_interval=report.interval,
                 trajectory_interval=report.trajectory_interval,
                 checkpoint_interval=report.checkpoint_interval,
@@ -111,7 +111,6 @@ def run(options: argparse.Namespace) -> int:
                 overwrite=options.overwrite,
                 progress=line.show,
                 title=_name(options.config),
-                settings=config.as_dict(),
                 monitor=monitor_from(config, hybrid),
             )
     except SimulationError:

@@ -15,6 +15,7 @@ from openmm import unit
 
 from mlmm.dynamics.barostat import own_barostats
 from mlmm.dynamics.integrators import make_integrator, separate_reciprocal
+from mlmm.dynamics.options import RunOptions
 from mlmm.dynamics.reporters import degrees_of_freedom
 from mlmm.dynamics.stages import NVECheck
 from mlmm.errors import ConfigError, SimulationError
@@ -167,7 +168,7 @@ def judge_settings(
                     timestep=step,
                     nonbonded_every=nonbonded_every,
                     reciprocal_every=reciprocal_every,
-                )
+                ).under(RunOptions())
                 system = system_for(reciprocal_every > 1)
                 found = _run(system, force_groups, stage, start, zone, arguments, seed)
                 test, first = _judged(stage, found, system, zone, first, max_heating)

@@ -15,6 +15,7 @@ from mlmm.dynamics.integrators import (
     multiple_time_steps,
     separate_reciprocal,
 )
+from mlmm.dynamics.options import RunOptions
 from mlmm.dynamics.reporters import energy_groups
 from mlmm.dynamics.simulate import simulate
 from mlmm.dynamics.stages import NVECheck, Produce
@@ -93,9 +94,12 @@ def test_one_force_rate_is_plain_verlet(reciprocal_every):
 
 
 def test_plain_stages_keep_openmms_own_integrators():
-    assert isinstance(make_integrator(NVECheck("1 ps"), GROUPS, 1), openmm.VerletIntegrator)
-    assert isinstance(make_integrator(Produce("1 ps"), GROUPS, 1), openmm.LangevinMiddleIntegrator)
-    assert isinstance(make_integrator(Produce("1 ps", nonbonded_every=2), GROUPS, 1), openmm.CustomIntegrator)
+    for stage, kind in (
+        (NVECheck("1 ps"), openmm.VerletIntegrator),
+        (Produce("1 ps"), openmm.LangevinMiddleIntegrator),
+        (Produce("1 ps", nonbonded_every=2), openmm.CustomIntegrator),
+    ):
+        assert isinstance(make_integrator(stage.under(RunOptions()), GROUPS, 1), kind)
 
 
 def test_same_path_as_openmms_rrespa():
@@ -314,7 +318,7 @@ def test_forces_are_taken_anew_after_a_barostat():
 
 def test_multiple_steps_need_something_slow():
     with pytest.raises(ConfigError, match="non-bonded"):
-        make_integrator(Produce("1 ps", nonbonded_every=2), {"ml": 5}, 1)
+        make_integrator(Produce("1 ps", nonbonded_every=2).under(RunOptions()), {"ml": 5}, 1)
     with pytest.raises(ConfigError, match="PME"):
         separate_reciprocal(chains(box=None).system)
     with pytest.raises(ConfigError, match="nonbonded_every"):
@@ -350,7 +354,7 @@ def test_steps_beyond_those_tested_are_named(stage, mass, held, said):
         system.addParticle(m)
     if held:
         system.addConstraint(1, 2, 0.1)
-    text = beyond_tested(Produce("1 ps", **stage), system)
+    text = beyond_tested(Produce("1 ps").under(RunOptions(**stage)), system)
     assert (text is None) == (not said)
     assert all(part in text for part in said)
 
@@ -358,7 +362,7 @@ def test_steps_beyond_those_tested_are_named(stage, mass, held, said):
 def test_less_was_tested_where_lambda_moves():
     system = openmm.System()
     system.addParticle(1.008)
-    stage = Produce("1 ps", timestep="1 fs")
+    stage = Produce("1 ps", timestep="1 fs").under(RunOptions())
     assert beyond_tested(stage, system) is None
     assert "time step of 1 fs (tested up to 0.5)" in beyond_tested(stage, system, adaptive=True)
 
