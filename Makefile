@@ -1,6 +1,7 @@
 # make demo     set up and run the main job
 # make test     set up, lint, and run the quick tests
 # make slow     the slow tests
+# make bench    the tables of tests/benchmarks anew
 # make lint     rules of style, of imports and of types
 # make types    types only
 # make format   put the code into shape
@@ -14,7 +15,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # One process a core, but no more than eight: each needs about 1 GB. tests/conftest.py gives each one thread.
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses=8 --durations=15
 
-.PHONY: demo test slow lint types format venv clean
+.PHONY: demo test slow bench lint types format venv clean
 
 demo: .venv/installed
 	$(BIN)/mlmm run systems/lysozyme_xylene/run.toml --overwrite
@@ -24,6 +25,9 @@ test: lint
 
 slow: .venv/installed
 	$(PYTEST) -m slow
+
+bench: .venv/installed
+	$(BIN)/python tests/benchmarks/run.py --write
 
 lint: types
 	$(BIN)/ruff check .

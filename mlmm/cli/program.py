@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlmm.cli.bench import add_bench_options, bench_text
+from mlmm.cli.bench import BENCH_EPILOG, add_bench_options, bench_alternatives, bench_text
 from mlmm.cli.build import BUILD_EPILOG, add_build_options, build_file, config_of, plan_text
 from mlmm.cli.calibrate import add_calibrate_options, calibrate_file
 from mlmm.cli.compare_schemes import COMPARE_EPILOG, add_compare_options, compare_text, compared_plateaus
@@ -41,7 +41,7 @@ _EPILOG = """examples:
   mlmm calibrate my/run.toml --out water.json        G(lambda) of water, for an adaptive zone; hours
   mlmm check my/run.toml --compare                   which scheme does least harm to the region
   mlmm check my/run.toml --timestep                  which time steps are stable
-  mlmm bench --quick                                 what a step costs here
+  mlmm bench my/run.toml                             what a step costs here, part by part
   mlmm report runs/my                                write report.html again
 
 exit status: 0 done, 1 a physics check failed, 2 something to correct in the input or the run,
@@ -198,8 +198,11 @@ def calibrate(options: argparse.Namespace) -> int:
 
 
 def bench(options: argparse.Namespace) -> int:
-    """Time steps of the hybrid against the force field alone and OpenMM-ML."""
-    print(bench_text(options, _say))
+    """Time the step of a run file and its parts on this machine."""
+    config = load_config(options.config, options.set)
+    alternatives = bench_alternatives(options)
+    _start(config, options)
+    print(bench_text(config, alternatives, _build(config), options, _say))
     return 0
 
 
@@ -283,9 +286,10 @@ def _parser() -> argparse.ArgumentParser:
     verb = add("calibrate", calibrate, "Free-energy compensation G(lambda) of water for an adaptive zone.")
     takes_config(verb)
     add_calibrate_options(verb)
-    add_bench_options(
-        add("bench", bench, "Time a step: ours, the force field alone, and OpenMM-ML, in turn.")
-    )
+    verb = add("bench", bench, "Time the step of a run file on this machine, divided into its parts.")
+    verb.epilog, verb.formatter_class = BENCH_EPILOG, argparse.RawDescriptionHelpFormatter
+    takes_config(verb)
+    add_bench_options(verb)
     add_ligand_options(add("ligand", ligand, "Force-field parameters of a small molecule, from its SMILES."))
     verb = add("report", report, "Write report.html of a run directory again.")
     verb.add_argument("directory", help="run directory")

@@ -28,7 +28,7 @@ __all__ = [
 
 #: Of PME's direct sum, nm.
 CUTOFF = 0.9
-_PDB = Path(__file__).parent.parent / "data" / "alanine_dipeptide.pdb"
+_PDB = Path(__file__).parents[2] / "systems/alanine_dipeptide/input.pdb"
 _SOLUTE = 22  # atoms; they come first
 
 
