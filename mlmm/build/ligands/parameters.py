@@ -83,7 +83,7 @@ def cache_folder() -> Path:
 
 def gaff_parameters(
     smiles: str,
-    charges: Sequence[float] | None = None,
+    charges: Sequence[float] | np.ndarray | None = None,
     charge_method: str = AM1BCC,
     progress: Callable[[str], None] | None = None,
 ) -> LigandParameters:
