@@ -110,7 +110,7 @@ class TermWeights:
         elif rule == "share":
             fractions = lam.mean(axis=1) if shares is None else (shares * lam).sum(axis=1)
         elif self.levels:
-            fractions = sum(level.weight * self._touched(level, atoms) for level in self.levels)
+            fractions = np.sum([level.weight * self._touched(level, atoms) for level in self.levels], axis=0)
         else:
             fractions = lam.max(axis=1)
         return np.where(self.visible[atoms].all(axis=1), fractions, 0.0)

@@ -7,7 +7,7 @@ atom. Forces do not see it; a spread over models, and a molecule that changes it
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
@@ -25,8 +25,8 @@ class _Shifted(torch.nn.Module):
         super().__init__()
         self.model = model
         self.capturable = is_capturable(model)
-        self.register_buffer("shifts", shifts)
-        self.register_buffer("bound", torch.tensor(range(len(shifts)) if bound is None else list(bound)))
+        self.shifts = torch.nn.Buffer(shifts)
+        self.bound = torch.nn.Buffer(torch.tensor(range(len(shifts)) if bound is None else list(bound)))
 
     def forward(
         self, positions: torch.Tensor, cell: torch.Tensor | None, centres: torch.Tensor | None = None
@@ -67,7 +67,7 @@ class AlignedPotential:
         return AtomEnergies(found.energies + shifts, members, found.charges)
 
     @property
-    def scriptable(self):
+    def scriptable(self) -> Callable[..., torch.nn.Module] | None:
         """As the model's, or None."""
         factory = scriptable_module(self.model)
         if factory is None:

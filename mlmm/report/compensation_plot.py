@@ -100,7 +100,7 @@ def draw_refinement(
     shown = {f"start ({first.length:g} ps)": first}
     if last is not first:
         shown[f"refined ({last.length:g} ps)"] = last
-    fine = np.linspace(0.0, 1.0, 201)
+    fine = np.linspace(0.0, 1.0, 201).tolist()
     with file_style():
         figure, (by_weight, by_distance, curve) = new_figure(12.0, 3.4, 3)
         for k, (name, done) in enumerate(shown.items()):

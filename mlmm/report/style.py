@@ -10,7 +10,7 @@ __all__ = ["ACCENT", "INK", "MM", "SOFT", "file_style", "new_figure", "new_page_
 #: Model, force field, axes and captions, text. The colours of the page itself stand in templates/style.css.
 ACCENT, MM, SOFT, INK = "#d9480f", "#3d6a94", "#6b7785", "#1c2530"
 
-_COMMON = {
+_COMMON: dict[Any, Any] = {
     "font.size": 9,
     "svg.fonttype": "none",  # text stays text: searchable, in the font of the page
     "axes.spines.top": False,
@@ -18,7 +18,7 @@ _COMMON = {
     **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), INK),
     **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), SOFT),
 }
-_PAGE = {
+_PAGE: dict[Any, Any] = {
     "svg.hashsalt": "mlmm",  # ids do not change from one report to the next
     "axes.grid": True,
     "grid.color": "#e3e7ec",

@@ -83,7 +83,7 @@ def cache_folder() -> Path:
 
 def gaff_parameters(
     smiles: str,
-    charges: Sequence[float] | None = None,
+    charges: Sequence[float] | np.ndarray | None = None,
     charge_method: str = AM1BCC,
     progress: Callable[[str], None] | None = None,
 ) -> LigandParameters:
@@ -229,7 +229,7 @@ def _run(program: str, arguments: list[str], folder: Path, product: str, what: s
 
 
 def _run_amber(
-    smiles: str, charges: Sequence[float] | None, charge_method: str, programs: dict[str, str]
+    smiles: str, charges: Sequence[float] | np.ndarray | None, charge_method: str, programs: dict[str, str]
 ) -> LigandParameters:
     chem = require_rdkit()
     molecule = from_canonical(smiles)
