@@ -17,16 +17,16 @@ from mlmm.blending.functions import (
     bond_angles,
     cubic_powers,
     dihedral_angles,
-    lennard_jones,
-    short_range_inverse,
+    short_range_pair,
     switching_function,
 )
 from mlmm.errors import EmbeddingError
 from mlmm.kernels.torch_pairs import native_pairs_wanted, partners
+from mlmm.pair_formulas import lennard_jones
 from mlmm.structures import minimum_image, near_squares, possible_neighbours
 from mlmm.units import COULOMB
 
-if TYPE_CHECKING:  # the tables are plain arrays; their module reads OpenMM, this one never does
+if TYPE_CHECKING:  # the tables are plain arrays; their module reads OpenMM, this one must not
     from mlmm.forcefield.tables import MMTables
 
 __all__ = ["ShortRangeEnergies", "checked_atoms"]
@@ -243,10 +243,8 @@ class ShortRangeEnergies(torch.nn.Module):
         if self.n_cmaps > 0:
             cmaps = self.cmap_spline(cmaps.view(-1, 2))
         r = lengths[self.n_bonds :]
-        wells = lennard_jones(r, self.pair_sigma, self.pair_epsilon) * switching_function(
-            r, self.r_on, self.r_off
-        )
-        pairs = wells + self.coulomb * self.pair_charge * short_range_inverse(r, self.r_off)
+        wells = lennard_jones(r, self.pair_sigma, self.pair_epsilon)
+        pairs = short_range_pair(r, wells, self.pair_charge, self.r_on, self.r_off, self.coulomb)
         return torch.cat([bonds, angles, torsions, rb, cmaps, pairs])
 
     def cmap_spline(self, phi: torch.Tensor) -> torch.Tensor:
@@ -305,8 +303,9 @@ class ShortRangeEnergies(torch.nn.Module):
         r = vectors.square().sum(-1).sqrt()
         sigma = self.half_sigma.index_select(0, first) + self.half_sigma.index_select(0, second)
         epsilon = self.root_epsilon.index_select(0, first) * self.root_epsilon.index_select(0, second)
-        attraction = lennard_jones(r, sigma, epsilon) * switching_function(r, self.r_on, self.r_off)
+        wells = lennard_jones(r, sigma, epsilon)
         if self.switched:
-            attraction = attraction * switching_function(r, self.switch, self.cutoff)
-        product = self.charge.index_select(0, first) * self.charge.index_select(0, second)
-        return first, second, 0.5 * (attraction + self.coulomb * product * short_range_inverse(r, self.r_off))
+            wells = wells * switching_function(r, self.switch, self.cutoff)
+        charge = self.charge.index_select(0, first) * self.charge.index_select(0, second)
+        energy = short_range_pair(r, wells, charge, self.r_on, self.r_off, self.coulomb)
+        return first, second, 0.5 * energy

@@ -6,7 +6,7 @@ OpenMM's PME carries fixed charges q^0. What the predicted charges q(R) change i
     d_i = lambda_i (q_i(R) − q_i^0) − u_i sum_j lambda_j (q_j(R) − q_j^0),  u_i = lambda_i²/sum lambda²,
 
 the difference of two Coulomb sums with charges q^0 + d and q^0. It is one function of the positions, so that
-automatic differentiation includes dq/dR. With T(r) the smooth tail of 1/r beyond r_q (`short_range_inverse`),
+automatic differentiation includes dq/dR. With T(r) the smooth tail of 1/r beyond r_q (`inverse_tail`),
 s_ij the force field's factor (0 of an exclusion, 1/1.2 of an Amber 1-4 pair, else 1) and a the end of the
 switching function,
 
@@ -27,6 +27,7 @@ import torch
 
 from mlmm.blending.functions import short_range_inverse
 from mlmm.errors import PotentialError
+from mlmm.pair_formulas import inverse_tail
 from mlmm.potentials.base import AtomEnergies, PotentialModel
 from mlmm.structures import Structure, neighbour_pairs
 from mlmm.units import COULOMB
@@ -146,7 +147,7 @@ class ChargeCorrection(torch.nn.Module):
         sources = (self.charge + 0.5 * change).index_select(0, second)
         energy = (d.index_select(0, first) * sources * kernel).sum()
         if self.switching_end is not None:
-            own_tail = 35.0 / (16.0 * self.charge_range)
+            own_tail = inverse_tail(0.0, self.charge_range)
             energy = (
                 energy - self.coulomb * own_tail * (d * (self.charge.index_select(0, atoms) + 0.5 * d)).sum()
             )

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from mlmm.blending.functions import lennard_jones, short_range_inverse, switching_function
+from mlmm.blending.functions import short_range_pair, switching_function
 from mlmm.blending.short_range import ShortRangeEnergies
 from mlmm.check_report import aligned
 from mlmm.errors import EmbeddingError
 from mlmm.forcefield.tables import MMTables, read_mm_tables
 from mlmm.hybrid.spec import hybrid_term_weights
 from mlmm.hybrid.system import HybridSystem
+from mlmm.pair_formulas import lennard_jones
 from mlmm.term_weights import TermWeights
 from mlmm.units import COULOMB
 from mlmm.validation.boundary_error import neighbours_of
@@ -179,14 +180,12 @@ def _audited_pairs(
     # Pairs of two atoms that the potential is given were found twice.
     chosen = ((i < j) | (zone[j] == 3)) & (tables.exception_index(i, j) < 0)
     i, j, r = i[chosen], j[chosen], vectors.norm(dim=1)[torch.tensor(chosen)]
-    sigma = torch.tensor(0.5 * (tables.sigma[i] + tables.sigma[j]))
-    epsilon = torch.tensor(np.sqrt(tables.epsilon[i] * tables.epsilon[j]))
+    charge, sigma, epsilon = map(torch.tensor, tables.pair_parameters(i, j)[:3])
     wells = lennard_jones(r, sigma, epsilon)
     if tables.switch is not None:
         wells = wells * switching_function(r, tables.switch, tables.cutoff)
-    coulomb = COULOMB * torch.tensor(tables.charge[i] * tables.charge[j])
-    whole = (wells + coulomb / r).numpy()
-    near = (wells * switching_function(r, r_on, r_off) + coulomb * short_range_inverse(r, r_off)).numpy()
+    whole = (wells + COULOMB * charge / r).numpy()
+    near = short_range_pair(r, wells, charge, r_on, r_off, COULOMB).numpy()
     share = term_weights.pairs(np.stack([i, j], axis=1))
     kind = np.minimum(zone[i], zone[j]) * 4 + np.maximum(zone[i], zone[j])
     classes = []

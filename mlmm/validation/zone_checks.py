@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from mlmm.blending.functions import lennard_jones, short_range_inverse, switching_function
+from mlmm.blending.functions import short_range_inverse, switching_function
 from mlmm.blending.short_range import ShortRangeEnergies
 from mlmm.check_report import CheckReport, CheckResult, aligned
 from mlmm.dynamics.lambda_histogram import lambda_histogram
@@ -17,6 +17,7 @@ from mlmm.forcefield.reference_platform import forces_of, potential_of, referenc
 from mlmm.forcefield.tables import read_mm_tables
 from mlmm.hybrid.spec import SWITCHING_START, built_cell, visible_atoms
 from mlmm.hybrid.system import HybridSystem
+from mlmm.pair_formulas import lennard_jones
 from mlmm.units import COULOMB
 from mlmm.validation.boundary_error import BONDED_REACH, BoundaryError, boundary_error, neighbours_of
 from mlmm.validation.double_counting import DoubleCounting, double_counting
@@ -107,13 +108,7 @@ def tail_force(
     seen = torch.tensor(visible)[second]
     first, second, vectors = first[seen], second[seen], vectors[seen]
     i, j = first.numpy(), second.numpy()
-    charge = tables.charge[i] * tables.charge[j]
-    sigma = 0.5 * (tables.sigma[i] + tables.sigma[j])
-    epsilon = np.sqrt(tables.epsilon[i] * tables.epsilon[j])
-    index = tables.exception_index(i, j)
-    own = index >= 0
-    charge[own], sigma[own] = tables.exception_charge[index[own]], tables.exception_sigma[index[own]]
-    epsilon[own] = tables.exception_epsilon[index[own]]
+    charge, sigma, epsilon, own = tables.pair_parameters(i, j)
     r = vectors.norm(dim=1).requires_grad_(True)
     wells = lennard_jones(r, torch.tensor(sigma), torch.tensor(epsilon))
     wells = wells * (1.0 - switching_function(r, SWITCHING_START * r_off, r_off))

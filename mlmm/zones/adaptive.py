@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from mlmm.errors import ConfigError, SelectionError
+from mlmm.pair_formulas import smooth_step
 from mlmm.structures import minimum_image
 from mlmm.units import parse
 from mlmm.zones.region import Region, molecules_of
@@ -107,7 +108,7 @@ class AdaptiveWeights(torch.nn.Module):
     def at(self, distances: torch.Tensor) -> torch.Tensor:
         """lambda at points with these distances from the centres, (P, centres) to (P,)."""
         x = ((distances - self.plateau) / self.width).clamp(0.0, 1.0)
-        return 1.0 - (x * x * x * (10.0 - x * (15.0 - 6.0 * x))).prod(dim=1)
+        return 1.0 - smooth_step(x).prod(dim=1)
 
 
 class UniformWeights(torch.nn.Module):

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from mlmm.errors import ConfigError
+from mlmm.pair_formulas import smooth_step
 from mlmm.structures import minimum_image
 from mlmm.units import parse
 
@@ -66,7 +67,7 @@ def switch(distances: np.ndarray, reach: float, zone: float) -> np.ndarray:
         In the same unit; zone = 0 is a step, 1 up to and including `reach`.
     """
     x = np.clip((distances - reach) / zone, 0, 1) if zone > 0 else (distances > reach).astype(np.float64)
-    return np.clip(1 - x**3 * (10 - 15 * x + 6 * x**2), 0, 1)
+    return np.clip(1.0 - smooth_step(x), 0, 1)
 
 
 def shape_distances(
