@@ -170,7 +170,7 @@ def _seen(hybrid: HybridSystem, positions: np.ndarray, box: np.ndarray | None) -
     where = torch.tensor(positions, dtype=torch.float64)
     cell = None if box is None else torch.tensor(box, dtype=torch.float64)
     weights = hybrid.zones.weights(where, cell)
-    active = [i for i in weights.nonzero().squeeze(1).tolist() if not hybrid.built.system.isVirtualSite(i)]
+    active = [i for i in weights.nonzero().squeeze(1).tolist() if not hybrid.built.virtual_sites[i]]
     capped = getattr(hybrid.blend, "capped", None)
     if capped is not None:
         atoms = capped.atoms.tolist()
@@ -314,8 +314,8 @@ class UncertaintyMonitor:
         gathered = self._images.gather(positions, box)
         cell = None if box is None else torch.tensor(np.asarray(box, dtype=np.float64))
         weights = self.hybrid.zones.weights(torch.tensor(np.asarray(positions, dtype=np.float64)), cell)
-        system = self.hybrid.built.system
-        atoms = [i for i in weights.nonzero().squeeze(1).tolist() if not system.isVirtualSite(i)]
+        sites = self.hybrid.built.virtual_sites
+        atoms = [i for i in weights.nonzero().squeeze(1).tolist() if not sites[i]]
         symbols = [SYMBOLS[z] for z in atomic_numbers(self.hybrid.built, atoms)]
         columns = "species:S:1:pos:R:3" + (":force_spread:R:1" if found.forces is not None else "")
         text = [

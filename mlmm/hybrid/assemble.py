@@ -49,7 +49,6 @@ from mlmm.term_weights import TermWeights
 from mlmm.zones.adaptive import AdaptiveWeights, AdaptiveZones, UniformWeights
 from mlmm.zones.compensation import Compensation, CompensationEnergy
 from mlmm.zones.cut_bonds import classify_bonds
-from mlmm.zones.region import molecules_of
 
 __all__ = [
     "adaptive_blend",
@@ -96,8 +95,8 @@ def assemble(spec: HybridSpec) -> AssembledSystem:
 def _assemble_additive(spec: HybridSpec) -> AssembledSystem:
     """The force field without the region's own terms, and the model on the region alone, capped where cut."""
     built, atoms, label = spec.built, spec.zones.core, atom_labels(spec.built)
-    numbers = atomic_numbers(built, range(built.n_atoms))
-    bonds = [(bond[0].index, bond[1].index) for bond in built.topology.bonds()]
+    numbers = built.numbers.tolist()
+    bonds = [(a, b) for a, b in built.bonds.tolist()]
     inside, real = set(atoms), model_atoms(spec)
     caps = [(a, b) if a in inside else (b, a) for a, b in bonds if (a in inside) != (b in inside)]
     direct = region_direct_pairs(spec)
@@ -174,7 +173,7 @@ def _model_energy(spec: HybridSpec, tables: MMTables, term_weights: TermWeights)
     """What the model adds, whatever the force field gives up for it."""
     built, zones, potential = spec.built, spec.zones, spec.potential
     visible = visible_atoms(built, potential.spec)
-    numbers = atomic_numbers(built, range(built.n_atoms))
+    numbers = built.numbers.tolist()
     if spec.scheme == "supermolecular":
         return supermolecular_blend(
             potential,
@@ -188,7 +187,7 @@ def _model_energy(spec: HybridSpec, tables: MMTables, term_weights: TermWeights)
     if spec.scheme == "bonded":
         # Its energies know bonds and what hangs on them; contacts are the force field's.
         inside = set(zones.active)
-        touched = [molecule for molecule in molecules_of(built.topology) if inside.intersection(molecule)]
+        touched = [molecule for molecule in built.molecules if inside.intersection(molecule)]
         visible &= np.isin(np.arange(built.n_atoms), [atom for molecule in touched for atom in molecule])
     seen = np.flatnonzero(visible)
     atoms = [atom for atom in zones.active if visible[atom]]

@@ -32,8 +32,7 @@ def join_molecules(system: openmm.System, built: BuiltSystem, atoms: Collection[
     joints = openmm.CustomBondForce("0*r")
     joints.setName("molecules")
     joints.setUsesPeriodicBoundaryConditions(built.periodic)
-    for bond in built.topology.bonds():
-        a, b = bond[0].index, bond[1].index
+    for a, b in built.bonds.tolist():
         if a in inside or b in inside:
             joints.addBond(a, b, [])
     if joints.getNumBonds():

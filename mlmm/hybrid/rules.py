@@ -118,16 +118,14 @@ def seen_zones(
     ConfigError
         A zone without core.
     """
-    numbers = np.array(atomic_numbers(built, range(built.n_atoms)))
-    sites = np.array([built.system.isVirtualSite(i) for i in range(built.n_atoms)])
+    numbers, sites = built.numbers, built.virtual_sites
     active = zones.core if isinstance(zones, AdaptiveZones) else zones.active
     check_elements(spec, [int(numbers[i]) for i in zones.region.atoms if not sites[i]])
     if not zones.core and not zones.transition:
         raise ConfigError("a zone with atoms", "an empty one", "select a region")
     unknown = {i for i in active if numbers[i] not in spec.elements and not sites[i]}
     label = atom_labels(built)
-    for bond in built.topology.bonds():
-        a, b = bond[0].index, bond[1].index
+    for a, b in built.bonds.tolist():
         if (a in unknown) != (b in unknown) and {a, b}.issubset(active):
             stranger = a if a in unknown else b
             raise PotentialError(
@@ -210,7 +208,7 @@ def check_electrostatics(
             'write electrostatics = "mechanical" and pass fixed charges, or change the scheme',
         )
     movable = [atom for molecule in getattr(zones, "molecules", ()) for atom in molecule]
-    sites = [atom for atom in (*zones.active, *movable) if built.system.isVirtualSite(atom)]
+    sites = [atom for atom in (*zones.active, *movable) if built.virtual_sites[atom]]
     if sites:
         raise EmbeddingError(
             "a zone without virtual sites, whose charges no model predicts",

@@ -15,7 +15,6 @@ from mlmm.forcefield.remove_terms import RemovedTerms
 from mlmm.potentials.base import PotentialModel, PotentialSpec
 from mlmm.term_weights import SCHEMES, Level, TermWeights, make_term_weights
 from mlmm.zones.compensation import Compensation
-from mlmm.zones.cut_bonds import atom_labels as labels_of
 from mlmm.zones.static import ZonePartition
 
 __all__ = [
@@ -116,8 +115,8 @@ class AssembledSystem:
 
 def model_atoms(spec: HybridSpec) -> list[int]:
     """Atoms of a static zone whose energies the model gives: no virtual sites."""
-    system = spec.built.system
-    return [atom for atom in spec.zones.active if not system.isVirtualSite(atom)]
+    sites = spec.built.virtual_sites
+    return [atom for atom in spec.zones.active if not sites[atom]]
 
 
 def hybrid_term_weights(spec: HybridSpec) -> TermWeights:
@@ -127,8 +126,7 @@ def hybrid_term_weights(spec: HybridSpec) -> TermWeights:
     weights[list(spec.zones.active)] = spec.zones.active_weights
     levels: tuple[Level, ...] = ()
     if spec.scheme == "supermolecular":
-        bonds = [(bond[0].index, bond[1].index) for bond in built.topology.bonds()]
-        levels = levels_of(weights, bonds, spec.levels)
+        levels = levels_of(weights, [(a, b) for a, b in built.bonds.tolist()], spec.levels)
         weights = np.zeros(built.n_atoms)
         for level in levels:
             weights[list(level.atoms)] += level.weight
@@ -148,9 +146,7 @@ def kept_whole(spec: HybridSpec) -> tuple[str, ...]:
 
 def visible_atoms(built: BuiltSystem, spec: PotentialSpec) -> np.ndarray:
     """Which atoms the model sees, (N,) bool: real atoms of elements that it knows."""
-    numbers = atomic_numbers(built, range(built.n_atoms))
-    sites = [built.system.isVirtualSite(i) for i in range(built.n_atoms)]
-    return np.isin(numbers, spec.elements) & ~np.array(sites, dtype=bool)
+    return np.isin(built.numbers, spec.elements) & ~built.virtual_sites
 
 
 def replaceable_atoms(built: BuiltSystem, spec: PotentialSpec) -> np.ndarray:
@@ -160,16 +156,15 @@ def replaceable_atoms(built: BuiltSystem, spec: PotentialSpec) -> np.ndarray:
     """
     visible, system = visible_atoms(built, spec), built.system
     owned = visible.copy()
-    for i in range(built.n_atoms):
-        if system.isVirtualSite(i):
-            site = system.getVirtualSite(i)
-            owned[i] = all(visible[site.getParticle(k)] for k in range(site.getNumParticles()))
+    for i in np.flatnonzero(built.virtual_sites).tolist():
+        site = system.getVirtualSite(i)
+        owned[i] = all(visible[site.getParticle(k)] for k in range(site.getNumParticles()))
     return owned
 
 
 def atom_labels(built: BuiltSystem) -> Callable[[int], str]:
     """Index to a name such as TMP163:C1."""
-    return labels_of(built.topology)
+    return built.label
 
 
 def built_cell(built: BuiltSystem) -> torch.Tensor | None:
@@ -179,5 +174,4 @@ def built_cell(built: BuiltSystem) -> torch.Tensor | None:
 
 def atomic_numbers(built: BuiltSystem, atoms: Collection[int]) -> list[int]:
     """Atomic numbers of some atoms; 0 for a particle without element, which no potential knows."""
-    elements = [atom.element for atom in built.topology.atoms()]
-    return [0 if elements[i] is None else elements[i].atomic_number for i in atoms]
+    return [int(built.numbers[i]) for i in atoms]

@@ -349,9 +349,7 @@ def _has_constant_weights(
         return False
     if scheme == "additive":
         inside = set(zones.core)
-        return not mm_tail and all(
-            (a.index in inside) == (b.index in inside) for a, b in built.topology.bonds()
-        )
+        return not mm_tail and all((a in inside) == (b in inside) for a, b in built.bonds.tolist())
     return mm_side == "openmm" or scheme == "delta"
 
 

@@ -22,7 +22,6 @@ from mlmm.statistics import linear_drift
 from mlmm.units import FEMTOSECOND, NANOSECOND, parse
 from mlmm.validation.zone_checks import check_zones
 from mlmm.zones.adaptive import AdaptiveZones
-from mlmm.zones.region import molecules_of
 
 __all__ = [
     "CheckReport",
@@ -345,6 +344,6 @@ def _image_change(hybrid: HybridSystem, seed: int) -> tuple[float, float]:
     context = reference_context(hybrid.system)
     positions = np.array(hybrid.built.positions)
     before = potential_of(context, positions, -1)
-    for molecule in molecules_of(hybrid.built.topology):
+    for molecule in hybrid.built.molecules:
         positions[list(molecule)] += generator.integers(-2, 3, size=3) @ hybrid.built.box_vectors
     return abs(potential_of(context, positions, -1) - before), before

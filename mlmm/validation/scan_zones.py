@@ -351,8 +351,7 @@ def draw_frames(
 def _check_zones(built: BuiltSystem, potential: PotentialModel, zones: list[tuple[int, ...]]) -> None:
     """Elements and constraints of all atoms that may get a weight."""
     atoms = set().union(*zones)
-    elements = [atom.element for atom in built.topology.atoms()]
-    check_elements(potential.spec, [0 if elements[i] is None else elements[i].atomic_number for i in atoms])
+    check_elements(potential.spec, [int(built.numbers[i]) for i in atoms])
     springs = bonded_pairs(built.system)
     for i in range(built.system.getNumConstraints()):
         pair = built.system.getConstraintParameters(i)[:2]

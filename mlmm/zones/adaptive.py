@@ -14,7 +14,7 @@ from mlmm.errors import ConfigError, SelectionError
 from mlmm.pair_formulas import smooth_step
 from mlmm.structures import minimum_image
 from mlmm.units import parse
-from mlmm.zones.region import Region, molecules_of
+from mlmm.zones.region import Region
 from mlmm.zones.static import ZonePartition
 
 __all__ = ["AdaptiveWeights", "AdaptiveZones", "UniformWeights", "adaptive_zones", "molecule_anchors"]
@@ -183,7 +183,7 @@ def adaptive_zones(
     if not centres or not inside.issuperset(centres):
         raise SelectionError("centres among the atoms of the region", str(centres[:4]), "choose others")
     chosen, kinds = [], []
-    for members in molecules_of(built.topology):
+    for members in built.molecules:
         name = atoms[members[0]].residue.name
         if name in names and not inside.intersection(members):
             chosen.append(tuple(members))
