@@ -30,7 +30,7 @@ TAIL = (35.0, 35.0, 21.0, 5.0, 16.0)
 
 # TorchScript reads no constants of a module but those that are default arguments, and takes an argument
 # without annotation for a tensor.
-def smooth_step(x, c: tuple[float, float, float] = SMOOTH_STEP):
+def smooth_step(x, c: tuple[float, float, float] = SMOOTH_STEP):  # type: ignore[no-untyped-def]
     """g(x) = x³ (10 − 15 x + 6 x²) for x from 0 to 1; OpenMM's switching function is 1 − g.
 
     Parameters
@@ -43,7 +43,9 @@ def smooth_step(x, c: tuple[float, float, float] = SMOOTH_STEP):
     return x * x * x * (c[0] - x * (c[1] - c[2] * x))
 
 
-def inverse_tail(r, r_off: float, c: tuple[float, float, float, float, float] = TAIL):
+def inverse_tail(  # type: ignore[no-untyped-def]
+    r, r_off: float, c: tuple[float, float, float, float, float] = TAIL
+):
     """Smooth tail T of 1/r for r below r_off, 1/nm; at r = 0 it is 35/(16 r_off).
 
     Parameters
@@ -60,7 +62,7 @@ def inverse_tail(r, r_off: float, c: tuple[float, float, float, float, float] = 
     return (c[0] - p * (c[1] - p * (c[2] - c[3] * p))) / (c[4] * r_off)
 
 
-def lennard_jones(r, sigma, epsilon):
+def lennard_jones(r, sigma, epsilon):  # type: ignore[no-untyped-def]
     """4 eps [(sigma/r)¹² − (sigma/r)⁶], kJ/mol for r and sigma in nm, epsilon in kJ/mol."""
     ratio = sigma / r
     square = ratio * ratio

@@ -1,8 +1,8 @@
 """Who owns which interaction: the share W_t of every force-field term that a potential takes over.
 
 A term t keeps (1 − W_t) of its energy in the force field. W_t follows from the weights lambda of its atoms
-by the rule of the scheme, and nothing else decides it: both routes (`compiled`, `mm_terms`) and the audit
-ask here.
+by the rule of the scheme. Nothing else decides it: the force field (`scale_terms`), the blend
+(`replaced_terms`) and the check of `double_counting` all ask here.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def make_term_weights(
     switching: tuple[float, float] | None,
     levels: tuple[Level, ...] = (),
 ) -> TermWeights:
-    """Check and make an `TermWeights`; parameters as there.
+    """Check and make a `TermWeights`; parameters as there.
 
     Raises
     ------

@@ -37,7 +37,17 @@ class FullPairs(torch.nn.Module):
         See `ShortRangeEnergies`; it concerns the 1-4 pairs.
     """
 
-    def __init__(self, tables: MMTables, atoms: Sequence[int], *, wrap: bool = False):
+    heads: torch.Tensor
+    tails: torch.Tensor
+    first: torch.Tensor
+    second: torch.Tensor
+    charge: torch.Tensor
+    sigma: torch.Tensor
+    epsilon: torch.Tensor
+    special: torch.Tensor
+    wraps: torch.Tensor
+
+    def __init__(self, tables: MMTables, atoms: Sequence[int] | np.ndarray, *, wrap: bool = False):
         super().__init__()
         wanted = checked_atoms(tables, atoms)
         self.n_wanted, self.coulomb, self.cutoff = len(wanted), COULOMB, float(tables.cutoff)

@@ -1,7 +1,7 @@
 """Short-range force-field energy of each atom: the eps_i^MM that a machine-learned eps_i^ML replaces.
 
-Every term gives an equal share to each of its atoms. What is left to the force field beyond r_off (the far
-part of Lennard-Jones and Coulomb, all periodic images, the mesh) has no place here.
+Every term gives an equal share to each of its atoms. The energy beyond r_off (the far part of Lennard-Jones
+and Coulomb, all periodic images, the mesh) stays in the force field and is not evaluated here.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from mlmm.errors import EmbeddingError
 from mlmm.kernels.torch_pairs import native_pairs_wanted, partners
 from mlmm.pair_formulas import lennard_jones
 from mlmm.structures import minimum_image, near_squares, possible_neighbours
+from mlmm.term_weights import cmap_shares
 from mlmm.units import COULOMB
 
 if TYPE_CHECKING:  # the tables are plain arrays; their module reads OpenMM, this one must not
@@ -32,7 +33,7 @@ if TYPE_CHECKING:  # the tables are plain arrays; their module reads OpenMM, thi
 __all__ = ["ShortRangeEnergies", "checked_atoms"]
 
 
-def checked_atoms(tables: MMTables, atoms: Sequence[int]) -> np.ndarray:
+def checked_atoms(tables: MMTables, atoms: Sequence[int] | np.ndarray) -> np.ndarray:
     """Indices as an array, each once and inside the system."""
     wanted = np.array(atoms, dtype=np.int64).reshape(-1)
     inside = (wanted >= 0) & (wanted < tables.n_atoms)
@@ -54,17 +55,6 @@ def _checked_visible(tables: MMTables, visible: np.ndarray) -> np.ndarray:
             "pass one True or False per particle",
         )
     return visible
-
-
-def _cmap_shares(atoms: np.ndarray) -> np.ndarray:
-    """Shares of the eight places of two dihedrals, (C, 8): 1/5 per atom where they span five atoms."""
-    shares = np.full(atoms.shape, 1.0 / 8.0)
-    for row, members in zip(shares, atoms, strict=True):
-        distinct, first = np.unique(members, return_index=True)
-        if len(distinct) == 5:
-            row[:] = 0.0
-            row[first] = 1.0 / 5.0
-    return shares
 
 
 class ShortRangeEnergies(torch.nn.Module):
@@ -95,10 +85,41 @@ class ShortRangeEnergies(torch.nn.Module):
         the force field.
     """
 
+    bond_length: torch.Tensor
+    bond_k: torch.Tensor
+    angle_value: torch.Tensor
+    angle_k: torch.Tensor
+    torsion_n: torch.Tensor
+    torsion_phase: torch.Tensor
+    torsion_k: torch.Tensor
+    rb_coefficients: torch.Tensor
+    cmap_size: torch.Tensor
+    cmap_start: torch.Tensor
+    patches: torch.Tensor
+    pair_charge: torch.Tensor
+    pair_sigma: torch.Tensor
+    pair_epsilon: torch.Tensor
+    share: torch.Tensor
+    share_term: torch.Tensor
+    share_slot: torch.Tensor
+    heads: torch.Tensor
+    tails: torch.Tensor
+    wraps: torch.Tensor
+    slots: torch.Tensor
+    seen: torch.Tensor
+    charge: torch.Tensor
+    half_sigma: torch.Tensor
+    root_epsilon: torch.Tensor
+    pair_atoms: torch.Tensor
+    own_pairs: torch.Tensor
+    own_start: torch.Tensor
+    own_other: torch.Tensor
+    pair_parameters: torch.Tensor
+
     def __init__(
         self,
         tables: MMTables,
-        atoms: Sequence[int],
+        atoms: Sequence[int] | np.ndarray,
         visible: np.ndarray,
         r_on: float,
         r_off: float,
@@ -124,7 +145,7 @@ class ShortRangeEnergies(torch.nn.Module):
         # A switch that starts beyond r_off is 1 wherever anything is evaluated.
         self.switched = tables.switch is not None and tables.switch < r_off
         self.switch = 0.0 if tables.switch is None else float(tables.switch)
-        # The last slot collects the shares of atoms that nobody asked for.
+        # The last slot collects the shares of atoms that are not wanted.
         slots = np.full(tables.n_atoms, self.n_wanted)
         slots[wanted] = np.arange(self.n_wanted)
         self._fixed_terms(tables, slots, visible, wrap)
@@ -134,7 +155,7 @@ class ShortRangeEnergies(torch.nn.Module):
         # Pairs with parameters of their own, as sorted numbers; the last one stands behind every pair.
         own = np.sort(tables.exception_atoms, axis=1) @ np.array([tables.n_atoms, 1])
         self._keep(own_pairs=np.append(np.unique(own), tables.n_atoms**2))
-        # The same for the compiled kernel.
+        # The same pairs and parameters as the native kernel reads them.
         self.compiled = native_pairs_wanted()
         start, other = partners(tables.exception_atoms, tables.n_atoms)
         self._keep(own_start=start, own_other=other)
@@ -173,7 +194,7 @@ class ShortRangeEnergies(torch.nn.Module):
         self._keep(cmap_size=sizes[tables.cmap_map[c]], cmap_start=starts[tables.cmap_map[c]])
         # Shares. CMAP: the five atoms of two dihedrals that overlap in three; any other shape by places.
         shares = [np.full(x.shape, 1.0 / x.shape[1]) for x in (bonds, angles, torsions, rbs)]
-        shares += [_cmap_shares(cmaps), np.full(pairs.shape, 0.5)]
+        shares += [cmap_shares(cmaps), np.full(pairs.shape, 0.5)]
         members = (bonds, angles, torsions, rbs, cmaps, pairs)
         numbered = np.split(np.arange(sum(map(len, members))), np.cumsum([len(x) for x in members])[:-1])
         terms = [np.repeat(own, x.shape[1]) for own, x in zip(numbered, members, strict=True)]
@@ -282,7 +303,7 @@ class ShortRangeEnergies(torch.nn.Module):
     def searched_pairs(
         self, positions: torch.Tensor, box: Optional[torch.Tensor], wanted: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The same in torch, on any device: what the compiled kernel is measured against."""
+        """Pairs found and evaluated in torch, on any device; the reference for the native kernel."""
         where = positions.detach()
         points, around = where.index_select(0, wanted), where.index_select(0, self.seen)
         possible = possible_neighbours(around, points, box, self.r_off)

@@ -291,7 +291,7 @@ def package_versions() -> dict[str, str]:
 
 def _constant(values: Any, kind: type) -> np.ndarray:
     """A read-only array of its own."""
-    array = np.array(values, dtype=kind)
+    array: np.ndarray = np.array(values, dtype=kind)
     array.setflags(write=False)
     return array
 

@@ -21,6 +21,7 @@ the dipoles within r_q grow in number, and the error falls about as r_q⁻².
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,6 +57,11 @@ class ChargeCorrection(torch.nn.Module):
     switching_end : float, optional
         a, nm, at most r_q. Without it the pairs inside the zone belong to the model at every distance: k = 0.
     """
+
+    charge: torch.Tensor
+    owned: torch.Tensor
+    keys: torch.Tensor
+    factors: torch.Tensor
 
     def __init__(
         self,
@@ -169,6 +175,9 @@ class EagerModel:
 class FixedZone(torch.nn.Module):
     """Atoms and lambda that stay: ``forward(positions, box) -> (atoms, weights)``."""
 
+    atoms: torch.Tensor
+    weights: torch.Tensor
+
     def __init__(self, atoms: Sequence[int], weights: Sequence[float]):
         super().__init__()
         self.register_buffer("atoms", torch.tensor(list(atoms), dtype=torch.int64))
@@ -196,6 +205,11 @@ class ChargedBlend(torch.nn.Module):
         Of the potential, for messages.
     """
 
+    # Any blend of `mlmm.blending` with its model; what they have in common is no class.
+    blend: Any
+    model: Any
+    zone: Callable[..., tuple[torch.Tensor, torch.Tensor]]
+
     def __init__(
         self,
         blend: torch.nn.Module,
@@ -213,7 +227,8 @@ class ChargedBlend(torch.nn.Module):
     @property
     def visible(self) -> torch.Tensor:
         """Atoms that the model sees."""
-        return self.blend.visible
+        visible: torch.Tensor = self.blend.visible
+        return visible
 
     def forward(self, positions: torch.Tensor, box: torch.Tensor | None = None) -> torch.Tensor:
         """For the positions (N, 3) of the whole system and its box vectors (3, 3), nm."""
@@ -249,4 +264,5 @@ class ChargedBlend(torch.nn.Module):
                 f"{self.name}, which predicts none",
                 'write electrostatics = "mechanical", or choose another potential',
             )
-        return charges.to(self.visible.device)
+        on_device: torch.Tensor = charges.to(self.visible.device)
+        return on_device

@@ -43,7 +43,7 @@ DEPTHS = (0.0, 0.2, 0.35, 0.5, np.inf)
 
 
 def neighbours_of(
-    positions: torch.Tensor, cell: torch.Tensor | None, distance: float, atoms: Sequence[int]
+    positions: torch.Tensor, cell: torch.Tensor | None, distance: float, atoms: Sequence[int] | np.ndarray
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Pairs of given atoms with all others within a distance, block by block to spare memory.
 
@@ -62,12 +62,12 @@ def neighbours_of(
     displacements : torch.Tensor, shape (P, 3), nm
         From first to second.
     """
-    found = []
+    found: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
     for block in torch.tensor(list(atoms), dtype=torch.int64).split(_BLOCK):
         place, second, vectors = neighbour_pairs(positions, cell, distance, block)
         found.append((block[place], second, vectors))
-    first, second, vectors = zip(*found, strict=True)
-    return torch.cat(first), torch.cat(second), torch.cat(vectors)
+    first, second, vectors = (torch.cat([part[k] for part in found]) for k in range(3))
+    return first, second, vectors
 
 
 @dataclass(frozen=True)
@@ -244,7 +244,7 @@ class Surroundings:
         x = torch.tensor(np.asarray(positions), dtype=torch.float64, requires_grad=True)
         mm_forces = forces_of(self._context, np.asarray(positions))[list(self.region)]
         started = time.perf_counter()
-        device = self._blend.weights.device
+        device = self._blend.get_buffer("weights").device
         moved, cell = x.to(device), None if self.cell is None else self.cell.to(device)
         differences = self._blend.differences(moved, cell)
         field = BoundaryField(self.region, self.wide, x, self.cell, differences, mm_forces, self.reach)

@@ -1,4 +1,4 @@
-"""What the zones of a scheme do: boundary error, tail of the pairs, energies by lambda, term weights."""
+"""Checks of zones: boundary error, tail force of the pairs, double counting, atoms by lambda."""
 
 from __future__ import annotations
 
@@ -125,8 +125,8 @@ def tail_force(
 
     tail, split = tail_of(short_range(r, r_off)), tail_of(short_range_inverse(r, r_off))
     mm_forces = forces_of(reference_context(built.system, box_vectors), where)
-    wide = set(neighbours_of(x, cell, max(r_off, BONDED_REACH), core)[1].tolist()) | set(core)
-    wide = [atom for atom in sorted(wide) if visible[atom]]
+    near = set(neighbours_of(x, cell, max(r_off, BONDED_REACH), core)[1].tolist()) | set(core)
+    wide = [atom for atom in sorted(near) if visible[atom]]
     energies = ShortRangeEnergies(tables, wide, visible, SWITCHING_START * r_off, r_off)
     (gradient,) = torch.autograd.grad(energies(x.requires_grad_(True), cell).sum(), x)
     remaining = mm_forces[core] + gradient[core].numpy() + tail - split
@@ -137,7 +137,7 @@ def tail_force(
 def check_zones(
     hybrid: HybridSystem, *, images: float = 1e-8, progress: Callable[[str], None] | None = None
 ) -> CheckReport:
-    """Boundary error, tail force, ownership and histogram, as far as they have a meaning.
+    """Boundary error, tail force, double counting and atoms by lambda, where they have a meaning.
 
     Static zones under scheme ``per_atom``:
 
@@ -149,8 +149,8 @@ def check_zones(
 
     Static zones under ``per_atom`` and ``supermolecular``:
 
-    - energy accounted for: E − [E_MM − sum of what the force field gave up + energy of the model], zero if no
-      interaction is counted twice or left out, see `double_counting`.
+    - energy balance: E − [E_MM − sum of W_t f_t V_t + energy of the model], zero if no interaction is counted
+      twice or left out, see `double_counting`.
 
     Atoms by lambda are listed wherever there is a smooth zone.
 
@@ -178,10 +178,10 @@ def check_zones(
             progress("tail force")
             results += _tail_results(hybrid)
     if hybrid.scheme in ("per_atom", "supermolecular") and not moving:
-        progress("who owns which pair")
-        audit = double_counting(hybrid)
-        tables.append(str(audit))
-        results.append(_account(hybrid, audit, images))
+        progress("double counting")
+        classes = double_counting(hybrid)
+        tables.append(str(classes))
+        results.append(_energy_balance(hybrid, classes, images))
     if moving or hybrid.zones.transition or hybrid.scheme == "per_atom":
         progress("atoms by lambda")
         tables.append(str(lambda_histogram(hybrid)))
@@ -198,8 +198,8 @@ def _tail_results(hybrid: HybridSystem) -> list[CheckResult]:
     ]
 
 
-def _account(hybrid: HybridSystem, audit: DoubleCounting, images: float) -> CheckResult:
-    """E − [E_MM − what the force field gave up + energy of the model and of its charges]."""
+def _energy_balance(hybrid: HybridSystem, classes: DoubleCounting, images: float) -> CheckResult:
+    """E − [E_MM − sum of W_t f_t V_t + energy of the model and of its charges], against a limit."""
     positions = hybrid.built.positions
     whole = potential_of(reference_context(hybrid.built.system), positions)
     blended = potential_of(reference_context(hybrid.system), positions)
@@ -209,14 +209,14 @@ def _account(hybrid: HybridSystem, audit: DoubleCounting, images: float) -> Chec
         box = None if box is None else box.to(device)
         with torch.no_grad():
             model += float(hybrid.blend.charge_energy(torch.tensor(positions, device=device), box))
-    missing = abs(blended - (whole - audit.given_up + model))
+    missing = abs(blended - (whole - classes.given_up + model))
     limit = images * max(1.0, abs(whole) / 1e5, abs(model) / 1e5)
     return CheckResult("energy counted twice or lost", missing, "kJ/mol", limit, passed=missing < limit)
 
 
 def _depth_table(error: BoundaryError) -> str:
     """Boundary error by distance from the boundary."""
-    rows = [("boundary error by depth / nm", "atoms", "rms", "largest atom")]
+    rows: list[tuple[str, ...]] = [("boundary error by depth / nm", "atoms", "rms", "largest atom")]
     for c in error.by_depth():
         name = f"> {c.low:g}" if c.high == np.inf else f"{c.low:g} – {c.high:g}" if c.low else f"< {c.high:g}"
         values = (f"{c.rms:.3g}", f"{c.largest:.3g}") if c.atoms else ("", "")
