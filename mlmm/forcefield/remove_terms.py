@@ -1,6 +1,6 @@
-"""Which force-field terms stay when a region is handed to a machine-learned potential.
+"""Remove the force-field terms that a machine-learned potential replaces.
 
-Scheme ``additive`` (mechanical embedding): the potential owns every interaction within the region, the force
+Scheme ``additive`` (mechanical embedding): the potential gives every interaction within the region, the force
 field everything else, electrostatics of the region with its surroundings included. PME is not touched: a pair
 leaves it through an exception, which OpenMM evaluates exactly (reciprocal part included).
 """
@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RemovedTerms:
-    """What an embedding scheme did to the force field.
+    """Terms that an embedding scheme removed from the force field.
 
     Parameters
     ----------
@@ -144,7 +144,7 @@ def remove_zone_pairs(
     scheme: str = "per_atom",
     label: Callable[[int], str] = str,
 ) -> tuple[openmm.System, RemovedTerms]:
-    """The force field for the route by subtraction: whole, less pairs inside the zone and constraints on it.
+    """The force field without pairs inside the zone and constraints on it, for subtraction in torch.
 
     Everything that leaves here is added back elsewhere (`FullPairs`); the rest of the blend is a difference
     on top of the whole force field.
@@ -156,7 +156,7 @@ def remove_zone_pairs(
     atoms : sequence of int
         The zone, lambda > 0.
     pairs : bool
-        Whether the scheme hands pairs over; otherwise they stay.
+        Whether the scheme replaces pairs; otherwise they stay.
     scheme : str
         For the record.
     label : callable
@@ -184,7 +184,7 @@ def remove_zone_pairs(
 
 
 def refuse_virtual_sites(system: openmm.System, inside: frozenset[int], label: Callable[[int], str]) -> None:
-    """A site goes with the atoms that carry it.
+    """Refuse a virtual site on the other side of the boundary than the atoms that carry it.
 
     Raises
     ------

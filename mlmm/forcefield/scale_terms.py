@@ -1,9 +1,9 @@
-"""The force field's side of the blend compiled into OpenMM parameters, for weights that never change.
+"""The force field's side of the blend as OpenMM parameters, for weights lambda that never change.
 
-E = E_MM − sum_t W_t f_t V_t, with nothing of it left to torch: bonded terms keep (1 − W_t) of their energy in
-their own force constants, and two custom forces take over the pairs. PME is not touched. The same energy is
-reached by subtraction in torch (`handed_over`, `full_pairs`); the two share tables and rules but no
-arithmetic, and must agree.
+E = E_MM − sum_t W_t f_t V_t with nothing left to torch: bonded terms keep (1 − W_t) of their energy in their
+own force constants, and two custom forces take over the pairs. PME is not touched. The same energy follows by
+subtraction in torch (`mlmm.blending.replaced_terms`, `mlmm.blending.full_pairs`); the two share tables and
+rules but no arithmetic, and must agree.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def scale_terms(
     them comes back in one CustomBondForce (`INSIDE`), where large numbers do not cancel; pairs of the zone
     with visible atoms around it are corrected by −W v_sr in one CustomNonbondedForce (`SURROUNDINGS`).
     Scheme ``bonded`` scales the parameters of the 1-4 exceptions instead and touches no other pair; ``delta``
-    changes nothing. ``additive`` without a switching function is the business of `remove_region_terms`.
+    changes nothing. ``additive`` without a switching function is handled by `remove_region_terms`.
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ def scale_terms(
         embedded.removeForce(index)
     for _, force in replaced:
         embedded.addForce(force)
-    logger.info("%s, compiled: %d atoms; removed %s", term_weights.scheme, len(inside), removed)
+    logger.info("%s in OpenMM: %d atoms; removed %s", term_weights.scheme, len(inside), removed)
     kept = tuple(force.getName() for force, stays in zip(system.getForces(), whole, strict=True) if stays)
     return embedded, RemovedTerms(term_weights.scheme, removed, kept)
 

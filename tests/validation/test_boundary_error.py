@@ -259,7 +259,7 @@ def test_histogram_adds_up_to_the_blend():
 
 
 def test_zone_checks_find_energy_that_is_counted_twice(dipeptide_vacuum, ani1x):
-    """The ledger closes for the hybrid system as it is, not for one with a term in excess."""
+    """The energy balance holds for the hybrid system as it is, not for one with a term in excess."""
     region = select_region(dipeptide_vacuum, "resname ALA")
     zones = static_zones(dipeptide_vacuum, region, "0 nm", "0.2 nm", snap="hydrogen")
     hybrid = hybrid_system(dipeptide_vacuum, zones, ani1x, scheme="per_atom", bridge="pythonforce")
