@@ -37,15 +37,9 @@ class FullPairs(torch.nn.Module):
         See `ShortRangeEnergies`; it concerns the 1-4 pairs.
     """
 
-    heads: torch.Tensor
-    tails: torch.Tensor
-    first: torch.Tensor
-    second: torch.Tensor
-    charge: torch.Tensor
-    sigma: torch.Tensor
-    epsilon: torch.Tensor
-    special: torch.Tensor
-    wraps: torch.Tensor
+    if TYPE_CHECKING:  # TorchScript reads no annotations of buffers
+
+        def __getattr__(self, name: str) -> torch.Tensor: ...
 
     def __init__(self, tables: MMTables, atoms: Sequence[int] | np.ndarray, *, wrap: bool = False):
         super().__init__()

@@ -85,36 +85,9 @@ class ShortRangeEnergies(torch.nn.Module):
         the force field.
     """
 
-    bond_length: torch.Tensor
-    bond_k: torch.Tensor
-    angle_value: torch.Tensor
-    angle_k: torch.Tensor
-    torsion_n: torch.Tensor
-    torsion_phase: torch.Tensor
-    torsion_k: torch.Tensor
-    rb_coefficients: torch.Tensor
-    cmap_size: torch.Tensor
-    cmap_start: torch.Tensor
-    patches: torch.Tensor
-    pair_charge: torch.Tensor
-    pair_sigma: torch.Tensor
-    pair_epsilon: torch.Tensor
-    share: torch.Tensor
-    share_term: torch.Tensor
-    share_slot: torch.Tensor
-    heads: torch.Tensor
-    tails: torch.Tensor
-    wraps: torch.Tensor
-    slots: torch.Tensor
-    seen: torch.Tensor
-    charge: torch.Tensor
-    half_sigma: torch.Tensor
-    root_epsilon: torch.Tensor
-    pair_atoms: torch.Tensor
-    own_pairs: torch.Tensor
-    own_start: torch.Tensor
-    own_other: torch.Tensor
-    pair_parameters: torch.Tensor
+    if TYPE_CHECKING:  # TorchScript reads no annotations of buffers
+
+        def __getattr__(self, name: str) -> torch.Tensor: ...
 
     def __init__(
         self,

@@ -21,7 +21,7 @@ the dipoles within r_q grow in number, and the error falls about as r_q⁻².
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -58,10 +58,9 @@ class ChargeCorrection(torch.nn.Module):
         a, nm, at most r_q. Without it the pairs inside the zone belong to the model at every distance: k = 0.
     """
 
-    charge: torch.Tensor
-    owned: torch.Tensor
-    keys: torch.Tensor
-    factors: torch.Tensor
+    if TYPE_CHECKING:  # TorchScript reads no annotations of buffers
+
+        def __getattr__(self, name: str) -> torch.Tensor: ...
 
     def __init__(
         self,
@@ -175,8 +174,9 @@ class EagerModel:
 class FixedZone(torch.nn.Module):
     """Atoms and lambda that stay: ``forward(positions, box) -> (atoms, weights)``."""
 
-    atoms: torch.Tensor
-    weights: torch.Tensor
+    if TYPE_CHECKING:  # TorchScript reads no annotations of buffers
+
+        def __getattr__(self, name: str) -> torch.Tensor: ...
 
     def __init__(self, atoms: Sequence[int], weights: Sequence[float]):
         super().__init__()
