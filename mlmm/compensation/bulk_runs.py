@@ -19,7 +19,7 @@ from mlmm.forcefield.remove_terms import remove_zone_pairs
 from mlmm.hybrid.assemble import HybridSpec, adaptive_blend, with_blend
 from mlmm.statistics import statistical_inefficiency
 from mlmm.zones.adaptive import AdaptiveZones, UniformWeights, molecule_anchors
-from mlmm.zones.region import Region, molecules_of
+from mlmm.zones.region import Region
 
 __all__ = ["BulkRuns", "all_molecules"]
 
@@ -34,7 +34,7 @@ def all_molecules(bulk: BuiltSystem) -> AdaptiveZones:
     ConfigError
         No periodic box, or several kinds of molecules.
     """
-    molecules = tuple(tuple(int(i) for i in atoms) for atoms in molecules_of(bulk.topology))
+    molecules = bulk.molecules
     atoms = list(bulk.topology.atoms())
     kinds = {atoms[molecule[0]].residue.name for molecule in molecules}
     if not bulk.periodic or len(kinds) != 1:
