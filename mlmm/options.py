@@ -23,8 +23,8 @@ __all__ = [
     "as_written",
     "check_fields",
     "number",
-    "numbers",
     "quantity",
+    "rising",
     "setting",
     "split_changes",
     "with_changes",
@@ -44,6 +44,7 @@ def quantity(
     least: float | None = None,
     above: float | None = None,
     none: bool = False,
+    several: bool = False,
     example: str = "",
     **facts: Any,
 ) -> Any:
@@ -60,32 +61,36 @@ def quantity(
         Smallest value, or a bound that itself is excluded, in internal units.
     none : bool
         Whether it may be left out: None, or "none" in a run file.
+    several : bool
+        Whether it is a list of such quantities, a tuple once it has been checked.
     example : str
         How to write it; the default if empty.
     **facts
         Further metadata, such as ``section``.
     """
-    known = {"dimension": dimension, "help": help, "least": least, "above": above, "none": none}
-    return field(default=default, metadata=known | {"example": example or str(default)} | facts)
+    known = {"dimension": dimension, "help": help, "least": least, "above": above}
+    known |= {"none": none, "several": several, "example": example or str(default)}
+    return field(default=default, metadata=known | facts)
 
 
 def number(
-    default: float,
+    default: Any,
     help: str,
     *,
     least: float | None = None,
     above: float | None = None,
     most: float | None = None,
+    several: bool = False,
     **facts: Any,
 ) -> Any:
     """Declare a field with a number; arguments as for `quantity`, without a unit."""
-    limits = {"least": least, "above": above, "most": most}
+    limits = {"least": least, "above": above, "most": most, "several": several}
     return field(default=default, metadata={"help": help} | limits | facts)
 
 
-def numbers(default: tuple[float, ...], help: str, **facts: Any) -> Any:
+def rising(default: tuple[float, ...], help: str, **facts: Any) -> Any:
     """Declare a field with numbers that rise from 0 to 1, such as values of lambda."""
-    return field(default=default, metadata={"help": help, "numbers": True} | facts)
+    return number(default, help, several=True, rising=True, **facts)
 
 
 def word(default: str, choices: Collection[str], help: str, **facts: Any) -> Any:
@@ -110,27 +115,30 @@ def check_fields(options: Any) -> None:
     for spec in dataclasses.fields(options):
         value, facts = getattr(options, spec.name), spec.metadata
         if facts.get("none") and value in (None, "none"):
-            object.__setattr__(options, spec.name, None)
-            continue
-        if "dimension" in facts:
-            value = parse(value, facts["dimension"], spec.name)
-            object.__setattr__(options, spec.name, value)
-        elif "numbers" in facts:
-            object.__setattr__(options, spec.name, _rising(spec.name, value))
-        elif "choices" in facts:
-            if value not in facts["choices"]:
-                raise ConfigError(
-                    f"{spec.name} = {' | '.join(facts['choices'])}",
-                    repr(value),
-                    f'write {spec.name} = "{spec.default}"',
-                )
-        elif not _same_kind(value, spec.default):
+            found = None
+        elif facts.get("several"):
+            parts = [value] if isinstance(value, (str, int, float)) else list(value)
+            found = tuple(_checked(spec.name, part, facts, spec.default[0]) for part in parts)
+            if facts.get("rising"):
+                _check_rising(spec.name, found)
+        else:
+            found = _checked(spec.name, value, facts, spec.default)
+        object.__setattr__(options, spec.name, found)
+
+
+def _checked(name: str, value: Any, facts: Mapping[str, Any], default: Any) -> Any:
+    """One value in internal units, of the kind of the default and within its limits."""
+    if "dimension" in facts:
+        value = parse(value, facts["dimension"], name)
+    elif "choices" in facts:
+        if value not in facts["choices"]:
             raise ConfigError(
-                f"{spec.name} as {_KINDS[type(spec.default)]}",
-                repr(value),
-                f"write {spec.name} = {spec.default!r}",
+                f"{name} = {' | '.join(facts['choices'])}", repr(value), f'write {name} = "{default}"'
             )
-        _check_limits(spec.name, value, facts)
+    elif not _same_kind(value, default):
+        raise ConfigError(f"{name} as {_KINDS[type(default)]}", repr(value), f"write {name} = {default!r}")
+    _check_limits(name, value, facts)
+    return value
 
 
 _KINDS: dict[type, str] = {
@@ -153,16 +161,11 @@ def _same_kind(value: Any, default: Any) -> bool:
     return isinstance(value, type(default))
 
 
-def _rising(name: str, given: Any) -> tuple[float, ...]:
-    """Numbers that rise from 0 to 1."""
-    try:
-        values = tuple(float(value) for value in given)
-    except (TypeError, ValueError):
-        values = ()
+def _check_rising(name: str, values: tuple[float, ...]) -> None:
+    """Refuse numbers that do not rise from 0 to 1."""
     rises = all(a < b for a, b in itertools.pairwise(values))
     if len(values) < 2 or not rises or values[0] != 0.0 or values[-1] != 1.0:
-        raise ConfigError(f"{name} that rise from 0 to 1", str(given), f"write {name} = (0, 0.5, 1)")
-    return values
+        raise ConfigError(f"{name} that rise from 0 to 1", str(list(values)), f"write {name} = (0, 0.5, 1)")
 
 
 def _check_limits(name: str, value: Any, facts: Mapping[str, Any]) -> None:
@@ -242,11 +245,13 @@ def as_written(options: Any) -> dict[str, Any]:
     written = {}
     for spec in dataclasses.fields(options):
         value = getattr(options, spec.name)
+        unit = f" {internal_unit(spec.metadata['dimension'])}" if "dimension" in spec.metadata else ""
         if value is None:
-            value = "none"
-        elif "dimension" in spec.metadata and not isinstance(value, str):
-            value = f"{value!r} {internal_unit(spec.metadata['dimension'])}"
-        written[spec.name] = list(value) if isinstance(value, tuple) else value
+            written[spec.name] = "none"
+        elif isinstance(value, tuple):
+            written[spec.name] = [f"{part!r}{unit}" if unit else part for part in value]
+        else:
+            written[spec.name] = f"{value!r}{unit}" if unit else value
     return written
 
 

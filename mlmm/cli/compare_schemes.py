@@ -108,7 +108,7 @@ def compare_text(
         options.frames,
         temperature=config.run.temperature,
         seed=config.run.seed,
-        platform=config.run.platform or None,
+        platform=config.run.platform,
     )
     tables = [
         str(

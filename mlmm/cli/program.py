@@ -167,7 +167,7 @@ def check(options: argparse.Namespace) -> int:
             timestep=settings.timestep,
             temperature=settings.temperature,
             seed=settings.seed,
-            platform=settings.platform or None,
+            platform=settings.platform,
             progress=_say,
         ).results
     report = CheckReport(results, energy.tables + mean_force_tables(_name(options.config), options, _say))

@@ -97,7 +97,8 @@ def scan_text(
 ) -> str:
     """Scan, draw the picture; returns the table and the lines to paste."""
     from mlmm.report.zone_plots import draw_scan
-    from mlmm.validation.scan_zones import PLATEAUS, WIDTHS, draw_frames, scan_zones
+    from mlmm.validation.options import PLATEAUS, WIDTHS
+    from mlmm.validation.scan_zones import draw_frames, scan_zones
     from mlmm.zones.region import select_region
 
     zones = config.zones.of_kind("static")
@@ -109,16 +110,16 @@ def scan_text(
         options.frames,
         temperature=config.run.temperature,
         seed=config.run.seed,
-        platform=config.run.platform or None,
+        platform=config.run.platform,
     )
     scan = scan_zones(
         built,
         region,
         potential,
         frames,
-        PLATEAUS if "plateau" in axes else [zones.plateau],
-        WIDTHS if "width" in axes else [zones.width],
-        zones.snap,
+        plateaus=PLATEAUS if "plateau" in axes else [zones.plateau],
+        widths=WIDTHS if "width" in axes else [zones.width],
+        snap=zones.snap,
         keep=config.embedding.keep,
         progress=progress,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mlmm.errors import ConfigError
-from mlmm.options import Quantity, check_fields, number, numbers, quantity, setting, word
+from mlmm.options import Quantity, check_fields, number, quantity, rising, setting, word
 
 __all__ = ["KNOTS", "MODES", "SHARED", "WEIGHT_EDGES", "CalibrationOptions", "RefinementOptions"]
 
@@ -45,7 +45,7 @@ class CalibrationOptions:
     """
 
     mode: str = word("density", MODES, "what is equal on both sides of a zone")
-    knots: tuple[float, ...] = numbers((0.0, 0.25, 0.5, 0.75, 1.0), "lambda of the simulations")
+    knots: tuple[float, ...] = rising((0.0, 0.25, 0.5, 0.75, 1.0), "lambda of the simulations")
     equilibration: Quantity = quantity("1 ps", "time", "before sampling at each lambda", least=0)
     length: Quantity = quantity("4 ps", "time", "sampled at each lambda", above=0)
     density_length: Quantity = quantity(
@@ -111,8 +111,8 @@ class RefinementOptions:
     timestep: Quantity = quantity("2 fs", "time", "of all runs", above=0)
     friction: Quantity = quantity("2 /ps", "rate", "of the thermostat", least=0)
     sample_interval: int = number(25, "steps between samples", least=1)
-    weight_edges: tuple[float, ...] = numbers(WEIGHT_EDGES, "bins of lambda")
-    knots: tuple[float, ...] = numbers(KNOTS, "knots of G(lambda)")
+    weight_edges: tuple[float, ...] = rising(WEIGHT_EDGES, "bins of lambda")
+    knots: tuple[float, ...] = rising(KNOTS, "knots of G(lambda)")
     bridge: str = setting("auto", "host of the potential: auto, torchforce or pythonforce")
 
     def __post_init__(self) -> None:

@@ -80,12 +80,12 @@ def profile_of(
         Edges, nm.
     weight_edges : sequence of float
     """
-    profile = distance_profile(zones, distances, box, shells, weight_edges=weight_edges)
+    profile = distance_profile(zones, distances, box, shells, weight_edges)
     half = len(distances) // 2
     if half < 2:
         return profile
     first, second = (
-        distance_profile(zones, some, box, shells, weight_edges=weight_edges)
+        distance_profile(zones, some, box, shells, weight_edges)
         for some in (distances[:half], distances[half:])
     )
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import openmm
@@ -11,12 +12,15 @@ import torch
 from openmm import unit
 
 from mlmm.check_report import CheckReport, CheckResult
+from mlmm.dynamics.options import RunOptions
+from mlmm.dynamics.platforms import platform_arguments
 from mlmm.dynamics.reporters import degrees_of_freedom
 from mlmm.errors import ConfigError
 from mlmm.forcefield.reference_platform import forces_of, potential_of, reference_context
 from mlmm.hybrid.bridge import torchforce_problem
 from mlmm.hybrid.spec import built_cell
 from mlmm.hybrid.system import HybridSystem
+from mlmm.options import Quantity, with_changes
 from mlmm.potentials.base import scriptable_module
 from mlmm.statistics import linear_drift
 from mlmm.units import FEMTOSECOND, NANOSECOND, parse
@@ -34,6 +38,9 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+_SAMPLES = 200  # energies along a run
+#: Fields of `RunOptions` that a run without thermostat makes use of.
+USED = ("timestep", "temperature", "seed", "platform", "threads")
 _LIMITS = {
     "float64": {"forces": 1e-6, "bridges": 1e-9, "images": 1e-8},
     "float32": {"forces": 1e-2, "bridges": 1e-5, "images": 1e-3},
@@ -42,14 +49,12 @@ _LIMITS = {
 
 def check(
     hybrid: HybridSystem,
+    run: RunOptions | None = None,
     *,
-    nve_length: str | float = "1 ps",
-    equilibration: str | float = "0.5 ps",
-    timestep: str | float = "0.5 fs",
-    temperature: str | float = "300 K",
-    seed: int = 0,
-    platform: str | None = None,
+    nve_length: Quantity = "1 ps",
+    equilibration: Quantity = "0.5 ps",
     progress: Callable[[str], None] | None = None,
+    **changes: Any,
 ) -> CheckReport:
     """Check a hybrid system with numbers: `check_energy`, then `check_drift`; see there.
 
@@ -57,28 +62,21 @@ def check(
     ----------
     hybrid : HybridSystem
         Make its potential with ``precision="float64"`` for sharp limits.
-    nve_length, equilibration, timestep : str or float
+    run : RunOptions, optional
+        Time step, temperature, seed, platform and threads are used; all but the seed for the drift only.
+    nve_length, equilibration : str or float
         ps; a length of 0 leaves the drift out.
-    temperature : str or float
-        K.
-    seed : int
-    platform : str, optional
-        For the drift; the fastest by default.
     progress : callable, optional
         Called with a line of text at the start of each part.
+    **changes
+        Fields of `run` that are used, such as ``timestep="1 fs"``.
     """
-    report = check_energy(hybrid, seed=seed, progress=progress)
+    run = with_changes(RunOptions, run, changes, USED)
+    report = check_energy(hybrid, seed=run.seed, progress=progress)
     results = report.results
     if parse(nve_length, "time", "nve_length"):
         results += check_drift(
-            hybrid,
-            nve_length=nve_length,
-            equilibration=equilibration,
-            timestep=timestep,
-            temperature=temperature,
-            seed=seed,
-            platform=platform,
-            progress=progress,
+            hybrid, run, nve_length=nve_length, equilibration=equilibration, progress=progress
         ).results
     return CheckReport(results, report.tables)
 
@@ -122,14 +120,12 @@ def check_energy(
 
 def check_drift(
     hybrid: HybridSystem,
+    run: RunOptions | None = None,
     *,
-    nve_length: str | float = "1 ps",
-    equilibration: str | float = "0.5 ps",
-    timestep: str | float = "0.5 fs",
-    temperature: str | float = "300 K",
-    seed: int = 0,
-    platform: str | None = None,
+    nve_length: Quantity = "1 ps",
+    equilibration: Quantity = "0.5 ps",
     progress: Callable[[str], None] | None = None,
+    **changes: Any,
 ) -> CheckReport:
     """Energy drift in NVE of the hybrid and of the pure force field, started and run in the same way.
 
@@ -143,22 +139,16 @@ def check_drift(
         Fewer than 100 steps.
     """
     progress = progress or (lambda text: None)
-    length = parse(nve_length, "time", "nve_length")
-    step = parse(timestep, "time", "timestep")
+    run = with_changes(RunOptions, run, changes, USED)
+    length, step = parse(nve_length, "time", "nve_length"), run.timestep
+    before = parse(equilibration, "time", "equilibration")
     if length / step < 100:
         raise ConfigError("an NVE run of at least 100 steps", f"{length / step:.0f}", "make it longer, or 0")
     measured = {}
     for name, system in (("pure MM", hybrid.built.system), ("hybrid", hybrid.system)):
         progress(f"energy drift of the {name} system, {length:g} ps")
         measured[name] = energy_drift(
-            system,
-            hybrid.built.positions,
-            equilibration=parse(equilibration, "time", "equilibration"),
-            length=length,
-            timestep=step,
-            temperature=parse(temperature, "temperature", "temperature"),
-            seed=seed,
-            platform=platform,
+            system, hybrid.built.positions, run, equilibration=before, length=length
         )
     (mm, mm_error, mm_noise), (ml, ml_error, ml_noise) = measured["pure MM"], measured["hybrid"]
     # Both drifts are sampled, and often zero within their errors: a bare ratio of the two would be noise.
@@ -184,7 +174,6 @@ def _limited(name: str, value: float, unit_name: str, limit: float) -> CheckResu
 def finite_difference_error(
     hybrid: HybridSystem,
     *,
-    groups: int = -1,
     n_coordinates: int = 24,
     delta: float | None = None,
     seed: int = 0,
@@ -197,8 +186,6 @@ def finite_difference_error(
     Parameters
     ----------
     hybrid : HybridSystem
-    groups : int
-        Bit mask of force groups, of which then nothing is subtracted; all by default.
     n_coordinates : int
         Random coordinates of atoms in the zone, and a third as many of others. Of a zone that moves, half of
         them belong to molecules with lambda between 0 and 1.
@@ -213,16 +200,14 @@ def finite_difference_error(
         delta = max(delta, 1e-4)
     positions = np.array(hybrid.built.positions)
     context = reference_context(hybrid.system)
-    plain = reference_context(hybrid.built.system) if groups == -1 else None
+    plain = reference_context(hybrid.built.system)
 
     def added(where: np.ndarray) -> float:
-        energy = potential_of(context, where, groups)
-        return energy if plain is None else energy - potential_of(plain, where)
+        return potential_of(context, where) - potential_of(plain, where)
 
-    forces = forces_of(context, positions, groups)
+    forces = forces_of(context, positions)
     largest = np.abs(forces).max()
-    if plain is not None:
-        forces = forces - forces_of(plain, positions)
+    forces = forces - forces_of(plain, positions)
     worst = 0.0
     for atom, k in _coordinates(hybrid, n_coordinates, np.random.default_rng(seed)):
         energies = []
@@ -251,14 +236,11 @@ def _coordinates(hybrid: HybridSystem, n: int, generator: np.random.Generator) -
 def energy_drift(
     system: openmm.System,
     positions: np.ndarray,
+    run: RunOptions | None = None,
     *,
     equilibration: float,
     length: float,
-    timestep: float,
-    temperature: float = 300.0,
-    seed: int = 0,
-    platform: str | None = None,
-    samples: int = 200,
+    **changes: Any,
 ) -> tuple[float, float, float]:
     """Drift of the total energy in NVE after minimisation and a thermostatted start.
 
@@ -266,14 +248,12 @@ def energy_drift(
     ----------
     system : openmm.System
     positions : ndarray, shape (N, 3), nm
-    equilibration, length, timestep : float
+    run : RunOptions, optional
+        Time step, temperature, seed, platform and threads are used.
+    equilibration, length : float
         ps.
-    temperature : float
-        K.
-    seed : int
-    platform : str, optional
-    samples : int
-        Energies along the run.
+    **changes
+        Fields of `run` that are used.
 
     Returns
     -------
@@ -281,14 +261,15 @@ def energy_drift(
         Slope and standard error in kJ/mol/ns per degree of freedom; standard deviation around the line,
         kJ/mol.
     """
-    arguments = [] if platform is None else [openmm.Platform.getPlatformByName(platform)]
-    integrator = openmm.LangevinMiddleIntegrator(temperature, 5.0, timestep)
-    integrator.setRandomNumberSeed(seed + 1)
+    run = with_changes(RunOptions, run, changes, USED)
+    timestep, arguments = run.timestep, platform_arguments(run.platform, run.threads)
+    integrator = openmm.LangevinMiddleIntegrator(run.temperature, 5.0, timestep)
+    integrator.setRandomNumberSeed(run.seed + 1)
     integrator.setConstraintTolerance(1e-7)
     context = openmm.Context(system, integrator, *arguments)
     context.setPositions(positions)
     openmm.LocalEnergyMinimizer.minimize(context, 10.0, 200)
-    context.setVelocitiesToTemperature(temperature, seed + 1)
+    context.setVelocitiesToTemperature(run.temperature, run.seed + 1)
     integrator.step(round(equilibration / timestep))
     state = context.getState(positions=True, velocities=True)
     verlet = openmm.VerletIntegrator(timestep)
@@ -296,7 +277,7 @@ def energy_drift(
     context = openmm.Context(system, verlet, *arguments)
     context.setPositions(state.getPositions())
     context.setVelocities(state.getVelocities())
-    interval = max(1, round(length / timestep / samples))
+    interval = max(1, round(length / timestep / _SAMPLES))
     times, energies = [], []
     for k in range(1, round(length / timestep) // interval + 1):
         verlet.step(interval)

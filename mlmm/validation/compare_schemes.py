@@ -152,7 +152,6 @@ def compare_schemes(
     snap: str = "residue",
     *,
     keep: Collection[str] = (),
-    bridge: str = "pythonforce",
     progress: Callable[[str], None] | None = None,
 ) -> SchemeComparison:
     """Force error on the region under each scheme, all with the same atoms in the potential.
@@ -179,8 +178,8 @@ def compare_schemes(
         R, nm.
     snap : {"residue", "molecule", "fragment", "hydrogen", "atom"}
         See `static_zones`.
-    keep, bridge
-        See `hybrid_system`. For a few frames, the compilation of a TorchForce takes longer than it saves.
+    keep : collection of str
+        See `hybrid_system`.
     progress : callable, optional
         Called with a line of text from time to time.
 
@@ -225,7 +224,8 @@ def compare_schemes(
         progress(f"{name}: {len(zones.active)} atoms")
         errors, refused = np.zeros((0, *exact.shape[1:])), ""
         try:
-            hybrid = hybrid_system(built, zones, potential, bridge=bridge, keep=keep, **options)
+            # For a few frames, the compilation of a TorchForce takes longer than it saves.
+            hybrid = hybrid_system(built, zones, potential, bridge="pythonforce", keep=keep, **options)
         except EmbeddingError as error:
             # One scheme may be impossible where the others are not, as a cap on a charged group.
             refused = str(error)

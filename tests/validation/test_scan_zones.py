@@ -55,9 +55,8 @@ def two_frames(built) -> list[np.ndarray]:
 @pytest.fixture(scope="module")
 def scan(dipeptide_water, region) -> ZoneScan:
     frames = two_frames(dipeptide_water)
-    return scan_zones(
-        dipeptide_water, region, Contacts(), frames, ("0 nm", "0.15 nm", "0.6 nm"), ("0 nm", "0.2 nm")
-    )
+    zones = {"plateaus": ("0 nm", "0.15 nm", "0.6 nm"), "widths": ("0 nm", "0.2 nm")}
+    return scan_zones(dipeptide_water, region, Contacts(), frames, **zones)
 
 
 def test_every_cell_is_the_boundary_error_of_that_zone(dipeptide_water, region, scan):

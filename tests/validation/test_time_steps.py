@@ -23,6 +23,7 @@ from mlmm.errors import ConfigError
 from mlmm.hybrid.system import hybrid_system
 from mlmm.report import write_report
 from mlmm.units import FEMTOSECOND, GAS_CONSTANT
+from mlmm.validation.options import TimeStepOptions
 from mlmm.validation.time_steps import judge_settings, scan_time_steps
 from mlmm.zones.region import region_from_atoms
 from mlmm.zones.static import hard_zones
@@ -191,12 +192,13 @@ def limits(fast: float, timesteps, nonbonded_every_values=(1,), slow: float = 0.
         GROUPS,
         positions,
         range(40),
-        [FEMTOSECOND * step for step in timesteps],
-        nonbonded_every_values,
-        (1,),
-        length=0.5,
-        equilibration=0.05,
-        platform="Reference",
+        TimeStepOptions(
+            timesteps=[FEMTOSECOND * step for step in timesteps],
+            nonbonded_every_values=nonbonded_every_values,
+            length=0.5,
+            equilibration=0.05,
+        ),
+        RunOptions(platform="Reference"),
         minimise=False,
     )
     return scan, {(round(t.timestep / FEMTOSECOND, 3), t.nonbonded_every): t.verdict for t in scan.tests}
@@ -238,9 +240,9 @@ def test_settings_without_a_reference_are_refused():
 
 
 def test_hybrid_is_scanned_with_a_reciprocal_sum_of_its_own():
-    scan = scan_time_steps(
-        chain_hybrid(), ("0.5 fs",), (1, 2), (1, 2), length="0.1 ps", equilibration="0.05 ps", platform="CPU"
-    )
+    multiples = {"nonbonded_every_values": (1, 2), "reciprocal_every_values": (1, 2)}
+    lengths = {"length": "0.1 ps", "equilibration": "0.05 ps"}
+    scan = scan_time_steps(chain_hybrid(), timesteps="0.5 fs", platform="CPU", **multiples, **lengths)
     assert [(t.nonbonded_every, t.reciprocal_every) for t in scan.tests] == [(1, 1), (1, 2), (2, 1), (2, 2)]
     assert all(np.isfinite(t.drift) for t in scan.tests)
     assert scan.tests[0].toml() == 'timestep = "0.5 fs"'
