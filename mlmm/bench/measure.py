@@ -14,14 +14,13 @@ import numpy as np
 import openmm
 import torch
 
-from mlmm.errors import ConfigError, MLMMError, SimulationError
+from mlmm.errors import MLMMError, SimulationError
 from mlmm.units import FEMTOSECOND
 
 __all__ = [
     "Task",
     "Timing",
     "device_name",
-    "find_platform",
     "interleaved",
     "machine_facts",
     "peak_resident_mb",
@@ -163,27 +162,6 @@ def reason(error: BaseException) -> str:
     return text if isinstance(error, MLMMError) else f"{type(error).__name__}: {text}"
 
 
-def find_platform(name: str | None) -> openmm.Platform:
-    """OpenMM's platform of that name in any case of letters; the fastest by default.
-
-    Raises
-    ------
-    ConfigError
-        A platform that is not there.
-    """
-    platforms = [openmm.Platform.getPlatform(i) for i in range(openmm.Platform.getNumPlatforms())]
-    if not name:
-        return max(platforms, key=lambda platform: platform.getSpeed())
-    found = [platform for platform in platforms if platform.getName().lower() == name.lower()]
-    if not found:
-        raise ConfigError(
-            f"platform = {' | '.join(platform.getName() for platform in platforms)}",
-            repr(name),
-            'choose one of these; for CUDA: pip install "mlmm[cuda]" where there is a driver',
-        )
-    return found[0]
-
-
 def device_name(platform: openmm.Platform) -> str:
     """Name of the device that a platform runs on; empty for a platform that has no devices."""
     if "DeviceName" not in platform.getPropertyNames():
@@ -246,8 +224,14 @@ def peak_resident_mb() -> float:
     return int(next(line.split()[1] for line in lines if line.startswith("VmHWM"))) * 1024 / 1e6
 
 
-def machine_facts(threads: int | None) -> dict[str, str | int | float]:
-    """Processor, cores, threads, load and versions, for the head of a table."""
+def machine_facts(threads: int) -> dict[str, str | int | float]:
+    """Processor, cores, threads, load and versions, for the head of a table.
+
+    Parameters
+    ----------
+    threads : int
+        Of OpenMM's CPU platform; 0 for its own choice.
+    """
     default = openmm.Platform.getPlatformByName("CPU").getPropertyDefaultValue("Threads")
     return {
         "processor": _processor(),

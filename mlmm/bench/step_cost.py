@@ -25,7 +25,6 @@ import openmm
 from mlmm.bench.measure import (
     Task,
     device_name,
-    find_platform,
     interleaved,
     machine_facts,
     peak_resident_mb,
@@ -33,9 +32,11 @@ from mlmm.bench.measure import (
     step_task,
 )
 from mlmm.bench.potential_call import potential_task
-from mlmm.bench.table import Intervals, StepCost, cost_rows
+from mlmm.bench.table import StepCost, cost_rows
 from mlmm.dynamics.barostat import own_barostats
 from mlmm.dynamics.integrators import forget_forces, make_integrator, separate_reciprocal
+from mlmm.dynamics.options import RunOptions
+from mlmm.dynamics.platforms import choose_platform
 from mlmm.dynamics.reporters import EnergyTable, TrajectoryWriter, positions_and_box
 from mlmm.dynamics.run_directory import Checkpoint, RunDirectory
 from mlmm.dynamics.stages import Dynamics
@@ -43,7 +44,7 @@ from mlmm.dynamics.uncertainty import UncertaintyMonitor
 from mlmm.hybrid.system import HybridSystem
 from mlmm.kernels.direct_pairs import REGION_PAIRS, ZONE_PAIRS
 
-__all__ = ["Intervals", "StepCost", "measure_step"]
+__all__ = ["StepCost", "measure_step"]
 
 _PAIR_GROUP = 7
 _SETTLING_STEPS = 50
@@ -54,13 +55,10 @@ _STEPS_IN_A_BLOCK = 100
 def measure_step(
     hybrid: HybridSystem,
     stage: Dynamics,
+    options: RunOptions | None = None,
     *,
-    platform: str | None = None,
-    threads: int | None = None,
-    seed: int = 1,
     rounds: int = 12,
     minimise: int = 100,
-    intervals: Intervals | None = None,
     monitor: UncertaintyMonitor | None = None,
     against: Mapping[str, Callable[[], HybridSystem]] | None = None,
     progress: Callable[[str], None] = lambda text: None,
@@ -72,18 +70,12 @@ def measure_step(
     hybrid : HybridSystem
     stage : Dynamics
         Integrator, time step and temperature; a constant pressure is not timed.
-    platform : str, optional
-        OpenMM's; the fastest by default.
-    threads : int, optional
-        Of OpenMM's CPU platform.
-    seed : int
-        Of the thermostat and of the first velocities; not 0.
+    options : RunOptions, optional
+        What the stage leaves open; platform, threads, seed, and the intervals of the reporters.
     rounds : int
         Blocks of each row.
     minimise : int
         Iterations of a minimisation by the force field alone before the steps.
-    intervals : Intervals, optional
-        Of the reporters.
     monitor : UncertaintyMonitor, optional
         What is measured of the uncertainty with every row of the energy table.
     against : mapping of str to callable, optional
@@ -97,15 +89,15 @@ def measure_step(
     ConfigError
         An unknown platform.
     """
-    chosen = find_platform(platform)
-    on_cpu = chosen.getName() == "CPU"
-    bench = _Bench(hybrid, stage, chosen, threads if on_cpu else None, seed)
+    options = options or RunOptions()
+    stage = stage.under(options)
+    bench = _Bench(hybrid, stage, choose_platform(options.platform, options.threads), options.seed + 1)
     progress("settling the structure under the force field")
     bench.settle(minimise)
     progress("timing")
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as files:
         tasks = bench.tasks()
-        tasks |= bench.reporters(intervals or Intervals(), monitor, Path(folder), files)
+        tasks |= bench.reporters(options, monitor, Path(folder), files)
         lost = {}
         for name, make in (against or {}).items():
             try:
@@ -115,9 +107,10 @@ def measure_step(
                 lost[name] = reason(error)
         timings, failed = interleaved(tasks, rounds)
     lost |= failed
-    facts = machine_facts(threads if on_cpu else None)
-    facts |= {"platform": chosen.getName(), "device": device_name(chosen), "peak_mb": peak_resident_mb()}
-    rows = cost_rows(timings, stage, intervals or Intervals(), tuple(against or ()))
+    platform = bench.platform[0]
+    facts = machine_facts(options.threads if platform.getName() == "CPU" else 0)
+    facts |= {"platform": platform.getName(), "device": device_name(platform), "peak_mb": peak_resident_mb()}
+    rows = cost_rows(timings, stage, options, tuple(against or ()))
     notes = [f"{name} is left out: {why}" for name, why in lost.items()]
     if stage.ensemble == "NPT":
         notes.append("the barostat, which moves the box every 25 steps, is not timed")
@@ -131,14 +124,12 @@ class _Bench:
         self,
         hybrid: HybridSystem,
         stage: Dynamics,
-        platform: openmm.Platform,
-        threads: int | None,
+        platform: tuple[openmm.Platform, dict[str, str]],
         seed: int,
     ):
         self.hybrid, self.platform, self.seed = hybrid, platform, seed
         self.stage = dataclasses.replace(stage, ensemble="NVT" if stage.ensemble == "NPT" else stage.ensemble)
         self.single = dataclasses.replace(self.stage, nonbonded_every=1, reciprocal_every=1)
-        self.properties = {} if threads is None else {"Threads": str(threads)}
         self.start: openmm.State
 
     def context(self, system: openmm.System, stage: Dynamics, leave_out: int = 0) -> openmm.Context:
@@ -160,7 +151,7 @@ class _Bench:
         )
         if leave_out:
             integrator.setIntegrationForceGroups({k for k in range(32) if not leave_out >> k & 1})
-        context = openmm.Context(system, integrator, self.platform, self.properties)
+        context = openmm.Context(system, integrator, *self.platform)
         context.setPositions(self.hybrid.built.positions)
         return context
 
@@ -216,7 +207,7 @@ class _Bench:
 
     def reporters(
         self,
-        intervals: Intervals,
+        options: RunOptions,
         monitor: UncertaintyMonitor | None,
         folder: Path,
         files: contextlib.ExitStack,
@@ -225,7 +216,7 @@ class _Bench:
 
         Parameters
         ----------
-        intervals : Intervals
+        options : RunOptions
         monitor : UncertaintyMonitor, optional
         folder : Path
         files : ExitStack
@@ -235,7 +226,7 @@ class _Bench:
         self.steps_of(context).prepare()
         table = EnergyTable(folder / "energies.csv", self.hybrid, None, monitor)
         frames = TrajectoryWriter(
-            folder / "trajectory.dcd", self.hybrid, self.stage.step_length, intervals.trajectory
+            folder / "trajectory.dcd", self.hybrid, self.stage.step_length, options.trajectory_interval
         )
         files.callback(table.close)
         files.callback(frames.close)

@@ -12,21 +12,13 @@ import numpy as np
 
 from mlmm.bench.measure import Timing
 from mlmm.check_report import aligned
+from mlmm.dynamics.options import RunOptions
 from mlmm.dynamics.stages import Dynamics
 from mlmm.units import NANOSECOND
 
-__all__ = ["CostRow", "Intervals", "StepCost", "cost_rows", "machine_line"]
+__all__ = ["CostRow", "StepCost", "cost_rows", "machine_line"]
 
 _HEAD = ("", "cpu ms", "wall ms", "fastest wall", "of the step", "ns/day")
-
-
-@dataclass(frozen=True)
-class Intervals:
-    """Steps between rows of the energy table, frames and checkpoints."""
-
-    report: int = 100
-    trajectory: int = 500
-    checkpoint: int = 1000
 
 
 @dataclass(frozen=True)
@@ -141,7 +133,7 @@ def machine_line(machine: dict[str, Any]) -> str:
 
 
 def cost_rows(
-    timings: Mapping[str, Timing], stage: Dynamics, intervals: Intervals, against: tuple[str, ...]
+    timings: Mapping[str, Timing], stage: Dynamics, options: RunOptions, against: tuple[str, ...]
 ) -> list[CostRow]:
     """From timings to the rows of the table, those that can be made."""
     rows = []
@@ -168,9 +160,9 @@ def cost_rows(
         add(f"hybrid step of {length * 1e3:g} fs, multiple time steps", step, length)
     total = step
     for name, every in (
-        ("energy table", intervals.report),
-        ("frame", intervals.trajectory),
-        ("checkpoint", intervals.checkpoint),
+        ("energy table", options.report_interval),
+        ("frame", options.trajectory_interval),
+        ("checkpoint", options.checkpoint_interval),
     ):
         if name in timings:
             each = timings[name].over(every)

@@ -96,7 +96,7 @@ def bench_text(
         A run file without dynamics, or an unknown platform.
     """
     from mlmm.bench import measure_step
-    from mlmm.bench.step_cost import Intervals
+    from mlmm.dynamics.options import RunOptions
     from mlmm.dynamics.stages import Dynamics
 
     dynamics = [stage for stage in stages_from(config) if isinstance(stage, Dynamics)]
@@ -110,12 +110,16 @@ def bench_text(
     cost = measure_step(
         hybrid,
         stage,
-        platform=settings.platform or None,
-        threads=settings.threads or None,
-        seed=settings.seed + 1,
+        RunOptions(
+            seed=settings.seed,
+            platform=settings.platform,
+            threads=settings.threads,
+            report_interval=report.interval,
+            trajectory_interval=report.trajectory_interval,
+            checkpoint_interval=report.checkpoint_interval,
+        ),
         rounds=_QUICK_ROUNDS if options.quick else _ROUNDS,
         minimise=_QUICK_ITERATIONS if options.quick else _ITERATIONS,
-        intervals=Intervals(report.interval, report.trajectory_interval, report.checkpoint_interval),
         monitor=monitor_from(config, hybrid),
         against={text: _maker(other, built) for text, other in alternatives.items()},
         progress=progress,

@@ -8,8 +8,8 @@ import numpy as np
 import openmm
 import pytest
 
-from mlmm.bench.measure import Task, Timing, find_platform, interleaved, step_task
-from mlmm.errors import ConfigError, MissingPackageError
+from mlmm.bench.measure import Task, Timing, interleaved, step_task
+from mlmm.errors import MissingPackageError
 
 
 def busy(milliseconds: float) -> Task:
@@ -67,7 +67,9 @@ def test_task_that_fails_is_left_out_with_its_reason(after, error, reason):
 def free_particle(velocity: float) -> openmm.Context:
     system = openmm.System()
     system.addParticle(1.0)
-    context = openmm.Context(system, openmm.VerletIntegrator(0.001), find_platform("Reference"))
+    context = openmm.Context(
+        system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference")
+    )
     context.setPositions([[0, 0, 0]])
     context.setVelocities([[velocity, 0, 0]])
     return context
@@ -90,12 +92,3 @@ def test_each_block_begins_one_step_after_the_start():
 def test_positions_that_are_not_finite_lose_the_row():
     found, lost = interleaved({"nan": step_task(free_particle(np.nan)), "good": busy(0.5)}, 2)
     assert found.keys() == {"good"} and "NaN" in lost["nan"]
-
-
-def test_platform_is_the_fastest_or_the_named_one():
-    assert find_platform(None).getSpeed() == max(
-        openmm.Platform.getPlatform(i).getSpeed() for i in range(openmm.Platform.getNumPlatforms())
-    )
-    assert find_platform("reference").getName() == "Reference"
-    with pytest.raises(ConfigError, match="CUDAA"):
-        find_platform("CUDAA")

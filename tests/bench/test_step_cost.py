@@ -14,13 +14,17 @@ from mlmm import select_region
 from mlmm.bench import measure_step
 from mlmm.bench.measure import Timing
 from mlmm.bench.step_cost import REGION_PAIRS, ZONE_PAIRS
-from mlmm.bench.table import Intervals, cost_rows
+from mlmm.bench.table import cost_rows
 from mlmm.cli.program import main
+from mlmm.dynamics.options import RunOptions
+from mlmm.dynamics.platforms import choose_platform
 from mlmm.dynamics.stages import Produce
 from mlmm.errors import MissingPackageError
 from mlmm.hybrid.system import hybrid_system
 from mlmm.potentials import AtomEnergies
 from mlmm.zones.static import hard_zones, static_zones
+
+REFERENCE = RunOptions(platform="Reference")
 
 
 class Costly:
@@ -54,7 +58,7 @@ def additive(built, potential):
 
 def test_potential_of_known_cost_is_found_in_its_own_row(dipeptide_vacuum):
     hybrid = additive(dipeptide_vacuum, Costly(10.0))
-    cost = measure_step(hybrid, Produce("1 ps"), platform="Reference", rounds=3, minimise=5)
+    cost = measure_step(hybrid, Produce("1 ps"), REFERENCE, rounds=3, minimise=5)
     assert cost.row("potential: energy and forces").cpu_ms == pytest.approx(10.0, rel=0.2)
     step, kept = cost.row("hybrid step"), cost.row("force field that stays, integrator")
     assert step.cpu_ms - kept.cpu_ms > 10.0
@@ -63,12 +67,11 @@ def test_potential_of_known_cost_is_found_in_its_own_row(dipeptide_vacuum):
 
 
 def test_steps_without_the_potential_never_call_it(dipeptide_vacuum):
-    from mlmm.bench.measure import find_platform
     from mlmm.bench.step_cost import _Bench
 
     potential = Costly()
     hybrid = additive(dipeptide_vacuum, potential)
-    bench = _Bench(hybrid, Produce("1 ps"), find_platform("Reference"), None, 1)
+    bench = _Bench(hybrid, Produce("1 ps").under(REFERENCE), choose_platform("Reference"), 1)
     bench.settle(0)
     group = 1 << hybrid.force_groups["ml"]
     calls = []
@@ -94,7 +97,7 @@ def test_other_system_that_fails_loses_its_row_with_the_reason(dipeptide_vacuum)
         "package": missing,
     }
     hybrid = additive(dipeptide_vacuum, Costly())
-    cost = measure_step(hybrid, Produce("1 ps"), platform="Reference", rounds=2, minimise=5, against=against)
+    cost = measure_step(hybrid, Produce("1 ps"), REFERENCE, rounds=2, minimise=5, against=against)
     text = str(cost)
     assert cost.row("hybrid step with twin").wall_ms > 0
     assert "hybrid step with nan" not in text and "nan is left out: " in text
@@ -128,9 +131,10 @@ def test_parts_add_up_to_the_step_and_reporters_count_per_step():
         "frame": fixed(5),
         "checkpoint": fixed(100),
     }
-    rows = {
-        r.name: r for r in cost_rows(timings, Produce("1 ps", timestep="1 fs"), Intervals(10, 50, 1000), ())
-    }
+    options = RunOptions(
+        timestep="1 fs", report_interval=10, trajectory_interval=50, checkpoint_interval=1000
+    )
+    rows = {row.name: row for row in cost_rows(timings, Produce("1 ps").under(options), options, ())}
     parts = [row for row in rows.values() if row.part]
     assert [row.wall_ms for row in parts] == pytest.approx([6, 0.5, 2, 0.5])
     assert sum(row.cpu_ms for row in parts) == pytest.approx(rows["hybrid step"].cpu_ms) == 18
@@ -140,8 +144,8 @@ def test_parts_add_up_to_the_step_and_reporters_count_per_step():
 
 def test_multiple_time_steps_have_a_row_and_the_speed_of_the_long_step():
     timings = {"whole step": fixed(9), "multiple time steps": fixed(11)}
-    stage = Produce("1 ps", timestep="1 fs", nonbonded_every=2)
-    rows = {row.name: row for row in cost_rows(timings, stage, Intervals(), ())}
+    options = RunOptions(timestep="1 fs", nonbonded_every=2)
+    rows = {row.name: row for row in cost_rows(timings, Produce("1 ps").under(options), options, ())}
     assert rows["hybrid step"].ns_per_day == pytest.approx(86.4 / 9)
     assert rows["hybrid step of 2 fs, multiple time steps"].ns_per_day == pytest.approx(2 * 86.4 / 11)
     assert rows["run: step and reporters"].ns_per_day == pytest.approx(2 * 86.4 / 11)

@@ -20,7 +20,7 @@ def in_own_process(
     steps: int,
     *,
     samples: int = 20,
-    threads: int | None = None,
+    threads: int = 0,
 ) -> dict[str, float]:
     """Start Python anew, load, make a context, evaluate forces, run.
 
@@ -34,7 +34,7 @@ def in_own_process(
     steps : int
     samples : int
         Of the memory, along the steps.
-    threads : int, optional
+    threads : int
 
     Returns
     -------
@@ -43,7 +43,7 @@ def in_own_process(
         time ``startup_cpu_s``; ``rss_mb``, the peak;
         ``growth_mb``, slope of the memory in MB per 10^5 steps with ``growth_error``; ``growth_steps``.
     """
-    arguments = [variant, potential, str(folder), str(region), str(steps), str(samples), str(threads or 0)]
+    arguments = [variant, potential, str(folder), str(region), str(steps), str(samples), str(threads)]
     command = [sys.executable, "-m", "benchmarks.process", *arguments, repr(time.time())]
     found = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, found))}
@@ -74,7 +74,7 @@ def _main(arguments: list[str]) -> dict[str, float]:
     flexible = BuiltSystem.load(folder / "flexible") if variant == "mlmm-per-atom" else None
     potential = load(variant, name)
     timed = make(variant, built, nearest_region(built, n_region), potential, flexible)
-    task = stepper(timed, built.positions, threads=threads or None)
+    task = stepper(timed, built.positions, threads=threads)
     step = task.run
     step(1)
     startup, startup_cpu = time.time() - started, time.process_time()

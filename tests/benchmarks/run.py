@@ -88,7 +88,7 @@ def _run(options: argparse.Namespace) -> int:
         potential=options.potential,
         platform=options.platform,
         quick=options.quick,
-        threads=options.threads or None,
+        threads=options.threads,
         growth_steps=options.growth,
         progress=lambda text: print(f"  {text} …", file=sys.stderr, flush=True),
     )

@@ -24,7 +24,7 @@ class Session:
     quick: bool
     variants: tuple[str, ...]
     potential: str
-    threads: int | None
+    threads: int
     growth_steps: int
     progress: Callable[[str], None]
     built: BuiltSystem

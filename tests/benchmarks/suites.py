@@ -21,11 +21,11 @@ from mlmm.bench.measure import (
     Task,
     Timing,
     device_name,
-    find_platform,
     machine_facts,
     reason,
 )
 from mlmm.build import BuiltSystem
+from mlmm.dynamics.platforms import choose_platform
 from mlmm.errors import ConfigError, SimulationError
 from mlmm.hybrid.bridge import torchforce_problem
 from mlmm.potentials.ani.native import instruction_set
@@ -57,7 +57,7 @@ def run_suites(
     potential: str = "ani1x",
     platform: str = "CPU",
     quick: bool = False,
-    threads: int | None = None,
+    threads: int = 0,
     growth_steps: int = 0,
     progress: Callable[[str], None] | None = None,
 ) -> BenchReport:
@@ -76,8 +76,8 @@ def run_suites(
         OpenMM's.
     quick : bool
         Few blocks and the smallest systems only: seconds, for a first look.
-    threads : int, optional
-        Of OpenMM's CPU platform; its own default otherwise.
+    threads : int
+        Of OpenMM's CPU platform; 0 for its own choice.
     growth_steps : int
         Steps of a run of its own over which the growth of memory is measured; 0: not.
     progress : callable, optional
@@ -88,7 +88,7 @@ def run_suites(
     ConfigError
         An unknown suite, variant or platform, or a suite that is for the CPU platform only.
     """
-    device = device_name(find_platform(platform))
+    device = device_name(choose_platform(platform)[0])
     possible = tuple(SUITES) if platform == "CPU" else _WHOLE_STEPS
     suites = possible if suites is None else suites
     if variants is None:

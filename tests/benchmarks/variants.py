@@ -11,9 +11,10 @@ import torch
 
 from benchmarks.peers import openmm_ml_system, torchani_model
 from benchmarks.systems import rigid_outside
-from mlmm.bench.measure import Task, find_platform, step_task
+from mlmm.bench.measure import Task, step_task
 from mlmm.bench.potential_call import energy_task
 from mlmm.build import BuiltSystem
+from mlmm.dynamics.platforms import choose_platform
 from mlmm.errors import ConfigError
 from mlmm.hybrid.bridge import make_force
 from mlmm.hybrid.spec import atomic_numbers
@@ -124,7 +125,7 @@ def stepper(
     timed: Timed,
     positions: np.ndarray,
     *,
-    threads: int | None = None,
+    threads: int = 0,
     thermostat: bool = True,
     platform: str = "CPU",
 ) -> Task:
@@ -134,8 +135,8 @@ def stepper(
     ----------
     timed : Timed
     positions : ndarray, shape (N, 3), nm
-    threads : int, optional
-        Of OpenMM's CPU platform.
+    threads : int
+        Of OpenMM's CPU platform; 0 for its own choice.
     thermostat : bool
         Langevin at 300 K, otherwise plain Verlet.
     platform : str
@@ -146,8 +147,7 @@ def stepper(
         integrator.setRandomNumberSeed(1)
     else:
         integrator = openmm.VerletIntegrator(FEMTOSECOND)
-    properties = {"Threads": str(threads)} if threads is not None and platform == "CPU" else {}
-    context = openmm.Context(timed.system, integrator, find_platform(platform), properties)
+    context = openmm.Context(timed.system, integrator, *choose_platform(platform, threads))
     context.setPositions(positions)
     context.setVelocitiesToTemperature(_TEMPERATURE, 1)
     return step_task(context)
