@@ -221,7 +221,6 @@ def adaptive_blend(spec: HybridSpec, weights: torch.nn.Module) -> AdaptiveBlend:
     blend = AdaptiveBlend(
         zone_energies(spec.potential, atomic_numbers(built, seen)),
         seen.tolist(),
-        built.n_atoms,
         zones.core,
         zones.molecules,
         weights,

@@ -93,7 +93,7 @@ def test_steps_in_two_contexts_at_once_end(dipeptide_vacuum, bridge):
         thread.start()
     contexts[0].getIntegrator().step(40)
     for thread in threads:
-        thread.join(timeout=60)
+        thread.join(timeout=600)
         assert not thread.is_alive()
     ends = [c.getState(positions=True).getPositions(asNumpy=True)._value for c in contexts]
     assert np.abs(ends[0] - dipeptide_vacuum.positions).max() > 1e-4
