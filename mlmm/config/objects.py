@@ -194,7 +194,6 @@ def hybrid_from(config: RunConfig, built: BuiltSystem, precision: str | None = N
         zones,
         potential,
         scheme=embedding.scheme,
-        mm_side=embedding.mm_side,
         bridge=config.potential.bridge,
         keep=embedding.keep,
         levels=embedding.levels,

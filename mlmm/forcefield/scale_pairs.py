@@ -74,7 +74,7 @@ def take_pairs(
     """Pairs inside the zone and 1-4 pairs with one end in it leave; the two custom forces enter.
 
     With `near`, pairs (P, 2), only these and the 1-4 pairs leave: the caller subtracts the others by a force
-    of its own, also those with the surroundings (`mlmm.kernels.direct_pairs.SharedPairs`). The count is that
+    of its own, also those with the surroundings (`mlmm.kernels.direct_pairs.ZonePairs`). The count is that
     of all.
     """
     active = term_weights.active

@@ -67,7 +67,7 @@ def scale_terms(
         Index to a name of the atom, for messages.
     near : ndarray, shape (P, 2), optional
         Pairs inside the zone that leave the NonbondedForce besides 1-4 pairs; all of them by default. The
-        caller then subtracts the others (`mlmm.kernels.direct_pairs.SharedPairs`), and `SURROUNDINGS` is left
+        caller then subtracts the others (`mlmm.kernels.direct_pairs.ZonePairs`), and `SURROUNDINGS` is left
         out.
 
     Returns

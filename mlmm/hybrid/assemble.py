@@ -42,7 +42,7 @@ from mlmm.hybrid.spec import (
     replaceable_atoms,
     visible_atoms,
 )
-from mlmm.kernels.direct_pairs import REGION_PAIRS, ZONE_PAIRS
+from mlmm.kernels.direct_pairs import REGION_PAIRS, ZONE_PAIRS, RegionPairs, ZonePairs
 from mlmm.potentials.base import PotentialModel
 from mlmm.structures import minimum_image
 from mlmm.term_weights import TermWeights
@@ -99,11 +99,14 @@ def _assemble_additive(spec: HybridSpec) -> AssembledSystem:
     bonds = [(a, b) for a, b in built.bonds.tolist()]
     inside, real = set(atoms), model_atoms(spec)
     caps = [(a, b) if a in inside else (b, a) for a, b in bonds if (a in inside) != (b in inside)]
-    direct = region_direct_pairs(spec)
+    direct: RegionPairs | ZonePairs | None
     if spec.mm_tail:
         term_weights = hybrid_term_weights(spec)
-        system, removed = scale_terms(built.system, term_weights, keep=spec.keep, label=label)
+        direct = zone_direct_pairs(spec, read_mm_tables(built.system, keep=spec.keep), term_weights)
+        near = None if direct is None else direct.emptied
+        system, removed = scale_terms(built.system, term_weights, keep=spec.keep, label=label, near=near)
     else:
+        direct = region_direct_pairs(spec)
         known = () if caps else bonds
         emptied = None if direct is None else direct.emptied.tolist()
         system, removed = remove_region_terms(
@@ -116,7 +119,12 @@ def _assemble_additive(spec: HybridSpec) -> AssembledSystem:
         )
     if direct is not None:
         system.addForce(
-            make_pair_force(direct, direct.atoms.tolist(), periodic=direct.periodic, name=REGION_PAIRS)
+            make_pair_force(
+                direct,
+                direct.atoms.tolist(),
+                periodic=direct.periodic,
+                name=ZONE_PAIRS if spec.mm_tail else REGION_PAIRS,
+            )
         )
     if not caps and not spec.mm_tail and spec.electrostatics == "mechanical":
         force = make_force(

@@ -55,7 +55,11 @@ class HybridSpec:
     keep : tuple of str
         Forces left alone at the user's wish.
     mm_side : {"openmm", "torch"}
-        Where the force field's side of a static blend is evaluated: in OpenMM's own parameters, or in torch.
+        Where the force field's side of a static blend is evaluated: in OpenMM, as always in a simulation, or
+        in torch, a second implementation with the same energy against which the first is tested.
+    direct_pairs : bool
+        Whether the C++ kernel subtracts the force field's pairs of a static zone in a force of their own, as
+        far as it can; otherwise OpenMM does it, by exceptions and custom forces, with the same energy.
     levels : int
         Nested sets of scheme ``supermolecular``.
     mm_tail : bool
@@ -80,6 +84,7 @@ class HybridSpec:
     charge: int = 0
     keep: tuple[str, ...] = ()
     mm_side: str = "openmm"
+    direct_pairs: bool = True
     levels: int = 1
     mm_tail: bool = False
     compensation: Compensation | None = None

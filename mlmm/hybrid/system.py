@@ -6,6 +6,7 @@ import dataclasses
 import logging
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import openmm
@@ -17,7 +18,6 @@ from mlmm.forcefield.remove_terms import RemovedTerms
 from mlmm.hybrid.assemble import assemble, check_compensation, start_alignment
 from mlmm.hybrid.bridge import choose_bridge
 from mlmm.hybrid.charges import Charges, check_predicted, predicted_charges, with_charges
-from mlmm.hybrid.direct_pairs import takes_direct_pairs
 from mlmm.hybrid.rules import (
     check_box,
     check_electrostatics,
@@ -27,7 +27,7 @@ from mlmm.hybrid.rules import (
     seen_zones,
     zone_warnings,
 )
-from mlmm.hybrid.spec import MM_SIDES, AssembledSystem, HybridSpec, atomic_numbers, built_cell, model_atoms
+from mlmm.hybrid.spec import AssembledSystem, HybridSpec, atomic_numbers, built_cell, model_atoms
 from mlmm.potentials.base import AtomEnergies, PotentialModel
 from mlmm.structures import Structure, neighbour_pairs
 from mlmm.units import parse
@@ -38,9 +38,6 @@ from mlmm.zones.static import ZonePartition
 __all__ = ["HybridSystem", "hybrid_system"]
 
 logger = logging.getLogger(__name__)
-#: Pairs of zone and system above which torch hands over faster than OpenMM on its CPU platform (17 ns each,
-#: all of them at every step; GPU platforms keep a neighbour list).
-_MANY_PAIRS = 1_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,9 +126,30 @@ class HybridSystem:
         """What the bridge evaluates; None where that is the potential on the region alone."""
         return self.assembled.blend
 
-    def create_system(self, bridge: str | None = None) -> openmm.System:
-        """Another System with the same forces, built anew, for the other bridge if asked."""
-        return assemble(dataclasses.replace(self.spec, bridge=bridge or self.bridge)).system
+    def create_system(self, bridge: str | None = None, **changes: Any) -> openmm.System:
+        """Another System with the same energy, built anew, as `reassembled` makes it."""
+        return assemble(self._changed(bridge, changes)).system
+
+    def reassembled(self, bridge: str | None = None, **changes: Any) -> HybridSystem:
+        """The same energy by another implementation, for comparison.
+
+        Parameters
+        ----------
+        bridge : {"torchforce", "pythonforce", "native"}, optional
+        changes
+            Fields of `HybridSpec`: ``direct_pairs=False`` leaves all pairs to OpenMM, ``mm_side="torch"``
+            evaluates the force field's side of a static zone in torch.
+        """
+        spec = self._changed(bridge, changes)
+        return HybridSystem(spec, assemble(spec), self.warnings)
+
+    def _changed(self, bridge: str | None, changes: dict[str, Any]) -> HybridSpec:
+        if bridge is None:
+            bridge = self.bridge
+            if changes.get("mm_side") == "torch" and bridge == "native" and self.scheme != "additive":
+                # The native bridge evaluates sum_i lambda_i eps_i alone.
+                bridge = choose_bridge("auto", self.potential)
+        return dataclasses.replace(self.spec, bridge=bridge, **changes)
 
     def zone_counts(self) -> dict[str, int]:
         """Number of atoms by zone in the built structure; buffer: lambda = 0, seen by the model."""
@@ -187,7 +205,6 @@ def hybrid_system(
     potential: PotentialModel,
     *,
     scheme: str = "auto",
-    mm_side: str = "auto",
     bridge: str = "auto",
     keep: Collection[str] = (),
     levels: int = 1,
@@ -221,13 +238,9 @@ def hybrid_system(
         From `load_potential`, or any object with `spec` and `atom_energies(structure)`.
     scheme : {"auto", "per_atom", "supermolecular", "additive", "bonded", "delta"}
         By default what suits the energies on which the potential was trained.
-    mm_side : {"auto", "openmm", "torch"}
-        Where the force field's side of a static blend is evaluated: in OpenMM's own parameters, or in torch,
-        which is faster for a large zone on the CPU platform. Both give the same numbers.
     bridge : {"auto", "torchforce", "pythonforce", "native"}
         Host of the potential; all give the same numbers. "native" hands positions straight to compiled
-        networks: ``delta``, ``additive`` without caps, ``per_atom`` and ``bonded`` with the force field's
-        side in OpenMM.
+        networks: ``delta``, ``additive`` without caps, ``per_atom`` and ``bonded`` in a static zone.
     keep : collection of str
         Names of forces that stay whole although they act inside the region (biases, restraints).
     levels : int
@@ -271,34 +284,27 @@ def hybrid_system(
     check_box(built, zones, potential_spec)
     check_electrostatics(electrostatics, reach, built, zones, scheme, potential_spec)
     charge = net_charge(built, zones, scheme)
-    static = not isinstance(zones, AdaptiveZones)
-    direct = static and scheme == "per_atom" and not _on_gpu()
-    direct = direct and electrostatics == "mechanical" and takes_direct_pairs(potential, bridge)
-    mm_side = _choose_mm_side(mm_side, built, zones, direct)
     warnings += zone_warnings(built, zones, charge, potential_spec)
+    constant = _has_constant_weights(built, zones, scheme, mm_tail)
+    on_gpu = _on_gpu()
     spec = HybridSpec(
         built,
         zones,
         potential,
         scheme,
-        _host(
-            bridge,
-            scheme,
-            potential,
-            electrostatics,
-            _has_constant_weights(built, zones, scheme, mm_side, mm_tail),
-        ),
+        _host(bridge, scheme, potential, electrostatics, constant),
         charge,
         tuple(keep),
-        mm_side,
-        levels,
-        mm_tail,
-        compensation,
-        electrostatics,
-        reach,
-        cuda_graphs,
+        # A GPU platform keeps a neighbour list for the custom forces, and would wait for the processor.
+        direct_pairs=bridge == "native" or not on_gpu,
+        levels=levels,
+        mm_tail=mm_tail,
+        compensation=compensation,
+        electrostatics=electrostatics,
+        charge_range=reach,
+        cuda_graphs=cuda_graphs,
     )
-    check_room(built, zones, scheme, potential, _on_gpu())
+    check_room(built, zones, scheme, potential, on_gpu)
     if charges is not None:
         spec = with_charges(spec, charges)
     if isinstance(zones, AdaptiveZones) and electrostatics == "charges":
@@ -322,35 +328,20 @@ def hybrid_system(
     return hybrid
 
 
-def _choose_mm_side(mm_side: str, built: BuiltSystem, zones: ZonePartition, direct: bool) -> str:
-    """OpenMM's own parameters, unless its CPU platform has to look through too many pairs.
-
-    Pairs that the kernel's host subtracts (`hosted`) are not among those.
-    """
-    if mm_side not in ("auto", *MM_SIDES):
-        raise ConfigError(f"mm_side = auto | {' | '.join(MM_SIDES)}", repr(mm_side), 'write mm_side = "auto"')
-    if mm_side != "auto":
-        return mm_side
-    few = direct or len(zones.active) * built.n_atoms < _MANY_PAIRS
-    return "openmm" if few or _on_gpu() else "torch"
-
-
 def _on_gpu() -> bool:
     """Whether OpenMM can run on a GPU here."""
     names = {openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())}
     return not names.isdisjoint(("CUDA", "HIP", "OpenCL"))
 
 
-def _has_constant_weights(
-    built: BuiltSystem, zones: ZonePartition, scheme: str, mm_side: str, mm_tail: bool
-) -> bool:
+def _has_constant_weights(built: BuiltSystem, zones: ZonePartition, scheme: str, mm_tail: bool) -> bool:
     """Whether the potential adds sum_i lambda_i eps_i with constant lambda_i, and nothing else."""
     if isinstance(zones, AdaptiveZones) or scheme == "supermolecular":
         return False
     if scheme == "additive":
         inside = set(zones.core)
         return not mm_tail and all((a in inside) == (b in inside) for a, b in built.bonds.tolist())
-    return mm_side == "openmm" or scheme == "delta"
+    return True
 
 
 def _check_options(scheme: str, levels: int, mm_tail: bool) -> None:

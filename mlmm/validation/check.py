@@ -20,6 +20,7 @@ from mlmm.forcefield.reference_platform import forces_of, potential_of, referenc
 from mlmm.hybrid.bridge import torchforce_problem
 from mlmm.hybrid.spec import built_cell
 from mlmm.hybrid.system import HybridSystem
+from mlmm.kernels.direct_pairs import REGION_PAIRS, ZONE_PAIRS
 from mlmm.options import Quantity, with_changes
 from mlmm.potentials.base import scriptable_module
 from mlmm.statistics import linear_drift
@@ -108,6 +109,9 @@ def check_energy(
     if hybrid.bridge == "native":
         worst = _bridge_difference(hybrid, ("native", "pythonforce"))
         results.append(_limited("kernel vs PythonForce", worst, "of max|F|", limits["bridges"]))
+    elif _has_direct_pairs(hybrid) and not _has_both_bridges(hybrid):
+        worst = _bridge_difference(hybrid, (hybrid.bridge, hybrid.bridge))
+        results.append(_limited("pairs by the kernel vs OpenMM", worst, "of max|F|", limits["bridges"]))
     if hybrid.built.periodic:
         progress("periodic images")
         change, energy = _image_change(hybrid, seed)
@@ -299,22 +303,28 @@ def _has_both_bridges(hybrid: HybridSystem) -> bool:
     return scriptable_module(hybrid.potential) is not None and torchforce_problem() is None and not whole
 
 
+def _has_direct_pairs(hybrid: HybridSystem) -> bool:
+    """Whether the C++ kernel subtracts pairs of the force field."""
+    return any(force.getName() in (REGION_PAIRS, ZONE_PAIRS) for force in hybrid.system.getForces())
+
+
 def _bridge_difference(
     hybrid: HybridSystem, bridges: tuple[str, str] = ("torchforce", "pythonforce")
 ) -> float:
     """Largest difference of the potential's forces between the two hosts, relative to the largest force.
 
-    With those of the force field's pairs, where the kernel's host may subtract them. Not in a box that leans:
-    there OpenMM's Reference platform overlooks some pairs within the cutoff, unless they are exceptions.
+    With those of the force field's pairs where the C++ kernel subtracts them: in the second system OpenMM
+    does. Not in a box that leans: there OpenMM's Reference platform overlooks some pairs within the cutoff,
+    unless they are exceptions.
     """
     group = 1 << hybrid.force_groups["ml"]
     box = hybrid.built.box_vectors
     straight = box is None or not np.any(box - np.diag(np.diag(box)))
-    if "native" in bridges and "nonbonded" in hybrid.force_groups and straight:
+    if straight and _has_direct_pairs(hybrid):
         group |= 1 << hybrid.force_groups["nonbonded"]
     found = []
-    for bridge in bridges:
-        system = hybrid.create_system(bridge)
+    for bridge, direct in zip(bridges, (hybrid.spec.direct_pairs, False), strict=True):
+        system = hybrid.create_system(bridge, direct_pairs=direct)
         found.append(forces_of(reference_context(system), hybrid.built.positions, group))
     return float(np.abs(found[0] - found[1]).max() / np.abs(found[0]).max())
 

@@ -403,7 +403,7 @@ def test_zones_with_any_weight_agree_with_their_hard_limit():
         potential = ChargedContacts(charges_of(built))
         options = {"scheme": "per_atom", "electrostatics": "charges"}
         energies += [
-            state_of(hybrid_system(built, zones, potential, mm_side=mm_side, **options))[3]
+            state_of(hybrid_system(built, zones, potential, **options).reassembled(mm_side=mm_side))[3]
             for mm_side in ("openmm", "torch")
         ]
     assert max(energies) - min(energies) < 1e-10

@@ -43,16 +43,8 @@ def make(built, kind, *, mm_side="openmm", bridge="torchforce", cuda_graphs="on"
         compensation = Compensation({"HOH": 0.0})
     else:
         zones, scheme = static_zones(built, region, "0.2 nm", "0.25 nm"), kind
-    return hybrid_system(
-        built,
-        zones,
-        potential,
-        scheme=scheme,
-        mm_side=mm_side,
-        bridge=bridge,
-        compensation=compensation,
-        cuda_graphs=cuda_graphs,
-    )
+    hybrid = hybrid_system(built, zones, potential, scheme=scheme, bridge=bridge, compensation=compensation)
+    return hybrid.reassembled(mm_side=mm_side, cuda_graphs=cuda_graphs)
 
 
 @pytest.mark.parametrize("kind", ["additive", "per_atom", "capped"])

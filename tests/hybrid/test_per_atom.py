@@ -65,8 +65,7 @@ def test_identity_needs_the_pairs_that_left(dipeptide_water):
         hard_zones(dipeptide_water, region),
         ForceFieldPotential(dipeptide_water),
         scheme="per_atom",
-        mm_side="torch",
-    )
+    ).reassembled(mm_side="torch")
     positions = torch.tensor(dipeptide_water.positions)
     box = torch.tensor(dipeptide_water.box_vectors)
     assert abs(float(hybrid.blend.full_pairs(positions, box).sum())) > 10

@@ -1,4 +1,4 @@
-"""Pairs that stay in OpenMM and are subtracted by the kernel's host: the same energy as by exceptions."""
+"""Pairs that stay in OpenMM and that the C++ kernel subtracts in a force of its own: as by exceptions."""
 
 from __future__ import annotations
 
@@ -315,39 +315,62 @@ def names_of(system: openmm.System) -> list[str]:
     return [force.getName() for force in system.getForces()]
 
 
-def test_the_kernels_host_takes_the_pairs_of_a_region(water):
-    """Both hosts have one energy, forces and record; the pairs stand in the group of the non-bonded ones."""
-    hybrid = make(water)
-    other = hybrid.create_system("pythonforce")
+@pytest.mark.parametrize("bridge", ["native", "torchforce", "pythonforce"])
+def test_region_pairs_beside_any_host(water, bridge):
+    """As by exceptions: energy, forces, record; the pairs stand in the group of the non-bonded ones."""
+    hybrid = make(water, bridge=bridge)
+    assert hybrid.bridge == bridge
+    without = hybrid.reassembled(direct_pairs=False)
+    other = without.system
     assert REGION_PAIRS in names_of(hybrid.system) and REGION_PAIRS not in names_of(other)
     assert exceptions_of(hybrid.system) < 0.2 * exceptions_of(other)
     assert_same(energy_and_forces(hybrid.system, water.positions), energy_and_forces(other, water.positions))
     for group in hybrid.force_groups.values():
         found, expected = (energy_and_forces(s, water.positions, 1 << group) for s in (hybrid.system, other))
         assert_same(found, expected)
-    assert hybrid.removed == make(water, bridge="pythonforce").removed
+    assert hybrid.removed == without.removed
     assert finite_difference_error(hybrid, n_coordinates=6) < 1e-6
-    copied = energy_and_forces(copy.deepcopy(hybrid.system), water.positions)
-    assert_same(copied, energy_and_forces(hybrid.system, water.positions))
+    if bridge != "torchforce":  # which cannot be copied
+        copied = energy_and_forces(copy.deepcopy(hybrid.system), water.positions)
+        assert_same(copied, energy_and_forces(hybrid.system, water.positions))
+
+
+def test_region_pairs_of_a_region_with_caps(dipeptide_water):
+    """Bonds that are cut change nothing about the pairs inside."""
+    waters = [atom.index for atom in dipeptide_water.topology.atoms() if atom.residue.name == "HOH"]
+    region = region_from_atoms(dipeptide_water.topology, [*range(6, 16), *waters[:90]], "atoms")
+    hybrid = hybrid_system(
+        dipeptide_water,
+        hard_zones(dipeptide_water, region),
+        load_potential("ani1x", members=[0]),
+        scheme="additive",
+    )
+    assert region.cut_bonds and REGION_PAIRS in names_of(hybrid.system)
+    found, expected = (
+        energy_and_forces(system, dipeptide_water.positions)
+        for system in (hybrid.system, hybrid.create_system(direct_pairs=False))
+    )
+    assert_same(found, expected)
 
 
 def test_better_fixed_charges_are_subtracted_too(water):
     """Reference charges stand in the force field before the tables are read."""
     charges = np.tile([-0.9, 0.5, 0.4], 40)
     plain, changed = make(water), make(water, charges=charges)
-    expected = energy_and_forces(changed.create_system("pythonforce"), water.positions)
+    expected = energy_and_forces(changed.create_system(direct_pairs=False), water.positions)
     found = energy_and_forces(changed.system, water.positions)
     assert_same(found, expected)
     assert abs(found[0] - energy_and_forces(plain.system, water.positions)[0]) > 1.0
 
 
-def test_mlmm_check_sees_pairs_that_are_wrong(water, monkeypatch):
+@pytest.mark.parametrize("bridges", [("native", "pythonforce"), ("pythonforce", "pythonforce")])
+def test_mlmm_check_sees_pairs_that_are_wrong(water, monkeypatch, bridges):
     """The comparison of hosts contains the pairs."""
-    hybrid = make(water)
-    assert _bridge_difference(hybrid, ("native", "pythonforce")) < 1e-9
+    hybrid = make(water, bridge=bridges[0])
+    assert _bridge_difference(hybrid, bridges) < 1e-9
     right = RegionPairs.__call__
     monkeypatch.setattr(RegionPairs, "__call__", lambda *a: tuple(1.001 * x for x in right(*a)))
-    assert _bridge_difference(hybrid, ("native", "pythonforce")) > 1e-6
+    assert _bridge_difference(hybrid, bridges) > 1e-6
 
 
 def knobs(force):
@@ -404,7 +427,7 @@ def test_rounding_on_the_cpu_platform(water):
     Two water oxygens far apart at the build meet at 0.25 nm: less than 1e-4 of the force between them.
     """
     hybrid = make(water, precision="float32")
-    exact = hybrid.create_system("pythonforce")
+    exact = hybrid.create_system(direct_pairs=False)
     cpu = openmm.Platform.getPlatformByName("CPU")
 
     def on_cpu(system, positions):

@@ -74,7 +74,8 @@ def test_rows_of_intra_against_the_model_on_all_atoms(dipeptide_water, ani, comp
     """Reference and row from hybrid systems of their own: lambda = 1 everywhere, and the hard region."""
     built, region = dipeptide_water, list(methyl(dipeptide_water).atoms)
     everywhere, bridge = zones_with(built, dict.fromkeys(range(built.n_atoms), 1.0)), "pythonforce"
-    whole = hybrid_system(built, everywhere, ani, scheme="per_atom", mm_side="torch", bridge=bridge)
+    whole = hybrid_system(built, everywhere, ani, scheme="per_atom", bridge=bridge)
+    whole = whole.reassembled(mm_side="torch")
     for name, tail in zip(INTRA, (True, False), strict=True):
         hybrid = hybrid_system(
             built, zones_of(built, name), ani, scheme="additive", mm_tail=tail, bridge=bridge
