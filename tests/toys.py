@@ -74,6 +74,16 @@ class PlainSprings:
         return AtomEnergies(self._springs(structure.positions, structure.cell)[0])
 
 
+class InPython:
+    """A model without its TorchScript form, under another spec if one is given."""
+
+    def __init__(self, model, spec: PotentialSpec | None = None):
+        self.model, self.spec = model, spec or model.spec
+
+    def atom_energies(self, structure: Structure) -> AtomEnergies:
+        return self.model.atom_energies(structure)
+
+
 class WrongForces(PlainSprings):
     """Negative control: the energy depends on the positions in a way that the gradient does not see."""
 

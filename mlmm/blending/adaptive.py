@@ -75,10 +75,6 @@ class AdaptiveBlend(torch.nn.Module):
 
     def forward(self, positions: torch.Tensor, box: Optional[torch.Tensor] = None) -> torch.Tensor:
         """For the positions (N, 3) of the whole system and its box vectors (3, 3), nm."""
-        # The host's device is the module's own in a TorchForce, the processor's in a PythonForce.
-        positions = positions.to(self.atoms.device, torch.float64)
-        if box is not None:
-            box = box.to(self.atoms.device, torch.float64)
         weights = self.zone_weights(positions, box)
         if not self.weight_forces:
             weights = weights.detach()

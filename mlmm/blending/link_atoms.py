@@ -80,7 +80,7 @@ class CappedModel(torch.nn.Module):
         Atomic numbers of the region's atoms.
     atoms, caps, lengths
         As for `CappedAtoms`.
-    charge, spin : int
+    charge, multiplicity : int
         Of the capped region, for a model that asks.
     """
 
@@ -92,7 +92,7 @@ class CappedModel(torch.nn.Module):
         caps: Sequence[tuple[int, int]],
         lengths: Sequence[float],
         charge: int = 0,
-        spin: int = 1,
+        multiplicity: int = 1,
     ):
         super().__init__()
         capped_numbers = [*numbers, *[1] * len(caps)]
@@ -101,7 +101,7 @@ class CappedModel(torch.nn.Module):
         self.model = (
             scriptable(capped_numbers)
             if scriptable is not None
-            else _WholeEnergies(model, capped_numbers, charge, spin)
+            else _WholeEnergies(model, capped_numbers, charge, multiplicity)
         )
         self.capturable = is_capturable(self.model)
         self.to(getattr(model, "device", "cpu"))
@@ -112,9 +112,6 @@ class CappedModel(torch.nn.Module):
 
     def members(self, positions: torch.Tensor, box: Optional[torch.Tensor]) -> torch.Tensor:
         """Energies of the atoms and then of the caps by each member of the model, (members, n + caps)."""
-        positions = positions.to(self.capped.lengths.device, torch.float64)
-        if box is not None:
-            box = box.to(self.capped.lengths.device, torch.float64)
         return self.model(self.capped(positions, box), box)
 
     @property
@@ -134,14 +131,14 @@ class _WholeEnergies(torch.nn.Module):
     With `keeps_charges`, `charges` holds what it predicted at the last call.
     """
 
-    def __init__(self, model: PotentialModel, numbers: Sequence[int], charge: int, spin: int):
+    def __init__(self, model: PotentialModel, numbers: Sequence[int], charge: int, multiplicity: int):
         super().__init__()
-        self.potential, self.charge, self.spin = model, charge, spin
+        self.potential, self.charge, self.multiplicity = model, charge, multiplicity
         self.keeps_charges, self.charges = False, None
         self.register_buffer("numbers", torch.tensor(list(numbers), dtype=torch.int64))
 
     def forward(self, positions: torch.Tensor, cell: torch.Tensor | None) -> torch.Tensor:
-        structure = Structure(self.numbers, positions, cell, self.charge, self.spin)
+        structure = Structure(self.numbers, positions, cell, self.charge, self.multiplicity)
         result = self.potential.atom_energies(structure)
         if self.keeps_charges:
             self.charges = result.charges

@@ -25,7 +25,7 @@ force on the region against that of the potential on all atoms:
   mlmm check my/run.toml --compare --frames 8                smaller error bars, more time
   local        R as plateau, half and half, or all of it as a zone: the first is the best use of the same
                atoms, since a zone has its error where lambda begins to fall
-  difference   no error on the region, two passes of the potential over more atoms (three with two levels)
+  difference   no error on the region, two passes of the potential over more atoms
   additive        hydrogens on cut bonds; the potential sees no neighbour beyond them, and its error does not
   go
                away before its atoms do

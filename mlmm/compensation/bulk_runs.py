@@ -16,7 +16,8 @@ from mlmm.dynamics.platforms import platform_arguments
 from mlmm.dynamics.reporters import positions_and_box
 from mlmm.errors import ConfigError
 from mlmm.forcefield.remove_terms import remove_zone_pairs
-from mlmm.hybrid.assemble import HybridSpec, adaptive_blend, with_blend
+from mlmm.hybrid.assemble import adaptive_blend, join
+from mlmm.hybrid.spec import HybridSpec
 from mlmm.statistics import statistical_inefficiency
 from mlmm.zones.adaptive import AdaptiveZones, UniformWeights, molecule_anchors
 from mlmm.zones.region import Region
@@ -137,7 +138,7 @@ class BulkRuns:
         system, removed = remove_zone_pairs(self.bulk.system, ())
         if weight > 0:
             blend = adaptive_blend(spec, UniformWeights(weight, n))
-            system = with_blend(spec, system, removed, blend).system
+            system = join(spec, system, removed, blend).system
         probe = adaptive_blend(spec, UniformWeights(1.0, n))
         context, integrator, barostat = self._context(system, constant_pressure)
         context.setPeriodicBoxVectors(*box)

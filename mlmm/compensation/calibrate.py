@@ -15,8 +15,8 @@ from mlmm.compensation.bulk_runs import BulkRuns, all_molecules
 from mlmm.compensation.calibrate_state import BulkSamples, KeptCalibration
 from mlmm.compensation.options import SHARED, CalibrationOptions
 from mlmm.dynamics.options import RunOptions
-from mlmm.hybrid.assemble import HybridSpec
 from mlmm.hybrid.bridge import choose_bridge
+from mlmm.hybrid.spec import HybridSpec
 from mlmm.options import split_changes, with_changes
 from mlmm.potentials.base import PotentialModel
 from mlmm.units import BAR_NM3

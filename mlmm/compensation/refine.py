@@ -18,8 +18,9 @@ from mlmm.compensation.refine_runs import RefinementRuns
 from mlmm.compensation.refine_state import Iteration, KeptRefinement, zone_shells
 from mlmm.dynamics.options import RunOptions
 from mlmm.errors import ConfigError
-from mlmm.hybrid.assemble import HybridSpec, check_compensation
+from mlmm.hybrid.alignment import check_compensation
 from mlmm.hybrid.bridge import choose_bridge
+from mlmm.hybrid.spec import HybridSpec
 from mlmm.options import split_changes, with_changes
 from mlmm.potentials.base import PotentialModel
 from mlmm.zones.adaptive import AdaptiveZones, adaptive_zones

@@ -25,7 +25,8 @@ from mlmm.dynamics.failures import check_temperature, nan_becomes_an_error
 from mlmm.dynamics.options import RunOptions
 from mlmm.dynamics.platforms import platform_arguments
 from mlmm.dynamics.reporters import positions_and_box
-from mlmm.hybrid.assemble import HybridSpec, assemble
+from mlmm.hybrid.assemble import assemble
+from mlmm.hybrid.spec import HybridSpec
 from mlmm.zones.adaptive import AdaptiveWeights, AdaptiveZones
 from mlmm.zones.compensation import Compensation
 

@@ -20,7 +20,6 @@ from mlmm.dynamics.stages import Dynamics
 from mlmm.hybrid.system import HybridSystem
 from mlmm.statistics import linear_drift
 from mlmm.units import NANOSECOND
-from mlmm.zones.adaptive import AdaptiveZones
 
 __all__ = ["embedding_facts", "log_to", "measure_drift", "measure_timing", "run_facts", "write_pdb"]
 
@@ -82,7 +81,6 @@ def embedding_facts(hybrid: HybridSystem) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "scheme": hybrid.scheme,
         "mm_side": hybrid.mm_side,
-        "levels": spec.levels,
         "mm_tail": spec.mm_tail,
         "compensation": None,
         "electrostatics": spec.electrostatics,
@@ -101,7 +99,7 @@ def embedding_facts(hybrid: HybridSystem) -> dict[str, Any]:
 
 def _histogram_facts(hybrid: HybridSystem) -> dict[str, Any] | None:
     """Atoms and mean Delta by lambda in the built structure; None for a hard boundary."""
-    if not hybrid.zones.transition and not isinstance(hybrid.zones, AdaptiveZones):
+    if hybrid.zones.hard:
         return None
     histogram = lambda_histogram(hybrid)
     columns = {name: getattr(histogram, name) for name in ("edges", "atoms", "residues", "mean", "deviation")}

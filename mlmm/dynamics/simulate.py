@@ -22,7 +22,6 @@ from mlmm.dynamics.uncertainty import UncertaintyMonitor
 from mlmm.errors import ConfigError
 from mlmm.hybrid.system import HybridSystem
 from mlmm.options import with_changes
-from mlmm.zones.adaptive import AdaptiveZones
 
 __all__ = ["simulate"]
 
@@ -124,7 +123,7 @@ def _check_pressure(hybrid: HybridSystem, stages: Sequence[Minimise | Dynamics])
 
 def _untested(hybrid: HybridSystem, stages: Sequence[Minimise | Dynamics]) -> list[str]:
     """Stages whose time steps are longer than what was tested."""
-    moving = isinstance(hybrid.zones, AdaptiveZones)
+    moving = hybrid.zones.moves
     dynamics = [stage for stage in stages if isinstance(stage, Dynamics)]
     found = [beyond_tested(stage, hybrid.system, adaptive=moving) for stage in dynamics]
     return [said for said in found if said is not None]
@@ -153,7 +152,7 @@ def _check_same_run(
         ("region", old["region"]["atoms"], list(hybrid.zones.region.atoms)),
         ("zones", old["zones"], hybrid.zone_counts()),
         ("zones", old.get("zone_setup"), dict(hybrid.zones.setup)),
-        *((key, before.get(key), embedding[key]) for key in ("scheme", "mm_side", "levels", "mm_tail")),
+        *((key, before.get(key), embedding[key]) for key in ("scheme", "mm_tail")),
         ("electrostatics", before.get("electrostatics", "mechanical"), embedding["electrostatics"]),
         ("charge_range", before.get("charge_range"), embedding["charge_range"]),
         ("number of atoms", old["system"]["atoms"], hybrid.built.n_atoms),

@@ -145,7 +145,8 @@ def measure_uncertainty(
         if forces:
             spread = force_spread(member_forces(totals, where)).cpu().numpy()
         # Whole energies of scheme "supermolecular" are no atom's.
-        atoms = None if hybrid.scheme == "supermolecular" else members.detach().std(dim=0).cpu().numpy()
+        whole = not (hybrid.spec.rules.has_shares or hybrid.spec.rules.isolated)
+        atoms = None if whole else members.detach().std(dim=0).cpu().numpy()
         found = Uncertainty(float(totals.detach().std()), atoms, spread)
     if training is not None:
         seen, centres = _seen(hybrid, positions, box)

@@ -232,9 +232,6 @@ class ChargedBlend(torch.nn.Module):
 
     def forward(self, positions: torch.Tensor, box: torch.Tensor | None = None) -> torch.Tensor:
         """For the positions (N, 3) of the whole system and its box vectors (3, 3), nm."""
-        positions = positions.to(self.visible.device, torch.float64)
-        if box is not None:
-            box = box.to(self.visible.device, torch.float64)
         energy = self.blend(positions, box)
         atoms, weights = self.zone(positions, box)
         return energy + self.correction(positions, box, atoms, weights, self._taken()[: len(atoms)])

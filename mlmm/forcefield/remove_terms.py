@@ -140,7 +140,6 @@ def remove_zone_pairs(
     system: openmm.System,
     atoms: Sequence[int],
     *,
-    pairs: bool = True,
     scheme: str = "per_atom",
     label: Callable[[int], str] = str,
 ) -> tuple[openmm.System, RemovedTerms]:
@@ -155,8 +154,6 @@ def remove_zone_pairs(
         The full force field, the zone's atoms flexible.
     atoms : sequence of int
         The zone, lambda > 0.
-    pairs : bool
-        Whether the scheme replaces pairs; otherwise they stay.
     scheme : str
         For the record.
     label : callable
@@ -171,11 +168,10 @@ def remove_zone_pairs(
     refuse_uncopyable(system)
     embedded = copy.deepcopy(system)
     removed = {}
-    if pairs:
-        refuse_virtual_sites(system, inside, label)
-        for force in embedded.getForces():
-            if isinstance(force, openmm.NonbondedForce):
-                removed["NonbondedForce"] = _exclude_nonbonded(force, inside)
+    refuse_virtual_sites(system, inside, label)
+    for force in embedded.getForces():
+        if isinstance(force, openmm.NonbondedForce):
+            removed["NonbondedForce"] = _exclude_nonbonded(force, inside)
     freed = free_touching_constraints(embedded, inside, scheme, label)
     if freed:
         removed["constraints"] = freed

@@ -17,7 +17,7 @@ from mlmm.pair_formulas import lepton_smooth_step, lepton_tail
 from mlmm.term_weights import TermWeights
 from mlmm.units import COULOMB
 
-__all__ = ["INSIDE", "SURROUNDINGS", "check_switching_range", "scale_exceptions", "take_pairs"]
+__all__ = ["INSIDE", "SURROUNDINGS", "check_switching_range", "take_pairs"]
 
 #: Names of the forces that take over the pairs.
 INSIDE = "pairs inside the zone"
@@ -44,24 +44,6 @@ def check_switching_range(term_weights: TermWeights, tables: MMTables) -> None:
             f"r_on = {start:g} nm, r_off = {end:g} nm",
             "change the range, or build the system with a longer cutoff",
         )
-
-
-def scale_exceptions(force: openmm.NonbondedForce, term_weights: TermWeights, tables: MMTables) -> int:
-    """1-4 pairs at every distance: charge product and well depth times 1 − W."""
-    atoms = tables.exception_atoms
-    fractions = term_weights.one_four(atoms)
-    alive = (tables.exception_charge != 0) | (tables.exception_epsilon != 0)
-    touched = np.flatnonzero(alive & (fractions > 0))
-    left = 1.0 - fractions[touched]
-    numbers = (
-        tables.exception_charge[touched] * left,
-        tables.exception_sigma[touched],
-        tables.exception_epsilon[touched] * left,
-    )
-    columns = (touched, *atoms[touched].T, *numbers)
-    for term in zip(*(column.tolist() for column in columns), strict=True):
-        force.setExceptionParameters(*term)
-    return len(touched)
 
 
 def take_pairs(
@@ -196,7 +178,7 @@ def _pairs_around(
     active, outside = term_weights.active, np.flatnonzero(term_weights.visible & (term_weights.weights == 0))
     if not len(outside):
         return None
-    # W of such a pair is the zone atom's alone: lambda = 0 belongs to no level either.
+    # W of such a pair is the zone atom's alone.
     fractions = term_weights.pairs(np.column_stack([active, np.full(len(active), outside[0])]))
     zone = active[fractions > 0]
     if not len(zone):

@@ -18,7 +18,7 @@ import openmm
 
 from mlmm.errors import EmbeddingError
 from mlmm.forcefield.remove_terms import RemovedTerms, free_touching_constraints, refuse_virtual_sites
-from mlmm.forcefield.scale_pairs import check_switching_range, scale_exceptions, take_pairs
+from mlmm.forcefield.scale_pairs import check_switching_range, take_pairs
 from mlmm.forcefield.tables import MMTables, read_mm_tables
 from mlmm.forcefield.term_catalogue import (
     BONDED,
@@ -35,7 +35,6 @@ from mlmm.term_weights import TermWeights, cmap_shares
 __all__ = ["scale_terms"]
 
 logger = logging.getLogger(__name__)
-_DIVIDED = frozenset([*BONDED, "NonbondedForce"])
 
 
 def scale_terms(
@@ -49,12 +48,11 @@ def scale_terms(
     """The force field less what a potential takes over, E_MM − sum_t W_t f_t V_t; the input is not changed.
 
     Bonded terms: k (all coefficients, the CMAP map, the formula of a custom force) times 1 − W_t; a term of
-    which nothing is left is dropped. Pairs (all schemes but ``bonded`` and ``delta``): those inside the
-    zone, lambda > 0, leave the NonbondedForce by exceptions, reciprocal part included, and what remains of
-    them comes back in one CustomBondForce (`INSIDE`), where large numbers do not cancel; pairs of the zone
-    with visible atoms around it are corrected by −W v_sr in one CustomNonbondedForce (`SURROUNDINGS`).
-    Scheme ``bonded`` scales the parameters of the 1-4 exceptions instead and touches no other pair; ``delta``
-    changes nothing. ``additive`` without a switching function is handled by `remove_region_terms`.
+    which nothing is left is dropped. Pairs inside the zone, lambda > 0, leave the NonbondedForce by
+    exceptions, reciprocal part included, and what remains of them comes back in one CustomBondForce
+    (`INSIDE`), where large numbers do not cancel; pairs of the zone with visible atoms around it are
+    corrected by −W v_sr in one CustomNonbondedForce (`SURROUNDINGS`). Scheme ``delta`` changes nothing.
+    ``additive`` without a switching function is the business of `remove_region_terms`.
 
     Parameters
     ----------
@@ -93,16 +91,13 @@ def scale_terms(
             "pass one value per particle of the system",
         )
     inside = frozenset(term_weights.active.tolist())
-    if not inside or set(term_weights.rules) == {"none"}:
+    if not inside or not term_weights.rules.takes_terms:
         kept = tuple(force.getName() for force in system.getForces())
         return copy.deepcopy(system), RemovedTerms(term_weights.scheme, {}, kept)
-    takes_pairs = term_weights.rules[2] != "none"
-    whole = [_stays(force, keep, takes_pairs) for force in system.getForces()]
-    others = () if takes_pairs else {class_of(force) for force in system.getForces()} - _DIVIDED
-    tables = read_mm_tables(system, keep=(*keep, *FORMULAS, *others))
-    if takes_pairs:
-        check_switching_range(term_weights, tables)
-        refuse_virtual_sites(system, inside, label)
+    whole = [class_of(force) in NOT_FORCE_FIELD or is_kept(force, keep) for force in system.getForces()]
+    tables = read_mm_tables(system, keep=(*keep, *FORMULAS))
+    check_switching_range(term_weights, tables)
+    refuse_virtual_sites(system, inside, label)
     embedded = copy.deepcopy(system)
     removed: dict[str, int] = {}
     # While the bond terms that the freed pairs need are all there.
@@ -121,8 +116,6 @@ def scale_terms(
             smaller, count, first[name] = _scaled_terms(force, term_weights, tables, first[name])
         elif name in FORMULAS:
             smaller, count = _scaled_formula(force, term_weights)
-        elif name == "NonbondedForce" and not takes_pairs:
-            count = scale_exceptions(force, term_weights, tables)
         elif name == "NonbondedForce":
             count = take_pairs(embedded, force, term_weights, tables, near)
         if smaller is not force:
@@ -136,13 +129,6 @@ def scale_terms(
     logger.info("%s in OpenMM: %d atoms; removed %s", term_weights.scheme, len(inside), removed)
     kept = tuple(force.getName() for force, stays in zip(system.getForces(), whole, strict=True) if stays)
     return embedded, RemovedTerms(term_weights.scheme, removed, kept)
-
-
-def _stays(force: openmm.Force, keep: Collection[str], takes_pairs: bool) -> bool:
-    """A force that is left whole: no part of the force field, kept, or without bonded terms."""
-    if class_of(force) in NOT_FORCE_FIELD or is_kept(force, keep):
-        return True
-    return not takes_pairs and class_of(force) not in _DIVIDED
 
 
 def _scaled_terms(

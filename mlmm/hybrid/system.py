@@ -13,25 +13,26 @@ import openmm
 import torch
 
 from mlmm.build import BuiltSystem
-from mlmm.errors import ConfigError, PotentialError
+from mlmm.errors import PotentialError
 from mlmm.forcefield.remove_terms import RemovedTerms
-from mlmm.hybrid.assemble import assemble, check_compensation, start_alignment
+from mlmm.hybrid.alignment import check_compensation, start_alignment
+from mlmm.hybrid.assemble import assemble
 from mlmm.hybrid.bridge import choose_bridge
 from mlmm.hybrid.charges import Charges, check_predicted, predicted_charges, with_charges
-from mlmm.hybrid.rules import (
+from mlmm.hybrid.region_checks import (
     check_box,
-    check_electrostatics,
+    check_charges,
+    check_multiplicity,
     check_room,
-    choose_scheme,
     net_charge,
     seen_zones,
     zone_warnings,
 )
+from mlmm.hybrid.rules import check_options, choose_host, choose_scheme
 from mlmm.hybrid.spec import AssembledSystem, HybridSpec, atomic_numbers, built_cell, model_atoms
 from mlmm.potentials.base import AtomEnergies, PotentialModel
 from mlmm.structures import Structure, neighbour_pairs
 from mlmm.units import parse
-from mlmm.zones.adaptive import AdaptiveZones
 from mlmm.zones.compensation import Compensation
 from mlmm.zones.static import ZonePartition
 
@@ -91,12 +92,17 @@ class HybridSystem:
     @property
     def mm_side(self) -> str:
         """Where the force field's side is evaluated; that of a zone that moves always in torch."""
-        return "torch" if isinstance(self.zones, AdaptiveZones) else self.spec.mm_side
+        return "torch" if self.zones.moves else self.spec.mm_side
 
     @property
     def charge(self) -> int:
         """Net charge of the region, e."""
         return self.spec.charge
+
+    @property
+    def multiplicity(self) -> int:
+        """Spin multiplicity of the region."""
+        return self.spec.multiplicity
 
     @property
     def keep(self) -> tuple[str, ...]:
@@ -146,7 +152,7 @@ class HybridSystem:
     def _changed(self, bridge: str | None, changes: dict[str, Any]) -> HybridSpec:
         if bridge is None:
             bridge = self.bridge
-            if changes.get("mm_side") == "torch" and bridge == "native" and self.scheme != "additive":
+            if changes.get("mm_side") == "torch" and bridge == "native" and not self.spec.rules.isolated:
                 # The native bridge evaluates sum_i lambda_i eps_i alone.
                 bridge = choose_bridge("auto", self.potential)
         return dataclasses.replace(self.spec, bridge=bridge, **changes)
@@ -180,7 +186,8 @@ class HybridSystem:
                 self.built.box_vectors if box_vectors is None else box_vectors, dtype=torch.float64
             )
         numbers = torch.tensor(atomic_numbers(self.built, atoms))
-        return Structure(numbers, torch.tensor(positions[atoms], dtype=torch.float64), cell, self.charge)
+        where = torch.tensor(positions[atoms], dtype=torch.float64)
+        return Structure(numbers, where, cell, self.charge, self.multiplicity)
 
     def region_energies(self, positions: np.ndarray, box_vectors: np.ndarray | None = None) -> AtomEnergies:
         """Energies of the zone's atoms by the model, times lambda, with the spread of a committee.
@@ -207,13 +214,13 @@ def hybrid_system(
     scheme: str = "auto",
     bridge: str = "auto",
     keep: Collection[str] = (),
-    levels: int = 1,
+    charge: int | None = None,
+    multiplicity: int = 1,
     mm_tail: bool = False,
     compensation: Compensation | None = None,
     electrostatics: str = "mechanical",
     charges: Charges | None = None,
     charge_range: str | float = "1.2 nm",
-    cuda_graphs: str = "off",
 ) -> HybridSystem:
     """Replace the force field inside the region by a machine-learned potential, with one conserved energy.
 
@@ -225,8 +232,6 @@ def hybrid_system(
       bonds.
     - ``additive``: E = E_MM − E_MM(inside the region) + E_ML(region), mechanical embedding; caps on cut
       bonds.
-    - ``bonded``: the potential owns bonded terms, the force field all contacts. For models trained on
-      energies without the force field's non-bonded part.
     - ``delta``: E = E_MM + sum_i lambda_i eps_i^ML, for models trained on a correction to the force field.
 
     Parameters
@@ -236,15 +241,17 @@ def hybrid_system(
         From `hard_zones`, `static_zones`, `residue_zones` or `adaptive_zones`.
     potential : PotentialModel
         From `load_potential`, or any object with `spec` and `atom_energies(structure)`.
-    scheme : {"auto", "per_atom", "supermolecular", "additive", "bonded", "delta"}
+    scheme : {"auto", "per_atom", "supermolecular", "additive", "delta"}
         By default what suits the energies on which the potential was trained.
     bridge : {"auto", "torchforce", "pythonforce", "native"}
-        Host of the potential; all give the same numbers. "native" hands positions straight to compiled
-        networks: ``delta``, ``additive`` without caps, ``per_atom`` and ``bonded`` in a static zone.
+        Host of the potential; all give the same numbers. "native" hands positions straight to the C++
+        networks: ``delta``, ``additive`` without caps, ``per_atom`` in a static zone.
     keep : collection of str
         Names of forces that stay whole although they act inside the region (biases, restraints).
-    levels : int
-        Nested sets of scheme ``supermolecular``, one more pass of the model each.
+    charge : int, optional
+        Net charge of the region, e; what the force field's charges add up to by default.
+    multiplicity : int
+        Spin multiplicity of the region under ``additive``, for a potential with spins.
     mm_tail : bool
         Under ``additive``, leave pairs inside the region to the force field beyond the model's range.
     compensation : Compensation, optional
@@ -260,64 +267,68 @@ def hybrid_system(
         and 1 they are mixed with the force field's; the total charge stays.
     charge_range : str or float
         Where predicted charges cease to act in a periodic system, nm.
-    cuda_graphs : {"off", "auto", "on"}
-        Record ANI in a static zone once as a CUDA graph and replay it, on OpenMM's CUDA platform: one launch
-        instead of hundreds. "auto": where that is possible; "on": or else an error. Not measured.
 
     Raises
     ------
     ConfigError
-        An unknown scheme, side or bridge, a compensation that lacks a kind of molecule or is of another zero
-        of energy, or charges that do not belong to the zone or add up to another charge.
+        An unknown scheme or bridge, options that mean nothing under the scheme, a compensation that lacks a
+        kind of molecule or is of another zero of energy, or charges that do not belong to the zone or add up
+        to another charge.
     PotentialError
         An element that the potential does not know, a model that breaks its contract, or one that predicts no
-        charges where they are asked for; more neighbours of an atom than lists of fixed length hold.
+        charges where they are asked for; a multiplicity that it does not take into account; more neighbours
+        of an atom than lists of fixed length hold.
     EmbeddingError
         A scheme that does not suit the potential or the zone, a bond or charged group that must not be cut, a
         force that cannot be divided, a box smaller than twice the potential's cutoff or `charge_range`.
     """
-    potential_spec = potential.spec
-    scheme = choose_scheme(scheme, zones, potential_spec)
+    facts = potential.spec
+    scheme = choose_scheme(scheme, zones, facts)
     reach = parse(charge_range, "length", "charge_range")
-    _check_options(scheme, levels, mm_tail)
-    zones, warnings = seen_zones(built, zones, potential_spec)
-    check_box(built, zones, potential_spec)
-    check_electrostatics(electrostatics, reach, built, zones, scheme, potential_spec)
-    charge = net_charge(built, zones, scheme)
-    warnings += zone_warnings(built, zones, charge, potential_spec)
-    constant = _has_constant_weights(built, zones, scheme, mm_tail)
+    check_options(scheme, electrostatics, mm_tail, multiplicity)
+    zones, warnings = seen_zones(built, zones, facts)
+    check_box(built, zones, facts)
+    if electrostatics == "charges":
+        check_charges(reach, built, zones, facts)
+    check_multiplicity(multiplicity, facts)
+    by_force_field = net_charge(built, zones, scheme if charge is None else None)
+    if charge is not None and charge != by_force_field:
+        warnings.append(f"charge {charge:+d} of the region is not the force field's {by_force_field:+d}")
+    charge = by_force_field if charge is None else charge
+    warnings += zone_warnings(built, zones, charge, facts)
     on_gpu = _on_gpu()
+    host = choose_host(
+        bridge,
+        built,
+        zones,
+        potential,
+        scheme,
+        electrostatics=electrostatics,
+        mm_tail=mm_tail,
+        on_gpu=on_gpu,
+    )
     spec = HybridSpec(
         built,
         zones,
         potential,
         scheme,
-        _host(bridge, scheme, potential, electrostatics, constant),
+        host,
         charge,
+        multiplicity,
         tuple(keep),
         # A GPU platform keeps a neighbour list for the custom forces, and would wait for the processor.
         direct_pairs=bridge == "native" or not on_gpu,
-        levels=levels,
         mm_tail=mm_tail,
         compensation=compensation,
         electrostatics=electrostatics,
         charge_range=reach,
-        cuda_graphs=cuda_graphs,
     )
     check_room(built, zones, scheme, potential, on_gpu)
     if charges is not None:
         spec = with_charges(spec, charges)
-    if isinstance(zones, AdaptiveZones) and electrostatics == "charges":
-        warnings.append("the compensation of the adaptive zone does not contain the predicted charges")
-    if isinstance(zones, AdaptiveZones) and compensation is None:
-        spec = dataclasses.replace(spec, compensation=start_alignment(spec))
-        start = ", ".join(f"{k} {a:.2f} kJ/mol" for k, a in spec.compensation.alignment.items())
-        warnings.append(
-            f"no calibrated compensation: energies are aligned by the built structure ({start}), and "
-            "molecules will drift through the adaptive zone; run mlmm calibrate, then set zones.compensation"
-        )
-    elif isinstance(zones, AdaptiveZones):
-        warnings += check_compensation(spec)
+    if zones.moves:
+        spec, more = _with_compensation(spec)
+        warnings += more
     hybrid = HybridSystem(spec, assemble(spec), tuple(warnings))
     _check_contract(hybrid)
     if electrostatics == "charges":
@@ -328,59 +339,26 @@ def hybrid_system(
     return hybrid
 
 
+def _with_compensation(spec: HybridSpec) -> tuple[HybridSpec, list[str]]:
+    """A spec of a zone that moves with a compensation, and what the user should know of it."""
+    warnings = []
+    if spec.electrostatics == "charges":
+        warnings.append("the compensation of the adaptive zone does not contain the predicted charges")
+    if spec.compensation is not None:
+        return spec, warnings + check_compensation(spec)
+    alignment = start_alignment(spec)
+    start = ", ".join(f"{k} {a:.2f} kJ/mol" for k, a in alignment.alignment.items())
+    warnings.append(
+        f"no calibrated compensation: energies are aligned by the built structure ({start}), and "
+        "molecules will drift through the adaptive zone; run mlmm calibrate, then set zones.compensation"
+    )
+    return dataclasses.replace(spec, compensation=alignment), warnings
+
+
 def _on_gpu() -> bool:
     """Whether OpenMM can run on a GPU here."""
     names = {openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())}
     return not names.isdisjoint(("CUDA", "HIP", "OpenCL"))
-
-
-def _has_constant_weights(built: BuiltSystem, zones: ZonePartition, scheme: str, mm_tail: bool) -> bool:
-    """Whether the potential adds sum_i lambda_i eps_i with constant lambda_i, and nothing else."""
-    if isinstance(zones, AdaptiveZones) or scheme == "supermolecular":
-        return False
-    if scheme == "additive":
-        inside = set(zones.core)
-        return not mm_tail and all((a in inside) == (b in inside) for a, b in built.bonds.tolist())
-    return True
-
-
-def _check_options(scheme: str, levels: int, mm_tail: bool) -> None:
-    """Options that mean nothing under a scheme are a mistake."""
-    if levels < 1 or (levels > 1 and scheme != "supermolecular"):
-        raise ConfigError(
-            "levels = 1, or more under scheme 'supermolecular'",
-            f"{levels} under scheme {scheme!r}",
-            'leave levels out, or use scheme = "supermolecular"',
-        )
-    if mm_tail and scheme != "additive":
-        raise ConfigError(
-            "mm_tail = true under scheme 'additive' only",
-            f"scheme {scheme!r}, which always leaves a tail to the force field",
-            "leave mm_tail out",
-        )
-
-
-def _host(
-    bridge: str, scheme: str, potential: PotentialModel, electrostatics: str, constant_weights: bool
-) -> str:
-    """Whole energies of a changing set of atoms, and charges, cannot come from a TorchForce."""
-    if electrostatics == "charges":
-        if bridge == "torchforce":
-            raise ConfigError(
-                'bridge = pythonforce for electrostatics = "charges": a TorchForce gets energies alone',
-                repr(bridge),
-                'write bridge = "auto"',
-            )
-        return choose_bridge("pythonforce" if bridge == "auto" else bridge, potential)
-    if scheme == "supermolecular" and not potential.spec.per_atom:
-        if bridge == "torchforce":
-            raise ConfigError(
-                "bridge = pythonforce for whole energies under scheme 'supermolecular'",
-                repr(bridge),
-                'write bridge = "auto"',
-            )
-        return "pythonforce"
-    return choose_bridge(bridge, potential, constant_weights=constant_weights, on_gpu=_on_gpu())
 
 
 def _check_contract(hybrid: HybridSystem) -> None:

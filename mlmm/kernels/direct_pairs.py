@@ -1,12 +1,13 @@
 """Force-field pairs that stay in OpenMM and that a force of their own subtracts, in float64 without torch.
 
-The force is a PythonForce around the C++ kernel; it stands beside any host of the potential. An exception costs OpenMM's CPU platform more than the pair itself, and a custom non-bonded force visits
-every pair of its groups. Here a pair costs a few nanoseconds. What OpenMM rounds to single precision stays
-rounded in the difference: at contacts no more than in the force field itself, but a repulsive wall that a
-potential does not have would leave its noise. Pairs with a well that are neighbours at the start, between
-which bonds may form, leave OpenMM by exceptions therefore. Others keep the noise if they form one later: two
-carbons in a box of 4 nm 0.01 kJ/mol/nm at 0.25 nm, 0.2 at 0.20 nm, 14 (at most 34) at 0.15 nm; charges
-without wells 0.02 at 0.1 nm. A system built anew from the later structure loses it.
+The force is a PythonForce around the C++ kernel; it stands beside any host of the potential. An exception
+costs OpenMM's CPU platform more than the pair itself, and a custom non-bonded force visits every pair of its
+groups. Here a pair costs a few nanoseconds. What OpenMM rounds to single precision stays rounded in the
+difference: at contacts no more than in the force field itself, but a repulsive wall that a potential does not
+have would leave its noise. Pairs with a well that are neighbours at the start, between which bonds may form,
+leave OpenMM by exceptions therefore. Others keep the noise if they form one later: two carbons in a box of
+4 nm 0.01 kJ/mol/nm at 0.25 nm, 0.2 at 0.20 nm, 14 (at most 34) at 0.15 nm; charges without wells 0.02 at
+0.1 nm. A system built anew from the later structure loses it.
 """
 
 from __future__ import annotations
@@ -131,6 +132,9 @@ class RegionPairs:
         Pairs of atoms of the system that are exceptions, and so have no part in this.
     """
 
+    #: Of the force.
+    name = REGION_PAIRS
+
     def __init__(self, tables: MMTables, atoms: np.ndarray, emptied: np.ndarray):
         self.atoms = np.array(atoms, dtype=np.int64)
         self.emptied, self.periodic = np.asarray(emptied, dtype=np.int64).reshape(-1, 2), tables.periodic
@@ -184,8 +188,11 @@ class ZonePairs:
         than one with shares.
     """
 
+    #: Of the force.
+    name = ZONE_PAIRS
+
     def __init__(self, tables: MMTables, term_weights: TermWeights, emptied: np.ndarray):
-        rule, weights = term_weights.rules[2], term_weights.weights
+        rule, weights = term_weights.rules.pairs, term_weights.weights
         smooth = bool(((weights > 0) & (weights < 1)).any())
         if rule == "none" or term_weights.switching is None or (smooth and rule != "share"):
             raise EmbeddingError(

@@ -18,7 +18,6 @@ _SCHEMES = {
     "per_atom": "per_atom: per-atom energies weighted with lambda",
     "supermolecular": "supermolecular: energy with the region less energy without it",
     "additive": "additive: the region by itself, mechanical embedding",
-    "bonded": "bonded: bonded terms ML, contacts MM",
     "delta": "delta: a correction to the force field",
 }
 _MM_SIDES = {
@@ -63,8 +62,6 @@ def _setup(run: dict) -> list[tuple[str, str]]:
     rows.append(("Scheme", _SCHEMES.get(scheme, in_words(embedding.get("scheme")))))
     rows.append(("Force field in", _MM_SIDES.get(mm_side, in_words(embedding.get("mm_side")))))
     rows.append(("Bridge", in_words(embedding.get("bridge"))))
-    if as_float(embedding.get("levels")) > 1:
-        rows.append(("Levels", in_words(embedding.get("levels"))))
     compensation = as_mapping(embedding.get("compensation"))
     if compensation:
         parts = [

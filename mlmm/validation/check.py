@@ -26,7 +26,6 @@ from mlmm.potentials.base import scriptable_module
 from mlmm.statistics import linear_drift
 from mlmm.units import FEMTOSECOND, NANOSECOND, parse
 from mlmm.validation.zone_checks import check_zones
-from mlmm.zones.adaptive import AdaptiveZones
 
 __all__ = [
     "CheckReport",
@@ -199,7 +198,7 @@ def finite_difference_error(
     seed : int
     """
     if delta is None:
-        delta = 3e-6 if isinstance(hybrid.zones, AdaptiveZones) else 1e-5
+        delta = 3e-6 if hybrid.zones.moves else 1e-5
     if hybrid.potential.spec.precision == "float32":
         delta = max(delta, 1e-4)
     positions = np.array(hybrid.built.positions)
@@ -298,7 +297,8 @@ def energy_drift(
 
 def _has_both_bridges(hybrid: HybridSystem) -> bool:
     """Whether TorchForce and PythonForce can both host the potential under this scheme."""
-    whole = hybrid.scheme == "supermolecular" and not hybrid.potential.spec.per_atom
+    rules = hybrid.spec.rules
+    whole = not (rules.has_shares or rules.isolated or hybrid.potential.spec.per_atom)
     whole = whole or hybrid.spec.electrostatics == "charges"
     return scriptable_module(hybrid.potential) is not None and torchforce_problem() is None and not whole
 

@@ -7,7 +7,6 @@ tail beyond its range.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
@@ -160,7 +159,7 @@ def compare_schemes(
 
     - ``per_atom`` with lambda = 1 on all of it; with a plateau of R/2 and a zone of R/2; with a zone of R and
       no plateau at all;
-    - ``supermolecular``; and with two levels, lambda = 1 up to R/2 and 1/2 beyond;
+    - ``supermolecular``;
     - ``additive`` with caps on cut bonds, its own pairs beyond the potential's range left to the force field
       (`mm_tail`), or without them: mechanical embedding, as OpenMM-ML does it.
 
@@ -204,13 +203,11 @@ def compare_schemes(
     choose_scheme("per_atom", hard, potential.spec)
     half = static_zones(built, region, reach / 2, reach / 2, snap)
     wide = static_zones(built, region, 0.0, reach, snap)
-    steps = _in_two_steps(half)
     plans: list[tuple[str, ZonePartition, dict]] = [
         ("per_atom, all plateau", hard, {"scheme": "per_atom"}),
         ("per_atom, half plateau, half zone", half, {"scheme": "per_atom"}),
         ("per_atom, all zone", wide, {"scheme": "per_atom"}),
         ("supermolecular", hard, {"scheme": "supermolecular"}),
-        ("supermolecular, two levels", steps, {"scheme": "supermolecular", "levels": 2}),
         ("additive with caps and tail", hard, {"scheme": "additive", "mm_tail": True}),
         ("additive (mechanical)", hard, {"scheme": "additive"}),
     ]
@@ -237,7 +234,7 @@ def compare_schemes(
         percent = 100.0 * np.sqrt(np.mean(errors**2, axis=(1, 2))) / force[: len(errors)]
         sizes = (len(zones.active), *_work(built, potential, zones, options), len(zones.cut_bonds))
         rows.append(SchemeError(name, errors, percent, *sizes, refused))
-    ends = {atom for bond in (*hard.cut_bonds, *steps.cut_bonds) for atom in bond}
+    ends = {atom for bond in hard.cut_bonds for atom in bond}
     return SchemeComparison(
         reach,
         tuple(rows),
@@ -248,14 +245,6 @@ def compare_schemes(
         f"{region.label}, {potential.spec.name}",
         notes,
     )
-
-
-def _in_two_steps(zones: ZonePartition) -> ZonePartition:
-    """lambda = 1/2 on the whole transition: what two levels of `supermolecular` stand for exactly."""
-    steps = dict.fromkeys(zones.core, 1.0) | dict.fromkeys(zones.transition, 0.5)
-    cut = tuple(bond for bond in zones.cut_bonds if steps.get(bond[0], 0.0) != steps.get(bond[1], 0.0))
-    weights = (0.5,) * len(zones.transition)
-    return dataclasses.replace(zones, transition_weights=weights, cut_bonds=cut)
 
 
 def _work(
@@ -269,5 +258,4 @@ def _work(
         return len(seen), 1
     # All whose energy changes when S goes are evaluated, and these see as far again.
     (seen,) = seen_from(built, potential, [seen])
-    # Two levels are one where the inner set is the outer one.
-    return len(seen), 3 if options.get("levels") == 2 and zones.transition else 2
+    return len(seen), 2

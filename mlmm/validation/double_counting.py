@@ -19,7 +19,6 @@ from mlmm.pair_formulas import lennard_jones
 from mlmm.term_weights import TermWeights, cmap_shares
 from mlmm.units import COULOMB
 from mlmm.validation.boundary_error import neighbours_of
-from mlmm.zones.adaptive import AdaptiveZones
 
 __all__ = ["BondedClass", "DoubleCounting", "PairClass", "check_term_weights", "double_counting"]
 
@@ -125,11 +124,7 @@ def double_counting(
         Another scheme, or a zone that moves.
     """
     term_weights = hybrid_term_weights(hybrid.spec)
-    if (
-        isinstance(hybrid.zones, AdaptiveZones)
-        or term_weights.switching is None
-        or hybrid.scheme == "additive"
-    ):
+    if hybrid.zones.moves or term_weights.switching is None or hybrid.spec.rules.isolated:
         raise EmbeddingError(
             "a static zone under a scheme that hands contacts over (per_atom or supermolecular)",
             hybrid.scheme,

@@ -21,7 +21,6 @@ from mlmm.pair_formulas import lennard_jones
 from mlmm.units import COULOMB
 from mlmm.validation.boundary_error import BONDED_REACH, BoundaryError, boundary_error, neighbours_of
 from mlmm.validation.double_counting import DoubleCounting, double_counting
-from mlmm.zones.adaptive import AdaptiveZones
 
 __all__ = ["TailForce", "check_zones", "tail_force"]
 
@@ -163,7 +162,7 @@ def check_zones(
         Called with a line of text at the start of each part.
     """
     progress = progress or (lambda text: None)
-    moving = isinstance(hybrid.zones, AdaptiveZones)
+    moving = hybrid.zones.moves
     results: list[CheckResult] = []
     tables: list[str] = []
     if hybrid.scheme == "per_atom" and not moving:

@@ -48,6 +48,21 @@ class AdaptiveZones(ZonePartition):
     width: float = 0.0
     walls: float = math.inf
 
+    @property
+    def moves(self) -> bool:
+        """True: molecules enter and leave."""
+        return True
+
+    @property
+    def switchable_atoms(self) -> tuple[int, ...]:
+        """Atoms of the molecules that may enter."""
+        return tuple(atom for molecule in self.molecules for atom in molecule)
+
+    @property
+    def reach(self) -> float:
+        """Plateau and width together, nm."""
+        return self.plateau + self.width
+
     def weights(self, positions: torch.Tensor, cell: torch.Tensor | None = None) -> torch.Tensor:
         """lambda of every atom, shape (N,), for positions (N, 3) and cell (3, 3) in nm."""
         weights = torch.zeros(self.n_atoms, dtype=torch.float64, device=positions.device)

@@ -17,6 +17,7 @@ from mlmm.build import BuiltSystem
 from mlmm.dynamics.platforms import choose_platform
 from mlmm.errors import ConfigError
 from mlmm.hybrid.bridge import make_force
+from mlmm.hybrid.hosts import RegionEnergy
 from mlmm.hybrid.spec import atomic_numbers
 from mlmm.hybrid.system import hybrid_system
 from mlmm.potentials import load_potential
@@ -117,7 +118,8 @@ def make(
         hybrid = hybrid_system(mixed, zones, potential, scheme="per_atom")
         return Timed(variant, hybrid.system, len(hybrid.zones.active), members, hybrid.force_groups["ml"])
     graphs = "on" if variant == "mlmm-graphs" else "off"
-    hybrid = hybrid_system(built, hard_zones(built, region), potential, scheme="additive", cuda_graphs=graphs)
+    hybrid = hybrid_system(built, hard_zones(built, region), potential, scheme="additive")
+    hybrid = hybrid.reassembled(cuda_graphs=graphs)
     return Timed(variant, hybrid.system, len(region), members, hybrid.force_groups["ml"])
 
 
@@ -199,14 +201,8 @@ def trivial_system(built: BuiltSystem, region: Region, *, bridge: str | None) ->
         system.addParticle(built.system.getParticleMass(i))
     if bridge is None:
         return Timed("no force", system)
-    potential = _NoPotential()
-    force = make_force(
-        potential,
-        atomic_numbers(built, region.atoms),
-        region.atoms,
-        bridge=bridge,
-        periodic=True,
-    )
+    energy = RegionEnergy(_NoPotential(), atomic_numbers(built, region.atoms), region.atoms)
+    force = make_force(energy, bridge=bridge, periodic=True, name="no potential")
     force.setForceGroup(ML_GROUP)
     system.addForce(force)
     return Timed(bridge, system, len(region), 1, ML_GROUP)

@@ -224,13 +224,13 @@ def test_finite_differences_reach_the_moving_molecules(water, monkeypatch):
     hybrid = moving_hybrid(water, Compensation({"HOH": 300.0}))
     assert finite_difference_error(hybrid, n_coordinates=12) < 1e-6
     from mlmm.forcefield.remove_terms import remove_zone_pairs
-    from mlmm.hybrid.assemble import with_blend
+    from mlmm.hybrid.assemble import join
 
     spec = dataclasses.replace(hybrid.spec, bridge="pythonforce")
     blend = hybrid.blend
     blend.weight_forces = False
     system, embedding = remove_zone_pairs(water.system, hybrid.zones.core)
-    wrong = dataclasses.replace(hybrid, assembled=with_blend(spec, system, embedding, blend))
+    wrong = dataclasses.replace(hybrid, assembled=join(spec, system, embedding, blend))
     assert finite_difference_error(wrong, n_coordinates=12) > 1e-3
 
 

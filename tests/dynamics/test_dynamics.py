@@ -7,6 +7,7 @@ import signal
 import numpy as np
 import openmm
 import pytest
+from energy_noise import energy_noise
 from openmm import unit
 from toys import PlainSprings, SpringPotential, Swirl, WrongForces, chains
 
@@ -24,22 +25,6 @@ def chain_hybrid(potential=None, **changes):
     built = chains(**changes)
     zones = hard_zones(built, region_from_atoms(built.topology, range(4)))
     return hybrid_system(built, zones, potential or SpringPotential())
-
-
-def energy_noise(system, positions, timestep: float, length: float) -> float:
-    """Standard deviation of the total energy in NVE on the Reference platform, kJ/mol."""
-    integrator = openmm.VerletIntegrator(timestep)
-    context = openmm.Context(system, integrator, openmm.Platform.getPlatformByName("Reference"))
-    context.setPositions(positions)
-    openmm.LocalEnergyMinimizer.minimize(context, 1.0, 200)
-    context.setVelocitiesToTemperature(200, 3)
-    energies = []
-    for _ in range(round(length / timestep / 4)):
-        integrator.step(4)
-        state = context.getState(energy=True)
-        total = state.getPotentialEnergy() + state.getKineticEnergy()
-        energies.append(total.value_in_unit(unit.kilojoule_per_mole))
-    return float(np.std(energies))
 
 
 def test_energy_error_is_of_second_order_in_the_time_step(dipeptide_vacuum, ani1x):
@@ -109,7 +94,7 @@ def test_every_signal_leaves_a_resumable_run(tmp_path, scheme):
     """SIGTERM while minimising, after the last step of a stage, within one: each resumes to the same end."""
     hybrid = chain_hybrid(box=None)
     if scheme == "per_atom":
-        from test_per_atom import ForceFieldPotential, random_zones
+        from toys import ForceFieldPotential, random_zones
 
         built = hybrid.built
         hybrid = hybrid_system(

@@ -97,7 +97,7 @@ def test_terms_are_renumbered(name):
 def test_a_scaled_term_keeps_its_part_of_the_energy(name):
     """With lambda = 0.3 on all its atoms a term keeps 0.7 of its energy and forces."""
     system, where = particles(bonded_forces(ATOMS)[name]), positions()
-    weights = make_term_weights("bonded", np.full(6, 0.3), np.ones(6, dtype=bool), (0.1, 0.2))
+    weights = make_term_weights("per_atom", np.full(6, 0.3), np.ones(6, dtype=bool), (0.1, 0.2))
     scaled, record = scale_terms(system, weights)
     assert record.counts == {name: 1}
     energy, forces = energy_and_forces(system, where)

@@ -9,9 +9,8 @@ import numpy as np
 import openmm
 import pytest
 import torch
-from test_direct_pairs import BOXES, LEANING, assert_same, gas, gas_system, names_of, pytestmark
-from test_per_atom import ForceFieldPotential
-from toys import energy_and_forces, evaluate
+from pair_gases import BOXES, LEANING, assert_same, gas, gas_system, names_of, pytestmark
+from toys import InPython, energy_and_forces, evaluate
 
 from mlmm.blending.full_pairs import FullPairs
 from mlmm.blending.replaced_terms import ReplacedTerms
@@ -21,7 +20,8 @@ from mlmm.forcefield.remove_terms import remove_zone_pairs
 from mlmm.forcefield.scale_pairs import INSIDE, SURROUNDINGS
 from mlmm.forcefield.scale_terms import scale_terms
 from mlmm.forcefield.tables import read_mm_tables
-from mlmm.hybrid.bridge import make_pair_force
+from mlmm.hybrid.bridge import make_force
+from mlmm.hybrid.hosts import PairEnergy
 from mlmm.hybrid.system import hybrid_system
 from mlmm.kernels.direct_pairs import ZONE_PAIRS, ZonePairs, neighbours_with_wells
 from mlmm.potentials import load_potential
@@ -57,8 +57,8 @@ def direct(system, owned, positions, box, pairs=None) -> openmm.System:
         assert len(near) > 3
         pairs = ZonePairs(tables, owned, near)
     embedded, _ = scale_terms(system, owned, near=pairs.emptied)
-    name = {"periodic": pairs.periodic, "name": ZONE_PAIRS}
-    embedded.addForce(make_pair_force(pairs, pairs.atoms.tolist(), **name))
+    host = PairEnergy(pairs)
+    embedded.addForce(make_force(host, bridge="native", periodic=pairs.periodic, name=pairs.name))
     return embedded
 
 
@@ -181,7 +181,9 @@ def test_zone_pairs_beside_any_host(water, bridge):
 def test_zone_pairs_of_every_scheme_and_potential(water, scheme, options):
     """A potential in Python, whose pairs no host of networks could take."""
     zones = hard_zones(water, region_from_atoms(water.topology, range(30), "molecule"))
-    hybrid = hybrid_system(water, zones, ForceFieldPotential(water, 1.3), scheme=scheme, **options)
+    potential = InPython(load_potential("ani1x", precision="float64", members=[0]))
+    hybrid = hybrid_system(water, zones, potential, scheme=scheme, **options)
+    assert hybrid.bridge == "pythonforce"
     without = hybrid.reassembled(direct_pairs=False)
     assert ZONE_PAIRS in names_of(hybrid.system) and ZONE_PAIRS not in names_of(without.system)
     found, expected = (energy_and_forces(h.system, water.positions) for h in (hybrid, without))

@@ -175,7 +175,7 @@ def test_momentum_and_images(ani_blend):
 
 def test_energy_error_is_of_second_order(ani1x):
     """NVE through a smooth zone that cuts bonds: halving the step quarters the energy error."""
-    from test_dynamics import energy_noise
+    from energy_noise import energy_noise
 
     built = chains(n_molecules=2, n_atoms=6, box=None)
     zones = random_zones(built, 8)

@@ -11,7 +11,15 @@ import tolerances
 import torch
 from differences import Messages
 from openmm import app, unit
-from toys import ForceFieldPotential, PlainSprings, chains, energy_and_forces, random_zones, toy_spec
+from toys import (
+    ForceFieldPotential,
+    InPython,
+    PlainSprings,
+    chains,
+    energy_and_forces,
+    random_zones,
+    toy_spec,
+)
 
 import mlmm
 from mlmm.errors import ConfigError, EmbeddingError, PotentialError
@@ -47,8 +55,6 @@ def cut_zone(dipeptide_water):
 CASES = [
     ("per_atom", {}),
     ("supermolecular", {}),
-    ("supermolecular", {"levels": 3}),
-    ("bonded", {}),
     ("delta", {}),
 ]
 
@@ -56,7 +62,7 @@ CASES = [
 @pytest.mark.parametrize(("scheme", "options"), CASES)
 def test_three_implementations_of_the_mm_side_agree(dipeptide_water, cut_zone, ani1x, scheme, options):
     """In OpenMM with pairs by the C++ kernel, in OpenMM alone, and in torch: energy, forces to 1e-8 (V6)."""
-    trained_on = {"bonded": "bonded", "delta": "correction"}.get(scheme, "total")
+    trained_on = {"delta": "correction"}.get(scheme, "total")
     potential = Described(ani1x, trained_on=trained_on)
     assert cut_zone.cut_bonds and cut_zone.transition
     hybrid = hybrid_system(dipeptide_water, cut_zone, potential, scheme=scheme, **options)
@@ -76,7 +82,7 @@ def test_three_implementations_of_the_mm_side_agree(dipeptide_water, cut_zone, a
 @pytest.mark.parametrize(("scheme", "options"), CASES)
 def test_forces_are_the_gradient(dipeptide_water, cut_zone, ani1x, scheme, options):
     """Central differences of the whole hybrid system (V1)."""
-    trained_on = {"bonded": "bonded", "delta": "correction"}.get(scheme, "total")
+    trained_on = {"delta": "correction"}.get(scheme, "total")
     potential = Described(ani1x, trained_on=trained_on)
     hybrid = hybrid_system(dipeptide_water, cut_zone, potential, scheme=scheme, **options)
     assert finite_difference_error(hybrid, n_coordinates=9) < tolerances.FINITE_DIFFERENCE
@@ -168,20 +174,10 @@ def test_only_the_receptive_field_is_given_to_a_model(dipeptide_water):
     whole = dataclasses.replace(exact.spec, receptive_field=1.1)
     short = dataclasses.replace(exact.spec, receptive_field=0.6)
     forces = model_forces(exact)
-    same = model_forces(_With(exact, whole))
+    same = model_forces(InPython(exact, whole))
     assert np.abs(forces - same).max() < 1e-12 * np.abs(forces).max()
     # Negative control: neighbours that the second layer asks for are missing.
-    assert np.abs(forces - model_forces(_With(exact, short))).max() > 1e-6 * np.abs(forces).max()
-
-
-class _With:
-    """A model without TorchScript form under another spec."""
-
-    def __init__(self, model, spec):
-        self.model, self.spec = model, spec
-
-    def atom_energies(self, structure):
-        return self.model.atom_energies(structure)
+    assert np.abs(forces - model_forces(InPython(exact, short))).max() > 1e-6 * np.abs(forces).max()
 
 
 @pytest.fixture(scope="module")
@@ -382,11 +378,10 @@ def test_the_scheme_follows_from_what_the_potential_was_trained_on():
         ({"trained_on": "total", "per_atom": False}, "supermolecular"),
         ({"trained_on": "total", "long_range": True}, "additive"),
         ({"trained_on": "isolated"}, "additive"),
-        ({"trained_on": "bonded"}, "bonded"),
         ({"trained_on": "correction"}, "delta"),
     ):
         assert choose_scheme("auto", nothing, toy_spec(**facts)) == scheme
-        for other in ("per_atom", "bonded", "delta"):
+        for other in ("per_atom", "delta"):
             if other != scheme:
                 with pytest.raises(
                     EmbeddingError, match=rf"a scheme for springs .*; got '{other}'; use scheme"
@@ -405,12 +400,9 @@ def test_the_scheme_follows_from_what_the_potential_was_trained_on():
 
 def test_words_that_are_no_route_or_bridge(dipeptide_vacuum, ani1x):
     zones = hard_zones(dipeptide_vacuum, select_region(dipeptide_vacuum, "all"))
-    for options in ({"levels": 2}, {"levels": 0, "scheme": "supermolecular"}):
-        with pytest.raises(ConfigError, match="levels = 1, or more under scheme 'supermolecular'"):
-            hybrid_system(dipeptide_vacuum, zones, ani1x, **options)
     with pytest.raises(ConfigError, match="mm_tail = true under scheme 'additive' only"):
         hybrid_system(dipeptide_vacuum, zones, ani1x, mm_tail=True)
-    whole = _With(PlainSprings(), toy_spec(trained_on="total", per_atom=False))
+    whole = InPython(PlainSprings(), toy_spec(trained_on="total", per_atom=False))
     with pytest.raises(ConfigError, match="bridge = pythonforce for whole energies"):
         hybrid_system(dipeptide_vacuum, zones, whole, bridge="torchforce")
     assert hybrid_system(dipeptide_vacuum, zones, whole).bridge == "pythonforce"

@@ -6,8 +6,8 @@ import numpy as np
 import openmm
 import pytest
 import torch
+from mm_systems import pair_loop
 from openmm import app, unit
-from test_short_range import pair_loop
 from toys import (
     ForceFieldPotential,
     chains,

@@ -10,18 +10,19 @@ import numpy as np
 import openmm
 import pytest
 import torch
+from pair_gases import BOXES, CUBE, LEANING, assert_same, gas, gas_system, names_of
 from toys import energy_and_forces, evaluate
 
 from mlmm.bench.measure import resident_mb
 from mlmm.blending.full_pairs import FullPairs
 from mlmm.build.surroundings.bulk import build_bulk_water
-from mlmm.errors import EmbeddingError, MissingPackageError
+from mlmm.errors import EmbeddingError
 from mlmm.forcefield.remove_terms import remove_region_terms
 from mlmm.forcefield.tables import MMTables, read_mm_tables
-from mlmm.hybrid.bridge import make_pair_force
-from mlmm.hybrid.direct_pairs import region_direct_pairs
+from mlmm.hybrid.bridge import make_force
+from mlmm.hybrid.direct_pairs import pair_correction
+from mlmm.hybrid.hosts import PairEnergy
 from mlmm.hybrid.system import hybrid_system
-from mlmm.kernels import direct_pairs as hosted_pairs
 from mlmm.kernels.direct_pairs import REGION_PAIRS, RegionPairs, close_pairs, region_pairs
 from mlmm.potentials import load_potential
 from mlmm.structures import minimum_image
@@ -31,74 +32,15 @@ from mlmm.zones.region import region_from_atoms
 from mlmm.zones.static import hard_zones
 
 
-def _built() -> bool:
-    try:
-        hosted_pairs._library()
-    except MissingPackageError:
-        return False
-    return True
-
-
-pytestmark = pytest.mark.skipif(not _built(), reason="the package was built without a compiler")
-
-CUBE = np.eye(3) * 1.9
-LEANING = np.array([[2.0, 0, 0], [0.7, 1.8, 0], [-0.6, 0.7, 1.7]])
-BOXES = {"open": None, "cube": CUBE, "leaning": LEANING}
-CUTOFF = 0.7
-# Two sums over the same pairs in double precision, of the largest force and of the energy.
-FORCE, ENERGY = 1e-11, 1e-12
-
-
-def gas_system(n: int, box, *, seed: int, switch: float | None = None, method=None) -> openmm.System:
-    """Random charges and wells, some of them zero, exclusions, 1-4 pairs and virtual sites."""
-    rng = np.random.default_rng(seed)
-    system, force = openmm.System(), openmm.NonbondedForce()
-    for i in range(n):
-        system.addParticle(0.0 if i % 10 == 9 else 12.0)
-        charge = rng.normal(0, 0.4) * (rng.random() > 0.2)
-        force.addParticle(charge, rng.uniform(0.1, 0.25), rng.uniform(0.1, 1.0) * (rng.random() > 0.3))
-    for i in range(9, n, 10):
-        system.setVirtualSite(i, openmm.TwoParticleAverageSite(i - 1, i - 2, 0.5, 0.5))
-    pairs = {tuple(sorted(rng.choice(n, 2, replace=False).tolist())) for _ in range(2 * n)}
-    for k, (a, b) in enumerate(sorted(pairs)):
-        force.addException(a, b, *((0.0, 1.0, 0.0) if k % 3 else (0.1, 0.2, 0.3)))
-    if box is not None:
-        system.setDefaultPeriodicBoxVectors(*box)
-        force.setNonbondedMethod(openmm.NonbondedForce.PME if method is None else method)
-        force.setCutoffDistance(CUTOFF)
-        if switch is not None:
-            force.setUseSwitchingFunction(True)
-            force.setSwitchingDistance(switch)
-    system.addForce(force)
-    return system
-
-
-def gas(n: int, box, *, seed: int, closest: float = 0.17) -> np.ndarray:
-    """Points at random, none closer than some distance to another, in random images."""
-    rng = np.random.default_rng(seed)
-    cell = None if box is None else torch.tensor(box)
-    points = np.zeros((0, 3))
-    while len(points) < n:
-        point = rng.uniform(0, 1, 3) @ (np.eye(3) * 1.9 if box is None else box)
-        if (minimum_image(torch.tensor(points - point), cell).norm(dim=1) > closest).all():
-            points = np.vstack([points, point])
-    return points if box is None else points + rng.integers(-1, 2, points.shape) @ box
-
-
 def direct(system: openmm.System, atoms: list[int], positions, box, pairs=None) -> openmm.System:
     """The force field without the region's own pairs, by a few exceptions and the host."""
     tables = read_mm_tables(system)
     pairs = region_pairs(tables, atoms, positions, box) if pairs is None else pairs
     assert pairs is not None
     embedded, _ = remove_region_terms(system, atoms, emptied=pairs.emptied.tolist())
-    name = {"periodic": pairs.periodic, "name": REGION_PAIRS}
-    embedded.addForce(make_pair_force(pairs, pairs.atoms.tolist(), **name))
+    host = PairEnergy(pairs)
+    embedded.addForce(make_force(host, bridge="native", periodic=pairs.periodic, name=pairs.name))
     return embedded
-
-
-def assert_same(found, expected):
-    assert abs(found[0] - expected[0]) < ENERGY * max(abs(expected[0]), 1e4)
-    assert np.abs(found[1] - expected[1]).max() < FORCE * max(np.abs(expected[1]).max(), 1e4)
 
 
 def region_of(n: int) -> list[int]:
@@ -311,10 +253,6 @@ def exceptions_of(system: openmm.System) -> int:
     return next(f for f in system.getForces() if isinstance(f, openmm.NonbondedForce)).getNumExceptions()
 
 
-def names_of(system: openmm.System) -> list[str]:
-    return [force.getName() for force in system.getForces()]
-
-
 @pytest.mark.parametrize("bridge", ["native", "torchforce", "pythonforce"])
 def test_region_pairs_beside_any_host(water, bridge):
     """As by exceptions: energy, forces, record; the pairs stand in the group of the non-bonded ones."""
@@ -389,12 +327,12 @@ def knobs(force):
 )
 def test_exceptions_where_a_pair_is_more(water, change):
     """A mesh for Lennard-Jones, a reaction field, no direct space, offsets: as before, all by exceptions."""
-    assert isinstance(region_direct_pairs(make(water).spec), RegionPairs)
+    assert isinstance(pair_correction(make(water).spec), RegionPairs)
     built = copy.copy(water)
     object.__setattr__(built, "system", openmm.XmlSerializer.clone(water.system))
     change(next(f for f in built.system.getForces() if isinstance(f, openmm.NonbondedForce)))
     hybrid = make(built)
-    assert region_direct_pairs(hybrid.spec) is None and REGION_PAIRS not in names_of(hybrid.system)
+    assert pair_correction(hybrid.spec) is None and REGION_PAIRS not in names_of(hybrid.system)
     assert exceptions_of(hybrid.system) >= 120 * 119 // 2
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from test_per_atom import ForceFieldPotential, random_zones, zones_with
-from toys import chains, energy_and_forces, toy_spec
+from toys import ForceFieldPotential, chains, energy_and_forces, random_zones, toy_spec, zones_with
 
 from mlmm.blending.functions import switching_function
 from mlmm.dynamics.lambda_histogram import lambda_histogram

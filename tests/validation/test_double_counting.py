@@ -83,14 +83,13 @@ def test_energy_balance_of_a_cut_peptide_in_water(dipeptide_water):
     assert all(p.pairs > 0 for p in classes.pairs if p.name not in ("C–E", "T–E"))
 
 
-@pytest.mark.parametrize("levels", [1, 2])
-def test_energy_balance_of_scheme_supermolecular(levels):
+def test_energy_balance_of_scheme_supermolecular():
     """What the force field gave up is E_MM − E for a potential of no energy; every touching pair is whole."""
     built = chains(n_molecules=4, n_atoms=6)
     core, between = tuple(range(0, 24, 3)), tuple(range(1, 24, 3))
     region = region_from_atoms(built.topology, core, "atoms")
     zones = ZonePartition(built.n_atoms, region, core, between, (0.5,) * 8)
-    hybrid = hybrid_system(built, zones, Nothing(), scheme="supermolecular", levels=levels)
+    hybrid = hybrid_system(built, zones, Nothing(), scheme="supermolecular")
     whole, _ = energy_and_forces(built.system, built.positions)
     rest, _ = energy_and_forces(hybrid.system, built.positions)
     classes = double_counting(hybrid)
@@ -98,11 +97,9 @@ def test_energy_balance_of_scheme_supermolecular(levels):
     assert abs(classes.given_up) > 1.0
     shares = {p.name: p.share for p in classes.pairs if p.pairs}
     assert shares["C–B"] == 1.0  # not one half, as under scheme per_atom
-    if levels == 2:
-        assert shares["C–T"] == 1.0 and shares["T–B"] == shares["T–T"] == 0.5
 
 
-@pytest.mark.parametrize("scheme", ["additive", "bonded", "delta"])
+@pytest.mark.parametrize("scheme", ["additive", "supermolecular", "delta"])
 def test_weights_of_another_scheme_break_the_balance(scheme):
     """Negative control: shares of any other rule leave energy unaccounted for."""
     hybrid = random_blend(chains(n_molecules=4, n_atoms=6), 14, 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import openmm
 import pytest
+from chain_hybrids import chain_hybrid
 from openmm import unit
 from toys import SpringPotential, chains
 
@@ -46,16 +47,6 @@ def oscillators(fast: float, slow: float = 0.0, count: int = 40) -> tuple[openmm
         system.addParticle(MASS)
     width = np.sqrt(GAS_CONSTANT * 300 / MASS / (fast**2 + slow**2))
     return system, np.random.default_rng(2).normal(0, width, (count, 3))
-
-
-def chain_hybrid(box=1.6):
-    built = chains(n_molecules=2, box=box, cutoff=0.7)
-    for force in built.system.getForces():
-        if isinstance(force, openmm.NonbondedForce):
-            force.setEwaldErrorTolerance(1e-3)  # a coarse grid: the Reference platform's is slow
-    return hybrid_system(
-        built, hard_zones(built, region_from_atoms(built.topology, range(4))), SpringPotential()
-    )
 
 
 def trajectory(system, integrator, positions, velocities, steps: int) -> np.ndarray:
