@@ -114,15 +114,16 @@ def check_fields(options: Any) -> None:
     """
     for spec in dataclasses.fields(options):
         value, facts = getattr(options, spec.name), spec.metadata
+        default: Any = spec.default
         if facts.get("none") and value in (None, "none"):
             found = None
         elif facts.get("several"):
             parts = [value] if isinstance(value, (str, int, float)) else list(value)
-            found = tuple(_checked(spec.name, part, facts, spec.default[0]) for part in parts)
+            found = tuple(_checked(spec.name, part, facts, default[0]) for part in parts)
             if facts.get("rising"):
                 _check_rising(spec.name, found)
         else:
-            found = _checked(spec.name, value, facts, spec.default)
+            found = _checked(spec.name, value, facts, default)
         object.__setattr__(options, spec.name, found)
 
 
@@ -242,7 +243,7 @@ def split_changes(
 
 def as_written(options: Any) -> dict[str, Any]:
     """Values of checked options as a run file holds them: quantities as text with their internal unit."""
-    written = {}
+    written: dict[str, Any] = {}
     for spec in dataclasses.fields(options):
         value = getattr(options, spec.name)
         unit = f" {internal_unit(spec.metadata['dimension'])}" if "dimension" in spec.metadata else ""

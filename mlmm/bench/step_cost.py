@@ -34,10 +34,11 @@ from mlmm.bench.measure import (
 from mlmm.bench.potential_call import potential_task
 from mlmm.bench.table import StepCost, cost_rows
 from mlmm.dynamics.barostat import own_barostats
+from mlmm.dynamics.frames import positions_and_box
 from mlmm.dynamics.integrators import forget_forces, make_integrator, separate_reciprocal
 from mlmm.dynamics.options import RunOptions
 from mlmm.dynamics.platforms import choose_platform
-from mlmm.dynamics.reporters import EnergyTable, TrajectoryWriter, positions_and_box
+from mlmm.dynamics.reporters import EnergyTable, TrajectoryWriter
 from mlmm.dynamics.run_directory import Checkpoint, RunDirectory
 from mlmm.dynamics.stages import Dynamics
 from mlmm.dynamics.uncertainty import UncertaintyMonitor

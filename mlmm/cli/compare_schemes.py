@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from mlmm.config.load import RunConfig
@@ -88,6 +88,7 @@ def compare_text(
     progress: Callable[[str], None],
 ) -> str:
     """Draw frames and compare; returns one table for each plateau."""
+    from mlmm.dynamics.records import muted
     from mlmm.potentials import load_potential
     from mlmm.validation.compare_schemes import compare_schemes
     from mlmm.validation.scan_zones import draw_frames
@@ -98,10 +99,6 @@ def compare_text(
     potential = load_potential(
         settings.name, members=settings.members or None, precision="float64", device=settings.device
     )
-    if not options.verbose:
-        # Seven hybrid systems warn of the same things; the table says them once.
-        for handler in logging.getLogger("mlmm").handlers:
-            handler.addFilter(lambda record: record.name != "mlmm.hybrid.system")
     progress(f"{options.frames} frames of a short run of the force field")
     frames = draw_frames(
         built,
@@ -110,19 +107,21 @@ def compare_text(
         seed=config.run.seed,
         platform=config.run.platform,
     )
-    tables = [
-        str(
-            compare_schemes(
-                built,
-                region,
-                potential,
-                frames,
-                plateau,
-                config.zones.of_kind("static").snap,
-                keep=config.embedding.keep,
-                progress=progress,
+    # Seven hybrid systems warn of the same things; the table says them once.
+    with nullcontext() if options.verbose else muted("mlmm.hybrid.system"):
+        tables = [
+            str(
+                compare_schemes(
+                    built,
+                    region,
+                    potential,
+                    frames,
+                    plateau,
+                    config.zones.of_kind("static").snap,
+                    keep=config.embedding.keep,
+                    progress=progress,
+                )
             )
-        )
-        for plateau in plateaus
-    ]
+            for plateau in plateaus
+        ]
     return "\n\n".join(tables)

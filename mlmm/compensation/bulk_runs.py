@@ -7,13 +7,14 @@ import openmm
 import torch
 from openmm import unit
 
+from mlmm.blending.adaptive import AdaptiveBlend
 from mlmm.build import BuiltSystem
 from mlmm.compensation.calibrate_state import BulkSamples
 from mlmm.compensation.options import CalibrationOptions
 from mlmm.dynamics.failures import check_temperature, nan_becomes_an_error
+from mlmm.dynamics.frames import as_tensors, device_of, positions_and_box
 from mlmm.dynamics.options import RunOptions
 from mlmm.dynamics.platforms import platform_arguments
-from mlmm.dynamics.reporters import positions_and_box
 from mlmm.errors import ConfigError
 from mlmm.forcefield.remove_terms import remove_zone_pairs
 from mlmm.hybrid.assemble import adaptive_blend, join
@@ -166,13 +167,10 @@ class BulkRuns:
         return samples, positions, box
 
 
-def _mean_difference(probe: torch.nn.Module, positions: np.ndarray, box: np.ndarray) -> float:
+def _mean_difference(probe: AdaptiveBlend, positions: np.ndarray, box: np.ndarray) -> float:
     """<Delta> of one molecule in one frame, kJ/mol."""
     with torch.no_grad():
-        device = probe.visible.device
-        found = probe.molecule_differences(
-            torch.tensor(positions, device=device), torch.tensor(box, device=device)
-        )[1]
+        _, found = probe.molecule_differences(*as_tensors(positions, box, device_of(probe)))
     return float(found.mean())
 
 

@@ -75,8 +75,8 @@ def density_response(
     if not compressibility > 0:
         raise ConfigError("a compressibility above 0", str(compressibility), "write 0.09 for water")
     far = zones.plateau + zones.width
-    weights = AdaptiveWeights(zones).at(torch.tensor(distances, dtype=torch.float64).reshape(-1, 1))
-    weights = weights.numpy().reshape(distances.shape)
+    flat = torch.tensor(distances, dtype=torch.float64).reshape(-1, 1)
+    weights = AdaptiveWeights(zones).at(flat).numpy().reshape(distances.shape)
     edges = profile.weight_edges
     inside = np.array([((weights > a) & (weights <= b)).sum(axis=1) for a, b in pairwise(edges)], float)
     outside = (distances > far).sum(axis=1).astype(float)

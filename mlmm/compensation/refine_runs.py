@@ -22,9 +22,9 @@ from mlmm.compensation.refine_state import (
     profile_of,
 )
 from mlmm.dynamics.failures import check_temperature, nan_becomes_an_error
+from mlmm.dynamics.frames import as_tensors, positions_and_box
 from mlmm.dynamics.options import RunOptions
 from mlmm.dynamics.platforms import platform_arguments
-from mlmm.dynamics.reporters import positions_and_box
 from mlmm.hybrid.assemble import assemble
 from mlmm.hybrid.spec import HybridSpec
 from mlmm.zones.adaptive import AdaptiveWeights, AdaptiveZones
@@ -65,7 +65,7 @@ class RefinementRuns:
         self.spec, self.zones, self.settings, self.kept = spec, zones, settings, kept
         self.positions, self.box = np.array(spec.built.positions), np.array(spec.built.box_vectors)
         self._platform = platform_arguments(run.platform, run.threads)
-        self._weights_of, self._cell = AdaptiveWeights(zones), torch.tensor(self.box)
+        self._weights_of = AdaptiveWeights(zones)
 
     def refine(
         self, start: Compensation, shells: np.ndarray, progress: Callable[[str], None]
@@ -202,7 +202,7 @@ class RefinementRuns:
     def distances(self, positions: np.ndarray) -> np.ndarray:
         """Of every anchor from the point, (M,), nm."""
         with torch.no_grad():
-            found = self._weights_of.distances(torch.tensor(positions), self._cell)
+            found = self._weights_of.distances(*as_tensors(positions, self.box))
         return found[:, 0].numpy().astype(np.float32)
 
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openmm
@@ -112,7 +113,7 @@ def retold(error: Exception, where: str, hybrid: HybridSystem, platform: str, fr
 
 def crowded(hybrid: HybridSystem, platform: str) -> str:
     """Say what else makes an energy NaN where neighbours are in lists of fixed length; empty elsewhere."""
-    potential = hybrid.potential
+    potential: Any = hybrid.potential
     used = ("fixed",) if platform in ("CPU", "Reference") else ("auto", "fixed")
     for model in getattr(potential, "models", (potential,)):
         if getattr(model, "shapes", "lists") in used:

@@ -14,12 +14,13 @@ from openmm import unit
 
 from mlmm.dynamics.barostat import Barostat, own_barostats
 from mlmm.dynamics.failures import broken_positions, retold
+from mlmm.dynamics.frames import positions_and_box
 from mlmm.dynamics.imaging import RegionImages
 from mlmm.dynamics.integrators import make_integrator, separate_reciprocal
 from mlmm.dynamics.interruption import StopRequest
 from mlmm.dynamics.options import RunOptions
 from mlmm.dynamics.records import measure_drift, measure_timing, write_pdb
-from mlmm.dynamics.reporters import EnergyTable, TrajectoryWriter, positions_and_box
+from mlmm.dynamics.reporters import EnergyTable, TrajectoryWriter
 from mlmm.dynamics.run_directory import Checkpoint, RunDirectory
 from mlmm.dynamics.stages import Dynamics, Minimise
 from mlmm.dynamics.uncertainty import UncertaintyMonitor

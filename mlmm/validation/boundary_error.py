@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from mlmm.build import BuiltSystem
+from mlmm.dynamics.frames import device_of
 from mlmm.errors import EmbeddingError
 from mlmm.forcefield.reference_platform import forces_of, reference_context
 from mlmm.forcefield.tables import read_mm_tables
@@ -244,7 +245,7 @@ class Surroundings:
         x = torch.tensor(np.asarray(positions), dtype=torch.float64, requires_grad=True)
         mm_forces = forces_of(self._context, np.asarray(positions))[list(self.region)]
         started = time.perf_counter()
-        device = self._blend.get_buffer("weights").device
+        device = device_of(self._blend)
         moved, cell = x.to(device), None if self.cell is None else self.cell.to(device)
         differences = self._blend.differences(moved, cell)
         field = BoundaryField(self.region, self.wide, x, self.cell, differences, mm_forces, self.reach)

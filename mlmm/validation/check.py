@@ -331,10 +331,11 @@ def _bridge_difference(
 
 def _image_change(hybrid: HybridSystem, seed: int) -> tuple[float, float]:
     """Energy change when every molecule is moved by random box vectors, and the energy, kJ/mol."""
+    box = np.array(hybrid.built.box_vectors)
     generator = np.random.default_rng(seed)
     context = reference_context(hybrid.system)
     positions = np.array(hybrid.built.positions)
     before = potential_of(context, positions, -1)
     for molecule in hybrid.built.molecules:
-        positions[list(molecule)] += generator.integers(-2, 3, size=3) @ hybrid.built.box_vectors
+        positions[list(molecule)] += generator.integers(-2, 3, size=3) @ box
     return abs(potential_of(context, positions, -1) - before), before

@@ -112,7 +112,9 @@ class SchemeComparison:
         return next(row for row in self.schemes if row.name == name)
 
     def __str__(self) -> str:
-        rows = [("scheme", "error / %", "largest", "S", "input", "passes", "cut bonds")]
+        rows: list[tuple[str, ...]] = [
+            ("scheme", "error / %", "largest", "S", "input", "passes", "cut bonds")
+        ]
         for row in self.schemes:
             error, largest = "refused", "–"
             if not row.refused:

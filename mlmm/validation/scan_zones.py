@@ -156,7 +156,7 @@ class ZoneScan:
         return self.choice(*min(places, key=lambda place: (self.mean[place], self.active[place])))
 
     def __str__(self) -> str:
-        rows = [("plateau", "width", "error / %", "largest", "S", "input", "ms")]
+        rows: list[tuple[str, ...]] = [("plateau", "width", "error / %", "largest", "S", "input", "ms")]
         for p, w in np.ndindex(self.active.shape):
             lengths = (f"{self.plateaus[p]:g} nm", f"{self.widths[w]:g} nm")
             if not self.possible[p, w]:

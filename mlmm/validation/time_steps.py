@@ -18,7 +18,7 @@ from mlmm.dynamics.integrators import make_integrator, separate_reciprocal
 from mlmm.dynamics.options import RunOptions
 from mlmm.dynamics.platforms import platform_arguments
 from mlmm.dynamics.reporters import degrees_of_freedom
-from mlmm.dynamics.stages import NVECheck
+from mlmm.dynamics.stages import Dynamics, NVECheck
 from mlmm.errors import ConfigError, SimulationError
 from mlmm.hybrid.system import HybridSystem
 from mlmm.options import split_changes, with_changes
@@ -221,7 +221,7 @@ def _start(
 def _run(
     system: openmm.System,
     force_groups: Mapping[str, int],
-    stage: NVECheck,
+    stage: Dynamics,
     start: openmm.State,
     zone: Collection[int],
     arguments: list[Any],
@@ -252,7 +252,7 @@ def _context(
 def _settled(
     system: openmm.System,
     force_groups: Mapping[str, int],
-    stage: NVECheck,
+    stage: Dynamics,
     start: openmm.State,
     arguments: list[Any],
     seed: int,
@@ -269,7 +269,7 @@ def _settled(
 def _sampled(
     system: openmm.System,
     force_groups: Mapping[str, int],
-    stage: NVECheck,
+    stage: Dynamics,
     start: openmm.State,
     zone: Collection[int],
     arguments: list[Any],
@@ -308,7 +308,7 @@ def _forces(state: openmm.State) -> np.ndarray:
 
 
 def _judged(
-    stage: NVECheck,
+    stage: Dynamics,
     found: dict[str, np.ndarray] | None,
     system: openmm.System,
     zone: Collection[int],

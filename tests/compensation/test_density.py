@@ -1,4 +1,4 @@
-"""Density around the centre of an adaptive zone: ideal gases with exact answers, and one step to a flat one."""
+"""Density around the centre of an adaptive zone: ideal gases with exact answers, one step to a flat one."""
 
 from __future__ import annotations
 

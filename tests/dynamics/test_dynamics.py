@@ -12,8 +12,11 @@ from openmm import unit
 from toys import PlainSprings, SpringPotential, Swirl, WrongForces, chains
 
 import mlmm
+from mlmm.dynamics.options import RunOptions
+from mlmm.dynamics.run_directory import RunDirectory
 from mlmm.dynamics.simulate import simulate
 from mlmm.dynamics.stages import Equilibrate, Minimise, NVECheck, Produce
+from mlmm.errors import ConfigError
 from mlmm.hybrid.system import hybrid_system
 from mlmm.units import GAS_CONSTANT
 from mlmm.validation.check import check_drift, energy_drift
@@ -87,6 +90,35 @@ def test_resumed_run_equals_an_uninterrupted_one(tmp_path, dipeptide_vacuum, bri
     assert states[0] == states[1]
     other = simulate(hybrid, tmp_path / "other", stages, seed=5, **intervals)
     assert other.file("energies.csv").read_bytes() != whole.file("energies.csv").read_bytes()
+
+
+def test_options_of_a_run_reach_its_stages_and_its_record(tmp_path):
+    hybrid = chain_hybrid(box=None)
+    stages = [Equilibrate("2 fs"), Produce("4 fs", temperature="280 K")]
+    options = RunOptions(timestep="1 fs", temperature="310 K", platform="reference", seed=3)
+    settings = {"run": {"seed": 3}}
+    run = simulate(
+        hybrid, RunDirectory(tmp_path / "run", settings), stages, options, title="A", report_interval=2
+    )
+    summary = run.summary
+    assert (summary["seed"], summary["title"], summary["platform"]) == (3, "A", "Reference")
+    found = [(stage["timestep_ps"], stage["temperature"], stage["steps"]) for stage in summary["stages"]]
+    assert found == [(0.001, 310.0, 2), (0.001, 280.0, 4)]
+    assert len(run.file("energies.csv").read_text().splitlines()) == 1 + 1 + 2
+    assert run.file("resolved.toml").read_text() == "[run]\nseed = 3\n"
+    for change, message in (
+        ({"report_intervall": 2}, "did you mean report_interval"),
+        ({"checkpoint_interval": 0}, "checkpoint_interval of 1 or more"),
+        ({"platform": "CUDA9"}, "choose one of these"),
+        ({"ensemble": "NPT"}, "a periodic system"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            simulate(hybrid, tmp_path / "other", stages, options, **change)
+    # Nothing was made, nor replaced, for a run that cannot begin.
+    assert not (tmp_path / "other").exists()
+    with pytest.raises(ConfigError, match="a periodic system"):
+        simulate(hybrid, run, stages, options, ensemble="NPT", overwrite=True)
+    assert run.state == "finished"
 
 
 @pytest.mark.parametrize("scheme", ["additive", "per_atom"])
