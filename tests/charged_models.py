@@ -14,7 +14,7 @@ from mlmm.zones.static import hard_zones
 
 
 def charges_of(built) -> np.ndarray:
-    return read_charges(built.system).charge
+    return read_charges(built.system).charge.copy()
 
 
 def quick(tolerance: float = 1e-6, **options):
