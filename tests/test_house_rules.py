@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,14 @@ def test_every_room_has_a_folder_of_tests():
     rooms = {path.parent for path in FILES if path.name == "__init__.py"} - {PACKAGE}
     rooms = {path.name for path in rooms if path.parent == PACKAGE}
     assert rooms and all(list((TESTS / room).glob("test_*.py")) for room in rooms), rooms
+
+
+def test_no_folder_of_tests_is_passed_over(pytestconfig):
+    """Pytest's own list of folders to leave out holds the name of a room, "build"."""
+    folders = {part for path in TESTS.rglob("test_*.py") for part in path.relative_to(TESTS).parts[:-1]}
+    patterns = pytestconfig.getini("norecursedirs")
+    assert "build" in folders and patterns
+    assert not [folder for folder in folders if any(fnmatch(folder, pattern) for pattern in patterns)]
 
 
 def test_public_names_are_importable_and_documented():
