@@ -15,7 +15,7 @@ from mlmm.zones.cut_bonds import named_cuts, residue_groups, snap_groups
 from mlmm.zones.region import Region, select_region
 from mlmm.zones.shapes import check_shape, lengths, shape_distances, switch
 
-__all__ = ["ZonePartition", "charge_by_weight", "hard_zones", "residue_zones", "static_zones"]
+__all__ = ["ZonePartition", "hard_zones", "residue_zones", "static_zones"]
 
 _NAMED = 20  # bonds by name in the notes; the rest is counted
 
@@ -65,17 +65,6 @@ class ZonePartition:
             zip(self.transition, self.transition_weights, strict=True)
         )
         return tuple(weights[atom] for atom in self.active)
-
-    @property
-    def environment(self) -> tuple[int, ...]:
-        """Atoms that belong to the force field, lambda = 0."""
-        others = set(range(self.n_atoms)).difference(self.core, self.transition)
-        return tuple(sorted(others))
-
-    def counts(self) -> dict[str, int]:
-        """Number of atoms in each zone."""
-        inside = {"core": len(self.core), "transition": len(self.transition)}
-        return inside | {"environment": self.n_atoms - sum(inside.values())}
 
     def weights(self, positions: torch.Tensor, cell: torch.Tensor | None = None) -> torch.Tensor:
         """lambda of every atom, shape (N,), for positions (N, 3) and box vectors (3, 3) in nm.
@@ -234,40 +223,6 @@ def residue_zones(
     setup = {"kind": "residues", "snap": snap, "plateau": plateau or "the region"}
     setup |= {f"lambda of {selection}": f"{weight:g}" for selection, weight in transition.items()}
     return _partition(built, region, snapped, _taken_in(built.topology, snap, weights, snapped), setup)
-
-
-def charge_by_weight(partition: ZonePartition, charges: np.ndarray) -> dict[float, float]:
-    """Net charge of the atoms of each lambda, largest lambda first.
-
-    A sum that is no integer means a cut through a group of neutral charge; an integer other than zero, a
-    potential that must know it.
-
-    Parameters
-    ----------
-    partition : ZonePartition
-    charges : ndarray, shape (N,), e
-        Of the force field.
-
-    Returns
-    -------
-    dict of float to float
-        lambda -> charge in e; lambda = 0 is the environment.
-
-    Raises
-    ------
-    ConfigError
-        Another number of charges than atoms.
-    """
-    charges = np.asarray(charges, dtype=np.float64)
-    if charges.shape != (partition.n_atoms,):
-        raise ConfigError(
-            f"one charge for each of {partition.n_atoms} atoms", str(charges.shape), "pass the whole system's"
-        )
-    weights = np.zeros(partition.n_atoms)
-    weights[list(partition.active)] = partition.active_weights
-    levels, members = np.unique(weights, return_inverse=True)
-    sums = np.bincount(members, weights=charges)
-    return dict(zip(levels[::-1].tolist(), sums[::-1].tolist(), strict=True))
 
 
 def _partition(

@@ -7,7 +7,6 @@ import itertools
 from types import SimpleNamespace
 
 import numpy as np
-import openmm
 import pytest
 import torch
 from toys import chains
@@ -16,7 +15,7 @@ from mlmm.build import build_system
 from mlmm.errors import ConfigError, SelectionError
 from mlmm.zones.cut_bonds import classify_bonds, named_cuts, snap_groups
 from mlmm.zones.region import Region, select_region
-from mlmm.zones.static import ZonePartition, charge_by_weight, hard_zones, residue_zones, static_zones
+from mlmm.zones.static import ZonePartition, hard_zones, residue_zones, static_zones
 
 SNAPS = ["residue", "molecule", "fragment", "hydrogen", "atom"]
 
@@ -93,7 +92,6 @@ def test_weights_by_their_definition(dipeptide_water, shape, axis, snap):
     assert weights[list(region.atoms)].min() == 1 and set(region.atoms) <= set(zones.core)
     bonds = [(bond[0].index, bond[1].index) for bond in dipeptide_water.topology.bonds()]
     assert zones.cut_bonds == tuple((a, b) for a, b in bonds if weights[a] != weights[b])
-    assert sum(zones.counts().values()) == dipeptide_water.n_atoms
 
 
 @pytest.mark.parametrize("snap", SNAPS)
@@ -310,28 +308,6 @@ def test_regions_that_do_not_fit(dipeptide_water):
             make(small, nothing)
         with pytest.raises(SelectionError, match="a region of a system with 8 atoms; got atom index"):
             make(small, large)
-
-
-def test_charge_by_weight(lysozyme):
-    """Sums of the force field's charges by lambda; whole molecules have whole charges, groups need not."""
-    nonbonded = next(f for f in lysozyme.system.getForces() if isinstance(f, openmm.NonbondedForce))
-    charges = np.array([nonbonded.getParticleParameters(i)[0]._value for i in range(lysozyme.n_atoms)])
-    zones = residue_zones(
-        lysozyme, select_region(lysozyme, "resname TMP"), {"resSeq 99": 0.5, "resSeq 101": 0.25}
-    )
-    found = charge_by_weight(zones, charges)
-    assert list(found) == [1.0, 0.5, 0.25, 0.0]
-    assert sum(found.values()) == pytest.approx(charges.sum(), abs=1e-9)
-    weights = weights_of(zones)
-    for weight, charge in found.items():
-        assert charge == pytest.approx(charges[weights == weight].sum(), abs=1e-12)
-    assert found[1.0] == pytest.approx(0, abs=1e-6)
-    whole = charge_by_weight(
-        static_zones(lysozyme, zones.region, "0.3 nm", "0.2 nm", snap="molecule"), charges
-    )
-    assert whole == {1.0: pytest.approx(round(charges.sum()), abs=1e-6)}
-    with pytest.raises(ConfigError, match="one charge for each of 2621 atoms"):
-        charge_by_weight(zones, charges[1:])
 
 
 def test_weights_take_a_cell_and_stay(dipeptide_water):
