@@ -20,10 +20,10 @@ from toys import PlainSprings
 
 import mlmm
 from mlmm.cli.program import main
+from mlmm.elements import SYMBOLS
 from mlmm.errors import PotentialError
 from mlmm.potentials import install
 from mlmm.potentials import known as entries
-from mlmm.potentials.base import SYMBOLS
 from mlmm.potentials.known import KnownPotential, find_model, known_potentials
 
 
