@@ -92,7 +92,7 @@ class Compensation:
         draft.write_text(json.dumps(self.as_dict(), indent=1) + "\n", encoding="utf-8")
         os.replace(draft, path)
 
-    def at_knots(self, knots: Sequence[float]) -> Compensation:
+    def at_knots(self, knots: Sequence[float] | np.ndarray) -> Compensation:
         """The same curve with other knots: its values are exact there, a new spline runs in between.
 
         Errors are taken straight between those of the old knots.
