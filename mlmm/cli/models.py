@@ -15,7 +15,7 @@ MODELS_EPILOG = """examples:
   mlmm models check ani2x               does it keep the contract; exit status 1 if not
   mlmm models check my.model --trust    the same for a file that is a pickle, from a source that you trust
 
-Weights are looked for in the folders of MLMM_MODELS, in the package, then in the cache (MLMM_CACHE or
+Weights are looked for in the folders of MLMM_MODELS, in the package, then in the cache (MLMM_CACHE/models or
 ~/.cache/mlmm/models). Other packages add names by an entry point of the group "mlmm.potentials".
 """
 _COLUMNS = (

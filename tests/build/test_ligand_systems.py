@@ -11,7 +11,8 @@ import pytest
 from ligands import BENZAMIDINIUM, CHORISMATE, LACTATE, PREPHENATE, needs_ambertools, pdb_lines, residue_of
 from openmm import app, unit
 
-from mlmm.build import BuiltSystem, Ligand, build_system, ligand_parameters, parametrise_ligand
+from mlmm.build import BuiltSystem, Ligand, build_system, parametrise_ligand
+from mlmm.build.ligands import parameters as ligand_parameters
 from mlmm.build.ligands.matching import wrong_stereo
 from mlmm.build.ligands.molecules import molecule_from_smiles
 from mlmm.build.ligands.templates import molecules_of_template

@@ -19,7 +19,8 @@ from ligands import (
     residue_of,
 )
 
-from mlmm.build import Ligand, build_system, ligand_parameters, parametrise_ligand
+from mlmm.build import Ligand, build_system, parametrise_ligand
+from mlmm.build.ligands import parameters as ligand_parameters
 from mlmm.build.ligands.definition import plan_ligands
 from mlmm.build.ligands.matching import ResidueAtoms, place, wrong_stereo
 from mlmm.build.ligands.molecules import canonical, molecule_from_smiles, plain_smiles
