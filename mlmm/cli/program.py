@@ -18,7 +18,7 @@ from mlmm.cli.compare_schemes import COMPARE_EPILOG, add_compare_options, compar
 from mlmm.cli.ligand import add_ligand_options, ligand_file
 from mlmm.cli.mean_force import MEAN_FORCE_EPILOG, add_mean_force_options, mean_force_tables
 from mlmm.cli.models import MODELS_EPILOG, add_models_options, models_text
-from mlmm.cli.progress import LogHandler, RunProgress, Steps, say
+from mlmm.cli.progress import LogHandler, ProgressLine, Stages, say
 from mlmm.cli.run import RUN_EPILOG
 from mlmm.cli.scan_zones import SCAN_EPILOG, add_scan_options, scan_axes, scan_text
 from mlmm.cli.time_steps import TIMESTEP_EPILOG, add_timestep_options, timestep_axes, timestep_text
@@ -93,7 +93,7 @@ def run(options: argparse.Namespace) -> int:
     config = resolved(config, hybrid)
     settings, report = config.run, config.report
     try:
-        with RunProgress() as line:
+        with ProgressLine() as line:
             directory = simulate(
                 hybrid,
                 RunDirectory(out, config.as_dict()),
@@ -180,7 +180,7 @@ def build(options: argparse.Namespace) -> int:
         text, possible = plan_text(config)
         print(text)
         return 0 if possible else 2
-    with Steps() as stages:
+    with Stages() as stages:
         text = build_file(config, options, stages.show)
     print(text)
     return 0
@@ -190,7 +190,7 @@ def calibrate(options: argparse.Namespace) -> int:
     """Calibrate the compensation of an adaptive zone."""
     config = load_config(options.config, options.set)
     _start(config, options)
-    with Steps(timed=False) as steps:
+    with Stages(timed=False) as steps:
         text = calibrate_file(config, options, steps.show)
     print(text)
     return 0
@@ -315,7 +315,7 @@ def _start(config: RunConfig, options: argparse.Namespace) -> None:
 
 def _build(config: RunConfig) -> BuiltSystem:
     started = time.monotonic()
-    with Steps() as stages:
+    with Stages() as stages:
         built = build_from(config, stages.show)
     print(f"built {built.n_atoms} atoms in {time.monotonic() - started:.1f} s")
     return built

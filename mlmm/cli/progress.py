@@ -12,33 +12,33 @@ if TYPE_CHECKING:
 
     from mlmm.dynamics.runner import Progress
 
-__all__ = ["LogHandler", "RunProgress", "Steps", "say"]
+__all__ = ["LogHandler", "ProgressLine", "Stages", "say"]
 
-_LONG = 2.0  # s; shorter steps are not timed
+_LONG = 2.0  # s; shorter stages are not timed
 _EVERY = 10.0  # s between the lines of one stage where nothing can be rewritten
 
 
 def say(text: str) -> None:
-    """Print that a step begins; a text of several lines, such as a table, as it is."""
+    """Print that something begins; a text of several lines, such as a table, as it is."""
     print(text if "\n" in text else f"  {text} …", file=sys.stderr, flush=True)
 
 
-class Steps:
-    """Name the steps of a build or a calibration as they begin.
+class Stages:
+    """Name the stages of a build or a calibration as they begin.
 
-    On a terminal the current step has a spinner and a clock. Elsewhere each step is a line.
+    On a terminal the current stage has a spinner and a clock. Elsewhere each stage is a line.
 
     Parameters
     ----------
     timed : bool
-        Print how long a step took if it was long.
+        Print how long a stage took if it was long.
     """
 
     def __init__(self, timed: bool = True):
-        self._timed, self._step, self._started = timed, "", 0.0
+        self._timed, self._stage, self._started = timed, "", 0.0
         self._live = _live("spinner", "text", "clock", transient=True, refresh_per_second=4)
 
-    def __enter__(self) -> Steps:
+    def __enter__(self) -> Stages:
         if self._live:
             self._live.start()
         return self
@@ -48,25 +48,25 @@ class Steps:
         if self._live:
             self._live.stop()
 
-    def show(self, step: str) -> None:
-        """Begin a step; the one before is over."""
+    def show(self, stage: str) -> None:
+        """Begin a stage; the one before is over."""
         self._end()
-        say(step)
-        if self._live and "\n" not in step:
-            self._live.add_task(step)
-        self._step, self._started = step, time.monotonic()
+        say(stage)
+        if self._live and "\n" not in stage:
+            self._live.add_task(stage)
+        self._stage, self._started = stage, time.monotonic()
 
     def _end(self) -> None:
         seconds = time.monotonic() - self._started
         if self._live:
             for task in self._live.task_ids:
                 self._live.remove_task(task)
-        if self._step and self._timed and seconds > _LONG:
-            print(f"  {self._step} took {seconds:.1f} s", file=sys.stderr, flush=True)
-        self._step = ""
+        if self._stage and self._timed and seconds > _LONG:
+            print(f"  {self._stage} took {seconds:.1f} s", file=sys.stderr, flush=True)
+        self._stage = ""
 
 
-class RunProgress:
+class ProgressLine:
     """Show how far a run is: a bar for each stage on a terminal, else a line every ten seconds."""
 
     def __init__(self) -> None:
@@ -74,7 +74,7 @@ class RunProgress:
         self._live = _live("text", "bar", "facts", auto_refresh=False)
         self._stage, self._printed = "", 0.0
 
-    def __enter__(self) -> RunProgress:
+    def __enter__(self) -> ProgressLine:
         if self._live:
             self._live.start()
         return self
@@ -114,7 +114,7 @@ class LogHandler(logging.StreamHandler):
 
 
 def _facts(progress: Progress) -> str:
-    """Steps, energy, speed and time left, as far as they are known."""
+    """Stages, energy, speed and time left, as far as they are known."""
     parts = [f"{progress.done}" + (f"/{progress.total}" if progress.total else "")]
     if progress.energy is not None:
         parts.append(f"{progress.energy:.0f} kJ/mol")

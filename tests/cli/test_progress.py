@@ -10,20 +10,20 @@ import sys
 import pytest
 
 from mlmm.cli import progress as module
-from mlmm.cli.progress import RunProgress, Steps, say
+from mlmm.cli.progress import ProgressLine, Stages, say
 from mlmm.dynamics.runner import Progress
 
 pty = pytest.importorskip("pty")
 
 _RUN = """
 import logging, sys
-from mlmm.cli.progress import LogHandler, RunProgress, Steps
+from mlmm.cli.progress import LogHandler, ProgressLine, Stages
 from mlmm.dynamics.runner import Progress
 logging.getLogger("mlmm").handlers = [LogHandler()]
-with Steps() as steps:
+with Stages() as steps:
     steps.show("solvent")
     steps.show("para[bold]metrise")
-with RunProgress() as line:
+with ProgressLine() as line:
     line.show(Progress("minimise", 5, 0, energy=-1234.5))
     line.show(Progress("produce", 500, 2000, 5.25, 61.0))
     logging.getLogger("mlmm").warning("a warning in between")
@@ -62,7 +62,7 @@ def test_lines_without_a_terminal(capsys, monkeypatch):
     """The first report of a stage, one every ten seconds, and the last."""
     clock = [100.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
-    with RunProgress() as line:
+    with ProgressLine() as line:
         line.show(Progress("minimise", 5, 0, energy=-1234.5))
         line.show(Progress("produce", 500, 2000, 5.25, 61.0))
         line.show(Progress("produce", 600, 2000, 5.25, 58.0))
@@ -81,7 +81,7 @@ def test_steps_without_a_terminal(capsys, monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
     for timed in (True, False):
-        with Steps(timed) as steps:
+        with Stages(timed) as steps:
             steps.show("read")
             clock[0] += 1.0
             steps.show("solvent")
