@@ -11,14 +11,9 @@ from typing import Optional
 
 import torch
 
+from mlmm.elements import element_names
 from mlmm.errors import EmbeddingError
-from mlmm.potentials.base import (
-    SYMBOLS,
-    PotentialModel,
-    PotentialSpec,
-    is_capturable,
-    scriptable_module,
-)
+from mlmm.potentials.base import PotentialModel, PotentialSpec, is_capturable, scriptable_module
 from mlmm.structures import Structure, minimum_image
 
 __all__ = ["CAP_LENGTHS", "CappedAtoms", "CappedModel", "cap_lengths", "check_cap_distances"]
@@ -187,7 +182,7 @@ def cap_lengths(
                 "move the boundary, if possible to a bond between two sp3 carbons",
             )
         if int(numbers[outer]) not in CAP_LENGTHS:
-            known = " ".join(SYMBOLS[number] for number in CAP_LENGTHS)
+            known = element_names(CAP_LENGTHS, " ")
             raise EmbeddingError(
                 f"caps on {known}",
                 f"{label(outer)} of the cut bond to {label(inner)}",

@@ -20,7 +20,7 @@ from mlmm.hybrid.spec import HybridSpec
 from mlmm.options import split_changes, with_changes
 from mlmm.potentials.base import PotentialModel
 from mlmm.units import BAR_NM3
-from mlmm.zones.compensation import Compensation, spline_integrals
+from mlmm.zones.compensation import Compensation, natural_spline
 
 __all__ = ["calibrate", "force_field_density"]
 
@@ -153,7 +153,7 @@ def _compensation(
     kind: str, grid: np.ndarray, samples: list[BulkSamples], settings: dict[str, Any]
 ) -> Compensation:
     """Integrals of the spline through <Delta>, with the errors of the samples carried through."""
-    integrals = spline_integrals(grid)
+    integrals = natural_spline(grid, np.eye(len(grid))).antiderivative()(grid)
     mean = np.array([s.difference for s in samples])
     error = np.array([s.difference_error for s in samples])
     total = integrals @ mean

@@ -16,7 +16,7 @@ from mlmm.hybrid.system import HybridSystem
 from mlmm.statistics import statistical_inefficiency
 from mlmm.units import BAR_NM3
 from mlmm.zones.adaptive import AdaptiveZones
-from mlmm.zones.compensation import Compensation, spline_slopes
+from mlmm.zones.compensation import Compensation, natural_spline
 
 __all__ = ["MeanForce", "mean_and_error", "mean_force"]
 
@@ -246,24 +246,10 @@ def _expected(compensation: Compensation | None, weights: np.ndarray) -> tuple[n
         return np.zeros(len(weights)), np.zeros(len(weights))
     knots = np.array([sample["weight"] for sample in samples])
     # A spline and its slope are linear in its values.
-    values, slopes = (
-        np.array(part)
-        for part in zip(*(_spline(knots, row, weights) for row in np.eye(len(knots))), strict=True)
-    )
+    unit = natural_spline(knots, np.eye(len(knots)))
+    values, slopes = unit(weights).T, unit(weights, 1).T
     errors = np.sqrt(np.array([sample["difference_error"] for sample in samples]) ** 2 @ values**2)
     if facts.get("mode") != "density":
         return np.zeros(len(weights)), errors
     pressures = np.array([sample["pressure"] for sample in samples])
     return -BAR_NM3 / samples[0]["density"] * (pressures @ slopes), errors
-
-
-def _spline(knots: np.ndarray, values: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Value and slope of the natural cubic spline through the knots."""
-    slopes = spline_slopes(knots, values)
-    left = np.clip(np.searchsorted(knots, at, side="right") - 1, 0, len(knots) - 2)
-    h = knots[left + 1] - knots[left]
-    t = (at - knots[left]) / h
-    rise = values[left + 1] - values[left]
-    s0, s1 = slopes[left] * h, slopes[left + 1] * h
-    value = values[left] + t * (s0 + t * (3.0 * rise - 2.0 * s0 - s1 + t * (s0 + s1 - 2.0 * rise)))
-    return value, (s0 + t * (6.0 * rise - 4.0 * s0 - 2.0 * s1 + t * (3.0 * (s0 + s1) - 6.0 * rise))) / h

@@ -18,10 +18,10 @@ import torch
 
 from mlmm.dynamics.frames import as_tensors, device_of
 from mlmm.dynamics.imaging import RegionImages
+from mlmm.elements import SYMBOLS
 from mlmm.errors import ConfigError, PotentialError
 from mlmm.hybrid.spec import atom_labels, atomic_numbers, model_atoms
 from mlmm.hybrid.system import HybridSystem
-from mlmm.potentials.base import SYMBOLS
 from mlmm.potentials.committee import force_spread, member_forces
 from mlmm.potentials.descriptors import TrainingSet
 from mlmm.structures import Structure

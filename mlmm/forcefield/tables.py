@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import openmm
+from scipy.interpolate import CubicSpline
 
 from mlmm.errors import EmbeddingError
 from mlmm.forcefield.term_catalogue import (
@@ -294,12 +295,9 @@ def _read_maps(force: openmm.CMAPTorsionForce) -> list[np.ndarray]:
 def _bicubic(energies: np.ndarray) -> np.ndarray:
     """Hermite patches; the slopes at the knots come from periodic cubic splines along rows and columns."""
     size = len(energies)
-    # Second derivatives M of a periodic cubic spline, knots at distance 1: M_(i-1) + 4 M_i + M_(i+1) =
-    # 6 (y_(i+1) − 2 y_i + y_(i-1)); its slope at a knot is y_(i+1) − y_i − (2 M_i + M_(i+1)) / 6.
-    one = np.eye(size)
-    after, before = np.roll(one, -1, axis=0), np.roll(one, 1, axis=0)
-    second = np.linalg.solve(after + 4.0 * one + before, 6.0 * (after - 2.0 * one + before))
-    slope = after - one - (2.0 * second + after @ second) / 6.0
+    # Slopes at the knots, at distance 1, are linear in the energies; the first knot closes the circle.
+    circle = np.vstack([np.eye(size), np.eye(size)[:1]])
+    slope = CubicSpline(np.arange(size + 1), circle, bc_type="periodic")(np.arange(size), 1)
     along_x, along_y, across = slope @ energies, energies @ slope.T, slope @ energies @ slope.T
 
     def ends(values: np.ndarray) -> np.ndarray:

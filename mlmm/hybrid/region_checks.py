@@ -9,9 +9,10 @@ import openmm
 import torch
 
 from mlmm.build import BuiltSystem
+from mlmm.elements import element_names
 from mlmm.errors import ConfigError, EmbeddingError, PotentialError
 from mlmm.hybrid.spec import atom_labels, atomic_numbers, built_cell, visible_atoms
-from mlmm.potentials.base import SYMBOLS, PotentialModel, PotentialSpec, check_elements
+from mlmm.potentials.base import PotentialModel, PotentialSpec, check_elements
 from mlmm.structures import Structure
 from mlmm.term_weights import SCHEMES
 from mlmm.zones.static import ZonePartition
@@ -53,7 +54,7 @@ def seen_zones(
             stranger = a if a in unknown else b
             raise PotentialError(
                 f"only elements that {spec.name} knows in the zone",
-                f"{label(stranger)} ({_symbol(int(numbers[stranger]))}), bonded to an atom of the zone",
+                f"{label(stranger)} ({element_names([int(numbers[stranger])])}), bonded to an atom of the zone",
                 "make the zone smaller, or choose a potential that knows it (`mlmm models` lists them)",
             )
     if not unknown:
@@ -69,10 +70,6 @@ def seen_zones(
     return kept, [
         f"{len(unknown)} atoms of the zone stay with the force field: {spec.name} does not know {names}"
     ]
-
-
-def _symbol(number: int) -> str:
-    return SYMBOLS[number] if 0 < number < len(SYMBOLS) else f"atomic number {number}"
 
 
 def check_box(built: BuiltSystem, zones: ZonePartition, spec: PotentialSpec) -> None:

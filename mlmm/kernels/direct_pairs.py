@@ -24,6 +24,7 @@ import torch
 from mlmm.errors import EmbeddingError
 from mlmm.kernels.library import open_build
 from mlmm.kernels.torch_pairs import partners
+from mlmm.neighbours import pairs_within
 from mlmm.units import COULOMB
 
 if TYPE_CHECKING:
@@ -64,15 +65,8 @@ def close_pairs(positions: np.ndarray, cell: np.ndarray | None, distance: float 
     distance : float
         nm, below half of the smallest box width.
     """
-    found = [np.zeros((0, 2), dtype=np.int64)]
-    for i in range(len(positions) - 1):
-        vectors = positions[i + 1 :] - positions[i]
-        if cell is not None:
-            for axis in (2, 1, 0):
-                vectors -= np.round(vectors[:, axis : axis + 1] / cell[axis, axis]) * cell[axis]
-        near = np.flatnonzero((vectors**2).sum(axis=1) < distance**2) + i + 1
-        found.append(np.column_stack([np.full_like(near, i), near]))
-    return np.concatenate(found)
+    pairs = pairs_within(positions, positions, distance, cell)
+    return pairs[pairs[:, 0] < pairs[:, 1]]
 
 
 def neighbours_with_wells(

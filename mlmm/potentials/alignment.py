@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
+from mlmm.elements import SYMBOLS
 from mlmm.errors import PotentialError
-from mlmm.potentials.base import SYMBOLS, AtomEnergies, PotentialModel, is_capturable, scriptable_module
+from mlmm.potentials.base import AtomEnergies, PotentialModel, is_capturable, scriptable_module
 from mlmm.structures import Structure
 
 __all__ = ["AlignedPotential", "align_energies"]

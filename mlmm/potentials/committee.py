@@ -12,17 +12,11 @@ from typing import Optional
 import numpy as np
 import torch
 
+from mlmm.elements import element_names
 from mlmm.errors import PotentialError
 from mlmm.potentials.ani.neurochem import ANIParameters
 from mlmm.potentials.ani.potential import ANIPotential
-from mlmm.potentials.base import (
-    SYMBOLS,
-    AtomEnergies,
-    PotentialModel,
-    PotentialSpec,
-    is_capturable,
-    scriptable_module,
-)
+from mlmm.potentials.base import AtomEnergies, PotentialModel, PotentialSpec, is_capturable, scriptable_module
 from mlmm.structures import Structure
 
 __all__ = ["Committee", "Spread", "committee_of", "committee_spread", "member_forces"]
@@ -275,7 +269,7 @@ def committee_spread(model: PotentialModel, structure: Structure, *, forces: boo
     with torch.set_grad_enabled(forces):
         result = model.atom_energies(moved)
     if result.members is None or len(result.members) < 2:
-        symbols = " ".join(SYMBOLS[z] for z in model.spec.elements[:6])
+        symbols = element_names(model.spec.elements[:6], " ")
         raise PotentialError(
             "a committee of two members or more",
             f"{model.spec.name} ({symbols} …) with one",

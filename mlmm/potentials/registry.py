@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
 
+from mlmm.cache import cache_folder
 from mlmm.errors import MissingPackageError, PotentialError
 from mlmm.potentials.ani.fixed_shape import NEIGHBOUR_DENSITY
 from mlmm.potentials.ani.neurochem import read_neurochem
@@ -17,7 +18,6 @@ from mlmm.potentials.ani.potential import ANIPotential, load_ani_file
 from mlmm.potentials.base import PotentialModel
 from mlmm.potentials.known import (
     KnownPotential,
-    cache_folder,
     find_model,
     known_potentials,
     plugin_names,
@@ -133,7 +133,7 @@ def _installed(known: KnownPotential) -> Path:
     if path is None:
         raise PotentialError(
             f"{known.file} in a folder of MLMM_MODELS ({os.environ.get('MLMM_MODELS') or 'not set'}) "
-            f"or in {cache_folder()}",
+            f"or in {cache_folder('models')}",
             "no such file",
             f"fetch it with `{known.install}`, or set MLMM_MODELS to the folder that holds it",
         )

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from mlmm.compensation.refine_state import Iteration
 from mlmm.report.style import ACCENT, INK, MM, SOFT, file_style, new_figure
-from mlmm.zones.compensation import Compensation, CompensationEnergy
+from mlmm.zones.compensation import Compensation
 
 if TYPE_CHECKING:
     from mlmm.compensation.density import DensityProfile
@@ -40,9 +39,8 @@ def draw_compensation(compensation: Compensation, path: str | Path) -> Path:
     kind = next(iter(compensation.alignment))
     knots = np.asarray(compensation.knots)
     fine = np.linspace(0.0, 1.0, 201)
-    # Alone, without the alignment, which would be a steep straight line.
-    bare = Compensation({kind: 0.0}, knots, compensation.values)
-    curve = -CompensationEnergy(bare, [kind] * len(fine))(torch.tensor(fine)).numpy()
+    # Without the alignment, which would be a steep straight line.
+    curve = compensation.at_knots(fine).values[kind]
     samples = compensation.facts.get("samples", [])
     with file_style():
         figure, (left, right) = new_figure(9.0, 3.0, 2)

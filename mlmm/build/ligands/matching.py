@@ -17,6 +17,7 @@ import numpy as np
 
 from mlmm.build.ligands.molecules import atom_names, plain_smiles, require_rdkit, with_hydrogens
 from mlmm.errors import StructureError
+from mlmm.neighbours import nearest
 
 if TYPE_CHECKING:
     from rdkit.Chem import Atom, Bond, Mol
@@ -318,11 +319,11 @@ def _graph(numbers: Sequence[int], bonds: Sequence[tuple[int, int]]) -> Mol:
 def _hydrogens(residue: ResidueAtoms) -> dict[int, list[int]]:
     """Heavy atom -> its hydrogens in the file, each given to the nearest."""
     heavy = np.array(residue.heavy)
+    hydrogens = np.flatnonzero(np.array(residue.numbers) == 1)
     found: dict[int, list[int]] = {}
-    for index, number in enumerate(residue.numbers):
-        if number == 1:
-            distances = np.linalg.norm(residue.positions[heavy] - residue.positions[index], axis=1)
-            found.setdefault(int(heavy[distances.argmin()]), []).append(index)
+    _, partners = nearest(residue.positions[hydrogens], residue.positions[heavy])
+    for hydrogen, partner in zip(hydrogens.tolist(), heavy[partners].tolist(), strict=True):
+        found.setdefault(partner, []).append(hydrogen)
     return found
 
 

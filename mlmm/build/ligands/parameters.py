@@ -21,6 +21,7 @@ import numpy as np
 
 from mlmm.build.ligands.ambertools import find_programs, read_log, run_program, tool_versions
 from mlmm.build.ligands.molecules import from_canonical, plain_smiles, reference_conformer, require_rdkit
+from mlmm.cache import cache_folder
 from mlmm.errors import MissingPackageError, StructureError
 
 logger = logging.getLogger(__name__)
@@ -65,14 +66,6 @@ class LigandParameters:
     impropers: list[list[Any]]
 
 
-def cache_folder() -> Path:
-    """Where parameters are kept between builds: MLMM_CACHE, else the user's cache folder."""
-    own = os.environ.get("MLMM_CACHE")
-    if own:
-        return Path(own) / "ligands"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlmm" / "ligands"
-
-
 def gaff_parameters(
     smiles: str,
     charges: Sequence[float] | np.ndarray | None = None,
@@ -103,7 +96,7 @@ def gaff_parameters(
         Elements that GAFF does not know, a program that failed, or parameters that it could only guess.
     """
     key = json.dumps([_FORMAT, smiles, charge_method, None if charges is None else [*map(float, charges)]])
-    path = cache_folder() / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+    path = cache_folder("ligands") / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
     found = _cached(path, smiles)
     if found is not None:
         logger.info("parameters of %s from the cache (%s)", smiles, path)

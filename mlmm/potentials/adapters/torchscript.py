@@ -15,9 +15,10 @@ from typing import Any, Optional
 
 import torch
 
+from mlmm.elements import SYMBOLS
 from mlmm.errors import PotentialError
 from mlmm.potentials.adapters.graph import ENERGY_UNITS, LENGTH_UNITS, check_finite, within_reach
-from mlmm.potentials.base import SYMBOLS, AtomEnergies, PotentialSpec, check_state
+from mlmm.potentials.base import AtomEnergies, PotentialSpec, check_state
 from mlmm.structures import Structure
 
 __all__ = ["TorchScriptPotential", "is_torchscript", "save_torchscript"]

@@ -13,10 +13,10 @@ from typing import Optional, cast
 import numpy as np
 import torch
 
+from mlmm.elements import SYMBOLS
 from mlmm.potentials.ani.fixed_shape import NEIGHBOUR_DENSITY, FixedSymmetryFunctions, neighbour_room
 from mlmm.potentials.ani.neurochem import ANIParameters
 from mlmm.potentials.ani.symmetry_functions import SymmetryFunctions
-from mlmm.potentials.base import SYMBOLS
 from mlmm.units import ANGSTROM, HARTREE
 
 __all__ = ["SHAPES", "ANINetworks"]
