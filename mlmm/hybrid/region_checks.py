@@ -52,9 +52,10 @@ def seen_zones(
     for a, b in built.bonds.tolist():
         if (a in unknown) != (b in unknown) and {a, b}.issubset(active):
             stranger = a if a in unknown else b
+            element = element_names([int(numbers[stranger])])
             raise PotentialError(
                 f"only elements that {spec.name} knows in the zone",
-                f"{label(stranger)} ({element_names([int(numbers[stranger])])}), bonded to an atom of the zone",
+                f"{label(stranger)} ({element}), bonded to an atom of the zone",
                 "make the zone smaller, or choose a potential that knows it (`mlmm models` lists them)",
             )
     if not unknown:
