@@ -21,7 +21,7 @@ from mlmm.errors import MissingPackageError
 from mlmm.forcefield.scale_pairs import INSIDE, SURROUNDINGS
 from mlmm.forcefield.scale_terms import scale_terms
 from mlmm.forcefield.tables import MMTables, read_mm_tables
-from mlmm.kernels.direct_pairs import RegionPairs, SharedPairs, _library
+from mlmm.kernels.direct_pairs import RegionPairs, ZonePairs, _library
 from mlmm.term_weights import make_term_weights
 from mlmm.units import COULOMB
 from mlmm.zones.adaptive import AdaptiveWeights
@@ -135,7 +135,7 @@ def openmm_values(system: openmm.System) -> np.ndarray:
 
 def native_shared() -> np.ndarray:
     weights = make_term_weights("per_atom", np.array([1.0, 1.0]), BOTH, (R_ON, R_OFF))
-    pairs = SharedPairs(tables(), weights, np.zeros((0, 2)))
+    pairs = ZonePairs(tables(), weights, np.zeros((0, 2)))
     return np.array([-pairs(places(r), CELL)[0] for r in DISTANCES])
 
 
