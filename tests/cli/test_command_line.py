@@ -299,7 +299,7 @@ BAD_INPUT = {
     "unknown potential": (["--set", "potential.name=ani1y"], 'did you mean "ani1x"?'),
     "unknown scheme": (
         ["--set", "embedding.scheme=magic"],
-        "scheme = auto | per_atom | supermolecular | additive | bonded | delta in",
+        "scheme = auto | per_atom | supermolecular | additive | delta in",
     ),
     "unknown zones": (["--set", "zones.kind=soft"], "kind = auto | hard | static | residues | adaptive in"),
     "key of another kind": (
