@@ -157,5 +157,5 @@ def test_unresolved_tails_are_capped_where_asked(tmp_path):
 
 
 def test_loops_are_not_invented(tmp_path):
-    with pytest.raises(ConfigError, match=r"gaps as one of refuse, split, cap.*'model'.*MODELLER"):
+    with pytest.raises(ConfigError, match=r"gaps = refuse \| split \| cap.*'model'.*MODELLER"):
         build_system(gapped(tmp_path, {8}), solvate=False, gaps="model")

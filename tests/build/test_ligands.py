@@ -253,7 +253,7 @@ def test_ligands_that_cannot_be_are_refused(arguments, words):
     [
         ({"name": "LIG"}, "neither"),
         ({"name": "LIG", "smiles": "C", "file": "a.sdf"}, "both"),
-        ({"name": "LIG", "smiles": "C", "charges": "gasteiger"}, "am1bcc, file"),
+        ({"name": "LIG", "smiles": "C", "charges": "gasteiger"}, r"am1bcc \| file"),
         ({"name": "LIG-1", "smiles": "C"}, "letters or digits"),
     ],
 )
