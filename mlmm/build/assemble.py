@@ -101,7 +101,7 @@ def build_system(
         source = structure_from_smiles(smiles, plan)
     else:
         path = find_structure(pdb, download=options.download, sha256=options.sha256)
-        source = read_structure(path, options.selection)
+        source = read_structure(path, options)
     decisions = as_decisions("read", source.decisions)
 
     progress("repair")

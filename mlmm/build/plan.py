@@ -69,7 +69,7 @@ def plan_system(
     inspection = inspect_file(file)
     decisions: list[Decision] = []
     try:
-        structure = settle(file, options.selection)
+        structure = settle(file, options)
         decisions += structure.decisions
         ligands = plan_ligands(options.ligands, options.mutate)
         files = force_field_files(options.forcefield, options.water)

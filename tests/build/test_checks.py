@@ -106,5 +106,5 @@ def test_relaxation_at_the_end_is_a_choice(root, dipeptide_vacuum):
     assert energies[0] < energies[1] - 1
     again = build_system(pdb, relax=30, **options)
     np.testing.assert_array_equal(again.positions, relaxed.positions)
-    with pytest.raises(ConfigError, match="relax as a number of iterations"):
+    with pytest.raises(ConfigError, match="relax of 0 or more"):
         build_system(pdb, relax=-1, **options)
