@@ -6,8 +6,10 @@ import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from mlmm.config.load import RunConfig, check_embedding
+from mlmm.build.options import BuildOptions, ForceOptions
+from mlmm.config.schema import RunConfig
 from mlmm.errors import ConfigError, SelectionError
+from mlmm.options import fields_of
 
 if TYPE_CHECKING:
     from mlmm.build import BuiltSystem
@@ -19,13 +21,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "build_from",
+    "build_options",
     "describe",
     "hybrid_from",
     "monitor_from",
     "potential_from",
     "resolved",
     "stages_from",
-    "system_options",
     "zones_from",
 ]
 
@@ -34,21 +36,20 @@ def build_from(config: RunConfig, progress: Callable[[str], None]) -> BuiltSyste
     """The force field of [system]."""
     from mlmm.build import build_system
 
-    if config.system.prmtop or config.system.xml:
+    system = config.system
+    if system.prmtop or system.xml:
         return _taken_over(config, progress)
-    return build_system(config.system.pdb or None, **system_options(config), progress=progress)
+    return build_system(system.pdb or None, build_options(config), smiles=system.smiles, progress=progress)
 
 
-def system_options(config: RunConfig) -> dict[str, Any]:
-    """[system] as arguments of `mlmm.build_system`; what is empty there has the builder's default."""
+def build_options(config: RunConfig) -> BuildOptions:
+    """The options of `mlmm.build_system` in [system], with the tables of ligands and the seed of [run]."""
     from mlmm.build import Ligand
 
-    settings = {key: value for key, value in dataclasses.asdict(config.system).items() if value != ""}
-    for source in ("pdb", "prmtop", "inpcrd", "xml"):
-        settings.pop(source, None)
-    tables = settings.pop("ligand")
-    settings["ligands"] = [*settings["ligands"], *(Ligand(name, **entry) for name, entry in tables.items())]
-    return {**settings, "seed": config.run.seed}
+    system = config.system
+    options = {name: getattr(system, name) for name in fields_of(BuildOptions).values()}
+    tables = [Ligand(name, **entry) for name, entry in system.ligand.items()]
+    return BuildOptions(**options | {"ligands": [*system.ligands, *tables], "seed": config.run.seed})
 
 
 def _taken_over(config: RunConfig, progress: Callable[[str], None]) -> BuiltSystem:
@@ -58,15 +59,8 @@ def _taken_over(config: RunConfig, progress: Callable[[str], None]) -> BuiltSyst
     settings = config.system
     if settings.xml:
         return load_openmm(settings.xml, settings.pdb, progress=progress)
-    return load_amber(
-        settings.prmtop,
-        settings.inpcrd,
-        nonbonded_cutoff=settings.nonbonded_cutoff,
-        constraints=settings.constraints,
-        rigid_water=settings.rigid_water,
-        hydrogen_mass=settings.hydrogen_mass or None,
-        progress=progress,
-    )
+    options = ForceOptions(**{name: getattr(settings, name) for name in fields_of(ForceOptions).values()})
+    return load_amber(settings.prmtop, settings.inpcrd, options, progress=progress)
 
 
 def potential_from(config: RunConfig, precision: str | None = None) -> PotentialModel:
@@ -177,7 +171,6 @@ def hybrid_from(config: RunConfig, built: BuiltSystem, precision: str | None = N
     embedding = config.embedding
     # Any scheme goes with a hard zone: what is left is whether it suits the potential.
     scheme = choose_scheme(embedding.scheme, hard_zones(built, region), potential.spec)
-    check_embedding(embedding, scheme)
     path = config.zones.compensation
     zones = zones_from(config, built, region, scheme)
     if config.region.hydrogen_mass:
@@ -197,16 +190,19 @@ def hybrid_from(config: RunConfig, built: BuiltSystem, precision: str | None = N
         electrostatics=embedding.electrostatics,
         charges="model" if embedding.charges == "model" else None,
         charge_range=embedding.charge_range,
+        **_given(charge=config.region.charge, multiplicity=config.region.multiplicity),
     )
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def describe(hybrid: HybridSystem) -> str:
     """Region, scheme, zones and notes as lines of text."""
     region, spec = hybrid.zones.region, hybrid.spec
     residues = ", ".join(region.residues[:6]) + (" …" if len(region.residues) > 6 else "")
-    scheme = f"scheme {hybrid.scheme}, force field in {hybrid.mm_side}, bridge {hybrid.bridge}"
-    if hybrid.cuda_graphs:
-        scheme += " with CUDA graphs"
+    scheme = f"scheme {hybrid.scheme}, bridge {hybrid.bridge}"
     if spec.mm_tail:
         scheme += ", pairs beyond the model's range stay MM"
     charges = "fixed charges of the force field"

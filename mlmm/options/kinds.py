@@ -10,7 +10,7 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,6 +72,10 @@ class Option:
             raise ConfigError(f"{name} as {self.values}{where}", repr(value), self._advice(name, value))
         return tuple(value) if isinstance(value, list) else value
 
+    def located(self, value: Any, find: Callable[[str], str]) -> Any:
+        """Return the value with every file that it names replaced by `find(name)`."""
+        return value
+
     def parse(self, name: str, value: Any) -> Any:
         """Check the value of a Python keyword; quantities become internal units. Errors as `check`."""
         if value is None and self.optional:
@@ -84,9 +88,18 @@ class Option:
 
 @dataclass(frozen=True, kw_only=True)
 class Text(Option):
-    """Any text; `path`: a file, looked for beside the run file first."""
+    """Any text.
+
+    Parameters
+    ----------
+    path : bool
+        A file, looked for beside the run file first.
+    missing : str
+        What to do where there must be such a file and is none.
+    """
 
     path: bool = False
+    missing: str = ""
 
     @property
     def values(self) -> str:
@@ -94,6 +107,9 @@ class Text(Option):
 
     def accepts(self, value: Any) -> bool:
         return isinstance(value, str)
+
+    def located(self, value: Any, find: Callable[[str], str]) -> Any:
+        return find(value) if self.path and value else value
 
     def parse(self, name: str, value: Any) -> Any:
         return super().parse(name, os.fspath(value) if isinstance(value, os.PathLike) else value)
@@ -303,6 +319,9 @@ class Many(Option):
         return isinstance(value, (list, tuple)) and all(
             isinstance(entry, self.item) and not isinstance(entry, bool) for entry in value
         )
+
+    def located(self, value: Any, find: Callable[[str], str]) -> Any:
+        return tuple(map(find, value)) if self.path else value
 
     def parse(self, name: str, value: Any) -> Any:
         if self.objects and isinstance(value, (list, tuple, Mapping)):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import textwrap
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -27,6 +27,7 @@ __all__ = [
     "check_section",
     "default_of",
     "documented",
+    "fields_of",
     "number",
     "numbers",
     "options_of",
@@ -64,6 +65,15 @@ class Section(Option):
         return {
             key: check_section(self.schema, table, f"{where or ' in'} {name}.{key}")
             for key, table in value.items()
+        }
+
+    def located(self, value: Any, find: Callable[[str], str]) -> Any:
+        known = options_of(self.schema)
+        if not self.named:
+            return {key: known[key].located(entry, find) for key, entry in value.items()}
+        return {
+            name: {key: known[key].located(entry, find) for key, entry in table.items()}
+            for name, table in value.items()
         }
 
     def parse(self, name: str, value: Any) -> Any:
@@ -116,12 +126,18 @@ def _declared(default: Any, kind: type[Option], **facts: Any) -> Any:
 def options_of(schema: type, section: str = "") -> dict[str, Option]:
     """Keys of a run file that a class of options has, in order; those of one section if one is named."""
     found = {}
-    for spec in dataclasses.fields(schema):
-        entry = spec.metadata.get("option")
-        if entry is None or entry.section == "none" or (section and entry.section not in ("", section)):
-            continue
-        found[entry.key or spec.name] = entry
+    for spec in _declared_fields(schema):
+        entry = spec.metadata["option"]
+        if entry.section != "none" and (not section or entry.section in ("", section)):
+            found[entry.key or spec.name] = entry
     return found
+
+
+def fields_of(schema: type, section: str = "") -> dict[str, str]:
+    """Name of the field for every key of a run file; arguments as for `options_of`."""
+    keys = options_of(schema, section)
+    names = {(spec.metadata["option"].key or spec.name): spec.name for spec in _declared_fields(schema)}
+    return {key: names[key] for key in keys}
 
 
 def default_of(schema: type, name: str) -> Any:
@@ -145,16 +161,15 @@ def check_fields(options: Any, prefix: str = "") -> None:
         A quantity without unit or of another dimension, a word that is no choice, a value out of bounds, or
         one of another type.
     """
-    for spec in dataclasses.fields(options):
-        if "option" in spec.metadata:
-            value = spec.metadata["option"].parse(prefix + spec.name, getattr(options, spec.name))
-            object.__setattr__(options, spec.name, value)
+    for spec in _declared_fields(options):
+        value = spec.metadata["option"].parse(prefix + spec.name, getattr(options, spec.name))
+        object.__setattr__(options, spec.name, value)
 
 
 def check_section(
     schema: type, values: Mapping[str, Any], where: str, listing: str = "", section: str = ""
 ) -> dict[str, Any]:
-    """Check the keys of a table of a run file; text stays as it is written.
+    """Check the keys of a table of a run file; returns values by field, text as it is written.
 
     Parameters
     ----------
@@ -172,9 +187,9 @@ def check_section(
     ConfigError
         A key that does not exist, or as `Option.check`.
     """
-    known = options_of(schema, section)
+    known, names = options_of(schema, section), fields_of(schema, section)
     check_names(values, known, f"a known key{where}", listing)
-    return {key: known[key].check(key, value, where) for key, value in values.items()}
+    return {names[key]: known[key].check(key, value, where) for key, value in values.items()}
 
 
 def with_changes(
@@ -264,14 +279,17 @@ def as_written(options: Any) -> dict[str, Any]:
 def documented(schema: Any) -> Any:
     """Class decorator: the docstring lists every option with its values and help, from the fields."""
     lines = [schema.__doc__ or "", "", "Parameters", "----------"]
-    for spec in dataclasses.fields(schema):
-        if "option" in spec.metadata:
-            entry = spec.metadata["option"]
-            lines.append(f"{spec.name} : {entry.values}; by default {toml(default_of(schema, spec.name))}")
-            lines.append(textwrap.fill(entry.help, 104, initial_indent="    ", subsequent_indent="    "))
+    for spec in _declared_fields(schema):
+        entry = spec.metadata["option"]
+        lines.append(f"{spec.name} : {entry.values}; by default {toml(default_of(schema, spec.name))}")
+        lines.append(textwrap.fill(entry.help, 104, initial_indent="    ", subsequent_indent="    "))
     schema.__doc__ = "\n".join(lines)
     return schema
 
 
-def _fields(kind: type) -> list[str]:
+def _declared_fields(schema: Any) -> list[dataclasses.Field[Any]]:
+    return [spec for spec in dataclasses.fields(schema) if "option" in spec.metadata]
+
+
+def _fields(kind: Any) -> list[str]:
     return [spec.name for spec in dataclasses.fields(kind)]
