@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from mlmm.config.load import RunConfig
 from mlmm.config.objects import potential_from
+from mlmm.config.schema import RunConfig
 from mlmm.errors import ConfigError
 from mlmm.units import parse
 

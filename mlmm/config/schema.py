@@ -1,7 +1,7 @@
 """The sections of a run file: every key with its default, unit, choices and a line of help.
 
-Only the standard library is imported here, see `mlmm.config.load`. A section keeps what was written, quantities
-as text; the objects that are made of it convert them.
+Only the standard library is imported here, see `mlmm.config.load`. A section keeps what was written,
+quantities as text; the objects that are made of it convert them.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class SystemSettings(BuildOptions, SourceSettings):
         LigandOptions,
         "the chemistry of residue NAME, as a table [system.ligand.NAME]",
         named=True,
-        example={"smiles": "CC(=O)[O-]"},
+        example={"LIG": {"smiles": "CC(=O)[O-]"}},
     )
 
     def __post_init__(self) -> None:
@@ -102,8 +102,8 @@ class ZoneSettings:
     kind: str = word(
         "auto",
         _ZONE_KINDS,
-        "hard: lambda ends at the region; static: a smooth zone that stays with its atoms; residues: lambda by "
-        "name; adaptive: molecules get the lambda of their place; auto: hard under additive, else static",
+        "hard: lambda ends at the region; static: a smooth zone that stays with its atoms; residues: lambda "
+        "by name; adaptive: molecules get the lambda of their place; auto: hard under additive, else static",
     )
     plateau: Quantity = quantity(
         "",
@@ -128,8 +128,8 @@ class ZoneSettings:
     snap: str = word(
         "",
         ("", *_SNAPS),
-        "atoms that share one lambda: those of a residue, a molecule, a fragment between bonds that may be cut, "
-        "a heavy atom with its hydrogens, or each atom by itself",
+        "atoms that share one lambda: those of a residue, a molecule, a fragment between bonds that may be "
+        "cut, a heavy atom with its hydrogens, or each atom by itself",
         kinds={"static": "residue", "residues": "residue"},
     )
     shape: str = word(
@@ -178,7 +178,7 @@ class ZoneSettings:
 
     @classmethod
     def keys_of(cls, kind: str) -> dict[str, Any]:
-        """Keys that a kind of zone has besides `kind`, with their defaults; "auto" may have those of static."""
+        """Keys that a kind of zone has besides `kind`, with their defaults; "auto" has those of static."""
         options = options_of(cls)
         if kind == "auto":
             return {key: default_of(cls, key) for key, entry in options.items() if "static" in entry.kinds}
@@ -224,12 +224,12 @@ class EmbeddingSettings:
     scheme: str = word(
         "auto",
         ("auto", "per_atom", "supermolecular", "additive", "delta"),
-        "how both energies are combined; auto: what suits the potential. per_atom: lambda times the energy of each "
-        "atom; supermolecular: region and surroundings less surroundings; additive: the region by itself, caps on "
-        "cut bonds; delta: a correction to the force field",
+        "how both energies are combined; auto: what suits the potential. per_atom: lambda times the energy "
+        "of each atom; supermolecular: region and surroundings less surroundings; additive: the region by "
+        "itself, caps on cut bonds; delta: a correction to the force field",
         instead={
             "mechanical": 'write scheme = "additive" and electrostatics = "mechanical"',
-            "electrostatic": 'write scheme = "additive"; electrostatics = "charges" couples predicted charges',
+            "electrostatic": 'write scheme = "additive"; electrostatics = "charges" for predicted charges',
         },
     )
     mm_tail: bool = setting(
@@ -241,8 +241,8 @@ class EmbeddingSettings:
     electrostatics: str = word(
         "mechanical",
         ("mechanical", "charges"),
-        "fixed charges of the force field, or charges that the potential predicts at every step (schemes per_atom "
-        "and additive)",
+        "fixed charges of the force field, or charges that the potential predicts at every step (schemes "
+        "per_atom and additive)",
     )
     charges: str = word(
         "force field",

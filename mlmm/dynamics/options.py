@@ -26,7 +26,7 @@ class RunOptions:
     ----------
     timestep : float or str
         Time step of the potential and of bonded terms, ps. Bonds inside the region are never constrained:
-        keep it at 1 fs or below. `mlmm check --timestep` finds how far a system can go.
+        keep it at 1 fs or below. `mlmm check timestep` finds how far a system can go.
     nonbonded_every : int
         Time steps between evaluations of the force field's non-bonded forces, which change slowly.
     reciprocal_every : int

@@ -36,8 +36,6 @@ class Option:
         In Python None stands for a default that is not set.
     kinds : mapping of str to object
         Of [zones]: the kinds of zone that have this key, with its default in each.
-    start : bool
-        Whether the file that ``mlmm init`` writes has a line for it.
     section, key : str
         Section of a run file and name there, where a class holds options of several or under other names;
         section "none": only a keyword in Python.
@@ -47,7 +45,6 @@ class Option:
     example: Any = None
     optional: bool = False
     kinds: Mapping[str, Any] = field(default_factory=dict)
-    start: bool = False
     section: str = ""
     key: str = ""
 

@@ -13,7 +13,7 @@ from openmm import app, unit
 
 from mlmm.build.amber import _numbers, _sections, load_amber, load_openmm
 from mlmm.config.load import load_config
-from mlmm.config.objects import build_from, system_options
+from mlmm.config.objects import build_from, build_options
 from mlmm.errors import ConfigError, StructureError
 
 parmed = pytest.importorskip("parmed")
@@ -239,6 +239,7 @@ def test_run_file_names_one_source(tmp_path, system, words):
 def test_run_file_holds_tables_of_droplet_and_protonation(tmp_path):
     text = 'pdb = "a.pdb"\nsolvent = "droplet"\nprotonate = {"A:HIS5" = "HIE"}\n'
     text += 'droplet = {centre = "resname LIG", radius = "2 nm", relax = 10}'
-    options = system_options(load_config(run_file(tmp_path, text)))
-    assert options["solvent"] == "droplet" and options["protonate"] == {"A:HIS5": "HIE"}
-    assert options["droplet"] == {"centre": "resname LIG", "radius": "2 nm", "relax": 10}
+    options = build_options(load_config(run_file(tmp_path, text)))
+    assert options.solvent == "droplet" and options.protonate == {"A:HIS5": "HIE"}
+    droplet = {"centre": "resname LIG", "radius_nm": 2.0, "mobile_nm": 1.6, "cutoff_nm": None, "relax": 10}
+    assert options.droplet.as_dict() == pytest.approx(droplet)

@@ -327,12 +327,16 @@ def test_run_file_tables_become_ligands(tmp_path):
     text = '[system]\npdb = "x.pdb"\nmutate = ["TSA -> CHA"]\n[system.ligand.BEN]\nfile = "ben.sdf"\n'
     (tmp_path / "run.toml").write_text(text + 'charge = 1\n[system.ligand.CHA]\nsmiles = "CO"\n')
     config = load_config(tmp_path / "run.toml", needs=("system.pdb",))
-    assert config.system.mutate == ["TSA -> CHA"]
+    assert config.system.mutate == ("TSA -> CHA",)
     assert config.system.ligand == {
         "BEN": {"file": str(tmp_path / "ben.sdf"), "charge": 1},
         "CHA": {"smiles": "CO"},
     }
-    for wrong, word in (("chrge = 1", "charge"), ('charge = "1"', "as int"), ('charges = "resp"', "am1bcc")):
+    for wrong, word in (
+        ("chrge = 1", "charge"),
+        ('charge = "1"', "a whole number"),
+        ('charges = "resp"', "am1bcc"),
+    ):
         (tmp_path / "run.toml").write_text(text + wrong + "\n")
         with pytest.raises(ConfigError, match=word):
             load_config(tmp_path / "run.toml", needs=("system.pdb",))

@@ -63,7 +63,7 @@ def test_an_id_that_is_nowhere_names_the_download(tmp_path, capsys, monkeypatch)
 def test_a_run_file_for_building_needs_no_region(tmp_path):
     (tmp_path / "build.toml").write_text('[system]\npdb = "2CHT"\nchains = ["A"]\nwaters = "0.5 nm"\n')
     config = load_config(tmp_path / "build.toml", needs=("system.pdb",))
-    assert (config.system.pdb, config.system.chains, config.system.waters) == ("2CHT", ["A"], "0.5 nm")
+    assert (config.system.pdb, config.system.chains, config.system.waters) == ("2CHT", ("A",), "0.5 nm")
     with pytest.raises(ConfigError, match=r"region\.select"):
         load_config(tmp_path / "build.toml")
     (tmp_path / "2CHT").write_text("")
@@ -73,7 +73,7 @@ def test_a_run_file_for_building_needs_no_region(tmp_path):
 
 def test_settings_given_with_a_structure_are_checked_as_in_a_run_file():
     config = structure_config("1ABC", ['system.remove=["SO4"]', "system.model=2", "system.hydrogens=strip"])
-    assert (config.system.remove, config.system.model, config.system.hydrogens) == (["SO4"], 2, "strip")
+    assert (config.system.remove, config.system.model, config.system.hydrogens) == (("SO4",), 2, "strip")
     for wrong in ("system.hydrogens=some", "system.model=-1", "system.chain=A", "system.chains=A"):
         with pytest.raises(ConfigError):
             structure_config("1ABC", [wrong])

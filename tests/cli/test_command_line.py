@@ -5,22 +5,21 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mlmm.cli.mean_force import mean_force_tables
+from mlmm.cli.check_frames import _config, mean_force_tables
 from mlmm.cli.program import _parser, main
 from mlmm.dynamics.run_directory import RunDirectory
-from mlmm.errors import ConfigError
 
 QUICK = [
     "--set",
@@ -139,29 +138,26 @@ def test_runs_and_checks_of_the_other_schemes(tmp_path, root, capsys, name):
     for figure in ("forces vs finite differences", "TorchForce vs PythonForce", "moving molecules by box"):
         assert " ok" in next(line for line in printed.splitlines() if line.startswith(figure))
     assert ("energy counted twice or lost" in printed) == (name == "supermolecular")
-    found = (
-        mean_force_tables("adaptive", Namespace(run=str(out)), lambda text: None)
-        if name == "adaptive"
-        else ()
-    )
+    found = mean_force_tables(out, _config(out)) if name == "adaptive" else []
     # Four frames of the run, six bins of lambda: its own system, whatever the check was made of.
     assert [len(table.splitlines()) for table in found] == ([9] if name == "adaptive" else [])
     assert all("4 frames; out of the zone in all" in table for table in found)
 
 
-def test_frames_of_an_adaptive_run_where_there_are_some(tmp_path, monkeypatch):
+def test_frames_of_an_adaptive_run_are_asked_for(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert mean_force_tables("nothing", Namespace(run=None), print) == ()
-    with pytest.raises(ConfigError, match="frames of an adaptive zone in elsewhere; got none; run it with"):
-        mean_force_tables("nothing", Namespace(run="elsewhere"), print)
+    assert main(["check", "frames", "elsewhere"]) == 2
+    assert (
+        "frames of an adaptive zone in elsewhere; got none; make some with mlmm run"
+        in capsys.readouterr().err
+    )
     folder = tmp_path / "runs/still"
     folder.mkdir(parents=True)
     text = '[system]\npdb = "x.pdb"\n[region]\nselect = "all"\n[zones]\nkind = "static"\n'
     (folder / "resolved.toml").write_text(text)
     (folder / "trajectory.dcd").write_bytes(b"")
-    assert mean_force_tables("still", Namespace(run=None), print) == ()
-    with pytest.raises(ConfigError, match="got zones of kind static"):
-        mean_force_tables("still", Namespace(run="runs/still"), print)
+    assert main(["check", "frames", "runs/still"]) == 2
+    assert "got zones of kind static" in capsys.readouterr().err
 
 
 def test_interrupted_run_resumes(tmp_path, run_file):
@@ -228,18 +224,34 @@ def test_models_lists_every_potential(capsys, monkeypatch):
     assert "mlmm models install ani2x" in printed and "aimnet2" in lines
 
 
-@pytest.mark.parametrize("verb", ["", "run", "check", "calibrate", "report", "models"])
+VERBS = ["", "init", "config", "build", "run", "check", "calibrate", "report", "ligand", "models", "bench"]
+CHECKS = [f"check {verb}" for verb in ("energy", "zones", "schemes", "timestep", "frames")]
+
+
+@pytest.mark.parametrize("verb", [*VERBS, *CHECKS])
 def test_help_teaches(verb, capsys):
     with pytest.raises(SystemExit) as caught:
-        main([verb, "--help"] if verb else ["--help"])
+        main([*verb.split(), "--help"])
     assert caught.value.code == 0
     printed = capsys.readouterr().out
     assert len(printed) > 100
-    # The examples of the first page are commands that exist.
-    for line in printed.splitlines() if not verb else []:
-        if line.startswith("  mlmm "):
-            words = shlex.split(line.split("  ")[1])
-            assert callable(_parser().parse_args(words[1:]).verb)
+    # The examples are commands that exist.
+    examples = [line for line in printed.splitlines() if re.match(r"  mlmm \S", line)]
+    assert examples
+    for line in examples:
+        words = shlex.split(line.strip().split("  ")[0])
+        assert callable(_parser().parse_args(words[1:]).verb), line
+
+
+def test_check_without_a_verb_checks_the_energy():
+    from mlmm.cli import check_energy, check_zones
+
+    def parsed(*words):
+        return _parser().parse_args(["check", *words])
+
+    assert parsed("my/run.toml").verb is parsed("energy", "my/run.toml").verb is check_energy.run
+    assert parsed("--nve", "0 ps", "my/run.toml").nve == "0 ps"
+    assert parsed("zones", "my/run.toml").verb is check_zones.run
 
 
 def test_help_of_run_names_every_setting_of_the_time_step(capsys):
@@ -247,14 +259,13 @@ def test_help_of_run_names_every_setting_of_the_time_step(capsys):
         main(["run", "--help"])
     printed = capsys.readouterr().out
     for word in (
-        "timestep",
-        "nonbonded_every",
-        "reciprocal_every",
+        "run.timestep",
+        "run.nonbonded_every",
+        "run.reciprocal_every",
         "region.hydrogen_mass",
-        "system.hydrogen_mass",
     ):
         assert f"  {word} = " in printed
-    assert "--timestep tests them" in printed
+    assert "mlmm check timestep my/run.toml tests some on your system" in printed
 
 
 def test_help_is_quick():
@@ -293,8 +304,8 @@ BAD_INPUT = {
     "unknown key": (["--set", "run.timestp=1 fs"], "did you mean 'timestep'?"),
     "unknown section": (["--set", "runs.timestep=1 fs"], "did you mean 'run'?"),
     "wrong unit": (["--set", "run.timestep=1 nm"], "units for a time: ps, fs"),
-    "no unit": (["--set", "run.timestep=1"], "with its unit; got 1; write it in quotes"),
-    "wrong type": (["--set", 'run.seed="one"'], "seed as int; got 'one'"),
+    "no unit": (["--set", "run.timestep=1"], "timestep with its unit in"),
+    "wrong type": (["--set", 'run.seed="one"'], "seed as a whole number in"),
     "box too small for the cutoff": (["--set", "system.padding=0.1 nm"], "twice the cutoff; got"),
     "unknown potential": (["--set", "potential.name=ani1y"], 'did you mean "ani1x"?'),
     "unknown scheme": (
@@ -310,11 +321,10 @@ BAD_INPUT = {
         ["--set", "zones.width=0.2 nm"],
         "under scheme 'additive', whose region is hard; got width",
     ),
-    "key that is gone": (["--set", "embedding.mm_side=torch"], "mm_side"),
-    "tail of another scheme": (
-        ["--set", "embedding.scheme=per_atom", "--set", "embedding.mm_tail=true"],
-        "leave mm_tail out, or write scheme",
-    ),
+    "mechanical is no scheme": (["--set", "embedding.scheme=mechanical"], 'write scheme = "additive"'),
+    "key that is gone": (["--set", "embedding.mm_side=torch"], "mlmm config --explain embedding lists"),
+    "charge of a run file": (["--set", "region.charge=0.5"], "charge as a whole number in"),
+    "multiplicity of a run file": (["--set", "region.multiplicity=0"], "multiplicity of 1 or more in"),
     "missing compensation": (
         ["--set", "zones.kind=adaptive", "--set", "zones.compensation=none.json"],
         "no file none.json; write one with mlmm calibrate",
@@ -336,7 +346,7 @@ BAD_INPUT = {
     ),
     "unknown bridge": (
         ["--set", "potential.bridge=magic"],
-        "bridge = auto | torchforce | pythonforce | native; got 'magic'",
+        "bridge = auto | torchforce | pythonforce | native in",
     ),
     "unknown platform": (["--set", "run.platform=magic"], "choose one of these"),
     "time step too long": (["--set", "run.timestep=20 fs"], "between 0 and 5 fs; got 20 fs"),

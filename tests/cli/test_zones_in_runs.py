@@ -84,11 +84,11 @@ def moving_hybrid(built, compensation=None):
             {"kind": "static", "plateau": "2 bonds", "width": "2 bonds", "snap": "hydrogen", "shape": "skin"},
         ),
         (
-            ("zones.kind=static", "zones.shape=sphere", "zones.plateau=0.4 nm"),
+            ("zones.kind=static", "zones.shape=sphere", "zones.plateau=0.6 nm"),
             "per_atom",
             {
                 "kind": "static",
-                "plateau": "0.4 nm",
+                "plateau": "0.6 nm",
                 "width": "0.2 nm",
                 "snap": "residue",
                 "shape": "sphere",
@@ -97,8 +97,7 @@ def moving_hybrid(built, compensation=None):
         (
             (
                 "zones.kind=residues",
-                'zones.residues=["resid 5", "resid 7"]',
-                "zones.weights=[0.5, 0.25]",
+                'zones.residues={"resid 5" = 0.5, "resid 7" = 0.25}',
             ),
             "per_atom",
             {
@@ -164,14 +163,14 @@ def test_auto_is_resolved_for_the_record(configured, dipeptide_water, tmp_path):
     (tmp_path / "resolved.toml").write_text(tomli_w.dumps(written.as_dict()))
     assert load_config(tmp_path / "resolved.toml") == written
     text = describe(hybrid)
-    assert "scheme per_atom, force field in openmm, bridge native" in text
+    assert "scheme per_atom, bridge native" in text
     assert "static: plateau 0 nm, width 0.2 nm, snap residue, shape skin" in text
 
 
-def test_tail_needs_its_scheme(configured, dipeptide_water):
+def test_the_tail_needs_its_scheme(configured, dipeptide_water):
     """Where the scheme is "auto", what it becomes decides."""
     config = configured("embedding.scheme=auto", "embedding.mm_tail=true")
-    with pytest.raises(ConfigError, match="got scheme 'per_atom'"):
+    with pytest.raises(ConfigError, match="mm_tail"):
         hybrid_from(config, dipeptide_water)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import re
 
 import numpy as np
@@ -203,7 +204,10 @@ QUICK = ["--set", "system.solvate=false", "--set", "potential.members=[0]", "--s
 def test_comparison_on_the_command_line(root, capsys):
     """Two plateaus, one frame: two tables with their warnings; progress elsewhere."""
     zone_file = str(root / "systems/alanine_dipeptide/zone.toml")
-    assert main(["check", zone_file, "--compare", "--plateaus", "0.2, 0.3 nm", "--frames", "1", *QUICK]) == 0
+    command = ["check", "schemes", zone_file, "--plateaus", "0.2, 0.3 nm", "--frames", "1"]
+    assert main([*command, *QUICK]) == 0
+    # What hides the warnings of seven hybrid systems is gone afterwards.
+    assert not any(handler.filters for handler in logging.getLogger("mlmm").handlers)
     printed = capsys.readouterr()
     lines = printed.out.splitlines()
     assert [line for line in lines if line.startswith("plateau")] == ["plateau 0.2 nm", "plateau 0.3 nm"]
@@ -218,13 +222,37 @@ def test_comparison_on_the_command_line(root, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--plateaus", "0.3"], "--plateaus with --compare"),
-        (["--compare", "--plateaus", "0.3 fs"], "--plateaus as a length"),
-        (["--compare", "--plateaus", "0.3,0"], "plateaus above 0 nm; got 0.3, 0"),
-        (["--compare", "--frames", "0"], "--frames 1 or more"),
-        (["--compare", "--scan", "plateau"], "--compare or --scan; got both"),
+        (["--plateaus", "0.3 fs"], "--plateaus as a length"),
+        (["--plateaus", "0.3,0"], "plateaus above 0 nm; got 0.3, 0"),
+        (["--frames", "0"], "--frames 1 or more"),
     ],
 )
 def test_bad_options(root, capsys, options, message):
-    assert main(["check", str(root / "systems/alanine_dipeptide/zone.toml"), *options]) == 2
+    assert main(["check", "schemes", str(root / "systems/alanine_dipeptide/zone.toml"), *options]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_every_key_of_the_potential_counts_in_a_comparison(root, monkeypatch):
+    """The potential of `mlmm check schemes` is the one of the run file, but in float64."""
+    import mlmm.errors
+    import mlmm.potentials
+
+    asked = {}
+
+    def load(name, **settings):
+        asked.update(settings, name=name)
+        raise mlmm.errors.PotentialError("a potential", "none", "this is as far as the test goes")
+
+    monkeypatch.setattr(mlmm.potentials, "load_potential", load)
+    changes = ["potential.trust=true", "potential.kernel=torch", "potential.members=[1]"]
+    options = [word for change in changes for word in ("--set", change)]
+    zone_file = str(root / "systems/alanine_dipeptide/zone.toml")
+    assert main(["check", "schemes", zone_file, *options, "--set", "system.solvate=false"]) == 2
+    assert asked == {
+        "name": "ani1x",
+        "members": (1,),
+        "precision": "float64",
+        "device": "cpu",
+        "trust": True,
+        "kernel": "torch",
+    }

@@ -230,8 +230,8 @@ def test_scan_on_the_command_line(root, tmp_path, capsys):
     """One axis, one frame: table, lines to paste, picture; progress elsewhere."""
     picture = tmp_path / "zones.png"
     zone_file = str(root / "systems/alanine_dipeptide/zone.toml")
-    options = ["--scan", "plateau", "--frames", "1", "--target", "8", "--picture", str(picture)]
-    assert main(["check", zone_file, *options, *QUICK]) == 0
+    options = ["--vary", "plateau", "--frames", "1", "--target", "8", "--picture", str(picture)]
+    assert main(["check", "zones", zone_file, *options, *QUICK]) == 0
     printed = capsys.readouterr()
     lines = printed.out.splitlines()
     assert sum(line.startswith("0") for line in lines) == 6  # six plateaus, the width of the file
@@ -246,14 +246,14 @@ def test_scan_on_the_command_line(root, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--scan", "radius"], "--scan plateau,width; got 'radius'"),
-        (["--scan", "plateau", "--picture", "nowhere/zones.png"], "in a folder that exists"),
-        (["--scan", "plateau", "--picture", "zones.txt"], "a .png, .svg or .pdf file"),
-        (["--scan", "plateau", "--frames", "0"], "--frames 1 or more"),
+        (["--vary", "radius"], "--vary plateau,width; got 'radius'"),
+        (["--picture", "nowhere/zones.png"], "in a folder that exists"),
+        (["--picture", "zones.txt"], "a .png, .svg or .pdf file"),
+        (["--frames", "0"], "--frames 1 or more"),
     ],
 )
 def test_bad_options(root, capsys, options, message):
-    assert main(["check", str(root / "systems/alanine_dipeptide/zone.toml"), *options]) == 2
+    assert main(["check", "zones", str(root / "systems/alanine_dipeptide/zone.toml"), *options]) == 2
     assert message in capsys.readouterr().err
 
 
