@@ -177,7 +177,7 @@ def load_openmm(
             "write it with openmm.app.PDBxFile.writeFile from the topology of the system",
         ) from error
     positions = np.array(model.positions.value_in_unit(unit.nanometer), dtype=float)
-    facts = {
+    facts: dict[str, object] = {
         "source": path.name,
         "sha256": _sha256(path),
         "sha256_system": _sha256(system_path),

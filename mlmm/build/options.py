@@ -176,7 +176,7 @@ class LigandOptions:
         "coordinates",
         example="CC(=O)[O-]",
     )
-    file: str = setting(
+    file: Any = setting(
         "",
         "SDF or mol2 file instead of the SMILES; its coordinates are not used",
         path=True,
@@ -186,7 +186,7 @@ class LigandOptions:
         None, "net charge in e, to be compared with that of the molecule", optional=True, example=0
     )
     charges: str = word("am1bcc", ("am1bcc", "file"), "partial charges: AM1-BCC, or those of the mol2 file")
-    parameters: str = setting("gaff2", "gaff2, or an OpenMM XML file", path=True)
+    parameters: Any = setting("gaff2", "gaff2, or an OpenMM XML file", path=True)
     atoms: Sequence[str] = setting(
         (), "names of the heavy atoms in the order of the SMILES", example=["C1", "C2", "O1"]
     )

@@ -107,7 +107,8 @@ def _build(config: RunConfig, options: argparse.Namespace) -> str:
             raise ConfigError(
                 f"a writable folder {str(out)!r}", str(error), "choose another --out"
             ) from error
-    count = len(built.provenance.get("log", []))
+    log = built.provenance.get("log", [])
+    count = len(log) if isinstance(log, list) else 0
     charge = built.provenance["net_charge"]
     return (
         f"{built.n_atoms} atoms, net charge {charge} e, {count} decisions in {out / 'build_log.txt'}\n{out}/"

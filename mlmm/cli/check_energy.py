@@ -18,11 +18,11 @@ EPILOG = """what is checked, in float64 but for the drift:
   images       nothing changes when molecules move by whole box vectors
   drift        of the energy in a run without thermostat, and that of the force field alone beside it
 
-what zones of scheme "per_atom" show besides (double counting also under "supermolecular"):
+zones of scheme "per_atom" show besides (double counting also under "supermolecular"):
   boundary error     forces on the region against those with the potential on all atoms, in all and by depth;
                      on the built structure (mlmm check zones takes frames at 300 K, where forces are larger)
   tail force         of pairs within the potential's range that stay MM, alone and with all that lies beyond
-  double counting    pairs and bonded terms by owner; no energy counted twice or lost
+  double counting    pairs and bonded terms by zone; no energy counted twice or lost
   lambda             atoms, and the change of their energy, by weight; of adaptive zones as built
 
 examples:
@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
             timestep=settings.timestep,
             temperature=settings.temperature,
             seed=settings.seed,
-            platform=settings.platform or None,
+            platform=settings.platform,
             progress=say,
         ).results
     report = CheckReport(results, energy.tables)

@@ -101,7 +101,7 @@ def run(options: argparse.Namespace) -> int:
         options.frames,
         temperature=config.run.temperature,
         seed=config.run.seed,
-        platform=config.run.platform or None,
+        platform=config.run.platform,
     )
     snap = config.zones.of_kind("static").snap
     keep = config.embedding.keep

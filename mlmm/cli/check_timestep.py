@@ -65,12 +65,14 @@ def run(options: argparse.Namespace) -> int:
     settings = config.run
     scan = scan_time_steps(
         hybrid,
-        *axes,
+        timesteps=axes[0],
+        nonbonded_every_values=axes[1],
+        reciprocal_every_values=axes[2],
         length=options.nve,
         equilibration=options.equilibration,
         temperature=settings.temperature,
         seed=settings.seed,
-        platform=settings.platform or None,
+        platform=settings.platform,
         progress=say,
     )
     print(f"{scan}\n")

@@ -91,7 +91,8 @@ def run(options: argparse.Namespace) -> int:
     axes = _axes(config, options)
     start(config, options)
     from mlmm.report.zone_plots import draw_scan
-    from mlmm.validation.scan_zones import PLATEAUS, WIDTHS, draw_frames, scan_zones
+    from mlmm.validation.options import PLATEAUS, WIDTHS
+    from mlmm.validation.scan_zones import draw_frames, scan_zones
     from mlmm.zones.region import select_region
 
     built = build_system_of(config)
@@ -104,16 +105,16 @@ def run(options: argparse.Namespace) -> int:
         options.frames,
         temperature=config.run.temperature,
         seed=config.run.seed,
-        platform=config.run.platform or None,
+        platform=config.run.platform,
     )
     scan = scan_zones(
         built,
         region,
         potential,
         frames,
-        PLATEAUS if "plateau" in axes else [zones.plateau],
-        WIDTHS if "width" in axes else [zones.width],
-        zones.snap,
+        plateaus=PLATEAUS if "plateau" in axes else [zones.plateau],
+        widths=WIDTHS if "width" in axes else [zones.width],
+        snap=zones.snap,
         keep=config.embedding.keep,
         progress=say,
     )

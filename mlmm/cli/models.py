@@ -5,8 +5,12 @@ from __future__ import annotations
 import argparse
 import textwrap
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from mlmm.cli.progress import say
+
+if TYPE_CHECKING:
+    from mlmm.potentials import PotentialModel
 
 __all__ = ["EPILOG", "HELP", "add_options", "run"]
 
@@ -90,7 +94,8 @@ def _table() -> str:
     from mlmm.hybrid.rules import suitable_schemes
     from mlmm.potentials.known import KINDS, find_model, known_potentials, plugin_names
 
-    rows, missing = [_COLUMNS], []
+    rows: list[tuple[str, ...]] = [_COLUMNS]
+    missing = []
     for known in known_potentials():
         path = find_model(known) if known.package_found else None
         elements = known.about["elements"]
@@ -185,7 +190,7 @@ def _check(options: argparse.Namespace, progress: Callable[[str], None]) -> tupl
     from mlmm.potentials.contract.check import check_potential
     from mlmm.potentials.registry import load_potential
 
-    def load(precision: str):
+    def load(precision: str) -> PotentialModel:
         return load_potential(options.name, precision=precision, trust=options.trust)
 
     precision = options.precision or "float64"

@@ -9,7 +9,7 @@ from mlmm.cli.progress import ProgressLine
 from mlmm.cli.session import add_config, build_system_of, run_name, start
 from mlmm.config.explain import key_lines
 from mlmm.config.load import load_config
-from mlmm.config.objects import describe, hybrid_from, monitor_from, resolved, stages_from
+from mlmm.config.objects import describe, hybrid_from, monitor_from, resolved, run_options, stages_from
 from mlmm.errors import SimulationError
 
 __all__ = ["EPILOG", "HELP", "add_options", "run"]
@@ -68,25 +68,18 @@ def run(options: argparse.Namespace) -> int:
     hybrid = hybrid_from(config, built)
     print(describe(hybrid))
     config = resolved(config, hybrid)
-    settings = config.run
     try:
         with ProgressLine() as line:
             directory = simulate(
                 hybrid,
-                out,
+                RunDirectory(out, config.as_dict()),
                 stages_from(config),
-                seed=settings.seed,
-                platform=settings.platform or None,
-                threads=settings.threads or None,
-                report_interval=settings.report_interval,
-                trajectory_interval=settings.trajectory_interval,
-                checkpoint_interval=settings.checkpoint_interval,
+                run_options(config),
                 resume=options.resume,
                 overwrite=options.overwrite,
-                progress=line.show,
-                title=settings.title or run_name(options.config),
-                settings=config.as_dict(),
                 monitor=monitor_from(config, hybrid),
+                progress=line.show,
+                title=config.run.title or run_name(options.config),
             )
     except SimulationError:
         print(f"report of the failed run: {write_report(out)}")

@@ -45,7 +45,7 @@ def _page(section: str) -> Iterator[str]:
         yield f"\n  {key} = {default}" if default else f"\n  {key}    (not set)"
         values = entry.values
         bounds = getattr(entry, "bounds", "")
-        facts = f"{values}, {bounds}" if bounds else values
+        facts = f"{values} {bounds}" if bounds else values
         if entry.kinds:
             facts += f"; zones of kind {_by_kind(entry.kinds)}"
         if entry.example is not None and toml(entry.example) != default:

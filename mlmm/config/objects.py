@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from mlmm.build.options import BuildOptions, ForceOptions
 from mlmm.config.schema import RunConfig
+from mlmm.dynamics.options import ProtocolOptions, RunOptions
 from mlmm.errors import ConfigError, SelectionError
 from mlmm.options import fields_of
 
 if TYPE_CHECKING:
     from mlmm.build import BuiltSystem
+    from mlmm.dynamics.stages import Dynamics, Minimise
     from mlmm.dynamics.uncertainty import UncertaintyMonitor
     from mlmm.hybrid.system import HybridSystem
     from mlmm.potentials import PotentialModel
@@ -27,6 +29,7 @@ __all__ = [
     "monitor_from",
     "potential_from",
     "resolved",
+    "run_options",
     "stages_from",
     "zones_from",
 ]
@@ -47,7 +50,7 @@ def build_options(config: RunConfig) -> BuildOptions:
     from mlmm.build import Ligand
 
     system = config.system
-    options = {name: getattr(system, name) for name in fields_of(BuildOptions).values()}
+    options = _fields_of(BuildOptions, system)
     tables = [Ligand(name, **entry) for name, entry in system.ligand.items()]
     return BuildOptions(**options | {"ligands": [*system.ligands, *tables], "seed": config.run.seed})
 
@@ -59,7 +62,7 @@ def _taken_over(config: RunConfig, progress: Callable[[str], None]) -> BuiltSyst
     settings = config.system
     if settings.xml:
         return load_openmm(settings.xml, settings.pdb, progress=progress)
-    options = ForceOptions(**{name: getattr(settings, name) for name in fields_of(ForceOptions).values()})
+    options = ForceOptions(**_fields_of(ForceOptions, settings))
     return load_amber(settings.prmtop, settings.inpcrd, options, progress=progress)
 
 
@@ -238,30 +241,18 @@ def resolved(config: RunConfig, hybrid: HybridSystem) -> RunConfig:
     return dataclasses.replace(config, zones=zones, embedding=embedding)
 
 
-def stages_from(config: RunConfig) -> list:
-    """The stages of [run]; one of length zero is left out."""
-    from mlmm.dynamics.stages import Equilibrate, Minimise, NVECheck, Produce
-    from mlmm.units import parse
+def run_options(config: RunConfig) -> RunOptions:
+    """The options of a simulation in [run] and [report]."""
+    return RunOptions(**_fields_of(RunOptions, config.run))
 
-    settings = config.run
-    stages: list = [Minimise(max_iterations=settings.minimise)] if settings.minimise else []
-    common = {
-        "temperature": settings.temperature,
-        "timestep": settings.timestep,
-        "nonbonded_every": settings.nonbonded_every,
-        "reciprocal_every": settings.reciprocal_every,
-        "friction": settings.friction,
-        "pressure": settings.pressure,
-    }
-    for kind, length in (
-        (Equilibrate, settings.equilibrate),
-        (Produce, settings.produce),
-        (NVECheck, settings.nve),
-    ):
-        if parse(length, "time") > 0:
-            ensemble = {} if kind is NVECheck else {"ensemble": settings.ensemble}
-            friction = {"friction": settings.equilibrate_friction} if kind is Equilibrate else {}
-            stages.append(kind(length, **(common | ensemble | friction)))
-    if not stages:
-        raise ConfigError("at least one stage", "none", 'set run.produce = "1 ps" or more')
-    return stages
+
+def stages_from(config: RunConfig) -> list[Minimise | Dynamics]:
+    """The stages of [run]; one of length zero is left out. What they leave open is as `run_options` say."""
+    from mlmm.dynamics.stages import standard_stages
+
+    return standard_stages(ProtocolOptions(**_fields_of(ProtocolOptions, config.run)))
+
+
+def _fields_of(schema: type, settings: Any) -> dict[str, Any]:
+    """The part of a section that belongs to a class of options."""
+    return {name: getattr(settings, name) for name in fields_of(schema).values()}

@@ -5,6 +5,7 @@ Only the standard library is imported here.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import itertools
 import json
@@ -17,7 +18,7 @@ from typing import Any
 from mlmm import units
 from mlmm.errors import ConfigError
 
-__all__ = ["Choice", "Flag", "Many", "Number", "Numbers", "Option", "Quantity", "Table", "Text", "toml"]
+__all__ = ["Choice", "Flag", "Many", "Number", "Option", "Quantity", "Table", "Text", "toml"]
 
 _BONDS = re.compile(r"^\s*\d+\s*bonds?\s*$")
 
@@ -136,12 +137,16 @@ class Number(Option):
     whole : bool
     least, above, most : float, optional
         Smallest value, a bound that itself is excluded, largest value.
+    several, rising : bool
+        In Python a list of them, a tuple once it has been checked; one that rises from 0 to 1.
     """
 
     whole: bool = False
     least: float | None = None
     above: float | None = None
     most: float | None = None
+    several: bool = False
+    rising: bool = False
 
     @property
     def values(self) -> str:
@@ -164,6 +169,17 @@ class Number(Option):
             raise ConfigError(f"{name} {self.bounds}{where}", f"{value:g}", self._advice(name, value))
         return value
 
+    def parse(self, name: str, value: Any) -> Any:
+        if not self.several:
+            return super().parse(name, value)
+        found = _each(self, name, value)
+        whole = len(found) >= 2 and found[0] == 0.0 and found[-1] == 1.0
+        if self.rising and not (whole and all(a < b for a, b in itertools.pairwise(found))):
+            raise ConfigError(
+                f"{name} that rise from 0 to 1", str(list(found)), f"write {name} = (0, 0.5, 1)"
+            )
+        return found
+
 
 @dataclass(frozen=True, kw_only=True)
 class Quantity(Option):
@@ -177,6 +193,8 @@ class Quantity(Option):
         Smallest value, or a bound that itself is excluded, in internal units.
     none : bool
         Or none: ``"none"``, in Python also None, which it becomes.
+    several : bool
+        In Python a list of them, a tuple once it has been checked.
     bonds : bool
         Or a number of bonds, ``"2 bonds"``.
     words : tuple of str
@@ -187,6 +205,7 @@ class Quantity(Option):
     least: float | None = None
     above: float | None = None
     none: bool = False
+    several: bool = False
     bonds: bool = False
     words: tuple[str, ...] = ()
 
@@ -213,6 +232,8 @@ class Quantity(Option):
         return value
 
     def parse(self, name: str, value: Any) -> Any:
+        if self.several:
+            return _each(self, name, value)
         number = self._number(name, value, "")
         return value if self.words else number
 
@@ -227,26 +248,6 @@ class Quantity(Option):
         if not _within(number, self.least, self.above, None):
             raise ConfigError(f"{name} {self.bounds}{where}", str(value), self._advice(name, value))
         return number
-
-
-@dataclass(frozen=True, kw_only=True)
-class Numbers(Option):
-    """Numbers that rise from 0 to 1, such as values of lambda."""
-
-    @property
-    def values(self) -> str:
-        return "numbers that rise from 0 to 1"
-
-    def accepts(self, value: Any) -> bool:
-        try:
-            values = [float(entry) for entry in value]
-        except (TypeError, ValueError):
-            return False
-        ends = len(values) >= 2 and values[0] == 0.0 and values[-1] == 1.0
-        return ends and all(a < b for a, b in itertools.pairwise(values))
-
-    def parse(self, name: str, value: Any) -> Any:
-        return tuple(float(entry) for entry in self.check(name, value))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -360,6 +361,13 @@ class Table(Option):
         return self.check(name, {} if value is None else value)
 
 
+def _each(option: Any, name: str, value: Any) -> tuple[Any, ...]:
+    """Each of several numbers or quantities, in internal units; one alone counts as a list of one."""
+    single = dataclasses.replace(option, several=False)
+    parts = [value] if isinstance(value, (str, int, float)) else list(value)
+    return tuple(single.parse(name, part) for part in parts)
+
+
 def _within(value: float, least: float | None, above: float | None, most: float | None) -> bool:
     """Return True between the bounds; NaN never is."""
     inside = (least is None or value >= least) and (above is None or value > above)
@@ -367,10 +375,10 @@ def _within(value: float, least: float | None, above: float | None, most: float 
 
 
 def _bounds(least: float | None, above: float | None, most: float | None, unit: str = "") -> str:
-    if most is not None:
-        return f"between {least or 0:g} and {most:g}{unit}"
     if above is not None:
-        return f"above {above:g}{unit}"
+        return f"above {above:g}{unit}" + ("" if most is None else f" and at most {most:g}{unit}")
+    if most is not None:
+        return f"between {least:g} and {most:g}{unit}" if least is not None else f"of {most:g}{unit} at most"
     return "" if least is None else f"of {least:g}{unit} or more"
 
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import inspect
 import textwrap
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from mlmm.errors import ConfigError
-from mlmm.options.kinds import Choice, Flag, Many, Number, Numbers, Option, Quantity, Table, Text, toml
+from mlmm.options.kinds import Choice, Flag, Many, Number, Option, Quantity, Table, Text, toml
 from mlmm.units import internal_unit
 
 __all__ = [
@@ -29,9 +30,9 @@ __all__ = [
     "documented",
     "fields_of",
     "number",
-    "numbers",
     "options_of",
     "quantity",
+    "rising",
     "section",
     "setting",
     "split_changes",
@@ -86,15 +87,16 @@ def quantity(default: Any, dimension: str, help: str, **facts: Any) -> Any:
     return _declared(default, Quantity, dimension=dimension, help=help, **facts)
 
 
-def number(default: float | None, help: str, **facts: Any) -> Any:
-    """Declare a field with a number without unit; whole if its default (or example) is."""
-    whole = isinstance(facts.get("example", default) if default is None else default, int)
+def number(default: Any, help: str, **facts: Any) -> Any:
+    """Declare a field with a number without unit, or several; whole if the default (or example) is."""
+    known = facts["example"] if default is None else default
+    whole = isinstance(known[0] if facts.get("several") else known, int)
     return _declared(default, Number, whole=whole, help=help, **facts)
 
 
-def numbers(default: tuple[float, ...], help: str, **facts: Any) -> Any:
+def rising(default: tuple[float, ...], help: str, **facts: Any) -> Any:
     """Declare a field with numbers that rise from 0 to 1, such as values of lambda."""
-    return _declared(default, Numbers, help=help, **facts)
+    return number(default, help, several=True, rising=True, **facts)
 
 
 def word(default: str, choices: Collection[str], help: str, **facts: Any) -> Any:
@@ -265,20 +267,22 @@ def check_names(given: Iterable[str], known: Collection[str], expected: str, lis
 
 def as_written(options: Any) -> dict[str, Any]:
     """Values of checked options as a run file holds them: quantities as text with their internal unit."""
-    written = {}
+    written: dict[str, Any] = {}
     for spec in dataclasses.fields(options):
         value, entry = getattr(options, spec.name), spec.metadata.get("option")
+        unit = f" {internal_unit(entry.dimension)}" if isinstance(entry, Quantity) else ""
         if value is None:
-            value = "none" if isinstance(entry, Quantity) and entry.none else None
-        elif isinstance(entry, Quantity) and not isinstance(value, str):
-            value = f"{value!r} {internal_unit(entry.dimension)}"
-        written[spec.name] = list(value) if isinstance(value, tuple) else value
+            written[spec.name] = "" if getattr(entry, "optional", False) else "none"
+        elif isinstance(value, tuple):
+            written[spec.name] = [f"{part!r}{unit}" if unit else part for part in value]
+        else:
+            written[spec.name] = f"{value!r}{unit}" if unit and not isinstance(value, str) else value
     return written
 
 
 def documented(schema: Any) -> Any:
     """Class decorator: the docstring lists every option with its values and help, from the fields."""
-    lines = [schema.__doc__ or "", "", "Parameters", "----------"]
+    lines = [inspect.cleandoc(schema.__doc__ or ""), "", "Parameters", "----------"]
     for spec in _declared_fields(schema):
         entry = spec.metadata["option"]
         lines.append(f"{spec.name} : {entry.values}; by default {toml(default_of(schema, spec.name))}")

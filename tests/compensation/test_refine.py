@@ -133,7 +133,7 @@ def test_only_the_check_leaves_the_curve_alone(bulk):
     ("changes", "message"),
     [
         ({"tolerance": 0.0}, "tolerance above 0"),
-        ({"gain": 1.5}, "gain of 1 at most"),
+        ({"gain": 1.5}, "gain above 0 and at most 1"),
         ({"iterations": -1}, "iterations of 0 or more"),
         ({"length": "0 ps"}, "length above 0 ps"),
         ({"timestep": "0 fs"}, "timestep above 0 ps"),

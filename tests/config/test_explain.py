@@ -32,7 +32,7 @@ def test_every_key_is_explained_with_its_values():
 def test_one_section_is_explained(capsys):
     assert main(["config", "--explain", "run"]) == 0
     printed = capsys.readouterr().out
-    assert 'timestep = "0.5 fs"' in printed and "A time (ps, fs, ns, us), above 0 ps." in printed
+    assert 'timestep = "0.5 fs"' in printed and "A time (ps, fs, ns, us) above 0 ps." in printed
     assert "[zones]" not in printed
     assert main(["config", "--explain", "zone"]) == 2
     assert "did you mean 'zones'?" in capsys.readouterr().err
