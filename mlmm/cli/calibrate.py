@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from mlmm.cli.progress import say
+from mlmm.cli.progress import Stages
 from mlmm.cli.refine import REFINE_DEFAULTS, REFINE_EPILOG, add_refine_options, refine_file
 from mlmm.cli.session import add_config, start
 from mlmm.config.load import load_config
@@ -77,7 +77,9 @@ def run(options: argparse.Namespace) -> int:
     """Calibrate, or refine, the compensation of an adaptive zone."""
     config = load_config(options.config, options.set)
     start(config, options)
-    print(_calibrate(config, options, say))
+    with Stages(timed=False) as steps:
+        text = _calibrate(config, options, steps.show)
+    print(text)
     return 0
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 
 from mlmm.cli.check_zones import add_frames, check_frames
 from mlmm.cli.progress import say
@@ -66,28 +64,12 @@ def _length(text: str) -> float:
         return parse(text, "length", "--plateaus")
 
 
-@contextmanager
-def _said_once() -> Iterator[None]:
-    """Hide the warnings of each of seven hybrid systems: they are the same, and the table says them."""
-
-    def other(record: logging.LogRecord) -> bool:
-        return record.name != "mlmm.hybrid.system"
-
-    handlers = list(logging.getLogger("mlmm").handlers)
-    for handler in handlers:
-        handler.addFilter(other)
-    try:
-        yield
-    finally:
-        for handler in handlers:
-            handler.removeFilter(other)
-
-
 def run(options: argparse.Namespace) -> int:
     """Draw frames and compare; prints one table for each plateau."""
     config = load_config(options.config, options.set)
     plateaus = _plateaus(options, config)
     start(config, options)
+    from mlmm.dynamics.records import muted
     from mlmm.validation.compare_schemes import compare_schemes
     from mlmm.validation.scan_zones import draw_frames
     from mlmm.zones.region import select_region
@@ -105,7 +87,8 @@ def run(options: argparse.Namespace) -> int:
     )
     snap = config.zones.of_kind("static").snap
     keep = config.embedding.keep
-    with _said_once():
+    # Seven hybrid systems warn of the same things; the table says them once.
+    with nullcontext() if options.verbose else muted("mlmm.hybrid.system"):
         tables = [
             str(compare_schemes(built, region, potential, frames, plateau, snap, keep=keep, progress=say))
             for plateau in plateaus

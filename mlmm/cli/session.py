@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlmm.cli.progress import Stages
-from mlmm.config.objects import build_from
+from mlmm.cli.progress import LogHandler, Stages
+from mlmm.config.objects import build_from, check_together
 from mlmm.config.schema import RunConfig
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def start(config: RunConfig, options: argparse.Namespace) -> None:
     import torch
 
     torch.set_num_threads(config.run.ml_threads or 1)
-    terminal = logging.StreamHandler()
+    terminal = LogHandler()
     terminal.setLevel(logging.INFO if options.verbose else logging.WARNING)
     terminal.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
     logging.getLogger("mlmm").handlers = [terminal]
@@ -55,7 +55,8 @@ def start(config: RunConfig, options: argparse.Namespace) -> None:
 
 
 def build_system_of(config: RunConfig) -> BuiltSystem:
-    """The system of a run file, with its stages and its size on the terminal."""
+    """Build the system of a run file, its stages on the terminal, unless its keys do not go together."""
+    check_together(config)
     started = time.monotonic()
     with Stages() as stages:
         built = build_from(config, stages.show)

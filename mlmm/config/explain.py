@@ -97,7 +97,7 @@ def start_file(values: Mapping[str, object], notes: Mapping[str, str]) -> str:
                 continue
             lines += _comment(notes.get(name, _sentence(entry.help)))
             empty = default in ("", '""', "[]", "{}")
-            shown = toml(entry.example) if empty else default
+            shown = toml(entry.example) if empty and entry.example is not None else default
             lines.append(f"{key} = {toml(values[name])}" if name in values else f"# {key} = {shown}")
     return "\n".join(lines) + "\n"
 

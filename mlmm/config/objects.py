@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "build_from",
     "build_options",
+    "check_together",
     "describe",
     "hybrid_from",
     "monitor_from",
@@ -64,6 +65,21 @@ def _taken_over(config: RunConfig, progress: Callable[[str], None]) -> BuiltSyst
         return load_openmm(settings.xml, settings.pdb, progress=progress)
     options = ForceOptions(**_fields_of(ForceOptions, settings))
     return load_amber(settings.prmtop, settings.inpcrd, options, progress=progress)
+
+
+def check_together(config: RunConfig) -> None:
+    """Refuse keys that mean nothing under the scheme that a run file names, before anything is built.
+
+    Raises
+    ------
+    ConfigError
+    """
+    from mlmm.hybrid.rules import check_options
+
+    embedding = config.embedding
+    if embedding.scheme != "auto":
+        multiplicity = config.region.multiplicity
+        check_options(embedding.scheme, embedding.electrostatics, embedding.mm_tail, multiplicity)
 
 
 def potential_from(config: RunConfig, precision: str | None = None) -> PotentialModel:
@@ -193,12 +209,9 @@ def hybrid_from(config: RunConfig, built: BuiltSystem, precision: str | None = N
         electrostatics=embedding.electrostatics,
         charges="model" if embedding.charges == "model" else None,
         charge_range=embedding.charge_range,
-        **_given(charge=config.region.charge, multiplicity=config.region.multiplicity),
+        charge=config.region.charge,
+        multiplicity=config.region.multiplicity,
     )
-
-
-def _given(**values: Any) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
 
 
 def describe(hybrid: HybridSystem) -> str:

@@ -78,12 +78,10 @@ class RegionSettings:
         optional=True,
         example=0,
     )
-    multiplicity: int | None = number(
-        None,
-        "spin multiplicity 2S + 1 of the region; left out: 1, a closed shell",
-        optional=True,
+    multiplicity: int = number(
+        1,
+        "spin multiplicity 2S + 1 of the region, with scheme additive and a potential that knows spins",
         least=1,
-        example=1,
     )
     hydrogen_mass: Quantity = quantity(
         "",

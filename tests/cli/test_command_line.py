@@ -322,6 +322,14 @@ BAD_INPUT = {
         "under scheme 'additive', whose region is hard; got width",
     ),
     "mechanical is no scheme": (["--set", "embedding.scheme=mechanical"], 'write scheme = "additive"'),
+    "tail of another scheme": (
+        ["--set", "embedding.scheme=per_atom", "--set", "embedding.mm_tail=true"],
+        "mm_tail = true under scheme 'additive' only",
+    ),
+    "multiplicity of another scheme": (
+        ["--set", "embedding.scheme=per_atom", "--set", "region.multiplicity=2"],
+        "leave multiplicity out",
+    ),
     "key that is gone": (["--set", "embedding.mm_side=torch"], "mlmm config --explain embedding lists"),
     "charge of a run file": (["--set", "region.charge=0.5"], "charge as a whole number in"),
     "multiplicity of a run file": (["--set", "region.multiplicity=0"], "multiplicity of 1 or more in"),

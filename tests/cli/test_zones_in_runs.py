@@ -24,7 +24,7 @@ from mlmm.dynamics.imaging import RegionImages
 from mlmm.dynamics.reporters import LambdaTable
 from mlmm.dynamics.simulate import simulate
 from mlmm.dynamics.stages import Produce
-from mlmm.errors import ConfigError, SelectionError
+from mlmm.errors import ConfigError, PotentialError, SelectionError
 from mlmm.forcefield.reference_platform import forces_of, potential_of
 from mlmm.hybrid.system import hybrid_system
 from mlmm.validation.check import finite_difference_error
@@ -172,6 +172,24 @@ def test_the_tail_needs_its_scheme(configured, dipeptide_water):
     config = configured("embedding.scheme=auto", "embedding.mm_tail=true")
     with pytest.raises(ConfigError, match="mm_tail"):
         hybrid_from(config, dipeptide_water)
+
+
+def test_charge_and_multiplicity_of_the_region(configured, dipeptide_water, monkeypatch):
+    """From the run file to what the potential is told."""
+    import mlmm.potentials
+
+    told = configured("region.charge=-1", "region.multiplicity=3")
+    with pytest.raises(PotentialError, match="multiplicity"):
+        hybrid_from(told, dipeptide_water)  # ANI knows no spins
+    toy = Toy(trained_on="isolated")
+    toy.spec = dataclasses.replace(toy.spec, spins=True)
+    monkeypatch.setattr(mlmm.potentials, "load_potential", lambda *_, **__: toy)
+    hybrid = hybrid_from(told, dipeptide_water)
+    structure = hybrid.region_structure(dipeptide_water.positions)
+    assert (structure.charge, structure.spin) == (-1, 3)
+    assert any("charge -1 of the region is not the force field's +0" in text for text in hybrid.warnings)
+    structure = hybrid_from(configured(), dipeptide_water).region_structure(dipeptide_water.positions)
+    assert (structure.charge, structure.spin) == (0, 1)
 
 
 def test_zone_counts_follow_the_built_structure(water):
