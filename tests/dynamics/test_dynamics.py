@@ -107,7 +107,7 @@ def test_options_of_a_run_reach_its_stages_and_its_record(tmp_path):
     assert len(run.file("energies.csv").read_text().splitlines()) == 1 + 1 + 2
     assert run.file("resolved.toml").read_text() == "[run]\nseed = 3\n"
     for change, message in (
-        ({"report_intervall": 2}, "did you mean report_interval"),
+        ({"report_intervall": 2}, "did you mean 'report_interval'"),
         ({"checkpoint_interval": 0}, "checkpoint_interval of 1 or more"),
         ({"platform": "CUDA9"}, "choose one of these"),
         ({"ensemble": "NPT"}, "a periodic system"),
