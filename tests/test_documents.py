@@ -1,4 +1,4 @@
-"""Documents hold true: their commands exist, their Python runs, their run files are read, their links lead somewhere."""
+"""Documents hold: commands exist, Python runs, run files are read, links lead somewhere."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def commands(text: str) -> list[list[str]]:
 
 
 def check_command(words: list[str]) -> None:
-    """Fail if a command of a document does not exist, or names a file of this repository that is not there."""
+    """Fail if a command does not exist, or names a file of this repository that is not there."""
     program, *arguments = words
     if program == "make":
         targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)

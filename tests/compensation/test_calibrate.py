@@ -50,7 +50,7 @@ def test_options_of_a_run_are_shared(bulk, few_samples):
     again, others = calibrate(bulk, potential, temperature=310, seed=2, platform="reference", **short)
     assert samples == others and again.facts == found.facts
     for change, message in (
-        ({"temprature": 1}, "did you mean temperature"),
+        ({"temprature": 1}, "Did you mean temperature"),
         ({"report_interval": 1}, "'report_interval'"),
         ({"knots": (0, 0.5)}, "knots that rise from 0 to 1"),
         ({"mode": "volume"}, "mode = density"),

@@ -141,7 +141,7 @@ def test_only_the_check_leaves_the_curve_alone(bulk):
         ({"iterations": 0, "check_length": "0 ps"}, "an iteration or a check"),
         ({"density": -1.0}, "density of 0 or more"),
         ({"friction": "2 fs"}, "friction as a rate"),
-        ({"iteration": 2}, "did you mean iterations"),
+        ({"iteration": 2}, "Did you mean iterations"),
         ({"start": Compensation({"MOH": 0.0})}, "a start for HOH, but got one for MOH"),
     ],
 )
