@@ -211,5 +211,7 @@ def test_what_cannot_be_is_refused(dipeptide_water, ani):
     positions, cell = geometry(dipeptide_water)
     with pytest.raises(EmbeddingError, match=r"caps at least 0\.1 nm apart"):
         blend(region=CappedRegion(frozenset({8}), ((6, 8), (14, 8))), positions=positions, cell=cell)
-    with pytest.raises(EmbeddingError, match=r"atoms with lambda above 1/2, but got a largest lambda of 0\.4"):
+    with pytest.raises(
+        EmbeddingError, match=r"atoms with lambda above 1/2, but got a largest lambda of 0\.4"
+    ):
         capped_region([0.4, 0.0], [])

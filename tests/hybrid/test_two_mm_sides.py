@@ -547,7 +547,7 @@ def test_refusals():
     weights, visible = np.ones(8), np.ones(8, dtype=bool)
     for message, term_weights in (
         (
-            "a switching range .* 'additive', but got none; .*remove_region_terms",
+            r"a switching range .* 'additive', but got none\. .*remove_region_terms",
             make_term_weights("additive", weights, visible, None),
         ),
         ("cutoff of 1 nm, but got r_on = 0.5", make_term_weights("per_atom", weights, visible, (0.5, 1.1))),

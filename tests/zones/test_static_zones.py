@@ -277,7 +277,7 @@ def test_bad_residue_lists(lysozyme, transition, plateau, error, message):
         ({"plateau": "-0.1 nm"}, "not negative"),
         ({"width": -0.1}, "not negative"),
         ({"plateau": "-1 bonds", "width": "1 bond"}, "not negative"),
-        ({"width": "3 fs"}, "units for a length"),
+        ({"width": "3 fs"}, "Units for a length"),
         ({"plateau": "2 bonds"}, "plateau and width in one unit, but got '2 bonds' and '0.2 nm'"),
         ({"plateau": "2 bonds", "width": 0.0}, "plateau and width in one unit"),
         ({"plateau": "1.5 bonds", "width": "1 bond"}, "whole numbers of bonds"),
