@@ -106,5 +106,5 @@ def test_an_error_survives_pickling():
 
     error = errors.ConfigError("a", "b", "c")
     again = pickle.loads(pickle.dumps(error))
-    assert str(again) == str(error) == "expected a; got b; c"
+    assert str(again) == str(error) == "Expected a, but got b. C."
     assert (again.expected, again.got, again.do) == ("a", "b", "c")

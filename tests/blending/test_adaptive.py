@@ -292,7 +292,7 @@ def test_bad_adaptive_zones(water, dipeptide_water, ani1x):
         (
             {"molecules": ("SOL",)},
             ConfigError,
-            "molecules called SOL outside the region; got none; name some of: HOH",
+            "molecules called SOL outside the region, but got none. Name some of: HOH",
         ),
         ({"centre": (77,)}, SelectionError, "centres among the atoms of the region"),
     ):
@@ -304,12 +304,12 @@ def test_bad_adaptive_zones(water, dipeptide_water, ani1x):
     with pytest.raises(EmbeddingError, match=r"a box at least 1\.80 nm wide \(twice plateau"):
         hybrid_of(water, around_one(water, "0.5 nm", "0.4 nm"), ani1x)
     with pytest.raises(
-        EmbeddingError, match="stays with its atoms under scheme 'additive'; got an adaptive zone"
+        EmbeddingError, match="stays with its atoms under scheme 'additive', but got an adaptive zone"
     ):
         hybrid_system(water, zones, ani1x, scheme="additive")
     with pytest.raises(EmbeddingError, match=r"a scheme for plain springs .*: additive"):
         hybrid_of(water, zones, PlainSprings())
-    with pytest.raises(ConfigError, match="a compensation for HOH; got none for HOH"):
+    with pytest.raises(ConfigError, match="a compensation for HOH, but got none for HOH"):
         hybrid_of(water, zones, ani1x, Compensation({"MOH": 1.0}))
     rigid = mlmm.BuiltSystem.from_openmm(
         water.topology, openmm.XmlSerializer.clone(water.system), water.positions

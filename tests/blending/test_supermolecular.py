@@ -200,16 +200,18 @@ def test_what_cannot_be_is_refused(dipeptide_water, ani):
         blend(changed(ani.spec, elements=(6, 7, 8)), visible=[i for i in visible if numbers[i] != 1])
     with pytest.raises(PotentialError, match="only elements that ANI-1x knows"):
         blend(changed(ani.spec, elements=(1, 6, 8)))
-    with pytest.raises(EmbeddingError, match="a single bond under every cap; got atom 4–atom 6"):
+    with pytest.raises(EmbeddingError, match="a single bond under every cap, but got atom 4–atom 6"):
         blend(is_single=lambda a, b: {a, b} != {4, 6}, label="atom {}".format)
-    with pytest.raises(EmbeddingError, match="cut bonds between atoms that ANI-1x knows; got 4–6"):
+    with pytest.raises(EmbeddingError, match="cut bonds between atoms that ANI-1x knows, but got 4–6"):
         blend(visible=[i for i in visible if i != 4])
-    with pytest.raises(EmbeddingError, match="atoms that the potential knows in the region; got none"):
+    with pytest.raises(EmbeddingError, match="atoms that the potential knows in the region, but got none"):
         blend(visible=range(22, 100))
-    with pytest.raises(EmbeddingError, match="atoms that the potential knows in the region; got none"):
+    with pytest.raises(EmbeddingError, match="atoms that the potential knows in the region, but got none"):
         blend(region=CappedRegion(frozenset()))
     positions, cell = geometry(dipeptide_water)
     with pytest.raises(EmbeddingError, match=r"caps at least 0\.1 nm apart"):
         blend(region=CappedRegion(frozenset({8}), ((6, 8), (14, 8))), positions=positions, cell=cell)
-    with pytest.raises(EmbeddingError, match=r"atoms with lambda above 1/2; got a largest lambda of 0\.4"):
+    with pytest.raises(
+        EmbeddingError, match=r"atoms with lambda above 1/2, but got a largest lambda of 0\.4"
+    ):
         capped_region([0.4, 0.0], [])

@@ -171,8 +171,8 @@ def test_files_that_cannot_be_used_are_refused(files, tmp_path):
     short.write_text("title\n    1\n" + "".join(f"{v:12.7f}" for v in (1, 2, 3)) + "\n")
     perturbed = edited(files, tmp_path, "POINTERS", lambda p: [*p[:20], "1", *p[21:]])
     for first, second, words in (
-        (tmp_path / "none.parm7", coordinates, "none.parm7.*check the path"),
-        (parm, tmp_path / "none.rst7", "none.rst7.*check the path"),
+        (tmp_path / "none.parm7", coordinates, "none.parm7.*Check the path"),
+        (parm, tmp_path / "none.rst7", "none.rst7.*Check the path"),
         (tmp_path / "old.prmtop", coordinates, "no %FLAG POINTERS.*ParmEd"),
         (parm, tmp_path / "half.rst7", "Amber coordinates.*half.rst7"),
         (parm, short, "103 atoms in system.parm7 and 1 in short.rst7"),

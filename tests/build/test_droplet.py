@@ -231,9 +231,9 @@ def test_cutoff_is_a_choice(pdb):
     ("given", "words"),
     [
         ({}, "centre of a droplet"),
-        ({"centre": "all", "radus": "2 nm"}, "did you mean 'radius'"),
+        ({"centre": "all", "radus": "2 nm"}, "Did you mean 'radius'"),
         ({"centre": "all", "radius": "2"}, "without a unit"),
-        ({"centre": "all", "radius": "2 nm", "mobile": "1.9 nm"}, r'frozen shell.*write mobile = "1.6 nm"'),
+        ({"centre": "all", "radius": "2 nm", "mobile": "1.9 nm"}, r'frozen shell.*Write mobile = "1.6 nm"'),
         ({"centre": "all", "relax": "many"}, "droplet.relax"),
         ({"centre": "all", "cutoff": "0 nm"}, "cutoff above 0 nm"),
     ],

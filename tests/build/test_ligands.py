@@ -385,7 +385,7 @@ def test_a_program_that_fails_or_does_not_end_is_told_and_ended(tmp_path, monkey
     script.chmod(0o755)
     arguments = (tmp_path, "typed.mol2", "CCO")
     with pytest.raises(
-        StructureError, match=r"for CCO; got antechamber failed \(exit status 3\): bad input;"
+        StructureError, match=r"for CCO, but got antechamber failed \(exit status 3\): bad input;"
     ):
         ambertools.run_program(str(script), ["0"], *arguments)
     monkeypatch.setattr(ambertools, "_TIMEOUT", 3.0)
@@ -449,7 +449,7 @@ def test_a_proton_that_moved_in_the_am1_geometry_is_refused():
 def test_charges_are_moved_evenly_to_the_whole_number():
     charges, shift = whole_charges(np.array([0.4, 0.3, 0.299]), 1)
     assert sum(charges) == pytest.approx(1.0, abs=1e-7) and shift == pytest.approx(0.001 / 3)
-    with pytest.raises(StructureError, match=r"\+2 e; got \+1\.0000 e"):
+    with pytest.raises(StructureError, match=r"\+2 e, but got \+1\.0000 e"):
         whole_charges(np.array([0.5, 0.5]), 2)
 
 

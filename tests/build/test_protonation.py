@@ -76,7 +76,7 @@ def test_keys_name_residues_by_chain_name_and_number(two_chains):
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"A:HIS32": "HIE"}, r'CHAIN:NAMENUMBER.*"A:HIS54".*near: A:HIS31'),
+        ({"A:HIS32": "HIE"}, r'CHAIN:NAMENUMBER.*"A:HIS54".*such as A:HIS31'),
         ({"HIS31": "HIE"}, r'2 residues.*"A:HIS31", "B:HIS31".*"\*:HIS31" for all'),
         ({"A:HIS31": "HIX"}, r"a state of HIS 31 of chain A: HID, HIE, HIP.*HIX"),
         ({"A:ALA30": "ASP"}, r"ALA 30"),

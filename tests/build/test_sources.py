@@ -95,20 +95,20 @@ def test_a_download_is_kept_with_its_checksum(places, server):
     server.pop("/archive/ab/1abc.cif.gz")
     assert find_structure("1abc") == path
     path.write_bytes(gzip.compress(b"other"))
-    with pytest.raises(StructureError, match=r"another checksum.*delete"):
+    with pytest.raises(StructureError, match=r"another checksum.*Delete"):
         find_structure("1ABC")
 
 
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        ((404, b"", None), "404.*check the id"),
-        ((503, b"", None), "503.*try again later"),
+        ((404, b"", None), "404.*Check the id"),
+        ((503, b"", None), "503.*Try again later"),
         ((200, gzip.compress(CIF.encode())[:-6], None), "whole compressed mmCIF"),
         ((200, b"<html>not found</html>", None), "whole compressed mmCIF"),
         ((200, gzip.compress(b"data_x"), None), "whole compressed mmCIF"),
         ((200, gzip.compress(CIF.encode()), 10_000), "IncompleteRead|whole compressed mmCIF"),
-        (("hang", b"", None), "try again later"),
+        (("hang", b"", None), "Try again later"),
     ],
 )
 def test_a_download_that_fails_leaves_nothing_behind(places, server, answer, words):

@@ -49,7 +49,7 @@ def test_a_dry_run_shows_and_decides_but_writes_nothing(tmp_path, capsys, monkey
     assert "protein, 30 residues, ILE 16 to ILE 47" in shown and "nothing is in the way" in shown
     assert sorted(path.name for path in tmp_path.iterdir()) == ["case.pdb"]
     assert main(["build", "3PTB", "--dry-run", "--set", 'system.chains=["B"]']) == 2
-    assert "the build would stop: expected chains A of 3PTB.pdb" in capsys.readouterr().out
+    assert "the build would stop: Expected chains A of 3PTB.pdb" in capsys.readouterr().out
 
 
 def test_an_id_that_is_nowhere_names_the_download(tmp_path, capsys, monkeypatch):

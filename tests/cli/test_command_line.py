@@ -148,7 +148,7 @@ def test_frames_of_an_adaptive_run_are_asked_for(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["check", "frames", "elsewhere"]) == 2
     assert (
-        "frames of an adaptive zone in elsewhere; got none; make some with mlmm run"
+        "frames of an adaptive zone in elsewhere, but got none; make some with mlmm run"
         in capsys.readouterr().err
     )
     folder = tmp_path / "runs/still"
@@ -280,7 +280,7 @@ def test_help_is_quick():
 
 
 BAD_INPUT = {
-    "missing pdb": (["--set", "system.pdb=nowhere.pdb"], "expected a PDB or mmCIF file; got no file at"),
+    "missing pdb": (["--set", "system.pdb=nowhere.pdb"], "expected a PDB or mmCIF file, but got no file at"),
     "empty pdb": (["--set", "system.pdb=EMPTY"], "which is empty; download or write the file again"),
     "binary pdb": (["--set", "system.pdb=BINARY"], "bytes that are no text; give the structure file itself"),
     "unknown residue": (["--set", "system.pdb=UNKNOWN"], "LIG"),
@@ -295,11 +295,11 @@ BAD_INPUT = {
     ),
     "region that cuts a charged group": (
         ["--set", "region.select=resname ALA and name O", "--set", "region.complete=atoms"],
-        "whole charged groups on one side of the boundary; got a region of charge -0.57 e",
+        "whole charged groups on one side of the boundary, but got a region of charge -0.57 e",
     ),
     "region that cuts a bond to hydrogen": (
         ["--set", "region.select=resname ALA and name CB HB1 HB2", "--set", "region.complete=atoms"],
-        "a single bond under every cap; got ALA2:CB–ALA2:HB3, which is none",
+        "a single bond under every cap, but got ALA2:CB–ALA2:HB3, which is none",
     ),
     "unknown key": (["--set", "run.timestp=1 fs"], "did you mean 'timestep'?"),
     "unknown section": (["--set", "runs.timestep=1 fs"], "did you mean 'run'?"),
@@ -319,7 +319,7 @@ BAD_INPUT = {
     ),
     "sizes of a hard zone": (
         ["--set", "zones.width=0.2 nm"],
-        "under scheme 'additive', whose region is hard; got width",
+        "under scheme 'additive', whose region is hard, but got width",
     ),
     "mechanical is no scheme": (["--set", "embedding.scheme=mechanical"], 'write scheme = "additive"'),
     "tail of another scheme": (
@@ -357,9 +357,9 @@ BAD_INPUT = {
         "bridge = auto | torchforce | pythonforce | native in",
     ),
     "unknown platform": (["--set", "run.platform=magic"], "choose one of these"),
-    "time step too long": (["--set", "run.timestep=20 fs"], "between 0 and 5 fs; got 20 fs"),
-    "member that does not exist": (["--set", "potential.members=[8]"], "between 0 and 7; got [8]"),
-    "broken --set": (["--set", "timestep"], "--set section.key=value; got 'timestep'"),
+    "time step too long": (["--set", "run.timestep=20 fs"], "between 0 and 5 fs, but got 20 fs"),
+    "member that does not exist": (["--set", "potential.members=[8]"], "between 0 and 7, but got [8]"),
+    "broken --set": (["--set", "timestep"], "--set section.key=value, but got 'timestep'"),
     "NaN during dynamics": (
         ["--set", "run.timestep=5 fs", "--set", "run.produce=50 ps", "--set", "run.temperature=3000 K"],
         "last finite frame",
@@ -402,7 +402,7 @@ def test_bad_input_is_one_line_and_status_2(tmp_path, run_file, bad_files, case,
     printed = capsys.readouterr().err
     lines = [line for line in printed.splitlines() if line.startswith("mlmm: error")]
     assert len(lines) == 1 and "Traceback" not in printed
-    assert lines[0].startswith("mlmm: error: expected ") and "; got " in lines[0]
+    assert lines[0].startswith("mlmm: error: expected ") and ", but got " in lines[0]
     assert message in lines[0]
     if case == "NaN during dynamics":
         assert RunDirectory(out).state == "failed"

@@ -264,13 +264,15 @@ def test_another_package_registers_a_potential(registered, capsys):
     assert mlmm.load_potential("springs").spec.name == "plain springs"
     _, printed = ran(capsys=capsys)
     assert re.search(r"\nsprings +of another package", printed.out)
-    with pytest.raises(PotentialError, match=r"a potential with spec and atom_energies from .*; got object"):
+    with pytest.raises(
+        PotentialError, match=r"a potential with spec and atom_energies from .*, but got object"
+    ):
         mlmm.load_potential("nonsense")
     with pytest.raises(
-        PotentialError, match=r"as a function load\(\*, precision, device\); got AttributeError"
+        PotentialError, match=r"as a function load\(\*, precision, device\), but got AttributeError"
     ):
         mlmm.load_potential("missing")
-    with pytest.raises(PotentialError, match='did you mean "springs"'):
+    with pytest.raises(PotentialError, match='Did you mean "springs"'):
         mlmm.load_potential("sprigns")
 
 

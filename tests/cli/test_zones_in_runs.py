@@ -138,7 +138,7 @@ def test_zones_of_a_run_file(configured, dipeptide_water, overrides, scheme, set
 def test_sizes_do_not_go_with_a_hard_region(configured, dipeptide_water):
     config = configured("zones.width=0.2 nm")
     region = select_region(dipeptide_water, config.region.select)
-    with pytest.raises(ConfigError, match="under scheme 'additive', whose region is hard; got width"):
+    with pytest.raises(ConfigError, match="under scheme 'additive', whose region is hard, but got width"):
         zones_from(config, dipeptide_water, region, "additive")
     config = configured("zones.kind=adaptive", "zones.centre=name O")
     with pytest.raises(SelectionError, match=r"zones\.centre inside the region"):
@@ -389,7 +389,7 @@ def test_calibrate_writes_a_file_that_a_run_file_takes(root, tmp_path, capsys, b
     assert calls == [0.0, 1.0] and not out.exists() and (tmp_path / "water.partial.json").exists()
     assert "each is kept in" in capsys.readouterr().err
     assert main([*command, "--timestep", "0.5 fs"]) == 2
-    assert "other timestep_ps; calibrate with the same settings" in capsys.readouterr().err
+    assert "other timestep_ps. Calibrate with the same settings" in capsys.readouterr().err
     assert main(command) == 0
     printed = capsys.readouterr()
     assert calls == [0.0, 1.0, 1.0] and "1 lambdas are done" in printed.err
@@ -405,7 +405,7 @@ def test_calibrate_writes_a_file_that_a_run_file_takes(root, tmp_path, capsys, b
     assert compensation.alignment["HOH"] == pytest.approx(expected, rel=1e-9)
     assert compensation.facts["mode"] == "density" and compensation.facts["molecules"] > 50
     assert main(command) == 2
-    assert "add --overwrite" in capsys.readouterr().err
+    assert "Add --overwrite" in capsys.readouterr().err
     run_file.write_text(
         run_file.read_text().replace('scheme = "additive"', 'scheme = "per_atom"')
         + '\n[zones]\nkind = "adaptive"\ncompensation = "water.json"\n'

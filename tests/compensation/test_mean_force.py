@@ -258,13 +258,13 @@ def test_bad_arguments(gas, hybrids):
     for arguments, message in (
         ({"frames": frames[0]}, r"frames of shape \(F, 301, 3\)"),
         ({"weight_edges": (0.1, 1.0)}, "weight_edges that rise from 0 to 1"),
-        ({"kind": "HOH"}, "kind = GAS; got 'HOH'"),
+        ({"kind": "HOH"}, "kind = GAS, but got 'HOH'"),
     ):
         with pytest.raises(ConfigError, match=message):
             mean_force(**({"hybrid": hybrids["exact"], "frames": frames} | arguments))
     region = region_from_atoms(gas.topology, range(1, 3), "molecule")
     still = hybrid_system(gas, mlmm.hard_zones(gas, region), ForceFieldPotential(gas), scheme="per_atom")
-    with pytest.raises(ConfigError, match="a zone that moves; got one that stays"):
+    with pytest.raises(ConfigError, match="a zone that moves, but got one that stays"):
         mean_force(still, frames)
 
 

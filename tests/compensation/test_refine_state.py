@@ -336,7 +336,7 @@ def test_the_state_comes_back_from_its_file(tmp_path, profile):
     kept.settings = {"seed": 3, "gain": 0.1}
     assert kept.read().steps == 250
     kept.settings = {"seed": 4, "gain": 0.5}
-    with pytest.raises(ConfigError, match="other seed; refine with the same settings, or remove that file"):
+    with pytest.raises(ConfigError, match=r"other seed\. Refine with the same settings, or remove that file"):
         kept.read()
     kept.path.write_bytes(kept.path.read_bytes()[:2000])
     with pytest.raises(ConfigError, match="as the beginning of this refinement"):

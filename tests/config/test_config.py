@@ -147,14 +147,14 @@ def test_the_compensation_lies_beside_the_run_file(load, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('kind = "soft"', r"kind = auto \| hard \| static \| residues \| adaptive in .*; got 'soft'"),
+        ('kind = "soft"', r"kind = auto \| hard \| static \| residues \| adaptive in .*, but got 'soft'"),
         ('kind = "statik"', r'write kind = "static"'),
-        ('kind = "hard"\nplateau = "0.3 nm"', r"plateau with static or adaptive zones .*; got kind 'hard'"),
+        ('kind = "hard"\nplateau = "0.3 nm"', r"plateau with static or adaptive zones .*, but got kind 'hard'"),
         ('molecules = ["HOH"]', r'no kind, which means "auto"; write kind = "adaptive", or leave it out'),
         ('kind = "adaptive"\nsnap = "atom"', r'write kind = "static" or kind = "residues"'),
         ('kind = "static"\ncompensation = "x.json"', r'write kind = "adaptive"'),
         ('kind = "static"\n[zones.residues]\n"resid 1" = 0.5', r'write kind = "residues"'),
-        ('kind = "residues"', r"residues in .*; got none; add the table \[zones\.residues\]"),
+        ('kind = "residues"', r"residues in .*, but got none; add the table \[zones\.residues\]"),
         ('kind = "residues"\n[zones.residues]\n"resid 1" = 1.5', r"weights above 0 and up to 1"),
         ('kind = "residues"\n[zones.residues]\n"resid 1" = "half"', r"weights above 0 and up to 1"),
         ('kind = "residues"\nresidues = ["resid 1"]', r'write residues = \{"resid 3" = 0\.5\}'),

@@ -84,7 +84,7 @@ def test_the_file_of_init_is_a_run_file(tmp_path, monkeypatch, capsys):
     (tmp_path / "live.toml").write_text("\n".join(live).replace('kind = "auto"', 'kind = "static"'))
     load_config("live.toml")
     assert main(["init"]) == 2
-    assert "no file run.toml yet; got one that is there; choose another --out" in capsys.readouterr().err
+    assert "no file run.toml yet, but got one that is there; choose another --out" in capsys.readouterr().err
     assert (tmp_path / "run.toml").read_text() == text
 
 

@@ -134,7 +134,7 @@ def test_what_is_no_number_stays_none_and_other_rules_are_refused():
         pairs(positions[:3], box)
     smooth = dataclasses.replace(term_weights(n, 3), scheme="additive")
     for other in (smooth, term_weights(n, 3, "delta")):
-        with pytest.raises(EmbeddingError, match=f"or those of a hard zone; got scheme '{other.scheme}'"):
+        with pytest.raises(EmbeddingError, match=f"or those of a hard zone, but got scheme '{other.scheme}'"):
             ZonePairs(tables, other, np.zeros((0, 2)))
 
 

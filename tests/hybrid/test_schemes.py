@@ -384,7 +384,7 @@ def test_the_scheme_follows_from_what_the_potential_was_trained_on():
         for other in ("per_atom", "delta"):
             if other != scheme:
                 with pytest.raises(
-                    EmbeddingError, match=rf"a scheme for springs .*; got '{other}'; use scheme"
+                    EmbeddingError, match=rf"a scheme for springs .*, but got '{other}'\. Use scheme"
                 ):
                     choose_scheme(other, nothing, toy_spec(**facts))
     assert choose_scheme("auto", smooth, toy_spec(trained_on="total")) == "per_atom"

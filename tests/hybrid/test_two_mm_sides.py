@@ -547,10 +547,10 @@ def test_refusals():
     weights, visible = np.ones(8), np.ones(8, dtype=bool)
     for message, term_weights in (
         (
-            "a switching range .* 'additive'; got none; .*remove_region_terms",
+            r"a switching range .* 'additive', but got none\. .*remove_region_terms",
             make_term_weights("additive", weights, visible, None),
         ),
-        ("cutoff of 1 nm; got r_on = 0.5", make_term_weights("per_atom", weights, visible, (0.5, 1.1))),
+        ("cutoff of 1 nm, but got r_on = 0.5", make_term_weights("per_atom", weights, visible, (0.5, 1.1))),
         ("0 <= r_on < r_off", make_term_weights("per_atom", weights, visible, (0.5, 0.5))),
         ("visibility of 8 atoms", make_term_weights("per_atom", weights[:7], visible, SWITCHING)),
     ):
@@ -567,9 +567,9 @@ def test_refusals():
     }
     for message, arguments in (
         ("scheme = per_atom", ("loco", weights, visible, SWITCHING)),
-        ("lambda from 0 to 1; got 1.5 of atom 0", ("per_atom", 1.5 * weights, visible, SWITCHING)),
+        ("lambda from 0 to 1, but got 1.5 of atom 0", ("per_atom", 1.5 * weights, visible, SWITCHING)),
         (
-            "lambda = 0 or 1 where caps stand on cut bonds; got 0.5 of atom 0",
+            "lambda = 0 or 1 where caps stand on cut bonds, but got 0.5 of atom 0",
             ("supermolecular", 0.5 * weights, visible, SWITCHING, ((0, 1),)),
         ),
     ):

@@ -224,7 +224,7 @@ def test_isolated_atom_has_a_finite_energy_and_no_force(ani1x):
 
 
 def test_unknown_element_is_named(ani1x):
-    with pytest.raises(PotentialError, match=r"ANI-1x knows \(H C N O\); got S, Cl; choose"):
+    with pytest.raises(PotentialError, match=r"ANI-1x knows \(H C N O\), but got S, Cl\. Choose"):
         ani1x.atom_energies(structure([16, 17], [[0, 0, 0], [0, 0, 2]]))
 
 

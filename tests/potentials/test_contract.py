@@ -261,8 +261,8 @@ def test_what_is_no_potential_is_said_at_once():
 
     with pytest.raises(PotentialError, match=r"energies of shape \(10,\)"):
         check_potential(Wrong())
-    with pytest.raises(PotentialError, match="finite energies from pairs; got NaN"):
+    with pytest.raises(PotentialError, match="finite energies from pairs, but got NaN"):
         check_potential(Broken())
     strange = Structure(torch.tensor([79, 79]), torch.zeros(2, 3, dtype=torch.float64))
-    with pytest.raises(PotentialError, match=r"only elements that pairs knows \(H C O\); got Au"):
+    with pytest.raises(PotentialError, match=r"only elements that pairs knows \(H C O\), but got Au"):
         check_potential(Sound(), strange)

@@ -485,7 +485,7 @@ def test_run_with_nothing_but_its_state(tmp_path):
 def test_run_json_must_be_there_and_valid(tmp_path, content):
     if content is not None:
         (tmp_path / "run.json").write_text(content)
-    with pytest.raises(ConfigError, match=r"expected a run directory with a run\.json; got .*run\.json"):
+    with pytest.raises(ConfigError, match=r"Expected a run directory with a run\.json, but got .*run\.json"):
         write_report(tmp_path)
 
 

@@ -53,7 +53,7 @@ def test_deep_atoms_have_the_exact_force(dipeptide_water, ani1x):
 
 def test_boundary_error_needs_the_scheme(dipeptide_water, ani1x):
     zones = hard_zones(dipeptide_water, select_region(dipeptide_water, "resname ACE ALA NME"))
-    with pytest.raises(EmbeddingError, match="a hybrid system of scheme 'per_atom'; got additive"):
+    with pytest.raises(EmbeddingError, match="a hybrid system of scheme 'per_atom', but got additive"):
         boundary_error(hybrid_system(dipeptide_water, zones, ani1x, scheme="additive"))
 
 

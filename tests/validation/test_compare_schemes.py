@@ -157,8 +157,8 @@ def test_mean_standard_error_and_largest():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"frames": []}, "at least one frame and a plateau above 0 nm; got 0"),
-        ({"plateau": 0.0}, "a plateau above 0 nm; got 1 and 0 nm"),
+        ({"frames": []}, "at least one frame and a plateau above 0 nm, but got 0"),
+        ({"plateau": 0.0}, "a plateau above 0 nm, but got 1 and 0 nm"),
         ({"plateau": "3 nm"}, "meets its own periodic image"),
         ({"snap": "chain"}, "snap = residue"),
     ],
@@ -226,7 +226,7 @@ def test_comparison_on_the_command_line(root, capsys):
     ("options", "message"),
     [
         (["--plateaus", "0.3 fs"], "--plateaus as a length"),
-        (["--plateaus", "0.3,0"], "plateaus above 0 nm; got 0.3, 0"),
+        (["--plateaus", "0.3,0"], "plateaus above 0 nm, but got 0.3, 0"),
         (["--frames", "0"], "--frames 1 or more"),
     ],
 )

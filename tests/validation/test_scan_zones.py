@@ -205,7 +205,7 @@ def test_bad_scans(dipeptide_water, region, arguments, message):
 
 
 def test_more_frames_than_steps(dipeptide_vacuum):
-    with pytest.raises(ConfigError, match="1 to 10 frames; got 11"):
+    with pytest.raises(ConfigError, match="1 to 10 frames, but got 11"):
         draw_frames(dipeptide_vacuum, 11, length="10 fs")
 
 
@@ -246,7 +246,7 @@ def test_scan_on_the_command_line(root, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--vary", "radius"], "--vary plateau,width; got 'radius'"),
+        (["--vary", "radius"], "--vary plateau,width, but got 'radius'"),
         (["--picture", "nowhere/zones.png"], "in a folder that exists"),
         (["--picture", "zones.txt"], "a .png, .svg or .pdf file"),
         (["--frames", "0"], "--frames 1 or more"),

@@ -308,7 +308,7 @@ def test_snapping_levels():
     }
     for snap, groups in expected.items():
         assert snap_groups(topology, snap).tolist() == groups, snap
-    with pytest.raises(ConfigError, match=r"snap = residue \| molecule .*; got 'chain'"):
+    with pytest.raises(ConfigError, match=r"snap = residue \| molecule .*, but got 'chain'"):
         snap_groups(topology, "chain")
 
 

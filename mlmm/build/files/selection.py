@@ -1,4 +1,4 @@
-"""Which part of a file is built: model, alternate locations, chains or assembly, waters, hydrogens."""
+"""Selection of what is built: model, alternate locations, chains or assembly, waters, hydrogens."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SAME_PLACE = 0.05  # nm; copies of a molecule on a symmetry axis
 
 
 def choose_model(file: StructureFile, atoms: list[AtomRecord], model: int) -> list[AtomRecord]:
-    """Atoms of one model; which of several is for the user to say.
+    """Atoms of one model; if there are several, the user has to choose.
 
     Raises
     ------
@@ -142,7 +142,7 @@ def choose_chains(
 
 
 def _about_all_chains(file: StructureFile, atoms: list[AtomRecord], polymers: list[str]) -> list[Decision]:
-    """What the user should know when everything in the file is built."""
+    """Remarks for a build of everything in the file."""
     decisions = []
     if len(polymers) > 1:
         text = f"all {len(polymers)} chains of the file kept: {', '.join(polymers)}"
@@ -201,7 +201,7 @@ def _assemble(
 
 
 def _without_repeats(before: list[AtomRecord], copies: list[AtomRecord]) -> tuple[list[AtomRecord], int]:
-    """Leave out small molecules that fall on those that are there."""
+    """Leave out copies of small molecules that coincide with others (special positions)."""
     if not before:
         return copies, 0
     kept, dropped = [], 0
@@ -220,7 +220,7 @@ def _without_repeats(before: list[AtomRecord], copies: list[AtomRecord]) -> tupl
 def leave_out(
     file: StructureFile, atoms: list[AtomRecord], selection: Selection
 ) -> tuple[list[AtomRecord], list[Decision]]:
-    """Take away named residues, waters and hydrogens.
+    """Remove named residues, waters and hydrogens.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Ligands of a build: what the user says about them, read and checked before the structure is."""
+"""Definitions of ligands, read and checked before the structure."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Definition:
 
 @dataclass
 class LigandPlan:
-    """All that is known about ligands before the structure is read.
+    """Definitions, templates and mutations of ligands, known before the structure is read.
 
     Parameters
     ----------

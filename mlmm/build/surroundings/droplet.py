@@ -198,7 +198,7 @@ def freeze(system: openmm.System, atoms: np.ndarray) -> None:
 def _pinned(
     topology: app.Topology, mobile: np.ndarray, lost: Mapping[int, int]
 ) -> tuple[np.ndarray, list[str]]:
-    """Freeze residues whose atoms lose bonded terms; the names of those that would have moved."""
+    """Freeze residues whose atoms lose bonded terms; return the names of those that would have moved."""
     mobile, names = mobile.copy(), []
     for residue in topology.residues():
         atoms = [atom.index for atom in residue.atoms()]
