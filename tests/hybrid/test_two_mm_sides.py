@@ -76,7 +76,7 @@ def assert_same(found, expected, tolerance=IDENTITY_MESH):
 
 def hard_set(n_atoms: int, generator: np.random.Generator, bonds=()) -> tuple[np.ndarray, tuple]:
     """lambda of a hard set by atom, and the bonds that it cuts as caps."""
-    atoms = frozenset(generator.permutation(n_atoms)[: int(0.4 * n_atoms)].tolist())
+    atoms = frozenset(generator.permutation(n_atoms)[: int(0.6 * n_atoms)].tolist())
     cut = [pair for pair in np.array(bonds).tolist() if len(atoms.intersection(pair)) == 1]
     weights = np.isin(np.arange(n_atoms), list(atoms)).astype(float)
     return weights, tuple((b, a) if a in atoms else (a, b) for a, b in cut)
