@@ -61,12 +61,12 @@ def load_potential(
     neighbour_density : float
         Atoms per nm³; the same.
     trust : bool
-        Read files that are pickles, which run code when they are read.
+        Read files that run code when they are read, such as pickles, or TorchScript that touches files.
 
     Raises
     ------
     PotentialError
-        Unknown name, weights that are not installed or damaged, or a pickle without trust.
+        Unknown name, weights that are not installed or damaged, or a file with code without trust.
     MissingPackageError
         A package that is not installed; the message ends with the line that installs it.
     """
@@ -116,7 +116,7 @@ def load_potential(
     if kind == "torchscript":
         from mlmm.potentials.adapters.torchscript import TorchScriptPotential
 
-        return TorchScriptPotential(path, device)
+        return TorchScriptPotential(path, device, trust)
     return _from_package(kind, path, options, _text(about))
 
 
