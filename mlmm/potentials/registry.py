@@ -18,6 +18,7 @@ from mlmm.potentials.ani.potential import ANIPotential, load_ani_file
 from mlmm.potentials.base import PotentialModel
 from mlmm.potentials.known import (
     KnownPotential,
+    check_checksum,
     find_model,
     known_potentials,
     plugin_names,
@@ -80,8 +81,8 @@ def load_potential(
     known = _KNOWN.get(name.lower().replace("-", ""))
     if known is not None:
         path, kind, about = _installed(known), known.kind, dict(known.about)
-        # The package's own wheel, and weights whose checksum was seen, need no further word.
-        options["trust"] = trust or kind == "sevennet" or "sha256" in known.source
+        # The package's own wheel, and the very file that was published, need no further word.
+        options["trust"] = trust or kind == "sevennet" or check_checksum(known, path)
     elif name in plugin_names():
         return _from_plugin(name, precision, device)
     elif name.startswith("ase:"):

@@ -1,6 +1,11 @@
-"""TorchScript of strangers: code that touches files is refused before it is loaded, wherever it hides."""
+"""Potentials of strangers: code that touches files is refused before it is loaded, wherever it hides."""
 
+import hashlib
+import importlib.machinery
+import os
 import shutil
+import sys
+import types
 import zipfile
 from typing import Optional
 
@@ -10,8 +15,9 @@ from test_adapters import FACTS, PairsInElectronvolt
 
 import mlmm
 from mlmm.errors import PotentialError
-from mlmm.potentials import save_torchscript
+from mlmm.potentials import known_potentials, save_torchscript
 from mlmm.potentials.contract.probes import random_molecule
+from mlmm.potentials.install import install_model
 
 PLACE = "/nowhere/harm"  # in the compiled code; the tests write their own in its place
 
@@ -116,7 +122,7 @@ def test_code_that_touches_files_is_refused_before_it_is_loaded(tmp_path, kind):
     except PotentialError as error:
         problem = error
     assert not marker.exists()
-    with pytest.raises(PotentialError, match=f"^expected trust in .*{words}.*trust = true"):
+    with pytest.raises(PotentialError, match=f"Expected trust in .*{words}.*trust = true"):
         raise problem
     # Negative control: whoever trusts the file has the harm.
     use(path, trust=True)
@@ -158,3 +164,41 @@ def test_words_alone_are_no_harm(tmp_path):
     path = made(PairsInElectronvolt(), tmp_path / "good.pt", PLACE)
     shutil.copy(path, tmp_path / "save.pt")
     assert use(tmp_path / "save.pt").energies.isfinite().all()
+
+
+def test_a_file_with_a_known_name_is_trusted_by_its_checksum_alone(tmp_path, monkeypatch):
+    """AIMNet2's package reads pickles: another file of that name in MLMM_MODELS never reaches it."""
+    ran = tmp_path / "ran"
+
+    class Evil:
+        def __reduce__(self):
+            return (os.mkdir, (str(ran),))
+
+    known = next(entry for entry in known_potentials() if entry.name == "aimnet2")
+    path = tmp_path / known.file
+    torch.save(Evil(), path)
+    package = types.ModuleType("aimnet")
+    package.__spec__ = importlib.machinery.ModuleSpec("aimnet", None)
+    calculators = types.ModuleType("aimnet.calculators")
+    calculators.AIMNet2Calculator = lambda file, device: torch.load(file, weights_only=False)
+    monkeypatch.setitem(sys.modules, "aimnet", package)
+    monkeypatch.setitem(sys.modules, "aimnet.calculators", calculators)
+    monkeypatch.setenv("MLMM_MODELS", str(tmp_path))
+    for load in (mlmm.load_potential, install_model):
+        problem = None
+        try:
+            load("aimnet2")
+        except (PotentialError, AttributeError) as error:
+            problem = error
+        assert not ran.exists()
+        assert "another file of that name" in str(problem) and known.source["sha256"] in str(problem)
+    # Negative control: with trust, or with the checksum of this very file, it is read.
+    with pytest.raises(AttributeError):
+        mlmm.load_potential("aimnet2", trust=True)
+    assert ran.exists()
+    ran.rmdir()
+    monkeypatch.setitem(known.source, "sha256", hashlib.sha256(path.read_bytes()).hexdigest())
+    assert install_model("aimnet2") == path
+    with pytest.raises(AttributeError):
+        mlmm.load_potential("aimnet2")
+    assert ran.exists()
