@@ -19,6 +19,7 @@ from mlmm import units
 from mlmm.build.build_log import Decision
 from mlmm.build.built import BuiltSystem, package_versions
 from mlmm.build.checks import charge_of, check_clashes, check_energy, check_extent
+from mlmm.build.foreign_xml import read_serialised
 from mlmm.build.options import ForceOptions
 from mlmm.build.surroundings.walls import spherical_wall
 from mlmm.errors import StructureError
@@ -157,10 +158,8 @@ def load_openmm(
     system_path, path = Path(system), Path(structure)
     text = _read_text(system_path)
     try:
-        forces = openmm.XmlSerializer.deserialize(text)
-        if not isinstance(forces, openmm.System):
-            raise TypeError(f"a serialised {type(forces).__name__}")
-    except Exception as error:
+        forces = read_serialised(text, "System", system_path.name)
+    except openmm.OpenMMException as error:
         raise StructureError(
             "an OpenMM System as XML",
             f"{system_path.name}: {error}",

@@ -96,7 +96,7 @@ def build_system(
         raise ConfigError("a structure file or a SMILES", got, 'write pdb = "file.pdb", or smiles = "…"')
     plan = plan_ligands(options.ligands, options.mutate)
     files = force_field_files(options.forcefield, options.water)
-    force_field = load_force_field([*files, *plan.files])
+    force_field = load_force_field([*files, *plan.files], options.trust)
     if pdb is None:
         source = structure_from_smiles(smiles, plan)
     else:

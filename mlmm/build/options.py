@@ -211,6 +211,7 @@ class BuildOptions(ForceOptions, Selection):
         example=["amber14/protein.ff14SB.xml", "amber14/tip3p.xml"],
     )
     water: str = word("tip3p", ("tip3p", "tip3pfb", "spce"), "water model")
+    trust: bool = setting(False, "load force-field files with <Script>, which run code when they are loaded")
     ligands: Sequence[Any] = setting(
         (),
         "other residues: OpenMM XML files, also looked for in forcefields/, or SDF and mol2 files named "

@@ -73,7 +73,7 @@ def plan_system(
         decisions += structure.decisions
         ligands = plan_ligands(options.ligands, options.mutate)
         files = force_field_files(options.forcefield, options.water)
-        force_field = load_force_field([*files, *ligands.files])
+        force_field = load_force_field([*files, *ligands.files], options.trust)
         known = known_residues(force_field) | ligands.names
         repairs = find_repairs(structure, ligands.names, known, gaps=options.gaps, tails=options.tails)
         decisions += as_decisions("repair", repairs.decisions)

@@ -212,7 +212,9 @@ class PotentialSettings:
         ("auto", "torchforce", "pythonforce", "native"),
         "how OpenMM calls the potential; all give the same numbers, auto takes the fastest",
     )
-    trust: bool = setting(False, "read a file that is a pickle, which runs code when it is loaded")
+    trust: bool = setting(
+        False, "read a pickle, which runs code when it is loaded, or TorchScript that touches files"
+    )
 
 
 @dataclass(frozen=True)
