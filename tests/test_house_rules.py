@@ -60,7 +60,7 @@ def test_public_functions_take_few_arguments_beside_options():
     assert not crowded
 
 
-def test_arguments_are_counted():
+def test_too_many_arguments_are_detected():
     """Control: one too many is seen, by place or by name; options and private functions are not."""
     many = ", ".join("abcdefghi")
     text = f"def f({many}): ...\ndef g(*, {many}): ...\ndef _h({many}): ...\n"
@@ -94,7 +94,7 @@ def test_public_names_are_importable_and_documented():
         mlmm.nonsense  # noqa: B018
 
 
-def test_errors_are_few_and_also_built_in():
+def test_error_classes_derive_from_builtin_exceptions():
     children = errors.MLMMError.__subclasses__()
     assert len(children) <= 7
     builtin = (ValueError, ArithmeticError, ImportError)
