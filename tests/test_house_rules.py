@@ -101,6 +101,22 @@ def test_error_classes_derive_from_builtin_exceptions():
     assert all(issubclass(child, builtin) for child in children)
 
 
+def test_errors_are_sentences_and_commands_stand_in_backquotes():
+    for do, end in (
+        ("write a = 1", "Write a = 1."),
+        ("did you mean 'a'?", "Did you mean 'a'?"),
+        ("pip install a==1.0", "Type `pip install a==1.0`."),
+        ("pip install a, or leave it out", "Type `pip install a`, or leave it out."),
+        ("--frames 3", "Write --frames 3."),
+        ("`mlmm models` lists the names", "`mlmm models` lists the names."),
+    ):
+        assert str(errors.ConfigError("a", "none.", do)) == f"Expected a, but got none. {end}"
+    unstable = str(errors.SimulationError("finite positions", "NaN", "try a smaller time step"))
+    assert (
+        unstable == "The simulation failed: expected finite positions, but got NaN. Try a smaller time step."
+    )
+
+
 def test_an_error_survives_pickling():
     import pickle
 
