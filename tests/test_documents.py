@@ -92,6 +92,15 @@ def test_readme_is_short_and_names_every_page_of_the_guide():
             assert f"({page})" in text and f"({Path(page).name})" in index, page
 
 
+def test_inside_mlmm_names_every_room_and_module():
+    text = (ROOT / "mlmm/README.md").read_text()
+    for path in (ROOT / "mlmm").iterdir():
+        if (path / "__init__.py").exists():
+            assert f"`{path.name}/`" in text, path.name
+        elif path.suffix == ".py" and path.stem != "__init__":
+            assert f"`{path.stem}`" in text, path.name
+
+
 @pytest.mark.parametrize("page", SHOWN)
 def test_commands_exist(page):
     text = (ROOT / page).read_text()

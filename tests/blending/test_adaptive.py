@@ -91,7 +91,7 @@ def zone_coordinates(hybrid, n=18, seed=0):
     ]
 
 
-def test_weights_by_their_definition(water):
+def test_adaptive_weights_equal_their_definition(water):
     """1 − prod_a (1 − s(d_a)) with d_a from the oxygen to each centre over the nearest image."""
     zones = around_one(water, molecules=2)
     assert zones.centres == (0, 3)
@@ -109,7 +109,7 @@ def test_weights_by_their_definition(water):
 
 
 @pytest.mark.parametrize("bridge", ["torchforce", "pythonforce"])
-def test_identity(water, bridge):
+def test_force_field_as_model_gives_the_force_field(water, bridge):
     """eps^ML = eps^MM gives the force field back for lambda(r), forces of lambda included (V2)."""
     hybrid = hybrid_of(water, around_one(water), ForceFieldPotential(water), bridge=bridge)
     expected, forces = energy_and_forces(water.system, water.positions)
@@ -283,7 +283,7 @@ def test_energy_error_is_of_second_order(two_waters):
     assert coarse / fine == pytest.approx(4.0, abs=0.8)
 
 
-def test_bad_adaptive_zones(water, dipeptide_water, ani1x):
+def test_bad_adaptive_zones_are_rejected(water, dipeptide_water, ani1x):
     zones = around_one(water)
     region = zones.region
     for arguments, error, message in (

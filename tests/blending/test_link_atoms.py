@@ -176,7 +176,7 @@ def test_lengths_by_element():
     assert all(0.09 < length < 0.16 for length in CAP_LENGTHS.values())
 
 
-def test_caps_that_cannot_be_are_refused(dipeptide_vacuum, ani1x):
+def test_impossible_caps_are_rejected(dipeptide_vacuum, ani1x):
     numbers, label = numbers_of(dipeptide_vacuum), "ALA:{}".format
     no_hydrogen = dataclasses.replace(ani1x.spec, elements=(6, 7, 8))
     with pytest.raises(EmbeddingError, match="knows hydrogen, for caps, but got ANI-1x"):
@@ -192,7 +192,7 @@ def test_caps_that_cannot_be_are_refused(dipeptide_vacuum, ani1x):
         cap_lengths([(7, 6)], numbers, ani1x.spec, label=label)
 
 
-def test_caps_that_collide_are_refused(dipeptide_vacuum):
+def test_colliding_caps_are_rejected(dipeptide_vacuum):
     """One atom out of the middle of a chain leaves two hydrogens as near as in H2; a residue does not."""
     positions = torch.tensor(dipeptide_vacuum.positions)
     around_ca = [(6, 8), (14, 8)]

@@ -126,7 +126,7 @@ def test_the_receptive_field_is_needed_in_full(dipeptide_water, changes, right):
     assert error < 1e-9 if right else error > 1e-6
 
 
-def test_an_atom_that_sees_the_cap_alone():
+def test_atom_whose_only_neighbour_is_a_cap():
     """A cap may be within reach of an atom that no atom of the region can reach: it counts."""
     outer, inner, far = (0.0, 0.0, 0.0), (0.15, 0.0, 0.0), (0.109 - 0.37, 0.0, 0.0)
     positions = torch.tensor([outer, inner, far], dtype=torch.float64, requires_grad=True)
@@ -139,7 +139,7 @@ def test_an_atom_that_sees_the_cap_alone():
 
 
 @pytest.mark.parametrize("per_atom", [True, False])
-def test_invisible_atoms_do_not_exist(dipeptide_water, per_atom):
+def test_invisible_atoms_have_no_effect(dipeptide_water, per_atom):
     """Without the waters of an invisible kind: the energy of the system without them, no force on them."""
     numbers, bonds = atoms_of(dipeptide_water)
     hidden = [atom for water in waters_by_distance(dipeptide_water)[3:9] for atom in water]
@@ -183,7 +183,7 @@ def test_the_region_by_its_definition(dipeptide_water):
     assert all(outer not in region.atoms and inner in region.atoms for outer, inner in region.caps)
 
 
-def test_what_cannot_be_is_refused(dipeptide_water, ani):
+def test_impossible_capped_regions_are_rejected(dipeptide_water, ani):
     numbers, bonds = atoms_of(dipeptide_water)
     visible, residue = range(len(numbers)), region_of(range(6, 16), bonds)
 

@@ -375,7 +375,7 @@ def write(folder, content):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_file_is_built_as_a_careful_person_would_or_refused(tmp_path, case):
+def test_bad_input_is_repaired_and_logged_or_rejected(tmp_path, case):
     good(write(tmp_path, GOOD))
     content, outcome = CASES[case]()
     path = write(tmp_path, content)

@@ -64,7 +64,7 @@ def test_energy_and_forces_are_finite_and_named(dipeptide_vacuum):
         checks.check_energy(built.system, broken, built.topology)
 
 
-def test_extent_betrays_another_unit(dipeptide_vacuum):
+def test_coordinates_in_nanometres_are_detected(dipeptide_vacuum):
     checks.check_extent(dipeptide_vacuum.positions, "a.pdb")
     with pytest.raises(StructureError, match=r"below 100 nm.*along [xyz] in a\.pdb"):
         checks.check_extent(200 * dipeptide_vacuum.positions, "a.pdb")
@@ -81,7 +81,7 @@ def test_every_residue_without_template_is_named(dipeptide_vacuum):
         checks.check_templates(force_field, topology)
 
 
-def test_net_charge_is_whole_or_said():
+def test_fractional_net_charge_is_reported():
     system, force = openmm.System(), openmm.NonbondedForce()
     for charge in (0.3, 0.7):
         system.addParticle(1.0)

@@ -238,7 +238,7 @@ def test_cutoff_is_a_choice(pdb):
         ({"centre": "all", "cutoff": "0 nm"}, "cutoff above 0 nm"),
     ],
 )
-def test_settings_are_checked(given, words):
+def test_bad_droplet_settings_are_rejected(given, words):
     with pytest.raises(ConfigError, match=words):
         with_changes(DropletOptions, None, given)
 

@@ -241,7 +241,7 @@ def test_mutation_needs_the_same_heavy_atoms():
         ({"smiles": "CCO", "charges": "file"}, ["mol2 file with a partial charge"]),
     ],
 )
-def test_ligands_that_cannot_be_are_refused(arguments, words):
+def test_impossible_ligands_are_rejected(arguments, words):
     with pytest.raises(ConfigError) as caught:
         Ligand("LIG", **arguments).molecule()
     for word in words:
@@ -377,7 +377,7 @@ def test_elements_and_guessed_parameters_are_refused(monkeypatch):
         gaff_parameters(canonical(molecule_from_smiles("CO")))
 
 
-def test_a_program_that_fails_or_does_not_end_is_told_and_ended(tmp_path, monkeypatch):
+def test_failing_or_hanging_ambertools_programs_are_reported_and_killed(tmp_path, monkeypatch):
     script = tmp_path / "antechamber"
     script.write_text(
         "#!/bin/sh\nprintf '\\033[31mbad input\\033[0m\\n'\nsleep $1 & echo $! > child\nwait\nexit 3\n"
@@ -385,11 +385,11 @@ def test_a_program_that_fails_or_does_not_end_is_told_and_ended(tmp_path, monkey
     script.chmod(0o755)
     arguments = (tmp_path, "typed.mol2", "CCO")
     with pytest.raises(
-        StructureError, match=r"for CCO, but got antechamber failed \(exit status 3\): bad input;"
+        StructureError, match=r"for CCO, but got antechamber failed \(exit status 3\): bad input\."
     ):
         ambertools.run_program(str(script), ["0"], *arguments)
     monkeypatch.setattr(ambertools, "_TIMEOUT", 3.0)
-    with pytest.raises(StructureError, match=r"no end after 3\.0 s\): bad input; check charge"):
+    with pytest.raises(StructureError, match=r"no end after 3\.0 s\): bad input\. Check charge"):
         ambertools.run_program(str(script), ["60"], *arguments)
     state = Path(f"/proc/{int((tmp_path / 'child').read_text())}/stat")
     for _ in range(3000):
@@ -515,7 +515,7 @@ def _conect(residue: ResidueAtoms) -> list[str]:
 
 
 @needs_ambertools()
-def test_parameters_repeat_and_come_from_the_cache(tmp_path, monkeypatch):
+def test_ligand_parameters_are_reproducible_and_cached(tmp_path, monkeypatch):
     smiles = canonical(molecule_from_smiles("CC(=O)[O-]"))
     first = gaff_parameters(smiles)
     monkeypatch.setenv("MLMM_CACHE", str(tmp_path / "other"))

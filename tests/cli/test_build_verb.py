@@ -52,7 +52,7 @@ def test_a_dry_run_shows_and_decides_but_writes_nothing(tmp_path, capsys, monkey
     assert "the build would stop: Expected chains A of 3PTB.pdb" in capsys.readouterr().out
 
 
-def test_an_id_that_is_nowhere_names_the_download(tmp_path, capsys, monkeypatch):
+def test_missing_pdb_id_mentions_the_download(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("MLMM_STRUCTURES", str(tmp_path))
     monkeypatch.setenv("MLMM_CACHE", str(tmp_path))
     assert main(["build", "9XYZ", "--out", str(tmp_path / "out")]) == 2

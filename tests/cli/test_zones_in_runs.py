@@ -413,7 +413,7 @@ def test_calibrate_writes_a_file_that_a_run_file_takes(root, tmp_path, capsys, b
     assert load_config(run_file).zones.compensation == str(out.resolve())
 
 
-def test_a_calibration_is_not_for_the_kernels_own_host(water, ani1x):
+def test_calibration_does_not_use_the_native_bridge(water, ani1x):
     """Its energy has the force field's pairs in it; refused before any run."""
     with pytest.raises(ConfigError, match="for bridge 'native'"):
         calibrate(water, ani1x, bridge="native")

@@ -60,7 +60,7 @@ def test_options_of_a_run_are_shared(bulk, few_samples):
             calibrate(bulk, potential, run=run, **(short | change))
 
 
-def test_signs_of_an_explosion():
+def test_exploding_temperature_is_detected():
     system = openmm.System()
     for mass in (1.0, 16.0, 0.0):
         system.addParticle(mass)

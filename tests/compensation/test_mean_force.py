@@ -253,7 +253,7 @@ def test_at_constant_density_it_balances_the_pressure(gas):
     assert np.isnan(refined.expected).all() and np.isfinite(refined.slope).all()
 
 
-def test_bad_arguments(gas, hybrids):
+def test_bad_arguments_are_rejected(gas, hybrids):
     frames = independent_frames(hybrids["exact"], 2, 0)
     for arguments, message in (
         ({"frames": frames[0]}, r"frames of shape \(F, 301, 3\)"),

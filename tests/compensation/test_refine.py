@@ -114,7 +114,7 @@ def test_another_seed_or_zone_is_another_refinement(bulk, uninterrupted, tmp_pat
         refined_from(bulk, other, partial=partial)
 
 
-def test_a_flat_profile_ends_it_early(bulk):
+def test_flat_profile_ends_the_refinement_early(bulk):
     """Any density passes a tolerance of 10: one iteration, the check, and G as it was."""
     found, iterations = refined_from(bulk, tolerance=10.0)
     assert [done.check for done in iterations] == [False, True]
@@ -122,7 +122,7 @@ def test_a_flat_profile_ends_it_early(bulk):
     assert found.facts["refinement"]["check"]["flatness"] == "flat"
 
 
-def test_only_the_check_leaves_the_curve_alone(bulk):
+def test_zero_iterations_leave_the_compensation_unchanged(bulk):
     found, (only,) = refined_from(bulk, iterations=0)
     assert only.check
     np.testing.assert_array_equal(found.values["HOH"], only.compensation.values["HOH"])
@@ -150,7 +150,7 @@ def test_refusals_say_what_to_do(bulk, changes, message):
         refined_from(bulk, **changes)
 
 
-def test_positions_that_are_not_finite_end_it(bulk, tmp_path):
+def test_nan_positions_end_the_refinement(bulk, tmp_path):
     with pytest.raises(
         SimulationError, match=r"got (NaN|\S+ K) in iteration 1 after .* ps\. Try a smaller time step"
     ):

@@ -35,9 +35,9 @@ def test_one_section_is_explained(capsys):
     assert 'timestep = "0.5 fs"' in printed and "A time (ps, fs, ns, us) above 0 ps." in printed
     assert "[zones]" not in printed
     assert main(["config", "--explain", "zone"]) == 2
-    assert "did you mean 'zones'?" in capsys.readouterr().err
+    assert "Did you mean 'zones'?" in capsys.readouterr().err
     assert main(["config"]) == 2
-    assert "try mlmm config --explain" in capsys.readouterr().err
+    assert "Try mlmm config --explain" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("verb", "sections"), [("run", ("zones", "run", "report")), ("build", ("system",))])
@@ -84,7 +84,7 @@ def test_the_file_of_init_is_a_run_file(tmp_path, monkeypatch, capsys):
     (tmp_path / "live.toml").write_text("\n".join(live).replace('kind = "auto"', 'kind = "static"'))
     load_config("live.toml")
     assert main(["init"]) == 2
-    assert "no file run.toml yet, but got one that is there; choose another --out" in capsys.readouterr().err
+    assert "no file run.toml yet, but got one that is there. Choose another --out" in capsys.readouterr().err
     assert (tmp_path / "run.toml").read_text() == text
 
 

@@ -83,7 +83,7 @@ def test_check_without_a_stable_step_fails(run_file, capsys):
         (["--nonbonded-every", "2"], "1 among them"),
     ],
 )
-def test_settings_that_mean_nothing_are_refused(run_file, capsys, options, said):
+def test_meaningless_time_step_settings_are_rejected(run_file, capsys, options, said):
     assert main(["check", "timestep", str(run_file), *options]) == 2
     assert said in capsys.readouterr().err
 

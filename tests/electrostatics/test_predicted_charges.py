@@ -295,7 +295,7 @@ def test_an_adaptive_zone_with_reference_charges(moving):
     assert np.array_equal(charges_of(hybrid.built)[3:], charges_of(built)[3:])
 
 
-def test_what_cannot_be_is_refused(moving):
+def test_impossible_charges_are_rejected(moving):
     built = quick(n_molecules=3, n_atoms=5, seed=2)
     zones, own = first_molecule(built, 5), charges_of(built)
     charged = ChargedContacts(own[:5])

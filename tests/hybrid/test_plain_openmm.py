@@ -92,7 +92,7 @@ class Broken:
         (lambda s: mlmm.AtomEnergies(torch.full((4,), float("nan"))), "finite energies"),
     ],
 )
-def test_a_model_that_breaks_its_contract_is_found_at_once(result, message):
+def test_model_that_breaks_the_contract_is_rejected_when_built(result, message):
     built = chains()
     with pytest.raises(PotentialError, match=message):
         mlmm.hybrid_system(built, zones_of(built), Broken(result))

@@ -147,7 +147,7 @@ def test_torchscript_files_that_are_refused(tmp_path, script):
 
 
 @pytest.mark.parametrize("name", ["model.model", "model.pth", "model.pt"])
-def test_pickles_are_refused_unless_somebody_vouches_for_them(tmp_path, monkeypatch, name):
+def test_pickles_need_trust(tmp_path, monkeypatch, name):
     """The code in the pickle does not run."""
     ran = tmp_path / "ran"
 

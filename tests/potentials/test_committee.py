@@ -91,7 +91,7 @@ def test_a_committee_keeps_the_contract():
         (lambda: [_Constant({6: 0.0}), _Constant({8: 0.0})], "models with elements in common"),
     ],
 )
-def test_what_cannot_be_mixed(models, message):
+def test_incompatible_committees_are_rejected(models, message):
     with pytest.raises(PotentialError) as caught:
         Committee(models())
     assert message in str(caught.value)
@@ -226,7 +226,7 @@ def test_limits_warn_save_and_stop(dipeptide_vacuum, tmp_path, caplog):
     json.dumps(again.summary)
 
 
-def test_no_limit_is_passed_by_a_calm_run(dipeptide_vacuum, tmp_path):
+def test_stable_run_exceeds_no_uncertainty_limit(dipeptide_vacuum, tmp_path):
     """Negative control."""
     hybrid = hybrid_dipeptide(dipeptide_vacuum, member(0, 1, precision="float32"))
     limits = UncertaintyLimits(force="1e6 kJ/mol/nm", energy="1e6 kJ/mol", atom=1e6, action="stop")
@@ -244,7 +244,7 @@ def test_no_limit_is_passed_by_a_calm_run(dipeptide_vacuum, tmp_path):
         ((0, 1), {"energy": "5 nm"}, {}, "uncertainty.energy as a energy"),
     ],
 )
-def test_limits_that_mean_nothing(dipeptide_vacuum, members, limits, options, message):
+def test_limits_without_a_committee_are_rejected(dipeptide_vacuum, members, limits, options, message):
     hybrid = hybrid_dipeptide(dipeptide_vacuum, member(*members))
     with pytest.raises(ConfigError) as caught:
         UncertaintyMonitor(hybrid, UncertaintyLimits(**limits), **options)

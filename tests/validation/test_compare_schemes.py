@@ -57,7 +57,7 @@ def zones_of(built, name: str):
 
 
 @pytest.mark.parametrize("name", LOCAL)
-def test_rows_of_local_are_its_boundary_error(dipeptide_water, ani, comparison, name):
+def test_rows_of_per_atom_are_its_boundary_error(dipeptide_water, ani, comparison, name):
     """Two force evaluations of the table give what the linear formula gives from one backward pass."""
     hybrid = hybrid_system(dipeptide_water, zones_of(dipeptide_water, name), ani, scheme="per_atom")
     errors = [boundary_error(hybrid, frame) for frame in two_frames(dipeptide_water)]
@@ -71,7 +71,7 @@ def test_rows_of_local_are_its_boundary_error(dipeptide_water, ani, comparison, 
     assert row.mean > 0.1
 
 
-def test_rows_of_intra_against_the_model_on_all_atoms(dipeptide_water, ani, comparison):
+def test_rows_of_additive_against_the_model_on_all_atoms(dipeptide_water, ani, comparison):
     """Reference and row from hybrid systems of their own: lambda = 1 everywhere, and the hard region."""
     built, region = dipeptide_water, list(methyl(dipeptide_water).atoms)
     everywhere, bridge = zones_with(built, dict.fromkeys(range(built.n_atoms), 1.0)), "pythonforce"
@@ -88,7 +88,7 @@ def test_rows_of_intra_against_the_model_on_all_atoms(dipeptide_water, ani, comp
         assert comparison[name].mean > 1.0
 
 
-def test_difference_has_no_error_on_the_region(comparison):
+def test_supermolecular_has_no_error_on_the_region(comparison):
     """Not one cut bond ends on the region: rounding is all that is left."""
     assert comparison.capped == 0
     for name in DIFFERENCE:
@@ -96,7 +96,7 @@ def test_difference_has_no_error_on_the_region(comparison):
     assert "end a cut bond" not in str(comparison)
 
 
-def test_difference_has_an_error_where_a_cut_bond_ends(dipeptide_vacuum, ani):
+def test_supermolecular_has_an_error_where_a_cut_bond_ends(dipeptide_vacuum, ani):
     """Negative control: CA in the region, CA–C cut. One atom is capped, the others stay exact."""
     region = select_region(dipeptide_vacuum, "resname ALA and name CA CB HB1 HB2 HB3", complete="atoms")
     found = compare_schemes(dipeptide_vacuum, region, ani, None, 0.1)
@@ -140,7 +140,7 @@ def test_a_refused_scheme_leaves_the_others(dipeptide_vacuum, ani):
     text = str(found)
     assert (
         text.count("refused") == len(DIFFERENCE)
-        and "supermolecular: expected caps at least 0.1 nm apart" in text
+        and "supermolecular: Expected caps at least 0.1 nm apart" in text
     )
 
 
@@ -163,7 +163,7 @@ def test_mean_standard_error_and_largest():
         ({"snap": "chain"}, "snap = residue"),
     ],
 )
-def test_bad_comparisons(dipeptide_water, ani, arguments, message):
+def test_bad_comparisons_are_rejected(dipeptide_water, ani, arguments, message):
     with pytest.raises(ConfigError, match=message):
         compare_schemes(dipeptide_water, methyl(dipeptide_water), ani, **arguments)
 
@@ -230,7 +230,7 @@ def test_comparison_on_the_command_line(root, capsys):
         (["--frames", "0"], "--frames 1 or more"),
     ],
 )
-def test_bad_options(root, capsys, options, message):
+def test_bad_options_are_rejected(root, capsys, options, message):
     assert main(["check", "schemes", str(root / "systems/alanine_dipeptide/zone.toml"), *options]) == 2
     assert message in capsys.readouterr().err
 

@@ -195,11 +195,11 @@ def test_frames_repeat_with_their_seed(dipeptide_vacuum):
     [
         ({"plateaus": ()}, "at least one plateau"),
         ({"frames": []}, "at least one plateau, one width and one frame"),
-        ({"widths": ("3 fs",)}, "units for a length"),
+        ({"widths": ("3 fs",)}, "Units for a length"),
         ({"snap": "chain"}, "snap = residue"),
     ],
 )
-def test_bad_scans(dipeptide_water, region, arguments, message):
+def test_bad_scans_are_rejected(dipeptide_water, region, arguments, message):
     with pytest.raises(ConfigError, match=message):
         scan_zones(dipeptide_water, region, Contacts(), **arguments)
 
@@ -219,7 +219,7 @@ def test_a_zone_that_could_not_be_built_is_refused(dipeptide_water, region):
     atoms = list(region.atoms)
     system.addConstraint(atoms[0], atoms[-1], 0.5)
     built = BuiltSystem.from_openmm(dipeptide_water.topology, system, dipeptide_water.positions)
-    with pytest.raises(EmbeddingError, match='build with constraints = "none"'):
+    with pytest.raises(EmbeddingError, match='Build with constraints = "none"'):
         scan_zones(built, region, Contacts(), plateaus=(0,), widths=(0,))
 
 
@@ -252,7 +252,7 @@ def test_scan_on_the_command_line(root, tmp_path, capsys):
         (["--frames", "0"], "--frames 1 or more"),
     ],
 )
-def test_bad_options(root, capsys, options, message):
+def test_bad_options_are_rejected(root, capsys, options, message):
     assert main(["check", "zones", str(root / "systems/alanine_dipeptide/zone.toml"), *options]) == 2
     assert message in capsys.readouterr().err
 

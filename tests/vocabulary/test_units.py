@@ -33,7 +33,7 @@ from mlmm.errors import ConfigError
         (1 * unit.atmosphere, "pressure", 1.01325),
     ],
 )
-def test_parse(text, dimension, value):
+def test_quantities_are_parsed_to_internal_units(text, dimension, value):
     assert units.parse(text, dimension) == pytest.approx(value, rel=1e-9)
 
 
@@ -52,7 +52,7 @@ def test_parse(text, dimension, value):
         (1 * unit.kelvin, "time", "converts to picosecond"),
     ],
 )
-def test_mistakes(value, dimension, message):
+def test_bad_quantities_are_rejected(value, dimension, message):
     with pytest.raises(ConfigError, match="Expected step as a") as caught:
         units.parse(value, dimension, "step")
     assert message in str(caught.value)

@@ -35,14 +35,14 @@ def test_selection_and_completion(dipeptide_water):
         ("all", "chain", "complete = atoms | residue | molecule, but got 'chain'"),
     ],
 )
-def test_bad_selections(dipeptide_water, selection, complete, message):
+def test_bad_selections_are_rejected(dipeptide_water, selection, complete, message):
     with pytest.raises(SelectionError) as caught:
         select_region(dipeptide_water, selection, complete)
     assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("atoms", [[], [-1], [8], [0, 99]])
-def test_bad_indices(atoms):
+def test_bad_atom_indices_are_rejected(atoms):
     with pytest.raises(SelectionError, match="atom indices between 0 and 7"):
         region_from_atoms(chains(n_molecules=2).topology, atoms)
 
