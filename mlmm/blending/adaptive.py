@@ -15,12 +15,13 @@ import torch
 
 from mlmm.blending.full_pairs import FullPairs
 from mlmm.blending.short_range import ShortRangeEnergies
+from mlmm.modules import Module
 from mlmm.zones.compensation import CompensationEnergy
 
 __all__ = ["AdaptiveBlend"]
 
 
-class AdaptiveBlend(torch.nn.Module):
+class AdaptiveBlend(Module):
     """What is added to OpenMM's energy, kJ/mol; TorchScript can compile it if it can compile the model.
 
     Parameters

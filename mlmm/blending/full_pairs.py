@@ -10,6 +10,7 @@ import torch
 
 from mlmm.blending.functions import switching_function
 from mlmm.blending.short_range import checked_atoms
+from mlmm.modules import Module
 from mlmm.pair_formulas import lennard_jones
 from mlmm.structures import minimum_image
 from mlmm.units import COULOMB
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["FullPairs"]
 
 
-class FullPairs(torch.nn.Module):
+class FullPairs(Module):
     """Full pair energies inside a set of atoms: what leaves OpenMM when exceptions empty all those pairs.
 
     An exception takes away K q q / r of the nearest image, reciprocal part included, and Lennard-Jones with
@@ -36,10 +37,6 @@ class FullPairs(torch.nn.Module):
     wrap : bool
         See `ShortRangeEnergies`; it concerns the 1-4 pairs.
     """
-
-    if TYPE_CHECKING:  # TorchScript reads no annotations of buffers
-
-        def __getattr__(self, name: str) -> torch.Tensor: ...
 
     def __init__(self, tables: MMTables, atoms: Sequence[int] | np.ndarray, *, wrap: bool = False):
         super().__init__()

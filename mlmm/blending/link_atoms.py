@@ -13,6 +13,7 @@ import torch
 
 from mlmm.elements import element_names
 from mlmm.errors import EmbeddingError
+from mlmm.modules import Module
 from mlmm.potentials.base import PotentialModel, PotentialSpec, is_capturable, scriptable_module
 from mlmm.structures import Structure, minimum_image
 
@@ -35,7 +36,7 @@ CAP_LENGTHS: Mapping[int, float] = {
 SMALLEST_CAP_DISTANCE = 0.1  # nm
 
 
-class CappedAtoms(torch.nn.Module):
+class CappedAtoms(Module):
     """Some atoms of the system and a hydrogen on each bond that they lost; TorchScript can compile it.
 
     Parameters
@@ -63,7 +64,7 @@ class CappedAtoms(torch.nn.Module):
         return torch.cat([positions.index_select(0, self.atoms), hydrogens])
 
 
-class CappedModel(torch.nn.Module):
+class CappedModel(Module):
     """The potential's energy of a capped region, kJ/mol: link-atom mechanical embedding.
 
     TorchScript can compile it if it can compile the model.
@@ -120,7 +121,7 @@ class CappedModel(torch.nn.Module):
         return self.members(positions, box)
 
 
-class _WholeEnergies(torch.nn.Module):
+class _WholeEnergies(Module):
     """A model without TorchScript form, bound to atomic numbers.
 
     With `keeps_charges`, `charges` holds what it predicted at the last call.
@@ -129,7 +130,8 @@ class _WholeEnergies(torch.nn.Module):
     def __init__(self, model: PotentialModel, numbers: Sequence[int], charge: int, multiplicity: int):
         super().__init__()
         self.potential, self.charge, self.multiplicity = model, charge, multiplicity
-        self.keeps_charges, self.charges = False, None
+        self.keeps_charges = False
+        self.charges: torch.Tensor | None = None
         self.register_buffer("numbers", torch.tensor(list(numbers), dtype=torch.int64))
 
     def forward(self, positions: torch.Tensor, cell: torch.Tensor | None) -> torch.Tensor:

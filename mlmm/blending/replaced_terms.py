@@ -9,6 +9,7 @@ import torch
 
 from mlmm.blending.short_range import ShortRangeEnergies
 from mlmm.errors import EmbeddingError
+from mlmm.modules import Module
 from mlmm.term_weights import cmap_shares
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["ReplacedTerms"]
 
 
-class ReplacedTerms(torch.nn.Module):
+class ReplacedTerms(Module):
     """Energy that leaves the force field for any static ownership, kJ/mol.
 
     With the pairs inside the zone emptied in OpenMM (`remove_zone_pairs`) and restored by `FullPairs`,

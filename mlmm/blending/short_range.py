@@ -22,6 +22,7 @@ from mlmm.blending.functions import (
 )
 from mlmm.errors import EmbeddingError
 from mlmm.kernels.torch_pairs import native_pairs_wanted, partners
+from mlmm.modules import Module
 from mlmm.pair_formulas import lennard_jones
 from mlmm.structures import minimum_image, near_squares, possible_neighbours
 from mlmm.term_weights import cmap_shares
@@ -57,7 +58,7 @@ def _checked_visible(tables: MMTables, visible: np.ndarray) -> np.ndarray:
     return visible
 
 
-class ShortRangeEnergies(torch.nn.Module):
+class ShortRangeEnergies(Module):
     """Force-field energy of each wanted atom within the range of a machine-learned potential, kJ/mol.
 
     eps_i = sum over the terms t with atom i of (share of i) f_t V_t: bonds 1/2, angles 1/3, torsions 1/4,
@@ -84,10 +85,6 @@ class ShortRangeEnergies(torch.nn.Module):
         Indices or a mask that do not fit the system, or r_off beyond the cutoff of
         the force field.
     """
-
-    if TYPE_CHECKING:  # TorchScript reads no annotations of buffers
-
-        def __getattr__(self, name: str) -> torch.Tensor: ...
 
     def __init__(
         self,

@@ -16,13 +16,14 @@ import torch
 from mlmm.blending.full_pairs import FullPairs
 from mlmm.blending.replaced_terms import ReplacedTerms
 from mlmm.blending.short_range import ShortRangeEnergies
+from mlmm.modules import Module
 from mlmm.potentials.base import PotentialModel, is_capturable, scriptable_module
 from mlmm.structures import Structure, minimum_image
 
 __all__ = ["PerAtomBlend", "Subtraction", "WeightedModel", "zone_energies"]
 
 
-class WeightedModel(torch.nn.Module):
+class WeightedModel(Module):
     """sum_i lambda_i eps_i^ML, kJ/mol: all that is left to torch where the force field is compiled.
 
     TorchScript can compile it if it can compile the model.
@@ -59,7 +60,7 @@ class WeightedModel(torch.nn.Module):
         return self.model(positions.index_select(0, self.visible), box) * self.weights
 
 
-class PerAtomBlend(torch.nn.Module):
+class PerAtomBlend(Module):
     """sum_i lambda_i (eps_i^ML − eps_i^MM,sr) and pairs inside the zone, kJ/mol: the route by subtraction.
 
     TorchScript can compile it if it can compile the model.
@@ -115,7 +116,7 @@ class PerAtomBlend(torch.nn.Module):
         return energies * self.weights.index_select(0, self.places)
 
 
-class Subtraction(torch.nn.Module):
+class Subtraction(Module):
     """Any energy of the model, less what it takes over from the force field: the route by subtraction.
 
     Parameters
@@ -127,7 +128,7 @@ class Subtraction(torch.nn.Module):
     replaced_terms : ReplacedTerms
     """
 
-    def __init__(self, added: torch.nn.Module, full_pairs: FullPairs, replaced_terms: ReplacedTerms):
+    def __init__(self, added: Module, full_pairs: FullPairs, replaced_terms: ReplacedTerms):
         super().__init__()
         self.added, self.full_pairs, self.replaced_terms = added, full_pairs, replaced_terms
 
@@ -147,7 +148,7 @@ class Subtraction(torch.nn.Module):
         return self.added.contributions(positions, box)
 
 
-class _VisibleEnergies(torch.nn.Module):
+class _VisibleEnergies(Module):
     """A model without TorchScript form, asked for the zone's atoms among all within its reach.
 
     With `keeps_charges`, `charges` holds what it predicted for those atoms at the last call.
@@ -156,7 +157,8 @@ class _VisibleEnergies(torch.nn.Module):
     def __init__(self, model: PotentialModel, numbers: Sequence[int], centres: Sequence[int]):
         super().__init__()
         self.potential, self.reach = model, float(model.spec.receptive_field)
-        self.keeps_charges, self.charges = False, None
+        self.keeps_charges = False
+        self.charges: torch.Tensor | None = None
         self.register_buffer("numbers", torch.tensor(list(numbers)))
         self.register_buffer("centres", torch.tensor(list(centres)))
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Optional
+from typing import Any, Optional
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ import torch
 from mlmm.blending.link_atoms import CappedAtoms, cap_lengths, check_cap_distances
 from mlmm.blending.static import zone_energies
 from mlmm.errors import EmbeddingError
+from mlmm.modules import Module
 from mlmm.potentials.base import PotentialModel, check_elements
 from mlmm.structures import Structure, minimum_image, possible_neighbours
 from mlmm.term_weights import CappedRegion
@@ -34,7 +35,7 @@ __all__ = ["SupermolecularBlend", "SupermolecularTotal", "capped_region", "super
 logger = logging.getLogger(__name__)
 
 
-class _Remainder(torch.nn.Module):
+class _Remainder(Module):
     """V∖S with caps, and which of its atoms have another energy in V."""
 
     def __init__(
@@ -70,7 +71,7 @@ class _Remainder(torch.nn.Module):
         return self.model(remaining, box, centres).sum(dim=1)
 
 
-class SupermolecularBlend(torch.nn.Module):
+class SupermolecularBlend(Module):
     """What is added to OpenMM's energy, kJ/mol; TorchScript can compile it if it can compile the model.
 
     Only atoms whose energy differs between the passes are evaluated. Made by `supermolecular_blend`.
@@ -100,7 +101,7 @@ class SupermolecularBlend(torch.nn.Module):
         self.model = zone_energies(model, [numbers[atom] for atom in visible])
         # Nothing remains of a system that is all inside: its energy is the first pass.
         rest = [] if region.atoms.issuperset(visible) else [region]
-        self.remainders = torch.nn.ModuleList(
+        self.remainders: Any = torch.nn.ModuleList(
             _Remainder(model, numbers, visible, removed, lengths) for removed in rest
         )
         inside = [float(atom in region.atoms) for atom in visible]
@@ -135,7 +136,7 @@ class SupermolecularBlend(torch.nn.Module):
         return self.members(positions, box).unsqueeze(1)
 
 
-class SupermolecularTotal(torch.nn.Module):
+class SupermolecularTotal(Module):
     """The same from total energies of both passes, each over all atoms within a buffer around the region.
 
     For a model that gives no per-atom energies. It runs through a PythonForce: the atoms change from call to

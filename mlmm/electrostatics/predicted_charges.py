@@ -21,13 +21,14 @@ the dipoles within r_q grow in number, and the error falls about as r_q⁻².
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from mlmm.blending.functions import short_range_inverse
 from mlmm.errors import PotentialError
+from mlmm.modules import Module
 from mlmm.pair_formulas import inverse_tail
 from mlmm.potentials.base import AtomEnergies, PotentialModel
 from mlmm.structures import Structure, neighbour_pairs
@@ -39,7 +40,7 @@ __all__ = ["ELECTROSTATICS", "ChargeCorrection", "ChargedBlend", "EagerModel", "
 ELECTROSTATICS = ("mechanical", "charges")
 
 
-class ChargeCorrection(torch.nn.Module):
+class ChargeCorrection(Module):
     """Energy of predicted charges less that of fixed ones, kJ/mol; see the head of this file.
 
     Parameters
@@ -57,10 +58,6 @@ class ChargeCorrection(torch.nn.Module):
     switching_end : float, optional
         a, nm, at most r_q. Without it the pairs inside the zone belong to the model at every distance: k = 0.
     """
-
-    if TYPE_CHECKING:  # TorchScript reads no annotations of buffers
-
-        def __getattr__(self, name: str) -> torch.Tensor: ...
 
     def __init__(
         self,
@@ -171,12 +168,8 @@ class EagerModel:
         return self.potential.atom_energies(structure)
 
 
-class FixedZone(torch.nn.Module):
+class FixedZone(Module):
     """Atoms and lambda that stay: ``forward(positions, box) -> (atoms, weights)``."""
-
-    if TYPE_CHECKING:  # TorchScript reads no annotations of buffers
-
-        def __getattr__(self, name: str) -> torch.Tensor: ...
 
     def __init__(self, atoms: Sequence[int], weights: Sequence[float]):
         super().__init__()
@@ -188,7 +181,7 @@ class FixedZone(torch.nn.Module):
         return self.atoms, self.weights
 
 
-class ChargedBlend(torch.nn.Module):
+class ChargedBlend(Module):
     """Any blend, and the correction for the charges that its model predicted on the way, kJ/mol.
 
     Parameters

@@ -11,7 +11,7 @@ from mlmm.errors import ConfigError
 from mlmm.hybrid.assemble import adaptive_blend
 from mlmm.hybrid.spec import HybridSpec, built_cell
 from mlmm.structures import minimum_image
-from mlmm.zones.adaptive import UniformWeights
+from mlmm.zones.adaptive import AdaptiveZones, UniformWeights
 from mlmm.zones.compensation import Compensation
 
 __all__ = ["check_compensation", "start_alignment"]
@@ -36,18 +36,20 @@ def check_compensation(spec: HybridSpec, at_most: int = 16) -> list[str]:
         An alignment that the built structure contradicts by more than 100 kJ/mol per atom: two conventions of
         the zero of energy, whose difference times d lambda/dr would tear the zone apart.
     """
-    if not set(spec.zones.kinds) <= set(spec.compensation.alignment):
+    zones, compensation = spec.zones, spec.compensation
+    assert isinstance(zones, AdaptiveZones) and compensation is not None
+    if not set(zones.kinds) <= set(compensation.alignment):
         return []  # named when the energy is made
     for kind, values in _built_differences(spec, at_most).items():
-        given, found = spec.compensation.alignment[kind], float(np.median(values))
-        n_atoms = len(spec.zones.molecules[spec.zones.kinds.index(kind)])
+        given, found = compensation.alignment[kind], float(np.median(values))
+        n_atoms = len(zones.molecules[zones.kinds.index(kind)])
         if abs(given - found) > _MISALIGNED * n_atoms:
             raise ConfigError(
                 f"a compensation of {kind} for {spec.potential.spec.name} and this force field",
                 f"an alignment of {given:.6g} kJ/mol where the built structure has {found:.6g}",
                 "calibrate with this potential (mlmm calibrate), or leave the compensation out at first",
             )
-    whose = str(spec.compensation.facts.get("potential", "")).split(",")[0]
+    whose = str(compensation.facts.get("potential", "")).split(",")[0]
     if whose and whose != spec.potential.spec.name:
         return [f"the compensation was calibrated for {whose}, not for {spec.potential.spec.name}"]
     return []
@@ -56,6 +58,7 @@ def check_compensation(spec: HybridSpec, at_most: int = 16) -> list[str]:
 def _built_differences(spec: HybridSpec, at_most: int) -> dict[str, list[float]]:
     """Delta of the molecules next to the region in the built structure, kJ/mol, by kind."""
     built, zones = spec.built, spec.zones
+    assert isinstance(zones, AdaptiveZones)
     positions, cell = torch.tensor(built.positions), built_cell(built)
     first = torch.tensor([molecule[0] for molecule in zones.molecules])
     distance = minimum_image(positions[first] - positions[zones.centres[0]], cell).norm(dim=1)

@@ -44,6 +44,7 @@ from mlmm.hybrid.spec import (
     visible_atoms,
 )
 from mlmm.kernels.direct_pairs import RegionPairs, ZonePairs
+from mlmm.modules import Module
 from mlmm.potentials.base import PotentialModel
 from mlmm.zones.adaptive import AdaptiveWeights, AdaptiveZones
 from mlmm.zones.compensation import Compensation, CompensationEnergy
@@ -99,12 +100,12 @@ def remove_mm(
             capped=capped,
             keep=spec.keep,
             label=label,
-            emptied=None if emptied is None else emptied.tolist(),
+            emptied=None if emptied is None else [(int(a), int(b)) for a, b in emptied],
         )
     return scale_terms(built.system, hybrid_term_weights(spec), keep=spec.keep, label=label, near=emptied)
 
 
-def model_energy(spec: HybridSpec) -> RegionEnergy | torch.nn.Module:
+def model_energy(spec: HybridSpec) -> RegionEnergy | Module:
     """What the bridge evaluates: the model, and what is left to torch of the force field's side."""
     built, zones, potential = spec.built, spec.zones, spec.potential
     if isinstance(zones, AdaptiveZones):
@@ -128,7 +129,7 @@ def join(
     spec: HybridSpec,
     system: openmm.System,
     removed: RemovedTerms,
-    energy: RegionEnergy | torch.nn.Module,
+    energy: RegionEnergy | Module,
     pairs: RegionPairs | ZonePairs | None = None,
 ) -> AssembledSystem:
     """The model's energy and the pairs that are subtracted, on top of what the force field keeps.
@@ -139,7 +140,7 @@ def join(
     system : openmm.System
         As `remove_mm` left it; the forces are added to it.
     removed : RemovedTerms
-    energy : RegionEnergy or torch.nn.Module
+    energy : RegionEnergy or Module
         See `model_energy`.
     pairs : RegionPairs or ZonePairs, optional
         See `pair_correction`.
@@ -191,7 +192,7 @@ def _region_energy(spec: HybridSpec) -> RegionEnergy | CappedModel:
     return CappedModel(potential, [numbers[i] for i in real], real, caps, lengths, **state)
 
 
-def _all_atoms_energy(spec: HybridSpec) -> torch.nn.Module:
+def _all_atoms_energy(spec: HybridSpec) -> Module:
     """The model on the region among all atoms that it sees."""
     built, zones, potential = spec.built, spec.zones, spec.potential
     numbers = built.numbers.tolist()
@@ -214,9 +215,10 @@ def _all_atoms_energy(spec: HybridSpec) -> torch.nn.Module:
     return blend.to(getattr(potential, "device", "cpu"))
 
 
-def adaptive_blend(spec: HybridSpec, weights: torch.nn.Module) -> AdaptiveBlend:
+def adaptive_blend(spec: HybridSpec, weights: Module) -> AdaptiveBlend:
     """The blend of an adaptive zone, with lambda of its molecules from the module `weights`."""
     built, zones = spec.built, spec.zones
+    assert isinstance(zones, AdaptiveZones)
     tables = read_mm_tables(built.system, keep=spec.keep)
     seen = np.flatnonzero(visible_atoms(built, spec.potential.spec))
     owned = replaceable_atoms(built, spec.potential.spec)
@@ -234,7 +236,7 @@ def adaptive_blend(spec: HybridSpec, weights: torch.nn.Module) -> AdaptiveBlend:
     return blend.to(getattr(spec.potential, "device", "cpu"))
 
 
-def _charged(spec: HybridSpec, blend: torch.nn.Module) -> ChargedBlend:
+def _charged(spec: HybridSpec, blend: Module) -> ChargedBlend:
     """The blend with the energy of the charges that its model predicts."""
     built, potential_spec = spec.built, spec.potential.spec
     tables = read_charges(built.system)
@@ -281,7 +283,7 @@ def blend_of(
     potential: PotentialModel,
     atoms: Sequence[int],
     weights: Sequence[float],
-    full_pairs: torch.nn.Module | None = None,
+    full_pairs: FullPairs | None = None,
 ) -> PerAtomBlend:
     """sum_i w_i (eps_i^ML − eps_i^MM,sr) over some atoms, with the switching function of scheme ``per_atom``.
 
@@ -292,7 +294,7 @@ def blend_of(
         Of its force field.
     potential : PotentialModel
     atoms, weights : sequence of int, of float
-    full_pairs : torch.nn.Module, optional
+    full_pairs : FullPairs, optional
         Further energy; none by default.
     """
     seen = np.flatnonzero(visible_atoms(built, potential.spec))

@@ -21,6 +21,7 @@ from openmm import unit
 from mlmm.errors import ConfigError, MissingPackageError, PotentialError
 from mlmm.hybrid.cuda_graphs import EnergyAndForces, SamePlaces, wants_graphs
 from mlmm.hybrid.hosts import BlendEnergy, PairEnergy, PythonHost, RegionEnergy, RegionModule, WholeModule
+from mlmm.modules import Module
 from mlmm.potentials.base import (
     PotentialModel,
     scriptable_module,
@@ -198,7 +199,7 @@ def _torch_force(
     return force
 
 
-class _Quadratic(torch.nn.Module):
+class _Quadratic(Module):
     def forward(self, positions: torch.Tensor) -> torch.Tensor:
         return positions.square().sum()
 

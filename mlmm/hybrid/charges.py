@@ -20,6 +20,7 @@ from mlmm.hybrid.assemble import assemble
 from mlmm.hybrid.region_checks import check_charges
 from mlmm.hybrid.rules import check_options
 from mlmm.hybrid.spec import HybridSpec, atom_labels, built_cell
+from mlmm.modules import Module
 
 __all__ = ["Charges", "check_predicted", "predicted_charges", "with_charges"]
 
@@ -27,9 +28,7 @@ __all__ = ["Charges", "check_predicted", "predicted_charges", "with_charges"]
 Charges = Mapping[int, float] | Sequence[float] | np.ndarray | str
 
 
-def predicted_charges(
-    spec: HybridSpec, blend: torch.nn.Module | None = None
-) -> tuple[dict[int, float], float]:
+def predicted_charges(spec: HybridSpec, blend: Module | None = None) -> tuple[dict[int, float], float]:
     """Charges of the zone's atoms by the model in the built structure, e, and their sum with those of caps.
 
     Parameters
@@ -39,8 +38,9 @@ def predicted_charges(
         Of that spec with electrostatics "charges"; assembled for the purpose without.
     """
     if blend is None:
-        level = {"electrostatics": "charges", "bridge": "pythonforce"}
-        blend = assemble(dataclasses.replace(spec, **level)).blend
+        level = dataclasses.replace(spec, electrostatics="charges", bridge="pythonforce")
+        blend = assemble(level).blend
+        assert blend is not None
     built, device = spec.built, blend.visible.device
     positions, cell = torch.tensor(built.positions, device=device), built_cell(built)
     with torch.no_grad():

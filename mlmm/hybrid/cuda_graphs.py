@@ -12,6 +12,7 @@ from typing import Any, Optional
 import torch
 
 from mlmm.errors import ConfigError
+from mlmm.modules import Module
 from mlmm.potentials.base import is_capturable
 
 __all__ = ["CUDA_GRAPHS", "EnergyAndForces", "SamePlaces", "has_cuda_graphs", "wants_graphs"]
@@ -63,7 +64,7 @@ def has_cuda_graphs(force: Any) -> bool:
     return properties is not None and dict(properties()).get("useCUDAGraphs") == "true"
 
 
-class EnergyAndForces(torch.nn.Module):
+class EnergyAndForces(Module):
     """Positions of the whole system to an energy, kJ/mol, and the forces of all atoms.
 
     Parameters
@@ -88,7 +89,7 @@ class EnergyAndForces(torch.nn.Module):
         return energy, -gradient.to(positions.dtype)
 
 
-class SamePlaces(torch.nn.Module):
+class SamePlaces(Module):
     """Energy and forces in the same memory at every call.
 
     openmm-torch keeps two graphs, with and without forces, but one pair of results, which belongs to the

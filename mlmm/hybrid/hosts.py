@@ -14,6 +14,7 @@ import numpy as np
 import openmm
 import torch
 
+from mlmm.modules import Module
 from mlmm.potentials.base import PotentialModel, check_elements, energy_and_forces, scriptable_module
 from mlmm.structures import Structure
 
@@ -157,7 +158,7 @@ def device_of(blend: Any) -> torch.device:
     return torch.device(blend.visible.device)
 
 
-class WholeModule(torch.nn.Module):
+class WholeModule(Module):
     """The torch host of a blend: positions of the whole system to energy, kJ/mol.
 
     Parameters
@@ -180,7 +181,7 @@ class WholeModule(torch.nn.Module):
         return self.blend(positions, box)
 
 
-class RegionModule(torch.nn.Module):
+class RegionModule(Module):
     """The torch host of a region: positions of the whole system to energy, kJ/mol, and forces of all atoms.
 
     The gradient is taken in the region's own coordinates: by TorchForce itself it would be in all of them.

@@ -80,7 +80,7 @@ def check_box(built: BuiltSystem, zones: ZonePartition, spec: PotentialSpec) -> 
     ------
     EmbeddingError
     """
-    if not built.periodic:
+    if built.box_vectors is None:
         return
     width = float(np.diag(built.box_vectors).min())
     needs = [(2 * spec.cutoff, f"twice the cutoff of {spec.name}", "build a larger one")]
@@ -118,7 +118,7 @@ def check_charges(charge_range: float, built: BuiltSystem, zones: ZonePartition,
             f"{charge_range:g} nm",
             'write charge_range = "1.2 nm"',
         )
-    if built.periodic:
+    if built.box_vectors is not None:
         width = float(np.diag(built.box_vectors).min())
         if width < 2 * charge_range:
             raise EmbeddingError(

@@ -12,6 +12,7 @@ import torch
 from mlmm.blending.supermolecular import capped_region
 from mlmm.build import BuiltSystem
 from mlmm.forcefield.remove_terms import RemovedTerms
+from mlmm.modules import Module
 from mlmm.potentials.base import PotentialModel, PotentialSpec
 from mlmm.term_weights import SCHEMES, Scheme, TermWeights, make_term_weights
 from mlmm.zones.compensation import Compensation
@@ -113,7 +114,7 @@ class AssembledSystem:
         What was removed from the force field.
     force_groups : dict of str to int
         Energy by kind: ``nonbonded bonds angles torsions other ml``, those that are present.
-    blend : torch.nn.Module, optional
+    blend : Module, optional
         What the bridge evaluates, where that is more than the potential on the region alone.
     cuda_graphs : bool
         Whether that is recorded as a CUDA graph where there is CUDA.
@@ -122,7 +123,7 @@ class AssembledSystem:
     system: openmm.System
     removed: RemovedTerms
     force_groups: dict[str, int]
-    blend: torch.nn.Module | None = None
+    blend: Module | None = None
     cuda_graphs: bool = False
 
 

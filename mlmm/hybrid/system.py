@@ -30,6 +30,7 @@ from mlmm.hybrid.region_checks import (
 )
 from mlmm.hybrid.rules import check_options, choose_host, choose_scheme
 from mlmm.hybrid.spec import AssembledSystem, HybridSpec, atomic_numbers, built_cell, model_atoms
+from mlmm.modules import Module
 from mlmm.potentials.base import AtomEnergies, PotentialModel
 from mlmm.structures import Structure, neighbour_pairs
 from mlmm.units import parse
@@ -128,7 +129,7 @@ class HybridSystem:
         return self.assembled.force_groups
 
     @property
-    def blend(self) -> torch.nn.Module | None:
+    def blend(self) -> Module | None:
         """What the bridge evaluates; None where that is the potential on the region alone."""
         return self.assembled.blend
 
@@ -368,7 +369,7 @@ def _check_contract(hybrid: HybridSystem) -> None:
     energies = getattr(result, "energies", None)
     shape = tuple(energies.shape) if isinstance(energies, torch.Tensor) else None
     # Caps, whole energies and zones that move come in other numbers.
-    if shape is None or (hybrid.blend is None and shape != (n,)):
+    if energies is None or shape is None or (hybrid.blend is None and shape != (n,)):
         raise PotentialError(
             f"atom_energies(structure) to return AtomEnergies with energies of shape ({n},)",
             f"{type(result).__name__} with energies of shape {shape}",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,16 @@ class _Held:
         self.library.mlmm_pairs_release(self.pointer)
 
 
-def _evaluate(positions, cell, active, seen, parameters, special_start, special_other, ranges):
+def _evaluate(
+    positions: torch.Tensor,
+    cell: torch.Tensor | None,
+    active: torch.Tensor,
+    seen: torch.Tensor,
+    parameters: torch.Tensor,
+    special_start: torch.Tensor,
+    special_other: torch.Tensor,
+    ranges: Sequence[float],
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, _Held]:
     """Both atoms and half of the energy of each pair, (P,) each, and what the gradient needs."""
     positions = positions.detach().to(torch.float64).contiguous()
     n = parameters.shape[0]
@@ -121,14 +131,14 @@ class _Pairs(torch.autograd.Function):
     """The operator with its derivative."""
 
     @staticmethod
-    def forward(ctx: Any, positions, *arguments):
+    def forward(ctx: Any, positions: torch.Tensor, *arguments: Any) -> tuple[torch.Tensor, ...]:
         first, second, half, ctx.held = _evaluate(positions, *arguments)
         ctx.positions, ctx.arguments = (positions.shape, positions.dtype), len(arguments)
         ctx.mark_non_differentiable(first, second)
         return first, second, half
 
     @staticmethod
-    def backward(ctx: Any, by_first, by_second, by_half):
+    def backward(ctx: Any, by_first: Any, by_second: Any, by_half: torch.Tensor) -> tuple[Any, ...]:
         if torch.is_grad_enabled():
             raise EmbeddingError(
                 "first derivatives of the compiled kernel",
@@ -142,12 +152,14 @@ class _Pairs(torch.autograd.Function):
         return gradient.to(dtype), *[None] * ctx.arguments
 
 
-def _pairs(*arguments):
+def _pairs(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The operator without gradient."""
     return _evaluate(*arguments)[:3]
 
 
-def _differentiable(positions, cell, *arguments):
+def _differentiable(
+    positions: torch.Tensor, cell: torch.Tensor | None, *arguments: Any
+) -> tuple[torch.Tensor, ...]:
     """The operator where a gradient may be wanted."""
     if cell is not None and cell.requires_grad:
         raise EmbeddingError(

@@ -13,13 +13,14 @@ import torch
 
 from mlmm.elements import SYMBOLS
 from mlmm.errors import PotentialError
+from mlmm.modules import Module
 from mlmm.potentials.base import AtomEnergies, PotentialModel, is_capturable, scriptable_module
 from mlmm.structures import Structure
 
 __all__ = ["AlignedPotential", "align_energies"]
 
 
-class _Shifted(torch.nn.Module):
+class _Shifted(Module):
     """A bound model with a constant on each atom; TorchScript can compile it if it can compile the model."""
 
     def __init__(self, model: torch.nn.Module, shifts: torch.Tensor, bound: Sequence[int] | None):

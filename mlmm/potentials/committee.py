@@ -14,6 +14,7 @@ import torch
 
 from mlmm.elements import element_names
 from mlmm.errors import PotentialError
+from mlmm.modules import Module
 from mlmm.potentials.ani.neurochem import ANIParameters
 from mlmm.potentials.ani.potential import ANIPotential
 from mlmm.potentials.base import AtomEnergies, PotentialModel, PotentialSpec, is_capturable, scriptable_module
@@ -41,7 +42,7 @@ class Spread:
     forces: torch.Tensor | None = None
 
 
-class _Members(torch.nn.Module):
+class _Members(Module):
     """Bound models one after the other; TorchScript can compile it if it can compile each of them."""
 
     def __init__(self, models: Sequence[torch.nn.Module], whole: bool):

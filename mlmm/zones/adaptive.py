@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from mlmm.errors import ConfigError, SelectionError
+from mlmm.modules import Module
 from mlmm.pair_formulas import smooth_step
 from mlmm.structures import minimum_image
 from mlmm.units import parse
@@ -75,7 +76,7 @@ class AdaptiveZones(ZonePartition):
         return weights
 
 
-class AdaptiveWeights(torch.nn.Module):
+class AdaptiveWeights(Module):
     """lambda of each molecule: 1 − lambda_m = prod_a (1 − s(|r_m − r_a|)) over the centres a.
 
     s falls from 1 at the plateau to 0 at plateau + width as 1 − x³(10 − 15x + 6x²): the union of the spheres
@@ -126,7 +127,7 @@ class AdaptiveWeights(torch.nn.Module):
         return 1.0 - smooth_step(x).prod(dim=1)
 
 
-class UniformWeights(torch.nn.Module):
+class UniformWeights(Module):
     """The same lambda for each of M molecules: what a bulk calibration samples."""
 
     def __init__(self, weight: float, n_molecules: int):

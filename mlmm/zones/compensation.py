@@ -20,6 +20,7 @@ import torch
 from scipy.interpolate import CubicSpline
 
 from mlmm.errors import ConfigError
+from mlmm.modules import Module
 
 __all__ = ["Compensation", "CompensationEnergy", "natural_spline"]
 
@@ -145,7 +146,7 @@ def natural_spline(knots: np.ndarray, values: np.ndarray) -> CubicSpline:
     return CubicSpline(knots, values, bc_type="natural")
 
 
-class CompensationEnergy(torch.nn.Module):
+class CompensationEnergy(Module):
     """−lambda_m·alignment − G(lambda_m) of every molecule, kJ/mol; twice differentiable in lambda.
 
     Parameters

@@ -121,9 +121,9 @@ def region_from_atoms(
     asked = len(chosen)
     if complete == "residue":
         for residue in topology.residues():
-            members = {atom.index for atom in residue.atoms()}
-            if members & chosen:
-                chosen |= members
+            inside = {atom.index for atom in residue.atoms()}
+            if inside & chosen:
+                chosen |= inside
     elif complete == "molecule":
         for members in molecules_of(topology):
             if chosen.intersection(members):

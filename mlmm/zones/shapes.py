@@ -43,10 +43,11 @@ def lengths(plateau: str | float, width: str | float) -> tuple[float, float, boo
             f"{plateau!r} and {width!r}",
             'write both in nm, or both as "2 bonds"',
         )
-    if all(found):
-        if not all(re.match(r"^[-+]?\d+$", match[1]) for match in found):
+    in_bonds = [match[1] for match in found if match is not None]
+    if in_bonds:
+        if not all(re.match(r"^[-+]?\d+$", number) for number in in_bonds):
             raise ConfigError("whole numbers of bonds", f"{plateau!r} and {width!r}", 'write "2 bonds"')
-        reach, zone = (float(match[1]) for match in found)
+        reach, zone = (float(number) for number in in_bonds)
     else:
         reach, zone = parse(plateau, "length", "plateau"), parse(width, "length", "width")
     if reach < 0 or zone < 0:

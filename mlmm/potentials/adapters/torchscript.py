@@ -17,6 +17,7 @@ import torch
 
 from mlmm.elements import SYMBOLS
 from mlmm.errors import PotentialError
+from mlmm.modules import Module
 from mlmm.potentials.adapters.graph import ENERGY_UNITS, LENGTH_UNITS, check_finite, within_reach
 from mlmm.potentials.adapters.script_code import check_script
 from mlmm.potentials.base import AtomEnergies, PotentialSpec, check_state
@@ -30,7 +31,7 @@ _REQUIRED = ("name", "elements", "cutoff", "receptive_field", "trained_on", "uni
 _OPTIONAL = ("layers", "members", "precision", "level_of_theory", "licence", "citation", "deterministic")
 
 
-class _Bound(torch.nn.Module):
+class _Bound(Module):
     """The file's module bound to atomic numbers: (members, centres) in kJ/mol, reference energies removed."""
 
     def __init__(

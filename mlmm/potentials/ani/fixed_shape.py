@@ -12,6 +12,7 @@ from typing import Optional
 
 import torch
 
+from mlmm.modules import Module
 from mlmm.potentials.ani.symmetry_functions import SymmetryFunctions
 from mlmm.structures import minimum_image, near_squares
 
@@ -36,7 +37,7 @@ def neighbour_room(cutoff: float, density: float) -> int:
     return math.ceil(density * 4.0 / 3.0 * math.pi * cutoff**3)
 
 
-class FixedSymmetryFunctions(torch.nn.Module):
+class FixedSymmetryFunctions(Module):
     """Atomic environment vectors of the same atoms at every call, by lists of fixed length.
 
     An atom with more neighbours than there is room for, or a position that is not finite, makes its whole

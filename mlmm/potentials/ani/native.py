@@ -19,6 +19,7 @@ import torch
 
 from mlmm.errors import MissingPackageError, PotentialError
 from mlmm.kernels.library import KERNELS, decide_kernel, open_build
+from mlmm.modules import Module
 from mlmm.potentials.ani.networks import ANINetworks
 from mlmm.potentials.ani.neurochem import ANIParameters
 from mlmm.potentials.ani.symmetry_functions import grid
@@ -243,7 +244,7 @@ _OPERATORS.impl("ani_energies", _energies, "CPU")
 _OPERATORS.impl("ani_energies", _differentiable, "AutogradCPU")
 
 
-class NativeANI(torch.nn.Module):
+class NativeANI(Module):
     """Per-atom ANI energies by the compiled kernel; TorchScript can compile it.
 
     Parameters

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from mlmm.elements import SYMBOLS
+from mlmm.modules import Module
 from mlmm.potentials.ani.fixed_shape import NEIGHBOUR_DENSITY, FixedSymmetryFunctions, neighbour_room
 from mlmm.potentials.ani.neurochem import ANIParameters
 from mlmm.potentials.ani.symmetry_functions import SymmetryFunctions
@@ -26,7 +27,7 @@ SHAPES = ("auto", "fixed", "lists")
 _CELU_ALPHA = 0.1
 
 
-class ANINetworks(torch.nn.Module):
+class ANINetworks(Module):
     """Per-atom ANI energies for all members at once; TorchScript can compile it.
 
     Parameters
@@ -122,7 +123,7 @@ class ANINetworks(torch.nn.Module):
         return self.shapes == "fixed" or (self.shapes == "auto" and positions.device.type != "cpu")
 
 
-class _ElementNetworks(torch.nn.Module):
+class _ElementNetworks(Module):
     """The networks of one element, all members batched: (members, atoms of it) in hartree."""
 
     def __init__(
@@ -156,7 +157,7 @@ class _ElementNetworks(torch.nn.Module):
         return x.squeeze(2)
 
 
-class _BatchedLinear(torch.nn.Module):
+class _BatchedLinear(Module):
     """One linear layer for all members: (members, atoms, inputs) to (members, atoms, outputs)."""
 
     def __init__(self, weight: np.ndarray, bias: np.ndarray, dtype: torch.dtype):

@@ -13,13 +13,14 @@ import numpy as np
 import torch
 
 from mlmm.errors import PotentialError
+from mlmm.modules import Module
 from mlmm.potentials.ani.neurochem import ANIParameters
 from mlmm.structures import neighbour_pairs
 
 __all__ = ["SymmetryFunctions", "grid"]
 
 
-class SymmetryFunctions(torch.nn.Module):
+class SymmetryFunctions(Module):
     """Atomic environment vectors of some atoms among all that they may see.
 
     Parameters
