@@ -23,7 +23,7 @@ def load(tmp_path):
     return loaded
 
 
-def test_words_are_those_of_the_library():
+def test_choices_of_the_schema_are_those_of_the_package():
     """The file is read without the numerical libraries, so it has its own copy of the words."""
     import inspect
 
@@ -138,7 +138,7 @@ def test_walls_of_an_adaptive_zone_are_a_length_or_none(load):
 def test_the_compensation_lies_beside_the_run_file(load, tmp_path, monkeypatch):
     text = '[zones]\nkind = "adaptive"\ncompensation = "water.json"'
     monkeypatch.chdir(tmp_path.parent)
-    with pytest.raises(ConfigError, match=r"no file water\.json; write one with mlmm calibrate"):
+    with pytest.raises(ConfigError, match=r"no file water\.json\. Write one with mlmm calibrate"):
         load(text)
     (tmp_path / "water.json").write_text("{}")
     assert load(text).zones.compensation == str((tmp_path / "water.json").resolve())
@@ -148,28 +148,28 @@ def test_the_compensation_lies_beside_the_run_file(load, tmp_path, monkeypatch):
     ("text", "message"),
     [
         ('kind = "soft"', r"kind = auto \| hard \| static \| residues \| adaptive in .*, but got 'soft'"),
-        ('kind = "statik"', r'write kind = "static"'),
+        ('kind = "statik"', r'Write kind = "static"'),
         ('kind = "hard"\nplateau = "0.3 nm"', r"plateau with static or adaptive zones .* got kind 'hard'"),
-        ('molecules = ["HOH"]', r'no kind, which means "auto"; write kind = "adaptive", or leave it out'),
-        ('kind = "adaptive"\nsnap = "atom"', r'write kind = "static" or kind = "residues"'),
-        ('kind = "static"\ncompensation = "x.json"', r'write kind = "adaptive"'),
-        ('kind = "static"\n[zones.residues]\n"resid 1" = 0.5', r'write kind = "residues"'),
-        ('kind = "residues"', r"residues in .*, but got none; add the table \[zones\.residues\]"),
+        ('molecules = ["HOH"]', r'no kind, which means "auto"\. Write kind = "adaptive", or leave it out'),
+        ('kind = "adaptive"\nsnap = "atom"', r'Write kind = "static" or kind = "residues"'),
+        ('kind = "static"\ncompensation = "x.json"', r'Write kind = "adaptive"'),
+        ('kind = "static"\n[zones.residues]\n"resid 1" = 0.5', r'Write kind = "residues"'),
+        ('kind = "residues"', r"residues in .*, but got none\. Add the table \[zones\.residues\]"),
         ('kind = "residues"\n[zones.residues]\n"resid 1" = 1.5', r"weights above 0 and up to 1"),
         ('kind = "residues"\n[zones.residues]\n"resid 1" = "half"', r"weights above 0 and up to 1"),
-        ('kind = "residues"\nresidues = ["resid 1"]', r'write residues = \{"resid 3" = 0\.5\}'),
+        ('kind = "residues"\nresidues = ["resid 1"]', r'Write residues = \{"resid 3" = 0\.5\}'),
         ('snap = "helix"', r"snap = residue \| molecule \| fragment \| hydrogen \| atom"),
         ('kind = "static"\nshape = "cube"', r"shape = skin \| sphere in"),
-        ('kind = "static"\nplatau = "0.3 nm"', r"did you mean 'plateau'"),
+        ('kind = "static"\nplatau = "0.3 nm"', r"Did you mean 'plateau'"),
         ('kind = "static"\nplateau = "-0.1 nm"', r"plateau of 0 nm or more in"),
         ('kind = "static"\nheight = 1', r"mlmm config --explain zones lists the keys"),
         ('kind = "static"\nplateau = 0.3', r'in quotes, such as plateau = "0\.3 nm"'),
         ('kind = "static"\nplateau = "0.3"', r"without a unit"),
-        ('kind = "static"\nplateau = "2 bonds"', r"write both in nm, or both as"),
+        ('kind = "static"\nplateau = "2 bonds"', r"Write both in nm, or both as"),
         ('kind = "adaptive"\nplateau = "2 bonds"\nwidth = "2 bonds"', r"adaptive zone in nm"),
     ],
 )  # fmt: skip
-def test_bad_zones_say_what_to_write(load, text, message):
+def test_bad_zone_settings_are_rejected_with_the_line_to_write(load, text, message):
     with pytest.raises(ConfigError, match=message):
         load(f"[zones]\n{text}")
 
@@ -178,13 +178,13 @@ def test_bad_zones_say_what_to_write(load, text, message):
     ("text", "message"),
     [
         ('scheme = "magic"', r"scheme = auto \| per_atom \| supermolecular \| additive \| delta in"),
-        ('scheme = "mechanical"', r'write scheme = "additive" and electrostatics = "mechanical"'),
+        ('scheme = "mechanical"', r'Write scheme = "additive" and electrostatics = "mechanical"'),
         ("mm_tail = 1", r"mm_tail as true or false"),
         ('electrostatics = "emle"', r"electrostatics = mechanical \| charges in"),
         ('charge_range = "1.2 ps"', "'1.2 ps'"),
-        ('charges = "modell"', 'write charges = "model"'),
+        ('charges = "modell"', 'Write charges = "model"'),
     ],
 )
-def test_bad_embedding_says_what_to_write(load, text, message):
+def test_bad_embedding_settings_are_rejected_with_the_line_to_write(load, text, message):
     with pytest.raises(ConfigError, match=message):
         load(f"[embedding]\n{text}")
