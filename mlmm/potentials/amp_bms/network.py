@@ -1,8 +1,8 @@
 """AMP-BMS in torch: equivariant message passing over an ML region, polarised by point charges around it.
 
-Thürlemann, Pultar, Gordiy, Ruijsenaars, Riniker, J. Am. Chem. Soc. 148, 28133 (2026), doi 10.1021/jacs.6c00217;
-the architecture is that of doi 10.1021/jacs.4c17015. Lengths in angstrom, energies in kJ/mol and charges in e,
-as published. Geometry in float64, networks in the chosen precision.
+Thürlemann, Pultar, Gordiy, Ruijsenaars, Riniker, J. Am. Chem. Soc. 148, 28133 (2026), doi
+10.1021/jacs.6c00217; the architecture is that of doi 10.1021/jacs.4c17015. Lengths in angstrom, energies in
+kJ/mol and charges in e, as published. Geometry in float64, networks in the chosen precision.
 
 The first layer of each network acts on (node of the sender, node of the receiver, edge): its node parts are
 multiplied once for each atom and gathered afterwards, which is the same number at a fraction of the cost.

@@ -1,4 +1,4 @@
-"""Pair energies of AMP-BMS: Coulomb within the region and with point charges, dispersion, repulsion of nuclei.
+"""Pair energies of AMP-BMS within a region: Coulomb, dispersion, repulsion of nuclei.
 
 Thürlemann et al., J. Am. Chem. Soc. 148, 28133 (2026), doi 10.1021/jacs.6c00217. Angstrom, kJ/mol and e.
 Everything in float64.
@@ -40,7 +40,7 @@ def reaction_field(cutoff: float) -> tuple[float, float, float, float]:
 
 
 class PairEnergies(torch.nn.Module):
-    """What the atoms of a region do to each other in pairs, and to point charges around.
+    """Energies of the pairs of atoms of a region.
 
     Parameters
     ----------
@@ -106,30 +106,3 @@ class PairEnergies(torch.nn.Module):
         for weight, exponent in self.screened:
             screening = screening + weight * torch.exp(-exponent * x)
         return energy + self.nuclei * inverse * screening * (1.0 - smooth_step(r - 3.0))
-
-    @torch.jit.export
-    def with_charges(
-        self,
-        charges: torch.Tensor,
-        dipoles: torch.Tensor,
-        quadrupoles: torch.Tensor,
-        vectors: torch.Tensor,
-        external_charges: torch.Tensor,
-    ) -> torch.Tensor:
-        """Energy of each atom's multipoles among point charges, without cutoff, kJ/mol (N,).
-
-        Parameters
-        ----------
-        charges, dipoles, quadrupoles : torch.Tensor, shapes (N,), (N, 3), (N, 3, 3)
-            e, e Å, e Å²; quadrupoles traceless, half of a second moment.
-        vectors : torch.Tensor, shape (N, M, 3), angstrom
-            From the atom to the point charge.
-        external_charges : torch.Tensor, shape (M,), e
-        """
-        square = vectors.square().sum(2)
-        inverse = square.rsqrt()
-        third = inverse / square
-        along = torch.bmm(vectors, dipoles.unsqueeze(2)).squeeze(2)
-        twice = (torch.bmm(vectors, quadrupoles) * vectors).sum(2)
-        potential = charges.unsqueeze(1) * inverse + (along + 3.0 * twice / square) * third
-        return self.coulomb_constant * (potential @ external_charges)

@@ -1,10 +1,9 @@
-"""AMP-BMS as a potential of the engine: region, total charge and point charges in; energies and multipoles out."""
+"""AMP-BMS as a potential of the engine: total charge and point charges in, energies and multipoles out."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
@@ -15,33 +14,16 @@ from mlmm.potentials.amp_bms.network import MESSAGE_CUTOFF, POLARISATION_CUTOFF,
 from mlmm.potentials.amp_bms.pair_energies import PAIR_CUTOFF, PairEnergies
 from mlmm.potentials.amp_bms.weights import AMPWeights, read_amp_weights
 from mlmm.potentials.base import AtomEnergies, PotentialSpec, check_state
+from mlmm.potentials.multipoles import Multipoles, multipoles_among_charges
 from mlmm.structures import Structure, minimum_image
 from mlmm.units import ANGSTROM, COULOMB
 
-__all__ = ["ELEMENTS", "AMPModule", "AMPPotential", "Multipoles"]
+__all__ = ["ELEMENTS", "AMPModule", "AMPPotential"]
 
 #: H C N O F P S Cl Br I: the rows of the embedding that were trained.
 ELEMENTS = (1, 6, 7, 8, 9, 15, 16, 17, 35, 53)
 _SHORTEST_EDGE = 0.1
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
-
-
-@dataclass(frozen=True)
-class Multipoles:
-    """Charges, dipoles and quadrupoles of atoms, as they meet the potential of charges around.
-
-    Parameters
-    ----------
-    charges : torch.Tensor, shape (N,), e
-        Their sum is the total charge.
-    dipoles : torch.Tensor, shape (N, 3), e nm
-    quadrupoles : torch.Tensor, shape (N, 3, 3), e nm²
-        Traceless, half of a second moment: their energy in a potential φ is k Q : ∇∇φ.
-    """
-
-    charges: torch.Tensor
-    dipoles: torch.Tensor
-    quadrupoles: torch.Tensor
 
 
 class AMPModule(torch.nn.Module):
@@ -87,19 +69,21 @@ class AMPModule(torch.nn.Module):
         self, positions: torch.Tensor, cell: Optional[torch.Tensor], centres: Optional[torch.Tensor] = None
     ) -> torch.Tensor:
         """Energies (1, C), kJ/mol, for positions (N, 3) and cell (3, 3) in nm, without charges around."""
-        energies, _, _, _ = self.evaluate(positions, cell, positions[:0], self.charge.new_zeros(0))
+        energies, _, _, _ = self.in_field(positions, cell, positions[:0], self.charge.new_zeros(0))
         chosen = self.centres if centres is None else centres
         return energies.index_select(0, chosen).unsqueeze(0)
 
     @torch.jit.export
-    def evaluate(
+    def in_field(
         self,
         positions: torch.Tensor,
         cell: Optional[torch.Tensor],
         external_positions: torch.Tensor,
         external_charges: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Energies and multipoles of a region among point charges.
+        """Energies within a region that point charges polarise, and its multipoles; without Coulomb's law.
+
+        The energy of the multipoles in the potential of the charges is the caller's: bare, or by Ewald sums.
 
         Parameters
         ----------
@@ -107,14 +91,15 @@ class AMPModule(torch.nn.Module):
         cell : torch.Tensor, shape (3, 3), nm, optional
             For the shortest images of all displacements; the region has to be smaller than half of it.
         external_positions : torch.Tensor, shape (M, 3), nm
+            Charges further than 0.8 nm from every atom have no part in this.
         external_charges : torch.Tensor, shape (M,), e
 
         Returns
         -------
         energies : torch.Tensor, shape (N,), kJ/mol
-            Node energies and half of each pair's; of a pair with a point charge all of it.
+            Node energies and half of each pair's.
         charges, dipoles, quadrupoles : torch.Tensor, shapes (N,), (N, 3), (N, 3, 3)
-            e, e Å, e Å².
+            e, e nm, e nm²; traceless quadrupoles, half of a second moment.
         """
         x = positions.to(torch.float64)
         i, j = self.pairs.first, self.pairs.second
@@ -137,13 +122,10 @@ class AMPModule(torch.nn.Module):
         )
         charges = raw / self.root_coulomb
         charges = charges - (charges.sum() - self.charge) / charges.shape[0]
-        dipoles, quadrupoles = dipoles / self.root_coulomb, quadrupoles / self.root_coulomb
         by_pair = self.pairs(r, charges, factors)
-        energies = node + self.pairs.with_charges(
-            charges, dipoles, quadrupoles, field, external_charges.to(torch.float64)
-        )
-        energies = energies.index_add(0, i, 0.5 * by_pair).index_add(0, j, 0.5 * by_pair)
-        return energies, charges, dipoles, quadrupoles
+        energies = node.index_add(0, i, 0.5 * by_pair).index_add(0, j, 0.5 * by_pair)
+        unit = self.angstrom / self.root_coulomb
+        return energies, charges, dipoles * unit, quadrupoles * (unit * self.angstrom)
 
 
 class AMPPotential:
@@ -233,8 +215,8 @@ class AMPPotential:
         if key not in self._modules:
             self._modules = {key: self.scriptable(key[0], charge=structure.charge)}
         moved, home = structure.to(self.device), structure.positions.device
-        energies, q, mu, theta = self._modules[key].evaluate(
-            moved.positions, moved.cell, positions.to(self.device), charges.to(self.device)
-        )
-        multipoles = Multipoles(q.to(home), ANGSTROM * mu.to(home), ANGSTROM**2 * theta.to(home))
-        return energies.to(home), multipoles
+        where, strengths = positions.to(self.device), charges.to(self.device, torch.float64)
+        energies, q, mu, theta = self._modules[key].in_field(moved.positions, moved.cell, where, strengths)
+        vectors = minimum_image(where.unsqueeze(0) - moved.positions.unsqueeze(1), moved.cell)
+        energies = energies + multipoles_among_charges(q, mu, theta, vectors, strengths)
+        return energies.to(home), Multipoles(q.to(home), mu.to(home), theta.to(home))
