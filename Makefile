@@ -1,25 +1,41 @@
-# make demo: set up and run the main job.  make test: set up, lint, and run the tests.  make slow: the slow
-# tests.  make lint: rules of style and of imports.  make format: put the code into shape.  make venv: set up only.
+# make demo     set up and run the main job
+# make test     set up, lint, and run the quick tests
+# make slow     the slow tests
+# make bench    the tables of tests/benchmarks anew
+# make lint     rules of style, of imports and of types
+# make types    types only
+# make format   put the code into shape
+# make venv     set up only
+# make clean    remove the environment and what was built
 
 PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+# One process a core, but no more than eight: each needs about 1 GB. tests/conftest.py gives each one thread.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses=8 --durations=15
 
-.PHONY: demo test slow lint format venv clean
+.PHONY: demo test slow bench lint types format venv clean
 
 demo: .venv/installed
 	$(BIN)/mlmm run systems/lysozyme_xylene/run.toml --overwrite
 
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --durations=15
+	$(PYTEST)
 
 slow: .venv/installed
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
-lint: .venv/installed
+bench: .venv/installed
+	$(BIN)/python tests/benchmarks/run.py --write
+
+lint: types
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check -q .
+	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+
+types: .venv/installed
+	$(BIN)/mypy
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .
@@ -28,12 +44,15 @@ format: .venv/installed
 venv: .venv/installed
 
 # The pinned reference environment; the package itself is installed in place.
-.venv/installed: pyproject.toml requirements.lock
+.venv/installed: pyproject.toml requirements.lock setup.py
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed: install one, or say make PYTHON=/path/to/python3.12"; exit 2; }
+	@echo "Set-up 1 of 3: an environment in .venv with $$($(PYTHON) --version)"
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check -q -r requirements.lock
-	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps -e .
-	touch $@
+	@echo "Set-up 2 of 3: $$(grep -c == requirements.lock) pinned packages, about 4 GB to download and 7 GB on disk, a few minutes"
+	$(PIP) install -r requirements.lock
+	@echo "Set-up 3 of 3: this package, with its C++ kernels where there is a compiler"
+	$(PIP) install --no-deps -e .
+	@touch $@
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache

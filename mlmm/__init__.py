@@ -31,6 +31,7 @@ _HOME = {
     "Produce": "dynamics.stages",
     "Region": "zones.region",
     "RunDirectory": "dynamics.run_directory",
+    "RunOptions": "dynamics.options",
     "Structure": "structures",
     "ZonePartition": "zones.static",
     "double_counting": "validation.double_counting",
@@ -55,6 +56,7 @@ _HOME = {
     "scan_zones": "validation.scan_zones",
     "select_region": "zones.region",
     "simulate": "dynamics.simulate",
+    "standard_stages": "dynamics.stages",
     "static_zones": "zones.static",
     "write_report": "report",
 }

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 __all__ = ["CheckReport", "CheckResult", "aligned"]
 
 
-def aligned(rows: list[tuple[str, ...]], left: int = 1) -> str:
+def aligned(rows: Sequence[Sequence[str]], left: int = 1) -> str:
     """Rows of text as columns, two blanks between; the first `left` columns flush left, the others right.
 
     Parameters
     ----------
-    rows : list of tuple of str
+    rows : sequence of sequences of str
         All of one length.
     left : int
     """

@@ -36,7 +36,7 @@ class MLMMError(Exception):
         self.expected, self.got, self.do = expected, got, do
         super().__init__(f"expected {expected}; got {got}; {do}")
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type[MLMMError], tuple[str, str, str]]:
         # Exception's own rule would rebuild it from the joined message alone.
         return type(self), (self.expected, self.got, self.do)
 

@@ -41,7 +41,7 @@ class Structure:
     charge: int = 0
     spin: int = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         n = len(self.numbers)
         if self.numbers.ndim != 1 or self.positions.shape != (n, 3):
             raise PotentialError(

@@ -1,8 +1,8 @@
 """Who owns which interaction: the share W_t of every force-field term that a potential takes over.
 
 A term t keeps (1 − W_t) of its energy in the force field. W_t follows from the weights lambda of its atoms
-by the rule of the scheme, and nothing else decides it: both routes (`compiled`, `mm_terms`) and the audit
-ask here.
+by the rule of the scheme. Nothing else decides it: the force field (`scale_terms`), the blend
+(`replaced_terms`) and the check of `double_counting` all ask here.
 """
 
 from __future__ import annotations
@@ -13,32 +13,94 @@ import numpy as np
 
 from mlmm.errors import ConfigError
 
-__all__ = ["SCHEMES", "Level", "TermWeights", "cmap_shares", "make_term_weights"]
+__all__ = ["SCHEMES", "CappedRegion", "Scheme", "TermWeights", "cmap_shares", "make_term_weights"]
 
-#: scheme -> rule for bonded terms, for 1-4 pairs, for other pairs
+
+@dataclass(frozen=True)
+class Scheme:
+    """How a scheme divides the energy between the force field and the potential.
+
+    Parameters
+    ----------
+    bonded, one_four, pairs : {"share", "any", "all", "none"}
+        Share W of bonded terms, of 1-4 pairs and of all other pairs: the mean lambda of the atoms, their
+        largest, their smallest, or 0.
+    trained_on : tuple of str
+        What a potential must have been trained on, so that no interaction is counted twice.
+    caps : bool
+        Hydrogen caps stand on the bonds that the region cuts.
+    needs_hard : bool
+        Only zones without lambda between 0 and 1 have an energy.
+    allows_adaptive : bool
+        Molecules may enter and leave the zone.
+    isolated : bool
+        The potential sees the region by itself: one molecule of its own charge and multiplicity, for any
+        potential, and pairs inside at every distance.
+    has_shares : bool
+        The potential's energy is a sum over atoms, each times its lambda.
+    predicted_charges : bool
+        Charges that the potential predicts at every step have an energy.
+    """
+
+    bonded: str
+    one_four: str
+    pairs: str
+    trained_on: tuple[str, ...]
+    caps: bool = False
+    needs_hard: bool = False
+    allows_adaptive: bool = False
+    isolated: bool = False
+    has_shares: bool = False
+    predicted_charges: bool = False
+
+    @property
+    def takes_pairs(self) -> bool:
+        """Whether pairs other than 1-4 pairs change their owner."""
+        return self.pairs != "none"
+
+    @property
+    def takes_terms(self) -> bool:
+        """Whether any term of the force field changes its owner."""
+        return {self.bonded, self.one_four, self.pairs} != {"none"}
+
+
+#: The first that suits a potential is its default.
 SCHEMES = {
-    "per_atom": ("share", "share", "share"),
-    "supermolecular": ("any", "any", "any"),
-    "additive": ("all", "all", "all"),
-    "bonded": ("share", "share", "none"),
-    "delta": ("none", "none", "none"),
+    "per_atom": Scheme(
+        "share",
+        "share",
+        "share",
+        ("total",),
+        allows_adaptive=True,
+        has_shares=True,
+        predicted_charges=True,
+    ),
+    "supermolecular": Scheme("any", "any", "any", ("total",), caps=True),
+    "additive": Scheme(
+        "all",
+        "all",
+        "all",
+        ("total", "isolated"),
+        caps=True,
+        needs_hard=True,
+        isolated=True,
+        predicted_charges=True,
+    ),
+    "delta": Scheme("none", "none", "none", ("correction",), has_shares=True),
 }
 
 
 @dataclass(frozen=True)
-class Level:
-    """One hard set of the nested sets S_1 < S_2 < … that make a smooth zone of whole differences.
+class CappedRegion:
+    """The atoms that scheme ``supermolecular`` leaves out of its second pass.
 
     Parameters
     ----------
-    weight : float
-        Of this set; all weights add up to 1.
     atoms : frozenset of int
     caps : tuple of (int, int)
-        Bonds that the set cuts: the atom outside, which keeps a hydrogen cap, and the atom inside.
+        Bonds that it cuts: the atom outside, which keeps a hydrogen cap, and the atom inside.
     """
 
-    weight: float
     atoms: frozenset[int]
     caps: tuple[tuple[int, int], ...] = ()
 
@@ -57,15 +119,15 @@ class TermWeights:
         Atoms whose terms may be replaced: those that the potential sees, and virtual sites on them.
     switching : tuple of (float, float) or None
         r_on and r_off of the pairs, nm; None hands over pairs at every distance.
-    levels : tuple of Level
-        Of scheme ``supermolecular``.
+    caps : tuple of (int, int)
+        Of scheme ``supermolecular``: see `CappedRegion`.
     """
 
     scheme: str
     weights: np.ndarray
     visible: np.ndarray
     switching: tuple[float, float] | None
-    levels: tuple[Level, ...] = ()
+    caps: tuple[tuple[int, int], ...] = ()
 
     @property
     def active(self) -> np.ndarray:
@@ -73,8 +135,8 @@ class TermWeights:
         return np.flatnonzero(self.weights > 0)
 
     @property
-    def rules(self) -> tuple[str, str, str]:
-        """For bonded terms, 1-4 pairs, other pairs."""
+    def rules(self) -> Scheme:
+        """Rules of the scheme."""
         return SCHEMES[self.scheme]
 
     def bonded(self, atoms: np.ndarray, shares: np.ndarray | None = None) -> np.ndarray:
@@ -90,15 +152,15 @@ class TermWeights:
         -------
         ndarray, shape (T,)
         """
-        return self._fractions(atoms, self.rules[0], shares)
+        return self._fractions(atoms, self.rules.bonded, shares)
 
     def one_four(self, atoms: np.ndarray) -> np.ndarray:
         """W_t of pairs with parameters of their own, before the switching function; (T, 2) -> (T,)."""
-        return self._fractions(atoms, self.rules[1], None)
+        return self._fractions(atoms, self.rules.one_four, None)
 
     def pairs(self, atoms: np.ndarray) -> np.ndarray:
         """W_t of all other pairs, before the switching function; (T, 2) -> (T,)."""
-        return self._fractions(atoms, self.rules[2], None)
+        return self._fractions(atoms, self.rules.pairs, None)
 
     def _fractions(self, atoms: np.ndarray, rule: str, shares: np.ndarray | None) -> np.ndarray:
         atoms = np.asarray(atoms, dtype=np.int64)
@@ -109,25 +171,19 @@ class TermWeights:
             fractions = lam.min(axis=1)
         elif rule == "share":
             fractions = lam.mean(axis=1) if shares is None else (shares * lam).sum(axis=1)
-        elif self.levels:
-            fractions = sum(level.weight * self._touched(level, atoms) for level in self.levels)
         else:
-            fractions = lam.max(axis=1)
+            fractions = np.where(self._same_with_caps(atoms), 0.0, lam.max(axis=1))
         return np.where(self.visible[atoms].all(axis=1), fractions, 0.0)
 
-    def _touched(self, level: Level, atoms: np.ndarray) -> np.ndarray:
-        """1 for a term with an atom of the set, unless the set's cap takes part in it as that atom does."""
-        inside = np.zeros(len(self.weights), dtype=bool)
-        inside[list(level.atoms)] = True
-        found = inside[atoms]
-        touched = found.any(axis=1)
-        if level.caps and atoms.shape[1] > 2:
-            capped = np.zeros(len(atoms), dtype=np.int64)
-            for outer, inner in level.caps:
-                capped += (atoms == outer).any(axis=1) & (atoms == inner).any(axis=1)
-            # X–A–B with B alone inside: the capped set has X–A–H, so that the potential's two passes cancel.
-            touched &= ~((found.sum(axis=1) == 1) & (capped == 1))
-        return touched.astype(np.float64)
+    def _same_with_caps(self, atoms: np.ndarray) -> np.ndarray:
+        """Terms with one atom inside, whose cap takes part in them as that atom does, (T,) bool."""
+        if not self.caps or atoms.shape[1] <= 2:
+            return np.zeros(len(atoms), dtype=bool)
+        capped = np.zeros(len(atoms), dtype=np.int64)
+        for outer, inner in self.caps:
+            capped += (atoms == outer).any(axis=1) & (atoms == inner).any(axis=1)
+        # X–A–B with B alone inside: the capped rest has X–A–H, so that the potential's two passes cancel.
+        return ((self.weights[atoms] > 0).sum(axis=1) == 1) & (capped == 1)
 
 
 def make_term_weights(
@@ -135,37 +191,29 @@ def make_term_weights(
     weights: np.ndarray,
     visible: np.ndarray,
     switching: tuple[float, float] | None,
-    levels: tuple[Level, ...] = (),
+    caps: tuple[tuple[int, int], ...] = (),
 ) -> TermWeights:
-    """Check and make an `TermWeights`; parameters as there.
+    """Check and make a `TermWeights`; parameters as there.
 
     Raises
     ------
     ConfigError
-        An unknown scheme, weights outside 0 … 1, levels whose weights do not add up to 1 or to lambda.
+        An unknown scheme, weights outside 0 … 1, caps where lambda is between 0 and 1.
     """
     if scheme not in SCHEMES:
         raise ConfigError(f"scheme = {' | '.join(SCHEMES)}", repr(scheme), 'write scheme = "per_atom"')
-    if levels and abs(sum(level.weight for level in levels) - 1.0) > 1e-12:
-        raise ConfigError(
-            "levels whose weights add up to 1", str([level.weight for level in levels]), "correct the levels"
-        )
     weights = np.asarray(weights, dtype=np.float64)
     if not ((weights >= 0) & (weights <= 1 + 1e-12)).all():
         wrong = np.flatnonzero(~((weights >= 0) & (weights <= 1 + 1e-12)))[0]
         raise ConfigError("lambda from 0 to 1", f"{weights[wrong]:g} of atom {wrong}", "correct the weights")
-    if levels:
-        sums = np.zeros(len(weights))
-        for level in levels:
-            sums[list(level.atoms)] += level.weight
-        if np.abs(sums - weights).max() > 1e-12:
-            wrong = int(np.abs(sums - weights).argmax())
-            raise ConfigError(
-                "lambda of every atom as the sum of the levels that hold it",
-                f"{weights[wrong]:g} of atom {wrong} instead of {sums[wrong]:g}",
-                "correct the weights or the levels",
-            )
-    return TermWeights(scheme, weights, np.asarray(visible, dtype=bool), switching, levels)
+    if caps and ((weights > 0) & (weights < 1)).any():
+        wrong = int(np.flatnonzero((weights > 0) & (weights < 1))[0])
+        raise ConfigError(
+            "lambda = 0 or 1 where caps stand on cut bonds",
+            f"{weights[wrong]:g} of atom {wrong}",
+            "correct the weights",
+        )
+    return TermWeights(scheme, weights, np.asarray(visible, dtype=bool), switching, caps)
 
 
 def cmap_shares(atoms: np.ndarray) -> np.ndarray:

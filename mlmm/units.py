@@ -58,6 +58,11 @@ _OPENMM_UNIT = {
 _NUMBER_AND_UNIT = re.compile(r"^\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(\S*)\s*$")
 
 
+def internal_unit(dimension: str) -> str:
+    """Return the internal unit of a dimension as it is written, such as "ps"."""
+    return next(iter(_UNITS[dimension]))
+
+
 def parse(value: Any, dimension: str, name: str = "value") -> float:
     """Convert a quantity to internal units.
 
@@ -76,7 +81,7 @@ def parse(value: Any, dimension: str, name: str = "value") -> float:
         No number, no unit in a string, a unit of another dimension, or a value that is not finite.
     """
     table = _UNITS[dimension]
-    internal = next(iter(table))
+    internal = internal_unit(dimension)
     expected = f'{name} as a {dimension}, such as "1 {internal}"'
     if isinstance(value, str):
         match = _NUMBER_AND_UNIT.match(value)

@@ -6,6 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
+
+# One thread a process, whatever the machine: the tests run one process a core. OpenMM and OpenMP read
+# these as they load.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENMM_CPU_THREADS", "1")
+
 import torch
 
 from mlmm.build import BuiltSystem, build_system

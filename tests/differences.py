@@ -9,10 +9,10 @@ import torch
 from toys import toy_spec
 
 from mlmm.blending.link_atoms import CappedAtoms, cap_lengths
-from mlmm.blending.supermolecular import levels_of
+from mlmm.blending.supermolecular import capped_region
 from mlmm.potentials import AtomEnergies
 from mlmm.structures import Structure, neighbour_pairs
-from mlmm.term_weights import Level
+from mlmm.term_weights import CappedRegion
 from mlmm.zones.region import molecules_of
 
 RANGE = 0.4  # nm, of the toys
@@ -94,11 +94,11 @@ def geometry(built) -> tuple[torch.Tensor, torch.Tensor | None]:
     return torch.tensor(built.positions, requires_grad=True), cell
 
 
-def level_of(atoms, bonds) -> tuple[Level, ...]:
-    """One hard set."""
+def region_of(atoms, bonds) -> CappedRegion:
+    """Some atoms, with caps on the bonds that they cut."""
     weights = np.zeros(1 + max(max(bond) for bond in bonds))
     weights[list(atoms)] = 1.0
-    return levels_of(weights, bonds, 1)
+    return capped_region(weights, bonds)
 
 
 def waters_by_distance(built) -> list[tuple[int, ...]]:
@@ -121,19 +121,17 @@ def smooth_weights(built) -> np.ndarray:
     return weights
 
 
-def whole_energies(model, numbers, visible, levels, positions, cell) -> torch.Tensor:
-    """sum_l w_l [E(V) − E(V∖S_l, capped)] from energies of the whole system: the definition."""
+def whole_energies(model, numbers, visible, region, positions, cell) -> torch.Tensor:
+    """E(V) − E(V∖S, capped) from energies of the whole system: the definition."""
 
     def total(atoms, caps, lengths):
         where = CappedAtoms(atoms, caps, lengths)(positions, cell)
         elements = torch.tensor([numbers[atom] for atom in atoms] + [1] * len(caps))
         return model.atom_energies(Structure(elements, where, cell)).energies.sum()
 
-    energy = total(visible, (), ())
-    for level in levels:
-        kept = [atom for atom in visible if atom not in level.atoms]
-        energy = energy - level.weight * total(kept, level.caps, cap_lengths(level.caps, numbers, model.spec))
-    return energy
+    kept = [atom for atom in visible if atom not in region.atoms]
+    lengths = cap_lengths(region.caps, numbers, model.spec)
+    return total(visible, (), ()) - total(kept, region.caps, lengths)
 
 
 def model_forces(model, numbers, positions, cell) -> torch.Tensor:

@@ -7,7 +7,6 @@ import os
 os.environ.setdefault("TORCHANI_NO_WARN_EXTENSIONS", "1")
 
 import torchani.models
-
-from mlmm.bench.peers import torchani_model
+from benchmarks.peers import torchani_model
 
 __all__ = ["torchani", "torchani_model"]

@@ -1,8 +1,11 @@
-"""The house rules that a program can check: lengths, stray numbers, error texts."""
+"""The house rules that a program can check: lengths, arguments, stray numbers, tests, error texts."""
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -11,17 +14,74 @@ import mlmm
 from mlmm import errors
 
 PACKAGE = Path(mlmm.__file__).parent
+TESTS = Path(__file__).parent
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if "data" not in path.parts)
+LONGEST_FILE = 420
+MOST_ARGUMENTS = 8
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_files_are_short_quiet_and_without_stray_constants(path):
     text = path.read_text()
-    assert len(text.splitlines()) <= 420
+    assert len(text.splitlines()) <= LONGEST_FILE
     if path.parent.name != "cli":
         assert not re.search(r"^\s*print\(", text, re.MULTILINE)
     if path.name != "units.py":
         assert not re.search(r"\b(96\.48|627\.5|4\.184|0\.5291|27\.211|2625\.|138\.93)", text)
+
+
+def public_functions(node: ast.AST, inside: str = "") -> Iterator[tuple[str, ast.FunctionDef]]:
+    """Functions, methods and constructors without a leading underscore, with their names."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.ClassDef) and not child.name.startswith("_"):
+            yield from public_functions(child, f"{inside}{child.name}.")
+        elif isinstance(child, ast.FunctionDef) and (
+            not child.name.startswith("_") or (inside and child.name == "__init__")
+        ):
+            yield inside + child.name, child
+
+
+def arguments(function: ast.FunctionDef) -> list[str]:
+    """All but options, which have to be named and have a default."""
+    given = function.args
+    names = [argument.arg for argument in (*given.posonlyargs, *given.args)]
+    names = names[1:] if names[:1] in (["self"], ["cls"]) else names
+    named = zip(given.kwonlyargs, given.kw_defaults, strict=True)
+    return names + [argument.arg for argument, default in named if default is None]
+
+
+def test_public_functions_take_few_arguments_beside_options():
+    crowded = {
+        f"{path.relative_to(PACKAGE)}: {name}": len(arguments(function))
+        for path in FILES
+        for name, function in public_functions(ast.parse(path.read_text()))
+        if len(arguments(function)) > MOST_ARGUMENTS
+    }
+    assert not crowded
+
+
+def test_arguments_are_counted():
+    """Control: one too many is seen, by place or by name; options and private functions are not."""
+    many = ", ".join("abcdefghi")
+    text = f"def f({many}): ...\ndef g(*, {many}): ...\ndef _h({many}): ...\n"
+    text += f"def i(*, {many.replace(',', '=0,')}=0): ...\n"
+    text += f"class A:\n    def __init__(self, {many}): ...\n    def m(self, {many[3:]}): ...\n"
+    counts = {name: len(arguments(function)) for name, function in public_functions(ast.parse(text))}
+    assert counts == {"f": 9, "g": 9, "i": 0, "A.__init__": 9, "A.m": 8}
+
+
+def test_every_room_has_a_folder_of_tests():
+    rooms = {path.parent for path in FILES if path.name == "__init__.py"} - {PACKAGE}
+    rooms = {path.name for path in rooms if path.parent == PACKAGE}
+    assert rooms and all(list((TESTS / room).glob("test_*.py")) for room in rooms), rooms
+
+
+def test_no_folder_of_tests_is_passed_over(pytestconfig):
+    """Pytest's own list of folders to leave out holds the name of a room, "build"."""
+    folders = {part for path in TESTS.rglob("test_*.py") for part in path.relative_to(TESTS).parts[:-1]}
+    patterns = pytestconfig.getini("norecursedirs")
+    assert "build" in folders and patterns
+    assert not [folder for folder in folders if any(fnmatch(folder, pattern) for pattern in patterns)]
 
 
 def test_public_names_are_importable_and_documented():

@@ -74,6 +74,16 @@ class PlainSprings:
         return AtomEnergies(self._springs(structure.positions, structure.cell)[0])
 
 
+class InPython:
+    """A model without its TorchScript form, under another spec if one is given."""
+
+    def __init__(self, model, spec: PotentialSpec | None = None):
+        self.model, self.spec = model, spec or model.spec
+
+    def atom_energies(self, structure: Structure) -> AtomEnergies:
+        return self.model.atom_energies(structure)
+
+
 class WrongForces(PlainSprings):
     """Negative control: the energy depends on the positions in a way that the gradient does not see."""
 
@@ -218,6 +228,41 @@ def energy_and_forces(
 ) -> tuple[float, np.ndarray]:
     """kJ/mol and kJ/mol/nm on the Reference platform."""
     return evaluate(reference_context(system), positions, groups)
+
+
+def bonded_forces(atoms: list[int]) -> dict[str, openmm.Force]:
+    """One force of each class with one term over the given atoms."""
+    forces = {}
+    forces["HarmonicBondForce"] = openmm.HarmonicBondForce()
+    forces["HarmonicBondForce"].addBond(*atoms[:2], 0.1, 1000.0)
+    forces["HarmonicAngleForce"] = openmm.HarmonicAngleForce()
+    forces["HarmonicAngleForce"].addAngle(*atoms[:3], 1.5, 100.0)
+    forces["PeriodicTorsionForce"] = openmm.PeriodicTorsionForce()
+    forces["PeriodicTorsionForce"].addTorsion(*atoms[:4], 2, 0.3, 5.0)
+    forces["RBTorsionForce"] = openmm.RBTorsionForce()
+    forces["RBTorsionForce"].addTorsion(*atoms[:4], 1.0, 2.0, 3.0, 4.0, 5.0, 6.0)
+    cmap = openmm.CMAPTorsionForce()
+    cmap.addMap(4, np.random.default_rng(0).normal(size=16).tolist())
+    cmap.addTorsion(0, *atoms[:4], *atoms[:4][::-1])
+    forces["CMAPTorsionForce"] = cmap
+    forces["CustomBondForce"] = openmm.CustomBondForce("strength*(r-r0)^4*scale")
+    forces["CustomBondForce"].addPerBondParameter("r0")
+    forces["CustomBondForce"].addGlobalParameter("strength", 3000.0)
+    forces["CustomBondForce"].addPerBondParameter("scale")
+    forces["CustomBondForce"].addEnergyParameterDerivative("strength")
+    forces["CustomBondForce"].addBond(*atoms[:2], [0.1, 2.0])
+    forces["CustomAngleForce"] = openmm.CustomAngleForce("k*theta^2")
+    forces["CustomAngleForce"].addPerAngleParameter("k")
+    forces["CustomAngleForce"].addAngle(*atoms[:3], [7.0])
+    forces["CustomTorsionForce"] = openmm.CustomTorsionForce("k*cos(theta)")
+    forces["CustomTorsionForce"].addPerTorsionParameter("k")
+    forces["CustomTorsionForce"].addTorsion(*atoms[:4], [7.0])
+    compound = openmm.CustomCompoundBondForce(3, "k*table(distance(p1,p3))")
+    compound.addPerBondParameter("k")
+    compound.addTabulatedFunction("table", openmm.Continuous1DFunction([1.0, 2.0, 4.0, 3.0], 0.0, 2.0))
+    compound.addBond(atoms[:3], [7.0])
+    forces["CustomCompoundBondForce"] = compound
+    return forces
 
 
 class ChargedContacts:

@@ -1,7 +1,5 @@
-"""What a step costs: systems of growing size, variants interleaved in one process, a table with its limit."""
+"""What a step of a hybrid system costs on this machine, and how the cost is divided."""
 
-from mlmm.bench.report import BenchReport
-from mlmm.bench.suites import SUITES, run_bench
-from mlmm.bench.variants import VARIANTS
+from mlmm.bench.step_cost import StepCost, measure_step
 
-__all__ = ["SUITES", "VARIANTS", "BenchReport", "run_bench"]
+__all__ = ["StepCost", "measure_step"]

@@ -1,7 +1,8 @@
-"""Time per step of several variants, in turn, in one process; what the machine is and can."""
+"""Time of several tasks in turn, in one process, and facts about the machine."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import platform as python_platform
 import time
@@ -13,24 +14,48 @@ import numpy as np
 import openmm
 import torch
 
-from mlmm.bench.variants import Timed
-from mlmm.errors import ConfigError, SimulationError
+from mlmm.errors import MLMMError, SimulationError
 from mlmm.units import FEMTOSECOND
 
 __all__ = [
+    "Task",
     "Timing",
     "device_name",
-    "find_platform",
     "interleaved",
     "machine_facts",
-    "matrix_peak",
     "peak_resident_mb",
+    "reason",
     "resident_mb",
-    "stepper",
+    "step_task",
 ]
 
 _BLOCK_SECONDS = 0.15
-_TEMPERATURE = 300.0
+
+
+def _nothing() -> None:
+    return None
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """Work that can be repeated and timed.
+
+    Parameters
+    ----------
+    run : callable
+        ``run(n)`` does the work n times.
+    prepare : callable
+        Called before each block of repetitions, outside the clock.
+    check : callable
+        Called after each block, outside the clock; raises if the block was not worth timing.
+    at_most : int
+        Repetitions in a block.
+    """
+
+    run: Callable[[int], object]
+    prepare: Callable[[], object] = _nothing
+    check: Callable[[], object] = _nothing
+    at_most: int = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +64,10 @@ class Timing:
 
     Parameters
     ----------
-    wall, cpu : ndarray, shape (blocks,)
-        Elapsed; processor time of the whole process, all threads, user and system.
+    wall : ndarray, shape (blocks,)
+        Elapsed time.
+    cpu : ndarray, shape (blocks,)
+        Processor time of the whole process, all threads, user and system.
     """
 
     wall: np.ndarray
@@ -51,15 +78,23 @@ class Timing:
         return float(np.median(self.cpu / other.cpu))
 
     def fastest_ratio(self, other: Timing) -> float:
-        """The same between the fastest blocks, which a busy machine disturbs least."""
+        """Ratio between the fastest blocks, which a busy machine disturbs least."""
         return float(np.min(self.cpu) / np.min(other.cpu))
 
-    def excess(self, other: Timing) -> float:
-        """Processor time above another's, ms, in the same way."""
-        return float(np.median(self.cpu - other.cpu))
+    def minus(self, other: Timing) -> Timing:
+        """Difference round by round."""
+        return Timing(self.wall - other.wall, self.cpu - other.cpu)
+
+    def plus(self, other: Timing) -> Timing:
+        """Sum round by round."""
+        return Timing(self.wall + other.wall, self.cpu + other.cpu)
+
+    def over(self, n: float) -> Timing:
+        """Cost per step of something that is done every n steps."""
+        return Timing(self.wall / n, self.cpu / n)
 
     def facts(self) -> dict[str, float | int]:
-        """The figures of a row."""
+        """Medians over the blocks, the least processor time, and the tenth percentile of the elapsed time."""
         return {
             "cpu_ms": float(np.median(self.cpu)),
             "cpu_ms_min": float(np.min(self.cpu)),
@@ -69,56 +104,66 @@ class Timing:
         }
 
 
-def interleaved(tasks: Mapping[str, Callable[[int], object]], rounds: int) -> dict[str, Timing]:
+def interleaved(tasks: Mapping[str, Task], rounds: int) -> tuple[dict[str, Timing], dict[str, str]]:
     """Time tasks in blocks, round robin: whatever else the machine does falls on all of them alike.
 
     Parameters
     ----------
-    tasks : mapping of str to callable
-        ``task(n)`` does its work n times. Called twice, then in blocks of about 0.15 s.
+    tasks : mapping of str to Task
+        Each runs three times as a warm-up, then in blocks of about 0.15 s.
     rounds : int
         Blocks of each task.
+
+    Returns
+    -------
+    timings : dict of str to Timing
+    lost : dict of str to str
+        Tasks that failed, with the reason. They take no further part, and the others go on.
     """
+    running, lost = dict(tasks), {}
     repetitions = {}
-    for name, task in tasks.items():
-        task(1)
-        task(2)
-        started = time.perf_counter()
-        task(1)
-        each = max(time.perf_counter() - started, 1e-6)
-        repetitions[name] = int(np.clip(_BLOCK_SECONDS / each, 1, 1000))
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in tasks}
-    for _ in range(rounds):
-        for name, task in tasks.items():
-            n = repetitions[name]
-            wall, cpu = time.perf_counter(), time.process_time()
-            task(n)
-            elapsed = (time.perf_counter() - wall, time.process_time() - cpu)
-            found[name].append((1e3 * elapsed[0] / n, 1e3 * elapsed[1] / n))
-    return {name: Timing(*np.array(blocks).T) for name, blocks in found.items()}
+    blocks: dict[str, list[tuple[float, float]]] = {name: [] for name in tasks}
+    for turn in range(rounds + 1):
+        for name, task in list(running.items()):
+            try:
+                if turn == 0:
+                    repetitions[name] = _warmed_up(task)
+                    continue
+                n = repetitions[name]
+                task.prepare()
+                wall, cpu = time.perf_counter(), time.process_time()
+                task.run(n)
+                elapsed = (time.perf_counter() - wall, time.process_time() - cpu)
+                task.check()
+            # Whatever a task raises, and peers raise anything, must not take the other rows with it.
+            except Exception as error:
+                lost[name] = reason(error)
+                del running[name]
+            else:
+                blocks[name].append((1e3 * elapsed[0] / n, 1e3 * elapsed[1] / n))
+    return {name: Timing(*np.array(blocks[name]).T) for name in running}, lost
 
 
-def find_platform(name: str) -> openmm.Platform:
-    """OpenMM's platform of that name.
+def _warmed_up(task: Task) -> int:
+    """Run a task three times; returns how often it fits into a block."""
+    task.prepare()
+    task.run(1)
+    task.run(2)
+    started = time.perf_counter()
+    task.run(1)
+    each = max(time.perf_counter() - started, 1e-6)
+    task.check()
+    return int(np.clip(_BLOCK_SECONDS / each, 1, task.at_most))
 
-    Raises
-    ------
-    ConfigError
-        One that is not there.
-    """
-    platforms = [openmm.Platform.getPlatform(i) for i in range(openmm.Platform.getNumPlatforms())]
-    found = [platform for platform in platforms if platform.getName() == name]
-    if not found:
-        raise ConfigError(
-            f"platform = {' | '.join(platform.getName() for platform in platforms)}",
-            repr(name),
-            'choose one of these; for CUDA: pip install "mlmm[cuda]" where there is a driver',
-        )
-    return found[0]
+
+def reason(error: BaseException) -> str:
+    """The first line of an error, with its type where that is not the project's own."""
+    text = (str(error).strip() or "no message").splitlines()[0]
+    return text if isinstance(error, MLMMError) else f"{type(error).__name__}: {text}"
 
 
 def device_name(platform: openmm.Platform) -> str:
-    """What a platform runs on, by its own word; empty for one that has no devices."""
+    """Name of the device that a platform runs on; empty for a platform that has no devices."""
     if "DeviceName" not in platform.getPropertyNames():
         return ""
     system = openmm.System()
@@ -127,55 +172,44 @@ def device_name(platform: openmm.Platform) -> str:
     return platform.getPropertyValue(context, "DeviceName")
 
 
-def stepper(
-    timed: Timed,
-    positions: np.ndarray,
+def step_task(
+    context: openmm.Context,
     *,
-    threads: int | None = None,
-    thermostat: bool = True,
-    platform: str = "CPU",
-) -> Callable[[int], None]:
-    """Dynamics of a variant at 1 fs as a task for `interleaved`.
+    restart: Callable[[], object] = _nothing,
+    at_most: int = 1000,
+) -> Task:
+    """Steps of a context's integrator as a task.
 
     Parameters
     ----------
-    timed : Timed
-    positions : ndarray, shape (N, 3), nm
-    threads : int, optional
-        Of OpenMM's CPU platform.
-    thermostat : bool
-        Langevin at 300 K, otherwise plain Verlet.
-    platform : str
-        OpenMM's, at its own precision.
-
-    Raises
-    ------
-    SimulationError
-        By the task: positions that are not finite are not worth timing.
+    context : openmm.Context
+        With positions and velocities.
+    restart : callable
+        Puts the context back to where a block begins; forces and neighbour lists are then made anew by one
+        step outside the clock.
+    at_most : int
+        Steps in a block.
     """
-    if thermostat:
-        integrator: openmm.Integrator = openmm.LangevinMiddleIntegrator(_TEMPERATURE, 5.0, FEMTOSECOND)
-        integrator.setRandomNumberSeed(1)
-    else:
-        integrator = openmm.VerletIntegrator(FEMTOSECOND)
-    properties = {"Threads": str(threads)} if threads is not None and platform == "CPU" else {}
-    context = openmm.Context(timed.system, integrator, find_platform(platform), properties)
-    context.setPositions(positions)
-    context.setVelocitiesToTemperature(_TEMPERATURE, 1)
+    integrator = context.getIntegrator()
+    # A GPU has the steps in its queue; whoever reads positions waits for them.
+    waits = context.getPlatform().getName() not in ("CPU", "Reference")
 
-    def step(n: int) -> None:
+    def run(n: int) -> None:
         integrator.step(n)
-        if platform != "CPU":
-            # A GPU has the steps in its queue; who reads positions waits for them.
+        if waits:
             context.getState(positions=True)
 
-    def checked() -> None:
-        state = context.getState(positions=True)
-        if not np.isfinite(state.getPositions(asNumpy=True)._value).all():
-            raise SimulationError("finite positions", f"NaN in {timed.variant}", "report this")
+    def prepare() -> None:
+        if restart is not _nothing:
+            restart()
+            run(1)
 
-    step.checked = checked  # type: ignore[attr-defined]
-    return step
+    def check() -> None:
+        positions = context.getState(positions=True).getPositions(asNumpy=True)._value
+        if not np.isfinite(positions).all():
+            raise SimulationError("finite positions", "NaN", "reduce the time step or minimise longer")
+
+    return Task(run, prepare, check, at_most)
 
 
 def resident_mb() -> float:
@@ -190,28 +224,14 @@ def peak_resident_mb() -> float:
     return int(next(line.split()[1] for line in lines if line.startswith("VmHWM"))) * 1024 / 1e6
 
 
-def matrix_peak(seconds: float = 1.0) -> float:
-    """Operations per second of processor time in a large float32 matrix product on one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        a, b = torch.rand(1024, 1024), torch.rand(1024, 1024)
-        out = a @ b
-        best, started = np.inf, time.perf_counter()
-        while time.perf_counter() - started < seconds:
-            cpu = time.process_time()
-            for _ in range(4):
-                torch.mm(a, b, out=out)
-            best = min(best, (time.process_time() - cpu) / 4)
-    finally:
-        torch.set_num_threads(threads)
-    return 2 * 1024**3 / best
+def machine_facts(threads: int) -> dict[str, str | int | float]:
+    """Processor, cores, threads, load and versions, for the head of a table.
 
-
-def machine_facts(threads: int | None) -> dict[str, str | int | float]:
-    """Processor, cores, threads and load, for the head of a table."""
-    import importlib.metadata
-
+    Parameters
+    ----------
+    threads : int
+        Of OpenMM's CPU platform; 0 for its own choice.
+    """
     default = openmm.Platform.getPlatformByName("CPU").getPropertyDefaultValue("Threads")
     return {
         "processor": _processor(),
@@ -231,7 +251,7 @@ def _processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     if not cpuinfo.exists():
         return python_platform.processor() or python_platform.machine()
-    facts = {}
+    facts: dict[str, str] = {}
     for line in cpuinfo.read_text().splitlines():
         key, _, value = line.partition(":")
         facts.setdefault(key.strip(), value.strip())

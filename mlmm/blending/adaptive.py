@@ -29,8 +29,6 @@ class AdaptiveBlend(torch.nn.Module):
         ``forward(positions, cell, centres) -> (members, C)`` on the visible atoms; see `zone_energies`.
     visible : sequence of int
         Atoms that the model sees, by their index in the system.
-    n_atoms : int
-        Of the system.
     core : sequence of int
         Atoms with lambda = 1 for good.
     molecules : sequence of sequence of int
@@ -47,7 +45,6 @@ class AdaptiveBlend(torch.nn.Module):
         self,
         model: torch.nn.Module,
         visible: Sequence[int],
-        n_atoms: int,
         core: Sequence[int],
         molecules: Sequence[Sequence[int]],
         weights: torch.nn.Module,
@@ -64,7 +61,7 @@ class AdaptiveBlend(torch.nn.Module):
         owner = np.array(
             [-1] * len(core) + [m for m, atoms in enumerate(molecules) for _ in atoms], dtype=np.int64
         )
-        place = np.zeros(n_atoms, dtype=np.int64)
+        place = np.zeros(max([*visible, *flat], default=-1) + 1, dtype=np.int64)
         place[list(visible)] = np.arange(len(visible))
         self.n_molecules = len(molecules)
         for name, array in (
@@ -78,10 +75,6 @@ class AdaptiveBlend(torch.nn.Module):
 
     def forward(self, positions: torch.Tensor, box: Optional[torch.Tensor] = None) -> torch.Tensor:
         """For the positions (N, 3) of the whole system and its box vectors (3, 3), nm."""
-        # The host's device is the module's own in a TorchForce, the processor's in a PythonForce.
-        positions = positions.to(self.atoms.device, torch.float64)
-        if box is not None:
-            box = box.to(self.atoms.device, torch.float64)
         weights = self.zone_weights(positions, box)
         if not self.weight_forces:
             weights = weights.detach()

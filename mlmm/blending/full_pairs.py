@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Optional
 import numpy as np
 import torch
 
-from mlmm.blending.functions import lennard_jones, switching_function
+from mlmm.blending.functions import switching_function
 from mlmm.blending.short_range import checked_atoms
+from mlmm.pair_formulas import lennard_jones
 from mlmm.structures import minimum_image
 from mlmm.units import COULOMB
 
@@ -36,7 +37,11 @@ class FullPairs(torch.nn.Module):
         See `ShortRangeEnergies`; it concerns the 1-4 pairs.
     """
 
-    def __init__(self, tables: MMTables, atoms: Sequence[int], *, wrap: bool = False):
+    if TYPE_CHECKING:  # TorchScript reads no annotations of buffers
+
+        def __getattr__(self, name: str) -> torch.Tensor: ...
+
+    def __init__(self, tables: MMTables, atoms: Sequence[int] | np.ndarray, *, wrap: bool = False):
         super().__init__()
         wanted = checked_atoms(tables, atoms)
         self.n_wanted, self.coulomb, self.cutoff = len(wanted), COULOMB, float(tables.cutoff)
@@ -45,20 +50,10 @@ class FullPairs(torch.nn.Module):
         self.switch = 0.0 if tables.switch is None else float(tables.switch)
         first, second = np.triu_indices(self.n_wanted, k=1)
         i, j = wanted[first], wanted[second]
-        numbers = np.stack(
-            [
-                tables.charge[i] * tables.charge[j],
-                0.5 * (tables.sigma[i] + tables.sigma[j]),
-                np.sqrt(tables.epsilon[i] * tables.epsilon[j]),
-            ]
-        )
-        index = tables.exception_index(i, j)
-        special = index >= 0
-        own_numbers = np.stack([tables.exception_charge, tables.exception_sigma, tables.exception_epsilon])
-        numbers[:, special] = own_numbers[:, index[special]]
-        alive = (numbers[0] != 0) | (numbers[2] != 0)
+        charge, sigma, epsilon, special = tables.pair_parameters(i, j)
+        alive = (charge != 0) | (epsilon != 0)
         arrays = {"heads": i[alive], "tails": j[alive], "first": first[alive], "second": second[alive]}
-        arrays |= {"charge": numbers[0, alive], "sigma": numbers[1, alive], "epsilon": numbers[2, alive]}
+        arrays |= {"charge": charge[alive], "sigma": sigma[alive], "epsilon": epsilon[alive]}
         arrays |= {"special": special[alive]}
         wraps = tables.periodic & (~special[alive] | tables.exceptions_periodic | wrap)
         arrays |= {"wraps": wraps[:, None]}

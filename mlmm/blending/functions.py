@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import torch
 
+from mlmm.pair_formulas import inverse_tail, smooth_step
+
 __all__ = [
     "bond_angles",
     "cubic_powers",
     "dihedral_angles",
-    "lennard_jones",
     "short_range_inverse",
+    "short_range_pair",
     "switching_function",
 ]
 
 
 def switching_function(r: torch.Tensor, r_on: float, r_off: float) -> torch.Tensor:
-    """f = 1 − x³(10 − 15x + 6x²), x = (r − r_on)/(r_off − r_on): 1 below r_on, 0 above r_off, C2.
+    """f = 1 − `smooth_step`(x), x = (r − r_on)/(r_off − r_on): 1 below r_on, 0 above r_off, C2.
 
     OpenMM's switching function for Lennard-Jones is the same polynomial.
 
@@ -26,14 +28,14 @@ def switching_function(r: torch.Tensor, r_on: float, r_off: float) -> torch.Tens
         In nm.
     """
     x = ((r - r_on) / (r_off - r_on)).clamp(0.0, 1.0)
-    return 1.0 - x * x * x * (10.0 - x * (15.0 - 6.0 * x))
+    return 1.0 - smooth_step(x)
 
 
 def short_range_inverse(r: torch.Tensor, r_off: float) -> torch.Tensor:
-    """1/r without its smooth tail: 1/r − g(r/a)/a for r < a = r_off, zero beyond, C3 (1/nm).
+    """1/r without its smooth tail, 1/r − `inverse_tail`, for r < r_off; zero beyond, C3 (1/nm).
 
-    g = (35 − 35p² + 21p⁴ − 5p⁶)/16 continues 1/p into the origin. The energy is split, not multiplied by a
-    switch: f(r)/r would leave the force −f'(r)/r, several times the Coulomb force, inside the region.
+    The energy is split, not multiplied by a switching function: f(r)/r would leave the force −f'(r)/r,
+    several times the Coulomb force, inside the region.
 
     Parameters
     ----------
@@ -41,16 +43,27 @@ def short_range_inverse(r: torch.Tensor, r_off: float) -> torch.Tensor:
     r_off : float
         In nm.
     """
-    square = (r / r_off).square()
-    tail = (35.0 - square * (35.0 - square * (21.0 - 5.0 * square))) / (16.0 * r_off)
-    return torch.where(r < r_off, 1.0 / r - tail, torch.zeros_like(r))
+    return torch.where(r < r_off, 1.0 / r - inverse_tail(r, r_off), torch.zeros_like(r))
 
 
-def lennard_jones(r: torch.Tensor, sigma: torch.Tensor, epsilon: torch.Tensor) -> torch.Tensor:
-    """4 eps [(sigma/r)¹² − (sigma/r)⁶], kJ/mol for r and sigma in nm."""
-    sixth = (sigma / r).square()
-    sixth = sixth * sixth * sixth
-    return 4.0 * epsilon * (sixth * sixth - sixth)
+def short_range_pair(
+    r: torch.Tensor, wells: torch.Tensor, charge: torch.Tensor, r_on: float, r_off: float, coulomb: float
+) -> torch.Tensor:
+    """v_sr = f(r) V_LJ + K q q `short_range_inverse`: the part of a pair that a potential replaces, kJ/mol.
+
+    Parameters
+    ----------
+    r : torch.Tensor, nm
+    wells : torch.Tensor, kJ/mol
+        V_LJ at r, with the force field's own switching function where it has one.
+    charge : torch.Tensor
+        Charge products, e².
+    r_on, r_off : float
+        Range of the switching function, nm.
+    coulomb : float
+        K, kJ/mol nm/e².
+    """
+    return wells * switching_function(r, r_on, r_off) + coulomb * charge * short_range_inverse(r, r_off)
 
 
 # `line` of the next two (nm⁴): the smallest square of a cross product that still spans a plane. TorchScript

@@ -11,14 +11,9 @@ from typing import Optional
 
 import torch
 
+from mlmm.elements import element_names
 from mlmm.errors import EmbeddingError
-from mlmm.potentials.base import (
-    SYMBOLS,
-    PotentialModel,
-    PotentialSpec,
-    is_capturable,
-    scriptable_module,
-)
+from mlmm.potentials.base import PotentialModel, PotentialSpec, is_capturable, scriptable_module
 from mlmm.structures import Structure, minimum_image
 
 __all__ = ["CAP_LENGTHS", "CappedAtoms", "CappedModel", "cap_lengths", "check_cap_distances"]
@@ -80,7 +75,7 @@ class CappedModel(torch.nn.Module):
         Atomic numbers of the region's atoms.
     atoms, caps, lengths
         As for `CappedAtoms`.
-    charge, spin : int
+    charge, multiplicity : int
         Of the capped region, for a model that asks.
     """
 
@@ -92,7 +87,7 @@ class CappedModel(torch.nn.Module):
         caps: Sequence[tuple[int, int]],
         lengths: Sequence[float],
         charge: int = 0,
-        spin: int = 1,
+        multiplicity: int = 1,
     ):
         super().__init__()
         capped_numbers = [*numbers, *[1] * len(caps)]
@@ -101,7 +96,7 @@ class CappedModel(torch.nn.Module):
         self.model = (
             scriptable(capped_numbers)
             if scriptable is not None
-            else _WholeEnergies(model, capped_numbers, charge, spin)
+            else _WholeEnergies(model, capped_numbers, charge, multiplicity)
         )
         self.capturable = is_capturable(self.model)
         self.to(getattr(model, "device", "cpu"))
@@ -112,9 +107,6 @@ class CappedModel(torch.nn.Module):
 
     def members(self, positions: torch.Tensor, box: Optional[torch.Tensor]) -> torch.Tensor:
         """Energies of the atoms and then of the caps by each member of the model, (members, n + caps)."""
-        positions = positions.to(self.capped.lengths.device, torch.float64)
-        if box is not None:
-            box = box.to(self.capped.lengths.device, torch.float64)
         return self.model(self.capped(positions, box), box)
 
     @property
@@ -134,14 +126,14 @@ class _WholeEnergies(torch.nn.Module):
     With `keeps_charges`, `charges` holds what it predicted at the last call.
     """
 
-    def __init__(self, model: PotentialModel, numbers: Sequence[int], charge: int, spin: int):
+    def __init__(self, model: PotentialModel, numbers: Sequence[int], charge: int, multiplicity: int):
         super().__init__()
-        self.potential, self.charge, self.spin = model, charge, spin
+        self.potential, self.charge, self.multiplicity = model, charge, multiplicity
         self.keeps_charges, self.charges = False, None
         self.register_buffer("numbers", torch.tensor(list(numbers), dtype=torch.int64))
 
     def forward(self, positions: torch.Tensor, cell: torch.Tensor | None) -> torch.Tensor:
-        structure = Structure(self.numbers, positions, cell, self.charge, self.spin)
+        structure = Structure(self.numbers, positions, cell, self.charge, self.multiplicity)
         result = self.potential.atom_energies(structure)
         if self.keeps_charges:
             self.charges = result.charges
@@ -190,7 +182,7 @@ def cap_lengths(
                 "move the boundary, if possible to a bond between two sp3 carbons",
             )
         if int(numbers[outer]) not in CAP_LENGTHS:
-            known = " ".join(SYMBOLS[number] for number in CAP_LENGTHS)
+            known = element_names(CAP_LENGTHS, " ")
             raise EmbeddingError(
                 f"caps on {known}",
                 f"{label(outer)} of the cut bond to {label(inner)}",

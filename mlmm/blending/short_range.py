@@ -1,7 +1,7 @@
 """Short-range force-field energy of each atom: the eps_i^MM that a machine-learned eps_i^ML replaces.
 
-Every term gives an equal share to each of its atoms. What is left to the force field beyond r_off (the far
-part of Lennard-Jones and Coulomb, all periodic images, the mesh) has no place here.
+Every term gives an equal share to each of its atoms. The energy beyond r_off (the far part of Lennard-Jones
+and Coulomb, all periodic images, the mesh) stays in the force field and is not evaluated here.
 """
 
 from __future__ import annotations
@@ -17,22 +17,23 @@ from mlmm.blending.functions import (
     bond_angles,
     cubic_powers,
     dihedral_angles,
-    lennard_jones,
-    short_range_inverse,
+    short_range_pair,
     switching_function,
 )
 from mlmm.errors import EmbeddingError
 from mlmm.kernels.torch_pairs import native_pairs_wanted, partners
+from mlmm.pair_formulas import lennard_jones
 from mlmm.structures import minimum_image, near_squares, possible_neighbours
+from mlmm.term_weights import cmap_shares
 from mlmm.units import COULOMB
 
-if TYPE_CHECKING:  # the tables are plain arrays; their module reads OpenMM, this one never does
+if TYPE_CHECKING:  # the tables are plain arrays; their module reads OpenMM, this one must not
     from mlmm.forcefield.tables import MMTables
 
 __all__ = ["ShortRangeEnergies", "checked_atoms"]
 
 
-def checked_atoms(tables: MMTables, atoms: Sequence[int]) -> np.ndarray:
+def checked_atoms(tables: MMTables, atoms: Sequence[int] | np.ndarray) -> np.ndarray:
     """Indices as an array, each once and inside the system."""
     wanted = np.array(atoms, dtype=np.int64).reshape(-1)
     inside = (wanted >= 0) & (wanted < tables.n_atoms)
@@ -54,17 +55,6 @@ def _checked_visible(tables: MMTables, visible: np.ndarray) -> np.ndarray:
             "pass one True or False per particle",
         )
     return visible
-
-
-def _cmap_shares(atoms: np.ndarray) -> np.ndarray:
-    """Shares of the eight places of two dihedrals, (C, 8): 1/5 per atom where they span five atoms."""
-    shares = np.full(atoms.shape, 1.0 / 8.0)
-    for row, members in zip(shares, atoms, strict=True):
-        distinct, first = np.unique(members, return_index=True)
-        if len(distinct) == 5:
-            row[:] = 0.0
-            row[first] = 1.0 / 5.0
-    return shares
 
 
 class ShortRangeEnergies(torch.nn.Module):
@@ -95,10 +85,14 @@ class ShortRangeEnergies(torch.nn.Module):
         the force field.
     """
 
+    if TYPE_CHECKING:  # TorchScript reads no annotations of buffers
+
+        def __getattr__(self, name: str) -> torch.Tensor: ...
+
     def __init__(
         self,
         tables: MMTables,
-        atoms: Sequence[int],
+        atoms: Sequence[int] | np.ndarray,
         visible: np.ndarray,
         r_on: float,
         r_off: float,
@@ -124,7 +118,7 @@ class ShortRangeEnergies(torch.nn.Module):
         # A switch that starts beyond r_off is 1 wherever anything is evaluated.
         self.switched = tables.switch is not None and tables.switch < r_off
         self.switch = 0.0 if tables.switch is None else float(tables.switch)
-        # The last slot collects the shares of atoms that nobody asked for.
+        # The last slot collects the shares of atoms that are not wanted.
         slots = np.full(tables.n_atoms, self.n_wanted)
         slots[wanted] = np.arange(self.n_wanted)
         self._fixed_terms(tables, slots, visible, wrap)
@@ -134,7 +128,7 @@ class ShortRangeEnergies(torch.nn.Module):
         # Pairs with parameters of their own, as sorted numbers; the last one stands behind every pair.
         own = np.sort(tables.exception_atoms, axis=1) @ np.array([tables.n_atoms, 1])
         self._keep(own_pairs=np.append(np.unique(own), tables.n_atoms**2))
-        # The same for the compiled kernel.
+        # The same pairs and parameters as the native kernel reads them.
         self.compiled = native_pairs_wanted()
         start, other = partners(tables.exception_atoms, tables.n_atoms)
         self._keep(own_start=start, own_other=other)
@@ -173,7 +167,7 @@ class ShortRangeEnergies(torch.nn.Module):
         self._keep(cmap_size=sizes[tables.cmap_map[c]], cmap_start=starts[tables.cmap_map[c]])
         # Shares. CMAP: the five atoms of two dihedrals that overlap in three; any other shape by places.
         shares = [np.full(x.shape, 1.0 / x.shape[1]) for x in (bonds, angles, torsions, rbs)]
-        shares += [_cmap_shares(cmaps), np.full(pairs.shape, 0.5)]
+        shares += [cmap_shares(cmaps), np.full(pairs.shape, 0.5)]
         members = (bonds, angles, torsions, rbs, cmaps, pairs)
         numbered = np.split(np.arange(sum(map(len, members))), np.cumsum([len(x) for x in members])[:-1])
         terms = [np.repeat(own, x.shape[1]) for own, x in zip(numbered, members, strict=True)]
@@ -243,10 +237,8 @@ class ShortRangeEnergies(torch.nn.Module):
         if self.n_cmaps > 0:
             cmaps = self.cmap_spline(cmaps.view(-1, 2))
         r = lengths[self.n_bonds :]
-        wells = lennard_jones(r, self.pair_sigma, self.pair_epsilon) * switching_function(
-            r, self.r_on, self.r_off
-        )
-        pairs = wells + self.coulomb * self.pair_charge * short_range_inverse(r, self.r_off)
+        wells = lennard_jones(r, self.pair_sigma, self.pair_epsilon)
+        pairs = short_range_pair(r, wells, self.pair_charge, self.r_on, self.r_off, self.coulomb)
         return torch.cat([bonds, angles, torsions, rb, cmaps, pairs])
 
     def cmap_spline(self, phi: torch.Tensor) -> torch.Tensor:
@@ -284,7 +276,7 @@ class ShortRangeEnergies(torch.nn.Module):
     def searched_pairs(
         self, positions: torch.Tensor, box: Optional[torch.Tensor], wanted: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The same in torch, on any device: what the compiled kernel is measured against."""
+        """Pairs found and evaluated in torch, on any device; the reference for the native kernel."""
         where = positions.detach()
         points, around = where.index_select(0, wanted), where.index_select(0, self.seen)
         possible = possible_neighbours(around, points, box, self.r_off)
@@ -305,8 +297,9 @@ class ShortRangeEnergies(torch.nn.Module):
         r = vectors.square().sum(-1).sqrt()
         sigma = self.half_sigma.index_select(0, first) + self.half_sigma.index_select(0, second)
         epsilon = self.root_epsilon.index_select(0, first) * self.root_epsilon.index_select(0, second)
-        attraction = lennard_jones(r, sigma, epsilon) * switching_function(r, self.r_on, self.r_off)
+        wells = lennard_jones(r, sigma, epsilon)
         if self.switched:
-            attraction = attraction * switching_function(r, self.switch, self.cutoff)
-        product = self.charge.index_select(0, first) * self.charge.index_select(0, second)
-        return first, second, 0.5 * (attraction + self.coulomb * product * short_range_inverse(r, self.r_off))
+            wells = wells * switching_function(r, self.switch, self.cutoff)
+        charge = self.charge.index_select(0, first) * self.charge.index_select(0, second)
+        energy = short_range_pair(r, wells, charge, self.r_on, self.r_off, self.coulomb)
+        return first, second, 0.5 * energy

@@ -47,10 +47,6 @@ class WeightedModel(torch.nn.Module):
 
     def forward(self, positions: torch.Tensor, box: Optional[torch.Tensor] = None) -> torch.Tensor:
         """For the positions (N, 3) of the whole system and its box vectors (3, 3), nm."""
-        # The host's device is the module's own in a TorchForce, the processor's in a PythonForce.
-        positions = positions.to(self.weights.device, torch.float64)
-        if box is not None:
-            box = box.to(self.weights.device, torch.float64)
         return self.contributions(positions, box).mean(dim=0).sum()
 
     def weighted_kernel(self) -> Any:
@@ -104,9 +100,6 @@ class PerAtomBlend(torch.nn.Module):
 
     def forward(self, positions: torch.Tensor, box: Optional[torch.Tensor] = None) -> torch.Tensor:
         """For the positions (N, 3) of the whole system and its box vectors (3, 3), nm."""
-        positions = positions.to(self.weights.device, torch.float64)
-        if box is not None:
-            box = box.to(self.weights.device, torch.float64)
         blended = (self.weights * self.differences(positions, box)).sum()
         return blended + self.full_pairs(positions, box).sum()
 
@@ -131,12 +124,12 @@ class Subtraction(torch.nn.Module):
         ``forward(positions, box) -> energy`` with ``contributions``, such as `WeightedModel`.
     full_pairs : FullPairs
         Pairs that left OpenMM.
-    handed_over : ReplacedTerms
+    replaced_terms : ReplacedTerms
     """
 
-    def __init__(self, added: torch.nn.Module, full_pairs: FullPairs, handed_over: ReplacedTerms):
+    def __init__(self, added: torch.nn.Module, full_pairs: FullPairs, replaced_terms: ReplacedTerms):
         super().__init__()
-        self.added, self.full_pairs, self.handed_over = added, full_pairs, handed_over
+        self.added, self.full_pairs, self.replaced_terms = added, full_pairs, replaced_terms
 
     @property
     def visible(self) -> torch.Tensor:
@@ -145,11 +138,7 @@ class Subtraction(torch.nn.Module):
 
     def forward(self, positions: torch.Tensor, box: Optional[torch.Tensor] = None) -> torch.Tensor:
         """For the positions (N, 3) of the whole system and its box vectors (3, 3), nm."""
-        device = self.handed_over.fractions.device
-        positions = positions.to(device, torch.float64)
-        if box is not None:
-            box = box.to(device, torch.float64)
-        taken = self.handed_over(positions, box)
+        taken = self.replaced_terms(positions, box)
         return self.added(positions, box) + self.full_pairs(positions, box).sum() - taken
 
     @torch.jit.unused

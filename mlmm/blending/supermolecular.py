@@ -1,16 +1,16 @@
 """Scheme ``supermolecular``: whole energies with and without the region, so that no atom's share is needed.
 
-E = E_MM + sum_l w_l {[E_ML(V) − E_ML(V∖S_l)] − (force-field terms that touch S_l)}; here is the part in
-brackets. V are the atoms that the model sees; V∖S_l has hydrogen caps where S_l cuts bonds. No atom of S_l
-but the inner end of a cut bond occurs in V∖S_l: the model's force on all others is exactly that of E_ML(V).
+E = E_MM + [E_ML(V) − E_ML(V∖S)] − (force-field terms that touch S); here is the part in brackets. V are the
+atoms that the model sees, S those of the region; V∖S has hydrogen caps where S cuts bonds. No atom of S but
+the inner end of a cut bond occurs in V∖S: the model's force on all others is exactly that of E_ML(V).
 
 Let R be the model's receptive field and eps_i its per-atom energies. eps_i is the same in both passes unless
-an atom of S_l or a cap is within R of i. With C_l the kept atoms and caps that are within R of either,
+an atom of S or a cap is within R of i. With C the kept atoms and caps that are within R of either,
 
-E_ML(V) − E_ML(V∖S_l) = sum_{S_l} eps_i(V) + sum_{C_l without caps} eps_i(V) − sum_{C_l} eps_i(V∖S_l)
+E_ML(V) − E_ML(V∖S) = sum_S eps_i(V) + sum_{C without caps} eps_i(V) − sum_C eps_i(V∖S)
 
-however the model shares an energy between atoms. C_l has its neighbours within 2 R of S_l and caps; any
-larger set of atoms gives the same energy, so that they come and go without a step.
+however the model shares an energy between atoms. C has its neighbours within 2 R of S and caps; any larger
+set of atoms gives the same energy, so that they come and go without a step.
 """
 
 from __future__ import annotations
@@ -27,47 +27,46 @@ from mlmm.blending.static import zone_energies
 from mlmm.errors import EmbeddingError
 from mlmm.potentials.base import PotentialModel, check_elements
 from mlmm.structures import Structure, minimum_image, possible_neighbours
-from mlmm.term_weights import Level
+from mlmm.term_weights import CappedRegion
 
-__all__ = ["SupermolecularBlend", "SupermolecularTotal", "levels_of", "supermolecular_blend"]
+__all__ = ["SupermolecularBlend", "SupermolecularTotal", "capped_region", "supermolecular_blend"]
 
 logger = logging.getLogger(__name__)
 
 
 class _Remainder(torch.nn.Module):
-    """V∖S_l with caps, and which of its atoms have another energy in V."""
+    """V∖S with caps, and which of its atoms have another energy in V."""
 
     def __init__(
         self,
         model: PotentialModel,
         numbers: Sequence[int],
         visible: Sequence[int],
-        level: Level,
+        region: CappedRegion,
         lengths: Sequence[float],
     ):
         super().__init__()
-        kept = [place for place, atom in enumerate(visible) if atom not in level.atoms]
+        kept = [place for place, atom in enumerate(visible) if atom not in region.atoms]
         kept_atoms = [visible[place] for place in kept]
         self.n_kept = len(kept)
         self.reach = float(model.spec.receptive_field)
-        self.weight = float(level.weight)
-        self.capped = CappedAtoms(kept_atoms, level.caps, lengths)
-        self.model = zone_energies(model, [numbers[atom] for atom in kept_atoms] + [1] * len(level.caps))
+        self.capped = CappedAtoms(kept_atoms, region.caps, lengths)
+        self.model = zone_energies(model, [numbers[atom] for atom in kept_atoms] + [1] * len(region.caps))
         self.register_buffer("kept", torch.tensor(kept, dtype=torch.int64))
-        removed = [atom for atom in visible if atom in level.atoms]
+        removed = [atom for atom in visible if atom in region.atoms]
         self.register_buffer("removed", torch.tensor(removed, dtype=torch.int64))
 
     def centres(
         self, remaining: torch.Tensor, positions: torch.Tensor, box: Optional[torch.Tensor]
     ) -> torch.Tensor:
-        """C_l, places among the kept atoms and caps (n_kept + caps, 3)."""
+        """C, places among the kept atoms and caps (n_kept + caps, 3)."""
         sources = torch.cat([positions.index_select(0, self.removed), remaining[self.n_kept :]]).detach()
         return _near(remaining.detach(), sources, box, self.reach).nonzero().squeeze(1)
 
     def forward(
         self, remaining: torch.Tensor, box: Optional[torch.Tensor], centres: torch.Tensor
     ) -> torch.Tensor:
-        """sum_{i in C_l} eps_i(V∖S_l) by each member, (members,)."""
+        """sum_{i in C} eps_i(V∖S) by each member, (members,)."""
         return self.model(remaining, box, centres).sum(dim=1)
 
 
@@ -84,9 +83,9 @@ class SupermolecularBlend(torch.nn.Module):
         Atomic numbers of the whole system.
     visible : sequence of int
         Atoms that the model sees, by their index in the system, sorted.
-    levels : sequence of Level
-    lengths : sequence of sequence of float
-        For each level, A–H for each of its caps, nm.
+    region : CappedRegion
+    lengths : sequence of float
+        A–H for each cap of the region, nm.
     """
 
     def __init__(
@@ -94,18 +93,17 @@ class SupermolecularBlend(torch.nn.Module):
         model: PotentialModel,
         numbers: Sequence[int],
         visible: Sequence[int],
-        levels: Sequence[Level],
-        lengths: Sequence[Sequence[float]],
+        region: CappedRegion,
+        lengths: Sequence[float],
     ):
         super().__init__()
         self.model = zone_energies(model, [numbers[atom] for atom in visible])
+        # Nothing remains of a system that is all inside: its energy is the first pass.
+        rest = [] if region.atoms.issuperset(visible) else [region]
         self.remainders = torch.nn.ModuleList(
-            _Remainder(model, numbers, visible, level, level_lengths)
-            for level, level_lengths in zip(levels, lengths, strict=True)
-            # Nothing remains of a system that is all inside: its energy is the first pass.
-            if not level.atoms.issuperset(visible)
+            _Remainder(model, numbers, visible, removed, lengths) for removed in rest
         )
-        inside = [sum(level.weight for level in levels if atom in level.atoms) for atom in visible]
+        inside = [float(atom in region.atoms) for atom in visible]
         self.register_buffer("visible", torch.tensor(list(visible), dtype=torch.int64))
         self.register_buffer("inside", torch.tensor(inside, dtype=torch.float64))
 
@@ -115,19 +113,15 @@ class SupermolecularBlend(torch.nn.Module):
 
     def members(self, positions: torch.Tensor, box: Optional[torch.Tensor]) -> torch.Tensor:
         """The same energy by each member of the model, (members,)."""
-        # The host's device is the module's own in a TorchForce, the processor's in a PythonForce.
-        positions = positions.to(self.inside.device, torch.float64)
-        if box is not None:
-            box = box.to(self.inside.device, torch.float64)
         weights = self.inside
         without: list[torch.Tensor] = []
         for remainder in self.remainders:
             remaining = remainder.capped(positions, box)
             centres = remainder.centres(remaining, positions, box)
             if centres.shape[0] > 0:
-                without.append(remainder.weight * remainder(remaining, box, centres))
+                without.append(remainder(remaining, box, centres))
                 shared = remainder.kept.index_select(0, centres[centres < remainder.n_kept])
-                weights = weights.index_add(0, shared, torch.full_like(weights[shared], remainder.weight))
+                weights = weights.index_add(0, shared, torch.ones_like(weights[shared]))
         wanted = (weights > 0).nonzero().squeeze(1)
         energies = self.model(positions.index_select(0, self.visible), box, wanted)
         difference = (energies * weights.index_select(0, wanted)).sum(dim=1)
@@ -149,7 +143,7 @@ class SupermolecularTotal(torch.nn.Module):
 
     Parameters
     ----------
-    model, numbers, visible, levels, lengths
+    model, numbers, visible, region, lengths
         As for `SupermolecularBlend`.
     buffer : float
         Thickness, nm. From twice the receptive field on, the energy is that of infinite thickness; below, it
@@ -161,22 +155,17 @@ class SupermolecularTotal(torch.nn.Module):
         model: PotentialModel,
         numbers: Sequence[int],
         visible: Sequence[int],
-        levels: Sequence[Level],
-        lengths: Sequence[Sequence[float]],
+        region: CappedRegion,
+        lengths: Sequence[float],
         buffer: float,
     ):
         super().__init__()
-        self.potential, self.buffer, self.levels = model, buffer, tuple(levels)
-        inside = frozenset().union(*(level.atoms for level in levels))
-        region = [atom for atom in visible if atom in inside]
-        caps = [cap for level in levels for cap in level.caps]
-        self.region = CappedAtoms(region, caps, [length for each in lengths for length in each])
-        self.hydrogens = torch.nn.ModuleList(
-            CappedAtoms([], level.caps, each) for level, each in zip(levels, lengths, strict=True)
-        )
+        self.potential, self.buffer = model, buffer
+        self.region = CappedAtoms([atom for atom in visible if atom in region.atoms], region.caps, lengths)
+        self.hydrogens = CappedAtoms([], region.caps, lengths)
         self.register_buffer("numbers", torch.tensor(list(numbers), dtype=torch.int64))
         self.register_buffer("visible", torch.tensor(list(visible), dtype=torch.int64))
-        outside = [[atom not in level.atoms for atom in range(len(numbers))] for level in levels]
+        outside = [atom not in region.atoms for atom in range(len(numbers))]
         self.register_buffer("outside", torch.tensor(outside))
 
     def forward(self, positions: torch.Tensor, box: torch.Tensor | None = None) -> torch.Tensor:
@@ -185,16 +174,11 @@ class SupermolecularTotal(torch.nn.Module):
 
     def members(self, positions: torch.Tensor, box: torch.Tensor | None) -> torch.Tensor:
         """The same energy by each member of the model, (members,)."""
-        positions = positions.to(self.visible.device, torch.float64)
-        if box is not None:
-            box = box.to(self.visible.device, torch.float64)
         seen = self.seen(positions, box)
         difference = self._total(seen, positions, None, box)
-        for level, outside, hydrogens in zip(self.levels, self.outside, self.hydrogens, strict=True):
-            remaining = seen[outside[seen]]
-            caps = hydrogens(positions, box)
-            if len(remaining):
-                difference = difference - level.weight * self._total(remaining, positions, caps, box)
+        remaining = seen[self.outside[seen]]
+        if len(remaining):
+            difference = difference - self._total(remaining, positions, self.hydrogens(positions, box), box)
         return difference
 
     def contributions(self, positions: torch.Tensor, box: torch.Tensor | None) -> torch.Tensor:
@@ -247,7 +231,7 @@ def supermolecular_blend(
     model: PotentialModel,
     numbers: Sequence[int],
     visible: Sequence[int],
-    levels: Sequence[Level],
+    region: CappedRegion,
     *,
     buffer: float | None = None,
     positions: torch.Tensor | None = None,
@@ -255,7 +239,7 @@ def supermolecular_blend(
     is_single: Callable[[int, int], bool] | None = None,
     label: Callable[[int], str] = str,
 ) -> SupermolecularBlend | SupermolecularTotal:
-    """sum_l w_l [E_ML(V) − E_ML(V∖S_l, capped)] as a module of the positions of the whole system.
+    """E_ML(V) − E_ML(V∖S, capped) as a module of the positions of the whole system.
 
     Parameters
     ----------
@@ -264,8 +248,8 @@ def supermolecular_blend(
         Atomic numbers of the whole system.
     visible : sequence of int
         Atoms that the model sees: of known elements, no virtual sites. The others do not exist for it.
-    levels : sequence of Level
-        Weights that add up to 1, see `levels_of`.
+    region : CappedRegion
+        S, see `capped_region`.
     buffer : float, optional
         Whole energies of all atoms within this distance, nm, instead of exact sums over atoms; twice the
         receptive field by default for a model without per-atom energies.
@@ -282,8 +266,8 @@ def supermolecular_blend(
     Raises
     ------
     EmbeddingError
-        A model with interactions of unlimited range, no level, a level without visible atoms, a cap that
-        cannot be (see `cap_lengths`, `check_cap_distances`) or on an atom that the model does not see.
+        A model with interactions of unlimited range, a region without visible atoms, a cap that cannot be
+        (see `cap_lengths`, `check_cap_distances`) or on an atom that the model does not see.
     PotentialError
         A visible atom whose element the model does not know.
     """
@@ -296,29 +280,27 @@ def supermolecular_blend(
             f"{spec.name}, whose interactions have no limit",
             'use scheme = "additive"',
         )
-    if not levels or any(level.atoms.isdisjoint(visible) for level in levels):
+    if region.atoms.isdisjoint(visible):
         raise EmbeddingError(
-            "atoms that the potential knows in every level",
+            "atoms that the potential knows in the region",
             "none",
             "choose a larger region or another potential",
         )
     check_elements(spec, [numbers[atom] for atom in visible])
     seen = frozenset(visible)
-    for level in levels:
-        for outer, inner in level.caps:
-            if outer not in seen or inner not in seen:
-                raise EmbeddingError(
-                    f"cut bonds between atoms that {spec.name} knows",
-                    f"{label(outer)}–{label(inner)}",
-                    "move the boundary to another bond",
-                )
-    lengths = [cap_lengths(level.caps, numbers, spec, is_single=is_single, label=label) for level in levels]
+    for outer, inner in region.caps:
+        if outer not in seen or inner not in seen:
+            raise EmbeddingError(
+                f"cut bonds between atoms that {spec.name} knows",
+                f"{label(outer)}–{label(inner)}",
+                "move the boundary to another bond",
+            )
+    lengths = cap_lengths(region.caps, numbers, spec, is_single=is_single, label=label)
     if positions is not None:
-        for level, each in zip(levels, lengths, strict=True):
-            check_cap_distances(level.caps, each, positions, cell, label=label)
+        check_cap_distances(region.caps, lengths, positions, cell, label=label)
     if spec.per_atom and buffer is None:
         blend: SupermolecularBlend | SupermolecularTotal = SupermolecularBlend(
-            model, numbers, visible, levels, lengths
+            model, numbers, visible, region, lengths
         )
     else:
         exact = 2 * spec.receptive_field
@@ -330,49 +312,32 @@ def supermolecular_blend(
                 exact,
             )
         thickness = exact if buffer is None else float(buffer)
-        blend = SupermolecularTotal(model, numbers, visible, levels, lengths, thickness)
+        blend = SupermolecularTotal(model, numbers, visible, region, lengths, thickness)
     return blend.to(getattr(model, "device", "cpu"))
 
 
-def levels_of(
-    weights: Sequence[float] | np.ndarray, bonds: Sequence[tuple[int, int]], n_levels: int = 1
-) -> tuple[Level, ...]:
-    """Nested sets S_1 < S_2 < … that stand for smooth weights: S of threshold t holds all lambda > t.
-
-    The thresholds are (l − 1/2)/n with weight 1/n each, so that the weights of the sets that hold an atom add
-    up to its lambda rounded to n steps. Equal sets become one.
+def capped_region(weights: Sequence[float] | np.ndarray, bonds: Sequence[tuple[int, int]]) -> CappedRegion:
+    """Atoms with lambda > 1/2, and the bonds that they cut.
 
     Parameters
     ----------
     weights : sequence of float, shape (N,)
         lambda of every atom.
     bonds : sequence of (int, int)
-        Of the whole system; those that a set cuts get a cap.
-    n_levels : int
-        At most so many sets, each with one more pass of the model.
-
-    Returns
-    -------
-    tuple of Level
-        Smallest set first.
+        Of the whole system; those that are cut get a cap.
 
     Raises
     ------
     EmbeddingError
-        No level at all, or no atom with lambda above the highest threshold.
+        No such atom.
     """
-    if n_levels < 1:
-        raise EmbeddingError("at least one level", str(n_levels), "set levels = 1 or more")
     values = np.asarray(weights, dtype=np.float64)
-    shares: dict[frozenset[int], float] = {}
-    for k in reversed(range(n_levels)):
-        atoms = frozenset(np.flatnonzero(values > (k + 0.5) / n_levels).tolist())
-        if not atoms:
-            raise EmbeddingError(
-                "a core of lambda = 1", f"a largest lambda of {values.max():g}", "set a region with a core"
-            )
-        shares[atoms] = shares.get(atoms, 0.0) + 1.0 / n_levels
-    return tuple(Level(share, atoms, _cut_bonds(atoms, bonds)) for atoms, share in shares.items())
+    atoms = frozenset(np.flatnonzero(values > 0.5).tolist())
+    if not atoms:
+        raise EmbeddingError(
+            "atoms with lambda above 1/2", f"a largest lambda of {values.max():g}", "set a region with a core"
+        )
+    return CappedRegion(atoms, _cut_bonds(atoms, bonds))
 
 
 def _cut_bonds(atoms: frozenset[int], bonds: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:

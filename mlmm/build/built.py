@@ -7,7 +7,8 @@ import hashlib
 import json
 import logging
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,11 @@ import openmm
 from openmm import app, unit
 
 from mlmm.build.topology_json import set_topology_box, topology_box, topology_from_dict, topology_to_dict
-from mlmm.errors import ConfigError, EmbeddingError, StructureError
+from mlmm.errors import ConfigError, StructureError
+from mlmm.forcefield.term_catalogue import refuse_uncopyable
+from mlmm.zones.bond_graph import bond_pairs
+from mlmm.zones.cut_bonds import atom_labels
+from mlmm.zones.region import molecules_of
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +33,9 @@ _SYSTEM, _POSITIONS, _INDEX = "system.xml", "positions.npy", "built.json"
 @dataclass(frozen=True, eq=False)
 class BuiltSystem:
     """Topology, coordinates and pure-MM force field of one system.
+
+    Elements, bonds, virtual sites, molecules and labels are read once. To add bonds or sites, make another
+    one with `dataclasses.replace`.
 
     Parameters
     ----------
@@ -100,6 +108,44 @@ class BuiltSystem:
         """Box vectors (3, 3) in nm, one per row, or None without periodic boundaries."""
         return _system_box(self.system) if self.periodic else None
 
+    @cached_property
+    def numbers(self) -> np.ndarray:
+        """Atomic numbers (N,), int64; 0 for a particle without element, which no potential knows."""
+        elements = (atom.element for atom in self.topology.atoms())
+        return _constant([0 if element is None else element.atomic_number for element in elements], np.int64)
+
+    @cached_property
+    def bonds(self) -> np.ndarray:
+        """Bonds of the topology as pairs of atoms, (B, 2), int64, in its order."""
+        return _constant(bond_pairs(self.topology), np.int64)
+
+    @cached_property
+    def virtual_sites(self) -> np.ndarray:
+        """Whether each particle is a virtual site, (N,), bool."""
+        return _constant([self.system.isVirtualSite(i) for i in range(self.n_atoms)], np.bool_)
+
+    @cached_property
+    def molecules(self) -> tuple[tuple[int, ...], ...]:
+        """Atoms of each molecule (connected part of the bond graph), by first atom.
+
+        A virtual site without bond belongs to the first atom of its residue.
+        """
+        return tuple(tuple(members) for members in molecules_of(self.topology))
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the atoms such as ALA5:CA, for messages."""
+        label = atom_labels(self.topology)
+        return tuple(label(i) for i in range(self.n_atoms))
+
+    def label(self, atom: int) -> str:
+        """Name of one atom such as ALA5:CA."""
+        return self.labels[atom]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The fields alone: facts that follow from them are read again."""
+        return {own.name: getattr(self, own.name) for own in fields(self)}
+
     @classmethod
     def from_openmm(
         cls,
@@ -138,7 +184,7 @@ class BuiltSystem:
         own_topology = topology_from_dict(topology_to_dict(topology))
         before = topology_box(own_topology)
         after = _system_box(system) if system.usesPeriodicBoundaryConditions() else None
-        if (before is None) != (after is None) or (before is not None and not np.array_equal(before, after)):
+        if before is not after if before is None or after is None else not np.array_equal(before, after):
             had = "no box" if before is None else f"the box {before.tolist()} nm"
             has = (
                 "no force is periodic"
@@ -243,6 +289,13 @@ def package_versions() -> dict[str, str]:
     return versions
 
 
+def _constant(values: Any, kind: type) -> np.ndarray:
+    """A read-only array of its own."""
+    array: np.ndarray = np.array(values, dtype=kind)
+    array.setflags(write=False)
+    return array
+
+
 def _system_box(system: openmm.System) -> np.ndarray:
     return np.array(
         [row.value_in_unit(unit.nanometer) for row in system.getDefaultPeriodicBoxVectors()], dtype=float
@@ -274,24 +327,3 @@ def _write(path: Path, content: bytes) -> None:
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def refuse_uncopyable(system: openmm.System) -> None:
-    """Refuse forces that hold code: copying a TorchForce ends the process with openmmtorch 1.5.
-
-    Raises
-    ------
-    EmbeddingError
-        Names the force.
-    """
-    for force in system.getForces():
-        # A plugin's force, such as a TorchForce, comes back from a System as the base class.
-        if type(force) in (openmm.Force, openmm.PythonForce):
-            kind = (
-                "PythonForce" if isinstance(force, openmm.PythonForce) else "TorchForce or other plugin force"
-            )
-            raise EmbeddingError(
-                "a System of the force field alone",
-                f"a {kind} ({force.getName()!r}) in it, which cannot be copied safely",
-                "build the hybrid system first and add that force to `hybrid.system`",
-            )

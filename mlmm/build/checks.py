@@ -13,6 +13,7 @@ from mlmm.build.build_log import Decision
 from mlmm.build.files.stretched import check_peptide_bonds
 from mlmm.build.repair import describe_residue
 from mlmm.errors import StructureError
+from mlmm.neighbours import closest_pair
 
 __all__ = [
     "charge_of",
@@ -114,23 +115,17 @@ def check_clashes(topology: app.Topology, positions: np.ndarray, name: str) -> N
     """
     atoms = list(topology.atoms())
     real = np.array([atom.index for atom in atoms if atom.element is not None], dtype=int)
-    order = real[np.argsort(positions[real, 0], kind="stable")]
-    swept = positions[order]
-    for shift in range(1, len(swept)):
-        difference = swept[shift:] - swept[:-shift]
-        near = np.flatnonzero(difference[:, 0] < _CLASH)
-        if not len(near):
-            return
-        close = near[(difference[near] ** 2).sum(axis=1) < _CLASH**2]
-        if len(close):
-            first, second = sorted((int(order[close[0]]), int(order[close[0] + shift])))
-            distance = np.linalg.norm(positions[first] - positions[second])
-            raise StructureError(
-                f"atoms at least {_CLASH} nm apart",
-                f"{distance:.4f} nm between {atoms[first].name} of {describe_residue(atoms[first].residue)} "
-                f"and {atoms[second].name} of {describe_residue(atoms[second].residue)} in {name}",
-                "delete one of them, or place that molecule elsewhere",
-            )
+    if len(real) < 2:
+        return
+    *pair, distance = closest_pair(positions[real])
+    if distance < _CLASH:
+        first, second = real[pair]
+        raise StructureError(
+            f"atoms at least {_CLASH} nm apart",
+            f"{distance:.4f} nm between {atoms[first].name} of {describe_residue(atoms[first].residue)} "
+            f"and {atoms[second].name} of {describe_residue(atoms[second].residue)} in {name}",
+            "delete one of them, or place that molecule elsewhere",
+        )
 
 
 def check_built(

@@ -9,6 +9,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openmm
@@ -125,7 +126,7 @@ def load_force_field(files: Sequence[str | Path]) -> app.ForceField:
         ) from error
 
 
-def residue_templates(force_field: app.ForceField) -> dict[str, object]:
+def residue_templates(force_field: app.ForceField) -> dict[str, Any]:
     """Residue templates by name; OpenMM has no public access to them."""
     return force_field._templates
 

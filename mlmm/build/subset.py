@@ -7,17 +7,9 @@ import openmm
 from openmm import app
 
 from mlmm.errors import StructureError
+from mlmm.forcefield.term_catalogue import BONDED, TABULATED, class_of, described, empty_copy
 
 __all__ = ["subset_system", "subset_topology"]
-
-#: class -> (X of getNumXs, places of the atoms among the parameters of one term)
-_TERMS = {
-    "HarmonicBondForce": ("Bond", slice(0, 2)),
-    "HarmonicAngleForce": ("Angle", slice(0, 3)),
-    "PeriodicTorsionForce": ("Torsion", slice(0, 4)),
-    "RBTorsionForce": ("Torsion", slice(0, 4)),
-    "CMAPTorsionForce": ("Torsion", slice(1, 9)),
-}
 
 
 def subset_system(system: openmm.System, keep: np.ndarray) -> tuple[openmm.System, dict[int, int]]:
@@ -57,38 +49,28 @@ def subset_system(system: openmm.System, keep: np.ndarray) -> tuple[openmm.Syste
             smaller.addConstraint(int(new[first]), int(new[second]), length)
     lost: dict[int, int] = {}
     for force in system.getForces():
-        name = force.__class__.__name__
+        name = class_of(force)
         if name == "CMMotionRemover":
             continue
         if name == "NonbondedForce":
             smaller.addForce(_nonbonded(force, keep, new))
-        elif name in _TERMS:
-            smaller.addForce(_bonded(force, *_TERMS[name], keep, new, lost))
+        elif name in TABULATED:
+            smaller.addForce(_bonded(force, keep, new, lost))
         else:
             raise StructureError(
-                f"forces that can be cut into a droplet (NonbondedForce, {', '.join(_TERMS)})",
-                f"a {name} ({force.getName()!r})",
+                f"forces that can be cut into a droplet (NonbondedForce, {', '.join(TABULATED)})",
+                described(force),
                 'use another force field, or solvent = "box"',
             )
     return smaller, lost
 
 
-def _bonded(
-    force: openmm.Force, term: str, places: slice, keep: np.ndarray, new: np.ndarray, lost: dict[int, int]
-) -> openmm.Force:
-    smaller = type(force)()
-    smaller.setName(force.getName())
-    if term == "Torsion" and hasattr(force, "getNumMaps"):
-        for index in range(force.getNumMaps()):
-            smaller.addMap(*force.getMapParameters(index))
-    add = getattr(smaller, f"add{term}")
-    get = getattr(force, f"get{term}Parameters")
-    for index in range(getattr(force, f"getNum{term}s")()):
-        parameters = list(get(index))
-        atoms = parameters[places]
+def _bonded(force: openmm.Force, keep: np.ndarray, new: np.ndarray, lost: dict[int, int]) -> openmm.Force:
+    smaller, terms = empty_copy(force), BONDED[class_of(force)]
+    for parameters in terms.parameters(force):
+        atoms = terms.atoms(parameters)
         if all(keep[atom] for atom in atoms):
-            parameters[places] = [int(new[atom]) for atom in atoms]
-            add(*parameters)
+            terms.add(smaller, terms.with_atoms(parameters, [int(new[atom]) for atom in atoms]))
         else:
             for atom in atoms:
                 if keep[atom]:

@@ -3,118 +3,130 @@
 from __future__ import annotations
 
 import argparse
-import os
-import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from mlmm.config.load import RunConfig, load_config
+from mlmm.config.objects import hybrid_from, monitor_from, stages_from
 from mlmm.errors import ConfigError
 
-__all__ = ["add_bench_options", "bench_text"]
+if TYPE_CHECKING:
+    from mlmm.build import BuiltSystem
+    from mlmm.hybrid.system import HybridSystem
 
-_EPILOG = """what is timed, in turn in one process, so that whatever else the machine does falls on all alike:
-  mm           the force field alone
-  mlmm         scheme additive: the region alone in the potential, with the kernel that mlmm chooses
-  mlmm-torch   the same with the networks in torch
-  mlmm-local   scheme per_atom with the default zone, more atoms in the potential
-  mlmm-lists   as mlmm-torch, with lists of neighbours as long as they have to be, also on a GPU
-  mlmm-graphs  as mlmm-torch, with lists of fixed length, recorded as a CUDA graph where there is CUDA
-  openmm-ml    OpenMM-ML's mechanical embedding with the same weights, if it is installed
+__all__ = ["BENCH_EPILOG", "add_bench_options", "bench_alternatives", "bench_text"]
 
-The two before the last by default on a GPU only.
+BENCH_EPILOG = """The step of a run file is timed on this machine and divided into the force field that stays,
+the pairs that the potential replaces, the potential, and the bridge. Beside it stand the force field
+alone, and what the energy table, frames and checkpoints cost per step. All rows take turns in blocks of
+about 0.15 s, so that whatever else the machine does falls on all of them alike.
 
-in which systems (--systems, all by default; on a GPU whole steps only, of the first two, regions and sizes):
-  dipeptide    22 atoms in the potential, 2,269 in all; memory and start-up, each in a process of its own
-  water        300 atoms in the potential, in the same box
-  kernel       energy and forces without OpenMM
-  regions      22 to 2,000 atoms in the potential
-  sizes        2,000 to 100,000 atoms in all
-  bridge       a potential that costs nothing
+  cpu ms        processor time of all threads per step, median over the blocks
+  wall ms       elapsed time per step, median; ns/day follows from it
+  fastest wall  elapsed time in the fastest block: a wide gap means a busy machine
 
-  mlmm bench                                             minutes; nothing else should run meanwhile
-  mlmm bench --quick                                     a first look
-  mlmm bench --json bench.json --plot bench.png --markdown tests/benchmarks/RESULTS.md
-  mlmm bench --platform CUDA --json gpu.json             whole steps on a GPU, by the clock
-  mlmm bench --systems dipeptide --growth 100000         memory over 10^5 steps; a quarter of an hour
+  mlmm bench systems/alanine_dipeptide/run.toml                              half a minute, and the build
+  mlmm bench my/run.toml --quick                                             three blocks of each row
+  mlmm bench my/run.toml --against potential.bridge=pythonforce --against potential.kernel=torch
+  mlmm bench my/run.toml --set run.platform=CUDA --json gpu.json             whole steps wait for the GPU
+
+A setting of --against that cannot run here loses its row, with the reason.
 """
+# What another setting may change without another structure.
+_SAME_STRUCTURE = ("potential", "embedding", "zones")
+_ROUNDS, _QUICK_ROUNDS = 12, 3
+_ITERATIONS, _QUICK_ITERATIONS = 100, 30
 
 
 def add_bench_options(verb: argparse.ArgumentParser) -> None:
-    """Add the options of the verb and its help."""
-    verb.epilog, verb.formatter_class = _EPILOG, argparse.RawDescriptionHelpFormatter
-    verb.add_argument("--quick", action="store_true", help="few blocks, small systems: half a minute")
-    verb.add_argument("--systems", metavar="A,B", help="some of those below, with commas")
-    verb.add_argument("--variants", metavar="A,B", help="some of those below, with commas")
+    """Add the options of the verb."""
+    verb.add_argument("--quick", action="store_true", help="three blocks of each row instead of twelve")
     verb.add_argument(
-        "--potential", default="ani1x", metavar="NAME", help='"ani1x" (default) or "ani2x", for all variants'
-    )
-    verb.add_argument(
-        "--platform", default="CPU", metavar="NAME", help='of OpenMM: "CPU" (default), "CUDA" …'
-    )
-    verb.add_argument("--threads", type=int, default=0, metavar="N", help="of OpenMM (default: its own)")
-    verb.add_argument(
-        "--growth", type=int, default=0, metavar="STEPS", help="growth of memory over so many steps"
+        "--against",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="time the step with another setting in the same turns; may be given several times",
     )
     verb.add_argument("--json", metavar="FILE", help="write all figures")
-    verb.add_argument("--plot", metavar="FILE", help="draw cost by size, .png, .svg or .pdf")
-    verb.add_argument("--markdown", metavar="FILE", help="write the tables as a page")
 
 
-def bench_text(options: argparse.Namespace, progress: Callable[[str], None]) -> str:
-    """Run the benchmark, write its files; returns the table and what was written.
+def bench_alternatives(options: argparse.Namespace) -> dict[str, RunConfig]:
+    """The settings of ``--against``, each by its own text, after a look at the options.
 
     Raises
     ------
     ConfigError
-        Files that cannot be written, unknown systems or variants, negative numbers.
+        A setting that would need another structure, or a file that cannot be written.
     """
-    for name, path in (("--json", options.json), ("--plot", options.plot), ("--markdown", options.markdown)):
-        if path and not Path(path).resolve().parent.is_dir():
-            raise ConfigError(f"{name} with a file in a folder that exists", path, "correct the name")
-    if options.plot and Path(options.plot).suffix.lower() not in (".png", ".svg", ".pdf"):
-        raise ConfigError("--plot with a .png, .svg or .pdf file", options.plot, "correct the name")
-    if min(options.threads, options.growth) < 0:
-        raise ConfigError("--threads and --growth not negative", "a negative number", "correct it")
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    import torch
+    if options.json and not Path(options.json).resolve().parent.is_dir():
+        raise ConfigError("--json with a file in a folder that exists", options.json, "correct the name")
+    for text in options.against:
+        if text.partition(".")[0] not in _SAME_STRUCTURE:
+            raise ConfigError(
+                f"--against with a key of {', '.join(f'[{name}]' for name in _SAME_STRUCTURE)}",
+                text,
+                "time another system or run with --set, in a run of its own",
+            )
+    return {text: load_config(options.config, [*options.set, text]) for text in options.against}
 
-    torch.set_num_threads(1)
-    from mlmm.bench import run_bench
 
-    report = run_bench(
-        suites=_names(options.systems),
-        variants=_names(options.variants),
-        potential=options.potential,
-        platform=options.platform,
-        quick=options.quick,
-        threads=options.threads or None,
-        growth_steps=options.growth,
+def bench_text(
+    config: RunConfig,
+    alternatives: Mapping[str, RunConfig],
+    built: BuiltSystem,
+    options: argparse.Namespace,
+    progress: Callable[[str], None],
+) -> str:
+    """Time the step of a run file, write the figures; returns the table.
+
+    Parameters
+    ----------
+    config : RunConfig
+    alternatives : mapping of str to RunConfig
+        From `bench_alternatives`.
+    built : BuiltSystem
+    options : argparse.Namespace
+    progress : callable
+
+    Raises
+    ------
+    ConfigError
+        A run file without dynamics, or an unknown platform.
+    """
+    from mlmm.bench import measure_step
+    from mlmm.dynamics.options import RunOptions
+    from mlmm.dynamics.stages import Dynamics
+
+    dynamics = [stage for stage in stages_from(config) if isinstance(stage, Dynamics)]
+    if not dynamics:
+        raise ConfigError("a stage of dynamics to time", "none", 'set run.produce = "1 ps"')
+    # Production if there is any: an equilibration may have another friction.
+    stage = next((s for s in dynamics if s.trajectory and s.name == "produce"), dynamics[-1])
+    progress("hybrid system")
+    hybrid = hybrid_from(config, built)
+    settings, report = config.run, config.report
+    cost = measure_step(
+        hybrid,
+        stage,
+        RunOptions(
+            seed=settings.seed,
+            platform=settings.platform,
+            threads=settings.threads,
+            report_interval=report.interval,
+            trajectory_interval=report.trajectory_interval,
+            checkpoint_interval=report.checkpoint_interval,
+        ),
+        rounds=_QUICK_ROUNDS if options.quick else _ROUNDS,
+        minimise=_QUICK_ITERATIONS if options.quick else _ITERATIONS,
+        monitor=monitor_from(config, hybrid),
+        against={text: _maker(other, built) for text, other in alternatives.items()},
         progress=progress,
     )
-    written = []
-    if options.json:
-        written.append(report.write_json(options.json))
-    if options.plot:
-        written.append(report.plot(options.plot))
-    if options.markdown:
-        picture = Path(options.plot).name if options.plot else None
-        written.append(report.write_markdown(options.markdown, _command(options), picture))
-    return "\n".join([str(report), *(f"written: {path}" for path in written)])
+    written = [f"written: {cost.write_json(options.json)}"] if options.json else []
+    return "\n".join([str(cost), *written])
 
 
-def _names(text: str | None) -> list[str] | None:
-    return None if text is None else [part.strip() for part in text.split(",")]
-
-
-def _command(options: argparse.Namespace) -> str:
-    """The command line again, from what differs from the defaults."""
-    parts = ["mlmm", "bench"]
-    for name in ("systems", "variants", "threads", "growth", "json", "plot", "markdown"):
-        value = getattr(options, name)
-        if value:
-            parts += [f"--{name}", str(value)]
-    if options.platform != "CPU":
-        parts += ["--platform", options.platform]
-    if options.potential != "ani1x":
-        parts += ["--potential", options.potential]
-    return shlex.join([*parts, *(["--quick"] if options.quick else [])])
+def _maker(config: RunConfig, built: BuiltSystem) -> Callable[[], HybridSystem]:
+    return lambda: hybrid_from(config, built)

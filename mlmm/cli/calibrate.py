@@ -123,7 +123,7 @@ def calibrate_file(config: RunConfig, options: argparse.Namespace, progress: Cal
         pressure=config.run.pressure,
         sample_interval=options.sample_interval,
         bridge=config.potential.bridge,
-        platform=config.run.platform or None,
+        platform=config.run.platform,
         seed=config.run.seed,
         partial=partial,
         progress=progress,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from mlmm.config.load import RunConfig
@@ -25,7 +25,7 @@ force on the region against that of the potential on all atoms:
   mlmm check my/run.toml --compare --frames 8                smaller error bars, more time
   local        R as plateau, half and half, or all of it as a zone: the first is the best use of the same
                atoms, since a zone has its error where lambda begins to fall
-  difference   no error on the region, two passes of the potential over more atoms (three with two levels)
+  difference   no error on the region, two passes of the potential over more atoms
   additive        hydrogens on cut bonds; the potential sees no neighbour beyond them, and its error does not
   go
                away before its atoms do
@@ -88,6 +88,7 @@ def compare_text(
     progress: Callable[[str], None],
 ) -> str:
     """Draw frames and compare; returns one table for each plateau."""
+    from mlmm.dynamics.records import muted
     from mlmm.potentials import load_potential
     from mlmm.validation.compare_schemes import compare_schemes
     from mlmm.validation.scan_zones import draw_frames
@@ -98,31 +99,29 @@ def compare_text(
     potential = load_potential(
         settings.name, members=settings.members or None, precision="float64", device=settings.device
     )
-    if not options.verbose:
-        # Seven hybrid systems warn of the same things; the table says them once.
-        for handler in logging.getLogger("mlmm").handlers:
-            handler.addFilter(lambda record: record.name != "mlmm.hybrid.system")
     progress(f"{options.frames} frames of a short run of the force field")
     frames = draw_frames(
         built,
         options.frames,
         temperature=config.run.temperature,
         seed=config.run.seed,
-        platform=config.run.platform or None,
+        platform=config.run.platform,
     )
-    tables = [
-        str(
-            compare_schemes(
-                built,
-                region,
-                potential,
-                frames,
-                plateau,
-                config.zones.of_kind("static").snap,
-                keep=config.embedding.keep,
-                progress=progress,
+    # Seven hybrid systems warn of the same things; the table says them once.
+    with nullcontext() if options.verbose else muted("mlmm.hybrid.system"):
+        tables = [
+            str(
+                compare_schemes(
+                    built,
+                    region,
+                    potential,
+                    frames,
+                    plateau,
+                    config.zones.of_kind("static").snap,
+                    keep=config.embedding.keep,
+                    progress=progress,
+                )
             )
-        )
-        for plateau in plateaus
-    ]
+            for plateau in plateaus
+        ]
     return "\n\n".join(tables)

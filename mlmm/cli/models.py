@@ -15,7 +15,7 @@ MODELS_EPILOG = """examples:
   mlmm models check ani2x               does it keep the contract; exit status 1 if not
   mlmm models check my.model --trust    the same for a file that is a pickle, from a source that you trust
 
-Weights are looked for in the folders of MLMM_MODELS, in the package, then in the cache (MLMM_CACHE or
+Weights are looked for in the folders of MLMM_MODELS, in the package, then in the cache (MLMM_CACHE/models or
 ~/.cache/mlmm/models). Other packages add names by an entry point of the group "mlmm.potentials".
 """
 _COLUMNS = (
@@ -117,9 +117,9 @@ def _table() -> str:
 
 def _facts(name: str, trust: bool) -> str:
     """Everything about one: from the table if it is not installed, else from the potential itself."""
+    from mlmm.elements import SYMBOLS, element_names
     from mlmm.errors import MissingPackageError, PotentialError
     from mlmm.hybrid.rules import suitable_schemes
-    from mlmm.potentials.base import SYMBOLS
     from mlmm.potentials.known import find_model, known_potentials
     from mlmm.potentials.registry import load_potential
 
@@ -143,7 +143,7 @@ def _facts(name: str, trust: bool) -> str:
     references = [f"{SYMBOLS[z]} {e:.3f}" for z, e in list(spec.reference_energies.items())[:10]]
     rows = {
         "name": spec.name,
-        "elements": " ".join(SYMBOLS[z] for z in spec.elements),
+        "elements": element_names(spec.elements, " "),
         "cutoff": f"{spec.cutoff:g} nm, {spec.layers} layer{'s' if spec.layers > 1 else ''}",
         "receptive field": f"{spec.receptive_field:g} nm",
         "per-atom energies": "yes" if spec.per_atom else "no",

@@ -11,13 +11,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlmm.cli.bench import add_bench_options, bench_text
+from mlmm.cli.bench import BENCH_EPILOG, add_bench_options, bench_alternatives, bench_text
 from mlmm.cli.build import BUILD_EPILOG, add_build_options, build_file, config_of, plan_text
 from mlmm.cli.calibrate import add_calibrate_options, calibrate_file
 from mlmm.cli.compare_schemes import COMPARE_EPILOG, add_compare_options, compare_text, compared_plateaus
 from mlmm.cli.ligand import add_ligand_options, ligand_file
 from mlmm.cli.mean_force import MEAN_FORCE_EPILOG, add_mean_force_options, mean_force_tables
 from mlmm.cli.models import MODELS_EPILOG, add_models_options, models_text
+from mlmm.cli.progress import LogHandler, ProgressLine, Stages, say
 from mlmm.cli.run import RUN_EPILOG
 from mlmm.cli.scan_zones import SCAN_EPILOG, add_scan_options, scan_axes, scan_text
 from mlmm.cli.time_steps import TIMESTEP_EPILOG, add_timestep_options, timestep_axes, timestep_text
@@ -27,7 +28,6 @@ from mlmm.errors import MLMMError, SimulationError
 
 if TYPE_CHECKING:
     from mlmm.build import BuiltSystem
-    from mlmm.dynamics.runner import Progress
 
 __all__ = ["main"]
 
@@ -41,7 +41,7 @@ _EPILOG = """examples:
   mlmm calibrate my/run.toml --out water.json        G(lambda) of water, for an adaptive zone; hours
   mlmm check my/run.toml --compare                   which scheme does least harm to the region
   mlmm check my/run.toml --timestep                  which time steps are stable
-  mlmm bench --quick                                 what a step costs here
+  mlmm bench my/run.toml                             what a step costs here, part by part
   mlmm report runs/my                                write report.html again
 
 exit status: 0 done, 1 a physics check failed, 2 something to correct in the input or the run,
@@ -55,9 +55,6 @@ _TREE = """  report.html      the page to look at
   to_label.xyz     frames beyond a limit of [uncertainty], with the reason, if there are any
   run.json         facts and state; resolved.toml, run.log, built/ and checkpoint.zip: to repeat or resume
 """
-
-
-_LONG = 2.0  # s; stages below it are not timed on the terminal
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -96,14 +93,14 @@ def run(options: argparse.Namespace) -> int:
     config = resolved(config, hybrid)
     settings, report = config.run, config.report
     try:
-        with _ProgressLine() as line:
+        with ProgressLine() as line:
             directory = simulate(
                 hybrid,
-                out,
+                RunDirectory(out, config.as_dict()),
                 stages_from(config),
                 seed=settings.seed,
-                platform=settings.platform or None,
-                threads=settings.threads or None,
+                platform=settings.platform,
+                threads=settings.threads,
                 report_interval=report.interval,
                 trajectory_interval=report.trajectory_interval,
                 checkpoint_interval=report.checkpoint_interval,
@@ -111,7 +108,6 @@ def run(options: argparse.Namespace) -> int:
                 overwrite=options.overwrite,
                 progress=line.show,
                 title=_name(options.config),
-                settings=config.as_dict(),
                 monitor=monitor_from(config, hybrid),
             )
     except SimulationError:
@@ -139,15 +135,15 @@ def check(options: argparse.Namespace) -> int:
     steps = timestep_axes(options)
     _start(config, options)
     if axes:
-        print(scan_text(config, _build(config), options, axes, _say))
+        print(scan_text(config, _build(config), options, axes, say))
         return 0
     if plateaus:
-        print(compare_text(config, _build(config), options, plateaus, _say))
+        print(compare_text(config, _build(config), options, plateaus, say))
         return 0
     if steps:
         hybrid = hybrid_from(config, _build(config))
         print(describe(hybrid))
-        text, any_stable = timestep_text(config, hybrid, options, steps, _say)
+        text, any_stable = timestep_text(config, hybrid, options, steps, say)
         print(text)
         return 0 if any_stable else 1
     from mlmm.units import parse
@@ -158,7 +154,7 @@ def check(options: argparse.Namespace) -> int:
     # What is exact is checked in float64; how well a run conserves its energy, with the precision of the run.
     exact = hybrid_from(config, built, precision="float64")
     print(describe(exact))
-    energy = check_energy(exact, seed=settings.seed, progress=_say)
+    energy = check_energy(exact, seed=settings.seed, progress=say)
     results = energy.results
     if parse(options.nve, "time", "--nve"):
         results += check_drift(
@@ -168,10 +164,10 @@ def check(options: argparse.Namespace) -> int:
             timestep=settings.timestep,
             temperature=settings.temperature,
             seed=settings.seed,
-            platform=settings.platform or None,
-            progress=_say,
+            platform=settings.platform,
+            progress=say,
         ).results
-    report = CheckReport(results, energy.tables + mean_force_tables(_name(options.config), options, _say))
+    report = CheckReport(results, energy.tables + mean_force_tables(_name(options.config), options, say))
     print(report)
     return 0 if report.passed else 1
 
@@ -184,7 +180,7 @@ def build(options: argparse.Namespace) -> int:
         text, possible = plan_text(config)
         print(text)
         return 0 if possible else 2
-    with _Stages() as stages:
+    with Stages() as stages:
         text = build_file(config, options, stages.show)
     print(text)
     return 0
@@ -194,19 +190,24 @@ def calibrate(options: argparse.Namespace) -> int:
     """Calibrate the compensation of an adaptive zone."""
     config = load_config(options.config, options.set)
     _start(config, options)
-    print(calibrate_file(config, options, _say))
+    with Stages(timed=False) as steps:
+        text = calibrate_file(config, options, steps.show)
+    print(text)
     return 0
 
 
 def bench(options: argparse.Namespace) -> int:
-    """Time steps of the hybrid against the force field alone and OpenMM-ML."""
-    print(bench_text(options, _say))
+    """Time the step of a run file and its parts on this machine."""
+    config = load_config(options.config, options.set)
+    alternatives = bench_alternatives(options)
+    _start(config, options)
+    print(bench_text(config, alternatives, _build(config), options, say))
     return 0
 
 
 def ligand(options: argparse.Namespace) -> int:
     """Write force-field parameters of one molecule."""
-    print(ligand_file(options, _say))
+    print(ligand_file(options, say))
     return 0
 
 
@@ -220,7 +221,7 @@ def report(options: argparse.Namespace) -> int:
 
 def models(options: argparse.Namespace) -> int:
     """List potentials, show one, install it, check its contract."""
-    text, passed = models_text(options, _say)
+    text, passed = models_text(options, say)
     print(text)
     return 0 if passed else 1
 
@@ -284,9 +285,10 @@ def _parser() -> argparse.ArgumentParser:
     verb = add("calibrate", calibrate, "Free-energy compensation G(lambda) of water for an adaptive zone.")
     takes_config(verb)
     add_calibrate_options(verb)
-    add_bench_options(
-        add("bench", bench, "Time a step: ours, the force field alone, and OpenMM-ML, in turn.")
-    )
+    verb = add("bench", bench, "Time the step of a run file on this machine, divided into its parts.")
+    verb.epilog, verb.formatter_class = BENCH_EPILOG, argparse.RawDescriptionHelpFormatter
+    takes_config(verb)
+    add_bench_options(verb)
     add_ligand_options(add("ligand", ligand, "Force-field parameters of a small molecule, from its SMILES."))
     verb = add("report", report, "Write report.html of a run directory again.")
     verb.add_argument("directory", help="run directory")
@@ -304,7 +306,7 @@ def _start(config: RunConfig, options: argparse.Namespace) -> None:
     import torch
 
     torch.set_num_threads(config.run.ml_threads or 1)
-    terminal = logging.StreamHandler()
+    terminal = LogHandler()
     terminal.setLevel(logging.INFO if options.verbose else logging.WARNING)
     terminal.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
     logging.getLogger("mlmm").handlers = [terminal]
@@ -313,7 +315,7 @@ def _start(config: RunConfig, options: argparse.Namespace) -> None:
 
 def _build(config: RunConfig) -> BuiltSystem:
     started = time.monotonic()
-    with _Stages() as stages:
+    with Stages() as stages:
         built = build_from(config, stages.show)
     print(f"built {built.n_atoms} atoms in {time.monotonic() - started:.1f} s")
     return built
@@ -323,77 +325,3 @@ def _name(config: str) -> str:
     """A run is named after its file, or after the folder of a file called run.toml."""
     path = Path(config)
     return path.resolve().parent.name if path.stem == "run" else path.stem
-
-
-def _say(text: str) -> None:
-    print(text if "\n" in text else f"  {text} …", file=sys.stderr, flush=True)
-
-
-class _Stages:
-    """Stages of a build as they begin, and the time of those that took long."""
-
-    def __init__(self) -> None:
-        self._stage, self._started = "", 0.0
-
-    def __enter__(self) -> _Stages:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end()
-
-    def show(self, stage: str) -> None:
-        """A stage begins."""
-        self._end()
-        _say(stage)
-        self._stage, self._started = stage, time.monotonic()
-
-    def _end(self) -> None:
-        seconds = time.monotonic() - self._started
-        if self._stage and seconds > _LONG:
-            print(f"  {self._stage} took {seconds:.1f} s", file=sys.stderr, flush=True)
-
-
-class _ProgressLine:
-    """One line that is rewritten on a terminal; a line every ten seconds elsewhere."""
-
-    def __init__(self) -> None:
-        self._terminal = sys.stderr.isatty()
-        self._stage = ""
-        self._printed = 0.0
-
-    def __enter__(self) -> _ProgressLine:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._terminal and self._stage:
-            print(file=sys.stderr)
-
-    def show(self, progress: Progress) -> None:
-        """Show where the run is."""
-        now = time.monotonic()
-        new_stage = progress.stage != self._stage
-        if (
-            not self._terminal
-            and not new_stage
-            and now - self._printed < 10
-            and progress.done != progress.total
-        ):
-            return
-        text = f"  {progress.stage:<12} {progress.done}" + (f"/{progress.total}" if progress.total else "")
-        if progress.energy is not None:
-            text += f"  {progress.energy:.0f} kJ/mol"
-        if progress.ns_per_day:
-            text += f"  {progress.ns_per_day:.3g} ns/day"
-        if progress.seconds_left is not None:
-            minutes, seconds = divmod(round(progress.seconds_left), 60)
-            text += f"  {minutes}:{seconds:02d} left"
-        if self._terminal:
-            print(
-                ("\n" if new_stage and self._stage else "") + f"\r{text:<78}",
-                end="",
-                file=sys.stderr,
-                flush=True,
-            )
-        else:
-            print(text, file=sys.stderr, flush=True)
-        self._stage, self._printed = progress.stage, now

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 __all__ = ["SCAN_EPILOG", "add_scan_options", "scan_axes", "scan_text"]
 
-SCAN_EPILOG = """what static zones of scheme "per_atom" show besides (the audit also under "supermolecular"):
+SCAN_EPILOG = """static zones of scheme "per_atom" show besides (double counting also under "supermolecular"):
   boundary error   forces on the region against those with the potential on all atoms, in all and by depth;
                    on the built structure (a scan takes frames at 300 K, where forces are larger)
   tail force       of the pairs within the potential's range that stay MM, alone and with all that lies beyond
-  audit            pairs and bonded terms by owner; no energy counted twice or lost
+  double counting  pairs and bonded terms by zone; no energy counted twice or lost
   lambda           atoms, and the change of their energy, by weight; of adaptive zones as built
 
 how to choose a zone: the plateau keeps the boundary away from the atoms that matter, the width softens it.
@@ -96,8 +96,9 @@ def scan_text(
     progress: Callable[[str], None],
 ) -> str:
     """Scan, draw the picture; returns the table and the lines to paste."""
-    from mlmm.report.blend_plots import draw_scan
-    from mlmm.validation.scan_zones import PLATEAUS, WIDTHS, draw_frames, scan_zones
+    from mlmm.report.zone_plots import draw_scan
+    from mlmm.validation.options import PLATEAUS, WIDTHS
+    from mlmm.validation.scan_zones import draw_frames, scan_zones
     from mlmm.zones.region import select_region
 
     zones = config.zones.of_kind("static")
@@ -109,16 +110,16 @@ def scan_text(
         options.frames,
         temperature=config.run.temperature,
         seed=config.run.seed,
-        platform=config.run.platform or None,
+        platform=config.run.platform,
     )
     scan = scan_zones(
         built,
         region,
         potential,
         frames,
-        PLATEAUS if "plateau" in axes else [zones.plateau],
-        WIDTHS if "width" in axes else [zones.width],
-        zones.snap,
+        plateaus=PLATEAUS if "plateau" in axes else [zones.plateau],
+        widths=WIDTHS if "width" in axes else [zones.width],
+        snap=zones.snap,
         keep=config.embedding.keep,
         progress=progress,
     )

@@ -81,12 +81,14 @@ def timestep_text(
     settings = config.run
     scan = scan_time_steps(
         hybrid,
-        *axes,
+        timesteps=axes[0],
+        nonbonded_every_values=axes[1],
+        reciprocal_every_values=axes[2],
         length=options.nve,
         equilibration=options.equilibration,
         temperature=settings.temperature,
         seed=settings.seed,
-        platform=settings.platform or None,
+        platform=settings.platform,
         progress=progress,
     )
     text = [str(scan), ""]

@@ -75,8 +75,8 @@ def density_response(
     if not compressibility > 0:
         raise ConfigError("a compressibility above 0", str(compressibility), "write 0.09 for water")
     far = zones.plateau + zones.width
-    weights = AdaptiveWeights(zones).at(torch.tensor(distances, dtype=torch.float64).reshape(-1, 1))
-    weights = weights.numpy().reshape(distances.shape)
+    flat = torch.tensor(distances, dtype=torch.float64).reshape(-1, 1)
+    weights = AdaptiveWeights(zones).at(flat).numpy().reshape(distances.shape)
     edges = profile.weight_edges
     inside = np.array([((weights > a) & (weights <= b)).sum(axis=1) for a, b in pairwise(edges)], float)
     outside = (distances > far).sum(axis=1).astype(float)
@@ -115,8 +115,9 @@ def corrected(
 
     R is the response, S the covariance of the errors of ln rho, and P = (kT/2)² the expected square of an
     error of G: where the density is known well this is the Newton step −kT R^−1 ln rho, and noise that would
-    ask for more than P is left alone. Without interactions, R = 1, it is the local step of
-    `mlmm.compensation.density.refined`.
+    ask for more than P is left alone. Without interactions, R = 1: the thermodynamic force of AdResS in the
+    form of an energy, −kT ln rho (Fritsch et al., Phys. Rev. Lett. 108, 170602 (2012), doi
+    10.1103/PhysRevLett.108.170602).
 
     Parameters
     ----------

@@ -10,12 +10,13 @@ import torch
 
 from mlmm.blending.adaptive import AdaptiveBlend
 from mlmm.check_report import aligned
+from mlmm.dynamics.frames import as_tensors, device_of
 from mlmm.errors import ConfigError
 from mlmm.hybrid.system import HybridSystem
 from mlmm.statistics import statistical_inefficiency
 from mlmm.units import BAR_NM3
 from mlmm.zones.adaptive import AdaptiveZones
-from mlmm.zones.compensation import Compensation, spline_slopes
+from mlmm.zones.compensation import Compensation, natural_spline
 
 __all__ = ["MeanForce", "mean_and_error", "mean_force"]
 
@@ -75,11 +76,11 @@ class MeanForce:
     def __str__(self) -> str:
         balanced = bool((self.expected != 0).any())
         head = ("in frames", "kJ/mol", "± s.e.", "kJ/mol/nm", "± s.e.", "expected", "sigma")
-        rows = [(f"drift force by lambda, {self.kind}", *head)]
+        rows: list[tuple[str, ...]] = [(f"drift force by lambda, {self.kind}", *head)]
         for k, sigma in enumerate(self.sigmas):
             name = f"{self.edges[k]:.2g} – {self.edges[k + 1]:.2g}"
-            numbers = (self.slope[k], self.slope_error[k], self.force[k], self.force_error[k])
-            numbers = (*numbers, self.expected[k], sigma)
+            found = (self.slope[k], self.slope_error[k], self.force[k], self.force_error[k])
+            numbers = (*found, self.expected[k], sigma)
             known = [f"{x:.2f}" if np.isfinite(x) else "" for x in numbers]
             rows.append((name, f"{self.molecules[k]:.2f}", *known))
         work, error = self.work
@@ -130,8 +131,8 @@ def mean_force(
         a kind that is not there or not clear.
     """
     frames, edges = np.asarray(frames), np.asarray(weight_edges, dtype=np.float64)
-    kind = _checked(hybrid, frames, edges, kind)
-    mine = np.array([name == kind for name in hybrid.zones.kinds])
+    zones, blend, kind = _checked(hybrid, frames, edges, kind)
+    mine = np.array([name == kind for name in zones.kinds])
     cells = None
     if hybrid.built.periodic:
         vectors = hybrid.built.box_vectors if boxes is None else boxes
@@ -140,7 +141,9 @@ def mean_force(
     # By frame and bin: number, sum of lambda, of Delta − a − G', of the force.
     sums = np.zeros((4, len(frames), n))
     for k, positions in enumerate(frames):
-        weights, slopes, forces = _of_frame(hybrid, positions, None if cells is None else cells[k])
+        weights, slopes, forces = _of_frame(
+            blend, zones.molecules, positions, None if cells is None else cells[k]
+        )
         inside = mine & (weights > 0) & (weights < 1)
         place = np.searchsorted(edges, weights[inside], side="left") - 1
         for row, values in enumerate((np.ones(len(weights)), weights, slopes, forces)):
@@ -163,12 +166,14 @@ def mean_force(
     )
 
 
-def _checked(hybrid: HybridSystem, frames: np.ndarray, edges: np.ndarray, kind: str | None) -> str:
-    """The kind of molecule that is meant."""
-    zones = hybrid.zones
+def _checked(
+    hybrid: HybridSystem, frames: np.ndarray, edges: np.ndarray, kind: str | None
+) -> tuple[AdaptiveZones, AdaptiveBlend, str]:
+    """The zone, the energy that knows its lambda, and the kind of molecule that is meant."""
+    zones, blend = hybrid.zones, hybrid.blend
     if not isinstance(zones, AdaptiveZones):
         raise ConfigError("a zone that moves", "one that stays with its atoms", 'use kind = "adaptive"')
-    if not isinstance(hybrid.blend, AdaptiveBlend):
+    if not isinstance(blend, AdaptiveBlend):
         raise ConfigError(
             "fixed charges", "charges that the potential predicts", 'write electrostatics = "mechanical"'
         )
@@ -180,26 +185,28 @@ def _checked(hybrid: HybridSystem, frames: np.ndarray, edges: np.ndarray, kind: 
         raise ConfigError("weight_edges that rise from 0 to 1", str(edges.tolist()), "write (0, 0.5, 1)")
     kinds = sorted(set(zones.kinds))
     if kind is None and len(kinds) == 1:
-        return kinds[0]
-    if kind not in kinds:
+        return zones, blend, kinds[0]
+    if kind is None or kind not in kinds:
         raise ConfigError(f"kind = {' | '.join(kinds)}", repr(kind), "name one kind of molecule")
-    return kind
+    return zones, blend, kind
 
 
 def _of_frame(
-    hybrid: HybridSystem, positions: np.ndarray, cell: np.ndarray | None
+    blend: AdaptiveBlend,
+    molecules: Sequence[Sequence[int]],
+    positions: np.ndarray,
+    cell: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """lambda, Delta − a − G'(lambda), and this times |d lambda/dr|, of every molecule, (M,) each."""
-    blend, zones = hybrid.blend, hybrid.zones
-    device = blend.visible.device
-    x = torch.tensor(np.asarray(positions), dtype=torch.float64, device=device, requires_grad=True)
-    box = None if cell is None else torch.tensor(cell, device=device)
+    device = device_of(blend)
+    x, box = as_tensors(positions, cell, device)
+    x.requires_grad_(True)
     weights = blend.zone_weights(x, box)
     (gradient,) = torch.autograd.grad(weights.sum(), x)
     # Only its own atoms and the centres, which belong to none, change the lambda of a molecule.
-    owner = torch.tensor([m for m, atoms in enumerate(zones.molecules) for _ in atoms], device=device)
-    atoms = torch.tensor([atom for molecule in zones.molecules for atom in molecule], device=device)
-    whole = torch.zeros(len(zones.molecules), 3, dtype=torch.float64, device=device)
+    owner = torch.tensor([m for m, atoms in enumerate(molecules) for _ in atoms], device=device)
+    atoms = torch.tensor([atom for molecule in molecules for atom in molecule], device=device)
+    whole = torch.zeros(len(molecules), 3, dtype=torch.float64, device=device)
     steepness = whole.index_add(0, owner, gradient[atoms]).norm(dim=1)
     lam = weights.detach().requires_grad_(True)
     (compensated,) = torch.autograd.grad(blend.compensation(lam).sum(), lam)
@@ -207,7 +214,8 @@ def _of_frame(
         _, differences = blend.molecule_differences(x, box)
         slopes = differences + compensated
         found = (lam, slopes, slopes * steepness)
-    return tuple(values.detach().cpu().numpy() for values in found)
+    first, second, third = (values.detach().cpu().numpy() for values in found)
+    return first, second, third
 
 
 def mean_and_error(sums: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -238,24 +246,10 @@ def _expected(compensation: Compensation | None, weights: np.ndarray) -> tuple[n
         return np.zeros(len(weights)), np.zeros(len(weights))
     knots = np.array([sample["weight"] for sample in samples])
     # A spline and its slope are linear in its values.
-    values, slopes = (
-        np.array(part)
-        for part in zip(*(_spline(knots, row, weights) for row in np.eye(len(knots))), strict=True)
-    )
+    unit = natural_spline(knots, np.eye(len(knots)))
+    values, slopes = unit(weights).T, unit(weights, 1).T
     errors = np.sqrt(np.array([sample["difference_error"] for sample in samples]) ** 2 @ values**2)
     if facts.get("mode") != "density":
         return np.zeros(len(weights)), errors
     pressures = np.array([sample["pressure"] for sample in samples])
     return -BAR_NM3 / samples[0]["density"] * (pressures @ slopes), errors
-
-
-def _spline(knots: np.ndarray, values: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Value and slope of the natural cubic spline through the knots."""
-    slopes = spline_slopes(knots, values)
-    left = np.clip(np.searchsorted(knots, at, side="right") - 1, 0, len(knots) - 2)
-    h = knots[left + 1] - knots[left]
-    t = (at - knots[left]) / h
-    rise = values[left + 1] - values[left]
-    s0, s1 = slopes[left] * h, slopes[left + 1] * h
-    value = values[left] + t * (s0 + t * (3.0 * rise - 2.0 * s0 - s1 + t * (s0 + s1 - 2.0 * rise)))
-    return value, (s0 + t * (6.0 * rise - 4.0 * s0 - 2.0 * s1 + t * (3.0 * (s0 + s1) - 6.0 * rise))) / h

@@ -80,12 +80,12 @@ def profile_of(
         Edges, nm.
     weight_edges : sequence of float
     """
-    profile = distance_profile(zones, distances, box, shells, weight_edges=weight_edges)
+    profile = distance_profile(zones, distances, box, shells, weight_edges)
     half = len(distances) // 2
     if half < 2:
         return profile
     first, second = (
-        distance_profile(zones, some, box, shells, weight_edges=weight_edges)
+        distance_profile(zones, some, box, shells, weight_edges)
         for some in (distances[:half], distances[half:])
     )
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -129,7 +129,7 @@ def zone_shells(plateau: float, width: float, end: float) -> np.ndarray:
     """Edges of shells of about 0.1 nm that end where plateau and zone do; the last one at `end`, nm."""
     inner = [0.0] if plateau <= _INNERMOST else [0.0, *_steps(_INNERMOST, plateau)[:-1]]
     reach = plateau + width
-    outer = _steps(reach, end)[1:] if end > reach + 1e-6 else []
+    outer = _steps(reach, end)[1:] if end > reach + 1e-6 else np.empty(0)
     return np.array([*inner, *_steps(plateau, reach), *outer])
 
 
@@ -156,11 +156,11 @@ class KeptRefinement:
         """One setting of the refinement in the file; None without a file."""
         if self.path is None or not self.path.exists():
             return None
-        return self._content()[0]["settings"].get(name)
+        return self._content(self.path)[0]["settings"].get(name)
 
-    def _content(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    def _content(self, path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         try:
-            with open(self.path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+            with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
                 content = json.loads(str(file["text"]))
                 arrays = {name: file[name] for name in ("positions", "velocities", "distances")}
             return content | {"settings": dict(content["settings"])}, arrays
@@ -178,7 +178,7 @@ class KeptRefinement:
         """What is done; None without a file."""
         if self.path is None or not self.path.exists():
             return None
-        content, arrays = self._content()
+        content, arrays = self._content(self.path)
         try:
             then = content["settings"]
             names = [k for k, v in self.settings.items() if then.get(k) != v and k not in _MAY_CHANGE]
@@ -187,9 +187,7 @@ class KeptRefinement:
             done = [
                 Iteration(
                     Compensation.from_dict(entry["compensation"]),
-                    DensityProfile(
-                        **{k: np.array(v) if isinstance(v, list) else v for k, v in entry["profile"].items()}
-                    ),
+                    _profile_from(entry["profile"]),
                     entry["length"],
                     entry["check"],
                 )
@@ -208,8 +206,8 @@ class KeptRefinement:
             raise self._refusal(error) from error
 
     def write(self, state: RefinementState) -> None:
-        """Replace the file in one go."""
-        if self.path is None:
+        """Replace the file in one go; velocities are known once a piece of a simulation has ended."""
+        if self.path is None or state.velocities is None:
             return
         content = {
             "settings": self.settings,
@@ -238,6 +236,14 @@ class KeptRefinement:
                 distances=np.array(state.distances, dtype=np.float32),
             )
         os.replace(draft, self.path)
+
+
+def _profile_from(content: dict[str, Any]) -> DensityProfile:
+    """A profile as `KeptRefinement.write` wrote it."""
+    values: dict[str, Any] = {
+        name: np.array(value) if isinstance(value, list) else value for name, value in content.items()
+    }
+    return DensityProfile(**values)
 
 
 def iteration_table(done: Iteration, name: str, verdict: str, tolerance: float) -> str:

@@ -139,9 +139,7 @@ def zones_from(config: RunConfig, built: BuiltSystem, region: Region, scheme: st
     if zones.kind == "residues":
         return residue_zones(built, region, zones.residues, zones.plateau_select or None, zones.snap)
     if zones.kind == "static":
-        return static_zones(
-            built, region, zones.plateau, zones.width, zones.snap, shape=zones.shape, axis=zones.axis
-        )
+        return static_zones(built, region, zones.plateau, zones.width, zones.snap, shape=zones.shape)
     centre = None
     if zones.centre:
         from mlmm.zones.region import select_region
@@ -194,16 +192,13 @@ def hybrid_from(config: RunConfig, built: BuiltSystem, precision: str | None = N
         zones,
         potential,
         scheme=embedding.scheme,
-        mm_side=embedding.mm_side,
         bridge=config.potential.bridge,
         keep=embedding.keep,
-        levels=embedding.levels,
         mm_tail=embedding.mm_tail,
         compensation=Compensation.load(path) if path else None,
         electrostatics=embedding.electrostatics,
         charges="model" if embedding.charges == "model" else None,
         charge_range=embedding.charge_range,
-        cuda_graphs=config.potential.cuda_graphs,
     )
 
 
@@ -214,8 +209,6 @@ def describe(hybrid: HybridSystem) -> str:
     scheme = f"scheme {hybrid.scheme}, force field in {hybrid.mm_side}, bridge {hybrid.bridge}"
     if hybrid.cuda_graphs:
         scheme += " with CUDA graphs"
-    if hybrid.scheme == "supermolecular" and spec.levels > 1:
-        scheme += f", {spec.levels} levels"
     if spec.mm_tail:
         scheme += ", pairs beyond the model's range stay MM"
     charges = "fixed charges of the force field"

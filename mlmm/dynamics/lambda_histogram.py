@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from mlmm.check_report import aligned
+from mlmm.dynamics.frames import as_tensors, device_of
 from mlmm.forcefield.tables import read_mm_tables
 from mlmm.hybrid.assemble import blend_of
-from mlmm.hybrid.spec import built_cell
 from mlmm.hybrid.system import HybridSystem
 
 __all__ = ["LambdaHistogram", "lambda_histogram"]
@@ -73,7 +73,8 @@ def lambda_histogram(
         Between 0 and 1, of equal width.
     """
     built = hybrid.built
-    x, cell = torch.tensor(np.asarray(built.positions if positions is None else positions)), built_cell(built)
+    given = built.positions if positions is None else positions
+    x, cell = as_tensors(given, built.box_vectors)
     every = hybrid.zones.weights(x, cell)
     active = (every > 0).nonzero().squeeze(1).tolist()
     delta = np.full(len(active), np.nan)
@@ -81,14 +82,13 @@ def lambda_histogram(
         tables = read_mm_tables(built.system, keep=hybrid.keep)
         blend = blend_of(built, tables, hybrid.potential, active, [1.0] * len(active))
         with torch.no_grad():
-            device = blend.visible.device
-            found = blend.differences(x.to(device), None if cell is None else cell.to(device))
+            found = blend.differences(*as_tensors(given, built.box_vectors, device_of(blend)))
         delta = found.cpu().numpy()
     weights = every[active].numpy()
     edges = np.linspace(0.0, 1.0, bins + 1)
     place = np.where(weights == 1.0, bins, np.clip(np.searchsorted(edges, weights) - 1, 0, bins - 1))
-    residue = [atom.residue.index for atom in built.topology.atoms()]
-    residue = np.array([residue[atom] for atom in active])
+    residues_of_atoms = [atom.residue.index for atom in built.topology.atoms()]
+    residue = np.array([residues_of_atoms[atom] for atom in active])
     columns = np.full((3, bins + 1), np.nan)
     atoms, residues = np.zeros(bins + 1, dtype=int), np.zeros(bins + 1, dtype=int)
     for b in np.unique(place):

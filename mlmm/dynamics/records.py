@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import openmm
 
+from mlmm.dynamics.frames import as_tensors
 from mlmm.dynamics.lambda_histogram import lambda_histogram
 from mlmm.dynamics.reporters import degrees_of_freedom
 from mlmm.dynamics.run_directory import RunDirectory, timestamp, versions
@@ -20,9 +21,8 @@ from mlmm.dynamics.stages import Dynamics
 from mlmm.hybrid.system import HybridSystem
 from mlmm.statistics import linear_drift
 from mlmm.units import NANOSECOND
-from mlmm.zones.adaptive import AdaptiveZones
 
-__all__ = ["embedding_facts", "log_to", "measure_drift", "measure_timing", "run_facts", "write_pdb"]
+__all__ = ["embedding_facts", "log_to", "measure_drift", "measure_timing", "muted", "run_facts", "write_pdb"]
 
 
 def run_facts(hybrid: HybridSystem, plan: list[dict[str, Any]], seed: int, title: str) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def run_facts(hybrid: HybridSystem, plan: list[dict[str, Any]], seed: int, title
             "atoms": built.n_atoms,
             "residues": built.topology.getNumResidues(),
             "periodic": built.periodic,
-            "box_nm": built.box_vectors.tolist() if built.periodic else None,
+            "box_nm": None if built.box_vectors is None else built.box_vectors.tolist(),
             "constraints": hybrid.system.getNumConstraints(),
             "degrees_of_freedom": degrees_of_freedom(hybrid.system),
             "provenance": built.provenance,
@@ -82,7 +82,6 @@ def embedding_facts(hybrid: HybridSystem) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "scheme": hybrid.scheme,
         "mm_side": hybrid.mm_side,
-        "levels": spec.levels,
         "mm_tail": spec.mm_tail,
         "compensation": None,
         "electrostatics": spec.electrostatics,
@@ -101,7 +100,7 @@ def embedding_facts(hybrid: HybridSystem) -> dict[str, Any]:
 
 def _histogram_facts(hybrid: HybridSystem) -> dict[str, Any] | None:
     """Atoms and mean Delta by lambda in the built structure; None for a hard boundary."""
-    if not hybrid.zones.transition and not isinstance(hybrid.zones, AdaptiveZones):
+    if hybrid.zones.hard:
         return None
     histogram = lambda_histogram(hybrid)
     columns = {name: getattr(histogram, name) for name in ("edges", "atoms", "residues", "mean", "deviation")}
@@ -122,14 +121,12 @@ def write_pdb(path: Path, hybrid: HybridSystem, positions: np.ndarray, box: np.n
     box : ndarray, shape (3, 3), nm, optional
     """
     import mdtraj
-    import torch
 
     topology = mdtraj.Topology.from_openmm(hybrid.built.topology)
     frame = mdtraj.Trajectory(positions[None].astype(np.float32), topology)
     if box is not None:
         frame.unitcell_vectors = box[None].astype(np.float32)
-    cell = None if box is None else torch.tensor(np.asarray(box, dtype=np.float64))
-    weights = hybrid.zones.weights(torch.tensor(np.asarray(positions, dtype=np.float64)), cell).numpy()
+    weights = hybrid.zones.weights(*as_tensors(positions, box)).numpy()
     frame.save_pdb(str(path), bfactors=weights)
 
 
@@ -148,6 +145,29 @@ def log_to(path: Path) -> Iterator[None]:
         package.setLevel(level)
         package.removeHandler(handler)
         handler.close()
+
+
+@contextmanager
+def muted(name: str) -> Iterator[None]:
+    """Keep what one logger says off the terminal, as long as this lasts.
+
+    Parameters
+    ----------
+    name : str
+        Of the logger, such as "mlmm.hybrid.system".
+    """
+
+    def others(record: logging.LogRecord) -> bool:
+        return record.name != name
+
+    handlers = list(logging.getLogger("mlmm").handlers)
+    for handler in handlers:
+        handler.addFilter(others)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(others)
 
 
 def measure_timing(

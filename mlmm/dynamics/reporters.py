@@ -10,9 +10,9 @@ from typing import BinaryIO
 
 import numpy as np
 import openmm
-import torch
 from openmm import app, unit
 
+from mlmm.dynamics.frames import as_tensors, positions_and_box
 from mlmm.dynamics.imaging import RegionImages
 from mlmm.dynamics.integrators import energy_groups
 from mlmm.dynamics.uncertainty import COLUMNS, Uncertainty, UncertaintyMonitor
@@ -21,7 +21,7 @@ from mlmm.hybrid.system import HybridSystem
 from mlmm.units import GAS_CONSTANT
 from mlmm.zones.adaptive import AdaptiveWeights, AdaptiveZones
 
-__all__ = ["EnergyTable", "LambdaTable", "TrajectoryWriter", "degrees_of_freedom", "positions_and_box"]
+__all__ = ["EnergyTable", "LambdaTable", "TrajectoryWriter", "degrees_of_freedom"]
 
 
 def degrees_of_freedom(system: openmm.System) -> int:
@@ -121,7 +121,7 @@ class EnergyTable:
         row["volume"] = math.nan if box is None else float(np.prod(np.diag(box)))
         row |= self.last_uncertainty.row()
         if self._weights is not None:
-            found = self._weights(torch.tensor(positions), None if box is None else torch.tensor(box))
+            found = self._weights(*as_tensors(positions, box))
             row["zone_molecules"], row["zone_lambda"] = float((found > 0).sum()), float(found.sum())
         numbers = ("" if math.isnan(row[name]) else repr(float(row[name])) for name in self.columns[3:])
         self._writer.writerow([stage, step, f"{time:.6f}", *numbers])
@@ -166,7 +166,7 @@ class LambdaTable:
 
     def write(self, positions: np.ndarray, box: np.ndarray | None) -> None:
         """Append a frame: positions (N, 3) and box (3, 3), nm."""
-        weights = self._zones.weights(torch.tensor(positions), None if box is None else torch.tensor(box))
+        weights = self._zones.weights(*as_tensors(positions, box))
         self._file.seek(self._start + self._frames * self._row)
         self._file.write(weights.numpy().astype("<f4").tobytes())
         self._frames += 1
@@ -254,14 +254,6 @@ class TrajectoryWriter:
             self._file.close()
         if self._table is not None:
             self._table.close()
-
-
-def positions_and_box(state: openmm.State, periodic: bool) -> tuple[np.ndarray, np.ndarray | None]:
-    """Positions (N, 3) and box vectors (3, 3) of a State in nm; no box for an open system."""
-    positions = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer)
-    if not periodic:
-        return positions, None
-    return positions, state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.nanometer)
 
 
 def _energy(state: openmm.State) -> float:

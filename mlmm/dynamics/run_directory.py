@@ -7,7 +7,8 @@ import os
 import platform as python_platform
 import shutil
 import zipfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -57,9 +58,12 @@ class RunDirectory:
     Parameters
     ----------
     path : Path
+    settings : mapping, optional
+        What `make` writes to ``resolved.toml``: the run file with every default filled in.
     """
 
     path: Path
+    settings: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -88,7 +92,7 @@ class RunDirectory:
         return self.path / name
 
     @classmethod
-    def check_free(cls, path: str | os.PathLike, overwrite: bool = False) -> None:
+    def check_free(cls, path: str | os.PathLike[str], overwrite: bool = False) -> None:
         """Make sure that `path` may become a run directory, before any work is done.
 
         Raises
@@ -110,15 +114,16 @@ class RunDirectory:
                 "add --resume to go on with it, --overwrite to replace it, or choose another --out",
             )
 
-    @classmethod
-    def create(cls, path: str | os.PathLike, overwrite: bool = False) -> RunDirectory:
-        """Make an empty run directory; raises what `check_free` raises."""
-        cls.check_free(path, overwrite)
-        path = Path(path)
-        if path.exists():
-            shutil.rmtree(path)
-        path.mkdir(parents=True)
-        return cls(path)
+    def make(self, overwrite: bool = False) -> None:
+        """Make the folder, with nothing but the settings in it; raises what `check_free` raises."""
+        self.check_free(self.path, overwrite)
+        if self.path.exists():
+            shutil.rmtree(self.path)
+        self.path.mkdir(parents=True)
+        if self.settings is not None:
+            import tomli_w
+
+            self.file("resolved.toml").write_text(tomli_w.dumps(self.settings))
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Replace `run.json` in one move."""

@@ -1,13 +1,10 @@
-"""The inside of a run: contexts, chunks of steps, checkpoints, signals, failures."""
+"""The inside of a run: stages one after the other, in chunks of steps, with whatever is due between them."""
 
 from __future__ import annotations
 
 import logging
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +13,14 @@ import openmm
 from openmm import unit
 
 from mlmm.dynamics.barostat import Barostat, own_barostats
+from mlmm.dynamics.failures import broken_positions, retold
+from mlmm.dynamics.frames import positions_and_box
 from mlmm.dynamics.imaging import RegionImages
 from mlmm.dynamics.integrators import make_integrator, separate_reciprocal
+from mlmm.dynamics.interruption import StopRequest
+from mlmm.dynamics.options import RunOptions
 from mlmm.dynamics.records import measure_drift, measure_timing, write_pdb
-from mlmm.dynamics.reporters import EnergyTable, TrajectoryWriter, positions_and_box
+from mlmm.dynamics.reporters import EnergyTable, TrajectoryWriter
 from mlmm.dynamics.run_directory import Checkpoint, RunDirectory
 from mlmm.dynamics.stages import Dynamics, Minimise
 from mlmm.dynamics.uncertainty import UncertaintyMonitor
@@ -32,7 +33,6 @@ __all__ = ["Progress", "Runner"]
 logger = logging.getLogger(__name__)
 _PROGRESS_SECONDS = 0.5
 _MINIMISE_PIECE = 50
-_BLOWN_UP = 10.0  # nm between two looks, at most a second apart: diffusion stays a thousand times below
 
 
 @dataclass(frozen=True)
@@ -68,16 +68,16 @@ class Runner:
     hybrid : HybridSystem
     run : RunDirectory
     stages : list of Minimise or Dynamics
-    seed : int
+        With everything filled in by `Dynamics.under`.
+    options : RunOptions
+        Seed and intervals.
     platform : tuple of (openmm.Platform, dict)
         With its properties.
-    intervals : tuple of (int, int, int)
-        Steps between rows of the energy table, frames, checkpoints.
     summary : dict
         Facts of the run; grows as it goes on.
-    progress : callable
-    watch : UncertaintyMonitor
+    monitor : UncertaintyMonitor
         Of the uncertainty; it may end the run.
+    progress : callable, optional
     """
 
     def __init__(
@@ -85,19 +85,17 @@ class Runner:
         hybrid: HybridSystem,
         run: RunDirectory,
         stages: list[Minimise | Dynamics],
-        seed: int,
+        options: RunOptions,
         platform: tuple[openmm.Platform, dict[str, str]],
-        intervals: tuple[int, int, int],
         summary: dict[str, Any],
-        progress: Callable[[Progress], None],
         monitor: UncertaintyMonitor,
+        progress: Callable[[Progress], None] | None = None,
     ):
-        self.hybrid, self.run, self.stages, self.seed = hybrid, run, stages, seed
-        self.platform, self.intervals = platform, intervals
-        self.summary, self.progress, self.monitor = summary, progress, monitor
+        self.hybrid, self.run, self.stages, self.options = hybrid, run, stages, options
+        self.platform, self.summary, self.monitor = platform, summary, monitor
+        self.progress = progress or (lambda _: None)
         self.looks = tuple(n for n in (monitor.interval,) if n)
-        self.stop_signal: int | None = None
-        self.stop_reason: str | None = None
+        self.stop = StopRequest()
         self.last_positions: np.ndarray = hybrid.built.positions
         self._images = RegionImages(hybrid.built.topology, hybrid.zones.region.atoms)
         self.table: EnergyTable
@@ -105,36 +103,32 @@ class Runner:
 
     def run_from(self, checkpoint: Checkpoint | None) -> RunDirectory:
         """Run every stage that is not done yet."""
-        resumed = checkpoint is not None
-        self.table = EnergyTable(
-            self.run.file("energies.csv"),
-            self.hybrid,
-            checkpoint.table_bytes if resumed else None,
-            self.monitor,
-        )
-        self.monitor.resume(self.summary.get("uncertainty") if resumed else None, self.run.path)
+        table_bytes = checkpoint.table_bytes if checkpoint else None
+        self.table = EnergyTable(self.run.file("energies.csv"), self.hybrid, table_bytes, self.monitor)
+        self.monitor.resume(self.summary.get("uncertainty") if checkpoint else None, self.run.path)
         self.summary["uncertainty"] = self.monitor.facts
         written = [stage for stage in self.stages if isinstance(stage, Dynamics) and stage.trajectory]
         self.trajectory = TrajectoryWriter(
             self.run.file("trajectory.dcd"),
             self.hybrid,
             written[0].step_length if written else 0.001,
-            self.intervals[1],
-            (checkpoint.trajectory_bytes, checkpoint.frames) if resumed else None,
+            self.options.trajectory_interval,
+            (checkpoint.trajectory_bytes, checkpoint.frames) if checkpoint else None,
         )
         # The first checkpoint has no state: a run stopped while minimising starts from the built system.
-        state = openmm.XmlSerializer.deserialize(checkpoint.state) if resumed and checkpoint.state else None
-        first = checkpoint.stage if resumed else 0
-        if not resumed:
+        written_state = checkpoint.state if checkpoint else ""
+        state = openmm.XmlSerializer.deserialize(written_state) if written_state else None
+        first = checkpoint.stage if checkpoint else 0
+        if checkpoint is None:
             self._checkpoint(0, 0, None, b"")
         self.run.write_summary(self.summary)
         try:
-            with self._signals():
+            with self.stop.by_signals():
                 for index in range(first, len(self.stages)):
                     stage = self.stages[index]
                     self.summary |= {"stage": stage.name, "step": 0}
                     logger.info("stage %s", stage.name)
-                    within = checkpoint if resumed and index == first and checkpoint.context else None
+                    within = checkpoint if checkpoint and index == first and checkpoint.context else None
                     if isinstance(stage, Minimise):
                         state, complete = self._minimise(stage, state)
                     else:
@@ -142,10 +136,8 @@ class Runner:
                     self._write_final(state)
                     if complete:
                         self._checkpoint(index + 1, 0, state, b"")
-                    if self.stop_signal is not None:
-                        return self._end("interrupted", f"signal {signal.Signals(self.stop_signal).name}")
-                    if self.stop_reason is not None:
-                        return self._end("interrupted", f"uncertainty: {self.stop_reason}")
+                    if self.stop:
+                        return self._end("interrupted", str(self.stop))
             return self._end("finished", None)
         except (SimulationError, openmm.OpenMMException) as error:
             raise self._failure(error) from error
@@ -165,7 +157,7 @@ class Runner:
         # In pieces, not with OpenMM's MinimizationReporter: with one, OpenMM holds Python's lock and torch
         # refuses to differentiate. A piece that gains nothing has met the tolerance.
         energy, done = before, 0
-        while self.stop_signal is None and (done < stage.max_iterations or stage.max_iterations == 0):
+        while not self.stop and (done < stage.max_iterations or stage.max_iterations == 0):
             piece = _MINIMISE_PIECE
             if stage.max_iterations:
                 piece = min(piece, stage.max_iterations - done)
@@ -182,7 +174,7 @@ class Runner:
                 f"{energy} kJ/mol",
                 "look for overlapping atoms in the input",
             )
-        if self.stop_signal is not None:
+        if self.stop:
             return result, False
         seconds = time.monotonic() - started
         energies = {"energy_before": before, "energy_after": energy}
@@ -220,9 +212,10 @@ class Runner:
         started = time.monotonic()
         first_step = step
         chunk = 1
-        while step < stage.steps and self.stop_signal is None and self.stop_reason is None:
+        events = self._intervals + self.looks
+        while step < stage.steps and not self.stop:
             # Up to the next event; short enough to show progress and to react to a signal.
-            upto = min(stage.steps, step + chunk, *(step - step % n + n for n in self.intervals + self.looks))
+            upto = min(stage.steps, step + chunk, *(step - step % n + n for n in events))
             chunk_started = time.monotonic()
             if barostat is not None:
                 upto = min(upto, barostat.next_move(step))
@@ -247,14 +240,19 @@ class Runner:
             self._checkpoint(index, step, *self._snapshot(context))
         return self._snapshot(context)[0], complete
 
+    @property
+    def _intervals(self) -> tuple[int, int, int]:
+        """Steps between rows of the energy table, frames, checkpoints."""
+        options = self.options
+        return options.report_interval, options.trajectory_interval, options.checkpoint_interval
+
     def _events(self, index: int, stage: Dynamics, step: int, context: openmm.Context) -> None:
         """Whatever is due after this step; the last step is always reported."""
-        report, frame, checkpoint = self.intervals
+        report, frame, checkpoint = self._intervals
         last = step == stage.steps
         positions = context.getState(positions=True).getPositions(asNumpy=True)._value
-        moved = np.abs(positions - self.last_positions).max()
-        if not moved < _BLOWN_UP:  # true for NaN as well
-            what = "NaN" if np.isnan(moved) else f"an atom that moved {moved:.3g} nm"
+        what = broken_positions(positions, self.last_positions)
+        if what is not None:
             raise SimulationError(
                 "atoms that stay together",
                 f"{what} at step {step} of stage {stage.name}",
@@ -277,7 +275,7 @@ class Runner:
         positions, box = positions_and_box(state, self.hybrid.built.periodic)
         found = self.table.last_uncertainty if in_table else self.monitor.measure(positions, box)
         where = f"stage {stage.name}, step {step}"
-        self.stop_reason = self.monitor.judge(found, positions, box, where, self.run.path)
+        self.stop.reason = self.monitor.judge(found, positions, box, where, self.run.path)
 
     def _finish_stage(self, stage: Dynamics, context: openmm.Context, seconds: float) -> None:
         self._add_stage(stage.facts() | {"seconds": seconds})
@@ -288,7 +286,9 @@ class Runner:
 
     def _stage_seed(self, index: int, use: int) -> int:
         """A different, never zero seed for each stage and use (OpenMM takes 0 as "choose one")."""
-        return int(np.random.SeedSequence([self.seed, index, use]).generate_state(1)[0] & 0x3FFFFFFF) + 1
+        return (
+            int(np.random.SeedSequence([self.options.seed, index, use]).generate_state(1)[0] & 0x3FFFFFFF) + 1
+        )
 
     def _context(
         self, system: openmm.System, integrator: openmm.Integrator, state: openmm.State | None
@@ -355,54 +355,7 @@ class Runner:
         frame = self.run.file("last_finite_frame.pdb")
         box = self.hybrid.built.box_vectors
         write_pdb(frame, self.hybrid, self._images.gather(self.last_positions, box), box)
-        if isinstance(error, SimulationError):
-            advice = f"{error.do}{self._crowded()}" if "NaN" in error.got else error.do
-            failure = SimulationError(error.expected, error.got, f"{advice}; last finite frame: {frame}")
-        elif "nan" in str(error).lower():
-            where = f"stage {self.summary.get('stage')} after step {self.summary.get('step', 0)}"
-            failure = SimulationError(
-                "finite positions",
-                f"NaN in {where}",
-                f"try a smaller time step or a longer minimisation{self._crowded()}; "
-                f"last finite frame: {frame}",
-            )
-        else:
-            logger.error("%s", error)
-            failure = SimulationError(
-                "OpenMM to run this system",
-                str(error).strip().splitlines()[0],
-                f"see {self.run.file('run.log')} and the last finite frame {frame}",
-            )
+        where = f"stage {self.summary.get('stage')} after step {self.summary.get('step', 0)}"
+        failure = retold(error, where, self.hybrid, self.platform[0].getName(), frame)
         self._end("failed", str(failure))
         return failure
-
-    def _crowded(self) -> str:
-        """What else makes an energy NaN where neighbours are in lists of fixed length."""
-        potential = self.hybrid.potential
-        used = ("fixed",) if self.platform[0].getName() in ("CPU", "Reference") else ("auto", "fixed")
-        for model in getattr(potential, "models", (potential,)):
-            if getattr(model, "shapes", "lists") in used:
-                return (
-                    "; energies are NaN too where atoms are denser than "
-                    f"neighbour_density = {model.neighbour_density:g} per nm³ in [potential]"
-                )
-        return ""
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """SIGINT and SIGTERM ask for a stop; a second one ends at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def ask(number: int, _frame: object) -> None:
-            self.stop_signal = number
-            signal.signal(number, previous[number])
-            logger.info("signal %d: stopping after these steps", number)
-
-        previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)

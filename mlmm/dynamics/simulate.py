@@ -12,6 +12,8 @@ import openmm
 
 from mlmm.dynamics.barostat import own_barostats
 from mlmm.dynamics.integrators import beyond_tested
+from mlmm.dynamics.options import RunOptions
+from mlmm.dynamics.platforms import choose_platform
 from mlmm.dynamics.records import embedding_facts, log_to, run_facts, write_pdb
 from mlmm.dynamics.run_directory import Checkpoint, RunDirectory
 from mlmm.dynamics.runner import Progress, Runner
@@ -19,7 +21,7 @@ from mlmm.dynamics.stages import Dynamics, Minimise
 from mlmm.dynamics.uncertainty import UncertaintyMonitor
 from mlmm.errors import ConfigError
 from mlmm.hybrid.system import HybridSystem
-from mlmm.zones.adaptive import AdaptiveZones
+from mlmm.options import with_changes
 
 __all__ = ["simulate"]
 
@@ -28,21 +30,15 @@ logger = logging.getLogger(__name__)
 
 def simulate(
     hybrid: HybridSystem,
-    out: str | Path,
+    out: str | Path | RunDirectory,
     stages: Sequence[Minimise | Dynamics],
+    options: RunOptions | None = None,
     *,
-    seed: int = 0,
-    platform: str | None = None,
-    threads: int | None = None,
-    report_interval: int = 100,
-    trajectory_interval: int = 500,
-    checkpoint_interval: int = 1000,
     resume: bool = False,
     overwrite: bool = False,
-    progress: Callable[[Progress], None] | None = None,
-    title: str | None = None,
-    settings: Mapping[str, Any] | None = None,
     monitor: UncertaintyMonitor | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    **changes: Any,
 ) -> RunDirectory:
     """Run the stages one after the other and write a run directory.
 
@@ -54,28 +50,21 @@ def simulate(
     Parameters
     ----------
     hybrid : HybridSystem
-    out : path
-        The run directory: new or empty, unless `resume` or `overwrite`.
+    out : path or RunDirectory
+        New or empty, unless `resume` or `overwrite`; a `RunDirectory` may bring settings to be written there.
     stages : sequence of Minimise, Equilibrate, Produce, NVECheck
-    seed : int
-        Of velocities, thermostat and barostat.
-    platform : str, optional
-        OpenMM platform; the fastest by default.
-    threads : int, optional
-        Threads of the CPU platform.
-    report_interval, trajectory_interval, checkpoint_interval : int
-        Steps between rows of the energy table, frames and checkpoints.
+        What they leave open is as `options` say; `mlmm.dynamics.stages.standard_stages` lists the usual ones.
+    options : RunOptions, optional
+        Time step, thermostat, barostat, platform, seed, intervals.
     resume, overwrite : bool
         Go on with the run in `out`, or replace it.
+    monitor : UncertaintyMonitor, optional
+        Measures the uncertainty of the potential and holds it against limits; the spreads of a committee
+        without limits by default.
     progress : callable, optional
         Called with `Progress` about twice a second.
-    title : str, optional
-        Of the report; the name of the directory by default.
-    settings : mapping, optional
-        Written to ``resolved.toml``.
-    watch : mlmm.dynamics.uncertainty.UncertaintyMonitor, optional
-        What is measured of the uncertainty of the potential, and its limits; the spreads of a committee by
-        default, without limits.
+    **changes
+        Fields of `options`, such as ``timestep="1 fs"``.
 
     Returns
     -------
@@ -86,48 +75,34 @@ def simulate(
     Raises
     ------
     ConfigError
-        A directory that is taken, another run to resume, intervals below 1, an unknown platform, or NPT
-        without a box or beside a barostat of the System's own.
+        A directory that is taken, another run to resume, an option that is unknown or out of range, an
+        unknown platform, or NPT without a box or beside a barostat of the System's own.
     SimulationError
         Energies or positions that are not finite: the last finite frame is in ``last_finite_frame.pdb``.
     """
-    if min(report_interval, trajectory_interval, checkpoint_interval) < 1:
-        raise ConfigError("intervals of at least 1 step", "a smaller one", "correct the report settings")
+    options = with_changes(RunOptions, options, changes)
+    stages = [stage.under(options) if isinstance(stage, Dynamics) else stage for stage in stages]
     _check_pressure(hybrid, stages)
-    chosen = _platform(platform, threads)
+    chosen = choose_platform(options.platform, options.threads)
     plan = [stage.facts() if isinstance(stage, Dynamics) else {"name": stage.name} for stage in stages]
+    run = out if isinstance(out, RunDirectory) else RunDirectory(Path(out))
+    checkpoint = None
     if resume:
-        run = RunDirectory(Path(out))
         checkpoint = run.read_checkpoint()
-        _check_same_run(run, checkpoint, plan, seed, hybrid)
+        _check_same_run(run, checkpoint, plan, options.seed, hybrid)
     else:
-        run = RunDirectory.create(out, overwrite)
-        checkpoint = None
+        run.make(overwrite)
         hybrid.built.save(run.built_folder)
         write_pdb(run.file("topology.pdb"), hybrid, hybrid.built.positions, hybrid.built.box_vectors)
-        if settings is not None:
-            import tomli_w
-
-            run.file("resolved.toml").write_text(tomli_w.dumps(settings))
     with log_to(run.file("run.log")):
-        summary = checkpoint.summary if checkpoint else run_facts(hybrid, plan, seed, title or run.path.name)
+        title = options.title or run.path.name
+        summary = checkpoint.summary if checkpoint else run_facts(hybrid, plan, options.seed, title)
         summary |= {"state": "running", "message": None, **_platform_facts(*chosen)}
         for said in _untested(hybrid, stages):
             logger.warning("%s", said)
             summary["warnings"] += [] if said in summary["warnings"] else [said]
-        intervals = (report_interval, trajectory_interval, checkpoint_interval)
-        progress = progress or (lambda _: None)
-        runner = Runner(
-            hybrid,
-            run,
-            list(stages),
-            seed,
-            chosen,
-            intervals,
-            summary,
-            progress,
-            monitor or UncertaintyMonitor(hybrid),
-        )
+        observer = monitor or UncertaintyMonitor(hybrid)
+        runner = Runner(hybrid, run, stages, options, chosen, summary, observer, progress)
         return runner.run_from(checkpoint)
 
 
@@ -148,28 +123,10 @@ def _check_pressure(hybrid: HybridSystem, stages: Sequence[Minimise | Dynamics])
 
 def _untested(hybrid: HybridSystem, stages: Sequence[Minimise | Dynamics]) -> list[str]:
     """Stages whose time steps are longer than what was tested."""
-    moving = isinstance(hybrid.zones, AdaptiveZones)
+    moving = hybrid.zones.moves
     dynamics = [stage for stage in stages if isinstance(stage, Dynamics)]
     found = [beyond_tested(stage, hybrid.system, adaptive=moving) for stage in dynamics]
     return [said for said in found if said is not None]
-
-
-def _platform(name: str | None, threads: int | None) -> tuple[openmm.Platform, dict[str, str]]:
-    """The asked-for platform, or the fastest, with its properties."""
-    available = [openmm.Platform.getPlatform(i) for i in range(openmm.Platform.getNumPlatforms())]
-    if name is None:
-        platform = max(available, key=lambda p: p.getSpeed())
-    else:
-        found = [p for p in available if p.getName().lower() == name.lower()]
-        if not found:
-            raise ConfigError(
-                f"platform = {' | '.join(p.getName() for p in available)}", repr(name), "choose one of these"
-            )
-        platform = found[0]
-    properties = {}
-    if threads is not None and platform.getName() == "CPU":
-        properties["Threads"] = str(threads)
-    return platform, properties
 
 
 def _platform_facts(platform: openmm.Platform, properties: dict[str, str]) -> dict[str, str]:
@@ -195,7 +152,7 @@ def _check_same_run(
         ("region", old["region"]["atoms"], list(hybrid.zones.region.atoms)),
         ("zones", old["zones"], hybrid.zone_counts()),
         ("zones", old.get("zone_setup"), dict(hybrid.zones.setup)),
-        *((key, before.get(key), embedding[key]) for key in ("scheme", "mm_side", "levels", "mm_tail")),
+        *((key, before.get(key), embedding[key]) for key in ("scheme", "mm_tail")),
         ("electrostatics", before.get("electrostatics", "mechanical"), embedding["electrostatics"]),
         ("charge_range", before.get("charge_range"), embedding["charge_range"]),
         ("number of atoms", old["system"]["atoms"], hybrid.built.n_atoms),

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from mlmm.dynamics.options import ENSEMBLES, ProtocolOptions, RunOptions
 from mlmm.errors import ConfigError
+from mlmm.options import Quantity, with_changes
 from mlmm.units import parse
 
-__all__ = ["Dynamics", "Equilibrate", "Minimise", "NVECheck", "Produce"]
+__all__ = ["Dynamics", "Equilibrate", "Minimise", "NVECheck", "Produce", "standard_stages"]
 
-_ENSEMBLES = ("NVT", "NPT", "NVE")
 _LONGEST = 0.012  # ps between two evaluations of any force
+_DIMENSIONS = {
+    "length": "time",
+    "temperature": "temperature",
+    "timestep": "time",
+    "friction": "rate",
+    "pressure": "pressure",
+}
 
 
-def _converted(stage: object, dimensions: dict[str, str]) -> None:
-    """Convert the quantities of a frozen stage to internal units, once, at entry."""
+def _convert(stage: object, dimensions: dict[str, str]) -> None:
+    """Convert the quantities of a frozen stage that are given to internal units, once, at entry."""
     for name, dimension in dimensions.items():
-        value = parse(getattr(stage, name), dimension, f"{type(stage).__name__}.{name}")
-        object.__setattr__(stage, name, value)
+        given = getattr(stage, name)
+        if given is not None:
+            value = parse(given, dimension, f"{type(stage).__name__}.{name}")
+            object.__setattr__(stage, name, value)
 
 
 @dataclass(frozen=True)
@@ -33,12 +44,12 @@ class Minimise:
         0 for no limit.
     """
 
-    tolerance: float | str = 10.0
+    tolerance: Quantity = 10.0
     max_iterations: int = 500
     name: str = "minimise"
 
-    def __post_init__(self):
-        _converted(self, {"tolerance": "force"})
+    def __post_init__(self) -> None:
+        _convert(self, {"tolerance": "force"})
         if self.max_iterations < 0 or self.tolerance <= 0:
             raise ConfigError(
                 "a positive tolerance and max_iterations >= 0",
@@ -49,7 +60,7 @@ class Minimise:
 
 @dataclass(frozen=True)
 class Dynamics:
-    """Molecular dynamics.
+    """Molecular dynamics for some time; what is not given here is as the options of the run say.
 
     NVT and NPT use the Langevin middle integrator (Zhang et al., J. Phys. Chem. A 123, 6056 (2019), doi
     10.1021/acs.jpca.9b02771), NPT with a Monte Carlo barostat between every 25 steps, NVE velocity
@@ -59,71 +70,65 @@ class Dynamics:
     ----------
     length : float or str
         Time to simulate, ps.
-    temperature : float or str
-        K; of the thermostat, and of the first velocities.
-    timestep : float or str
-        ps. Bonds inside the region are never constrained: keep it at 1 fs or below. `mlmm check --timestep`
-        finds how far a system can go.
-    nonbonded_every : int
-        Time steps between evaluations of the force field's non-bonded forces, which change slowly; the
-        potential and bonded terms act at every one.
-    reciprocal_every : int
-        The same, in units of `nonbonded_every`, for PME's reciprocal sum.
-    friction : float or str
-        1/ps.
-    ensemble : {"NVT", "NPT", "NVE"}
-    pressure : float or str
-        bar, for NPT.
+    temperature, timestep, friction, ensemble, pressure, nonbonded_every, reciprocal_every
+        For this stage alone; see `mlmm.dynamics.options.RunOptions`.
     name : str
         As it stands in the energy table.
     trajectory : bool
         Whether frames are written.
     """
 
-    length: float | str
-    temperature: float | str = 300.0
-    timestep: float | str = 0.0005
-    friction: float | str = 1.0
-    ensemble: str = "NVT"
-    pressure: float | str = 1.0
-    nonbonded_every: int = 1
-    reciprocal_every: int = 1
+    length: Quantity
+    temperature: Quantity = None
+    timestep: Quantity = None
+    friction: Quantity = None
+    ensemble: str | None = None
+    pressure: Quantity = None
+    # None until `under` has filled it in, an int from then on.
+    nonbonded_every: Any = None
+    reciprocal_every: Any = None
     name: str = "dynamics"
     trajectory: bool = True
 
-    def __post_init__(self):
-        _converted(
-            self,
-            {
-                "length": "time",
-                "temperature": "temperature",
-                "timestep": "time",
-                "friction": "rate",
-                "pressure": "pressure",
-            },
-        )
-        if self.ensemble not in _ENSEMBLES:
+    def __post_init__(self) -> None:
+        _convert(self, _DIMENSIONS)
+        if self.ensemble not in (None, *ENSEMBLES):
             raise ConfigError(
-                f"ensemble = {' | '.join(_ENSEMBLES)}", repr(self.ensemble), 'write ensemble = "NVT"'
+                f"ensemble = {' | '.join(ENSEMBLES)}", repr(self.ensemble), 'write ensemble = "NVT"'
             )
-        if not 0 < self.timestep <= 0.005:
+        if self.timestep is not None and not 0 < self.timestep <= 0.005:
             raise ConfigError(
                 "a time step between 0 and 5 fs", f"{self.timestep * 1e3:g} fs", 'write "0.5 fs" or "1 fs"'
             )
-        if min(self.nonbonded_every, self.reciprocal_every) < 1 or self.step_length > _LONGEST:
+        # What is not known yet is one step or more.
+        multiples = [1 if n is None else n for n in (self.nonbonded_every, self.reciprocal_every)]
+        whole = (self.timestep or 0.0) * multiples[0] * multiples[1]
+        if min(multiples) < 1 or whole > _LONGEST:
             raise ConfigError(
                 "nonbonded_every and reciprocal_every of 1 or more, and forces at least every "
                 f"{_LONGEST * 1e3:g} fs",
-                f"nonbonded_every = {self.nonbonded_every}, reciprocal_every = {self.reciprocal_every}: "
-                f"every {self.step_length * 1e3:g} fs",
+                f"nonbonded_every = {multiples[0]}, reciprocal_every = {multiples[1]}: "
+                f"every {whole * 1e3:g} fs",
                 "write nonbonded_every = 2",
             )
-        if self.length < self.step_length or self.temperature < 0 or self.friction < 0:
+        if self.length < whole or min(self.length, self.temperature or 0.0, self.friction or 0.0) < 0:
             raise ConfigError(
                 "a length of at least one step, temperature and friction not negative",
                 f"{self.length} ps, {self.temperature} K, {self.friction} /ps",
                 f"correct stage {self.name}",
             )
+
+    def under(self, options: RunOptions) -> Dynamics:
+        """Fill in from the options of a run what the stage itself leaves open.
+
+        Raises
+        ------
+        ConfigError
+            A stage shorter than a step, or steps that are too long.
+        """
+        names = (*_DIMENSIONS, "ensemble", "nonbonded_every", "reciprocal_every")
+        missing = {name: getattr(options, name) for name in names if getattr(self, name) is None}
+        return dataclasses.replace(self, **missing)
 
     @property
     def steps(self) -> int:
@@ -132,7 +137,7 @@ class Dynamics:
 
     @property
     def step_length(self) -> float:
-        """Time of a whole step, in which every force has acted, ps."""
+        """Time of a whole step, in which every force has acted, ps; known once `under` has filled in all."""
         return self.timestep * self.nonbonded_every * self.reciprocal_every
 
     def facts(self) -> dict[str, Any]:
@@ -157,7 +162,7 @@ class Dynamics:
 class Equilibrate(Dynamics):
     """Dynamics that is not analysed: no trajectory; strong friction reaches the temperature soon."""
 
-    friction: float | str = 10.0
+    friction: Quantity = 10.0
     name: str = "equilibrate"
     trajectory: bool = False
 
@@ -173,6 +178,35 @@ class Produce(Dynamics):
 class NVECheck(Dynamics):
     """Dynamics without thermostat at the end of a run, to show how well its energy is conserved."""
 
-    ensemble: str = "NVE"
+    ensemble: str | None = "NVE"
     name: str = "nve"
     trajectory: bool = False
+
+
+def standard_stages(protocol: ProtocolOptions | None = None, **changes: Any) -> list[Minimise | Dynamics]:
+    """List the usual stages: minimise, equilibrate, produce, check the energy; none of length 0.
+
+    Parameters
+    ----------
+    protocol : ProtocolOptions, optional
+    **changes
+        Fields of `ProtocolOptions`.
+
+    Raises
+    ------
+    ConfigError
+        No stage at all, or an unknown field.
+    """
+    asked = with_changes(ProtocolOptions, protocol, changes)
+    stages: list[Minimise | Dynamics] = []
+    if asked.minimise:
+        stages.append(Minimise(max_iterations=asked.minimise))
+    if asked.equilibrate:
+        stages.append(Equilibrate(asked.equilibrate, friction=asked.equilibrate_friction))
+    if asked.produce:
+        stages.append(Produce(asked.produce))
+    if asked.nve:
+        stages.append(NVECheck(asked.nve))
+    if not stages:
+        raise ConfigError("at least one stage", "none", 'set produce = "1 ps" or more')
+    return stages

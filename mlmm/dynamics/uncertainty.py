@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from mlmm.dynamics.frames import as_tensors, device_of
 from mlmm.dynamics.imaging import RegionImages
-from mlmm.errors import ConfigError
+from mlmm.elements import SYMBOLS
+from mlmm.errors import ConfigError, PotentialError
 from mlmm.hybrid.spec import atom_labels, atomic_numbers, model_atoms
 from mlmm.hybrid.system import HybridSystem
-from mlmm.potentials.base import SYMBOLS
 from mlmm.potentials.committee import force_spread, member_forces
 from mlmm.potentials.descriptors import TrainingSet
 from mlmm.structures import Structure
@@ -101,7 +102,7 @@ class UncertaintyLimits:
     action: str = "warn"
     frames: int = 50
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.action not in ACTIONS:
             raise ConfigError(f"action = {' | '.join(ACTIONS)}", repr(self.action), 'write action = "warn"')
         for name, dimension in (("energy", "energy"), ("atom", "energy"), ("force", "force")):
@@ -137,15 +138,17 @@ def measure_uncertainty(
     """
     found = Uncertainty()
     if hybrid.potential.spec.members > 1:
-        where = torch.tensor(positions, dtype=torch.float64, requires_grad=forces)
+        where, cell = as_tensors(positions, box)
+        where.requires_grad_(forces)
         with torch.set_grad_enabled(forces):
-            members = _contributions(hybrid, where, box)
+            members = _contributions(hybrid, where, cell)
         totals = members.sum(dim=1)
         spread = None
         if forces:
             spread = force_spread(member_forces(totals, where)).cpu().numpy()
         # Whole energies of scheme "supermolecular" are no atom's.
-        atoms = None if hybrid.scheme == "supermolecular" else members.detach().std(dim=0).cpu().numpy()
+        whole = not (hybrid.spec.rules.has_shares or hybrid.spec.rules.isolated)
+        atoms = None if whole else members.detach().std(dim=0).cpu().numpy()
         found = Uncertainty(float(totals.detach().std()), atoms, spread)
     if training is not None:
         seen, centres = _seen(hybrid, positions, box)
@@ -153,34 +156,40 @@ def measure_uncertainty(
     return found
 
 
-def _contributions(hybrid: HybridSystem, where: torch.Tensor, box: np.ndarray | None) -> torch.Tensor:
+def _contributions(hybrid: HybridSystem, where: torch.Tensor, cell: torch.Tensor | None) -> torch.Tensor:
     """Energies of the zone's atoms by each member, (members, A), attached to the positions."""
-    cell = None if box is None else torch.tensor(box, dtype=torch.float64)
-    if hybrid.blend is not None:
-        device = hybrid.blend.visible.device
+    blend: Any = hybrid.blend
+    if blend is not None:
+        device = device_of(blend)
         cell = None if cell is None else cell.to(device)
-        return hybrid.blend.contributions(where.to(device), cell).to(where.device)
+        found: torch.Tensor = blend.contributions(where.to(device), cell)
+        return found.to(where.device)
     atoms = model_atoms(hybrid.spec)
     numbers = torch.tensor(atomic_numbers(hybrid.built, atoms))
-    return hybrid.potential.atom_energies(Structure(numbers, where[atoms], cell, hybrid.charge)).members
+    energies = hybrid.potential.atom_energies(Structure(numbers, where[atoms], cell, hybrid.charge))
+    if energies.members is None:
+        spec = hybrid.potential.spec
+        raise PotentialError(
+            f"energies of each of the {spec.members} members of {spec.name}",
+            "their mean alone",
+            "return AtomEnergies with members, or state members = 1",
+        )
+    return energies.members
 
 
 def _seen(hybrid: HybridSystem, positions: np.ndarray, box: np.ndarray | None) -> tuple[Structure, list[int]]:
     """What the model sees, and where in it the zone's atoms stand."""
-    where = torch.tensor(positions, dtype=torch.float64)
-    cell = None if box is None else torch.tensor(box, dtype=torch.float64)
+    where, cell = as_tensors(positions, box)
     weights = hybrid.zones.weights(where, cell)
-    active = [i for i in weights.nonzero().squeeze(1).tolist() if not hybrid.built.system.isVirtualSite(i)]
-    capped = getattr(hybrid.blend, "capped", None)
+    active = [i for i in weights.nonzero().squeeze(1).tolist() if not hybrid.built.virtual_sites[i]]
+    blend: Any = hybrid.blend
+    capped = getattr(blend, "capped", None)
     if capped is not None:
         atoms = capped.atoms.tolist()
         numbers = [*atomic_numbers(hybrid.built, atoms), *[1] * len(capped.lengths)]
-        moved = capped(
-            where.to(capped.lengths.device), None if cell is None else cell.to(capped.lengths.device)
-        )
-        places = moved.cpu()
+        places = capped(*as_tensors(positions, box, device_of(capped))).cpu()
     else:
-        atoms = model_atoms(hybrid.spec) if hybrid.blend is None else hybrid.blend.visible.tolist()
+        atoms = model_atoms(hybrid.spec) if blend is None else blend.visible.tolist()
         numbers, places = atomic_numbers(hybrid.built, atoms), where[atoms]
     place = {atom: k for k, atom in enumerate(atoms)}
     return Structure(torch.tensor(numbers), places, cell), [place[i] for i in active if i in place]
@@ -312,10 +321,9 @@ class UncertaintyMonitor:
     ) -> None:
         """The zone's atoms to one extended xyz file, angstrom, each with the spread of its force."""
         gathered = self._images.gather(positions, box)
-        cell = None if box is None else torch.tensor(np.asarray(box, dtype=np.float64))
-        weights = self.hybrid.zones.weights(torch.tensor(np.asarray(positions, dtype=np.float64)), cell)
-        system = self.hybrid.built.system
-        atoms = [i for i in weights.nonzero().squeeze(1).tolist() if not system.isVirtualSite(i)]
+        weights = self.hybrid.zones.weights(*as_tensors(positions, box))
+        sites = self.hybrid.built.virtual_sites
+        atoms = [i for i in weights.nonzero().squeeze(1).tolist() if not sites[i]]
         symbols = [SYMBOLS[z] for z in atomic_numbers(self.hybrid.built, atoms)]
         columns = "species:S:1:pos:R:3" + (":force_spread:R:1" if found.forces is not None else "")
         text = [

@@ -17,6 +17,7 @@ import openmm
 from mlmm.build.built import BuiltSystem
 from mlmm.errors import ConfigError, EmbeddingError
 from mlmm.forcefield.tables import MMTables, read_mm_tables
+from mlmm.forcefield.term_catalogue import CHARGED, class_of
 
 __all__ = [
     "check_total",
@@ -42,9 +43,9 @@ def read_charges(system: openmm.System) -> MMTables:
         Charges in other forces than one NonbondedForce, a reaction field, parameter offsets, or a mesh for
         Lennard-Jones.
     """
-    others = {force.__class__.__name__ for force in system.getForces()} - {"NonbondedForce"}
+    others = {class_of(force) for force in system.getForces()} - {"NonbondedForce"}
     for name in sorted(others):
-        if name.startswith(("GBSA", "CustomGB", "Amoeba", "Drude", "HippoNonbonded")):
+        if name in CHARGED:
             raise EmbeddingError(
                 "charges in one NonbondedForce alone",
                 f"a {name}, which has charges of its own",

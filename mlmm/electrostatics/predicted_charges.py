@@ -6,7 +6,7 @@ OpenMM's PME carries fixed charges q^0. What the predicted charges q(R) change i
     d_i = lambda_i (q_i(R) − q_i^0) − u_i sum_j lambda_j (q_j(R) − q_j^0),  u_i = lambda_i²/sum lambda²,
 
 the difference of two Coulomb sums with charges q^0 + d and q^0. It is one function of the positions, so that
-automatic differentiation includes dq/dR. With T(r) the smooth tail of 1/r beyond r_q (`short_range_inverse`),
+automatic differentiation includes dq/dR. With T(r) the smooth tail of 1/r beyond r_q (`inverse_tail`),
 s_ij the force field's factor (0 of an exclusion, 1/1.2 of an Amber 1-4 pair, else 1) and a the end of the
 switching function,
 
@@ -21,12 +21,14 @@ the dipoles within r_q grow in number, and the error falls about as r_q⁻².
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from mlmm.blending.functions import short_range_inverse
 from mlmm.errors import PotentialError
+from mlmm.pair_formulas import inverse_tail
 from mlmm.potentials.base import AtomEnergies, PotentialModel
 from mlmm.structures import Structure, neighbour_pairs
 from mlmm.units import COULOMB
@@ -55,6 +57,10 @@ class ChargeCorrection(torch.nn.Module):
     switching_end : float, optional
         a, nm, at most r_q. Without it the pairs inside the zone belong to the model at every distance: k = 0.
     """
+
+    if TYPE_CHECKING:  # TorchScript reads no annotations of buffers
+
+        def __getattr__(self, name: str) -> torch.Tensor: ...
 
     def __init__(
         self,
@@ -146,7 +152,7 @@ class ChargeCorrection(torch.nn.Module):
         sources = (self.charge + 0.5 * change).index_select(0, second)
         energy = (d.index_select(0, first) * sources * kernel).sum()
         if self.switching_end is not None:
-            own_tail = 35.0 / (16.0 * self.charge_range)
+            own_tail = inverse_tail(0.0, self.charge_range)
             energy = (
                 energy - self.coulomb * own_tail * (d * (self.charge.index_select(0, atoms) + 0.5 * d)).sum()
             )
@@ -167,6 +173,10 @@ class EagerModel:
 
 class FixedZone(torch.nn.Module):
     """Atoms and lambda that stay: ``forward(positions, box) -> (atoms, weights)``."""
+
+    if TYPE_CHECKING:  # TorchScript reads no annotations of buffers
+
+        def __getattr__(self, name: str) -> torch.Tensor: ...
 
     def __init__(self, atoms: Sequence[int], weights: Sequence[float]):
         super().__init__()
@@ -195,6 +205,11 @@ class ChargedBlend(torch.nn.Module):
         Of the potential, for messages.
     """
 
+    # Any blend of `mlmm.blending` with its model; what they have in common is no class.
+    blend: Any
+    model: Any
+    zone: Callable[..., tuple[torch.Tensor, torch.Tensor]]
+
     def __init__(
         self,
         blend: torch.nn.Module,
@@ -212,13 +227,11 @@ class ChargedBlend(torch.nn.Module):
     @property
     def visible(self) -> torch.Tensor:
         """Atoms that the model sees."""
-        return self.blend.visible
+        visible: torch.Tensor = self.blend.visible
+        return visible
 
     def forward(self, positions: torch.Tensor, box: torch.Tensor | None = None) -> torch.Tensor:
         """For the positions (N, 3) of the whole system and its box vectors (3, 3), nm."""
-        positions = positions.to(self.visible.device, torch.float64)
-        if box is not None:
-            box = box.to(self.visible.device, torch.float64)
         energy = self.blend(positions, box)
         atoms, weights = self.zone(positions, box)
         return energy + self.correction(positions, box, atoms, weights, self._taken()[: len(atoms)])
@@ -248,4 +261,5 @@ class ChargedBlend(torch.nn.Module):
                 f"{self.name}, which predicts none",
                 'write electrostatics = "mechanical", or choose another potential',
             )
-        return charges.to(self.visible.device)
+        on_device: torch.Tensor = charges.to(self.visible.device)
+        return on_device

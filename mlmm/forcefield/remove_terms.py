@@ -1,6 +1,6 @@
-"""Which force-field terms stay when a region is handed to a machine-learned potential.
+"""Remove the force-field terms that a machine-learned potential replaces.
 
-Scheme ``additive`` (mechanical embedding): the potential owns every interaction within the region, the force
+Scheme ``additive`` (mechanical embedding): the potential gives every interaction within the region, the force
 field everything else, electrostatics of the region with its surroundings included. PME is not touched: a pair
 leaves it through an exception, which OpenMM evaluates exactly (reciprocal part included).
 """
@@ -10,20 +10,27 @@ from __future__ import annotations
 import copy
 import itertools
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import openmm
 
-from mlmm.build.built import refuse_uncopyable
 from mlmm.errors import EmbeddingError
+from mlmm.forcefield.term_catalogue import (
+    BONDED,
+    CATALOGUE,
+    NOT_FORCE_FIELD,
+    PAIRS,
+    bonded_pairs,
+    class_of,
+    described,
+    empty_copy,
+    is_kept,
+    refuse_uncopyable,
+)
 
 __all__ = [
-    "BONDED",
-    "NEUTRAL",
-    "WITHOUT_ENERGY",
     "RemovedTerms",
-    "empty_copy",
     "free_touching_constraints",
     "refuse_virtual_sites",
     "remove_region_terms",
@@ -35,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RemovedTerms:
-    """What an embedding scheme did to the force field.
+    """Terms that an embedding scheme removed from the force field.
 
     Parameters
     ----------
@@ -49,42 +56,6 @@ class RemovedTerms:
     scheme: str
     counts: dict[str, int] = field(default_factory=dict)
     kept: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Bonded:
-    """How to list, copy and empty one class of bonded forces."""
-
-    term: str  # the X of getNumXs, getXParameters, addX
-    atoms: Callable[[Sequence], Sequence[int]]  # the atoms among the parameters of one term
-    per_term: str | None = None  # the Y of getNumPerYParameters, for the Custom classes
-
-
-#: class of bonded forces -> how its terms are listed
-BONDED: dict[str, _Bonded] = {
-    "HarmonicBondForce": _Bonded("Bond", lambda p: p[:2]),
-    "HarmonicAngleForce": _Bonded("Angle", lambda p: p[:3]),
-    "PeriodicTorsionForce": _Bonded("Torsion", lambda p: p[:4]),
-    "RBTorsionForce": _Bonded("Torsion", lambda p: p[:4]),
-    "CMAPTorsionForce": _Bonded("Torsion", lambda p: p[1:9]),
-    "CustomBondForce": _Bonded("Bond", lambda p: p[:2], "Bond"),
-    "CustomAngleForce": _Bonded("Angle", lambda p: p[:3], "Angle"),
-    "CustomTorsionForce": _Bonded("Torsion", lambda p: p[:4], "Torsion"),
-    "CustomCompoundBondForce": _Bonded("Bond", lambda p: p[0], "Bond"),
-}
-#: They act on the whole box and add no energy.
-WITHOUT_ENERGY = frozenset(
-    [
-        "CMMotionRemover",
-        "AndersenThermostat",
-        "MonteCarloBarostat",
-        "MonteCarloAnisotropicBarostat",
-        "MonteCarloMembraneBarostat",
-        "MonteCarloFlexibleBarostat",
-    ]
-)
-#: No part of a force field either: restraints to points in space.
-NEUTRAL = WITHOUT_ENERGY | {"CustomExternalForce"}
 
 
 def remove_region_terms(
@@ -141,9 +112,8 @@ def remove_region_terms(
     kept: list[str] = []
     replaced: list[tuple[int, openmm.Force]] = []
     for index, force in enumerate(embedded.getForces()):
-        name = force.__class__.__name__
-        count = 0
-        if name in keep or force.getName() in keep or name in NEUTRAL:
+        name, count = class_of(force), 0
+        if is_kept(force, keep) or name in NOT_FORCE_FIELD:
             kept.append(force.getName())
         elif name in BONDED:
             smaller, count = _without_inside(force, inside)
@@ -170,11 +140,10 @@ def remove_zone_pairs(
     system: openmm.System,
     atoms: Sequence[int],
     *,
-    pairs: bool = True,
     scheme: str = "per_atom",
     label: Callable[[int], str] = str,
 ) -> tuple[openmm.System, RemovedTerms]:
-    """The force field for the route by subtraction: whole, less pairs inside the zone and constraints on it.
+    """The force field without pairs inside the zone and constraints on it, for subtraction in torch.
 
     Everything that leaves here is added back elsewhere (`FullPairs`); the rest of the blend is a difference
     on top of the whole force field.
@@ -185,8 +154,6 @@ def remove_zone_pairs(
         The full force field, the zone's atoms flexible.
     atoms : sequence of int
         The zone, lambda > 0.
-    pairs : bool
-        Whether the scheme hands pairs over; otherwise they stay.
     scheme : str
         For the record.
     label : callable
@@ -201,11 +168,10 @@ def remove_zone_pairs(
     refuse_uncopyable(system)
     embedded = copy.deepcopy(system)
     removed = {}
-    if pairs:
-        refuse_virtual_sites(system, inside, label)
-        for force in embedded.getForces():
-            if isinstance(force, openmm.NonbondedForce):
-                removed["NonbondedForce"] = _exclude_nonbonded(force, inside)
+    refuse_virtual_sites(system, inside, label)
+    for force in embedded.getForces():
+        if isinstance(force, openmm.NonbondedForce):
+            removed["NonbondedForce"] = _exclude_nonbonded(force, inside)
     freed = free_touching_constraints(embedded, inside, scheme, label)
     if freed:
         removed["constraints"] = freed
@@ -214,7 +180,7 @@ def remove_zone_pairs(
 
 
 def refuse_virtual_sites(system: openmm.System, inside: frozenset[int], label: Callable[[int], str]) -> None:
-    """A site goes with the atoms that carry it.
+    """Refuse a virtual site on the other side of the boundary than the atoms that carry it.
 
     Raises
     ------
@@ -235,14 +201,10 @@ def refuse_virtual_sites(system: openmm.System, inside: frozenset[int], label: C
 
 
 def _refuse_unknown(force: openmm.Force, keep: Collection[str]) -> None:
-    name = force.__class__.__name__
-    handled = name in BONDED or name in NEUTRAL or name in ("NonbondedForce", "CustomNonbondedForce")
-    if not handled and name not in keep and force.getName() not in keep:
+    if class_of(force) not in CATALOGUE and not is_kept(force, keep):
         raise EmbeddingError(
-            "forces that scheme 'additive' can divide (NonbondedForce, CustomNonbondedForce, "
-            + ", ".join(BONDED)
-            + ")",
-            f"a {name} ({force.getName()!r})",
+            f"forces that scheme 'additive' can divide ({', '.join([*PAIRS, *BONDED])})",
+            described(force),
             f"add it to `hybrid.system` afterwards, or pass keep=[{force.getName()!r}] to leave it whole",
         )
 
@@ -254,65 +216,29 @@ def _refuse_cut_bonds(
     label: Callable[[int], str],
 ) -> None:
     """Every bond has both ends on one side: a spring, a constraint, or one of the topology."""
-    springs = (
-        force.getBondParameters(i)[:2]
-        for force in system.getForces()
-        if isinstance(force, openmm.HarmonicBondForce)
-        for i in range(force.getNumBonds())
-    )
-    constraints = (system.getConstraintParameters(i)[:2] for i in range(system.getNumConstraints()))
-    for a, b in itertools.chain(bonds, springs, constraints):
-        if (a in inside) != (b in inside):
-            raise EmbeddingError(
-                "a region of whole molecules under scheme 'additive'",
-                f"the bond {label(a)}–{label(b)} across its boundary",
-                'set region.complete = "molecule", or choose a selection that takes whole molecules',
-            )
+    joined = {frozenset(pair) for pair in bonds} | bonded_pairs(system)
+    joined |= {frozenset(system.getConstraintParameters(i)[:2]) for i in range(system.getNumConstraints())}
+    crossing = sorted(sorted(pair) for pair in joined if 0 < len(pair & inside) < len(pair))
+    if crossing:
+        a, b = crossing[0]
+        raise EmbeddingError(
+            "a region of whole molecules under scheme 'additive'",
+            f"the bond {label(a)}–{label(b)} across its boundary",
+            'set region.complete = "molecule", or choose a selection that takes whole molecules',
+        )
 
 
 def _without_inside(force: openmm.Force, inside: frozenset[int]) -> tuple[openmm.Force, int]:
     """A copy of a bonded force without the terms whose atoms are all inside, and how many those are."""
-    kind = BONDED[force.__class__.__name__]
-    terms = [
-        getattr(force, f"get{kind.term}Parameters")(i) for i in range(getattr(force, f"getNum{kind.term}s")())
-    ]
-    outside = [term for term in terms if not inside.issuperset(kind.atoms(term))]
-    if len(outside) == len(terms):
+    terms = BONDED[class_of(force)]
+    every = terms.parameters(force)
+    outside = [one for one in every if not inside.issuperset(terms.atoms(one))]
+    if len(outside) == len(every):
         return force, 0
     smaller = empty_copy(force)
-    add = getattr(smaller, f"add{kind.term}")
-    for term in outside:
-        add(*term)
-    return smaller, len(terms) - len(outside)
-
-
-def empty_copy(force: openmm.Force) -> openmm.Force:
-    """A bonded force of the same kind, name, group and parameters without any term."""
-    kind = BONDED[force.__class__.__name__]
-    if kind.per_term is None:
-        empty = type(force)()
-    else:
-        if isinstance(force, openmm.CustomCompoundBondForce):
-            empty = openmm.CustomCompoundBondForce(force.getNumParticlesPerBond(), force.getEnergyFunction())
-            for i in range(force.getNumTabulatedFunctions()):
-                table = copy.deepcopy(force.getTabulatedFunction(i))
-                empty.addTabulatedFunction(force.getTabulatedFunctionName(i), table)
-        else:
-            empty = type(force)(force.getEnergyFunction())
-        for i in range(getattr(force, f"getNumPer{kind.per_term}Parameters")()):
-            name = getattr(force, f"getPer{kind.per_term}ParameterName")(i)
-            getattr(empty, f"addPer{kind.per_term}Parameter")(name)
-        for i in range(force.getNumGlobalParameters()):
-            empty.addGlobalParameter(force.getGlobalParameterName(i), force.getGlobalParameterDefaultValue(i))
-        for i in range(force.getNumEnergyParameterDerivatives()):
-            empty.addEnergyParameterDerivative(force.getEnergyParameterDerivativeName(i))
-    if isinstance(force, openmm.CMAPTorsionForce):
-        for i in range(force.getNumMaps()):
-            empty.addMap(*force.getMapParameters(i))
-    empty.setForceGroup(force.getForceGroup())
-    empty.setName(force.getName())
-    empty.setUsesPeriodicBoundaryConditions(force.usesPeriodicBoundaryConditions())
-    return empty
+    for one in outside:
+        terms.add(smaller, one)
+    return smaller, len(every) - len(outside)
 
 
 def _exclude_nonbonded(
@@ -329,7 +255,7 @@ def _exclude_nonbonded(
     offset_exceptions = {
         force.getExceptionParameterOffset(i)[1] for i in range(force.getNumExceptionParameterOffsets())
     }
-    pairs = itertools.combinations(sorted(inside), 2)
+    pairs: Iterable[tuple[int, int]] = itertools.combinations(sorted(inside), 2)
     if emptied is not None:
         held = {pair for pair in known if inside.issuperset(pair)}
         pairs = sorted(held.union((min(pair), max(pair)) for pair in emptied))
@@ -374,12 +300,7 @@ def free_touching_constraints(
     EmbeddingError
         A constraint without a bond term.
     """
-    springs = {
-        frozenset(force.getBondParameters(i)[:2])
-        for force in system.getForces()
-        if isinstance(force, openmm.HarmonicBondForce)
-        for i in range(force.getNumBonds())
-    }
+    springs = bonded_pairs(system)
     touching = []
     for i in range(system.getNumConstraints()):
         pair = system.getConstraintParameters(i)[:2]

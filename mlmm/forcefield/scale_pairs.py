@@ -13,49 +13,37 @@ import openmm
 
 from mlmm.errors import EmbeddingError
 from mlmm.forcefield.tables import MMTables
+from mlmm.pair_formulas import lepton_smooth_step, lepton_tail
 from mlmm.term_weights import TermWeights
 from mlmm.units import COULOMB
 
-__all__ = ["INSIDE", "SURROUNDINGS", "check_switching_range", "scale_exceptions", "take_pairs"]
+__all__ = ["INSIDE", "SURROUNDINGS", "check_switching_range", "take_pairs"]
 
 #: Names of the forces that take over the pairs.
 INSIDE = "pairs inside the zone"
 SURROUNDINGS = "pairs of the zone with its surroundings"
 
 
-def check_switching_range(term_weights: TermWeights, tables: MMTables) -> None:
-    """Refuse a switching function that is missing or reaches beyond the force field's cutoff."""
+def _switching(term_weights: TermWeights) -> tuple[float, float]:
+    """r_on and r_off, nm; refuses weights without them."""
     if term_weights.switching is None:
         raise EmbeddingError(
             f"a switching range (r_on, r_off) for the pairs of scheme {term_weights.scheme!r}",
             "none",
             "pass distances, or use remove_region_terms for whole molecules and pairs at every distance",
         )
-    start, end = term_weights.switching
+    return term_weights.switching
+
+
+def check_switching_range(term_weights: TermWeights, tables: MMTables) -> None:
+    """Refuse a switching function that is missing or reaches beyond the force field's cutoff."""
+    start, end = _switching(term_weights)
     if not (0.0 <= start < end <= tables.cutoff and math.isfinite(end)):
         raise EmbeddingError(
             f"0 <= r_on < r_off within the force field's cutoff of {tables.cutoff:g} nm",
             f"r_on = {start:g} nm, r_off = {end:g} nm",
             "change the range, or build the system with a longer cutoff",
         )
-
-
-def scale_exceptions(force: openmm.NonbondedForce, term_weights: TermWeights, tables: MMTables) -> int:
-    """1-4 pairs at every distance: charge product and well depth times 1 − W."""
-    atoms = tables.exception_atoms
-    fractions = term_weights.one_four(atoms)
-    alive = (tables.exception_charge != 0) | (tables.exception_epsilon != 0)
-    touched = np.flatnonzero(alive & (fractions > 0))
-    left = 1.0 - fractions[touched]
-    numbers = (
-        tables.exception_charge[touched] * left,
-        tables.exception_sigma[touched],
-        tables.exception_epsilon[touched] * left,
-    )
-    columns = (touched, *atoms[touched].T, *numbers)
-    for term in zip(*(column.tolist() for column in columns), strict=True):
-        force.setExceptionParameters(*term)
-    return len(touched)
 
 
 def take_pairs(
@@ -68,7 +56,7 @@ def take_pairs(
     """Pairs inside the zone and 1-4 pairs with one end in it leave; the two custom forces enter.
 
     With `near`, pairs (P, 2), only these and the 1-4 pairs leave: the caller subtracts the others by a force
-    of its own, also those with the surroundings (`mlmm.kernels.direct_pairs.SharedPairs`). The count is that
+    of its own, also those with the surroundings (`mlmm.kernels.direct_pairs.ZonePairs`). The count is that
     of all.
     """
     active = term_weights.active
@@ -90,18 +78,11 @@ def take_pairs(
     if tables.periodic:
         # Exceptions now join atoms of different molecules, whose images may lie in different cells.
         force.setExceptionsUsePeriodicBoundaryConditions(True)
-    first, second = pairs.T
-    columns = (
-        np.concatenate([tables.exception_charge[own], tables.charge[first] * tables.charge[second]]),
-        np.concatenate([tables.exception_sigma[own], 0.5 * (tables.sigma[first] + tables.sigma[second])]),
-        np.concatenate(
-            [tables.exception_epsilon[own], np.sqrt(tables.epsilon[first] * tables.epsilon[second])]
-        ),
-        np.concatenate([own_fractions[own], term_weights.pairs(pairs)]),
-    )
+    left = np.concatenate([tables.exception_atoms[own], pairs])
+    fractions = np.concatenate([own_fractions[own], term_weights.pairs(pairs)])
     inside = _pairs_inside(
-        np.concatenate([tables.exception_atoms[own], pairs]),
-        np.column_stack(columns),
+        left,
+        np.column_stack([*tables.pair_parameters(*left.T)[:3], fractions]),
         len(own),
         term_weights,
         tables,
@@ -117,14 +98,20 @@ def take_pairs(
     return len(own) + len(active) * (len(active) - 1) // 2 - int(np.count_nonzero(known))
 
 
-def _definitions(term_weights: TermWeights) -> str:
+def _definitions(switching: tuple[float, float]) -> str:
     """f(r), g = 1 − f, and the smooth tail of 1/r, as Lepton reads them."""
-    start, end = map(float, term_weights.switching)
+    start, end = map(float, switching)
     return (
-        "f = 1-g; g = x^3*(10-x*(15-6*x)); "
+        f"f = 1-g; g = {lepton_smooth_step('x')}; "
         f"x = min(1, max(0, (r-{start!r})*{1 / (end - start)!r})); "
-        f"tail = (35-p*(35-p*(21-5*p)))*{1 / (16 * end)!r}; p = (r*{1 / end!r})^2"
+        f"tail = {lepton_tail('p', end)}; p = (r*{1 / end!r})^2"
     )
+
+
+def _own_switch(tables: MMTables) -> str:
+    """x of the force field's own switching function for Lennard-Jones, before it is clamped."""
+    assert tables.switch is not None
+    return f"(r-{tables.switch!r})*{1 / (tables.cutoff - tables.switch)!r}"
 
 
 def _pairs_inside(
@@ -146,20 +133,20 @@ def _pairs_inside(
     term_weights : TermWeights
     tables : MMTables
     """
-    end = float(term_weights.switching[1])
+    switching = _switching(term_weights)
+    end = float(switching[1])
     wells, screen, definitions = "", "", ""
     if math.isfinite(tables.cutoff):
         wells = "*near"
         definitions += f"; near = max(own, step({tables.cutoff!r}-r))"
         if tables.switch is not None:
-            wells += "*(1-y^3*(10-y*(15-6*y)))"
-            width = 1 / (tables.cutoff - tables.switch)
-            definitions += f"; y = (1-own)*min(1, max(0, (r-{tables.switch!r})*{width!r}))"
+            wells += f"*(1-{lepton_smooth_step('y')})"
+            definitions += f"; y = (1-own)*min(1, max(0, {_own_switch(tables)}))"
         if tables.alpha:
             screen = f"*select(near, 1, erf({tables.alpha!r}*r))"
     energy = (
         f"well*(s-1)*s*(left+w*g){wells} + product*(left/r+w*far){screen}; w = 1-left; s = (sigma/r)^6; "
-        f"far = select(step({end!r}-r), tail, 1/r); {_definitions(term_weights)}{definitions}"
+        f"far = select(step({end!r}-r), tail, 1/r); {_definitions(switching)}{definitions}"
     )
     alive = (parameters[:, 0] != 0) | (parameters[:, 2] != 0)
     if not alive.any():
@@ -191,7 +178,7 @@ def _pairs_around(
     active, outside = term_weights.active, np.flatnonzero(term_weights.visible & (term_weights.weights == 0))
     if not len(outside):
         return None
-    # W of such a pair is the zone atom's alone: lambda = 0 belongs to no level either.
+    # W of such a pair is the zone atom's alone.
     fractions = term_weights.pairs(np.column_stack([active, np.full(len(active), outside[0])]))
     zone = active[fractions > 0]
     if not len(zone):
@@ -199,13 +186,11 @@ def _pairs_around(
     # W stands in the zone atom's charge and root of epsilon: fewer numbers to gather for every pair.
     factor = np.ones(tables.n_atoms)
     factor[zone] = fractions[fractions > 0]
-    end = float(term_weights.switching[1])
-    switch = ""
-    definitions = _definitions(term_weights)
+    switching = _switching(term_weights)
+    end, switch, definitions = float(switching[1]), "", _definitions(switching)
     if tables.switch is not None and tables.switch < end:
-        switch = "*(1-y^3*(10-y*(15-6*y)))"
-        width = 1 / (tables.cutoff - tables.switch)
-        definitions += f"; y = min(1, max(0, (r-{tables.switch!r})*{width!r}))"
+        switch = f"*(1-{lepton_smooth_step('y')})"
+        definitions += f"; y = min(1, max(0, {_own_switch(tables)}))"
     force = openmm.CustomNonbondedForce(
         f"-step({end!r}-r)*(4*root1*root2*(s-1)*s*f{switch} + {COULOMB!r}*q1*q2*(1/r-tail)); "
         f"s = ((half1+half2)/r)^6; {definitions}"

@@ -1,9 +1,9 @@
-"""The force field's side of the blend compiled into OpenMM parameters, for weights that never change.
+"""The force field's side of the blend as OpenMM parameters, for weights lambda that never change.
 
-E = E_MM − sum_t W_t f_t V_t, with nothing of it left to torch: bonded terms keep (1 − W_t) of their energy in
-their own force constants, and two custom forces take over the pairs. PME is not touched. The same energy is
-reached by subtraction in torch (`handed_over`, `full_pairs`); the two share tables and rules but no
-arithmetic, and must agree.
+E = E_MM − sum_t W_t f_t V_t with nothing left to torch: bonded terms keep (1 − W_t) of their energy in their
+own force constants, and two custom forces take over the pairs. PME is not touched. The same energy follows by
+subtraction in torch (`mlmm.blending.replaced_terms`, `mlmm.blending.full_pairs`); the two share tables and
+rules but no arithmetic, and must agree.
 """
 
 from __future__ import annotations
@@ -16,32 +16,25 @@ from collections.abc import Callable, Collection
 import numpy as np
 import openmm
 
-from mlmm.build.built import refuse_uncopyable
 from mlmm.errors import EmbeddingError
-from mlmm.forcefield.remove_terms import (
-    BONDED,
-    NEUTRAL,
-    RemovedTerms,
-    empty_copy,
-    free_touching_constraints,
-    refuse_virtual_sites,
-)
-from mlmm.forcefield.scale_pairs import check_switching_range, scale_exceptions, take_pairs
+from mlmm.forcefield.remove_terms import RemovedTerms, free_touching_constraints, refuse_virtual_sites
+from mlmm.forcefield.scale_pairs import check_switching_range, take_pairs
 from mlmm.forcefield.tables import MMTables, read_mm_tables
+from mlmm.forcefield.term_catalogue import (
+    BONDED,
+    FORMULAS,
+    NOT_FORCE_FIELD,
+    TABULATED,
+    class_of,
+    empty_copy,
+    is_kept,
+    refuse_uncopyable,
+)
 from mlmm.term_weights import TermWeights, cmap_shares
 
 __all__ = ["scale_terms"]
 
 logger = logging.getLogger(__name__)
-# class -> arrays of `MMTables`: prefix; parameters in the order of addX; how many at the end are energies
-_TABULATED = {
-    "HarmonicBondForce": ("bond", ("length", "k"), 1),
-    "HarmonicAngleForce": ("angle", ("value", "k"), 1),
-    "PeriodicTorsionForce": ("torsion", ("n", "phase", "k"), 1),
-    "RBTorsionForce": ("rb", ("coefficients",), 6),
-}
-_DIVIDED = frozenset([*BONDED, "NonbondedForce"])
-_FORMULAS = ("CustomBondForce", "CustomAngleForce", "CustomTorsionForce", "CustomCompoundBondForce")
 
 
 def scale_terms(
@@ -55,12 +48,11 @@ def scale_terms(
     """The force field less what a potential takes over, E_MM − sum_t W_t f_t V_t; the input is not changed.
 
     Bonded terms: k (all coefficients, the CMAP map, the formula of a custom force) times 1 − W_t; a term of
-    which nothing is left is dropped. Pairs (all schemes but ``bonded`` and ``delta``): those inside the
-    zone, lambda > 0, leave the NonbondedForce by exceptions, reciprocal part included, and what remains of
-    them comes back in one CustomBondForce (`INSIDE`), where large numbers do not cancel; pairs of the zone
-    with visible atoms around it are corrected by −W v_sr in one CustomNonbondedForce (`SURROUNDINGS`).
-    Scheme ``bonded`` scales the parameters of the 1-4 exceptions instead and touches no other pair; ``delta``
-    changes nothing. ``additive`` without a switching function is the business of `remove_region_terms`.
+    which nothing is left is dropped. Pairs inside the zone, lambda > 0, leave the NonbondedForce by
+    exceptions, reciprocal part included, and what remains of them comes back in one CustomBondForce
+    (`INSIDE`), where large numbers do not cancel; pairs of the zone with visible atoms around it are
+    corrected by −W v_sr in one CustomNonbondedForce (`SURROUNDINGS`). Scheme ``delta`` changes nothing.
+    ``additive`` without a switching function is the business of `remove_region_terms`.
 
     Parameters
     ----------
@@ -73,7 +65,7 @@ def scale_terms(
         Index to a name of the atom, for messages.
     near : ndarray, shape (P, 2), optional
         Pairs inside the zone that leave the NonbondedForce besides 1-4 pairs; all of them by default. The
-        caller then subtracts the others (`mlmm.kernels.direct_pairs.SharedPairs`), and `SURROUNDINGS` is left
+        caller then subtracts the others (`mlmm.kernels.direct_pairs.ZonePairs`), and `SURROUNDINGS` is left
         out.
 
     Returns
@@ -99,16 +91,13 @@ def scale_terms(
             "pass one value per particle of the system",
         )
     inside = frozenset(term_weights.active.tolist())
-    if not inside or set(term_weights.rules) == {"none"}:
+    if not inside or not term_weights.rules.takes_terms:
         kept = tuple(force.getName() for force in system.getForces())
         return copy.deepcopy(system), RemovedTerms(term_weights.scheme, {}, kept)
-    takes_pairs = term_weights.rules[2] != "none"
-    whole = [_stays(force, keep, takes_pairs) for force in system.getForces()]
-    others = () if takes_pairs else {force.__class__.__name__ for force in system.getForces()} - _DIVIDED
-    tables = read_mm_tables(system, keep=(*keep, *_FORMULAS, *others))
-    if takes_pairs:
-        check_switching_range(term_weights, tables)
-        refuse_virtual_sites(system, inside, label)
+    whole = [class_of(force) in NOT_FORCE_FIELD or is_kept(force, keep) for force in system.getForces()]
+    tables = read_mm_tables(system, keep=(*keep, *FORMULAS))
+    check_switching_range(term_weights, tables)
+    refuse_virtual_sites(system, inside, label)
     embedded = copy.deepcopy(system)
     removed: dict[str, int] = {}
     # While the bond terms that the freed pairs need are all there.
@@ -116,19 +105,17 @@ def scale_terms(
     if freed:
         removed["constraints"] = freed
     replaced: list[tuple[int, openmm.Force]] = []
-    first = dict.fromkeys(_TABULATED, 0)
+    first = dict.fromkeys(TABULATED, 0)
     for index, force in enumerate(embedded.getForces()):
-        name, count, smaller = force.__class__.__name__, 0, force
+        name, count, smaller = class_of(force), 0, force
         if whole[index]:
             continue
-        if name in _TABULATED:
-            smaller, count, first[name] = _scaled_terms(force, term_weights, tables, first[name])
-        elif name == "CMAPTorsionForce":
+        if name == "CMAPTorsionForce":
             smaller, count = _scaled_maps(force, term_weights)
-        elif name in _FORMULAS:
+        elif name in TABULATED:
+            smaller, count, first[name] = _scaled_terms(force, term_weights, tables, first[name])
+        elif name in FORMULAS:
             smaller, count = _scaled_formula(force, term_weights)
-        elif name == "NonbondedForce" and not takes_pairs:
-            count = scale_exceptions(force, term_weights, tables)
         elif name == "NonbondedForce":
             count = take_pairs(embedded, force, term_weights, tables, near)
         if smaller is not force:
@@ -139,54 +126,44 @@ def scale_terms(
         embedded.removeForce(index)
     for _, force in replaced:
         embedded.addForce(force)
-    logger.info("%s, compiled: %d atoms; removed %s", term_weights.scheme, len(inside), removed)
+    logger.info("%s in OpenMM: %d atoms; removed %s", term_weights.scheme, len(inside), removed)
     kept = tuple(force.getName() for force, stays in zip(system.getForces(), whole, strict=True) if stays)
     return embedded, RemovedTerms(term_weights.scheme, removed, kept)
-
-
-def _stays(force: openmm.Force, keep: Collection[str], takes_pairs: bool) -> bool:
-    """A force that is left whole: no part of the force field, kept, or without bonded terms."""
-    name = force.__class__.__name__
-    if name in NEUTRAL or name in keep or force.getName() in keep:
-        return True
-    return not takes_pairs and name not in _DIVIDED
 
 
 def _scaled_terms(
     force: openmm.Force, term_weights: TermWeights, tables: MMTables, first: int
 ) -> tuple[openmm.Force, int, int]:
     """Force constants times 1 − W; terms `first` and following of their class in the tables are its own."""
-    prefix, fields, energies = _TABULATED[force.__class__.__name__]
-    term = "Torsion" if prefix in ("torsion", "rb") else prefix.capitalize()
-    last = first + getattr(force, f"getNum{term}s")()
-    atoms = getattr(tables, f"{prefix}_atoms")[first:last]
+    terms, columns = BONDED[class_of(force)], TABULATED[class_of(force)]
+    last = first + terms.count(force)
+    atoms = tables.terms(columns, "atoms")[first:last]
     fractions = term_weights.bonded(atoms)
     count = np.count_nonzero(fractions)
     if not count:
         return force, 0, last
-    numbers = np.column_stack([getattr(tables, f"{prefix}_{name}")[first:last] for name in fields])
-    numbers[:, -energies:] *= (1.0 - fractions)[:, None]
-    left = (fractions == 0) | numbers[:, -energies:].any(axis=1)
+    numbers = np.column_stack([tables.terms(columns, name)[first:last] for name, _ in columns.names])
+    numbers[:, -columns.energies :] *= (1.0 - fractions)[:, None]
+    left = (fractions == 0) | numbers[:, -columns.energies :].any(axis=1)
     scaled = empty_copy(force)
-    add = getattr(scaled, f"add{term}")
     for members, parameters in zip(atoms[left].tolist(), numbers[left].tolist(), strict=True):
-        if prefix == "torsion":
+        if columns.prefix == "torsion":
             parameters[0] = int(parameters[0])
-        add(*members, *parameters)
+        terms.add(scaled, [*members, *parameters])
     return scaled, int(count), last
 
 
 def _scaled_maps(force: openmm.CMAPTorsionForce, term_weights: TermWeights) -> tuple[openmm.Force, int]:
     """One more map, times 1 − W, for every map and W that occur together."""
-    terms = [force.getTorsionParameters(i) for i in range(force.getNumTorsions())]
-    atoms = np.array([term[1:] for term in terms], dtype=np.int64).reshape(-1, 8)
+    maps_and_atoms = BONDED[class_of(force)].parameters(force)
+    atoms = np.array([one[1:] for one in maps_and_atoms], dtype=np.int64).reshape(-1, 8)
     # Sums of fifths in another order are the same W.
     fractions = np.round(term_weights.bonded(atoms, cmap_shares(atoms)), 14)
     if not fractions.any():
         return force, 0
     scaled = empty_copy(force)
     maps: dict[tuple[int, float], int] = {}
-    for (index, *members), fraction in zip(terms, fractions.tolist(), strict=True):
+    for (index, *members), fraction in zip(maps_and_atoms, fractions.tolist(), strict=True):
         if fraction == 1.0:
             continue
         if fraction:
@@ -201,28 +178,23 @@ def _scaled_maps(force: openmm.CMAPTorsionForce, term_weights: TermWeights) -> t
 
 def _scaled_formula(force: openmm.Force, term_weights: TermWeights) -> tuple[openmm.Force, int]:
     """E; definitions -> s*(E); definitions, with s = 1 − W a parameter of each term."""
-    kind = BONDED[force.__class__.__name__]
-    terms = [
-        getattr(force, f"get{kind.term}Parameters")(i) for i in range(getattr(force, f"getNum{kind.term}s")())
-    ]
-    atoms = np.array([kind.atoms(term) for term in terms], dtype=np.int64)
-    fractions = term_weights.bonded(atoms) if terms else np.zeros(0)
+    terms = BONDED[class_of(force)]
+    every = terms.parameters(force)
+    atoms = np.array([terms.atoms(one) for one in every], dtype=np.int64)
+    fractions = term_weights.bonded(atoms) if every else np.zeros(0)
     if not fractions.any():
         return force, 0
     scaled = empty_copy(force)
-    per_term = kind.per_term
     taken = [scaled.getGlobalParameterName(i) for i in range(scaled.getNumGlobalParameters())]
-    count = getattr(scaled, f"getNumPer{per_term}Parameters")()
-    taken += [getattr(scaled, f"getPer{per_term}ParameterName")(i) for i in range(count)]
+    taken += terms.formula_parameters(scaled)
     energy, semicolon, definitions = force.getEnergyFunction().partition(";")
     words = {*taken, *re.findall(r"\w+", energy + semicolon + definitions)}
     share = "kept_share"
     while share in words:
         share += "_"
     scaled.setEnergyFunction(f"{share}*({energy}){semicolon}{definitions}")
-    getattr(scaled, f"addPer{per_term}Parameter")(share)
-    add = getattr(scaled, f"add{kind.term}")
-    for (*members, parameters), fraction in zip(terms, fractions.tolist(), strict=True):
+    terms.add_formula_parameter(scaled, share)
+    for (*members, parameters), fraction in zip(every, fractions.tolist(), strict=True):
         if fraction < 1.0:
-            add(*members, [*parameters, 1.0 - fraction])
+            terms.add(scaled, [*members, [*parameters, 1.0 - fraction]])
     return scaled, int(np.count_nonzero(fractions))

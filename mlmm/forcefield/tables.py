@@ -6,31 +6,37 @@ sum of bonded terms and pairs is refused here by name, so that nothing is lost i
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import Collection
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import openmm
+from scipy.interpolate import CubicSpline
 
 from mlmm.errors import EmbeddingError
-from mlmm.forcefield.remove_terms import WITHOUT_ENERGY
+from mlmm.forcefield.term_catalogue import (
+    BONDED,
+    CATALOGUE,
+    NOT_FORCE_FIELD,
+    TABULATED,
+    BondedTerms,
+    Columns,
+    class_of,
+    described,
+    is_kept,
+)
 
 __all__ = ["MMTables", "read_mm_tables"]
 
-# No part of the force field: restraints to points in space stay whole under every scheme.
-_IGNORED = WITHOUT_ENERGY | {"CustomExternalForce"}
-# What scheme `additive` divides although its energy is a formula that only OpenMM can read.
-_LEFT_TO_INTRA = frozenset(
-    [
-        "CustomBondForce",
-        "CustomAngleForce",
-        "CustomTorsionForce",
-        "CustomCompoundBondForce",
-        "CustomNonbondedForce",
-    ]
-)
 _MESH = (openmm.NonbondedForce.PME, openmm.NonbondedForce.Ewald)
+# Tables of the last few systems, by their content: one hybrid system asks for the same ones many times, and
+# reading them costs several times what writing the System as XML does.
+_READ: OrderedDict[tuple[bytes, tuple[int, ...]], MMTables] = OrderedDict()
+_MOST_READ = 4
 
 
 @dataclass(frozen=True)
@@ -108,6 +114,35 @@ class MMTables:
     alpha: float
     switch: float | None
 
+    def terms(self, columns: Columns, name: str) -> np.ndarray:
+        """One array of a bonded class; `name` is ``"atoms"``, ``"periodic"`` or one of `Columns.names`."""
+        return np.asarray(getattr(self, f"{columns.prefix}_{name}"))
+
+    def pair_parameters(
+        self, first: np.ndarray, second: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Parameters of pairs of atoms, those of exceptions included.
+
+        Parameters
+        ----------
+        first, second : ndarray of int, shape (P,)
+
+        Returns
+        -------
+        charge, sigma, epsilon : ndarray, shape (P,)
+            Charge product, e²; nm; kJ/mol.
+        own : ndarray, shape (P,), bool
+            Exceptions: 1-4 pairs and exclusions.
+        """
+        charge = self.charge[first] * self.charge[second]
+        sigma = 0.5 * (self.sigma[first] + self.sigma[second])
+        epsilon = np.sqrt(self.epsilon[first] * self.epsilon[second])
+        index = self.exception_index(first, second)
+        own = index >= 0
+        charge[own], sigma[own] = self.exception_charge[index[own]], self.exception_sigma[index[own]]
+        epsilon[own] = self.exception_epsilon[index[own]]
+        return charge, sigma, epsilon, own
+
     def exception_index(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """Which exception each pair of atoms is, −1 for none; arrays of one shape, in either order."""
         if not len(self.exception_atoms):
@@ -132,7 +167,8 @@ class MMTables:
 def read_mm_tables(system: openmm.System, *, keep: Collection[str] = ()) -> MMTables:
     """All force-field terms of a system.
 
-    Constraints are no terms: a bond that exists only as a constraint has no energy.
+    Constraints are no terms: a bond that exists only as a constraint has no energy. A system of the same
+    content is read once: the same tables come back, and their arrays are read-only.
 
     Parameters
     ----------
@@ -147,12 +183,32 @@ def read_mm_tables(system: openmm.System, *, keep: Collection[str] = ()) -> MMTa
         A force that is no sum of known bonded terms and pairs, a second NonbondedForce, parameter offsets,
         Lennard-Jones by a mesh, or a reaction field.
     """
-    terms: dict[str, list[tuple[list, list, bool]]] = {name: [] for name in _BONDED}
+    forces = system.getForces()
+    whole = tuple(
+        i for i, force in enumerate(forces) if class_of(force) in NOT_FORCE_FIELD or is_kept(force, keep)
+    )
+    try:
+        content = openmm.XmlSerializer.serialize(system)
+    except openmm.OpenMMException:  # a force that stays whole and cannot be written
+        return _read(system, whole)
+    key = hashlib.sha256(content.encode()).digest(), whole
+    tables = _READ.get(key)
+    if tables is None:
+        tables = _READ[key] = _read(system, whole)
+    _READ.move_to_end(key)
+    while len(_READ) > _MOST_READ:
+        _READ.popitem(last=False)
+    return tables
+
+
+def _read(system: openmm.System, whole: Collection[int]) -> MMTables:
+    """The tables of all forces but those at some places."""
+    found: dict[str, list[tuple[openmm.Force, int]]] = {name: [] for name in TABULATED}
     maps: list[np.ndarray] = []
     nonbonded: openmm.NonbondedForce | None = None
-    for force in system.getForces():
-        name = force.__class__.__name__
-        if name in _IGNORED or name in keep or force.getName() in keep:
+    for place, force in enumerate(system.getForces()):
+        name = class_of(force)
+        if place in whole:
             continue
         if name == "NonbondedForce":
             if nonbonded is not None:
@@ -162,66 +218,69 @@ def read_mm_tables(system: openmm.System, *, keep: Collection[str] = ()) -> MMTa
                     "join the two, or build the system with one force field",
                 )
             nonbonded = force
-        elif name in _BONDED:
-            read = _BONDED[name][0]
+        elif name in TABULATED:
             # Several forces of one class may bring CMAP tables each.
-            first_map = len(maps)
+            found[name].append((force, len(maps)))
             if name == "CMAPTorsionForce":
                 maps.extend(_read_maps(force))
-            images = force.usesPeriodicBoundaryConditions()
-            terms[name].extend((*read(parameters, first_map), images) for parameters in _parameters(force))
         else:
             raise _refusal(force)
-    columns: dict[str, np.ndarray] = {}
-    for name, (_, prefix, width, fields) in _BONDED.items():
-        columns |= _columns(prefix, width, fields, terms[name])
-    columns["cmap_map"] = columns["cmap_map"].astype(np.int64)
-    rb = [columns.pop(f"rb_c{m}") for m in range(6)]
+    columns: dict[str, Any] = {}
+    for name, own in found.items():
+        columns |= _columns(BONDED[name], TABULATED[name], own)
     n_atoms = system.getNumParticles()
-    return MMTables(
+    tables = MMTables(
         n_atoms=n_atoms,
         virtual=np.array([system.isVirtualSite(i) for i in range(n_atoms)], dtype=bool),
-        rb_coefficients=np.stack(rb, axis=1),
         cmap_energies=tuple(maps),
         **columns,
         **_read_nonbonded(nonbonded, n_atoms),
     )
-
-
-def _bare(values: Sequence) -> list[float]:
-    """Numbers in OpenMM's own units, which are ours."""
-    return [float(value._value) if hasattr(value, "_value") else float(value) for value in values]
-
-
-# class -> (parameters of one term, first map -> atoms, numbers), prefix, atoms per term, names of the numbers
-_BONDED = {
-    "HarmonicBondForce": (lambda p, _: (p[:2], _bare(p[2:])), "bond", 2, ("length", "k")),
-    "HarmonicAngleForce": (lambda p, _: (p[:3], _bare(p[3:])), "angle", 3, ("value", "k")),
-    "PeriodicTorsionForce": (lambda p, _: (p[:4], _bare(p[4:])), "torsion", 4, ("n", "phase", "k")),
-    "RBTorsionForce": (lambda p, _: (p[:4], _bare(p[4:])), "rb", 4, tuple(f"c{m}" for m in range(6))),
-    "CMAPTorsionForce": (lambda p, first: (p[1:9], [p[0] + first]), "cmap", 8, ("map",)),
-}
-
-
-def _parameters(force: openmm.Force) -> list:
-    """The parameters of every term of a bonded force."""
-    term = {"HarmonicBondForce": "Bond", "HarmonicAngleForce": "Angle"}.get(
-        force.__class__.__name__, "Torsion"
-    )
-    get = getattr(force, f"get{term}Parameters")
-    return [get(i) for i in range(getattr(force, f"getNum{term}s")())]
+    for field in fields(tables):
+        value = getattr(tables, field.name)
+        for array in value if isinstance(value, tuple) else (value,):
+            if isinstance(array, np.ndarray):
+                array.setflags(write=False)
+    return tables
 
 
 def _columns(
-    prefix: str, width: int, fields: Sequence[str], terms: list[tuple[list, list, bool]]
+    terms: BondedTerms, columns: Columns, forces: list[tuple[openmm.Force, int]]
 ) -> dict[str, np.ndarray]:
-    """Terms of one class as arrays, with the right shapes also for no term at all."""
-    atoms = np.array([term[0] for term in terms], dtype=np.int64).reshape(len(terms), width)
-    numbers = np.array([term[1] for term in terms], dtype=np.float64).reshape(len(terms), len(fields))
-    columns = {f"{prefix}_{name}": numbers[:, k].copy() for k, name in enumerate(fields)}
-    columns[f"{prefix}_atoms"] = atoms
-    columns[f"{prefix}_periodic"] = np.array([term[2] for term in terms], dtype=bool)
-    return columns
+    """Terms of one class as arrays, with the right shapes also for no term at all.
+
+    Parameters
+    ----------
+    terms : BondedTerms
+    columns : Columns
+    forces : list of (Force, int)
+        Of this class, each with the number of CMAP tables before its own.
+    """
+    atoms, numbers, images = [], [], []
+    for force, first_map in forces:
+        every = terms.parameters(force)
+        atoms += [terms.atoms(one) for one in every]
+        numbers += [terms.numbers(one) for one in every]
+        images += [bool(force.usesPeriodicBoundaryConditions())] * len(every)
+        if columns.names == (("map", 1),):
+            for row in numbers[len(numbers) - len(every) :]:
+                row[0] += first_map
+    widths = [width for _, width in columns.names]
+    matrix = np.array(numbers, dtype=np.float64).reshape(len(numbers), sum(widths))
+    arrays = {
+        f"{columns.prefix}_atoms": np.array(atoms, dtype=np.int64).reshape(len(atoms), terms.n_atoms or 0),
+        f"{columns.prefix}_periodic": np.array(images, dtype=bool),
+    }
+    parts = np.split(matrix, np.cumsum(widths)[:-1], axis=1)
+    for (name, width), part in zip(columns.names, parts, strict=True):
+        kind = np.int64 if name == "map" else np.float64
+        arrays[f"{columns.prefix}_{name}"] = (part if width > 1 else part[:, 0]).astype(kind)
+    return arrays
+
+
+def _bare(values: Collection[Any]) -> list[float]:
+    """Numbers in OpenMM's own units, which are ours."""
+    return [float(value._value) if hasattr(value, "_value") else float(value) for value in values]
 
 
 def _read_maps(force: openmm.CMAPTorsionForce) -> list[np.ndarray]:
@@ -236,12 +295,9 @@ def _read_maps(force: openmm.CMAPTorsionForce) -> list[np.ndarray]:
 def _bicubic(energies: np.ndarray) -> np.ndarray:
     """Hermite patches; the slopes at the knots come from periodic cubic splines along rows and columns."""
     size = len(energies)
-    # Second derivatives M of a periodic cubic spline, knots at distance 1: M_(i-1) + 4 M_i + M_(i+1) =
-    # 6 (y_(i+1) − 2 y_i + y_(i-1)); its slope at a knot is y_(i+1) − y_i − (2 M_i + M_(i+1)) / 6.
-    one = np.eye(size)
-    after, before = np.roll(one, -1, axis=0), np.roll(one, 1, axis=0)
-    second = np.linalg.solve(after + 4.0 * one + before, 6.0 * (after - 2.0 * one + before))
-    slope = after - one - (2.0 * second + after @ second) / 6.0
+    # Slopes at the knots, at distance 1, are linear in the energies; the first knot closes the circle.
+    circle = np.vstack([np.eye(size), np.eye(size)[:1]])
+    slope = CubicSpline(np.arange(size + 1), circle, bc_type="periodic")(np.arange(size), 1)
     along_x, along_y, across = slope @ energies, energies @ slope.T, slope @ energies @ slope.T
 
     def ends(values: np.ndarray) -> np.ndarray:
@@ -259,7 +315,7 @@ def _bicubic(energies: np.ndarray) -> np.ndarray:
     return np.einsum("mi,ijxy,nj->xymn", hermite, corners, hermite).reshape(size * size, 4, 4)
 
 
-def _read_nonbonded(force: openmm.NonbondedForce | None, n_atoms: int) -> dict[str, object]:
+def _read_nonbonded(force: openmm.NonbondedForce | None, n_atoms: int) -> dict[str, Any]:
     """Charges, Lennard-Jones parameters, exceptions and cutoffs."""
     if force is None:
         force = openmm.NonbondedForce()
@@ -325,13 +381,12 @@ def _check_nonbonded(force: openmm.NonbondedForce, charged: bool) -> None:
 
 
 def _refusal(force: openmm.Force) -> EmbeddingError:
-    name = force.__class__.__name__
-    if name in _LEFT_TO_INTRA:
+    if class_of(force) in CATALOGUE:
         advice = f'write scheme = "additive", which divides it, or keep=[{force.getName()!r}] if it is a bias'
     else:
         advice = f'remove it, or write scheme = "additive" and keep=[{force.getName()!r}] to leave it whole'
     return EmbeddingError(
-        f"forces that can be shared out among atoms (NonbondedForce, {', '.join(_BONDED)})",
-        f"a {name} ({force.getName()!r})",
+        f"forces that can be shared out among atoms (NonbondedForce, {', '.join(TABULATED)})",
+        described(force),
         advice,
     )

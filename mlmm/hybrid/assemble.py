@@ -1,4 +1,4 @@
-"""From a spec to an OpenMM System: what the force field keeps, and what the bridge evaluates."""
+"""From a spec to an OpenMM System: what the force field keeps, what the model adds, and their sum."""
 
 from __future__ import annotations
 
@@ -16,51 +16,40 @@ from mlmm.blending.link_atoms import CappedModel, cap_lengths, check_cap_distanc
 from mlmm.blending.replaced_terms import ReplacedTerms
 from mlmm.blending.short_range import ShortRangeEnergies
 from mlmm.blending.static import PerAtomBlend, Subtraction, WeightedModel, zone_energies
-from mlmm.blending.supermolecular import supermolecular_blend
+from mlmm.blending.supermolecular import capped_region, supermolecular_blend
 from mlmm.build import BuiltSystem
 from mlmm.build.surroundings.walls import bond_walls
 from mlmm.electrostatics.fixed_charges import exception_factors, read_charges
 from mlmm.electrostatics.predicted_charges import ChargeCorrection, ChargedBlend, EagerModel, FixedZone
-from mlmm.errors import ConfigError, EmbeddingError
+from mlmm.errors import EmbeddingError
 from mlmm.forcefield.remove_terms import RemovedTerms, remove_region_terms, remove_zone_pairs
 from mlmm.forcefield.scale_terms import scale_terms
 from mlmm.forcefield.tables import MMTables, read_mm_tables
-from mlmm.hybrid.bridge import make_blend_force, make_force, make_pair_force
+from mlmm.hybrid.bridge import make_force
 from mlmm.hybrid.cuda_graphs import has_cuda_graphs
-from mlmm.hybrid.direct_pairs import region_direct_pairs, zone_direct_pairs
+from mlmm.hybrid.direct_pairs import pair_correction
 from mlmm.hybrid.force_groups import grouped, join_molecules
+from mlmm.hybrid.hosts import PairEnergy, RegionEnergy
 from mlmm.hybrid.spec import (
     SWITCHING_START,
     AssembledSystem,
     HybridSpec,
     atom_labels,
     atomic_numbers,
+    bonds_of,
     built_cell,
     hybrid_term_weights,
-    kept_whole,
     model_atoms,
     replaceable_atoms,
     visible_atoms,
 )
-from mlmm.kernels.direct_pairs import REGION_PAIRS, ZONE_PAIRS
+from mlmm.kernels.direct_pairs import RegionPairs, ZonePairs
 from mlmm.potentials.base import PotentialModel
-from mlmm.structures import minimum_image
-from mlmm.term_weights import TermWeights
-from mlmm.zones.adaptive import AdaptiveWeights, AdaptiveZones, UniformWeights
+from mlmm.zones.adaptive import AdaptiveWeights, AdaptiveZones
 from mlmm.zones.compensation import Compensation, CompensationEnergy
 from mlmm.zones.cut_bonds import classify_bonds
-from mlmm.zones.region import molecules_of
 
-__all__ = [
-    "adaptive_blend",
-    "assemble",
-    "blend_of",
-    "check_compensation",
-    "start_alignment",
-    "with_blend",
-]
-#: kJ/mol per atom between a compensation and the built structure: no strain, another zero of energy.
-_MISALIGNED = 100.0
+__all__ = ["adaptive_blend", "assemble", "blend_of", "join", "model_energy", "remove_mm"]
 
 # Verdicts of `classify_bonds` on bonds for which no hydrogen stands in.
 _NEVER_CAPPED = frozenset(["bond to hydrogen", "disulfide", "double bond", "metal", "ring", "virtual site"])
@@ -70,261 +59,195 @@ def assemble(spec: HybridSpec) -> AssembledSystem:
     """Build the System of a spec; every call makes another one."""
     if spec.electrostatics == "charges":
         spec = dataclasses.replace(spec, potential=EagerModel(spec.potential))
-    if isinstance(spec.zones, AdaptiveZones):
-        return _assemble_adaptive(spec)
-    if spec.scheme == "additive":
-        return _assemble_additive(spec)
-    tables = read_mm_tables(spec.built.system, keep=kept_whole(spec))
-    term_weights = hybrid_term_weights(spec)
-    if spec.mm_side == "torch" and spec.scheme == "per_atom":
-        return _assemble_per_atom_by_subtraction(spec, tables)
-    added = _model_energy(spec, tables, term_weights)
-    if spec.mm_side == "torch" and spec.scheme != "delta":
-        return _assemble_by_subtraction(spec, tables, term_weights, added)
-    direct = zone_direct_pairs(spec, tables, term_weights)
-    near = None if direct is None else direct.emptied
-    system, removed = scale_terms(
-        spec.built.system, term_weights, keep=spec.keep, label=atom_labels(spec.built), near=near
-    )
-    if direct is not None:
-        system.addForce(
-            make_pair_force(direct, direct.atoms.tolist(), periodic=direct.periodic, name=ZONE_PAIRS)
-        )
-    return with_blend(spec, system, removed, added)
+    pairs = pair_correction(spec)
+    system, removed = remove_mm(spec, pairs)
+    energy = model_energy(spec)
+    return join(spec, system, removed, energy, pairs)
 
 
-def _assemble_additive(spec: HybridSpec) -> AssembledSystem:
-    """The force field without the region's own terms, and the model on the region alone, capped where cut."""
-    built, atoms, label = spec.built, spec.zones.core, atom_labels(spec.built)
-    numbers = atomic_numbers(built, range(built.n_atoms))
-    bonds = [(bond[0].index, bond[1].index) for bond in built.topology.bonds()]
-    inside, real = set(atoms), model_atoms(spec)
-    caps = [(a, b) if a in inside else (b, a) for a, b in bonds if (a in inside) != (b in inside)]
-    direct = region_direct_pairs(spec)
-    if spec.mm_tail:
-        term_weights = hybrid_term_weights(spec)
-        system, removed = scale_terms(built.system, term_weights, keep=spec.keep, label=label)
-    else:
-        known = () if caps else bonds
-        emptied = None if direct is None else direct.emptied.tolist()
-        system, removed = remove_region_terms(
-            *(built.system, atoms),
-            bonds=known,
-            capped=bool(caps),
+def remove_mm(
+    spec: HybridSpec, pairs: RegionPairs | ZonePairs | None = None
+) -> tuple[openmm.System, RemovedTerms]:
+    """The force field less what OpenMM itself leaves out of it.
+
+    Parameters
+    ----------
+    spec : HybridSpec
+    pairs : RegionPairs or ZonePairs, optional
+        Pairs that stay in OpenMM, because another force subtracts them.
+    """
+    built, zones, label = spec.built, spec.zones, atom_labels(spec.built)
+    emptied = None if pairs is None else pairs.emptied
+    if isinstance(zones, AdaptiveZones):
+        system, removed = remove_zone_pairs(built.system, zones.core, label=label)
+        _refuse_constraints(system, set(zones.switchable_atoms), label)
+        if math.isfinite(zones.walls):
+            # Of the same kind in the core too: what is solvent shall stay solvent.
+            kinds = set(zones.kinds)
+            same = [atom.index for atom in built.topology.atoms() if atom.residue.name in kinds]
+            system.addForce(bond_walls(built.topology, same, zones.walls, built.periodic))
+        return system, removed
+    if spec.subtracts_in_torch:
+        active = hybrid_term_weights(spec).active.tolist()
+        return remove_zone_pairs(built.system, active, scheme=spec.scheme, label=label)
+    if spec.rules.isolated and not spec.mm_tail:
+        capped = bool(_cut_bonds(spec))
+        return remove_region_terms(
+            built.system,
+            zones.core,
+            bonds=() if capped else bonds_of(built),
+            capped=capped,
             keep=spec.keep,
             label=label,
-            emptied=emptied,
+            emptied=None if emptied is None else emptied.tolist(),
         )
-    if direct is not None:
-        system.addForce(
-            make_pair_force(direct, direct.atoms.tolist(), periodic=direct.periodic, name=REGION_PAIRS)
-        )
+    return scale_terms(built.system, hybrid_term_weights(spec), keep=spec.keep, label=label, near=emptied)
+
+
+def model_energy(spec: HybridSpec) -> RegionEnergy | torch.nn.Module:
+    """What the bridge evaluates: the model, and what is left to torch of the force field's side."""
+    built, zones, potential = spec.built, spec.zones, spec.potential
+    if isinstance(zones, AdaptiveZones):
+        return adaptive_blend(spec, AdaptiveWeights(zones))
+    if spec.rules.isolated:
+        return _region_energy(spec)
+    if spec.subtracts_in_torch and spec.scheme == "per_atom":
+        tables = read_mm_tables(built.system, keep=spec.keep)
+        pairs = FullPairs(tables, zones.active)
+        return blend_of(built, tables, potential, zones.active, zones.active_weights, pairs)
+    added = _all_atoms_energy(spec)
+    if not spec.subtracts_in_torch:
+        return added
+    tables, term_weights = read_mm_tables(built.system, keep=spec.keep), hybrid_term_weights(spec)
+    pairs = FullPairs(tables, term_weights.active.tolist())
+    blend = Subtraction(added, pairs, ReplacedTerms(tables, term_weights))
+    return blend.to(getattr(potential, "device", "cpu"))
+
+
+def join(
+    spec: HybridSpec,
+    system: openmm.System,
+    removed: RemovedTerms,
+    energy: RegionEnergy | torch.nn.Module,
+    pairs: RegionPairs | ZonePairs | None = None,
+) -> AssembledSystem:
+    """The model's energy and the pairs that are subtracted, on top of what the force field keeps.
+
+    Parameters
+    ----------
+    spec : HybridSpec
+    system : openmm.System
+        As `remove_mm` left it; the forces are added to it.
+    removed : RemovedTerms
+    energy : RegionEnergy or torch.nn.Module
+        See `model_energy`.
+    pairs : RegionPairs or ZonePairs, optional
+        See `pair_correction`.
+    """
+    built, name = spec.built, spec.potential.spec.name
+    if pairs is not None:
+        host = PairEnergy(pairs)
+        system.addForce(make_force(host, bridge="native", periodic=pairs.periodic, name=pairs.name))
+    blend = None
+    if not isinstance(energy, RegionEnergy):
+        energy = blend = _charged(spec, energy) if spec.electrostatics == "charges" else energy
+    force = make_force(
+        energy,
+        bridge=spec.bridge,
+        periodic=built.periodic,
+        name=f"{name} region" if blend is None else f"{name} blend",
+        cuda_graphs=spec.cuda_graphs,
+        n_particles=built.n_atoms,
+    )
+    join_molecules(system, built, spec.zones.active)
+    return AssembledSystem(system, removed, grouped(system, force), blend, has_cuda_graphs(force))
+
+
+def _cut_bonds(spec: HybridSpec) -> list[tuple[int, int]]:
+    """Bonds across the boundary of a hard zone, the atom inside first."""
+    inside = set(spec.zones.core)
+    return [
+        (a, b) if a in inside else (b, a) for a, b in bonds_of(spec.built) if (a in inside) != (b in inside)
+    ]
+
+
+def _region_energy(spec: HybridSpec) -> RegionEnergy | CappedModel:
+    """The model on the region by itself, with hydrogen caps where bonds are cut."""
+    built, label, potential = spec.built, atom_labels(spec.built), spec.potential
+    numbers = built.numbers.tolist()
+    real, caps = model_atoms(spec), _cut_bonds(spec)
+    state = {"charge": spec.charge, "multiplicity": spec.multiplicity}
     if not caps and not spec.mm_tail and spec.electrostatics == "mechanical":
-        force = make_force(
-            spec.potential,
-            [numbers[i] for i in real],
-            real,
-            bridge=spec.bridge,
-            periodic=built.periodic,
-            charge=spec.charge,
-            cuda_graphs=spec.cuda_graphs,
-            n_particles=built.n_atoms,
-        )
-        join_molecules(system, built, atoms)
-        return AssembledSystem(system, removed, grouped(system, force), None, has_cuda_graphs(force))
+        return RegionEnergy(potential, [numbers[i] for i in real], real, **state)
     reasons = {frozenset((cut.first, cut.second)): cut.reason for cut in classify_bonds(built.topology)}
     lengths = cap_lengths(
         caps,
         numbers,
-        spec.potential.spec,
+        potential.spec,
         is_single=lambda a, b: reasons[frozenset((a, b))] not in _NEVER_CAPPED,
         label=label,
     )
     check_cap_distances(caps, lengths, torch.tensor(built.positions), built_cell(built), label=label)
-    model = CappedModel(spec.potential, [numbers[i] for i in real], real, caps, lengths, charge=spec.charge)
-    return with_blend(spec, system, removed, model)
+    return CappedModel(potential, [numbers[i] for i in real], real, caps, lengths, **state)
 
 
-def _assemble_per_atom_by_subtraction(spec: HybridSpec, tables: MMTables) -> AssembledSystem:
-    """The whole force field, less the pairs inside the zone, and the blend of per-atom energies."""
-    built, zones = spec.built, spec.zones
-    system, removed = remove_zone_pairs(built.system, zones.active, label=atom_labels(built))
-    full_pairs = FullPairs(tables, zones.active)
-    blend = blend_of(built, tables, spec.potential, zones.active, zones.active_weights, full_pairs)
-    return with_blend(spec, system, removed, blend)
-
-
-def _assemble_by_subtraction(
-    spec: HybridSpec, tables: MMTables, term_weights: TermWeights, added: torch.nn.Module
-) -> AssembledSystem:
-    """Any other scheme in the same way."""
-    built, active = spec.built, term_weights.active.tolist()
-    takes_pairs = term_weights.rules[2] != "none"
-    label = atom_labels(built)
-    system, removed = remove_zone_pairs(
-        built.system, active, pairs=takes_pairs, scheme=spec.scheme, label=label
-    )
-    blend = Subtraction(
-        added, FullPairs(tables, active if takes_pairs else []), ReplacedTerms(tables, term_weights)
-    )
-    return with_blend(spec, system, removed, blend.to(getattr(spec.potential, "device", "cpu")))
-
-
-def _model_energy(spec: HybridSpec, tables: MMTables, term_weights: TermWeights) -> torch.nn.Module:
-    """What the model adds, whatever the force field gives up for it."""
+def _all_atoms_energy(spec: HybridSpec) -> torch.nn.Module:
+    """The model on the region among all atoms that it sees."""
     built, zones, potential = spec.built, spec.zones, spec.potential
-    visible = visible_atoms(built, potential.spec)
-    numbers = atomic_numbers(built, range(built.n_atoms))
-    if spec.scheme == "supermolecular":
+    numbers = built.numbers.tolist()
+    seen = np.flatnonzero(visible_atoms(built, potential.spec))
+    weights = np.zeros(built.n_atoms)
+    weights[list(zones.active)] = zones.active_weights
+    if not spec.rules.has_shares:
         return supermolecular_blend(
             potential,
             numbers,
-            np.flatnonzero(visible).tolist(),
-            term_weights.levels,
+            seen.tolist(),
+            capped_region(weights, bonds_of(built)),
             positions=torch.tensor(built.positions),
             cell=built_cell(built),
             label=atom_labels(built),
         )
-    if spec.scheme == "bonded":
-        # Its energies know bonds and what hangs on them; contacts are the force field's.
-        inside = set(zones.active)
-        touched = [molecule for molecule in molecules_of(built.topology) if inside.intersection(molecule)]
-        visible &= np.isin(np.arange(built.n_atoms), [atom for molecule in touched for atom in molecule])
-    seen = np.flatnonzero(visible)
-    atoms = [atom for atom in zones.active if visible[atom]]
-    weights = term_weights.weights[atoms]
+    atoms = np.intersect1d(zones.active, seen)
     model = zone_energies(potential, [numbers[i] for i in seen], np.searchsorted(seen, atoms).tolist())
-    return WeightedModel(model, seen.tolist(), weights.tolist()).to(getattr(potential, "device", "cpu"))
-
-
-def _assemble_adaptive(spec: HybridSpec) -> AssembledSystem:
-    """The same for molecules whose lambda follows their positions; only the core's pairs leave OpenMM."""
-    built, zones = spec.built, spec.zones
-    system, removed = remove_zone_pairs(built.system, zones.core, label=atom_labels(built))
-    solvent = [atom for molecule in zones.molecules for atom in molecule]
-    _refuse_constraints(system, set(solvent), atom_labels(built))
-    if math.isfinite(zones.walls):
-        # Of the same kind in the core too: what is solvent shall stay solvent.
-        kinds = set(zones.kinds)
-        same = [atom.index for atom in built.topology.atoms() if atom.residue.name in kinds]
-        system.addForce(bond_walls(built.topology, same, zones.walls, built.periodic))
-    return with_blend(spec, system, removed, adaptive_blend(spec, AdaptiveWeights(zones)))
+    blend = WeightedModel(model, seen.tolist(), weights[atoms].tolist())
+    return blend.to(getattr(potential, "device", "cpu"))
 
 
 def adaptive_blend(spec: HybridSpec, weights: torch.nn.Module) -> AdaptiveBlend:
     """The blend of an adaptive zone, with lambda of its molecules from the module `weights`."""
     built, zones = spec.built, spec.zones
     tables = read_mm_tables(built.system, keep=spec.keep)
-    solvent = [atom for molecule in zones.molecules for atom in molecule]
     seen = np.flatnonzero(visible_atoms(built, spec.potential.spec))
     owned = replaceable_atoms(built, spec.potential.spec)
     end = spec.potential.spec.cutoff
     blend = AdaptiveBlend(
         zone_energies(spec.potential, atomic_numbers(built, seen)),
         seen.tolist(),
-        built.n_atoms,
         zones.core,
         zones.molecules,
         weights,
-        ShortRangeEnergies(tables, [*zones.core, *solvent], owned, SWITCHING_START * end, end),
+        ShortRangeEnergies(tables, [*zones.core, *zones.switchable_atoms], owned, SWITCHING_START * end, end),
         FullPairs(tables, zones.core),
         CompensationEnergy(spec.compensation or Compensation(dict.fromkeys(zones.kinds, 0.0)), zones.kinds),
     )
     return blend.to(getattr(spec.potential, "device", "cpu"))
 
 
-def start_alignment(spec: HybridSpec, at_most: int = 64) -> Compensation:
-    """Mean Delta of the molecules next to the region in the built structure, by kind: a start."""
-    by_kind = _built_differences(spec, at_most)
-    means = {kind: float(np.mean(values)) for kind, values in by_kind.items()}
-    return Compensation(means, facts={"mode": "mean of the built structure"})
-
-
-def check_compensation(spec: HybridSpec, at_most: int = 16) -> list[str]:
-    """Whether a compensation may belong to this potential and force field; warnings.
-
-    Raises
-    ------
-    ConfigError
-        An alignment that the built structure contradicts by more than 100 kJ/mol per atom: two conventions of
-        the zero of energy, whose difference times d lambda/dr would tear the zone apart.
-    """
-    if not set(spec.zones.kinds) <= set(spec.compensation.alignment):
-        return []  # named when the energy is made
-    for kind, values in _built_differences(spec, at_most).items():
-        given, found = spec.compensation.alignment[kind], float(np.median(values))
-        n_atoms = len(spec.zones.molecules[spec.zones.kinds.index(kind)])
-        if abs(given - found) > _MISALIGNED * n_atoms:
-            raise ConfigError(
-                f"a compensation of {kind} for {spec.potential.spec.name} and this force field",
-                f"an alignment of {given:.6g} kJ/mol where the built structure has {found:.6g}",
-                "calibrate with this potential (mlmm calibrate), or leave the compensation out at first",
-            )
-    whose = str(spec.compensation.facts.get("potential", "")).split(",")[0]
-    if whose and whose != spec.potential.spec.name:
-        return [f"the compensation was calibrated for {whose}, not for {spec.potential.spec.name}"]
-    return []
-
-
-def _built_differences(spec: HybridSpec, at_most: int) -> dict[str, list[float]]:
-    """Delta of the molecules next to the region in the built structure, kJ/mol, by kind."""
-    built, zones = spec.built, spec.zones
-    positions, cell = torch.tensor(built.positions), built_cell(built)
-    first = torch.tensor([molecule[0] for molecule in zones.molecules])
-    distance = minimum_image(positions[first] - positions[zones.centres[0]], cell).norm(dim=1)
-    near = torch.argsort(distance).tolist()
-    sample = [
-        m for kind in sorted(set(zones.kinds)) for m in [n for n in near if zones.kinds[n] == kind][:at_most]
-    ]
-    few = dataclasses.replace(
-        zones,
-        molecules=tuple(zones.molecules[m] for m in sample),
-        kinds=tuple(zones.kinds[m] for m in sample),
-        anchors=tuple(zones.anchors[m] for m in sample),
-    )
-    blend = adaptive_blend(dataclasses.replace(spec, zones=few), UniformWeights(1.0, len(sample)))
-    with torch.no_grad():
-        device = blend.visible.device
-        _, found = blend.molecule_differences(positions.to(device), None if cell is None else cell.to(device))
-    by_kind: dict[str, list[float]] = {}
-    for kind, difference in zip(few.kinds, found.tolist(), strict=True):
-        by_kind.setdefault(kind, []).append(difference)
-    return by_kind
-
-
-def with_blend(
-    spec: HybridSpec, system: openmm.System, removed: RemovedTerms, blend: torch.nn.Module
-) -> AssembledSystem:
-    """The bridge's force on top of an embedded force field."""
-    if spec.electrostatics == "charges":
-        blend = _charged(spec, blend)
-    name = f"{spec.potential.spec.name} blend"
-    force = make_blend_force(
-        blend,
-        bridge=spec.bridge,
-        periodic=spec.built.periodic,
-        name=name,
-        cuda_graphs=spec.cuda_graphs,
-        n_particles=spec.built.n_atoms,
-    )
-    join_molecules(system, spec.built, spec.zones.active)
-    return AssembledSystem(system, removed, grouped(system, force), blend, has_cuda_graphs(force))
-
-
 def _charged(spec: HybridSpec, blend: torch.nn.Module) -> ChargedBlend:
     """The blend with the energy of the charges that its model predicts."""
     built, potential_spec = spec.built, spec.potential.spec
     tables = read_charges(built.system)
-    additive = spec.scheme == "additive"
+    isolated = spec.rules.isolated
     correction = ChargeCorrection(
         tables.charge,
         tables.exception_atoms,
         exception_factors(tables),
         replaceable_atoms(built, potential_spec),
-        rule="all" if additive else "share",
+        rule="all" if isolated else "share",
         # An open system has no truncation to smooth.
         charge_range=spec.charge_range if built.periodic else math.inf,
-        switching_end=None if additive and not spec.mm_tail else potential_spec.cutoff,
+        switching_end=None if isolated and not spec.mm_tail else potential_spec.cutoff,
     )
     model = (blend.added if isinstance(blend, Subtraction) else blend).model
     model.keeps_charges = True

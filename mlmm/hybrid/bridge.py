@@ -1,10 +1,10 @@
-"""A machine-learned potential as an OpenMM Force: the only place on the force path that knows both libraries.
+"""The host of a potential: which one suits, and an energy as an OpenMM Force.
 
-Three hosts give the same numbers. A TorchForce runs the model as TorchScript without Python in the loop; a
-PythonForce runs any model through its `atom_energies`; where the energy is that of the compiled kernel with
-constant weights, "native" is a PythonForce that hands numpy arrays to it, without torch and without the
-arrays of all atoms that a TorchForce copies. A force is made by calling `make_force` again, never
-by copying: copying a TorchForce ends the process with openmmtorch 1.5.
+Three bridges give the same numbers. A TorchForce runs the model as TorchScript without Python in the loop; a
+PythonForce runs any model through its `atom_energies`; where the energy is that of the C++ kernel with
+constant weights, "native" is a PythonForce that hands arrays to it, without torch and without the arrays of
+all atoms that a TorchForce copies. A force is made by calling `make_force` again, never by copying: copying a
+TorchForce ends the process with openmmtorch 1.5.
 """
 
 from __future__ import annotations
@@ -12,31 +12,24 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Optional
 
-import numpy as np
 import openmm
 import torch
 from openmm import unit
 
 from mlmm.errors import ConfigError, MissingPackageError, PotentialError
 from mlmm.hybrid.cuda_graphs import EnergyAndForces, SamePlaces, wants_graphs
+from mlmm.hybrid.hosts import BlendEnergy, PairEnergy, PythonHost, RegionEnergy, RegionModule, WholeModule
 from mlmm.potentials.base import (
     PotentialModel,
-    check_elements,
-    energy_and_forces,
     scriptable_module,
 )
-from mlmm.structures import Structure
 
 __all__ = [
     "BRIDGES",
     "choose_bridge",
-    "make_blend_force",
     "make_force",
-    "make_pair_force",
     "torchforce_problem",
 ]
 
@@ -127,64 +120,7 @@ def torchforce_problem() -> str | None:
 
 
 def make_force(
-    model: PotentialModel,
-    numbers: Sequence[int],
-    atoms: Sequence[int],
-    *,
-    bridge: str,
-    periodic: bool,
-    charge: int = 0,
-    spin: int = 1,
-    cuda_graphs: str = "off",
-    n_particles: int = 0,
-) -> openmm.Force:
-    """The energy of a region as an OpenMM Force.
-
-    Parameters
-    ----------
-    model : PotentialModel
-    numbers : sequence of int
-        Atomic numbers of the region.
-    atoms : sequence of int
-        Their indices in the System.
-    bridge : {"torchforce", "pythonforce", "native"}
-        As `choose_bridge` returns it.
-    periodic : bool
-        Whether the model gets the box (minimum image inside the region).
-    charge, spin : int
-        Net charge (e) and multiplicity of the region.
-    cuda_graphs : {"off", "auto", "on"}
-        Whether a TorchForce on OpenMM's CUDA platform records the model as one graph and replays it.
-    n_particles : int
-        Of the System; for `cuda_graphs` only.
-
-    Raises
-    ------
-    ConfigError
-        ``cuda_graphs = "on"`` for what no graph can hold.
-    PotentialError
-        An element that the model does not know.
-    """
-    check_elements(model.spec, numbers)
-    bound = scriptable_module(model)(list(numbers)) if bridge == "torchforce" else None
-    graphs = wants_graphs(cuda_graphs, bridge, bound, model.spec.name)
-    if bound is not None:
-        module = _RegionModule(bound, torch.tensor(list(atoms)))
-        force = _torch_force(module, n_particles if graphs else None)
-        force.setOutputsForces(True)
-    elif bridge == "native":
-        kernel = scriptable_module(model)(list(numbers)).weighted([1.0] * len(numbers))
-        force = _kernel_force(kernel, atoms, periodic)
-    else:
-        force = openmm.PythonForce(_RegionFunction(model, numbers, periodic, charge, spin))
-        force.setParticles(list(atoms))
-    force.setUsesPeriodicBoundaryConditions(periodic)
-    force.setName(f"{model.spec.name} region")
-    return force
-
-
-def make_blend_force(
-    blend: torch.nn.Module,
+    energy: RegionEnergy | BlendEnergy | PairEnergy | torch.nn.Module,
     *,
     bridge: str,
     periodic: bool,
@@ -192,143 +128,74 @@ def make_blend_force(
     cuda_graphs: str = "off",
     n_particles: int = 0,
 ) -> openmm.Force:
-    """A module of the positions of the whole system, (N, 3), and the box as an OpenMM Force.
+    """An energy as an OpenMM Force.
 
     Parameters
     ----------
-    blend : torch.nn.Module
-        ``forward(positions, box) -> energy`` in kJ/mol.
+    energy : RegionEnergy, BlendEnergy, PairEnergy, or torch.nn.Module
+        A module is a blend, see `mlmm.hybrid.hosts.BlendEnergy`.
     bridge : {"torchforce", "pythonforce", "native"}
-        The last for a module whose `weighted_kernel` and `visible` are all that it is, a `WeightedModel`.
+        As `choose_bridge` returns it; "native" for pairs, and for a blend whose `weighted_kernel` and
+        `visible` are all that it is, a `WeightedModel`.
     periodic : bool
+        Whether the energy gets the box (minimum image).
     name : str
-    cuda_graphs, n_particles
-        See `make_force`.
+        Of the force.
+    cuda_graphs : {"off", "auto", "on"}
+        Whether a TorchForce on OpenMM's CUDA platform records the energy as one graph and replays it.
+    n_particles : int
+        Of the System; for `cuda_graphs` only.
+
+    Raises
+    ------
+    ConfigError
+        ``cuda_graphs = "on"`` for what no graph can hold.
     """
-    if wants_graphs(cuda_graphs, bridge, blend, name):
-        force = _torch_force(EnergyAndForces(blend), n_particles)
-        force.setOutputsForces(True)
-    elif bridge == "torchforce":
-        force = _torch_force(blend, None)
+    if isinstance(energy, torch.nn.Module):
+        energy = BlendEnergy(energy)
+    module = None
+    if isinstance(energy, RegionEnergy) and bridge == "torchforce":
+        module = energy.bound()
+    elif isinstance(energy, BlendEnergy):
+        module = energy.blend
+    graphs = wants_graphs(cuda_graphs, bridge, module, name)
+    if bridge == "torchforce":
+        assert module is not None
+        force = _torch_force(energy, module, n_particles if graphs else None)
     elif bridge == "native":
-        force = _kernel_force(blend.weighted_kernel(), blend.visible.tolist(), periodic)
+        evaluate, atoms = energy.native()
+        force = openmm.PythonForce(PythonHost(evaluate, periodic))
+        force.setParticles(atoms)
     else:
-        force = openmm.PythonForce(_BlendFunction(blend, periodic))
+        assert not isinstance(energy, PairEnergy)
+        force = openmm.PythonForce(PythonHost(energy, periodic))
+        if energy.atoms is not None:
+            force.setParticles(energy.atoms)
     force.setUsesPeriodicBoundaryConditions(periodic)
     force.setName(name)
     return force
 
 
-def make_pair_force(pairs: Any, atoms: Sequence[int], *, periodic: bool, name: str) -> openmm.Force:
-    """Pairs that the host without torch subtracts as an OpenMM Force.
-
-    Parameters
-    ----------
-    pairs : callable
-        ``pairs(positions, cell) -> energy, gradient``, such as `mlmm.kernels.direct_pairs.RegionPairs`.
-    atoms : sequence of int
-        Whose positions it gets.
-    periodic : bool
-    name : str
-    """
-    force = _kernel_force(pairs, atoms, periodic)
-    force.setUsesPeriodicBoundaryConditions(periodic)
-    force.setName(name)
-    return force
-
-
-def _torch_force(module: torch.nn.Module, graphs_of: int | None) -> openmm.Force:
+def _torch_force(
+    energy: RegionEnergy | BlendEnergy | PairEnergy, module: torch.nn.Module, graphs_of: int | None
+) -> openmm.Force:
     """A TorchForce, with CUDA graphs if the number of particles is given."""
-    if graphs_of is None:
-        return _torch_force_class()(torch.jit.script(module.eval()))
-    force = _torch_force_class()(torch.jit.script(SamePlaces(module, graphs_of).eval()))
-    force.setProperty("useCUDAGraphs", "true")
+    gives_forces = True
+    host: torch.nn.Module
+    if isinstance(energy, RegionEnergy):
+        host = RegionModule(module, torch.tensor(energy.atoms))
+    elif graphs_of is not None:
+        host = EnergyAndForces(WholeModule(module))
+    else:
+        host, gives_forces = WholeModule(module), False
+    if graphs_of is not None:
+        host = SamePlaces(host, graphs_of)
+    force = _torch_force_class()(torch.jit.script(host.eval()))
+    if graphs_of is not None:
+        force.setProperty("useCUDAGraphs", "true")
+    if gives_forces:
+        force.setOutputsForces(True)
     return force
-
-
-def _kernel_force(kernel: Any, atoms: Sequence[int], periodic: bool) -> openmm.Force:
-    """The host without torch."""
-    force = openmm.PythonForce(_KernelFunction(kernel, periodic))
-    force.setParticles(list(atoms))
-    return force
-
-
-class _KernelFunction:
-    """What a PythonForce calls: a State with the positions of the visible atoms to energy and forces."""
-
-    def __init__(self, kernel: Any, periodic: bool):
-        self.kernel, self.periodic = kernel, periodic
-
-    def __call__(self, state: openmm.State) -> tuple[float, np.ndarray]:
-        # A State is in nm; value_in_unit would cost as much as all the rest here.
-        positions = state.getPositions(asNumpy=True)._value
-        cell = state.getPeriodicBoxVectors(asNumpy=True)._value if self.periodic else None
-        energy, gradient = self.kernel(positions, cell)
-        return energy, -gradient
-
-
-class _BlendFunction:
-    """What a PythonForce calls for a whole-system module."""
-
-    def __init__(self, blend: torch.nn.Module, periodic: bool):
-        self.blend, self.periodic = blend, periodic
-
-    def __call__(self, state: openmm.State) -> tuple[float, np.ndarray]:
-        positions = torch.tensor(state.getPositions(asNumpy=True).value_in_unit(unit.nanometer))
-        positions = positions.to(torch.float64).requires_grad_(True)
-        box = None
-        if self.periodic:
-            box = torch.tensor(state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.nanometer))
-        energy = self.blend(positions, box)
-        (gradient,) = torch.autograd.grad(energy, positions)
-        return float(energy.detach()), -gradient.cpu().numpy()
-
-
-class _RegionModule(torch.nn.Module):
-    """What a TorchForce evaluates: positions of the whole system to energy (kJ/mol) and forces of the region.
-
-    The gradient is taken in the region's own coordinates: by TorchForce itself it would be in all of them.
-    """
-
-    def __init__(self, model: torch.nn.Module, atoms: torch.Tensor):
-        super().__init__()
-        self.model = model
-        self.register_buffer("atoms", atoms)
-
-    def forward(
-        self, positions: torch.Tensor, box: Optional[torch.Tensor] = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        # Outside of the CUDA platform the host's tensors stay in main memory wherever the module is.
-        where = positions.to(self.atoms.device)
-        if box is not None:
-            box = box.to(self.atoms.device)
-        inside = where.index_select(0, self.atoms).to(torch.float64)
-        inside.requires_grad_(True)
-        energy = self.model(inside, box).mean(dim=0).sum()
-        gradient = torch.autograd.grad([energy], [inside])[0]
-        assert gradient is not None
-        forces = torch.zeros_like(where)
-        forces.index_copy_(0, self.atoms, -gradient.to(positions.dtype))
-        return energy, forces.to(positions.device)
-
-
-class _RegionFunction:
-    """What a PythonForce calls: a State with the region's positions to its energy and forces."""
-
-    def __init__(self, model: PotentialModel, numbers: Sequence[int], periodic: bool, charge: int, spin: int):
-        self.model = model
-        self.numbers = torch.tensor(list(numbers), dtype=torch.int64)
-        self.periodic = periodic
-        self.charge, self.spin = charge, spin
-
-    def __call__(self, state: openmm.State) -> tuple[float, np.ndarray]:
-        positions = torch.from_numpy(state.getPositions(asNumpy=True).value_in_unit(unit.nanometer))
-        cell = None
-        if self.periodic:
-            cell = torch.from_numpy(state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.nanometer))
-        structure = Structure(self.numbers, positions.to(torch.float64), cell, self.charge, self.spin)
-        energy, forces = energy_and_forces(self.model, structure)
-        return energy, forces.detach().cpu().numpy()
 
 
 class _Quadratic(torch.nn.Module):

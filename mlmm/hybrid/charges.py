@@ -17,7 +17,8 @@ from mlmm.electrostatics.fixed_charges import (
 )
 from mlmm.errors import ConfigError
 from mlmm.hybrid.assemble import assemble
-from mlmm.hybrid.rules import check_electrostatics
+from mlmm.hybrid.region_checks import check_charges
+from mlmm.hybrid.rules import check_options
 from mlmm.hybrid.spec import HybridSpec, atom_labels, built_cell
 
 __all__ = ["Charges", "check_predicted", "predicted_charges", "with_charges"]
@@ -56,7 +57,8 @@ def with_charges(spec: HybridSpec, charges: Charges) -> HybridSpec:
         if charges != "model":
             raise ConfigError('charges as values, or "model"', repr(charges), 'write charges = "model"')
         potential_spec = spec.potential.spec
-        check_electrostatics("charges", potential_spec.cutoff, built, zones, spec.scheme, potential_spec)
+        check_options(spec.scheme, "charges")
+        check_charges(potential_spec.cutoff, built, zones, potential_spec)
         found, total = predicted_charges(spec)
         check_predicted(spec, found, total)
         wanted = {atom: charge for atom, charge in found.items() if atom in weights}
@@ -76,7 +78,7 @@ def with_charges(spec: HybridSpec, charges: Charges) -> HybridSpec:
 def check_predicted(spec: HybridSpec, charges: dict[int, float], total: float) -> None:
     """Predicted charges belong to the same state of charge as those that they replace."""
     name = spec.potential.spec.name
-    if spec.scheme == "additive":
+    if spec.rules.isolated:
         check_total(total, spec.charge, name, True)
         return
     own = read_charges(spec.built.system).charge

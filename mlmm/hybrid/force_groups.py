@@ -7,8 +7,8 @@ from collections.abc import Collection
 import openmm
 
 from mlmm.build import BuiltSystem
-from mlmm.forcefield.remove_terms import WITHOUT_ENERGY
 from mlmm.forcefield.scale_pairs import INSIDE
+from mlmm.forcefield.term_catalogue import CATALOGUE, WITHOUT_ENERGY, class_of
 from mlmm.kernels.direct_pairs import REGION_PAIRS, ZONE_PAIRS
 
 __all__ = ["grouped", "join_molecules"]
@@ -21,18 +21,6 @@ _GROUPS = {
     "other": 4,
     "ml": 5,
 }
-_GROUP_OF = {
-    "NonbondedForce": "nonbonded",
-    "CustomNonbondedForce": "nonbonded",  # some platforms want all non-bonded forces in one group
-    "HarmonicBondForce": "bonds",
-    "CustomBondForce": "bonds",
-    "HarmonicAngleForce": "angles",
-    "CustomAngleForce": "angles",
-    "PeriodicTorsionForce": "torsions",
-    "RBTorsionForce": "torsions",
-    "CMAPTorsionForce": "torsions",
-    "CustomTorsionForce": "torsions",
-}
 
 
 def join_molecules(system: openmm.System, built: BuiltSystem, atoms: Collection[int]) -> None:
@@ -44,8 +32,7 @@ def join_molecules(system: openmm.System, built: BuiltSystem, atoms: Collection[
     joints = openmm.CustomBondForce("0*r")
     joints.setName("molecules")
     joints.setUsesPeriodicBoundaryConditions(built.periodic)
-    for bond in built.topology.bonds():
-        a, b = bond[0].index, bond[1].index
+    for a, b in built.bonds.tolist():
         if a in inside or b in inside:
             joints.addBond(a, b, [])
     if joints.getNumBonds():
@@ -56,11 +43,13 @@ def grouped(system: openmm.System, force: openmm.Force) -> dict[str, int]:
     """Put each force in the group of its kind, and the potential's with them; returns the groups."""
     names = set()
     for mm_force in system.getForces():
-        if mm_force.__class__.__name__ in WITHOUT_ENERGY:
+        kind = class_of(mm_force)
+        if kind in WITHOUT_ENERGY:
             continue
         # Pairs that were compiled into a bond force, or are subtracted, are pairs all the same.
         pairs = mm_force.getName() in (INSIDE, REGION_PAIRS, ZONE_PAIRS)
-        name = "nonbonded" if pairs else _GROUP_OF.get(mm_force.__class__.__name__, "other")
+        own = CATALOGUE[kind].group if kind in CATALOGUE else "other"
+        name = "nonbonded" if pairs else own
         mm_force.setForceGroup(_GROUPS[name])
         names.add(name)
     force.setForceGroup(_GROUPS["ml"])

@@ -1,42 +1,22 @@
-"""Which scheme goes with which potential and zone; what cannot be is refused before anything is built."""
+"""Which scheme, potential, zone, bridge and options go together; what cannot be is refused here."""
 
 from __future__ import annotations
-
-import dataclasses
-
-import numpy as np
-import openmm
-import torch
 
 from mlmm.build import BuiltSystem
 from mlmm.electrostatics.predicted_charges import ELECTROSTATICS
 from mlmm.errors import ConfigError, EmbeddingError, PotentialError
-from mlmm.hybrid.spec import atom_labels, atomic_numbers, built_cell, visible_atoms
-from mlmm.potentials.base import SYMBOLS, PotentialModel, PotentialSpec, check_elements
-from mlmm.structures import Structure
+from mlmm.hybrid.bridge import choose_bridge
+from mlmm.hybrid.spec import bonds_of
+from mlmm.potentials.base import PotentialModel, PotentialSpec
 from mlmm.term_weights import SCHEMES
-from mlmm.zones.adaptive import AdaptiveZones
 from mlmm.zones.static import ZonePartition
 
 __all__ = [
-    "check_box",
-    "check_electrostatics",
-    "check_room",
+    "check_options",
+    "choose_host",
     "choose_scheme",
-    "net_charge",
-    "seen_zones",
     "suitable_schemes",
-    "zone_warnings",
 ]
-
-#: trained_on -> schemes that count no interaction twice; the first is chosen by default.
-_SUITABLE = {
-    "total": ("per_atom", "supermolecular", "additive"),
-    "isolated": ("additive",),
-    "bonded": ("bonded",),
-    "correction": ("delta",),
-}
-_WHOLE = 0.3  # e; a fragment farther from an integer charge has lost part of a charged group
 
 
 def choose_scheme(scheme: str, zones: ZonePartition, spec: PotentialSpec) -> str:
@@ -58,9 +38,10 @@ def choose_scheme(scheme: str, zones: ZonePartition, spec: PotentialSpec) -> str
     """
     if scheme != "auto" and scheme not in SCHEMES:
         raise ConfigError(f"scheme = auto | {' | '.join(SCHEMES)}", repr(scheme), 'write scheme = "auto"')
-    if spec.trained_on not in _SUITABLE:
+    known = dict.fromkeys(word for rules in SCHEMES.values() for word in rules.trained_on)
+    if spec.trained_on not in known:
         raise PotentialError(
-            f"trained_on = {' | '.join(_SUITABLE)}", repr(spec.trained_on), f"correct the spec of {spec.name}"
+            f"trained_on = {' | '.join(known)}", repr(spec.trained_on), f"correct the spec of {spec.name}"
         )
     suitable = suitable_schemes(
         spec.trained_on, per_atom=spec.per_atom, long_range=spec.long_range, charges=spec.charges
@@ -80,217 +61,114 @@ def choose_scheme(scheme: str, zones: ZonePartition, spec: PotentialSpec) -> str
 
 def suitable_schemes(trained_on: str, *, per_atom: bool, long_range: bool, charges: bool) -> list[str]:
     """Schemes for a potential of these facts of its spec, the default first; none may suit."""
-    suitable = list(_SUITABLE[trained_on])
+    suitable = [name for name, rules in SCHEMES.items() if trained_on in rules.trained_on]
     # A global charge state makes every atom depend on the whole: neither shares nor differences are local.
     if long_range or charges:
-        suitable = [name for name in suitable if name == "additive"]
+        suitable = [name for name in suitable if SCHEMES[name].isolated]
     if not per_atom:
-        suitable = [name for name in suitable if name in ("supermolecular", "additive")]
+        suitable = [name for name in suitable if not SCHEMES[name].has_shares]
     return suitable
 
 
 def _checked(scheme: str, zones: ZonePartition) -> str:
     """Refuse zones that the scheme has no energy for."""
-    if isinstance(zones, AdaptiveZones) and scheme != "per_atom":
+    if zones.moves and not SCHEMES[scheme].allows_adaptive:
         raise EmbeddingError(
             f"a zone that stays with its atoms under scheme {scheme!r}",
             "an adaptive zone",
             'use scheme = "per_atom", or a static zone',
         )
-    if scheme == "additive" and zones.transition:
+    if SCHEMES[scheme].needs_hard and not zones.hard:
         raise EmbeddingError(
-            "a hard region under scheme 'additive'",
+            f"a hard region under scheme {scheme!r}",
             f"{len(zones.transition)} atoms with lambda between 0 and 1",
             'use mlmm.hard_zones, or scheme = "per_atom"',
         )
     return scheme
 
 
-def seen_zones(
-    built: BuiltSystem, zones: ZonePartition, spec: PotentialSpec
-) -> tuple[ZonePartition, list[str]]:
-    """The zone without atoms that the model does not know: those stay with the force field, by name.
-
-    Raises
-    ------
-    PotentialError
-        An unknown element in the region itself, or bonded to an atom of the zone.
-    ConfigError
-        A zone without core.
-    """
-    numbers = np.array(atomic_numbers(built, range(built.n_atoms)))
-    sites = np.array([built.system.isVirtualSite(i) for i in range(built.n_atoms)])
-    active = zones.core if isinstance(zones, AdaptiveZones) else zones.active
-    check_elements(spec, [int(numbers[i]) for i in zones.region.atoms if not sites[i]])
-    if not zones.core and not zones.transition:
-        raise ConfigError("a zone with atoms", "an empty one", "select a region")
-    unknown = {i for i in active if numbers[i] not in spec.elements and not sites[i]}
-    label = atom_labels(built)
-    for bond in built.topology.bonds():
-        a, b = bond[0].index, bond[1].index
-        if (a in unknown) != (b in unknown) and {a, b}.issubset(active):
-            stranger = a if a in unknown else b
-            raise PotentialError(
-                f"only elements that {spec.name} knows in the zone",
-                f"{label(stranger)} ({_symbol(int(numbers[stranger]))}), bonded to an atom of the zone",
-                "make the zone smaller, or choose a potential that knows it (`mlmm models` lists them)",
-            )
-    if not unknown:
-        return zones, []
-    weights = dict(zip(zones.transition, zones.transition_weights, strict=True))
-    kept = dataclasses.replace(
-        zones,
-        core=tuple(i for i in zones.core if i not in unknown),
-        transition=tuple(i for i in zones.transition if i not in unknown),
-        transition_weights=tuple(w for i, w in weights.items() if i not in unknown),
-    )
-    names = ", ".join(label(i) for i in sorted(unknown)[:6]) + (" …" if len(unknown) > 6 else "")
-    return kept, [
-        f"{len(unknown)} atoms of the zone stay with the force field: {spec.name} does not know {names}"
-    ]
-
-
-def _symbol(number: int) -> str:
-    return SYMBOLS[number] if 0 < number < len(SYMBOLS) else f"atomic number {number}"
-
-
-def check_box(built: BuiltSystem, zones: ZonePartition, spec: PotentialSpec) -> None:
-    """Minimum image is exact only while model and zone reach less than half of the smallest box width.
-
-    Raises
-    ------
-    EmbeddingError
-    """
-    if not built.periodic:
-        return
-    width = float(np.diag(built.box_vectors).min())
-    needs = [(2 * spec.cutoff, f"twice the cutoff of {spec.name}", "build a larger one")]
-    if isinstance(zones, AdaptiveZones):
-        reach = 2 * (zones.plateau + zones.width)
-        needs.append((reach, "twice plateau + width", "make the zone smaller, or the box larger"))
-    for needed, what, advice in needs:
-        if width < needed:
-            raise EmbeddingError(
-                f"a box at least {needed:.2f} nm wide ({what})",
-                f"{width:.2f} nm",
-                f'{advice}: set system.padding = "1.0 nm" or more',
-            )
-
-
-def check_electrostatics(
-    level: str,
-    charge_range: float,
-    built: BuiltSystem,
-    zones: ZonePartition,
-    scheme: str,
-    spec: PotentialSpec,
+def check_options(
+    scheme: str, electrostatics: str = "mechanical", mm_tail: bool = False, multiplicity: int = 1
 ) -> None:
-    """Refuse predicted charges where their energy is not defined.
+    """Refuse options that mean nothing under a scheme.
+
+    Parameters
+    ----------
+    scheme : str
+        As `choose_scheme` returns it.
+    electrostatics : {"mechanical", "charges"}
+    mm_tail : bool
+    multiplicity : int
 
     Raises
     ------
     ConfigError
-        An unknown level, or a range below the range of the switching function.
+        An unknown level of electrostatics, a tail or a multiplicity under another scheme than ``additive``.
     EmbeddingError
-        A scheme that leaves open which part of a pair is the force field's, a virtual site in the zone, or a
-        box less than twice the range wide.
+        Predicted charges where their energy is not defined.
     """
-    if level not in ELECTROSTATICS:
+    rules = SCHEMES[scheme]
+    if electrostatics not in ELECTROSTATICS:
         raise ConfigError(
             f"electrostatics = {' | '.join(ELECTROSTATICS)}",
-            repr(level),
+            repr(electrostatics),
             'write electrostatics = "mechanical"',
         )
-    if level == "mechanical":
-        return
-    if scheme not in ("per_atom", "additive"):
+    if mm_tail and not rules.isolated:
+        raise ConfigError(
+            "mm_tail = true under scheme 'additive' only",
+            f"scheme {scheme!r}, which always leaves a tail to the force field",
+            "leave mm_tail out",
+        )
+    if multiplicity != 1 and not rules.isolated:
+        raise ConfigError(
+            "a multiplicity under scheme 'additive' only, where the potential sees the region by itself",
+            f"multiplicity {multiplicity} under scheme {scheme!r}",
+            "leave multiplicity out",
+        )
+    if electrostatics == "charges" and not rules.predicted_charges:
         raise EmbeddingError(
             "scheme 'per_atom' or 'additive' for charges that the potential predicts",
             f"scheme {scheme!r}",
             'write electrostatics = "mechanical" and pass fixed charges, or change the scheme',
         )
-    movable = [atom for molecule in getattr(zones, "molecules", ()) for atom in molecule]
-    sites = [atom for atom in (*zones.active, *movable) if built.system.isVirtualSite(atom)]
-    if sites:
-        raise EmbeddingError(
-            "a zone without virtual sites, whose charges no model predicts",
-            f"{len(sites)} of them, the first {atom_labels(built)(sites[0])}",
-            "build with a water model of three sites, or keep such water out of the zone",
-        )
-    if charge_range < spec.cutoff:
-        raise ConfigError(
-            f"charge_range of at least {spec.cutoff:g} nm, the range of {spec.name}",
-            f"{charge_range:g} nm",
-            'write charge_range = "1.2 nm"',
-        )
-    if built.periodic:
-        width = float(np.diag(built.box_vectors).min())
-        if width < 2 * charge_range:
-            raise EmbeddingError(
-                f"a box at least {2 * charge_range:.2f} nm wide (twice charge_range)",
-                f"{width:.2f} nm",
-                'set system.padding = "1.0 nm" or more, or make charge_range smaller',
+
+
+def choose_host(
+    bridge: str,
+    built: BuiltSystem,
+    zones: ZonePartition,
+    potential: PotentialModel,
+    scheme: str,
+    *,
+    electrostatics: str = "mechanical",
+    mm_tail: bool = False,
+    on_gpu: bool = False,
+) -> str:
+    """The bridge that was asked for, or that suits the energy; see `mlmm.hybrid.bridge.choose_bridge`.
+
+    Raises
+    ------
+    ConfigError
+        A TorchForce for charges, or for whole energies of a changing set of atoms.
+    """
+    whole = not (SCHEMES[scheme].has_shares or SCHEMES[scheme].isolated or potential.spec.per_atom)
+    if electrostatics == "charges" or whole:
+        if bridge == "torchforce":
+            what = 'electrostatics = "charges": a TorchForce gets energies alone'
+            raise ConfigError(
+                f"bridge = pythonforce for {f'whole energies under scheme {scheme!r}' if whole else what}",
+                repr(bridge),
+                'write bridge = "auto"',
             )
+        return choose_bridge("pythonforce" if bridge == "auto" else bridge, potential)
+    constant = _has_constant_weights(built, zones, scheme, mm_tail)
+    return choose_bridge(bridge, potential, constant_weights=constant, on_gpu=on_gpu)
 
 
-def check_room(
-    built: BuiltSystem, zones: ZonePartition, scheme: str, potential: PotentialModel, on_gpu: bool
-) -> None:
-    """Whether lists of fixed length, as networks on a GPU have them, hold the neighbours in the structure.
-
-    Raises
-    ------
-    PotentialError
-        An atom of a static zone with more neighbours than there is room for.
-    """
-    # Atoms that come and go have lists that are as long as they have to be.
-    used = ("auto", "fixed") if on_gpu else ("fixed",)
-    models = [m for m in getattr(potential, "models", [potential]) if getattr(m, "shapes", "lists") in used]
-    if isinstance(zones, AdaptiveZones) or scheme == "supermolecular" or not models:
-        return
-    seen = np.flatnonzero(visible_atoms(built, potential.spec))
-    atoms = np.intersect1d(zones.active, seen)
-    structure = Structure(
-        torch.tensor(atomic_numbers(built, seen)), torch.tensor(built.positions[seen]), built_cell(built)
-    )
-    for model in models:
-        model.check_room(structure, np.searchsorted(seen, atoms).tolist())
-
-
-def net_charge(built: BuiltSystem, zones: ZonePartition, scheme: str) -> int:
-    """Net charge of the zone's atoms by the force field, rounded, e.
-
-    Raises
-    ------
-    EmbeddingError
-        A capped region that has lost part of a charged group: no closed-shell molecule has such a charge.
-    """
-    charges = [
-        force.getParticleParameters(i)[0]._value
-        for force in built.system.getForces()
-        if isinstance(force, openmm.NonbondedForce)
-        for i in zones.active
-    ]
-    total = sum(charges)
-    if zones.cut_bonds and scheme in ("additive", "supermolecular") and abs(total - round(total)) > _WHOLE:
-        raise EmbeddingError(
-            "whole charged groups on one side of the boundary",
-            f"a region of charge {total:+.2f} e by the force field",
-            "move the cut away from the charged group",
-        )
-    return round(total)
-
-
-def zone_warnings(built: BuiltSystem, zones: ZonePartition, charge: int, spec: PotentialSpec) -> list[str]:
-    """What a user should know of a zone that is charged or runs through molecules."""
-    warnings = []
-    if charge != 0 and not spec.charges:
-        warnings.append(f"the region has charge {charge:+d}, which {spec.name} does not take into account")
-    if zones.cut_bonds:
-        label = atom_labels(built)
-        names = ", ".join(f"{label(a)}–{label(b)}" for a, b in zones.cut_bonds[:4])
-        more = f" and {len(zones.cut_bonds) - 4} more" if len(zones.cut_bonds) > 4 else ""
-        warnings.append(
-            f"bonds join atoms of different lambda: {names}{more}; forces near them are neither ML nor MM"
-        )
-    return warnings + list(zones.notes)
+def _has_constant_weights(built: BuiltSystem, zones: ZonePartition, scheme: str, mm_tail: bool) -> bool:
+    """Whether the potential adds sum_i lambda_i eps_i with constant lambda_i, and nothing else."""
+    if SCHEMES[scheme].isolated:
+        inside = set(zones.core)
+        return not mm_tail and all((a in inside) == (b in inside) for a, b in bonds_of(built))
+    return SCHEMES[scheme].has_shares and not zones.moves

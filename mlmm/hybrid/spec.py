@@ -9,22 +9,21 @@ import numpy as np
 import openmm
 import torch
 
-from mlmm.blending.supermolecular import levels_of
+from mlmm.blending.supermolecular import capped_region
 from mlmm.build import BuiltSystem
 from mlmm.forcefield.remove_terms import RemovedTerms
 from mlmm.potentials.base import PotentialModel, PotentialSpec
-from mlmm.term_weights import SCHEMES, Level, TermWeights, make_term_weights
+from mlmm.term_weights import SCHEMES, Scheme, TermWeights, make_term_weights
 from mlmm.zones.compensation import Compensation
-from mlmm.zones.cut_bonds import atom_labels as labels_of
 from mlmm.zones.static import ZonePartition
 
 __all__ = [
-    "MM_SIDES",
     "SWITCHING_START",
     "AssembledSystem",
     "HybridSpec",
     "atom_labels",
     "atomic_numbers",
+    "bonds_of",
     "built_cell",
     "hybrid_term_weights",
     "kept_whole",
@@ -35,7 +34,6 @@ __all__ = [
 
 #: Where the switching function of contacts begins, in units of the model's cutoff, where it ends.
 SWITCHING_START = 0.7
-MM_SIDES = ("openmm", "torch")
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,14 +49,16 @@ class HybridSpec:
     scheme : str
         Who owns which interaction.
     bridge : {"torchforce", "pythonforce", "native"}
-    charge : int
-        Net charge of the region, e.
+    charge, multiplicity : int
+        Net charge, e, and spin multiplicity of the region.
     keep : tuple of str
         Forces left alone at the user's wish.
     mm_side : {"openmm", "torch"}
-        Where the force field's side of a static blend is evaluated: in OpenMM's own parameters, or in torch.
-    levels : int
-        Nested sets of scheme ``supermolecular``.
+        Where the force field's side of a static blend is evaluated: in OpenMM, as always in a simulation, or
+        in torch, a second implementation with the same energy against which the first is tested.
+    direct_pairs : bool
+        Whether the C++ kernel subtracts the force field's pairs of a static zone in a force of their own, as
+        far as it can; otherwise OpenMM does it, by exceptions and custom forces, with the same energy.
     mm_tail : bool
         Under ``additive``, leave pairs inside the region to the force field beyond the model's range.
     compensation : Compensation, optional
@@ -79,15 +79,27 @@ class HybridSpec:
     scheme: str
     bridge: str
     charge: int = 0
+    multiplicity: int = 1
     keep: tuple[str, ...] = ()
     mm_side: str = "openmm"
-    levels: int = 1
+    direct_pairs: bool = True
     mm_tail: bool = False
     compensation: Compensation | None = None
     electrostatics: str = "mechanical"
     charge_range: float = 1.2
     cuda_graphs: str = "off"
     reference_charges: Mapping[int, float] = field(default_factory=dict)
+
+    @property
+    def rules(self) -> Scheme:
+        """How the scheme divides the energy."""
+        return SCHEMES[self.scheme]
+
+    @property
+    def subtracts_in_torch(self) -> bool:
+        """Whether torch subtracts the terms that a static zone replaces."""
+        divides = self.rules.takes_terms and not self.rules.isolated
+        return self.mm_side == "torch" and divides and not self.zones.moves
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,8 +128,8 @@ class AssembledSystem:
 
 def model_atoms(spec: HybridSpec) -> list[int]:
     """Atoms of a static zone whose energies the model gives: no virtual sites."""
-    system = spec.built.system
-    return [atom for atom in spec.zones.active if not system.isVirtualSite(atom)]
+    sites = spec.built.virtual_sites
+    return [atom for atom in spec.zones.active if not sites[atom]]
 
 
 def hybrid_term_weights(spec: HybridSpec) -> TermWeights:
@@ -125,32 +137,28 @@ def hybrid_term_weights(spec: HybridSpec) -> TermWeights:
     built, potential_spec = spec.built, spec.potential.spec
     weights = np.zeros(built.n_atoms)
     weights[list(spec.zones.active)] = spec.zones.active_weights
-    levels: tuple[Level, ...] = ()
+    caps: tuple[tuple[int, int], ...] = ()
     if spec.scheme == "supermolecular":
-        bonds = [(bond[0].index, bond[1].index) for bond in built.topology.bonds()]
-        levels = levels_of(weights, bonds, spec.levels)
-        weights = np.zeros(built.n_atoms)
-        for level in levels:
-            weights[list(level.atoms)] += level.weight
+        region = capped_region(weights, bonds_of(built))
+        weights, caps = np.zeros(built.n_atoms), region.caps
+        weights[list(region.atoms)] = 1.0
     switching = None
-    if SCHEMES[spec.scheme][2] != "none":
+    if spec.rules.takes_pairs:
         switching = (SWITCHING_START * potential_spec.cutoff, potential_spec.cutoff)
     visible = replaceable_atoms(built, potential_spec)
-    return make_term_weights(spec.scheme, weights, visible, switching, levels)
+    return make_term_weights(spec.scheme, weights, visible, switching, caps)
 
 
 def kept_whole(spec: HybridSpec) -> tuple[str, ...]:
     """Forces that no table has to hold: the user's, and all of them where the scheme touches none."""
-    if spec.scheme != "delta":
+    if spec.rules.takes_terms:
         return spec.keep
     return tuple(force.__class__.__name__ for force in spec.built.system.getForces())
 
 
 def visible_atoms(built: BuiltSystem, spec: PotentialSpec) -> np.ndarray:
     """Which atoms the model sees, (N,) bool: real atoms of elements that it knows."""
-    numbers = atomic_numbers(built, range(built.n_atoms))
-    sites = [built.system.isVirtualSite(i) for i in range(built.n_atoms)]
-    return np.isin(numbers, spec.elements) & ~np.array(sites, dtype=bool)
+    return np.isin(built.numbers, spec.elements) & ~built.virtual_sites
 
 
 def replaceable_atoms(built: BuiltSystem, spec: PotentialSpec) -> np.ndarray:
@@ -160,16 +168,20 @@ def replaceable_atoms(built: BuiltSystem, spec: PotentialSpec) -> np.ndarray:
     """
     visible, system = visible_atoms(built, spec), built.system
     owned = visible.copy()
-    for i in range(built.n_atoms):
-        if system.isVirtualSite(i):
-            site = system.getVirtualSite(i)
-            owned[i] = all(visible[site.getParticle(k)] for k in range(site.getNumParticles()))
+    for i in np.flatnonzero(built.virtual_sites).tolist():
+        site = system.getVirtualSite(i)
+        owned[i] = all(visible[site.getParticle(k)] for k in range(site.getNumParticles()))
     return owned
 
 
 def atom_labels(built: BuiltSystem) -> Callable[[int], str]:
     """Index to a name such as TMP163:C1."""
-    return labels_of(built.topology)
+    return built.label
+
+
+def bonds_of(built: BuiltSystem) -> list[tuple[int, int]]:
+    """Both atoms of every bond of the topology."""
+    return [(a, b) for a, b in built.bonds.tolist()]
 
 
 def built_cell(built: BuiltSystem) -> torch.Tensor | None:
@@ -179,5 +191,4 @@ def built_cell(built: BuiltSystem) -> torch.Tensor | None:
 
 def atomic_numbers(built: BuiltSystem, atoms: Collection[int]) -> list[int]:
     """Atomic numbers of some atoms; 0 for a particle without element, which no potential knows."""
-    elements = [atom.element for atom in built.topology.atoms()]
-    return [0 if elements[i] is None else elements[i].atomic_number for i in atoms]
+    return [int(built.numbers[i]) for i in atoms]

@@ -6,41 +6,39 @@ import dataclasses
 import logging
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import openmm
 import torch
 
 from mlmm.build import BuiltSystem
-from mlmm.errors import ConfigError, PotentialError
+from mlmm.errors import PotentialError
 from mlmm.forcefield.remove_terms import RemovedTerms
-from mlmm.hybrid.assemble import assemble, check_compensation, start_alignment
+from mlmm.hybrid.alignment import check_compensation, start_alignment
+from mlmm.hybrid.assemble import assemble
 from mlmm.hybrid.bridge import choose_bridge
 from mlmm.hybrid.charges import Charges, check_predicted, predicted_charges, with_charges
-from mlmm.hybrid.direct_pairs import takes_direct_pairs
-from mlmm.hybrid.rules import (
+from mlmm.hybrid.region_checks import (
     check_box,
-    check_electrostatics,
+    check_charges,
+    check_multiplicity,
     check_room,
-    choose_scheme,
     net_charge,
     seen_zones,
     zone_warnings,
 )
-from mlmm.hybrid.spec import MM_SIDES, AssembledSystem, HybridSpec, atomic_numbers, built_cell, model_atoms
+from mlmm.hybrid.rules import check_options, choose_host, choose_scheme
+from mlmm.hybrid.spec import AssembledSystem, HybridSpec, atomic_numbers, built_cell, model_atoms
 from mlmm.potentials.base import AtomEnergies, PotentialModel
 from mlmm.structures import Structure, neighbour_pairs
 from mlmm.units import parse
-from mlmm.zones.adaptive import AdaptiveZones
 from mlmm.zones.compensation import Compensation
 from mlmm.zones.static import ZonePartition
 
 __all__ = ["HybridSystem", "hybrid_system"]
 
 logger = logging.getLogger(__name__)
-#: Pairs of zone and system above which torch hands over faster than OpenMM on its CPU platform (17 ns each,
-#: all of them at every step; GPU platforms keep a neighbour list).
-_MANY_PAIRS = 1_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,12 +92,17 @@ class HybridSystem:
     @property
     def mm_side(self) -> str:
         """Where the force field's side is evaluated; that of a zone that moves always in torch."""
-        return "torch" if isinstance(self.zones, AdaptiveZones) else self.spec.mm_side
+        return "torch" if self.zones.moves else self.spec.mm_side
 
     @property
     def charge(self) -> int:
         """Net charge of the region, e."""
         return self.spec.charge
+
+    @property
+    def multiplicity(self) -> int:
+        """Spin multiplicity of the region."""
+        return self.spec.multiplicity
 
     @property
     def keep(self) -> tuple[str, ...]:
@@ -129,9 +132,30 @@ class HybridSystem:
         """What the bridge evaluates; None where that is the potential on the region alone."""
         return self.assembled.blend
 
-    def create_system(self, bridge: str | None = None) -> openmm.System:
-        """Another System with the same forces, built anew, for the other bridge if asked."""
-        return assemble(dataclasses.replace(self.spec, bridge=bridge or self.bridge)).system
+    def create_system(self, bridge: str | None = None, **changes: Any) -> openmm.System:
+        """Another System with the same energy, built anew, as `reassembled` makes it."""
+        return assemble(self._changed(bridge, changes)).system
+
+    def reassembled(self, bridge: str | None = None, **changes: Any) -> HybridSystem:
+        """The same energy by another implementation, for comparison.
+
+        Parameters
+        ----------
+        bridge : {"torchforce", "pythonforce", "native"}, optional
+        changes
+            Fields of `HybridSpec`: ``direct_pairs=False`` leaves all pairs to OpenMM, ``mm_side="torch"``
+            evaluates the force field's side of a static zone in torch.
+        """
+        spec = self._changed(bridge, changes)
+        return HybridSystem(spec, assemble(spec), self.warnings)
+
+    def _changed(self, bridge: str | None, changes: dict[str, Any]) -> HybridSpec:
+        if bridge is None:
+            bridge = self.bridge
+            if changes.get("mm_side") == "torch" and bridge == "native" and not self.spec.rules.isolated:
+                # The native bridge evaluates sum_i lambda_i eps_i alone.
+                bridge = choose_bridge("auto", self.potential)
+        return dataclasses.replace(self.spec, bridge=bridge, **changes)
 
     def zone_counts(self) -> dict[str, int]:
         """Number of atoms by zone in the built structure; buffer: lambda = 0, seen by the model."""
@@ -162,7 +186,8 @@ class HybridSystem:
                 self.built.box_vectors if box_vectors is None else box_vectors, dtype=torch.float64
             )
         numbers = torch.tensor(atomic_numbers(self.built, atoms))
-        return Structure(numbers, torch.tensor(positions[atoms], dtype=torch.float64), cell, self.charge)
+        where = torch.tensor(positions[atoms], dtype=torch.float64)
+        return Structure(numbers, where, cell, self.charge, self.multiplicity)
 
     def region_energies(self, positions: np.ndarray, box_vectors: np.ndarray | None = None) -> AtomEnergies:
         """Energies of the zone's atoms by the model, times lambda, with the spread of a committee.
@@ -187,16 +212,15 @@ def hybrid_system(
     potential: PotentialModel,
     *,
     scheme: str = "auto",
-    mm_side: str = "auto",
     bridge: str = "auto",
     keep: Collection[str] = (),
-    levels: int = 1,
+    charge: int | None = None,
+    multiplicity: int = 1,
     mm_tail: bool = False,
     compensation: Compensation | None = None,
     electrostatics: str = "mechanical",
     charges: Charges | None = None,
     charge_range: str | float = "1.2 nm",
-    cuda_graphs: str = "off",
 ) -> HybridSystem:
     """Replace the force field inside the region by a machine-learned potential, with one conserved energy.
 
@@ -208,8 +232,6 @@ def hybrid_system(
       bonds.
     - ``additive``: E = E_MM − E_MM(inside the region) + E_ML(region), mechanical embedding; caps on cut
       bonds.
-    - ``bonded``: the potential owns bonded terms, the force field all contacts. For models trained on
-      energies without the force field's non-bonded part.
     - ``delta``: E = E_MM + sum_i lambda_i eps_i^ML, for models trained on a correction to the force field.
 
     Parameters
@@ -219,19 +241,17 @@ def hybrid_system(
         From `hard_zones`, `static_zones`, `residue_zones` or `adaptive_zones`.
     potential : PotentialModel
         From `load_potential`, or any object with `spec` and `atom_energies(structure)`.
-    scheme : {"auto", "per_atom", "supermolecular", "additive", "bonded", "delta"}
+    scheme : {"auto", "per_atom", "supermolecular", "additive", "delta"}
         By default what suits the energies on which the potential was trained.
-    mm_side : {"auto", "openmm", "torch"}
-        Where the force field's side of a static blend is evaluated: in OpenMM's own parameters, or in torch,
-        which is faster for a large zone on the CPU platform. Both give the same numbers.
     bridge : {"auto", "torchforce", "pythonforce", "native"}
-        Host of the potential; all give the same numbers. "native" hands positions straight to compiled
-        networks: ``delta``, ``additive`` without caps, ``per_atom`` and ``bonded`` with the force field's
-        side in OpenMM.
+        Host of the potential; all give the same numbers. "native" hands positions straight to the C++
+        networks: ``delta``, ``additive`` without caps, ``per_atom`` in a static zone.
     keep : collection of str
         Names of forces that stay whole although they act inside the region (biases, restraints).
-    levels : int
-        Nested sets of scheme ``supermolecular``, one more pass of the model each.
+    charge : int, optional
+        Net charge of the region, e; what the force field's charges add up to by default.
+    multiplicity : int
+        Spin multiplicity of the region under ``additive``, for a potential with spins.
     mm_tail : bool
         Under ``additive``, leave pairs inside the region to the force field beyond the model's range.
     compensation : Compensation, optional
@@ -247,71 +267,68 @@ def hybrid_system(
         and 1 they are mixed with the force field's; the total charge stays.
     charge_range : str or float
         Where predicted charges cease to act in a periodic system, nm.
-    cuda_graphs : {"off", "auto", "on"}
-        Record ANI in a static zone once as a CUDA graph and replay it, on OpenMM's CUDA platform: one launch
-        instead of hundreds. "auto": where that is possible; "on": or else an error. Not measured.
 
     Raises
     ------
     ConfigError
-        An unknown scheme, side or bridge, a compensation that lacks a kind of molecule or is of another zero
-        of energy, or charges that do not belong to the zone or add up to another charge.
+        An unknown scheme or bridge, options that mean nothing under the scheme, a compensation that lacks a
+        kind of molecule or is of another zero of energy, or charges that do not belong to the zone or add up
+        to another charge.
     PotentialError
         An element that the potential does not know, a model that breaks its contract, or one that predicts no
-        charges where they are asked for; more neighbours of an atom than lists of fixed length hold.
+        charges where they are asked for; a multiplicity that it does not take into account; more neighbours
+        of an atom than lists of fixed length hold.
     EmbeddingError
         A scheme that does not suit the potential or the zone, a bond or charged group that must not be cut, a
         force that cannot be divided, a box smaller than twice the potential's cutoff or `charge_range`.
     """
-    potential_spec = potential.spec
-    scheme = choose_scheme(scheme, zones, potential_spec)
+    facts = potential.spec
+    scheme = choose_scheme(scheme, zones, facts)
     reach = parse(charge_range, "length", "charge_range")
-    _check_options(scheme, levels, mm_tail)
-    zones, warnings = seen_zones(built, zones, potential_spec)
-    check_box(built, zones, potential_spec)
-    check_electrostatics(electrostatics, reach, built, zones, scheme, potential_spec)
-    charge = net_charge(built, zones, scheme)
-    static = not isinstance(zones, AdaptiveZones)
-    direct = static and scheme == "per_atom" and not _on_gpu()
-    direct = direct and electrostatics == "mechanical" and takes_direct_pairs(potential, bridge)
-    mm_side = _choose_mm_side(mm_side, built, zones, direct)
-    warnings += zone_warnings(built, zones, charge, potential_spec)
+    check_options(scheme, electrostatics, mm_tail, multiplicity)
+    zones, warnings = seen_zones(built, zones, facts)
+    check_box(built, zones, facts)
+    if electrostatics == "charges":
+        check_charges(reach, built, zones, facts)
+    check_multiplicity(multiplicity, facts)
+    by_force_field = net_charge(built, zones, scheme if charge is None else None)
+    if charge is not None and charge != by_force_field:
+        warnings.append(f"charge {charge:+d} of the region is not the force field's {by_force_field:+d}")
+    charge = by_force_field if charge is None else charge
+    warnings += zone_warnings(built, zones, charge, facts)
+    on_gpu = _on_gpu()
+    host = choose_host(
+        bridge,
+        built,
+        zones,
+        potential,
+        scheme,
+        electrostatics=electrostatics,
+        mm_tail=mm_tail,
+        on_gpu=on_gpu,
+    )
     spec = HybridSpec(
         built,
         zones,
         potential,
         scheme,
-        _host(
-            bridge,
-            scheme,
-            potential,
-            electrostatics,
-            _has_constant_weights(built, zones, scheme, mm_side, mm_tail),
-        ),
+        host,
         charge,
+        multiplicity,
         tuple(keep),
-        mm_side,
-        levels,
-        mm_tail,
-        compensation,
-        electrostatics,
-        reach,
-        cuda_graphs,
+        # A GPU platform keeps a neighbour list for the custom forces, and would wait for the processor.
+        direct_pairs=bridge == "native" or not on_gpu,
+        mm_tail=mm_tail,
+        compensation=compensation,
+        electrostatics=electrostatics,
+        charge_range=reach,
     )
-    check_room(built, zones, scheme, potential, _on_gpu())
+    check_room(built, zones, scheme, potential, on_gpu)
     if charges is not None:
         spec = with_charges(spec, charges)
-    if isinstance(zones, AdaptiveZones) and electrostatics == "charges":
-        warnings.append("the compensation of the adaptive zone does not contain the predicted charges")
-    if isinstance(zones, AdaptiveZones) and compensation is None:
-        spec = dataclasses.replace(spec, compensation=start_alignment(spec))
-        start = ", ".join(f"{k} {a:.2f} kJ/mol" for k, a in spec.compensation.alignment.items())
-        warnings.append(
-            f"no calibrated compensation: energies are aligned by the built structure ({start}), and "
-            "molecules will drift through the adaptive zone; run mlmm calibrate, then set zones.compensation"
-        )
-    elif isinstance(zones, AdaptiveZones):
-        warnings += check_compensation(spec)
+    if zones.moves:
+        spec, more = _with_compensation(spec)
+        warnings += more
     hybrid = HybridSystem(spec, assemble(spec), tuple(warnings))
     _check_contract(hybrid)
     if electrostatics == "charges":
@@ -322,76 +339,26 @@ def hybrid_system(
     return hybrid
 
 
-def _choose_mm_side(mm_side: str, built: BuiltSystem, zones: ZonePartition, direct: bool) -> str:
-    """OpenMM's own parameters, unless its CPU platform has to look through too many pairs.
-
-    Pairs that the kernel's host subtracts (`hosted`) are not among those.
-    """
-    if mm_side not in ("auto", *MM_SIDES):
-        raise ConfigError(f"mm_side = auto | {' | '.join(MM_SIDES)}", repr(mm_side), 'write mm_side = "auto"')
-    if mm_side != "auto":
-        return mm_side
-    few = direct or len(zones.active) * built.n_atoms < _MANY_PAIRS
-    return "openmm" if few or _on_gpu() else "torch"
+def _with_compensation(spec: HybridSpec) -> tuple[HybridSpec, list[str]]:
+    """A spec of a zone that moves with a compensation, and what the user should know of it."""
+    warnings = []
+    if spec.electrostatics == "charges":
+        warnings.append("the compensation of the adaptive zone does not contain the predicted charges")
+    if spec.compensation is not None:
+        return spec, warnings + check_compensation(spec)
+    alignment = start_alignment(spec)
+    start = ", ".join(f"{k} {a:.2f} kJ/mol" for k, a in alignment.alignment.items())
+    warnings.append(
+        f"no calibrated compensation: energies are aligned by the built structure ({start}), and "
+        "molecules will drift through the adaptive zone; run mlmm calibrate, then set zones.compensation"
+    )
+    return dataclasses.replace(spec, compensation=alignment), warnings
 
 
 def _on_gpu() -> bool:
     """Whether OpenMM can run on a GPU here."""
     names = {openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())}
     return not names.isdisjoint(("CUDA", "HIP", "OpenCL"))
-
-
-def _has_constant_weights(
-    built: BuiltSystem, zones: ZonePartition, scheme: str, mm_side: str, mm_tail: bool
-) -> bool:
-    """Whether the potential adds sum_i lambda_i eps_i with constant lambda_i, and nothing else."""
-    if isinstance(zones, AdaptiveZones) or scheme == "supermolecular":
-        return False
-    if scheme == "additive":
-        inside = set(zones.core)
-        return not mm_tail and all(
-            (a.index in inside) == (b.index in inside) for a, b in built.topology.bonds()
-        )
-    return mm_side == "openmm" or scheme == "delta"
-
-
-def _check_options(scheme: str, levels: int, mm_tail: bool) -> None:
-    """Options that mean nothing under a scheme are a mistake."""
-    if levels < 1 or (levels > 1 and scheme != "supermolecular"):
-        raise ConfigError(
-            "levels = 1, or more under scheme 'supermolecular'",
-            f"{levels} under scheme {scheme!r}",
-            'leave levels out, or use scheme = "supermolecular"',
-        )
-    if mm_tail and scheme != "additive":
-        raise ConfigError(
-            "mm_tail = true under scheme 'additive' only",
-            f"scheme {scheme!r}, which always leaves a tail to the force field",
-            "leave mm_tail out",
-        )
-
-
-def _host(
-    bridge: str, scheme: str, potential: PotentialModel, electrostatics: str, constant_weights: bool
-) -> str:
-    """Whole energies of a changing set of atoms, and charges, cannot come from a TorchForce."""
-    if electrostatics == "charges":
-        if bridge == "torchforce":
-            raise ConfigError(
-                'bridge = pythonforce for electrostatics = "charges": a TorchForce gets energies alone',
-                repr(bridge),
-                'write bridge = "auto"',
-            )
-        return choose_bridge("pythonforce" if bridge == "auto" else bridge, potential)
-    if scheme == "supermolecular" and not potential.spec.per_atom:
-        if bridge == "torchforce":
-            raise ConfigError(
-                "bridge = pythonforce for whole energies under scheme 'supermolecular'",
-                repr(bridge),
-                'write bridge = "auto"',
-            )
-        return "pythonforce"
-    return choose_bridge(bridge, potential, constant_weights=constant_weights, on_gpu=_on_gpu())
 
 
 def _check_contract(hybrid: HybridSystem) -> None:

@@ -1,12 +1,13 @@
-"""Force-field pairs that stay in OpenMM and that the kernel's own host subtracts, in float64 without torch.
+"""Force-field pairs that stay in OpenMM and that a force of their own subtracts, in float64 without torch.
 
-An exception costs OpenMM's CPU platform more than the pair itself, and a custom non-bonded force visits
-every pair of its groups. Here a pair costs a few nanoseconds. What OpenMM rounds to single precision stays
-rounded in the difference: at contacts no more than in the force field itself, but a repulsive wall that a
-potential does not have would leave its noise. Pairs with a well that are neighbours at the start, between
-which bonds may form, leave OpenMM by exceptions therefore. Others keep the noise if they form one later: two
-carbons in a box of 4 nm 0.01 kJ/mol/nm at 0.25 nm, 0.2 at 0.20 nm, 14 (at most 34) at 0.15 nm; charges
-without wells 0.02 at 0.1 nm. A system built anew from the later structure, or another bridge, loses it.
+The force is a PythonForce around the C++ kernel; it stands beside any host of the potential. An exception
+costs OpenMM's CPU platform more than the pair itself, and a custom non-bonded force visits every pair of its
+groups. Here a pair costs a few nanoseconds. What OpenMM rounds to single precision stays rounded in the
+difference: at contacts no more than in the force field itself, but a repulsive wall that a potential does not
+have would leave its noise. Pairs with a well that are neighbours at the start, between which bonds may form,
+leave OpenMM by exceptions therefore. Others keep the noise if they form one later: two carbons in a box of
+4 nm 0.01 kJ/mol/nm at 0.25 nm, 0.2 at 0.20 nm, 14 (at most 34) at 0.15 nm; charges without wells 0.02 at
+0.1 nm. A system built anew from the later structure loses it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import torch
 from mlmm.errors import EmbeddingError
 from mlmm.kernels.library import open_build
 from mlmm.kernels.torch_pairs import partners
+from mlmm.neighbours import pairs_within
 from mlmm.units import COULOMB
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ __all__ = [
     "REGION_PAIRS",
     "ZONE_PAIRS",
     "RegionPairs",
-    "SharedPairs",
+    "ZonePairs",
     "close_pairs",
     "neighbours_with_wells",
     "region_pairs",
@@ -63,15 +65,8 @@ def close_pairs(positions: np.ndarray, cell: np.ndarray | None, distance: float 
     distance : float
         nm, below half of the smallest box width.
     """
-    found = [np.zeros((0, 2), dtype=np.int64)]
-    for i in range(len(positions) - 1):
-        vectors = positions[i + 1 :] - positions[i]
-        if cell is not None:
-            for axis in (2, 1, 0):
-                vectors -= np.round(vectors[:, axis : axis + 1] / cell[axis, axis]) * cell[axis]
-        near = np.flatnonzero((vectors**2).sum(axis=1) < distance**2) + i + 1
-        found.append(np.column_stack([np.full_like(near, i), near]))
-    return np.concatenate(found)
+    pairs = pairs_within(positions, positions, distance, cell)
+    return pairs[pairs[:, 0] < pairs[:, 1]]
 
 
 def neighbours_with_wells(
@@ -131,6 +126,9 @@ class RegionPairs:
         Pairs of atoms of the system that are exceptions, and so have no part in this.
     """
 
+    #: Of the force.
+    name = REGION_PAIRS
+
     def __init__(self, tables: MMTables, atoms: np.ndarray, emptied: np.ndarray):
         self.atoms = np.array(atoms, dtype=np.int64)
         self.emptied, self.periodic = np.asarray(emptied, dtype=np.int64).reshape(-1, 2), tables.periodic
@@ -162,11 +160,12 @@ class RegionPairs:
         return -energy.value, -gradient
 
 
-class SharedPairs:
+class ZonePairs:
     """−sum W v_sr over pairs of a zone, among themselves and with visible atoms around, with its gradient.
 
-    v_sr is Lennard-Jones times the switching function and K q q / r less its smooth tail, W the mean lambda
-    of the two atoms: scheme ``per_atom``. 1-4 pairs and exclusions have no part in it.
+    v_sr is Lennard-Jones times the switching function and K q q / r less its smooth tail. W is the share of
+    the scheme: the mean lambda of the two atoms, or 1 for pairs of a hard zone under a scheme that takes all
+    pairs that touch it, or all inside. 1-4 pairs and exclusions have no part in it.
 
     Parameters
     ----------
@@ -179,18 +178,29 @@ class SharedPairs:
     Raises
     ------
     EmbeddingError
-        Another rule for pairs, or no switching function.
+        A scheme that takes no pairs, no switching function, or weights between 0 and 1 under another scheme
+        than one with shares.
     """
 
+    #: Of the force.
+    name = ZONE_PAIRS
+
     def __init__(self, tables: MMTables, term_weights: TermWeights, emptied: np.ndarray):
-        if term_weights.rules[2] != "share" or term_weights.switching is None:
+        rule, weights = term_weights.rules.pairs, term_weights.weights
+        smooth = bool(((weights > 0) & (weights < 1)).any())
+        if rule == "none" or term_weights.switching is None or (smooth and rule != "share"):
             raise EmbeddingError(
-                "pairs shared by their atoms", term_weights.scheme, 'write bridge = "pythonforce"'
+                "pairs whose share is the mean lambda of their atoms, or those of a hard zone",
+                f"scheme {term_weights.scheme!r}",
+                "set direct_pairs = False",
             )
-        self.atoms, self.periodic = np.flatnonzero(term_weights.visible), tables.periodic
+        seen = weights > 0 if rule == "all" else term_weights.visible
+        self.atoms, self.periodic = np.flatnonzero(seen), tables.periodic
         self.emptied = np.asarray(emptied, dtype=np.int64).reshape(-1, 2)
-        self.weights = np.ascontiguousarray(term_weights.weights[self.atoms], dtype=np.float64)
-        self.active, self.seen = np.flatnonzero(self.weights > 0), np.arange(len(self.atoms))
+        self.active, self.seen = np.flatnonzero(weights[self.atoms] > 0), np.arange(len(self.atoms))
+        # Every pair that is found has an atom of the zone: in a hard zone its share is 1 by either rule.
+        own = weights[self.atoms] if rule == "share" else np.ones(len(self.atoms))
+        self.weights = np.ascontiguousarray(own, dtype=np.float64)
         self.parameters = _parameters(tables, self.atoms)
         special = np.concatenate([tables.exception_atoms, self.emptied])
         self.start, self.other = _places(special, self.atoms, tables.n_atoms)

@@ -7,12 +7,13 @@ atom. Forces do not see it; a spread over models, and a molecule that changes it
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
+from mlmm.elements import SYMBOLS
 from mlmm.errors import PotentialError
-from mlmm.potentials.base import SYMBOLS, AtomEnergies, PotentialModel, is_capturable, scriptable_module
+from mlmm.potentials.base import AtomEnergies, PotentialModel, is_capturable, scriptable_module
 from mlmm.structures import Structure
 
 __all__ = ["AlignedPotential", "align_energies"]
@@ -25,8 +26,8 @@ class _Shifted(torch.nn.Module):
         super().__init__()
         self.model = model
         self.capturable = is_capturable(model)
-        self.register_buffer("shifts", shifts)
-        self.register_buffer("bound", torch.tensor(range(len(shifts)) if bound is None else list(bound)))
+        self.shifts = torch.nn.Buffer(shifts)
+        self.bound = torch.nn.Buffer(torch.tensor(range(len(shifts)) if bound is None else list(bound)))
 
     def forward(
         self, positions: torch.Tensor, cell: torch.Tensor | None, centres: torch.Tensor | None = None
@@ -67,7 +68,7 @@ class AlignedPotential:
         return AtomEnergies(found.energies + shifts, members, found.charges)
 
     @property
-    def scriptable(self):
+    def scriptable(self) -> Callable[..., torch.nn.Module] | None:
         """As the model's, or None."""
         factory = scriptable_module(self.model)
         if factory is None:

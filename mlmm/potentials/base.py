@@ -12,6 +12,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
+from mlmm.elements import element_names
 from mlmm.errors import PotentialError
 from mlmm.structures import Structure
 
@@ -25,14 +26,6 @@ __all__ = [
     "is_capturable",
     "scriptable_module",
 ]
-
-_PERIODIC_TABLE = """
-X H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y Zr
-Nb Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta W Re Os Ir
-Pt Au Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm Bk Cf Es Fm Md No Lr Rf Db Sg Bh Hs Mt Ds Rg Cn Nh Fl
-Mc Lv Ts Og
-"""
-SYMBOLS = _PERIODIC_TABLE.split()
 
 
 @dataclass(frozen=True)
@@ -193,8 +186,8 @@ def check_elements(spec: PotentialSpec, numbers: Sequence[int]) -> None:
     unknown = sorted(set(int(n) for n in numbers) - set(spec.elements))
     if unknown:
         raise PotentialError(
-            f"only elements that {spec.name} knows ({' '.join(SYMBOLS[z] for z in spec.elements)})",
-            ", ".join(SYMBOLS[z] if 0 < z < len(SYMBOLS) else f"atomic number {z}" for z in unknown),
+            f"only elements that {spec.name} knows ({element_names(spec.elements, ' ')})",
+            element_names(unknown),
             "choose a smaller region or another potential (`mlmm models` lists them)",
         )
 

@@ -5,24 +5,18 @@ Schran, Brezina, Marsalek, J. Chem. Phys. 153, 104105 (2020), doi 10.1063/5.0016
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Optional
 
 import numpy as np
 import torch
 
+from mlmm.elements import element_names
 from mlmm.errors import PotentialError
 from mlmm.potentials.ani.neurochem import ANIParameters
 from mlmm.potentials.ani.potential import ANIPotential
-from mlmm.potentials.base import (
-    SYMBOLS,
-    AtomEnergies,
-    PotentialModel,
-    PotentialSpec,
-    is_capturable,
-    scriptable_module,
-)
+from mlmm.potentials.base import AtomEnergies, PotentialModel, PotentialSpec, is_capturable, scriptable_module
 from mlmm.structures import Structure
 
 __all__ = ["Committee", "Spread", "committee_of", "committee_spread", "member_forces"]
@@ -95,8 +89,7 @@ class Committee:
         rows, charges = [], []
         for model in self.models:
             found = model.atom_energies(structure)
-            one = found.members is None or self.whole
-            rows.append(found.energies.unsqueeze(0) if one else found.members)
+            rows.append(found.energies.unsqueeze(0) if found.members is None or self.whole else found.members)
             if found.charges is not None:
                 charges.append(found.charges)
         members = torch.cat(rows)
@@ -104,10 +97,11 @@ class Committee:
         return AtomEnergies(members.mean(dim=0), members, mean_charges)
 
     @property
-    def scriptable(self):
+    def scriptable(self) -> Callable[..., torch.nn.Module] | None:
         """The members bound to atomic numbers, or None where one of them has no TorchScript form."""
-        factories = [scriptable_module(model) for model in self.models]
-        if any(factory is None for factory in factories):
+        found = [scriptable_module(model) for model in self.models]
+        factories = [factory for factory in found if factory is not None]
+        if len(factories) < len(found):
             return None
 
         def bind(numbers: Sequence[int], centres: Sequence[int] | None = None) -> torch.nn.Module:
@@ -176,9 +170,10 @@ def committee_of(models: Sequence[PotentialModel], name: str | None = None) -> P
         As `Committee`.
     """
     committee = Committee(models, name)
-    if all(type(model) is ANIPotential for model in models) and not committee.whole:
-        joined = _joined_parameters([model.parameters for model in models])
-        if joined is not None and len({_setting(model) for model in models}) == 1:
+    alike = [model for model in models if type(model) is ANIPotential]
+    if len(alike) == len(models) and not committee.whole:
+        joined = _joined_parameters([model.parameters for model in alike])
+        if joined is not None and len({_setting(model) for model in alike}) == 1:
             spec = committee.spec
             return ANIPotential(
                 joined,
@@ -189,9 +184,9 @@ def committee_of(models: Sequence[PotentialModel], name: str | None = None) -> P
                 citation=spec.citation,
                 precision=spec.precision,
                 device=str(committee.device),
-                kernel=models[0].kernel,
-                shapes=models[0].shapes,
-                neighbour_density=models[0].neighbour_density,
+                kernel=alike[0].kernel,
+                shapes=alike[0].shapes,
+                neighbour_density=alike[0].neighbour_density,
             )
     return committee
 
@@ -274,7 +269,7 @@ def committee_spread(model: PotentialModel, structure: Structure, *, forces: boo
     with torch.set_grad_enabled(forces):
         result = model.atom_energies(moved)
     if result.members is None or len(result.members) < 2:
-        symbols = " ".join(SYMBOLS[z] for z in model.spec.elements[:6])
+        symbols = element_names(model.spec.elements[:6], " ")
         raise PotentialError(
             "a committee of two members or more",
             f"{model.spec.name} ({symbols} …) with one",

@@ -15,8 +15,9 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+from mlmm.cache import cache_folder
 from mlmm.errors import PotentialError
-from mlmm.potentials.known import KnownPotential, cache_folder, find_model, known_potentials
+from mlmm.potentials.known import KnownPotential, find_model, known_potentials
 
 __all__ = ["contents_digest", "fetch", "install_model"]
 
@@ -59,8 +60,8 @@ def install_model(name: str, progress: Callable[[str], None] | None = None) -> P
             f"weights of {known.about['name']} to fetch", "those of its package", f"type {known.install}"
         )
     progress = progress or (lambda _: None)
-    target = cache_folder() / known.file
-    downloads = cache_folder() / "downloads"
+    target = cache_folder("models") / known.file
+    downloads = cache_folder("models") / "downloads"
     downloads.mkdir(parents=True, exist_ok=True)
     if "wheel" in known.source:
         archive = _wheel(known, downloads, progress)

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from importlib import metadata, util
 from pathlib import Path
 
-__all__ = ["KINDS", "KnownPotential", "cache_folder", "find_model", "known_potentials", "plugin_names"]
+from mlmm.cache import cache_folder
+
+__all__ = ["KINDS", "KnownPotential", "find_model", "known_potentials", "plugin_names"]
 
 _BUNDLED = Path(__file__).parent.parent / "data"
 _GROUP = "mlmm.potentials"
@@ -205,12 +207,6 @@ def plugin_names() -> list[str]:
     return sorted(point.name for point in metadata.entry_points(group=_GROUP))
 
 
-def cache_folder() -> Path:
-    """Where `install_model` puts weights: ``MLMM_CACHE``, else ``mlmm/models`` in the user's cache."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("MLMM_CACHE") or Path(base) / "mlmm" / "models")
-
-
 def find_model(known: KnownPotential) -> Path | None:
     """Where the potential's file lies, or None if it is not installed."""
     if known.kind == "sevennet":
@@ -220,5 +216,5 @@ def find_model(known: KnownPotential) -> Path | None:
 
         return shipped_sevennet(known.file)
     given = [Path(folder) for folder in os.environ.get("MLMM_MODELS", "").split(os.pathsep) if folder]
-    places = [folder / known.file for folder in (*given, _BUNDLED, cache_folder())]
+    places = [folder / known.file for folder in (*given, _BUNDLED, cache_folder("models"))]
     return next((place for place in places if place.exists()), None)

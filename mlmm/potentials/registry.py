@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 from zipfile import is_zipfile
 
+from mlmm.cache import cache_folder
 from mlmm.errors import MissingPackageError, PotentialError
 from mlmm.potentials.ani.fixed_shape import NEIGHBOUR_DENSITY
 from mlmm.potentials.ani.neurochem import read_neurochem
@@ -16,7 +18,6 @@ from mlmm.potentials.ani.potential import ANIPotential, load_ani_file
 from mlmm.potentials.base import PotentialModel
 from mlmm.potentials.known import (
     KnownPotential,
-    cache_folder,
     find_model,
     known_potentials,
     plugin_names,
@@ -69,8 +70,8 @@ def load_potential(
     MissingPackageError
         A package that is not installed; the message ends with the line that installs it.
     """
-    options = {"precision": precision, "device": device, "trust": trust}
-    of_ani = {"kernel": kernel, "shapes": shapes, "neighbour_density": neighbour_density}
+    options: dict[str, Any] = {"precision": precision, "device": device, "trust": trust}
+    of_ani: dict[str, Any] = {"kernel": kernel, "shapes": shapes, "neighbour_density": neighbour_density}
     parts = [part.strip() for part in name.split("+")]
     if len(parts) > 1 and not Path(name).exists():
         from mlmm.potentials.committee import committee_of
@@ -119,7 +120,7 @@ def load_potential(
     return _from_package(kind, path, options, _text(about))
 
 
-def _text(about: Mapping[str, str]) -> dict[str, str]:
+def _text(about: Mapping[str, str]) -> dict[str, Any]:
     return {key: about[key] for key in _FACTS if key in about}
 
 
@@ -132,7 +133,7 @@ def _installed(known: KnownPotential) -> Path:
     if path is None:
         raise PotentialError(
             f"{known.file} in a folder of MLMM_MODELS ({os.environ.get('MLMM_MODELS') or 'not set'}) "
-            f"or in {cache_folder()}",
+            f"or in {cache_folder('models')}",
             "no such file",
             f"fetch it with `{known.install}`, or set MLMM_MODELS to the folder that holds it",
         )
@@ -150,13 +151,22 @@ def _kind_of(path: Path) -> str:
     return {".model": "mace", ".pth": "sevennet", ".pt": "aimnet", ".jpt": "aimnet"}.get(path.suffix, "ani")
 
 
-def _from_package(kind: str, path: Path, options: Mapping, about: Mapping[str, str]) -> PotentialModel:
+def _from_package(
+    kind: str, path: Path, options: Mapping[str, Any], about: Mapping[str, Any]
+) -> PotentialModel:
+    load: Callable[..., PotentialModel]
     if kind == "mace":
-        from mlmm.potentials.adapters.mace import load_mace as load
+        from mlmm.potentials.adapters.mace import load_mace
+
+        load = load_mace
     elif kind == "sevennet":
-        from mlmm.potentials.adapters.sevennet import load_sevennet as load
+        from mlmm.potentials.adapters.sevennet import load_sevennet
+
+        load = load_sevennet
     else:
-        from mlmm.potentials.adapters.aimnet import load_aimnet as load
+        from mlmm.potentials.adapters.aimnet import load_aimnet
+
+        load = load_aimnet
     return load(path, **options, **about)
 
 

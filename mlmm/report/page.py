@@ -19,30 +19,23 @@ import numpy as np
 from mlmm.errors import ConfigError
 from mlmm.report.plots import draw_plots
 from mlmm.report.structure import structure_view, viewer_texts
+from mlmm.report.template import inline_script, render
 from mlmm.report.text import (
     UNKNOWN,
-    Facts,
-    Template,
     as_float,
     as_list,
     as_mapping,
-    asset,
-    bullets,
-    citation,
-    details,
     duration,
-    escape,
-    html_table,
     in_digits,
     in_words,
-    inline_script,
     look_up,
     sigmas,
+    split_citation,
     stage_temperatures,
     with_error,
 )
 from mlmm.report.uncertainty import uncertainty_section
-from mlmm.report.zones import zone_texts
+from mlmm.report.zones import zone_section
 from mlmm.statistics import block_standard_error
 from mlmm.units import FEMTOSECOND
 
@@ -72,27 +65,26 @@ def write_report(run_directory: str | os.PathLike) -> pathlib.Path:
     notes: list[str] = []
     energies = _read_energies(directory / "energies.csv", notes)
     view = structure_view(directory, as_list(look_up(run, "region", "atoms")), notes)
-    # "<" is the only character that could end the data's element early.
-    data = json.dumps(view, separators=(",", ":")).replace("<", "\\u003c")
-    page = Template(asset("report_template.html")).substitute(
-        Facts(run),
-        title=escape(look_up(run, "title") or directory.resolve().name),
-        seed=escape(UNKNOWN if look_up(run, "seed") is None else run["seed"]),
+    page = render(
+        "report.html",
+        run,
+        title=look_up(run, "title") or directory.resolve().name,
+        seed=UNKNOWN if look_up(run, "seed") is None else run["seed"],
         banner=_banner(run),
-        notes=bullets(notes, "notes") if notes else "",
+        notes=notes,
         **_key_results(run, energies),
-        **zone_texts(run),
-        citation=citation(in_words(look_up(run, "potential", "citation"))),
+        zones=zone_section(run),
+        citation=split_citation(in_words(look_up(run, "potential", "citation"))),
         box=_box(as_list(look_up(run, "system", "box_nm"))),
         timing=_timing(look_up(run, "timing")),
         stages=_stages(as_list(look_up(run, "stages"))),
-        plots=draw_plots(run, energies),
+        energies=draw_plots(run, energies),
         uncertainty=uncertainty_section(run, energies),
         record=_record(run),
-        library=inline_script(asset("3Dmol-min.js")),
-        library_licence=inline_script(asset("3Dmol-LICENSE.txt")),
-        viewer_data=data,
-        **viewer_texts(view),
+        library=inline_script("3Dmol-min.js"),
+        library_licence=inline_script("3Dmol-LICENSE.txt"),
+        view=view,
+        viewer=viewer_texts(view),
     )
     path = directory / "report.html"
     draft = path.with_suffix(".html.part")
@@ -144,11 +136,11 @@ def _read_energies(path: pathlib.Path, notes: list[str]) -> dict[str, np.ndarray
     return table
 
 
-def _banner(run: dict) -> str:
+def _banner(run: dict) -> dict[str, Any] | None:
     """Say first what a reader of an unfinished run must know before the numbers."""
     state = str(run.get("state"))
     if state == "finished":
-        return ""
+        return None
     what = {
         "running": "This run is not finished: the numbers below are those so far.",
         "interrupted": "This run is not finished: it was interrupted.",
@@ -157,22 +149,20 @@ def _banner(run: dict) -> str:
     where = f"Last seen in stage {in_words(run.get('stage'))}, step {in_words(run.get('step'))}."
     reason = run.get("message") or ("" if state == "running" else "No reason was recorded.")
     kind = "failed" if state == "failed" else "open"
-    body = f"<p><strong>{what}</strong> {escape(where)}</p>"
-    body += f"<p>{escape(reason)}</p>" if reason else ""
-    return f'<div class="banner {kind}" role="alert">{body}</div>'
+    return {"kind": kind, "what": what, "where": where, "reason": reason}
 
 
-def _key_results(run: dict, energies: dict[str, np.ndarray]) -> dict[str, str]:
-    """Write the four numbers that are asked for first: temperature, speed, conservation, size."""
+def _key_results(run: dict, energies: dict[str, np.ndarray]) -> dict[str, tuple[str, str, str]]:
+    """Return value, unit and remark of the four numbers that are asked for first."""
     target = stage_temperatures(run).get("produce", math.nan)
     samples = np.empty(0)
     if "temperature" in energies:
         samples = energies["temperature"][energies["stage"] == "produce"]
         samples = samples[np.isfinite(samples)]
-    temperature, temperature_remark = UNKNOWN, "no production samples"
+    temperature, kelvin, temperature_remark = UNKNOWN, "", "no production samples"
     if samples.size:
         mean, error = float(samples.mean()), block_standard_error(samples)
-        temperature = f"{with_error(mean, error)} <small>K</small>"
+        temperature, kelvin = with_error(mean, error), "K"
         temperature_remark = f"target {in_digits(target, 'K', 4)}; {samples.size:,} samples"
         if not error > 0:
             temperature_remark += ", too few for a standard error"
@@ -188,16 +178,19 @@ def _key_results(run: dict, energies: dict[str, np.ndarray]) -> dict[str, str]:
     if math.isfinite(drift):
         length = in_digits(look_up(run, "drift", "length_ps"), "ps")
         drift_remark = f"kJ/mol/ns per degree of freedom over {length}; {sigmas(drift, error)} from zero"
-    core = in_digits(look_up(run, "zones", "core"))
     return {
-        "temperature": temperature,
-        "temperature_remark": temperature_remark,
-        "speed": speed if speed == UNKNOWN else f"{speed} <small>ns/day</small>",
-        "speed_remark": in_digits(look_up(timing, "ms_per_step"), "ms per step"),
-        "drift": with_error(drift, error),
-        "drift_remark": drift_remark,
-        "core": f"{core} <small>of {in_digits(look_up(run, 'system', 'atoms'))} atoms</small>",
-        "core_remark": f"described by {escape(in_words(look_up(run, 'potential', 'name')))}",
+        "temperature": (temperature, kelvin, temperature_remark),
+        "speed": (
+            speed,
+            "" if speed == UNKNOWN else "ns/day",
+            in_digits(look_up(timing, "ms_per_step"), "ms per step"),
+        ),
+        "drift": (with_error(drift, error), "", drift_remark),
+        "core": (
+            in_digits(look_up(run, "zones", "core")),
+            f"of {in_digits(look_up(run, 'system', 'atoms'))} atoms",
+            f"described by {in_words(look_up(run, 'potential', 'name'))}",
+        ),
     }
 
 
@@ -206,39 +199,34 @@ def _box(vectors: list) -> str:
     return " × ".join(f"{edge:.2f}" for edge in edges) + " nm" if edges else "none"
 
 
-def _timing(timing: Any) -> str:
-    """Draw milliseconds per step, split into ML, MM and what is neither, as a bar and in words."""
+def _timing(timing: Any) -> dict[str, Any] | None:
+    """Split milliseconds per step into ML, MM and the rest: start and width (%) of each bar, in words."""
     total = as_float(look_up(timing, "ms_per_step"))
     if not total > 0:
-        return "<p>The cost per step was not measured in this run.</p>"
-    parts = [
+        return None
+    costs = [
         ("ML", as_float(look_up(timing, "ml_ms")), "ml"),
         ("MM", as_float(look_up(timing, "mm_ms")), "mm"),
     ]
-    parts = [part for part in parts if part[1] >= 0]
-    known = sum(milliseconds for _, milliseconds, _ in parts)
+    costs = [cost for cost in costs if cost[1] >= 0]
+    known = sum(milliseconds for _, milliseconds, _ in costs)
     if total - known > 0.01 * total:
-        parts.append(("other", total - known, "other"))
-    start, boxes, words = 0.0, "", []
-    for name, milliseconds, swatch in parts:
+        costs.append(("other", total - known, "other"))
+    start, parts = 0.0, []
+    for name, milliseconds, swatch in costs:
         width = 100 * milliseconds / max(total, known)
-        boxes += f'<rect class="{swatch}" x="{start:.2f}" width="{width:.2f}" height="10"></rect>'
-        words.append(f"{name} {in_digits(milliseconds, 'ms')} ({width:.0f}%)")
+        words = f"{name} {in_digits(milliseconds, 'ms')} ({width:.0f}%)"
+        parts.append({"swatch": swatch, "start": start, "width": width, "words": words})
         start += width
-    words.append(
-        f"total {in_digits(total, 'ms')} per step, {in_digits(look_up(timing, 'ns_per_day'), 'ns/day')}"
-    )
-    swatches = [f'<span class="swatch {part[2]}"></span>' for part in parts] + [""]
-    legend = "".join(f"<li>{swatch}{word}</li>" for swatch, word in zip(swatches, words, strict=True))
-    label = f'role="img" aria-label="Cost per step: {", ".join(words)}"'
-    bar = f'<svg class="bar" {label} viewBox="0 0 100 10" preserveAspectRatio="none">{boxes}</svg>'
-    return f'{bar}<ul class="legend">{legend}</ul>'
+    whole = f"total {in_digits(total, 'ms')} per step, {in_digits(look_up(timing, 'ns_per_day'), 'ns/day')}"
+    label = ", ".join([*(str(part["words"]) for part in parts), whole])
+    return {"parts": parts, "total": whole, "label": label}
 
 
-def _stages(stages: list) -> str:
+def _stages(stages: list) -> dict[str, list] | None:
     """Make a table with one row per stage; a column that no stage fills is left out."""
     if not stages:
-        return "<p>No stage was recorded.</p>"
+        return None
     header = ["Stage", "Ensemble", "Steps", "Time step", "Non-bonded MM every", "Reciprocal sum every"]
     header += ["Length", "Temperature", "Energy before", "Energy after", "Wall time"]
     rows = []
@@ -255,27 +243,19 @@ def _stages(stages: list) -> str:
         cells = [
             in_digits(round(value, 9), unit, 4) if math.isfinite(value) else "" for value, unit in numbers
         ]
-        cells = [escape(stage.get("ensemble") or ""), *cells, duration(stage.get("seconds"))]
-        rows.append([escape(in_words(stage.get("name"))), *cells])
+        cells = [str(stage.get("ensemble") or ""), *cells, duration(stage.get("seconds"))]
+        rows.append([in_words(stage.get("name")), *cells])
     used = [k for k in range(len(header)) if any(row[k] for row in rows)]
-    return html_table([header[k] for k in used], [[row[k] for k in used] for row in rows], "stages")
+    return {"header": [header[k] for k in used], "rows": [[row[k] for k in used] for row in rows]}
 
 
-def _record(run: dict) -> str:
+def _record(run: dict) -> dict[str, list]:
     """List what it takes to repeat the run: versions, warnings, build decisions, origin of the system."""
-    versions, warnings = as_mapping(run.get("versions")), as_list(run.get("warnings"))
     provenance = dict(as_mapping(look_up(run, "system", "provenance")))
     decisions = as_list(provenance.pop("decisions", None))
-    software = [[escape(name), escape(in_words(version))] for name, version in versions.items()]
-    origin = [[escape(key), escape(in_words(value))] for key, value in provenance.items()]
-    parts = [
-        details("Warnings", len(warnings), bullets(warnings), opened=bool(warnings)),
-        details("Build decisions", len(decisions), bullets(decisions)),
-        details("Provenance", len(origin), html_table([], origin, "facts")) if origin else "",
-    ]
-    table = (
-        html_table(["Software", "Version"], software, "facts")
-        if software
-        else "<p>No versions were recorded.</p>"
-    )
-    return f'<div class="card">{table}</div>' + "".join(parts)
+    return {
+        "software": [(name, in_words(version)) for name, version in as_mapping(run.get("versions")).items()],
+        "warnings": as_list(run.get("warnings")),
+        "decisions": decisions,
+        "origin": [(key, in_words(value)) for key, value in provenance.items()],
+    }

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mlmm.report.text import as_float, escape
+from mlmm.report.text import as_float
 
 logger = logging.getLogger(__name__)
 
@@ -96,11 +96,11 @@ def _thinned(frame: Any, weights: np.ndarray) -> dict[str, Any]:
     return {"pdb": text, "small": small, "cartoon": cartoon, **counts, **roles}
 
 
-def viewer_texts(view: dict[str, Any] | None) -> dict[str, str]:
-    """Label, caption and legend of the 3-D view."""
+def viewer_texts(view: dict[str, Any] | None) -> dict[str, Any]:
+    """Label, message, caption and legend (swatch, words) of the 3-D view."""
     if view is None:
         message = "There is no structure to show."
-        return {"viewer_label": message, "viewer_message": message, "viewer_caption": "", "legend": ""}
+        return {"label": message, "message": message, "caption": "", "legend": []}
     count = len(view["ml"]) + len(view["transition"])
     label = (
         f"3-D structure, {view['source']}: {count:,} atoms of the region highlighted among {view['atoms']:,}"
@@ -110,7 +110,7 @@ def viewer_texts(view: dict[str, Any] | None) -> dict[str, str]:
         caption += f"Within {_NEAR} nm of the region residues are shown in full, less hydrogens on carbon; "
         caption += "waters and ions are shown only there. "
     region = set(view["ml"]) | set(view["transition"])
-    legend = ""
+    legend = []
     for role, swatch, name in (
         ("ml", "ml", "ML region"),
         ("transition", "transition", "partly ML, by λ"),
@@ -120,11 +120,11 @@ def viewer_texts(view: dict[str, Any] | None) -> dict[str, str]:
         ("ions", "ion", "ions near the region"),
     ):
         if (role in ("ml", "transition") and view[role]) or set(view[role]) - region:
-            legend += f'<li><span class="swatch {swatch}"></span>{name}</li>'
+            legend.append((swatch, name))
     message = "The 3-D view is drawn by JavaScript, which is switched off in this browser."
     return {
-        "viewer_label": escape(label),
-        "viewer_message": message,
-        "viewer_caption": escape(caption + "Drag to turn, scroll to zoom."),
-        "legend": f'<ul class="legend">{legend}</ul>',
+        "label": label,
+        "message": message,
+        "caption": caption + "Drag to turn, scroll to zoom.",
+        "legend": legend,
     }

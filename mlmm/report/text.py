@@ -1,12 +1,9 @@
-"""Text and HTML of the report: facts in words, numbers with sensible digits, tables, escaping."""
+"""Text of the report: facts of run.json in words, numbers with sensible digits."""
 
 from __future__ import annotations
 
-import html
 import math
-import pathlib
 import re
-import string
 from typing import Any
 
 UNKNOWN = "not recorded"
@@ -17,26 +14,6 @@ def look_up(record: Any, *keys: str) -> Any:
     for key in keys:
         record = record.get(key) if isinstance(record, dict) else None
     return record
-
-
-class Template(string.Template):
-    """A template in which ``${run.potential.name}`` names a fact of run.json."""
-
-    braceidpattern = r"(?a:[a-z][a-z_.]*)"
-
-
-class Facts(dict):
-    """Facts of run.json as text for the template, looked up by their path."""
-
-    def __missing__(self, name: str) -> str:
-        root, *keys = name.split(".")
-        if root != "run":
-            raise KeyError(name)
-        return escape(in_words(look_up(dict(self), *keys)))
-
-
-def asset(name: str) -> str:
-    return (pathlib.Path(__file__).parents[1] / "data" / name).read_text(encoding="utf-8")
 
 
 def as_mapping(value: Any) -> dict:
@@ -53,15 +30,6 @@ def as_float(value: Any) -> float:
         return float(value)
     except (TypeError, ValueError):
         return math.nan
-
-
-def escape(value: Any) -> str:
-    return html.escape(str(value), quote=True)
-
-
-def inline_script(text: str) -> str:
-    """Keep script text from ending, or hiding the end of, the element that holds it."""
-    return re.sub(r"<(/script|script|!--)", r"\\x3c\1", text, flags=re.IGNORECASE)
 
 
 def in_digits(value: Any, unit: str = "", digits: int = 3) -> str:
@@ -106,33 +74,13 @@ def in_words(value: Any) -> str:
     return str(value) if value else UNKNOWN
 
 
-def html_table(header: list[str], rows: list[list[str]], kind: str) -> str:
-    """Make a table from texts that are HTML already; the first cell of each row heads it."""
-    head = "".join(f'<th scope="col">{cell}</th>' for cell in header)
-    head = f"<thead><tr>{head}</tr></thead>" if header else ""
-    body = ""
-    for first, *others in rows:
-        body += f'<tr><th scope="row">{first}</th>' + "".join(f"<td>{cell}</td>" for cell in others) + "</tr>"
-    return f'<table class="{kind}">{head}<tbody>{body}</tbody></table>'
-
-
-def bullets(texts: list, kind: str = "plain") -> str:
-    entries = "".join(f"<li>{escape(text)}</li>" for text in texts)
-    return f'<ul class="{kind}">{entries or "<li>none</li>"}</ul>'
-
-
-def details(title: str, count: int, body: str, opened: bool = False) -> str:
-    return f"<details{' open' if opened else ''}><summary>{title} ({count})</summary>{body}</details>"
-
-
-def citation(text: str) -> str:
-    """Escape a citation and turn its DOI, the only kind of link the page makes, into a link."""
+def split_citation(text: str) -> dict[str, str]:
+    """Split a citation into the text before its DOI, the DOI and the text after it; no DOI: all is before."""
     found = re.search(r"(?:https?://(?:dx\.)?doi\.org/)?(10\.\d{4,9}/[^\s\"'<>&]+)", text)
     if not found:
-        return escape(text)
+        return {"before": text, "doi": "", "after": ""}
     doi = found[1].rstrip(".,;)")
-    before, after = text[: found.start()], text[found.start(1) + len(doi) :]
-    return f'{escape(before)}<a href="https://doi.org/{escape(doi)}">{escape(doi)}</a>{escape(after)}'
+    return {"before": text[: found.start()], "doi": doi, "after": text[found.start(1) + len(doi) :]}
 
 
 def stage_temperatures(run: dict) -> dict[str, float]:

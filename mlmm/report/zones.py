@@ -1,32 +1,23 @@
-"""The report's section on zones: atoms by zone and by lambda, who owns what, what the user was told."""
+"""The report's section on zones: atoms by zone and by lambda, scheme, warnings and notes."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
-from mlmm.report.blend_plots import histogram_figure
-from mlmm.report.plots import figure_html, page_style
-from mlmm.report.text import (
-    as_float,
-    as_list,
-    as_mapping,
-    bullets,
-    escape,
-    html_table,
-    in_digits,
-    in_words,
-    look_up,
-)
+from mlmm.report.plots import Plot, page_plot
+from mlmm.report.style import page_style
+from mlmm.report.text import as_float, as_list, as_mapping, in_digits, in_words, look_up
+from mlmm.report.zone_plots import histogram_figure
 
-__all__ = ["zone_texts"]
+__all__ = ["zone_section"]
 
 _SCHEMES = {
-    "per_atom": "local: per-atom energies weighted with lambda",
+    "per_atom": "per_atom: per-atom energies weighted with lambda",
     "supermolecular": "supermolecular: energy with the region less energy without it",
     "additive": "additive: the region by itself, mechanical embedding",
-    "bonded": "bonded: bonded terms ML, contacts MM",
     "delta": "delta: a correction to the force field",
 }
 _MM_SIDES = {
@@ -35,19 +26,18 @@ _MM_SIDES = {
 }
 
 
-def zone_texts(run: dict) -> dict[str, str]:
-    """Tables and pictures of the section, as HTML by their name in the template."""
+def zone_section(run: dict) -> dict[str, Any]:
+    """Return the tables and the picture of the section, as the template names them."""
     warnings, notes = as_list(run.get("warnings")), as_list(run.get("zone_notes"))
-    told = [*warnings, *(note for note in notes if note not in warnings)]
     return {
-        "zones": _counts(run),
-        "zone_setup": _setup(run),
-        "zone_remarks": bullets(told),
+        "counts": _counts(run),
+        "setup": _setup(run),
+        "remarks": [*warnings, *(note for note in notes if note not in warnings)],
         "histogram": _histogram(as_mapping(run.get("histogram"))),
     }
 
 
-def _counts(run: dict) -> str:
+def _counts(run: dict) -> list[dict[str, str]]:
     total, rows = as_float(look_up(run, "system", "atoms")), []
     meaning = {
         "core": ("ml", "λ = 1"),
@@ -58,21 +48,20 @@ def _counts(run: dict) -> str:
     for zone, (swatch, words) in meaning.items():
         count = as_float(look_up(run, "zones", zone))
         share = f"{count / total:.2%}" if total > 0 and math.isfinite(count) else ""
-        rows.append([f'<span class="swatch {swatch}"></span>{zone}', in_digits(count), share, words])
-    return html_table(["Zone", "Atoms", "Share", ""], rows, "stages")
+        row = {"swatch": swatch, "zone": zone, "atoms": in_digits(count), "share": share, "meaning": words}
+        rows.append(row)
+    return rows
 
 
-def _setup(run: dict) -> str:
-    """How the zones were made and who owns what."""
+def _setup(run: dict) -> list[tuple[str, str]]:
+    """How the zones were made, and which side describes which terms."""
     setup, embedding = as_mapping(run.get("zone_setup")), as_mapping(run.get("embedding"))
     names = {key: "Zones" if key == "kind" else key.capitalize() for key in map(str, setup)}
-    rows = [[escape(name), escape(in_words(setup[key]))] for key, name in names.items()]
+    rows = [(name, in_words(setup[key])) for key, name in names.items()]
     scheme, mm_side = (str(embedding.get(key)) for key in ("scheme", "mm_side"))
-    rows.append(["Scheme", escape(_SCHEMES.get(scheme, in_words(embedding.get("scheme"))))])
-    rows.append(["Force field in", escape(_MM_SIDES.get(mm_side, in_words(embedding.get("mm_side"))))])
-    rows.append(["Bridge", escape(in_words(embedding.get("bridge")))])
-    if as_float(embedding.get("levels")) > 1:
-        rows.append(["Levels", escape(in_words(embedding.get("levels")))])
+    rows.append(("Scheme", _SCHEMES.get(scheme, in_words(embedding.get("scheme")))))
+    rows.append(("Force field in", _MM_SIDES.get(mm_side, in_words(embedding.get("mm_side")))))
+    rows.append(("Bridge", in_words(embedding.get("bridge"))))
     compensation = as_mapping(embedding.get("compensation"))
     if compensation:
         parts = [
@@ -80,22 +69,22 @@ def _setup(run: dict) -> str:
             for kind, value in as_mapping(compensation.get("alignment")).items()
         ]
         words = f"{in_words(compensation.get('mode'))}: {', '.join(parts)}"
-        rows.append(["Compensation", escape(words)])
-    rows.append(["Removed from MM", escape(in_words(embedding.get("removed")))])
-    return html_table([], rows, "facts")
+        rows.append(("Compensation", words))
+    rows.append(("Removed from MM", in_words(embedding.get("removed"))))
+    return rows
 
 
-def _histogram(record: dict) -> str:
+def _histogram(record: dict) -> Plot | None:
     """Atoms by lambda at the start; nothing for a hard boundary."""
     names = ("edges", "atoms", "mean", "deviation")
     columns = [np.array([as_float(value) for value in as_list(record.get(name))]) for name in names]
     edges, atoms, mean, deviation = columns
     fits = len(edges) >= 2 and len(atoms) == len(mean) == len(deviation) == len(edges)
     if not fits or not np.isfinite(edges).all() or not np.isfinite(atoms).all():
-        return ""
+        return None
     with page_style():
         figure = histogram_figure(edges, atoms, mean, deviation)
         caption = f"Atoms by λ in the built structure, as counted above; {in_digits(atoms.sum())} have λ > 0."
         if np.isfinite(mean).any():
             caption += " Right: what the potential changes, per residue, with its standard deviation."
-        return figure_html(figure, "histogram", "Atoms by lambda", caption)
+        return page_plot(figure, "histogram", "Atoms by lambda", caption)

@@ -16,14 +16,16 @@ import numpy as np
 import torch
 
 from mlmm.build import BuiltSystem
+from mlmm.dynamics.frames import device_of
 from mlmm.errors import EmbeddingError
 from mlmm.forcefield.reference_platform import forces_of, reference_context
 from mlmm.forcefield.tables import read_mm_tables
 from mlmm.hybrid.assemble import blend_of
 from mlmm.hybrid.spec import replaceable_atoms, visible_atoms
 from mlmm.hybrid.system import HybridSystem
+from mlmm.neighbours import pairs_within
 from mlmm.potentials.base import PotentialModel
-from mlmm.structures import minimum_image, neighbour_pairs
+from mlmm.structures import minimum_image
 
 __all__ = [
     "BoundaryError",
@@ -37,15 +39,14 @@ __all__ = [
 
 # Force-field terms join atoms up to a 1-4 distance apart, whatever the range of the model.
 BONDED_REACH = 0.6  # nm
-_BLOCK = 256  # atoms whose distances to all others are in memory at once
 #: Depths between which errors are listed, nm.
 DEPTHS = (0.0, 0.2, 0.35, 0.5, np.inf)
 
 
 def neighbours_of(
-    positions: torch.Tensor, cell: torch.Tensor | None, distance: float, atoms: Sequence[int]
+    positions: torch.Tensor, cell: torch.Tensor | None, distance: float, atoms: Sequence[int] | np.ndarray
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Pairs of given atoms with all others within a distance, block by block to spare memory.
+    """Pairs of given atoms with all others within a distance, by minimum image.
 
     Parameters
     ----------
@@ -62,12 +63,12 @@ def neighbours_of(
     displacements : torch.Tensor, shape (P, 3), nm
         From first to second.
     """
-    found = []
-    for block in torch.tensor(list(atoms), dtype=torch.int64).split(_BLOCK):
-        place, second, vectors = neighbour_pairs(positions, cell, distance, block)
-        found.append((block[place], second, vectors))
-    first, second, vectors = zip(*found, strict=True)
-    return torch.cat(first), torch.cat(second), torch.cat(vectors)
+    atoms = np.array(list(atoms), dtype=np.int64)
+    x = positions.detach().numpy()
+    pairs = torch.from_numpy(pairs_within(x[atoms], x, distance, None if cell is None else cell.numpy()))
+    first, second = torch.from_numpy(atoms)[pairs[:, 0]], pairs[:, 1]
+    first, second = first[first != second], second[first != second]
+    return first, second, minimum_image(positions[second] - positions[first], cell)
 
 
 @dataclass(frozen=True)
@@ -244,7 +245,7 @@ class Surroundings:
         x = torch.tensor(np.asarray(positions), dtype=torch.float64, requires_grad=True)
         mm_forces = forces_of(self._context, np.asarray(positions))[list(self.region)]
         started = time.perf_counter()
-        device = self._blend.weights.device
+        device = device_of(self._blend)
         moved, cell = x.to(device), None if self.cell is None else self.cell.to(device)
         differences = self._blend.differences(moved, cell)
         field = BoundaryField(self.region, self.wide, x, self.cell, differences, mm_forces, self.reach)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import openmm
@@ -11,18 +12,20 @@ import torch
 from openmm import unit
 
 from mlmm.check_report import CheckReport, CheckResult
+from mlmm.dynamics.options import RunOptions
+from mlmm.dynamics.platforms import platform_arguments
 from mlmm.dynamics.reporters import degrees_of_freedom
 from mlmm.errors import ConfigError
 from mlmm.forcefield.reference_platform import forces_of, potential_of, reference_context
 from mlmm.hybrid.bridge import torchforce_problem
 from mlmm.hybrid.spec import built_cell
 from mlmm.hybrid.system import HybridSystem
+from mlmm.kernels.direct_pairs import REGION_PAIRS, ZONE_PAIRS
+from mlmm.options import Quantity, with_changes
 from mlmm.potentials.base import scriptable_module
 from mlmm.statistics import linear_drift
 from mlmm.units import FEMTOSECOND, NANOSECOND, parse
 from mlmm.validation.zone_checks import check_zones
-from mlmm.zones.adaptive import AdaptiveZones
-from mlmm.zones.region import molecules_of
 
 __all__ = [
     "CheckReport",
@@ -35,6 +38,9 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+_SAMPLES = 200  # energies along a run
+#: Fields of `RunOptions` that a run without thermostat makes use of.
+USED = ("timestep", "temperature", "seed", "platform", "threads")
 _LIMITS = {
     "float64": {"forces": 1e-6, "bridges": 1e-9, "images": 1e-8},
     "float32": {"forces": 1e-2, "bridges": 1e-5, "images": 1e-3},
@@ -43,14 +49,12 @@ _LIMITS = {
 
 def check(
     hybrid: HybridSystem,
+    run: RunOptions | None = None,
     *,
-    nve_length: str | float = "1 ps",
-    equilibration: str | float = "0.5 ps",
-    timestep: str | float = "0.5 fs",
-    temperature: str | float = "300 K",
-    seed: int = 0,
-    platform: str | None = None,
+    nve_length: Quantity = "1 ps",
+    equilibration: Quantity = "0.5 ps",
     progress: Callable[[str], None] | None = None,
+    **changes: Any,
 ) -> CheckReport:
     """Check a hybrid system with numbers: `check_energy`, then `check_drift`; see there.
 
@@ -58,28 +62,21 @@ def check(
     ----------
     hybrid : HybridSystem
         Make its potential with ``precision="float64"`` for sharp limits.
-    nve_length, equilibration, timestep : str or float
+    run : RunOptions, optional
+        Time step, temperature, seed, platform and threads are used; all but the seed for the drift only.
+    nve_length, equilibration : str or float
         ps; a length of 0 leaves the drift out.
-    temperature : str or float
-        K.
-    seed : int
-    platform : str, optional
-        For the drift; the fastest by default.
     progress : callable, optional
         Called with a line of text at the start of each part.
+    **changes
+        Fields of `run` that are used, such as ``timestep="1 fs"``.
     """
-    report = check_energy(hybrid, seed=seed, progress=progress)
+    run = with_changes(RunOptions, run, changes, USED)
+    report = check_energy(hybrid, seed=run.seed, progress=progress)
     results = report.results
     if parse(nve_length, "time", "nve_length"):
         results += check_drift(
-            hybrid,
-            nve_length=nve_length,
-            equilibration=equilibration,
-            timestep=timestep,
-            temperature=temperature,
-            seed=seed,
-            platform=platform,
-            progress=progress,
+            hybrid, run, nve_length=nve_length, equilibration=equilibration, progress=progress
         ).results
     return CheckReport(results, report.tables)
 
@@ -111,6 +108,9 @@ def check_energy(
     if hybrid.bridge == "native":
         worst = _bridge_difference(hybrid, ("native", "pythonforce"))
         results.append(_limited("kernel vs PythonForce", worst, "of max|F|", limits["bridges"]))
+    elif _has_direct_pairs(hybrid) and not _has_both_bridges(hybrid):
+        worst = _bridge_difference(hybrid, (hybrid.bridge, hybrid.bridge))
+        results.append(_limited("pairs by the kernel vs OpenMM", worst, "of max|F|", limits["bridges"]))
     if hybrid.built.periodic:
         progress("periodic images")
         change, energy = _image_change(hybrid, seed)
@@ -123,14 +123,12 @@ def check_energy(
 
 def check_drift(
     hybrid: HybridSystem,
+    run: RunOptions | None = None,
     *,
-    nve_length: str | float = "1 ps",
-    equilibration: str | float = "0.5 ps",
-    timestep: str | float = "0.5 fs",
-    temperature: str | float = "300 K",
-    seed: int = 0,
-    platform: str | None = None,
+    nve_length: Quantity = "1 ps",
+    equilibration: Quantity = "0.5 ps",
     progress: Callable[[str], None] | None = None,
+    **changes: Any,
 ) -> CheckReport:
     """Energy drift in NVE of the hybrid and of the pure force field, started and run in the same way.
 
@@ -144,22 +142,16 @@ def check_drift(
         Fewer than 100 steps.
     """
     progress = progress or (lambda text: None)
-    length = parse(nve_length, "time", "nve_length")
-    step = parse(timestep, "time", "timestep")
+    run = with_changes(RunOptions, run, changes, USED)
+    length, step = parse(nve_length, "time", "nve_length"), run.timestep
+    before = parse(equilibration, "time", "equilibration")
     if length / step < 100:
         raise ConfigError("an NVE run of at least 100 steps", f"{length / step:.0f}", "make it longer, or 0")
     measured = {}
     for name, system in (("pure MM", hybrid.built.system), ("hybrid", hybrid.system)):
         progress(f"energy drift of the {name} system, {length:g} ps")
         measured[name] = energy_drift(
-            system,
-            hybrid.built.positions,
-            equilibration=parse(equilibration, "time", "equilibration"),
-            length=length,
-            timestep=step,
-            temperature=parse(temperature, "temperature", "temperature"),
-            seed=seed,
-            platform=platform,
+            system, hybrid.built.positions, run, equilibration=before, length=length
         )
     (mm, mm_error, mm_noise), (ml, ml_error, ml_noise) = measured["pure MM"], measured["hybrid"]
     # Both drifts are sampled, and often zero within their errors: a bare ratio of the two would be noise.
@@ -185,7 +177,6 @@ def _limited(name: str, value: float, unit_name: str, limit: float) -> CheckResu
 def finite_difference_error(
     hybrid: HybridSystem,
     *,
-    groups: int = -1,
     n_coordinates: int = 24,
     delta: float | None = None,
     seed: int = 0,
@@ -198,8 +189,6 @@ def finite_difference_error(
     Parameters
     ----------
     hybrid : HybridSystem
-    groups : int
-        Bit mask of force groups, of which then nothing is subtracted; all by default.
     n_coordinates : int
         Random coordinates of atoms in the zone, and a third as many of others. Of a zone that moves, half of
         them belong to molecules with lambda between 0 and 1.
@@ -209,21 +198,19 @@ def finite_difference_error(
     seed : int
     """
     if delta is None:
-        delta = 3e-6 if isinstance(hybrid.zones, AdaptiveZones) else 1e-5
+        delta = 3e-6 if hybrid.zones.moves else 1e-5
     if hybrid.potential.spec.precision == "float32":
         delta = max(delta, 1e-4)
     positions = np.array(hybrid.built.positions)
     context = reference_context(hybrid.system)
-    plain = reference_context(hybrid.built.system) if groups == -1 else None
+    plain = reference_context(hybrid.built.system)
 
     def added(where: np.ndarray) -> float:
-        energy = potential_of(context, where, groups)
-        return energy if plain is None else energy - potential_of(plain, where)
+        return potential_of(context, where) - potential_of(plain, where)
 
-    forces = forces_of(context, positions, groups)
+    forces = forces_of(context, positions)
     largest = np.abs(forces).max()
-    if plain is not None:
-        forces = forces - forces_of(plain, positions)
+    forces = forces - forces_of(plain, positions)
     worst = 0.0
     for atom, k in _coordinates(hybrid, n_coordinates, np.random.default_rng(seed)):
         energies = []
@@ -252,14 +239,11 @@ def _coordinates(hybrid: HybridSystem, n: int, generator: np.random.Generator) -
 def energy_drift(
     system: openmm.System,
     positions: np.ndarray,
+    run: RunOptions | None = None,
     *,
     equilibration: float,
     length: float,
-    timestep: float,
-    temperature: float = 300.0,
-    seed: int = 0,
-    platform: str | None = None,
-    samples: int = 200,
+    **changes: Any,
 ) -> tuple[float, float, float]:
     """Drift of the total energy in NVE after minimisation and a thermostatted start.
 
@@ -267,14 +251,12 @@ def energy_drift(
     ----------
     system : openmm.System
     positions : ndarray, shape (N, 3), nm
-    equilibration, length, timestep : float
+    run : RunOptions, optional
+        Time step, temperature, seed, platform and threads are used.
+    equilibration, length : float
         ps.
-    temperature : float
-        K.
-    seed : int
-    platform : str, optional
-    samples : int
-        Energies along the run.
+    **changes
+        Fields of `run` that are used.
 
     Returns
     -------
@@ -282,14 +264,15 @@ def energy_drift(
         Slope and standard error in kJ/mol/ns per degree of freedom; standard deviation around the line,
         kJ/mol.
     """
-    arguments = [] if platform is None else [openmm.Platform.getPlatformByName(platform)]
-    integrator = openmm.LangevinMiddleIntegrator(temperature, 5.0, timestep)
-    integrator.setRandomNumberSeed(seed + 1)
+    run = with_changes(RunOptions, run, changes, USED)
+    timestep, arguments = run.timestep, platform_arguments(run.platform, run.threads)
+    integrator = openmm.LangevinMiddleIntegrator(run.temperature, 5.0, timestep)
+    integrator.setRandomNumberSeed(run.seed + 1)
     integrator.setConstraintTolerance(1e-7)
     context = openmm.Context(system, integrator, *arguments)
     context.setPositions(positions)
     openmm.LocalEnergyMinimizer.minimize(context, 10.0, 200)
-    context.setVelocitiesToTemperature(temperature, seed + 1)
+    context.setVelocitiesToTemperature(run.temperature, run.seed + 1)
     integrator.step(round(equilibration / timestep))
     state = context.getState(positions=True, velocities=True)
     verlet = openmm.VerletIntegrator(timestep)
@@ -297,7 +280,7 @@ def energy_drift(
     context = openmm.Context(system, verlet, *arguments)
     context.setPositions(state.getPositions())
     context.setVelocities(state.getVelocities())
-    interval = max(1, round(length / timestep / samples))
+    interval = max(1, round(length / timestep / _SAMPLES))
     times, energies = [], []
     for k in range(1, round(length / timestep) // interval + 1):
         verlet.step(interval)
@@ -314,9 +297,15 @@ def energy_drift(
 
 def _has_both_bridges(hybrid: HybridSystem) -> bool:
     """Whether TorchForce and PythonForce can both host the potential under this scheme."""
-    whole = hybrid.scheme == "supermolecular" and not hybrid.potential.spec.per_atom
+    rules = hybrid.spec.rules
+    whole = not (rules.has_shares or rules.isolated or hybrid.potential.spec.per_atom)
     whole = whole or hybrid.spec.electrostatics == "charges"
     return scriptable_module(hybrid.potential) is not None and torchforce_problem() is None and not whole
+
+
+def _has_direct_pairs(hybrid: HybridSystem) -> bool:
+    """Whether the C++ kernel subtracts pairs of the force field."""
+    return any(force.getName() in (REGION_PAIRS, ZONE_PAIRS) for force in hybrid.system.getForces())
 
 
 def _bridge_difference(
@@ -324,27 +313,29 @@ def _bridge_difference(
 ) -> float:
     """Largest difference of the potential's forces between the two hosts, relative to the largest force.
 
-    With those of the force field's pairs, where the kernel's host may subtract them. Not in a box that leans:
-    there OpenMM's Reference platform overlooks some pairs within the cutoff, unless they are exceptions.
+    With those of the force field's pairs where the C++ kernel subtracts them: in the second system OpenMM
+    does. Not in a box that leans: there OpenMM's Reference platform overlooks some pairs within the cutoff,
+    unless they are exceptions.
     """
     group = 1 << hybrid.force_groups["ml"]
     box = hybrid.built.box_vectors
     straight = box is None or not np.any(box - np.diag(np.diag(box)))
-    if "native" in bridges and "nonbonded" in hybrid.force_groups and straight:
+    if straight and _has_direct_pairs(hybrid):
         group |= 1 << hybrid.force_groups["nonbonded"]
     found = []
-    for bridge in bridges:
-        system = hybrid.create_system(bridge)
+    for bridge, direct in zip(bridges, (hybrid.spec.direct_pairs, False), strict=True):
+        system = hybrid.create_system(bridge, direct_pairs=direct)
         found.append(forces_of(reference_context(system), hybrid.built.positions, group))
     return float(np.abs(found[0] - found[1]).max() / np.abs(found[0]).max())
 
 
 def _image_change(hybrid: HybridSystem, seed: int) -> tuple[float, float]:
     """Energy change when every molecule is moved by random box vectors, and the energy, kJ/mol."""
+    box = np.array(hybrid.built.box_vectors)
     generator = np.random.default_rng(seed)
     context = reference_context(hybrid.system)
     positions = np.array(hybrid.built.positions)
     before = potential_of(context, positions, -1)
-    for molecule in molecules_of(hybrid.built.topology):
-        positions[list(molecule)] += generator.integers(-2, 3, size=3) @ hybrid.built.box_vectors
+    for molecule in hybrid.built.molecules:
+        positions[list(molecule)] += generator.integers(-2, 3, size=3) @ box
     return abs(potential_of(context, positions, -1) - before), before

@@ -7,7 +7,6 @@ tail beyond its range.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
@@ -113,7 +112,9 @@ class SchemeComparison:
         return next(row for row in self.schemes if row.name == name)
 
     def __str__(self) -> str:
-        rows = [("scheme", "error / %", "largest", "S", "input", "passes", "cut bonds")]
+        rows: list[tuple[str, ...]] = [
+            ("scheme", "error / %", "largest", "S", "input", "passes", "cut bonds")
+        ]
         for row in self.schemes:
             error, largest = "refused", "–"
             if not row.refused:
@@ -152,7 +153,6 @@ def compare_schemes(
     snap: str = "residue",
     *,
     keep: Collection[str] = (),
-    bridge: str = "pythonforce",
     progress: Callable[[str], None] | None = None,
 ) -> SchemeComparison:
     """Force error on the region under each scheme, all with the same atoms in the potential.
@@ -161,7 +161,7 @@ def compare_schemes(
 
     - ``per_atom`` with lambda = 1 on all of it; with a plateau of R/2 and a zone of R/2; with a zone of R and
       no plateau at all;
-    - ``supermolecular``; and with two levels, lambda = 1 up to R/2 and 1/2 beyond;
+    - ``supermolecular``;
     - ``additive`` with caps on cut bonds, its own pairs beyond the potential's range left to the force field
       (`mm_tail`), or without them: mechanical embedding, as OpenMM-ML does it.
 
@@ -179,8 +179,8 @@ def compare_schemes(
         R, nm.
     snap : {"residue", "molecule", "fragment", "hydrogen", "atom"}
         See `static_zones`.
-    keep, bridge
-        See `hybrid_system`. For a few frames, the compilation of a TorchForce takes longer than it saves.
+    keep : collection of str
+        See `hybrid_system`.
     progress : callable, optional
         Called with a line of text from time to time.
 
@@ -205,13 +205,11 @@ def compare_schemes(
     choose_scheme("per_atom", hard, potential.spec)
     half = static_zones(built, region, reach / 2, reach / 2, snap)
     wide = static_zones(built, region, 0.0, reach, snap)
-    steps = _in_two_steps(half)
     plans: list[tuple[str, ZonePartition, dict]] = [
         ("per_atom, all plateau", hard, {"scheme": "per_atom"}),
         ("per_atom, half plateau, half zone", half, {"scheme": "per_atom"}),
         ("per_atom, all zone", wide, {"scheme": "per_atom"}),
         ("supermolecular", hard, {"scheme": "supermolecular"}),
-        ("supermolecular, two levels", steps, {"scheme": "supermolecular", "levels": 2}),
         ("additive with caps and tail", hard, {"scheme": "additive", "mm_tail": True}),
         ("additive (mechanical)", hard, {"scheme": "additive"}),
     ]
@@ -225,7 +223,8 @@ def compare_schemes(
         progress(f"{name}: {len(zones.active)} atoms")
         errors, refused = np.zeros((0, *exact.shape[1:])), ""
         try:
-            hybrid = hybrid_system(built, zones, potential, bridge=bridge, keep=keep, **options)
+            # For a few frames, the compilation of a TorchForce takes longer than it saves.
+            hybrid = hybrid_system(built, zones, potential, bridge="pythonforce", keep=keep, **options)
         except EmbeddingError as error:
             # One scheme may be impossible where the others are not, as a cap on a charged group.
             refused = str(error)
@@ -237,7 +236,7 @@ def compare_schemes(
         percent = 100.0 * np.sqrt(np.mean(errors**2, axis=(1, 2))) / force[: len(errors)]
         sizes = (len(zones.active), *_work(built, potential, zones, options), len(zones.cut_bonds))
         rows.append(SchemeError(name, errors, percent, *sizes, refused))
-    ends = {atom for bond in (*hard.cut_bonds, *steps.cut_bonds) for atom in bond}
+    ends = {atom for bond in hard.cut_bonds for atom in bond}
     return SchemeComparison(
         reach,
         tuple(rows),
@@ -248,14 +247,6 @@ def compare_schemes(
         f"{region.label}, {potential.spec.name}",
         notes,
     )
-
-
-def _in_two_steps(zones: ZonePartition) -> ZonePartition:
-    """lambda = 1/2 on the whole transition: what two levels of `supermolecular` stand for exactly."""
-    steps = dict.fromkeys(zones.core, 1.0) | dict.fromkeys(zones.transition, 0.5)
-    cut = tuple(bond for bond in zones.cut_bonds if steps.get(bond[0], 0.0) != steps.get(bond[1], 0.0))
-    weights = (0.5,) * len(zones.transition)
-    return dataclasses.replace(zones, transition_weights=weights, cut_bonds=cut)
 
 
 def _work(
@@ -269,5 +260,4 @@ def _work(
         return len(seen), 1
     # All whose energy changes when S goes are evaluated, and these see as far again.
     (seen,) = seen_from(built, potential, [seen])
-    # Two levels are one where the inner set is the outer one.
-    return len(seen), 3 if options.get("levels") == 2 and zones.transition else 2
+    return len(seen), 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +14,15 @@ from openmm import unit
 
 from mlmm.build import BuiltSystem
 from mlmm.check_report import aligned
+from mlmm.dynamics.options import RunOptions
+from mlmm.dynamics.platforms import platform_arguments
 from mlmm.errors import ConfigError, EmbeddingError
+from mlmm.forcefield.term_catalogue import bonded_pairs
+from mlmm.options import Quantity, with_changes
 from mlmm.potentials.base import PotentialModel, check_elements
 from mlmm.units import parse
 from mlmm.validation.boundary_error import Surroundings, seen_from
+from mlmm.validation.options import ZoneScanOptions
 from mlmm.zones.region import Region
 from mlmm.zones.shapes import room_around
 from mlmm.zones.static import static_zones
@@ -25,8 +30,7 @@ from mlmm.zones.static import static_zones
 __all__ = ["ZoneChoice", "ZoneScan", "draw_frames", "scan_zones"]
 
 logger = logging.getLogger(__name__)
-PLATEAUS = ("0 nm", "0.1 nm", "0.2 nm", "0.3 nm", "0.4 nm", "0.5 nm")
-WIDTHS = ("0 nm", "0.1 nm", "0.2 nm", "0.3 nm", "0.4 nm")
+_USED = ("timestep", "temperature", "seed", "platform", "threads")
 
 
 @dataclass(frozen=True)
@@ -152,7 +156,7 @@ class ZoneScan:
         return self.choice(*min(places, key=lambda place: (self.mean[place], self.active[place])))
 
     def __str__(self) -> str:
-        rows = [("plateau", "width", "error / %", "largest", "S", "input", "ms")]
+        rows: list[tuple[str, ...]] = [("plateau", "width", "error / %", "largest", "S", "input", "ms")]
         for p, w in np.ndindex(self.active.shape):
             lengths = (f"{self.plateaus[p]:g} nm", f"{self.widths[w]:g} nm")
             if not self.possible[p, w]:
@@ -189,12 +193,10 @@ def scan_zones(
     region: Region,
     potential: PotentialModel,
     frames: Sequence[np.ndarray] | None = None,
-    plateaus: Sequence[str | float] = PLATEAUS,
-    widths: Sequence[str | float] = WIDTHS,
-    snap: str = "residue",
+    options: ZoneScanOptions | None = None,
     *,
-    keep: Collection[str] = (),
     progress: Callable[[str], None] | None = None,
+    **changes: Any,
 ) -> ZoneScan:
     """Boundary error on the region for static zones of every plateau and width, scheme ``per_atom``.
 
@@ -212,14 +214,12 @@ def scan_zones(
         Best in float64.
     frames : sequence of ndarray, shape (N, 3), nm, optional
         See `draw_frames`; the built structure alone by default, which is often strained.
-    plateaus, widths : sequence of str or float
-        nm.
-    snap : {"residue", "molecule", "atom"}
-        See `static_zones`.
-    keep : collection of str
-        See `hybrid_system`.
+    options : ZoneScanOptions, optional
+        Plateaus, widths, snap.
     progress : callable, optional
         Called with a line of text from time to time.
+    **changes
+        Fields of `options`, such as ``plateaus=("0.2 nm", "0.3 nm")``.
 
     Raises
     ------
@@ -232,8 +232,8 @@ def scan_zones(
     """
     progress = progress or (lambda text: None)
     frames = [np.asarray(built.positions)] if frames is None else [np.asarray(frame) for frame in frames]
-    reach = np.array(sorted({parse(length, "length", "plateaus") for length in plateaus}))
-    depth = np.array(sorted({parse(length, "length", "widths") for length in widths}))
+    options = with_changes(ZoneScanOptions, options, changes)
+    reach, depth = np.array(sorted(set(options.plateaus))), np.array(sorted(set(options.widths)))
     if not frames or not len(reach) or not len(depth):
         raise ConfigError(
             "at least one plateau, one width and one frame",
@@ -245,7 +245,7 @@ def scan_zones(
     room = room_around(torch.tensor(built.positions), cell, region.atoms)
     # The first one is made in any case: if not even that fits, its message says why.
     grid = {
-        place: static_zones(built, region, reach[place[0]], depth[place[1]], snap)
+        place: static_zones(built, region, float(reach[place[0]]), float(depth[place[1]]), options.snap)
         for place in np.ndindex(shape)
         if place == (0, 0) or reach[place[0]] + depth[place[1]] <= room
     }
@@ -256,7 +256,7 @@ def scan_zones(
     seen = seen_from(built, potential, [zones.active for zones in grid.values()])
     for (place, zones), atoms in zip(grid.items(), seen, strict=True):
         active[place], inputs[place] = len(zones.active), len(atoms)
-    surroundings = Surroundings(built, region.atoms, potential, frames, keep=keep)
+    surroundings = Surroundings(built, region.atoms, potential, frames, keep=options.keep)
     near = list(surroundings.wide)
     percent = np.full((len(frames), *shape), np.nan)
     largest = np.where(active > 0, 0.0, np.nan)
@@ -284,7 +284,7 @@ def scan_zones(
         inputs,
         milliseconds,
         len(region),
-        snap,
+        options.snap,
         float(np.mean(force)),
         label,
         room,
@@ -294,12 +294,10 @@ def scan_zones(
 def draw_frames(
     built: BuiltSystem,
     n_frames: int = 5,
+    run: RunOptions | None = None,
     *,
-    length: str | float = "0.5 ps",
-    temperature: str | float = "300 K",
-    timestep: str | float = "0.5 fs",
-    seed: int = 0,
-    platform: str | None = None,
+    length: Quantity = "0.5 ps",
+    **changes: Any,
 ) -> list[np.ndarray]:
     """Structures of a short run of the pure force field: minimised, Langevin, the second half of the run.
 
@@ -308,13 +306,12 @@ def draw_frames(
     built : BuiltSystem
     n_frames : int
         At equal intervals; the last one is the end of the run.
-    length, timestep : str or float
+    run : RunOptions, optional
+        Time step, temperature, seed, platform and threads are used.
+    length : str or float
         ps.
-    temperature : str or float
-        K.
-    seed : int
-    platform : str, optional
-        The fastest by default.
+    **changes
+        Fields of `run` that are used, such as ``seed=1``.
 
     Returns
     -------
@@ -325,19 +322,17 @@ def draw_frames(
     ConfigError
         No frame, or more frames than half the run has steps.
     """
-    step = parse(timestep, "time", "timestep")
-    half = round(parse(length, "time", "length") / step / 2)
+    run = with_changes(RunOptions, run, changes, _USED)
+    half = round(parse(length, "time", "length") / run.timestep / 2)
     if not 1 <= n_frames <= half:
         raise ConfigError(f"1 to {half} frames", str(n_frames), "ask for another number, or a longer run")
-    kelvin = parse(temperature, "temperature", "temperature")
     # Strong friction: half a run of 0.5 ps must take up the heat that the minimised bonds lack.
-    integrator = openmm.LangevinMiddleIntegrator(kelvin, 20.0, step)
-    integrator.setRandomNumberSeed(seed + 1)
-    arguments = [] if platform is None else [openmm.Platform.getPlatformByName(platform)]
-    context = openmm.Context(built.system, integrator, *arguments)
+    integrator = openmm.LangevinMiddleIntegrator(run.temperature, 20.0, run.timestep)
+    integrator.setRandomNumberSeed(run.seed + 1)
+    context = openmm.Context(built.system, integrator, *platform_arguments(run.platform, run.threads))
     context.setPositions(built.positions)
     openmm.LocalEnergyMinimizer.minimize(context, 10.0, 200)
-    context.setVelocitiesToTemperature(kelvin, seed + 1)
+    context.setVelocitiesToTemperature(run.temperature, run.seed + 1)
     integrator.step(half)
     frames = []
     for k in range(n_frames):
@@ -350,14 +345,8 @@ def draw_frames(
 def _check_zones(built: BuiltSystem, potential: PotentialModel, zones: list[tuple[int, ...]]) -> None:
     """Elements and constraints of all atoms that may get a weight."""
     atoms = set().union(*zones)
-    elements = [atom.element for atom in built.topology.atoms()]
-    check_elements(potential.spec, [0 if elements[i] is None else elements[i].atomic_number for i in atoms])
-    springs = {
-        frozenset(force.getBondParameters(i)[:2])
-        for force in built.system.getForces()
-        if isinstance(force, openmm.HarmonicBondForce)
-        for i in range(force.getNumBonds())
-    }
+    check_elements(potential.spec, [int(built.numbers[i]) for i in atoms])
+    springs = bonded_pairs(built.system)
     for i in range(built.system.getNumConstraints()):
         pair = built.system.getConstraintParameters(i)[:2]
         if atoms.intersection(pair) and frozenset(pair) not in springs:

@@ -15,17 +15,22 @@ from openmm import unit
 
 from mlmm.dynamics.barostat import own_barostats
 from mlmm.dynamics.integrators import make_integrator, separate_reciprocal
+from mlmm.dynamics.options import RunOptions
+from mlmm.dynamics.platforms import platform_arguments
 from mlmm.dynamics.reporters import degrees_of_freedom
-from mlmm.dynamics.stages import NVECheck
+from mlmm.dynamics.stages import Dynamics, NVECheck
 from mlmm.errors import ConfigError, SimulationError
 from mlmm.hybrid.system import HybridSystem
+from mlmm.options import split_changes, with_changes
 from mlmm.statistics import linear_drift
-from mlmm.units import FEMTOSECOND, GAS_CONSTANT, NANOSECOND, parse
+from mlmm.units import FEMTOSECOND, GAS_CONSTANT, NANOSECOND
+from mlmm.validation.options import TimeStepOptions
 from mlmm.validation.time_step_table import StepTest, TimeStepScan
 
 __all__ = ["judge_settings", "scan_time_steps"]
 
 logger = logging.getLogger(__name__)
+_USED = ("temperature", "seed", "platform", "threads")
 _FRICTION = 1.0  # 1/ps; of the thermostat against which heating is judged
 #: Before each run, under a thermostat with its own steps: the energy that a longer step conserves is another
 #: one, and vibrations that have not come to rest in it look like drift. ps, 1/ps.
@@ -36,17 +41,11 @@ _SAMPLES = 200
 
 def scan_time_steps(
     hybrid: HybridSystem,
-    timesteps: Sequence[float | str] = ("0.5 fs", "1 fs", "1.5 fs", "2 fs"),
-    nonbonded_every_values: Sequence[int] = (1, 2, 4),
-    reciprocal_every_values: Sequence[int] = (1,),
+    options: TimeStepOptions | None = None,
+    run: RunOptions | None = None,
     *,
-    length: float | str = "1 ps",
-    equilibration: float | str = "0.5 ps",
-    temperature: float | str = "300 K",
-    max_heating: float = 5.0,
-    seed: int = 0,
-    platform: str | None = None,
     progress: Callable[[str], None] | None = None,
+    **changes: Any,
 ) -> TimeStepScan:
     """Energy drift and temperature in NVE for time steps and multiples of them, each after settling in it.
 
@@ -59,20 +58,14 @@ def scan_time_steps(
     Parameters
     ----------
     hybrid : HybridSystem
-    timesteps : sequence of float or str
-        ps.
-    nonbonded_every_values, reciprocal_every_values : sequence of int
-        As in `mlmm.dynamics.stages.Dynamics`.
-    length, equilibration : float or str
-        Of each run, and of one thermostatted run at the smallest step before all of them, ps.
-    temperature : float or str
-        K.
-    max_heating : float
-        K.
-    seed : int
-    platform : str, optional
+    options : TimeStepOptions, optional
+        Time steps and multiples to test, lengths, limit.
+    run : RunOptions, optional
+        Temperature, seed, platform and threads are used.
     progress : callable, optional
         Called with a line of text for each setting.
+    **changes
+        Fields of `options`, and those of `run` that are used.
 
     Raises
     ------
@@ -82,6 +75,8 @@ def scan_time_steps(
     SimulationError
         NaN in the equilibration already.
     """
+
+    own, shared = split_changes(changes, TimeStepOptions, _USED)
 
     def system_for(separate: bool) -> openmm.System:
         if not separate:
@@ -95,15 +90,8 @@ def scan_time_steps(
         hybrid.force_groups,
         hybrid.built.positions,
         hybrid.zones.active,
-        [parse(step, "time", "timesteps") for step in timesteps],
-        nonbonded_every_values,
-        reciprocal_every_values,
-        length=parse(length, "time", "length"),
-        equilibration=parse(equilibration, "time", "equilibration"),
-        temperature=parse(temperature, "temperature", "temperature"),
-        max_heating=max_heating,
-        seed=seed,
-        platform=platform,
+        with_changes(TimeStepOptions, options, own),
+        with_changes(RunOptions, run, shared),
         progress=progress,
     )
 
@@ -113,16 +101,9 @@ def judge_settings(
     force_groups: Mapping[str, int],
     positions: np.ndarray,
     zone: Collection[int],
-    timesteps: Sequence[float],
-    nonbonded_every_values: Sequence[int],
-    reciprocal_every_values: Sequence[int],
+    options: TimeStepOptions,
+    run: RunOptions,
     *,
-    length: float,
-    equilibration: float,
-    temperature: float = 300.0,
-    max_heating: float = 5.0,
-    seed: int = 0,
-    platform: str | None = None,
     minimise: bool = True,
     progress: Callable[[str], None] | None = None,
 ) -> TimeStepScan:
@@ -136,44 +117,45 @@ def judge_settings(
     positions : ndarray, shape (N, 3), nm
     zone : collection of int
         Atoms that would have to take up all of the heat.
+    options : TimeStepOptions
+    run : RunOptions
+        Temperature, seed, platform and threads are used.
     minimise : bool
         Whether to go downhill before the equilibration.
     """
-    steps = sorted(set(timesteps))
-    _check(steps, nonbonded_every_values, reciprocal_every_values, length)
+    steps = sorted(set(options.timesteps))
+    _check(steps, options.nonbonded_every_values, options.reciprocal_every_values, options.length)
     progress = progress or (lambda text: None)
-    arguments = [] if platform is None else [openmm.Platform.getPlatformByName(platform)]
-    progress(f"equilibration, {equilibration:g} ps at {steps[0] / FEMTOSECOND:g} fs")
+    arguments, length = platform_arguments(run.platform, run.threads), options.length
+    progress(f"equilibration, {options.equilibration:g} ps at {steps[0] / FEMTOSECOND:g} fs")
     own = own_barostats(system_for(False))
     if own:
         raise ConfigError(
             "a System without a barostat, to see its energy conserved", ", ".join(own), "remove it"
         )
-    start = _start(
-        system_for(False), positions, steps[0], equilibration, temperature, seed, arguments, minimise
-    )
+    start = _start(system_for(False), positions, steps[0], options.equilibration, run, minimise)
     tests: list[StepTest] = []
     first: tuple[float, float] | None = None
     for step in steps:
-        for nonbonded_every in sorted(set(nonbonded_every_values)):
-            for reciprocal_every in sorted(set(reciprocal_every_values)):
+        for nonbonded_every in sorted(set(options.nonbonded_every_values)):
+            for reciprocal_every in sorted(set(options.reciprocal_every_values)):
                 if _beyond_unstable(tests, step, nonbonded_every, reciprocal_every):
                     continue
                 multiples = f"nonbonded_every {nonbonded_every}, reciprocal_every {reciprocal_every}"
                 progress(f"{step / FEMTOSECOND:g} fs, {multiples}, {length:g} ps")
                 stage = NVECheck(
                     length,
-                    temperature,
+                    run.temperature,
                     timestep=step,
                     nonbonded_every=nonbonded_every,
                     reciprocal_every=reciprocal_every,
-                )
+                ).under(run)
                 system = system_for(reciprocal_every > 1)
-                found = _run(system, force_groups, stage, start, zone, arguments, seed)
-                test, first = _judged(stage, found, system, zone, first, max_heating)
+                found = _run(system, force_groups, stage, start, zone, arguments, run.seed)
+                test, first = _judged(stage, found, system, zone, first, options.max_heating)
                 tests.append(test)
                 progress(f"   {test.verdict}")
-    return TimeStepScan(tuple(tests), length, max_heating)
+    return TimeStepScan(tuple(tests), length, options.max_heating)
 
 
 def _check(
@@ -212,19 +194,17 @@ def _start(
     positions: np.ndarray,
     step: float,
     equilibration: float,
-    temperature: float,
-    seed: int,
-    arguments: list[Any],
+    run: RunOptions,
     minimise: bool,
 ) -> openmm.State:
     """Positions and velocities from which every setting goes on."""
-    integrator = openmm.LangevinMiddleIntegrator(temperature, 5.0, step)
-    integrator.setRandomNumberSeed(seed + 1)
-    context = openmm.Context(system, integrator, *arguments)
+    integrator = openmm.LangevinMiddleIntegrator(run.temperature, 5.0, step)
+    integrator.setRandomNumberSeed(run.seed + 1)
+    context = openmm.Context(system, integrator, *platform_arguments(run.platform, run.threads))
     context.setPositions(positions)
     if minimise:
         openmm.LocalEnergyMinimizer.minimize(context, 10.0, 200)
-    context.setVelocitiesToTemperature(temperature, seed + 1)
+    context.setVelocitiesToTemperature(run.temperature, run.seed + 1)
     try:
         integrator.step(round(equilibration / step))
     except openmm.OpenMMException as error:
@@ -241,7 +221,7 @@ def _start(
 def _run(
     system: openmm.System,
     force_groups: Mapping[str, int],
-    stage: NVECheck,
+    stage: Dynamics,
     start: openmm.State,
     zone: Collection[int],
     arguments: list[Any],
@@ -272,7 +252,7 @@ def _context(
 def _settled(
     system: openmm.System,
     force_groups: Mapping[str, int],
-    stage: NVECheck,
+    stage: Dynamics,
     start: openmm.State,
     arguments: list[Any],
     seed: int,
@@ -289,7 +269,7 @@ def _settled(
 def _sampled(
     system: openmm.System,
     force_groups: Mapping[str, int],
-    stage: NVECheck,
+    stage: Dynamics,
     start: openmm.State,
     zone: Collection[int],
     arguments: list[Any],
@@ -328,7 +308,7 @@ def _forces(state: openmm.State) -> np.ndarray:
 
 
 def _judged(
-    stage: NVECheck,
+    stage: Dynamics,
     found: dict[str, np.ndarray] | None,
     system: openmm.System,
     zone: Collection[int],

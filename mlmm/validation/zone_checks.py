@@ -1,4 +1,4 @@
-"""What the zones of a scheme do: boundary error, tail of the pairs, energies by lambda, term weights."""
+"""Checks of zones: boundary error, tail force of the pairs, double counting, atoms by lambda."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from mlmm.blending.functions import lennard_jones, short_range_inverse, switching_function
+from mlmm.blending.functions import short_range_inverse, switching_function
 from mlmm.blending.short_range import ShortRangeEnergies
 from mlmm.check_report import CheckReport, CheckResult, aligned
 from mlmm.dynamics.lambda_histogram import lambda_histogram
@@ -17,10 +17,10 @@ from mlmm.forcefield.reference_platform import forces_of, potential_of, referenc
 from mlmm.forcefield.tables import read_mm_tables
 from mlmm.hybrid.spec import SWITCHING_START, built_cell, visible_atoms
 from mlmm.hybrid.system import HybridSystem
+from mlmm.pair_formulas import lennard_jones
 from mlmm.units import COULOMB
 from mlmm.validation.boundary_error import BONDED_REACH, BoundaryError, boundary_error, neighbours_of
 from mlmm.validation.double_counting import DoubleCounting, double_counting
-from mlmm.zones.adaptive import AdaptiveZones
 
 __all__ = ["TailForce", "check_zones", "tail_force"]
 
@@ -107,13 +107,7 @@ def tail_force(
     seen = torch.tensor(visible)[second]
     first, second, vectors = first[seen], second[seen], vectors[seen]
     i, j = first.numpy(), second.numpy()
-    charge = tables.charge[i] * tables.charge[j]
-    sigma = 0.5 * (tables.sigma[i] + tables.sigma[j])
-    epsilon = np.sqrt(tables.epsilon[i] * tables.epsilon[j])
-    index = tables.exception_index(i, j)
-    own = index >= 0
-    charge[own], sigma[own] = tables.exception_charge[index[own]], tables.exception_sigma[index[own]]
-    epsilon[own] = tables.exception_epsilon[index[own]]
+    charge, sigma, epsilon, own = tables.pair_parameters(i, j)
     r = vectors.norm(dim=1).requires_grad_(True)
     wells = lennard_jones(r, torch.tensor(sigma), torch.tensor(epsilon))
     wells = wells * (1.0 - switching_function(r, SWITCHING_START * r_off, r_off))
@@ -130,8 +124,8 @@ def tail_force(
 
     tail, split = tail_of(short_range(r, r_off)), tail_of(short_range_inverse(r, r_off))
     mm_forces = forces_of(reference_context(built.system, box_vectors), where)
-    wide = set(neighbours_of(x, cell, max(r_off, BONDED_REACH), core)[1].tolist()) | set(core)
-    wide = [atom for atom in sorted(wide) if visible[atom]]
+    near = set(neighbours_of(x, cell, max(r_off, BONDED_REACH), core)[1].tolist()) | set(core)
+    wide = [atom for atom in sorted(near) if visible[atom]]
     energies = ShortRangeEnergies(tables, wide, visible, SWITCHING_START * r_off, r_off)
     (gradient,) = torch.autograd.grad(energies(x.requires_grad_(True), cell).sum(), x)
     remaining = mm_forces[core] + gradient[core].numpy() + tail - split
@@ -142,7 +136,7 @@ def tail_force(
 def check_zones(
     hybrid: HybridSystem, *, images: float = 1e-8, progress: Callable[[str], None] | None = None
 ) -> CheckReport:
-    """Boundary error, tail force, ownership and histogram, as far as they have a meaning.
+    """Boundary error, tail force, double counting and atoms by lambda, where they have a meaning.
 
     Static zones under scheme ``per_atom``:
 
@@ -154,8 +148,8 @@ def check_zones(
 
     Static zones under ``per_atom`` and ``supermolecular``:
 
-    - energy accounted for: E − [E_MM − sum of what the force field gave up + energy of the model], zero if no
-      interaction is counted twice or left out, see `double_counting`.
+    - energy balance: E − [E_MM − sum of W_t f_t V_t + energy of the model], zero if no interaction is counted
+      twice or left out, see `double_counting`.
 
     Atoms by lambda are listed wherever there is a smooth zone.
 
@@ -168,7 +162,7 @@ def check_zones(
         Called with a line of text at the start of each part.
     """
     progress = progress or (lambda text: None)
-    moving = isinstance(hybrid.zones, AdaptiveZones)
+    moving = hybrid.zones.moves
     results: list[CheckResult] = []
     tables: list[str] = []
     if hybrid.scheme == "per_atom" and not moving:
@@ -183,10 +177,10 @@ def check_zones(
             progress("tail force")
             results += _tail_results(hybrid)
     if hybrid.scheme in ("per_atom", "supermolecular") and not moving:
-        progress("who owns which pair")
-        audit = double_counting(hybrid)
-        tables.append(str(audit))
-        results.append(_account(hybrid, audit, images))
+        progress("double counting")
+        classes = double_counting(hybrid)
+        tables.append(str(classes))
+        results.append(_energy_balance(hybrid, classes, images))
     if moving or hybrid.zones.transition or hybrid.scheme == "per_atom":
         progress("atoms by lambda")
         tables.append(str(lambda_histogram(hybrid)))
@@ -203,8 +197,8 @@ def _tail_results(hybrid: HybridSystem) -> list[CheckResult]:
     ]
 
 
-def _account(hybrid: HybridSystem, audit: DoubleCounting, images: float) -> CheckResult:
-    """E − [E_MM − what the force field gave up + energy of the model and of its charges]."""
+def _energy_balance(hybrid: HybridSystem, classes: DoubleCounting, images: float) -> CheckResult:
+    """E − [E_MM − sum of W_t f_t V_t + energy of the model and of its charges], against a limit."""
     positions = hybrid.built.positions
     whole = potential_of(reference_context(hybrid.built.system), positions)
     blended = potential_of(reference_context(hybrid.system), positions)
@@ -214,14 +208,14 @@ def _account(hybrid: HybridSystem, audit: DoubleCounting, images: float) -> Chec
         box = None if box is None else box.to(device)
         with torch.no_grad():
             model += float(hybrid.blend.charge_energy(torch.tensor(positions, device=device), box))
-    missing = abs(blended - (whole - audit.given_up + model))
+    missing = abs(blended - (whole - classes.given_up + model))
     limit = images * max(1.0, abs(whole) / 1e5, abs(model) / 1e5)
     return CheckResult("energy counted twice or lost", missing, "kJ/mol", limit, passed=missing < limit)
 
 
 def _depth_table(error: BoundaryError) -> str:
     """Boundary error by distance from the boundary."""
-    rows = [("boundary error by depth / nm", "atoms", "rms", "largest atom")]
+    rows: list[tuple[str, ...]] = [("boundary error by depth / nm", "atoms", "rms", "largest atom")]
     for c in error.by_depth():
         name = f"> {c.low:g}" if c.high == np.inf else f"{c.low:g} – {c.high:g}" if c.low else f"< {c.high:g}"
         values = (f"{c.rms:.3g}", f"{c.largest:.3g}") if c.atoms else ("", "")

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from mlmm.errors import ConfigError, SelectionError
+from mlmm.pair_formulas import smooth_step
 from mlmm.structures import minimum_image
 from mlmm.units import parse
-from mlmm.zones.region import Region, molecules_of
+from mlmm.zones.region import Region
 from mlmm.zones.static import ZonePartition
 
 __all__ = ["AdaptiveWeights", "AdaptiveZones", "UniformWeights", "adaptive_zones", "molecule_anchors"]
@@ -46,6 +47,21 @@ class AdaptiveZones(ZonePartition):
     plateau: float = 0.0
     width: float = 0.0
     walls: float = math.inf
+
+    @property
+    def moves(self) -> bool:
+        """True: molecules enter and leave."""
+        return True
+
+    @property
+    def switchable_atoms(self) -> tuple[int, ...]:
+        """Atoms of the molecules that may enter."""
+        return tuple(atom for molecule in self.molecules for atom in molecule)
+
+    @property
+    def reach(self) -> float:
+        """Plateau and width together, nm."""
+        return self.plateau + self.width
 
     def weights(self, positions: torch.Tensor, cell: torch.Tensor | None = None) -> torch.Tensor:
         """lambda of every atom, shape (N,), for positions (N, 3) and cell (3, 3) in nm."""
@@ -107,7 +123,7 @@ class AdaptiveWeights(torch.nn.Module):
     def at(self, distances: torch.Tensor) -> torch.Tensor:
         """lambda at points with these distances from the centres, (P, centres) to (P,)."""
         x = ((distances - self.plateau) / self.width).clamp(0.0, 1.0)
-        return 1.0 - (x * x * x * (10.0 - x * (15.0 - 6.0 * x))).prod(dim=1)
+        return 1.0 - smooth_step(x).prod(dim=1)
 
 
 class UniformWeights(torch.nn.Module):
@@ -182,7 +198,7 @@ def adaptive_zones(
     if not centres or not inside.issuperset(centres):
         raise SelectionError("centres among the atoms of the region", str(centres[:4]), "choose others")
     chosen, kinds = [], []
-    for members in molecules_of(built.topology):
+    for members in built.molecules:
         name = atoms[members[0]].residue.name
         if name in names and not inside.intersection(members):
             chosen.append(tuple(members))

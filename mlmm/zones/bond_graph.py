@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components, dijkstra
 
 __all__ = ["bond_distances", "bond_pairs", "bridges", "components"]
 
@@ -76,13 +78,7 @@ def components(n: int, pairs: np.ndarray) -> np.ndarray:
     -------
     ndarray, shape (n,), int64
     """
-    labels = np.arange(n)
-    while (labels[pairs[:, 0]] != labels[pairs[:, 1]]).any():
-        ends = labels[pairs]
-        np.minimum.at(labels, ends, ends.min(axis=1, keepdims=True))
-        while (labels[labels] != labels).any():
-            labels = labels[labels]
-    return np.unique(labels, return_inverse=True)[1].reshape(-1)
+    return connected_components(_matrix(n, pairs), directed=False)[1].astype(np.int64)
 
 
 def bond_distances(n_atoms: int, bonds: np.ndarray, atoms: Sequence[int], reach: int) -> np.ndarray:
@@ -101,11 +97,13 @@ def bond_distances(n_atoms: int, bonds: np.ndarray, atoms: Sequence[int], reach:
     ndarray, shape (N,), float64
         Infinite beyond the reach and in other molecules.
     """
-    distances = np.full(n_atoms, np.inf)
-    distances[list(atoms)] = 0
-    first, second = bonds.T
-    for step in range(reach):
-        front = distances == step
-        reached = np.concatenate([second[front[first]], first[front[second]]])
-        distances[reached] = np.minimum(distances[reached], step + 1)
-    return distances
+    sources = np.asarray(list(atoms), dtype=np.int64)
+    return dijkstra(
+        _matrix(n_atoms, bonds), directed=False, indices=sources, unweighted=True, limit=reach, min_only=True
+    )
+
+
+def _matrix(n: int, pairs: np.ndarray) -> csr_array:
+    """Adjacency matrix of a graph whose edges may stand several times."""
+    first, second = np.asarray(pairs, dtype=np.int64).reshape(-1, 2).T
+    return csr_array((np.ones(len(first)), (first, second)), shape=(n, n))

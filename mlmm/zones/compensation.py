@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.interpolate import CubicSpline
 
 from mlmm.errors import ConfigError
 
-__all__ = ["Compensation", "CompensationEnergy", "spline_integrals", "spline_slopes"]
+__all__ = ["Compensation", "CompensationEnergy", "natural_spline"]
 
 _FORMAT = 1
 
@@ -38,7 +39,7 @@ class Compensation:
     knots : ndarray, shape (n,)
         lambda from 0 to 1.
     values : mapping of str to ndarray, shape (n,), kJ/mol
-        G at the knots by kind, beyond the alignment; a clamped cubic spline runs through them.
+        G at the knots by kind, beyond the alignment; a natural cubic spline runs through them.
     errors : mapping of str to ndarray, shape (n,), kJ/mol
         Their standard errors.
     facts : mapping
@@ -91,7 +92,7 @@ class Compensation:
         draft.write_text(json.dumps(self.as_dict(), indent=1) + "\n", encoding="utf-8")
         os.replace(draft, path)
 
-    def at_knots(self, knots: Sequence[float]) -> Compensation:
+    def at_knots(self, knots: Sequence[float] | np.ndarray) -> Compensation:
         """The same curve with other knots: its values are exact there, a new spline runs in between.
 
         Errors are taken straight between those of the old knots.
@@ -107,10 +108,10 @@ class Compensation:
             Knots that do not.
         """
         grid, old = np.array(knots, dtype=np.float64), np.asarray(self.knots, dtype=np.float64)
-        values = {}
-        for kind in self.alignment:
-            bare = Compensation({kind: 0.0}, old, {kind: self.values.get(kind, np.zeros(len(old)))})
-            values[kind] = -CompensationEnergy(bare, [kind] * len(grid))(torch.tensor(grid)).numpy()
+        values = {
+            kind: natural_spline(old, self.values.get(kind, np.zeros(len(old))))(grid)
+            for kind in self.alignment
+        }
         errors = {kind: np.interp(grid, old, row) for kind, row in self.errors.items()}
         return Compensation(self.alignment, grid, values, errors, self.facts)
 
@@ -131,31 +132,17 @@ class Compensation:
             ) from error
 
 
-def spline_slopes(knots: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Slopes at the knots of the cubic spline that is not curved at its ends (natural), per unit of lambda.
+def natural_spline(knots: np.ndarray, values: np.ndarray) -> CubicSpline:
+    """Return the cubic spline without curvature at its ends; with two knots a straight line.
 
-    Two knots give a straight line.
+    Parameters
+    ----------
+    knots : ndarray, shape (n,)
+        lambda.
+    values : ndarray, shape (n, ...)
+        One column for each curve.
     """
-    n, h = len(knots), np.diff(knots)
-    chords = np.diff(values) / h
-    matrix, right = np.zeros((n, n)), np.zeros(n)
-    matrix[0, :2], right[0] = [2.0, 1.0], 3.0 * chords[0]
-    matrix[-1, -2:], right[-1] = [1.0, 2.0], 3.0 * chords[-1]
-    for i in range(1, n - 1):
-        matrix[i, i - 1 : i + 2] = [1.0 / h[i - 1], 2.0 / h[i - 1] + 2.0 / h[i], 1.0 / h[i]]
-        right[i] = 3.0 * (chords[i - 1] / h[i - 1] + chords[i] / h[i])
-    return np.linalg.solve(matrix, right)
-
-
-def spline_integrals(knots: np.ndarray) -> np.ndarray:
-    """Matrix that turns values at the knots into integrals of their spline up to each knot, (n, n)."""
-    n, h = len(knots), np.diff(knots)
-    slopes = np.array([spline_slopes(knots, row) for row in np.eye(n)]).T
-    pieces = np.zeros((n, n))
-    for i in range(n - 1):
-        pieces[i + 1, i : i + 2] += h[i] / 2.0
-        pieces[i + 1] += h[i] ** 2 / 12.0 * (slopes[i] - slopes[i + 1])
-    return np.cumsum(pieces, axis=0)
+    return CubicSpline(knots, values, bc_type="natural")
 
 
 class CompensationEnergy(torch.nn.Module):
@@ -186,7 +173,7 @@ class CompensationEnergy(torch.nn.Module):
         knots = np.asarray(compensation.knots, dtype=np.float64)
         zero = np.zeros(len(knots))
         rows = [np.asarray(compensation.values.get(name, zero), dtype=np.float64) for name in names]
-        slopes = [spline_slopes(knots, row) for row in rows]
+        slopes = [natural_spline(knots, row)(knots, 1) for row in rows]
         offsets = np.array([compensation.alignment[name] for name in names])
         index = np.array([names.index(kind) for kind in kinds], dtype=np.int64)
         for name, array in (

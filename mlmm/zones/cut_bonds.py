@@ -21,7 +21,6 @@ __all__ = [
     "Cut",
     "atom_labels",
     "classify_bonds",
-    "fragments",
     "named_cuts",
     "residue_groups",
     "snap_groups",
@@ -109,15 +108,6 @@ def classify_bonds(topology: Any) -> tuple[Cut, ...]:
     return tuple(Cut(*row) for row in zip(*columns, strict=True))
 
 
-def fragments(topology: Any) -> np.ndarray:
-    """Number of the fragment of each atom, (N,): atoms joined by bonds that may not be cut share one lambda.
-
-    A virtual site without a bond belongs to the first atom of its residue.
-    """
-    graph = _read(topology)
-    return components(len(graph.numbers), np.vstack([graph.bonds[~graph.allowed], graph.sites]))
-
-
 def residue_groups(topology: Any) -> tuple[np.ndarray, np.ndarray]:
     """Residues, shifted so that no bond is cut which must not be.
 
@@ -174,7 +164,8 @@ def snap_groups(topology: Any, snap: str) -> np.ndarray:
     ----------
     topology : openmm.app.Topology
     snap : {"residue", "molecule", "fragment", "hydrogen", "atom"}
-        Shifted residues (`residue_groups`); molecules; `fragments`; each hydrogen with its heavy atom; atoms
+        Shifted residues (`residue_groups`); molecules; atoms joined by bonds that may not be cut; each
+        hydrogen with its heavy atom; atoms
         by themselves. Virtual sites always go with their atom.
 
     Raises

@@ -10,21 +10,19 @@ import numpy as np
 import torch
 
 from mlmm.errors import ConfigError
+from mlmm.pair_formulas import smooth_step
 from mlmm.structures import minimum_image
 from mlmm.units import parse
 
-__all__ = ["AXES", "SHAPES", "check_shape", "lengths", "room_around", "shape_distances", "switch"]
+__all__ = ["SHAPES", "check_shape", "lengths", "room_around", "shape_distances", "switch"]
 
-SHAPES = ("skin", "sphere", "slab")
-AXES = ("x", "y", "z")
+SHAPES = ("skin", "sphere")
 
 
-def check_shape(shape: str, axis: str) -> None:
-    """Refuse a `shape` or `axis` that does not exist (ConfigError)."""
+def check_shape(shape: str) -> None:
+    """Refuse a `shape` that does not exist (ConfigError)."""
     if shape not in SHAPES:
         raise ConfigError(f"shape = {' | '.join(SHAPES)}", repr(shape), 'write shape = "skin"')
-    if axis not in AXES:
-        raise ConfigError(f"axis = {' | '.join(AXES)}", repr(axis), 'write axis = "z"')
 
 
 def lengths(plateau: str | float, width: str | float) -> tuple[float, float, bool]:
@@ -66,7 +64,7 @@ def switch(distances: np.ndarray, reach: float, zone: float) -> np.ndarray:
         In the same unit; zone = 0 is a step, 1 up to and including `reach`.
     """
     x = np.clip((distances - reach) / zone, 0, 1) if zone > 0 else (distances > reach).astype(np.float64)
-    return np.clip(1 - x**3 * (10 - 15 * x + 6 * x**2), 0, 1)
+    return np.clip(1.0 - smooth_step(x), 0, 1)
 
 
 def shape_distances(
@@ -74,7 +72,6 @@ def shape_distances(
     cell: torch.Tensor | None,
     atoms: Sequence[int],
     shape: str,
-    axis: str,
     total: float,
 ) -> np.ndarray:
     """Distance of each atom from the region in the shape's measure, by minimum image.
@@ -85,10 +82,8 @@ def shape_distances(
     cell : torch.Tensor, shape (3, 3), nm, optional
     atoms : sequence of int
         The region.
-    shape : {"skin", "sphere", "slab"}
-        From the nearest atom of the region; from its mean position; from that along one axis.
-    axis : {"x", "y", "z"}
-        Of the slab.
+    shape : {"skin", "sphere"}
+        From the nearest atom of the region, or from its mean position.
     total : float
         Plateau and width, nm.
 
@@ -99,12 +94,10 @@ def shape_distances(
     Raises
     ------
     ConfigError
-        A zone that meets its own periodic image, or a slab across which the box is not periodic.
+        A zone that meets its own periodic image.
     """
     points = _gathered(positions[list(atoms)], cell)
     centre = points.mean(dim=0)
-    if shape == "slab":
-        return _slab_distances(positions, cell, centre, AXES.index(axis), total)
     if cell is not None:
         _check_room(total, _apart(points if shape == "skin" else centre.unsqueeze(0), cell))
     if shape == "sphere":
@@ -131,24 +124,6 @@ def room_around(positions: torch.Tensor, cell: torch.Tensor | None, atoms: Seque
 def _apart(points: torch.Tensor, cell: torch.Tensor) -> float:
     """Distance of the images, no more than the smallest width: up to half of that, minimum image is right."""
     return min(_image_distance(points, cell), float(cell.diagonal().min()))
-
-
-def _slab_distances(
-    positions: torch.Tensor, cell: torch.Tensor | None, centre: torch.Tensor, k: int, total: float
-) -> np.ndarray:
-    """|z − z_centre| along the Cartesian axis k."""
-    along = positions[:, k] - centre[k]
-    if cell is not None:
-        others = [row for row in range(3) if row != k]
-        if bool((cell[others, k] != 0).any()):
-            raise ConfigError(
-                f"a box whose images lie straight across a slab along {AXES[k]}",
-                f"box vectors {cell.tolist()}",
-                'use axis = "z", or a rectangular box',
-            )
-        _check_room(total, float(cell[k, k]))
-        along = along - torch.round(along / cell[k, k]) * cell[k, k]
-    return along.abs().numpy()
 
 
 def _check_room(total: float, apart: float) -> None:

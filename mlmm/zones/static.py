@@ -15,7 +15,7 @@ from mlmm.zones.cut_bonds import named_cuts, residue_groups, snap_groups
 from mlmm.zones.region import Region, select_region
 from mlmm.zones.shapes import check_shape, lengths, shape_distances, switch
 
-__all__ = ["ZonePartition", "charge_by_weight", "hard_zones", "residue_zones", "static_zones"]
+__all__ = ["ZonePartition", "hard_zones", "residue_zones", "static_zones"]
 
 _NAMED = 20  # bonds by name in the notes; the rest is counted
 
@@ -54,8 +54,28 @@ class ZonePartition:
     setup: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
     @property
+    def moves(self) -> bool:
+        """Whether lambda of an atom depends on the positions."""
+        return False
+
+    @property
+    def hard(self) -> bool:
+        """Whether lambda is 0 or 1 on every atom at any time."""
+        return not self.transition and not self.moves
+
+    @property
+    def switchable_atoms(self) -> tuple[int, ...]:
+        """Atoms whose lambda depends on the positions."""
+        return ()
+
+    @property
+    def reach(self) -> float:
+        """How far from an atom that the zone surrounds a switchable atom may have lambda > 0, nm."""
+        return 0.0
+
+    @property
     def active(self) -> tuple[int, ...]:
-        """Atoms with lambda > 0, sorted."""
+        """Atoms with lambda > 0 at any positions, sorted."""
         return tuple(sorted((*self.core, *self.transition)))
 
     @property
@@ -65,17 +85,6 @@ class ZonePartition:
             zip(self.transition, self.transition_weights, strict=True)
         )
         return tuple(weights[atom] for atom in self.active)
-
-    @property
-    def environment(self) -> tuple[int, ...]:
-        """Atoms that belong to the force field, lambda = 0."""
-        others = set(range(self.n_atoms)).difference(self.core, self.transition)
-        return tuple(sorted(others))
-
-    def counts(self) -> dict[str, int]:
-        """Number of atoms in each zone."""
-        inside = {"core": len(self.core), "transition": len(self.transition)}
-        return inside | {"environment": self.n_atoms - sum(inside.values())}
 
     def weights(self, positions: torch.Tensor, cell: torch.Tensor | None = None) -> torch.Tensor:
         """lambda of every atom, shape (N,), for positions (N, 3) and box vectors (3, 3) in nm.
@@ -113,7 +122,6 @@ def static_zones(
     width: str | float = "0.2 nm",
     snap: str = "residue",
     shape: str = "skin",
-    axis: str = "z",
 ) -> ZonePartition:
     """lambda = 1 on the region and its surroundings, then a smooth zone; fixed from the built structure on.
 
@@ -132,22 +140,20 @@ def static_zones(
     snap : {"residue", "molecule", "fragment", "hydrogen", "atom"}
         Atoms that get one lambda, that of their nearest; see `mlmm.zones.cut_bonds.snap_groups`. By residue
         (C and O go with the N of the next one) and by fragment, only bonds are cut that may be.
-    shape : {"skin", "sphere", "slab"}
-        d is the shortest distance to the region; the distance from the region's centre (mean position); or
-        that along one axis. The region itself has lambda = 1 in any shape.
-    axis : {"x", "y", "z"}
-        Normal of the slab.
+    shape : {"skin", "sphere"}
+        d is the shortest distance to the region, or the distance from the region's centre (mean position).
+        The region itself has lambda = 1 in either shape.
 
     Raises
     ------
     ConfigError
-        A negative length, lengths in different units, an unknown `snap`, `shape` or `axis`, or a zone so wide
+        A negative length, lengths in different units, an unknown `snap` or `shape`, or a zone so wide
         that it meets its own periodic image.
     SelectionError
         A region without atoms, or one that was made for a larger system.
     """
     n_atoms = _checked(built, region)
-    check_shape(shape, axis)
+    check_shape(shape)
     reach, zone, in_bonds = lengths(plateau, width)
     groups = snap_groups(built.topology, snap)
     notes: tuple[str, ...] = ()
@@ -158,7 +164,7 @@ def static_zones(
     else:
         positions = torch.tensor(built.positions)
         cell = None if built.box_vectors is None else torch.tensor(built.box_vectors)
-        distances = shape_distances(positions, cell, region.atoms, shape, axis, reach + zone)
+        distances = shape_distances(positions, cell, region.atoms, shape, reach + zone)
         farthest = distances[list(region.atoms)].max()
         if farthest > reach:
             notes = (
@@ -172,7 +178,7 @@ def static_zones(
     notes += _taken_in(built.topology, snap, switch(distances, reach, zone), weights)
     unit = "bonds" if in_bonds else "nm"
     setup = {"kind": "static", "plateau": f"{reach:g} {unit}", "width": f"{zone:g} {unit}"}
-    setup |= {"snap": snap, "shape": f"slab along {axis}" if shape == "slab" else shape}
+    setup |= {"snap": snap, "shape": shape}
     return _partition(built, region, weights, notes, setup)
 
 
@@ -234,40 +240,6 @@ def residue_zones(
     setup = {"kind": "residues", "snap": snap, "plateau": plateau or "the region"}
     setup |= {f"lambda of {selection}": f"{weight:g}" for selection, weight in transition.items()}
     return _partition(built, region, snapped, _taken_in(built.topology, snap, weights, snapped), setup)
-
-
-def charge_by_weight(partition: ZonePartition, charges: np.ndarray) -> dict[float, float]:
-    """Net charge of the atoms of each lambda, largest lambda first.
-
-    A sum that is no integer means a cut through a group of neutral charge; an integer other than zero, a
-    potential that must know it.
-
-    Parameters
-    ----------
-    partition : ZonePartition
-    charges : ndarray, shape (N,), e
-        Of the force field.
-
-    Returns
-    -------
-    dict of float to float
-        lambda -> charge in e; lambda = 0 is the environment.
-
-    Raises
-    ------
-    ConfigError
-        Another number of charges than atoms.
-    """
-    charges = np.asarray(charges, dtype=np.float64)
-    if charges.shape != (partition.n_atoms,):
-        raise ConfigError(
-            f"one charge for each of {partition.n_atoms} atoms", str(charges.shape), "pass the whole system's"
-        )
-    weights = np.zeros(partition.n_atoms)
-    weights[list(partition.active)] = partition.active_weights
-    levels, members = np.unique(weights, return_inverse=True)
-    sums = np.bincount(members, weights=charges)
-    return dict(zip(levels[::-1].tolist(), sums[::-1].tolist(), strict=True))
 
 
 def _partition(

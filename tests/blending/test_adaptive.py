@@ -10,22 +10,21 @@ import openmm
 import pytest
 import tolerances
 import torch
+from adaptive_water import NOTHING, around_one, hybrid_of, relaxed_water
+from energy_noise import energy_noise
 from openmm import app, unit
-from test_dynamics import energy_noise
 from toys import ForceFieldPotential, PlainSprings, energy_and_forces, evaluate, reference_context
 
 import mlmm
-from mlmm.build.surroundings.bulk import build_bulk_water
 from mlmm.errors import ConfigError, EmbeddingError, SelectionError
 from mlmm.forcefield.remove_terms import remove_zone_pairs
-from mlmm.hybrid.assemble import assemble, with_blend
+from mlmm.hybrid.assemble import assemble, join
 from mlmm.hybrid.system import hybrid_system
 from mlmm.validation.check import energy_drift
 from mlmm.zones.adaptive import AdaptiveWeights, UniformWeights, adaptive_zones
 from mlmm.zones.compensation import Compensation
 from mlmm.zones.region import molecules_of, region_from_atoms
 
-NOTHING = Compensation({"HOH": 0.0})
 SHIFT = 7.0  # kJ/mol
 
 
@@ -42,31 +41,9 @@ class Shifted(torch.nn.Module):
         return self.module(positions, cell, centres) + self.shift
 
 
-def relaxed_water():
-    """Some 130 flexible water molecules, minimised; on the platform whose sums are the same every time."""
-    built = build_bulk_water("1.62 nm", nonbonded_cutoff="0.8 nm")
-    context = openmm.Context(
-        built.system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference")
-    )
-    context.setPositions(built.positions)
-    openmm.LocalEnergyMinimizer.minimize(context, 10.0, 100)
-    positions = context.getState(positions=True).getPositions(asNumpy=True)._value
-    return mlmm.BuiltSystem.from_openmm(built.topology, built.system, positions)
-
-
 @pytest.fixture(scope="module")
 def water():
     return relaxed_water()
-
-
-def around_one(built, plateau="0.25 nm", width="0.3 nm", molecules=1):
-    """A zone around the first molecules, which belong to the model."""
-    region = region_from_atoms(built.topology, range(3 * molecules), "molecule")
-    return adaptive_zones(built, region, plateau, width)
-
-
-def hybrid_of(built, zones, potential, compensation=NOTHING, bridge="torchforce"):
-    return hybrid_system(built, zones, potential, scheme="per_atom", compensation=compensation, bridge=bridge)
 
 
 def without_force_of_weights(hybrid):
@@ -76,7 +53,7 @@ def without_force_of_weights(hybrid):
     blend = assemble(spec).blend
     blend.weight_forces = False
     system, embedding = remove_zone_pairs(hybrid.built.system, hybrid.zones.core)
-    return with_blend(spec, system, embedding, blend).system
+    return join(spec, system, embedding, blend).system
 
 
 def worst_difference(system, built, coordinates, delta=1e-5):

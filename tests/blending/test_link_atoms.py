@@ -13,7 +13,7 @@ from toys import PlainSprings, SpringPotential, chains, energy_and_forces, toy_s
 
 from mlmm.blending.link_atoms import CAP_LENGTHS, CappedAtoms, CappedModel, cap_lengths, check_cap_distances
 from mlmm.errors import EmbeddingError
-from mlmm.hybrid.bridge import make_blend_force
+from mlmm.hybrid.bridge import make_force
 from mlmm.structures import Structure
 
 # Alanine of ACE–ALA–NME and the two bonds that it shares with its neighbours, the atoms that stay first.
@@ -129,7 +129,7 @@ def test_both_bridges_run_a_capped_region(dipeptide_water, ani1x):
         for _ in range(dipeptide_water.n_atoms):
             system.addParticle(1.0)
         model = capped_alanine(dipeptide_water, ani1x)
-        system.addForce(make_blend_force(model, bridge=bridge, periodic=True, name="capped"))
+        system.addForce(make_force(model, bridge=bridge, periodic=True, name="capped"))
         results.append(energy_and_forces(system, positions))
     largest = np.abs(results[0][1]).max()
     for energy, forces in results[1:]:
@@ -162,7 +162,7 @@ def test_a_model_without_torchscript_gets_the_charge(dipeptide_vacuum):
             seen.append((structure.charge, structure.spin))
             return super().atom_energies(structure)
 
-    CappedModel(Charged(), [6], [8], [(8, 10)], [0.109], charge=-1, spin=2)(
+    CappedModel(Charged(), [6], [8], [(8, 10)], [0.109], charge=-1, multiplicity=2)(
         torch.tensor(dipeptide_vacuum.positions)
     )
     assert seen == [(-1, 2)]

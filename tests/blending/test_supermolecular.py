@@ -1,4 +1,4 @@
-"""Scheme `supermolecular`: sums over atoms equal whole energies; nested sets; what is refused."""
+"""Scheme `supermolecular`: sums over atoms equal whole energies; what is refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from differences import (
     atoms_of,
     forces_of,
     geometry,
-    level_of,
+    region_of,
     smooth_weights,
     waters_by_distance,
     whole_energies,
@@ -25,13 +25,13 @@ from toys import chains
 from mlmm.blending.supermolecular import (
     SupermolecularBlend,
     SupermolecularTotal,
-    levels_of,
+    capped_region,
     supermolecular_blend,
 )
 from mlmm.errors import EmbeddingError, PotentialError
 from mlmm.potentials import load_potential
 from mlmm.structures import Structure
-from mlmm.term_weights import Level
+from mlmm.term_weights import CappedRegion
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +41,9 @@ def ani() -> object:
 
 
 REGIONS = {
-    "whole molecule": lambda built, bonds: level_of(range(22), bonds),
-    "residue": lambda built, bonds: level_of(range(6, 16), bonds),
-    "nested": lambda built, bonds: levels_of(smooth_weights(built), bonds, 4),
+    "whole molecule": lambda built, bonds: region_of(range(22), bonds),
+    "residue": lambda built, bonds: region_of(range(6, 16), bonds),
+    "with waters": lambda built, bonds: capped_region(smooth_weights(built) > 0.2, bonds),
 }
 
 
@@ -77,7 +77,7 @@ def test_pair_model_gives_every_pair_that_touches_the_region(box, buffer):
                 pairs += not (i in inside and j in inside)
     numbers, bonds = atoms_of(built)
     blend = supermolecular_blend(
-        ContactPotential(reach=reach), numbers, range(built.n_atoms), level_of(inside, bonds), buffer=buffer
+        ContactPotential(reach=reach), numbers, range(built.n_atoms), region_of(inside, bonds), buffer=buffer
     )
     assert blend(positions, cell).item() == pytest.approx(expected, abs=1e-12)
     assert pairs > 0  # some of them reach across the boundary
@@ -88,7 +88,7 @@ def test_pair_model_gives_every_pair_that_touches_the_region(box, buffer):
 def test_sums_over_atoms_are_whole_energies(dipeptide_water, ani, model, region):
     """What is evaluated near the region is the difference of the whole system's energies: to 1e-10 of max|F|.
 
-    Lopsided shares, several layers, cut bonds with caps and nested sets included.
+    Lopsided shares, several layers, cut bonds with caps included.
     """
     numbers, bonds = atoms_of(dipeptide_water)
     potential = {
@@ -98,12 +98,12 @@ def test_sums_over_atoms_are_whole_energies(dipeptide_water, ani, model, region)
         "messages, totals": Messages(per_atom=False),
         "ani": ani,
     }[model]
-    levels = REGIONS[region](dipeptide_water, bonds)
+    inside = REGIONS[region](dipeptide_water, bonds)
     visible = range(dipeptide_water.n_atoms)
-    blend = supermolecular_blend(potential, numbers, visible, levels)
+    blend = supermolecular_blend(potential, numbers, visible, inside)
     assert isinstance(blend, SupermolecularTotal) is (model == "messages, totals")
     positions, cell = geometry(dipeptide_water)
-    assert_same(blend, whole_energies(potential, numbers, visible, levels, positions, cell), positions, cell)
+    assert_same(blend, whole_energies(potential, numbers, visible, inside, positions, cell), positions, cell)
 
 
 @pytest.mark.parametrize(
@@ -119,9 +119,9 @@ def test_the_receptive_field_is_needed_in_full(dipeptide_water, changes, right):
     """Negative control: a field declared smaller than two layers reach gives another energy (V12)."""
     numbers, bonds = atoms_of(dipeptide_water)
     positions, _ = geometry(dipeptide_water)
-    visible, levels = range(dipeptide_water.n_atoms), level_of(range(22), bonds)
-    exact = whole_energies(Messages(), numbers, visible, levels, positions, None).item()
-    blend = supermolecular_blend(Messages(**changes), numbers, visible, levels)
+    visible, inside = range(dipeptide_water.n_atoms), region_of(range(22), bonds)
+    exact = whole_energies(Messages(), numbers, visible, inside, positions, None).item()
+    blend = supermolecular_blend(Messages(**changes), numbers, visible, inside)
     error = abs(blend(positions, None).item() - exact)
     assert error < 1e-9 if right else error > 1e-6
 
@@ -131,10 +131,10 @@ def test_an_atom_that_sees_the_cap_alone():
     outer, inner, far = (0.0, 0.0, 0.0), (0.15, 0.0, 0.0), (0.109 - 0.37, 0.0, 0.0)
     positions = torch.tensor([outer, inner, far], dtype=torch.float64, requires_grad=True)
     assert inner[0] - far[0] > RANGE > 0.109 - far[0]
-    levels, numbers = level_of([1], [(0, 1), (0, 2)]), [6, 6, 1]
+    inside, numbers = region_of([1], [(0, 1), (0, 2)]), [6, 6, 1]
     for potential in (ContactPotential(many_body=0.1), ContactPotential(many_body=0.1, per_atom=False)):
-        blend = supermolecular_blend(potential, numbers, range(3), levels)
-        expected = whole_energies(potential, numbers, range(3), levels, positions, None)
+        blend = supermolecular_blend(potential, numbers, range(3), inside)
+        expected = whole_energies(potential, numbers, range(3), inside, positions, None)
         assert_same(blend, expected, positions, None)
 
 
@@ -147,10 +147,10 @@ def test_invisible_atoms_do_not_exist(dipeptide_water, per_atom):
     for atom in hidden:
         numbers[atom] = 0
     potential = ContactPotential(many_body=0.1, per_atom=per_atom)
-    levels = level_of([*range(6, 16), *hidden[:3]], bonds)
+    inside = region_of([*range(6, 16), *hidden[:3]], bonds)
     positions, cell = geometry(dipeptide_water)
-    blend = supermolecular_blend(potential, numbers, visible, levels)
-    assert_same(blend, whole_energies(potential, numbers, visible, levels, positions, cell), positions, cell)
+    blend = supermolecular_blend(potential, numbers, visible, inside)
+    assert_same(blend, whole_energies(potential, numbers, visible, inside, positions, cell), positions, cell)
     assert float(forces_of(blend, positions, cell)[hidden].abs().max()) == 0
 
 
@@ -162,53 +162,35 @@ def test_all_inside_and_nothing_near(model, per_atom):
     numbers, bonds = atoms_of(built)
     positions, _ = geometry(built)
     potential = model(per_atom=per_atom)
-    everything = supermolecular_blend(potential, numbers, range(8), level_of(range(8), bonds))
+    everything = supermolecular_blend(potential, numbers, range(8), region_of(range(8), bonds))
     total = potential.atom_energies(Structure(torch.tensor(numbers), positions)).energies.sum()
     assert everything(positions).item() == pytest.approx(total.item(), abs=1e-12)
     apart = positions.detach().clone()
     apart[4:] += 10.0
     alone = potential.atom_energies(Structure(torch.tensor(numbers[:4]), apart[:4])).energies.sum()
-    blend = supermolecular_blend(potential, numbers, range(8), level_of(range(4), bonds))
+    blend = supermolecular_blend(potential, numbers, range(8), region_of(range(4), bonds))
     assert blend(apart).item() == pytest.approx(alone.item(), abs=1e-12)
 
 
-def test_levels_by_their_definition(dipeptide_water):
-    """Nested, weights that add up to 1, lambda rounded to n steps, a cap where a set cuts a bond."""
+def test_the_region_by_its_definition(dipeptide_water):
+    """Atoms with lambda above one half, and a cap wherever they cut a bond, the outer end first."""
     _, bonds = atoms_of(dipeptide_water)
     weights = np.random.default_rng(5).uniform(size=dipeptide_water.n_atoms)
-    weights[:4] = 1.0
-    for n in (1, 3, 8):
-        levels = levels_of(weights, bonds, n)
-        assert len(levels) == n
-        assert sum(level.weight for level in levels) == pytest.approx(1.0, abs=1e-14)
-        for smaller, larger in itertools.pairwise(levels):
-            assert smaller.atoms < larger.atoms
-        rounded = sum(level.weight * np.isin(np.arange(len(weights)), list(level.atoms)) for level in levels)
-        np.testing.assert_allclose(rounded, np.round(weights * n) / n, atol=1e-12)
-        for level in levels:
-            cut = {bond for bond in bonds if len(level.atoms.intersection(bond)) == 1}
-            assert {tuple(sorted(cap)) for cap in level.caps} == {tuple(sorted(bond)) for bond in cut}
-            assert all(outer not in level.atoms and inner in level.atoms for outer, inner in level.caps)
-
-
-def test_equal_sets_become_one():
-    weights, bonds = [1.0, 1.0, 0.5, 0.0], [(0, 1), (1, 2), (2, 3)]
-    hard = levels_of([1.0, 1.0, 0.0, 0.0], bonds, 5)
-    assert [(level.weight, level.caps) for level in hard] == [(pytest.approx(1.0), ((2, 1),))]
-    assert [(level.weight, sorted(level.atoms)) for level in levels_of(weights, bonds, 4)] == [
-        (0.5, [0, 1]),
-        (0.5, [0, 1, 2]),
-    ]
+    region = capped_region(weights, bonds)
+    assert region.atoms == frozenset(np.flatnonzero(weights > 0.5).tolist())
+    cut = {bond for bond in bonds if len(region.atoms.intersection(bond)) == 1}
+    assert cut and {tuple(sorted(cap)) for cap in region.caps} == {tuple(sorted(bond)) for bond in cut}
+    assert all(outer not in region.atoms and inner in region.atoms for outer, inner in region.caps)
 
 
 def test_what_cannot_be_is_refused(dipeptide_water, ani):
     numbers, bonds = atoms_of(dipeptide_water)
-    visible, residue = range(len(numbers)), level_of(range(6, 16), bonds)
+    visible, residue = range(len(numbers)), region_of(range(6, 16), bonds)
 
-    def blend(spec=ani.spec, visible=visible, levels=residue, **more):
+    def blend(spec=ani.spec, visible=visible, region=residue, **more):
         model = ContactPotential()
         model.spec = spec
-        return supermolecular_blend(model, numbers, visible, levels, **more)
+        return supermolecular_blend(model, numbers, visible, region, **more)
 
     assert isinstance(blend(), SupermolecularBlend)
     changed = dataclasses.replace
@@ -222,14 +204,12 @@ def test_what_cannot_be_is_refused(dipeptide_water, ani):
         blend(is_single=lambda a, b: {a, b} != {4, 6}, label="atom {}".format)
     with pytest.raises(EmbeddingError, match="cut bonds between atoms that ANI-1x knows; got 4–6"):
         blend(visible=[i for i in visible if i != 4])
-    with pytest.raises(EmbeddingError, match="atoms that the potential knows in every level; got none"):
+    with pytest.raises(EmbeddingError, match="atoms that the potential knows in the region; got none"):
         blend(visible=range(22, 100))
-    with pytest.raises(EmbeddingError, match="atoms that the potential knows in every level; got none"):
-        blend(levels=())
+    with pytest.raises(EmbeddingError, match="atoms that the potential knows in the region; got none"):
+        blend(region=CappedRegion(frozenset()))
     positions, cell = geometry(dipeptide_water)
     with pytest.raises(EmbeddingError, match=r"caps at least 0\.1 nm apart"):
-        blend(levels=[Level(1.0, frozenset({8}), ((6, 8), (14, 8)))], positions=positions, cell=cell)
-    with pytest.raises(EmbeddingError, match="at least one level; got 0"):
-        levels_of([1.0, 0.0], [], 0)
-    with pytest.raises(EmbeddingError, match=r"a core of lambda = 1; got a largest lambda of 0\.7"):
-        levels_of([0.7, 0.0], [], 2)
+        blend(region=CappedRegion(frozenset({8}), ((6, 8), (14, 8))), positions=positions, cell=cell)
+    with pytest.raises(EmbeddingError, match=r"atoms with lambda above 1/2; got a largest lambda of 0\.4"):
+        capped_region([0.4, 0.0], [])

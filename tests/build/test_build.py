@@ -115,7 +115,7 @@ def test_bad_text_is_refused_with_place_and_next_step(tmp_path, case):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (gzip.compress(b"ATOM")[:-3], ["gzip", "cannot be unpacked", "download it again"]),
+        (gzip.compress(b"ATOM", mtime=0)[:-3], ["gzip", "cannot be unpacked", "download it again"]),
         (bytes(range(256)) * 10, ["no text", "structure file itself"]),
         (b"data_x\nloop_\n_atom_site.id\n_atom_site.type_symbol\n", ["bad.pdb"]),
         (b"data_x\n_cell.length_a 1.0\n", ["_atom_site", "bad.pdb", "coordinates"]),

@@ -8,6 +8,8 @@ import pytest
 from openmm import app, unit
 
 from mlmm.build import BuiltSystem, build_system
+from mlmm.build.surroundings.bulk import scaled_to
+from mlmm.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
 DIPEPTIDE = ROOT / "systems/alanine_dipeptide/input.pdb"
@@ -189,3 +191,8 @@ def test_xylene_is_neutral_and_symmetric(xylene_terms):
     assert charge.sum() == 0
     pairs = [(0, 6), (1, 4), (2, 5), (3, 7), (8, 13), (9, 14), (10, 15), (11, 17), (12, 16)]
     assert all(charge[first] == charge[second] for first, second in pairs)
+
+
+def test_a_density_needs_a_box(dipeptide_vacuum):
+    with pytest.raises(ConfigError, match="a liquid in a periodic box"):
+        scaled_to(dipeptide_vacuum, 33.4)

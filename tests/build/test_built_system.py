@@ -1,5 +1,8 @@
 """BuiltSystem: taken over from OpenMM, and given back bit by bit after saving."""
 
+import dataclasses
+import pickle
+
 import numpy as np
 import openmm
 import pytest
@@ -132,3 +135,47 @@ def test_provenance_that_is_no_json_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="JSON-able provenance"):
         built.save(tmp_path / "built")
     assert not (tmp_path / "built" / "built.json").exists()
+
+
+def four_site_water() -> BuiltSystem:
+    force_field = app.ForceField("amber14/tip4pew.xml")
+    model = app.Modeller(app.Topology(), [])
+    model.addSolvent(force_field, model="tip4pew", numAdded=3)
+    system = force_field.createSystem(model.topology, nonbondedMethod=app.NoCutoff)
+    model.topology.setPeriodicBoxVectors(None)
+    return BuiltSystem.from_openmm(model.topology, system, model.positions)
+
+
+def test_facts_are_those_of_topology_and_system():
+    built = four_site_water()
+    assert built.numbers.tolist() == [8, 1, 1, 0] * 3
+    assert built.virtual_sites.tolist() == [False, False, False, True] * 3
+    assert built.bonds.tolist() == [[b[0].index, b[1].index] for b in built.topology.bonds()]
+    # The site has no bond and still goes with its molecule.
+    assert built.molecules == ((0, 1, 2, 3), (4, 5, 6, 7), (8, 9, 10, 11))
+    assert built.label(4) == built.labels[4] == "HOH2:O" and len(built.labels) == 12
+
+
+def test_facts_are_read_once_and_cannot_be_written():
+    built = four_site_water()
+    for name in ("numbers", "virtual_sites", "bonds"):
+        assert getattr(built, name) is getattr(built, name)
+        with pytest.raises(ValueError, match="read-only"):
+            getattr(built, name)[0] = 0
+    assert built.molecules is built.molecules and built.labels is built.labels
+
+
+def test_facts_belong_to_one_system_and_are_not_stored(tmp_path):
+    """A changed copy, a pickled one and a saved one read their own; nothing else is kept of them."""
+    built = four_site_water()
+    assert built.numbers.any() and built.molecules and built.bonds.any()
+    system = openmm.XmlSerializer.clone(built.system)
+    system.setVirtualSite(2, openmm.TwoParticleAverageSite(0, 1, 0.5, 0.5))
+    assert dataclasses.replace(built, system=system).virtual_sites.sum() == 4 == built.virtual_sites.sum() + 1
+    content = pickle.dumps(built)
+    again = pickle.loads(content)
+    assert set(vars(again)) == {own.name for own in dataclasses.fields(built)}
+    assert again.molecules == built.molecules
+    np.testing.assert_array_equal(again.numbers, built.numbers)
+    loaded = BuiltSystem.load(built.save(tmp_path / "saved"))
+    assert loaded.labels == built.labels and loaded.bonds.tolist() == built.bonds.tolist()

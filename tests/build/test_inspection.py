@@ -10,7 +10,6 @@ from fragments import hetatm, moved, put, structure_file, trypsin_fragment
 from mlmm.build import inspect_structure, plan_system
 from mlmm.build.draft import draft_topology
 from mlmm.build.files.atoms import coordinates
-from mlmm.build.files.contacts import near, near_pairs
 from mlmm.build.files.inspection import inspect_file
 from mlmm.build.files.reading import read_file, read_structure, settle
 from mlmm.build.files.sanity import handedness
@@ -248,13 +247,3 @@ def test_a_plan_tells_decisions_and_what_is_in_the_way():
     assert "the build would stop" in str(plan) and "0 of 62 waters kept" in str(plan)
     through = plan_system("3PTB", remove=["BEN"])
     assert through.problem is None and "nothing is in the way" in str(through)
-
-
-def test_pairs_on_the_grid_are_those_of_all_distances():
-    generator = np.random.default_rng(5)
-    points, others = generator.uniform(-2, 3, (60, 3)), generator.uniform(-1, 4, (80, 3))
-    distances = np.linalg.norm(points[:, None] - others[None], axis=-1)
-    for cutoff in (0.3, 0.9, 2.5):
-        np.testing.assert_array_equal(near_pairs(points, others, cutoff), np.argwhere(distances <= cutoff))
-        np.testing.assert_array_equal(near(points, others, cutoff), (distances <= cutoff).any(axis=1))
-    assert len(near_pairs(points, others[:0], 1.0)) == 0

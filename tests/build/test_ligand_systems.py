@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import sysconfig
 import tempfile
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from ligands import BENZAMIDINIUM, CHORISMATE, LACTATE, PREPHENATE, needs_ambertools, pdb_lines, residue_of
 from openmm import app, unit
 
-from mlmm.build import BuiltSystem, Ligand, build_system, ligand_parameters, parametrise_ligand
+from mlmm.build import BuiltSystem, Ligand, build_system, parametrise_ligand
 from mlmm.build.ligands.matching import wrong_stereo
 from mlmm.build.ligands.molecules import molecule_from_smiles
 from mlmm.build.ligands.templates import molecules_of_template
@@ -83,7 +84,7 @@ def test_every_energy_term_is_that_of_the_amber_programs(tmp_path, monkeypatch, 
         np.array([[float(x) for x in line.split()[:3]] for line in sdf[4 : 4 + len(structure.atoms)]]) / 10
     )
     parameters = parmed.amber.AmberParameterSet(
-        str(Path(ligand_parameters.sysconfig.get_path("data")) / "dat/leap/parm/gaff2.dat"),
+        str(Path(sysconfig.get_path("data")) / "dat/leap/parm/gaff2.dat"),
         str(kept / "extra.frcmod"),
     )
     for seed in range(3):

@@ -19,7 +19,9 @@ from ligands import (
     residue_of,
 )
 
-from mlmm.build import Ligand, build_system, ligand_parameters, parametrise_ligand
+from mlmm.build import Ligand, build_system, parametrise_ligand
+from mlmm.build.ligands import ambertools
+from mlmm.build.ligands import parameters as ligand_parameters
 from mlmm.build.ligands.definition import plan_ligands
 from mlmm.build.ligands.matching import ResidueAtoms, place, wrong_stereo
 from mlmm.build.ligands.molecules import canonical, molecule_from_smiles, plain_smiles
@@ -41,8 +43,8 @@ def own_cache(tmp_path, monkeypatch):
 @pytest.fixture
 def no_programs(monkeypatch):
     """AmberTools as if not installed."""
-    monkeypatch.setattr(ligand_parameters.sysconfig, "get_path", lambda name: "/nonexistent")
-    monkeypatch.setattr(ligand_parameters.shutil, "which", lambda name: None)
+    monkeypatch.setattr(ambertools.sysconfig, "get_path", lambda name: "/nonexistent")
+    monkeypatch.setattr(ambertools.shutil, "which", lambda name: None)
 
 
 def write(path: Path, lines) -> Path:
@@ -365,8 +367,8 @@ def test_elements_and_guessed_parameters_are_refused(monkeypatch):
     def guessing(program, arguments, folder, product, what):
         (folder / product).write_text("c3-xx 0.0 0.0  ATTN, need revision\n")
 
-    monkeypatch.setattr(ligand_parameters, "_run", guessing)
-    monkeypatch.setattr(ligand_parameters, "_programs", lambda: {n: n for n in ligand_parameters._PROGRAMS})
+    monkeypatch.setattr(ligand_parameters, "run_program", guessing)
+    monkeypatch.setattr(ligand_parameters, "find_programs", lambda: {n: n for n in ambertools._PROGRAMS})
     with pytest.raises(StructureError, match=r"none similar enough: c3-xx 0.0 0.0  ATTN"):
         gaff_parameters(canonical(molecule_from_smiles("CO")))
 
@@ -381,12 +383,12 @@ def test_a_program_that_fails_or_does_not_end_is_told_and_ended(tmp_path, monkey
     with pytest.raises(
         StructureError, match=r"for CCO; got antechamber failed \(exit status 3\): bad input;"
     ):
-        ligand_parameters._run(str(script), ["0"], *arguments)
-    monkeypatch.setattr(ligand_parameters, "_TIMEOUT", 1.5)
-    with pytest.raises(StructureError, match=r"no end after 1\.5 s\): bad input; check charge"):
-        ligand_parameters._run(str(script), ["60"], *arguments)
+        ambertools.run_program(str(script), ["0"], *arguments)
+    monkeypatch.setattr(ambertools, "_TIMEOUT", 3.0)
+    with pytest.raises(StructureError, match=r"no end after 3\.0 s\): bad input; check charge"):
+        ambertools.run_program(str(script), ["60"], *arguments)
     state = Path(f"/proc/{int((tmp_path / 'child').read_text())}/stat")
-    for _ in range(50):
+    for _ in range(3000):
         if not state.exists() or state.read_text().split()[2] == "Z":
             break
         time.sleep(0.02)
@@ -515,7 +517,7 @@ def test_parameters_repeat_and_come_from_the_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("MLMM_CACHE", str(tmp_path / "other"))
     told: list[str] = []
     assert gaff_parameters(smiles, progress=told.append) == first and told == ["charges"]
-    monkeypatch.setattr(ligand_parameters, "_programs", lambda: pytest.fail("AmberTools was asked for"))
+    monkeypatch.setattr(ligand_parameters, "find_programs", lambda: pytest.fail("AmberTools was asked for"))
     assert gaff_parameters(smiles) == first
     for path in (tmp_path / "other/ligands").iterdir():
         path.write_text("{")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from benchmarks.systems import nearest_region
 
-from mlmm.bench.systems import nearest_region
 from mlmm.build.masses import heavier_hydrogens
 from mlmm.config.load import load_config
 from mlmm.config.objects import hybrid_from

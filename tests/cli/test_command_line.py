@@ -176,11 +176,11 @@ def test_interrupted_run_resumes(tmp_path, run_file):
         command("run", run_file, "--out", str(out), *long), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     table = out / "energies.csv"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not (table.exists() and "produce" in table.read_text()) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
-    printed, _ = process.communicate(timeout=120)
+    printed, _ = process.communicate(timeout=600)
     assert process.returncode == 143
     assert b"--resume" in printed
     assert RunDirectory(out).state == "interrupted"

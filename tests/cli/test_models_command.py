@@ -20,10 +20,10 @@ from toys import PlainSprings
 
 import mlmm
 from mlmm.cli.program import main
+from mlmm.elements import SYMBOLS
 from mlmm.errors import PotentialError
 from mlmm.potentials import install
 from mlmm.potentials import known as entries
-from mlmm.potentials.base import SYMBOLS
 from mlmm.potentials.known import KnownPotential, find_model, known_potentials
 
 
@@ -188,15 +188,15 @@ def test_a_folder_comes_out_of_an_archive_whole_or_not_at_all(server, tmp_path, 
     known = KnownPotential("zoo", "ani", "zoo_net", about, 0.5, 0.5, source=source)
     monkeypatch.setattr(install, "known_potentials", lambda: [known])
     path = install.install_model("zoo")
-    assert path == tmp_path / "cache" / "zoo_net" and (path / "train0/a.nnf").read_text() == "net"
-    assert sorted(p.name for p in (tmp_path / "cache").iterdir()) == ["downloads", "zoo_net"]
+    assert path == tmp_path / "cache/models/zoo_net" and (path / "train0/a.nnf").read_text() == "net"
+    assert sorted(p.name for p in (tmp_path / "cache/models").iterdir()) == ["downloads", "zoo_net"]
     assert install.install_model("zoo") == path  # it is there
     digest = install.contents_digest(path)
     wrong = KnownPotential("zoo", "ani", "zoo_two", about, 0.5, 0.5, source=source | {"contents": "0" * 64})
     monkeypatch.setattr(install, "known_potentials", lambda: [wrong])
     with pytest.raises(PotentialError, match="the published folder"):
         install.install_model("zoo")
-    assert not (tmp_path / "cache" / "zoo_two").exists()
+    assert not (tmp_path / "cache/models/zoo_two").exists()
     right = KnownPotential("zoo", "ani", "zoo_two", about, 0.5, 0.5, source=source | {"contents": digest})
     monkeypatch.setattr(install, "known_potentials", lambda: [right])
     assert install.install_model("zoo").name == "zoo_two"
@@ -215,8 +215,8 @@ def test_folders_of_mlmm_models_come_first(tmp_path, monkeypatch):
     monkeypatch.setenv("MLMM_MODELS", str(tmp_path / "own"))
     assert find_model(entry("ani1x")) == tmp_path / "own" / "ani1x.safetensors"
     assert find_model(entry("ani1ccx")) is None
-    (tmp_path / "cache" / "ani-1ccx_8x").mkdir(parents=True)
-    assert find_model(entry("ani1ccx")) == tmp_path / "cache" / "ani-1ccx_8x"
+    (tmp_path / "cache/models/ani-1ccx_8x").mkdir(parents=True)
+    assert find_model(entry("ani1ccx")) == tmp_path / "cache/models/ani-1ccx_8x"
 
 
 @pytest.mark.slow

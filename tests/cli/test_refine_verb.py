@@ -47,10 +47,10 @@ def prepared(root, tmp_path, monkeypatch, potential):
 
 def test_refine_writes_a_file_that_a_run_file_takes(prepared, tmp_path, capsys, monkeypatch):
     """Interrupted between two pieces it goes on from there; picture and check lie in the end."""
-    import mlmm.compensation.refine
+    import mlmm.compensation.refine_runs
 
-    monkeypatch.setattr(mlmm.compensation.refine, "_PIECE", 0.1)
-    write, calls = mlmm.compensation.refine.KeptRefinement.write, []
+    monkeypatch.setattr(mlmm.compensation.refine_runs, "_PIECE", 0.1)
+    write, calls = mlmm.compensation.refine_runs.KeptRefinement.write, []
 
     def interrupted(self, state):
         write(self, state)
@@ -58,7 +58,7 @@ def test_refine_writes_a_file_that_a_run_file_takes(prepared, tmp_path, capsys, 
         if len(calls) == 1:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(mlmm.compensation.refine.KeptRefinement, "write", interrupted)
+    monkeypatch.setattr(mlmm.compensation.refine_runs.KeptRefinement, "write", interrupted)
     assert main([*prepared, *QUICK]) == 130
     assert calls == [50] and (tmp_path / "new.partial.npz").exists() and not (tmp_path / "new.json").exists()
     assert "waters around a point, plateau 0.3 nm, width 0.3 nm" in capsys.readouterr().err
@@ -99,7 +99,7 @@ def test_refine_writes_a_file_that_a_run_file_takes(prepared, tmp_path, capsys, 
         (["--refine", "zero.json"], "an alignment of 1e+06 kJ/mol where the built structure has"),
         (["--tolerance", "0"], "--tolerance above 0; got 0"),
         (["--iterations", "-1"], "--iterations 0 or more"),
-        (["--gain", "0"], "a gain above 0, 1 at most; got 0"),
+        (["--gain", "0"], "gain above 0; got 0"),
         (["--length", "4"], "'4' without a unit"),
         (["--plateau", "-1 nm"], "--plateau and --width above 0; got -1 and 0.3 nm"),
         (["--edge", "1.3 nm", "--plateau", "0.5 nm"], "below half of the box"),

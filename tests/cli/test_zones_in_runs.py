@@ -12,7 +12,7 @@ import openmm
 import pytest
 import torch
 from differences import ContactPotential
-from toys import chains, reference_context
+from toys import ForceFieldPotential, chains, reference_context
 
 import mlmm
 from mlmm.build.surroundings.bulk import build_bulk_water
@@ -224,13 +224,13 @@ def test_finite_differences_reach_the_moving_molecules(water, monkeypatch):
     hybrid = moving_hybrid(water, Compensation({"HOH": 300.0}))
     assert finite_difference_error(hybrid, n_coordinates=12) < 1e-6
     from mlmm.forcefield.remove_terms import remove_zone_pairs
-    from mlmm.hybrid.assemble import with_blend
+    from mlmm.hybrid.assemble import join
 
     spec = dataclasses.replace(hybrid.spec, bridge="pythonforce")
     blend = hybrid.blend
     blend.weight_forces = False
     system, embedding = remove_zone_pairs(water.system, hybrid.zones.core)
-    wrong = dataclasses.replace(hybrid, assembled=with_blend(spec, system, embedding, blend))
+    wrong = dataclasses.replace(hybrid, assembled=join(spec, system, embedding, blend))
     assert finite_difference_error(wrong, n_coordinates=12) > 1e-3
 
 
@@ -329,19 +329,25 @@ CALIBRATE = ["--edge", "1.4 nm", "--knots", "0,1", "--density-length", "0.1 ps",
 CALIBRATE += ["--length", "0.1 ps", "--sample-interval", "8"]
 
 
+@pytest.fixture(scope="module")
+def bound():
+    """The force field of the box that the verb builds, times 1.2: a liquid that stays one at every lambda."""
+    return ForceFieldPotential(build_bulk_water("1.4 nm", nonbonded_cutoff="0.616 nm"), 1.2)
+
+
 @pytest.fixture
-def toy_for_ani(monkeypatch):
+def bound_for_ani(monkeypatch, bound):
     import mlmm.potentials
 
-    monkeypatch.setattr(mlmm.potentials, "load_potential", lambda *_, **__: Toy())
+    monkeypatch.setattr(mlmm.potentials, "load_potential", lambda *_, **__: bound)
 
 
-def test_calibrate_writes_a_file_that_a_run_file_takes(root, tmp_path, capsys, toy_for_ani, monkeypatch):
+def test_calibrate_writes_a_file_that_a_run_file_takes(root, tmp_path, capsys, bound_for_ani, monkeypatch):
     """Interrupted after the first lambda, it goes on from there; the file and the picture lie beside."""
-    import mlmm.compensation.calibrate
+    import mlmm.compensation.bulk_runs as bulk_runs
 
     # Such a short run has no error bars worth the name; what happens to its numbers is the same.
-    monkeypatch.setattr(mlmm.compensation.calibrate, "_LEAST_SAMPLES", 1)
+    monkeypatch.setattr(bulk_runs, "_LEAST_SAMPLES", 1)
     monkeypatch.setenv("OPENMM_CPU_THREADS", "1")
     run_file = tmp_path / "run.toml"
     text = (root / "systems/alanine_dipeptide/run.toml").read_text()
@@ -356,15 +362,15 @@ def test_calibrate_writes_a_file_that_a_run_file_takes(root, tmp_path, capsys, t
         "--set",
         "potential.bridge=pythonforce",
     ]
-    sample, calls = mlmm.compensation.calibrate._Run.sample, []
+    sample, calls = bulk_runs.BulkRuns.sample, []
 
-    def interrupted(self, weight, *rest):
+    def interrupted(self, spec, weight, *rest):
         calls.append(weight)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return sample(self, weight, *rest)
+        return sample(self, spec, weight, *rest)
 
-    monkeypatch.setattr(mlmm.compensation.calibrate._Run, "sample", interrupted)
+    monkeypatch.setattr(bulk_runs.BulkRuns, "sample", interrupted)
     assert main(command) == 130
     assert calls == [0.0, 1.0] and not out.exists() and (tmp_path / "water.partial.json").exists()
     assert "each is kept in" in capsys.readouterr().err
@@ -410,7 +416,7 @@ def test_a_calibration_is_not_for_the_kernels_own_host(water, ani1x):
     ],
 )
 def test_calibrate_refuses_before_it_works(
-    root, tmp_path, monkeypatch, capsys, toy_for_ani, arguments, message
+    root, tmp_path, monkeypatch, capsys, bound_for_ani, arguments, message
 ):
     monkeypatch.chdir(tmp_path)
     run_file = str(root / "systems/alanine_dipeptide/run.toml")

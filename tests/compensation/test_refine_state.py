@@ -11,7 +11,7 @@ import torch
 from gases import BINS, BOX, CENTRE, EDGES, THERMAL, compensated, gas_zones, hill, ideal_gas
 
 from mlmm.build.surroundings.bulk import around_a_point, build_bulk_water, scaled_to
-from mlmm.compensation.density import density_profile, distance_profile, refined
+from mlmm.compensation.density import distance_profile
 from mlmm.compensation.linear_response import DensityResponse, corrected, density_response
 from mlmm.compensation.refine_state import (
     Iteration,
@@ -62,23 +62,10 @@ def with_densities(profile, densities, error):
     )
 
 
-def test_distances_are_enough_around_one_centre(gas):
-    """Volumes, densities and errors are those from the positions, to the last digit."""
-    zones, frames, distances = gas
-    long = density_profile(zones, frames, BOX, EDGES, weight_edges=BINS)
-    short = distance_profile(zones, distances, BOX, EDGES, weight_edges=BINS)
-    for name, value in vars(long).items():
-        np.testing.assert_array_equal(getattr(short, name), value, err_msg=name)
-    with pytest.raises(ConfigError, match=r"distances of shape \(F, 400\)"):
-        distance_profile(zones, distances[:, :-1], BOX, EDGES)
-    with pytest.raises(ConfigError, match="a zone around one centre; got 2 centres"):
-        distance_profile(gas_zones(398, centres=2), distances, BOX, EDGES)
-
-
 def test_the_error_of_the_excess_is_that_of_independent_molecules(gas):
     """Molecules in the sphere: binomial against those outside, within the noise of 200 frames' variance."""
-    zones, frames, _ = gas
-    found = density_profile(zones, frames, BOX, EDGES, weight_edges=BINS)
+    zones, _, distances = gas
+    found = distance_profile(zones, distances, BOX, EDGES, BINS)
     share = 4 / 3 * np.pi * 0.9**3 / 27
     inside = (1 + found.excess) * found.bulk * 27 * share
     outside = 400 - inside
@@ -113,7 +100,7 @@ def test_the_correction_is_newtons_step_where_the_density_is_known(profile, knot
     half = at_bins(corrected(knotted, known, answer(matrix), gain=0.5), profile) / THERMAL
     np.testing.assert_allclose(half, 0.5 * step)
     gas = at_bins(corrected(knotted, known, answer(np.eye(5))), profile)
-    np.testing.assert_allclose(gas, at_bins(refined(knotted, known), profile), atol=1e-6)
+    np.testing.assert_allclose(gas, -THERMAL * np.log(known.weight_density), atol=1e-6)
 
 
 def test_noise_is_left_alone(profile, knotted):
@@ -324,7 +311,7 @@ def test_the_point_has_a_mass_and_no_forces():
 
 def a_state(profile):
     done = Iteration(NOTHING, profile, 5.0, False)
-    step = refined(NOTHING, profile)
+    step = corrected(NOTHING, profile, answer(np.eye(5)))
     positions = np.random.default_rng(1).normal(size=(7, 3))
     return RefinementState(
         [done], step, 250, positions, 2 * positions, [np.float32([1, 2]), np.float32([3, 4])]
@@ -367,7 +354,7 @@ def test_table_and_picture_show_what_was_measured(tmp_path, profile):
     ):
         assert f"{weight:8.3f} {density:8.3f} ± {error:.3f}" in text
     assert f"excess of the whole zone {profile.excess:+.4f}" in text
-    step = refined(NOTHING, profile)
+    step = corrected(NOTHING, profile, answer(np.eye(5)))
     check = Iteration(step, with_densities(profile, np.ones(5), 0.01), 15.0, True)
     image = imread(draw_refinement(step, [done, check], tmp_path / "a.png"))[..., :3]
     assert image.shape[1] == 2400

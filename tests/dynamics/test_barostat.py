@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import openmm
 import pytest
-from test_time_steps import chain_hybrid
+from chain_hybrids import chain_hybrid
 from toys import chains
 
 from mlmm.dynamics.barostat import INTERVAL, Barostat

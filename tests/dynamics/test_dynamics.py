@@ -7,12 +7,16 @@ import signal
 import numpy as np
 import openmm
 import pytest
+from energy_noise import energy_noise
 from openmm import unit
 from toys import PlainSprings, SpringPotential, Swirl, WrongForces, chains
 
 import mlmm
+from mlmm.dynamics.options import RunOptions
+from mlmm.dynamics.run_directory import RunDirectory
 from mlmm.dynamics.simulate import simulate
 from mlmm.dynamics.stages import Equilibrate, Minimise, NVECheck, Produce
+from mlmm.errors import ConfigError
 from mlmm.hybrid.system import hybrid_system
 from mlmm.units import GAS_CONSTANT
 from mlmm.validation.check import check_drift, energy_drift
@@ -24,22 +28,6 @@ def chain_hybrid(potential=None, **changes):
     built = chains(**changes)
     zones = hard_zones(built, region_from_atoms(built.topology, range(4)))
     return hybrid_system(built, zones, potential or SpringPotential())
-
-
-def energy_noise(system, positions, timestep: float, length: float) -> float:
-    """Standard deviation of the total energy in NVE on the Reference platform, kJ/mol."""
-    integrator = openmm.VerletIntegrator(timestep)
-    context = openmm.Context(system, integrator, openmm.Platform.getPlatformByName("Reference"))
-    context.setPositions(positions)
-    openmm.LocalEnergyMinimizer.minimize(context, 1.0, 200)
-    context.setVelocitiesToTemperature(200, 3)
-    energies = []
-    for _ in range(round(length / timestep / 4)):
-        integrator.step(4)
-        state = context.getState(energy=True)
-        total = state.getPotentialEnergy() + state.getKineticEnergy()
-        energies.append(total.value_in_unit(unit.kilojoule_per_mole))
-    return float(np.std(energies))
 
 
 def test_energy_error_is_of_second_order_in_the_time_step(dipeptide_vacuum, ani1x):
@@ -104,12 +92,41 @@ def test_resumed_run_equals_an_uninterrupted_one(tmp_path, dipeptide_vacuum, bri
     assert other.file("energies.csv").read_bytes() != whole.file("energies.csv").read_bytes()
 
 
+def test_options_of_a_run_reach_its_stages_and_its_record(tmp_path):
+    hybrid = chain_hybrid(box=None)
+    stages = [Equilibrate("2 fs"), Produce("4 fs", temperature="280 K")]
+    options = RunOptions(timestep="1 fs", temperature="310 K", platform="reference", seed=3)
+    settings = {"run": {"seed": 3}}
+    run = simulate(
+        hybrid, RunDirectory(tmp_path / "run", settings), stages, options, title="A", report_interval=2
+    )
+    summary = run.summary
+    assert (summary["seed"], summary["title"], summary["platform"]) == (3, "A", "Reference")
+    found = [(stage["timestep_ps"], stage["temperature"], stage["steps"]) for stage in summary["stages"]]
+    assert found == [(0.001, 310.0, 2), (0.001, 280.0, 4)]
+    assert len(run.file("energies.csv").read_text().splitlines()) == 1 + 1 + 2
+    assert run.file("resolved.toml").read_text() == "[run]\nseed = 3\n"
+    for change, message in (
+        ({"report_intervall": 2}, "did you mean report_interval"),
+        ({"checkpoint_interval": 0}, "checkpoint_interval of 1 or more"),
+        ({"platform": "CUDA9"}, "choose one of these"),
+        ({"ensemble": "NPT"}, "a periodic system"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            simulate(hybrid, tmp_path / "other", stages, options, **change)
+    # Nothing was made, nor replaced, for a run that cannot begin.
+    assert not (tmp_path / "other").exists()
+    with pytest.raises(ConfigError, match="a periodic system"):
+        simulate(hybrid, run, stages, options, ensemble="NPT", overwrite=True)
+    assert run.state == "finished"
+
+
 @pytest.mark.parametrize("scheme", ["additive", "per_atom"])
 def test_every_signal_leaves_a_resumable_run(tmp_path, scheme):
     """SIGTERM while minimising, after the last step of a stage, within one: each resumes to the same end."""
     hybrid = chain_hybrid(box=None)
     if scheme == "per_atom":
-        from test_per_atom import ForceFieldPotential, random_zones
+        from toys import ForceFieldPotential, random_zones
 
         built = hybrid.built
         hybrid = hybrid_system(

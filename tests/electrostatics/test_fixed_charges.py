@@ -7,7 +7,7 @@ import openmm
 import pytest
 import tolerances
 import torch
-from test_predicted_charges import charges_of, first_molecule, quick, small, state_of
+from charged_models import charges_of, first_molecule, quick, small, state_of
 from toys import ChargedContacts, PlainSprings, energy_and_forces, random_zones, toy_spec
 
 import mlmm

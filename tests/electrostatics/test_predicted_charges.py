@@ -9,11 +9,11 @@ import openmm
 import pytest
 import tolerances
 import torch
+from charged_models import charges_of, first_molecule, quick, small, state_of
+from energy_noise import energy_noise
 from scipy.spatial.transform import Rotation
-from test_dynamics import energy_noise
-from toys import ChargedContacts, PlainSprings, chains, energy_and_forces, random_zones, zones_with
+from toys import ChargedContacts, PlainSprings, energy_and_forces, random_zones, zones_with
 
-from mlmm.electrostatics.fixed_charges import read_charges
 from mlmm.electrostatics.predicted_charges import ChargeCorrection
 from mlmm.errors import ConfigError, EmbeddingError, PotentialError
 from mlmm.hybrid.system import hybrid_system
@@ -23,57 +23,6 @@ from mlmm.zones.adaptive import adaptive_zones
 from mlmm.zones.compensation import Compensation
 from mlmm.zones.region import molecules_of, region_from_atoms
 from mlmm.zones.static import hard_zones
-
-
-def charges_of(built) -> np.ndarray:
-    return read_charges(built.system).charge
-
-
-def quick(tolerance: float = 1e-6, **options):
-    """Chains with Ewald sums, the limit of PME for a fine mesh; for so few atoms they are faster."""
-    built = chains(**options)
-    for force in built.system.getForces():
-        if isinstance(force, openmm.NonbondedForce) and built.periodic:
-            force.setNonbondedMethod(openmm.NonbondedForce.Ewald)
-            force.setEwaldErrorTolerance(tolerance)
-    return built
-
-
-def first_molecule(built, n_atoms: int):
-    return hard_zones(built, region_from_atoms(built.topology, range(n_atoms)))
-
-
-def small(
-    scheme: str,
-    box: float | None = 3.0,
-    charge_range: float = 1.0,
-    flow: float = 0.1,
-    *,
-    attached: bool = True,
-    n_molecules: int = 3,
-    n_zone: int = 8,
-    **options,
-):
-    """Some chains; the first one, or random atoms with random lambda, in the zone."""
-    built = quick(n_molecules=n_molecules, n_atoms=5, box=box, cutoff=1.4, seed=2)
-    zones = first_molecule(built, 5) if scheme == "additive" else random_zones(built, n_zone, 1)
-    own = charges_of(built)[:5] if scheme == "additive" else charges_of(built)
-    potential = ChargedContacts(own, flow, attached)
-    options = {"electrostatics": "charges", "charge_range": charge_range} | options
-    return hybrid_system(built, zones, potential, scheme=scheme, **options)
-
-
-def state_of(hybrid, positions=None):
-    """d, atoms, lambda of a hybrid system, and its whole correction in kJ/mol."""
-    built = hybrid.built
-    where = torch.tensor(built.positions if positions is None else positions)
-    box = None if built.box_vectors is None else torch.tensor(built.box_vectors)
-    with torch.no_grad():
-        atoms, weights, predicted = hybrid.blend.predicted(where, box)
-        predicted = predicted[: len(atoms)]
-        d = hybrid.blend.correction.changes(atoms, weights, predicted)
-        energy = hybrid.blend.correction(where, box, atoms, weights, predicted)
-    return d.numpy(), atoms.numpy(), weights.numpy(), float(energy)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -403,7 +352,7 @@ def test_zones_with_any_weight_agree_with_their_hard_limit():
         potential = ChargedContacts(charges_of(built))
         options = {"scheme": "per_atom", "electrostatics": "charges"}
         energies += [
-            state_of(hybrid_system(built, zones, potential, mm_side=mm_side, **options))[3]
+            state_of(hybrid_system(built, zones, potential, **options).reassembled(mm_side=mm_side))[3]
             for mm_side in ("openmm", "torch")
         ]
     assert max(energies) - min(energies) < 1e-10

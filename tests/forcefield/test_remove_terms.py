@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import openmm
 import pytest
-from toys import SpringPotential, chains, energy_and_forces
+from toys import SpringPotential, bonded_forces, chains, energy_and_forces
 
 from mlmm.errors import EmbeddingError
 from mlmm.forcefield.remove_terms import remove_region_terms
@@ -14,41 +14,6 @@ from mlmm.zones.region import region_from_atoms
 from mlmm.zones.static import hard_zones
 
 REGION_PAIRS = [0, 1, 2, 3]  # the first of three chains of four atoms
-
-
-def bonded_forces(atoms: list[int]) -> dict[str, openmm.Force]:
-    """One force of each class with one term over the given atoms."""
-    forces = {}
-    forces["HarmonicBondForce"] = openmm.HarmonicBondForce()
-    forces["HarmonicBondForce"].addBond(*atoms[:2], 0.1, 1000.0)
-    forces["HarmonicAngleForce"] = openmm.HarmonicAngleForce()
-    forces["HarmonicAngleForce"].addAngle(*atoms[:3], 1.5, 100.0)
-    forces["PeriodicTorsionForce"] = openmm.PeriodicTorsionForce()
-    forces["PeriodicTorsionForce"].addTorsion(*atoms[:4], 2, 0.3, 5.0)
-    forces["RBTorsionForce"] = openmm.RBTorsionForce()
-    forces["RBTorsionForce"].addTorsion(*atoms[:4], 1.0, 2.0, 3.0, 4.0, 5.0, 6.0)
-    cmap = openmm.CMAPTorsionForce()
-    cmap.addMap(4, np.random.default_rng(0).normal(size=16).tolist())
-    cmap.addTorsion(0, *atoms[:4], *atoms[:4][::-1])
-    forces["CMAPTorsionForce"] = cmap
-    forces["CustomBondForce"] = openmm.CustomBondForce("strength*(r-r0)^4*scale")
-    forces["CustomBondForce"].addPerBondParameter("r0")
-    forces["CustomBondForce"].addGlobalParameter("strength", 3000.0)
-    forces["CustomBondForce"].addPerBondParameter("scale")
-    forces["CustomBondForce"].addEnergyParameterDerivative("strength")
-    forces["CustomBondForce"].addBond(*atoms[:2], [0.1, 2.0])
-    forces["CustomAngleForce"] = openmm.CustomAngleForce("k*theta^2")
-    forces["CustomAngleForce"].addPerAngleParameter("k")
-    forces["CustomAngleForce"].addAngle(*atoms[:3], [7.0])
-    forces["CustomTorsionForce"] = openmm.CustomTorsionForce("k*cos(theta)")
-    forces["CustomTorsionForce"].addPerTorsionParameter("k")
-    forces["CustomTorsionForce"].addTorsion(*atoms[:4], [7.0])
-    compound = openmm.CustomCompoundBondForce(3, "k*table(distance(p1,p3))")
-    compound.addPerBondParameter("k")
-    compound.addTabulatedFunction("table", openmm.Continuous1DFunction([1.0, 2.0, 4.0, 3.0], 0.0, 2.0))
-    compound.addBond(atoms[:3], [7.0])
-    forces["CustomCompoundBondForce"] = compound
-    return forces
 
 
 @pytest.mark.parametrize("name", sorted(bonded_forces(REGION_PAIRS)))

@@ -14,8 +14,9 @@ from mlmm.build.surroundings.bulk import build_bulk_water
 from mlmm.dynamics.simulate import simulate
 from mlmm.dynamics.stages import Produce
 from mlmm.errors import ConfigError, PotentialError, SimulationError
-from mlmm.hybrid.bridge import _RegionModule, make_force
+from mlmm.hybrid.bridge import make_force
 from mlmm.hybrid.cuda_graphs import EnergyAndForces, SamePlaces, has_cuda_graphs
+from mlmm.hybrid.hosts import RegionEnergy, RegionModule
 from mlmm.hybrid.system import hybrid_system
 from mlmm.potentials import load_potential
 from mlmm.zones.adaptive import adaptive_zones
@@ -43,16 +44,8 @@ def make(built, kind, *, mm_side="openmm", bridge="torchforce", cuda_graphs="on"
         compensation = Compensation({"HOH": 0.0})
     else:
         zones, scheme = static_zones(built, region, "0.2 nm", "0.25 nm"), kind
-    return hybrid_system(
-        built,
-        zones,
-        potential,
-        scheme=scheme,
-        mm_side=mm_side,
-        bridge=bridge,
-        compensation=compensation,
-        cuda_graphs=cuda_graphs,
-    )
+    hybrid = hybrid_system(built, zones, potential, scheme=scheme, bridge=bridge, compensation=compensation)
+    return hybrid.reassembled(mm_side=mm_side, cuda_graphs=cuda_graphs)
 
 
 @pytest.mark.parametrize("kind", ["additive", "per_atom", "capped"])
@@ -102,7 +95,7 @@ def test_results_are_where_the_host_looks(frozen, dtype, dipeptide_vacuum):
     bound = load_potential("ani1x", kernel="torch", shapes="fixed", members=[0]).scriptable(numbers)
     positions = torch.tensor(dipeptide_vacuum.positions, dtype=dtype)
     for kept in (True, False):
-        module = _RegionModule(bound, torch.arange(22))
+        module = RegionModule(bound, torch.arange(22))
         module = torch.jit.script((SamePlaces(module, 22) if kept else module).eval())
         execute = host(torch.jit.freeze(module) if frozen else module)
         execute(positions, record=True)
@@ -156,10 +149,11 @@ def test_other_words_and_models_are_refused(water):
 
     potential = load_potential("ani1x", members=[0])
     potential.scriptable = lambda numbers, centres=None: Other()
-    options = {"bridge": "torchforce", "periodic": False, "n_particles": 3}
-    with pytest.raises(ConfigError, match="ANI-1x, whose tensors change their shapes"):
-        make_force(potential, [8, 1, 1], range(3), cuda_graphs="on", **options)
-    assert not has_cuda_graphs(make_force(potential, [8, 1, 1], range(3), cuda_graphs="auto", **options))
+    energy = RegionEnergy(potential, [8, 1, 1], range(3))
+    options = {"bridge": "torchforce", "periodic": False, "name": "water", "n_particles": 3}
+    with pytest.raises(ConfigError, match="water, whose tensors change their shapes"):
+        make_force(energy, cuda_graphs="on", **options)
+    assert not has_cuda_graphs(make_force(energy, cuda_graphs="auto", **options))
     assert not has_cuda_graphs(openmm.NonbondedForce())
 
 

@@ -14,7 +14,7 @@ from toys import energy_and_forces
 
 from mlmm.build.surroundings.bulk import build_bulk_water
 from mlmm.errors import ConfigError
-from mlmm.hybrid.bridge import _kernel_force
+from mlmm.hybrid.hosts import PythonHost
 from mlmm.hybrid.system import hybrid_system
 from mlmm.potentials import load_potential
 from mlmm.potentials.ani.native import instruction_set
@@ -93,7 +93,7 @@ def test_steps_in_two_contexts_at_once_end(dipeptide_vacuum, bridge):
         thread.start()
     contexts[0].getIntegrator().step(40)
     for thread in threads:
-        thread.join(timeout=60)
+        thread.join(timeout=600)
         assert not thread.is_alive()
     ends = [c.getState(positions=True).getPositions(asNumpy=True)._value for c in contexts]
     assert np.abs(ends[0] - dipeptide_vacuum.positions).max() > 1e-4
@@ -207,7 +207,9 @@ def test_an_error_in_the_kernel_ends_the_run(dipeptide_vacuum):
     kernel = potential.scriptable(numbers).weighted(np.ones(22))
     kernel.model = 1
     system = openmm.XmlSerializer.clone(dipeptide_vacuum.system)
-    system.addForce(_kernel_force(kernel, range(22), False))
+    force = openmm.PythonForce(PythonHost(lambda x, cell: kernel(x, cell), False))
+    force.setParticles(list(range(22)))
+    system.addForce(force)
     for broken in (False, True):
         integrator = openmm.VerletIntegrator(0.0005)
         platform = openmm.Platform.getPlatformByName("Reference")

@@ -65,8 +65,7 @@ def test_identity_needs_the_pairs_that_left(dipeptide_water):
         hard_zones(dipeptide_water, region),
         ForceFieldPotential(dipeptide_water),
         scheme="per_atom",
-        mm_side="torch",
-    )
+    ).reassembled(mm_side="torch")
     positions = torch.tensor(dipeptide_water.positions)
     box = torch.tensor(dipeptide_water.box_vectors)
     assert abs(float(hybrid.blend.full_pairs(positions, box).sum())) > 10
@@ -176,7 +175,7 @@ def test_momentum_and_images(ani_blend):
 
 def test_energy_error_is_of_second_order(ani1x):
     """NVE through a smooth zone that cuts bonds: halving the step quarters the energy error."""
-    from test_dynamics import energy_noise
+    from energy_noise import energy_noise
 
     built = chains(n_molecules=2, n_atoms=6, box=None)
     zones = random_zones(built, 8)

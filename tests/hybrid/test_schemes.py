@@ -11,7 +11,15 @@ import tolerances
 import torch
 from differences import Messages
 from openmm import app, unit
-from toys import ForceFieldPotential, PlainSprings, chains, energy_and_forces, random_zones, toy_spec
+from toys import (
+    ForceFieldPotential,
+    InPython,
+    PlainSprings,
+    chains,
+    energy_and_forces,
+    random_zones,
+    toy_spec,
+)
 
 import mlmm
 from mlmm.errors import ConfigError, EmbeddingError, PotentialError
@@ -47,29 +55,25 @@ def cut_zone(dipeptide_water):
 CASES = [
     ("per_atom", {}),
     ("supermolecular", {}),
-    ("supermolecular", {"levels": 3}),
-    ("bonded", {}),
     ("delta", {}),
 ]
 
 
 @pytest.mark.parametrize(("scheme", "options"), CASES)
-def test_two_routes_give_one_number(dipeptide_water, cut_zone, ani1x, scheme, options):
-    """Compiled into OpenMM parameters and subtracted in torch: energy and forces agree to 1e-8 (V6)."""
-    trained_on = {"bonded": "bonded", "delta": "correction"}.get(scheme, "total")
+def test_three_implementations_of_the_mm_side_agree(dipeptide_water, cut_zone, ani1x, scheme, options):
+    """In OpenMM with pairs by the C++ kernel, in OpenMM alone, and in torch: energy, forces to 1e-8 (V6)."""
+    trained_on = {"delta": "correction"}.get(scheme, "total")
     potential = Described(ani1x, trained_on=trained_on)
     assert cut_zone.cut_bonds and cut_zone.transition
+    hybrid = hybrid_system(dipeptide_water, cut_zone, potential, scheme=scheme, **options)
+    assert hybrid.mm_side == "openmm"
     found = [
-        energy_and_forces(
-            hybrid_system(
-                dipeptide_water, cut_zone, potential, mm_side=mm_side, scheme=scheme, **options
-            ).system,
-            dipeptide_water.positions,
-        )
-        for mm_side in ("openmm", "torch")
+        energy_and_forces(hybrid.create_system(**change), dipeptide_water.positions)
+        for change in ({}, {"direct_pairs": False}, {"mm_side": "torch"})
     ]
-    assert found[0][0] == pytest.approx(found[1][0], abs=tolerances.IDENTITY)
-    assert np.abs(found[0][1] - found[1][1]).max() < 1e-8
+    for energy, forces in found[1:]:
+        assert found[0][0] == pytest.approx(energy, abs=tolerances.IDENTITY)
+        assert np.abs(found[0][1] - forces).max() < 1e-8
     # The model is in it.
     mm, _ = energy_and_forces(dipeptide_water.system, dipeptide_water.positions)
     assert abs(found[0][0] - mm) > 1.0
@@ -78,7 +82,7 @@ def test_two_routes_give_one_number(dipeptide_water, cut_zone, ani1x, scheme, op
 @pytest.mark.parametrize(("scheme", "options"), CASES)
 def test_forces_are_the_gradient(dipeptide_water, cut_zone, ani1x, scheme, options):
     """Central differences of the whole hybrid system (V1)."""
-    trained_on = {"bonded": "bonded", "delta": "correction"}.get(scheme, "total")
+    trained_on = {"delta": "correction"}.get(scheme, "total")
     potential = Described(ani1x, trained_on=trained_on)
     hybrid = hybrid_system(dipeptide_water, cut_zone, potential, scheme=scheme, **options)
     assert finite_difference_error(hybrid, n_coordinates=9) < tolerances.FINITE_DIFFERENCE
@@ -90,9 +94,9 @@ def test_identity_over_random_force_fields_and_zones(mm_side, seed):
     """eps^ML = eps^MM: the force field comes back for random parameters, cuts and weights (T4)."""
     built = chains(n_molecules=3, n_atoms=5, seed=seed, box=2.6 if seed % 2 else None)
     zones = random_zones(built, 4 + seed % 9, seed)
-    hybrid = hybrid_system(built, zones, ForceFieldPotential(built), scheme="per_atom", mm_side=mm_side)
+    hybrid = hybrid_system(built, zones, ForceFieldPotential(built), scheme="per_atom")
     expected, forces = energy_and_forces(built.system, built.positions)
-    energy, found = energy_and_forces(hybrid.system, built.positions)
+    energy, found = energy_and_forces(hybrid.create_system(mm_side=mm_side), built.positions)
     assert energy == pytest.approx(expected, abs=tolerances.IDENTITY_MESH)
     assert np.abs(found - forces).max() < 1e-9 * np.abs(forces).max() + 1e-8
 
@@ -170,20 +174,10 @@ def test_only_the_receptive_field_is_given_to_a_model(dipeptide_water):
     whole = dataclasses.replace(exact.spec, receptive_field=1.1)
     short = dataclasses.replace(exact.spec, receptive_field=0.6)
     forces = model_forces(exact)
-    same = model_forces(_With(exact, whole))
+    same = model_forces(InPython(exact, whole))
     assert np.abs(forces - same).max() < 1e-12 * np.abs(forces).max()
     # Negative control: neighbours that the second layer asks for are missing.
-    assert np.abs(forces - model_forces(_With(exact, short))).max() > 1e-6 * np.abs(forces).max()
-
-
-class _With:
-    """A model without TorchScript form under another spec."""
-
-    def __init__(self, model, spec):
-        self.model, self.spec = model, spec
-
-    def atom_energies(self, structure):
-        return self.model.atom_energies(structure)
+    assert np.abs(forces - model_forces(InPython(exact, short))).max() > 1e-6 * np.abs(forces).max()
 
 
 @pytest.fixture(scope="module")
@@ -293,9 +287,11 @@ def test_water_with_four_sites(tip4p, kind):
         zones = adaptive_zones(tip4p, region, "0.25 nm", "0.25 nm")
         options = {"compensation": Compensation({"HOH": 5.0})}
     else:
-        zones, options = static_zones(tip4p, region, "0.2 nm", "0.2 nm"), {"mm_side": kind}
+        zones, options = static_zones(tip4p, region, "0.2 nm", "0.2 nm"), {}
         assert zones.transition and len(zones.active) % 4 == 0
     hybrid = hybrid_system(tip4p, zones, OnRealAtoms(), scheme="per_atom", **options)
+    if kind != "adaptive":
+        hybrid = hybrid.reassembled(mm_side=kind)
     platform = openmm.Platform.getPlatformByName("Reference")
     contexts = [
         openmm.Context(system, openmm.VerletIntegrator(0.001), platform)
@@ -326,7 +322,7 @@ def test_both_routes_agree_for_water_with_four_sites(tip4p):
     zones = static_zones(tip4p, region_from_atoms(tip4p.topology, range(4), "molecule"), "0.2 nm", "0.2 nm")
     energies = [
         energy_and_forces(
-            hybrid_system(tip4p, zones, OnRealAtoms(), scheme="per_atom", mm_side=mm_side).system,
+            hybrid_system(tip4p, zones, OnRealAtoms(), scheme="per_atom").create_system(mm_side=mm_side),
             tip4p.positions,
         )[0]
         for mm_side in ("openmm", "torch")
@@ -382,11 +378,10 @@ def test_the_scheme_follows_from_what_the_potential_was_trained_on():
         ({"trained_on": "total", "per_atom": False}, "supermolecular"),
         ({"trained_on": "total", "long_range": True}, "additive"),
         ({"trained_on": "isolated"}, "additive"),
-        ({"trained_on": "bonded"}, "bonded"),
         ({"trained_on": "correction"}, "delta"),
     ):
         assert choose_scheme("auto", nothing, toy_spec(**facts)) == scheme
-        for other in ("per_atom", "bonded", "delta"):
+        for other in ("per_atom", "delta"):
             if other != scheme:
                 with pytest.raises(
                     EmbeddingError, match=rf"a scheme for springs .*; got '{other}'; use scheme"
@@ -405,14 +400,9 @@ def test_the_scheme_follows_from_what_the_potential_was_trained_on():
 
 def test_words_that_are_no_route_or_bridge(dipeptide_vacuum, ani1x):
     zones = hard_zones(dipeptide_vacuum, select_region(dipeptide_vacuum, "all"))
-    with pytest.raises(ConfigError, match=r"mm_side = auto \| openmm \| torch; got 'fast'"):
-        hybrid_system(dipeptide_vacuum, zones, ani1x, mm_side="fast")
-    for options in ({"levels": 2}, {"levels": 0, "scheme": "supermolecular"}):
-        with pytest.raises(ConfigError, match="levels = 1, or more under scheme 'supermolecular'"):
-            hybrid_system(dipeptide_vacuum, zones, ani1x, **options)
     with pytest.raises(ConfigError, match="mm_tail = true under scheme 'additive' only"):
         hybrid_system(dipeptide_vacuum, zones, ani1x, mm_tail=True)
-    whole = _With(PlainSprings(), toy_spec(trained_on="total", per_atom=False))
+    whole = InPython(PlainSprings(), toy_spec(trained_on="total", per_atom=False))
     with pytest.raises(ConfigError, match="bridge = pythonforce for whole energies"):
         hybrid_system(dipeptide_vacuum, zones, whole, bridge="torchforce")
     assert hybrid_system(dipeptide_vacuum, zones, whole).bridge == "pythonforce"

@@ -9,20 +9,21 @@ import numpy as np
 import openmm
 import pytest
 import torch
-from test_short_range import CLASSES, CUBIC, TRICLINIC, mixed_system, nonbonded, one_class
+from mm_systems import CLASSES, CUBIC, TRICLINIC, mixed_system, nonbonded, one_class
 from tolerances import IDENTITY_MESH
 from toys import chains, energy_and_forces
 
 from mlmm.blending.full_pairs import FullPairs
 from mlmm.blending.replaced_terms import ReplacedTerms
 from mlmm.blending.short_range import ShortRangeEnergies
+from mlmm.blending.supermolecular import capped_region
 from mlmm.build import BuiltSystem
 from mlmm.errors import ConfigError, EmbeddingError
 from mlmm.forcefield.remove_terms import remove_zone_pairs
 from mlmm.forcefield.scale_pairs import INSIDE, SURROUNDINGS
 from mlmm.forcefield.scale_terms import scale_terms
 from mlmm.forcefield.tables import read_mm_tables
-from mlmm.term_weights import SCHEMES, Level, TermWeights, make_term_weights
+from mlmm.term_weights import SCHEMES, TermWeights, make_term_weights
 from mlmm.units import COULOMB
 from mlmm.zones.region import select_region
 from mlmm.zones.static import static_zones
@@ -73,19 +74,12 @@ def assert_same(found, expected, tolerance=IDENTITY_MESH):
     assert np.abs(found[1] - expected[1]).max() < tolerance * max(1.0, np.abs(expected[1]).max())
 
 
-def nested(n_atoms: int, generator: np.random.Generator, bonds=()) -> tuple[np.ndarray, tuple[Level, ...]]:
-    """Three hard sets, one inside the other, with the bonds that they cut as caps; lambda by atom."""
-    order = generator.permutation(n_atoms)
-    levels = []
-    for weight, fraction in ((0.5, 0.25), (0.3, 0.4), (0.2, 0.6)):
-        atoms = frozenset(order[: int(fraction * n_atoms)].tolist())
-        cut = [pair for pair in np.array(bonds).tolist() if len(atoms.intersection(pair)) == 1]
-        caps = tuple((b, a) if a in atoms else (a, b) for a, b in cut)
-        levels.append(Level(weight, atoms, caps))
-    weights = np.zeros(n_atoms)
-    for level in levels:
-        weights[list(level.atoms)] += level.weight
-    return weights, tuple(levels)
+def hard_set(n_atoms: int, generator: np.random.Generator, bonds=()) -> tuple[np.ndarray, tuple]:
+    """lambda of a hard set by atom, and the bonds that it cuts as caps."""
+    atoms = frozenset(generator.permutation(n_atoms)[: int(0.4 * n_atoms)].tolist())
+    cut = [pair for pair in np.array(bonds).tolist() if len(atoms.intersection(pair)) == 1]
+    weights = np.isin(np.arange(n_atoms), list(atoms)).astype(float)
+    return weights, tuple((b, a) if a in atoms else (a, b) for a, b in cut)
 
 
 def random_term_weights(
@@ -95,9 +89,9 @@ def random_term_weights(
     generator, n_atoms = np.random.default_rng(seed), system.getNumParticles()
     visible = np.ones(n_atoms, dtype=bool)
     visible[generator.choice(n_atoms, invisible, replace=False)] = False
-    if scheme == "nested":
-        weights, levels = nested(n_atoms, generator, read_mm_tables(system).bond_atoms)
-        return make_term_weights("supermolecular", weights, visible, SWITCHING, levels)
+    if scheme == "capped":
+        weights, caps = hard_set(n_atoms, generator, read_mm_tables(system).bond_atoms)
+        return make_term_weights("supermolecular", weights, visible, SWITCHING, caps)
     n = int(0.6 * n_atoms) if n is None else n
     weights = np.zeros(n_atoms)
     values = np.where(generator.uniform(size=n) < 0.3, 1.0, generator.uniform(0.05, 0.95, n))
@@ -106,7 +100,7 @@ def random_term_weights(
 
 
 @pytest.mark.parametrize("box", [3.1, None])
-@pytest.mark.parametrize("scheme", [*SCHEMES, "nested"])
+@pytest.mark.parametrize("scheme", [*SCHEMES, "capped"])
 def test_two_routes_give_one_energy(scheme, box):
     """Random weights on random atoms, three seeds: energy and forces of every scheme (V6)."""
     for seed in range(3):
@@ -118,7 +112,7 @@ def test_two_routes_give_one_energy(scheme, box):
         assert (abs(found[0] - whole) > 1.0) is (scheme != "delta")
 
 
-@pytest.mark.parametrize("scheme", [*SCHEMES, "nested"])
+@pytest.mark.parametrize("scheme", [*SCHEMES, "capped"])
 def test_two_routes_for_the_dipeptide_cut_through_its_backbone(dipeptide_water, scheme):
     """ff14SB and water under PME: a residue and what is around it in a smooth zone."""
     system, positions = dipeptide_water.system, dipeptide_water.positions
@@ -126,23 +120,15 @@ def test_two_routes_for_the_dipeptide_cut_through_its_backbone(dipeptide_water, 
     zones = static_zones(dipeptide_water, region, plateau="0.1 nm", width="0.2 nm", snap="hydrogen")
     weights = np.zeros(dipeptide_water.n_atoms)
     weights[list(zones.active)] = zones.active_weights
-    levels = ()
-    if scheme == "nested":
-        steps = sorted({0.0, *weights.tolist()})
-        sets = [
-            (b - a, frozenset(np.flatnonzero(weights >= b).tolist())) for a, b in itertools.pairwise(steps)
-        ]
+    caps = ()
+    if scheme == "capped":
+        weights = (weights > 0.5).astype(float)
         bonds = [(bond[0].index, bond[1].index) for bond in dipeptide_water.topology.bonds()]
-        cut = [[pair for pair in bonds if len(atoms.intersection(pair)) == 1] for _, atoms in sets]
-        levels = tuple(
-            Level(weight, atoms, tuple((b, a) if a in atoms else (a, b) for a, b in pairs))
-            for (weight, atoms), pairs in zip(sets, cut, strict=True)
-        )
-        assert len(levels) > 1 and levels[0].caps != levels[-1].caps
+        caps = capped_region(weights, bonds).caps
+        assert caps
     visible = np.ones(dipeptide_water.n_atoms, dtype=bool)
-    term_weights = make_term_weights(
-        scheme.replace("nested", "supermolecular"), weights, visible, SWITCHING, levels
-    )
+    name = scheme.replace("capped", "supermolecular")
+    term_weights = make_term_weights(name, weights, visible, SWITCHING, caps)
     found = compiled(system, term_weights, positions)
     assert_same(found, subtracted(system, term_weights, positions))
     assert zones.cut_bonds and len(zones.active) > 20
@@ -151,7 +137,7 @@ def test_two_routes_for_the_dipeptide_cut_through_its_backbone(dipeptide_water, 
 
 
 @pytest.mark.parametrize("name", CLASSES)
-@pytest.mark.parametrize("scheme", ["per_atom", "supermolecular", "additive", "bonded"])
+@pytest.mark.parametrize("scheme", ["per_atom", "supermolecular", "additive"])
 def test_each_class_of_terms_alone(name, scheme):
     """E(compiled) + sum W f V = E_MM for every class of terms, to 1e-9 of its energy (V8)."""
     for seed in range(3):
@@ -177,7 +163,7 @@ def test_pairs_alone(only, cell, switch):
         force.setParticleParameters(
             i, charge * (only != "Lennard-Jones"), sigma, epsilon * (only != "Coulomb")
         )
-    for scheme in ("per_atom", "supermolecular", "additive", "bonded"):
+    for scheme in ("per_atom", "supermolecular", "additive"):
         term_weights = random_term_weights(system, scheme, 4)
         found = compiled(system, term_weights, positions)
         expected = subtracted(system, term_weights, positions)
@@ -196,7 +182,7 @@ def test_other_ways_to_sum_pairs(method):
             force.setParticleParameters(i, 0.0, *force.getParticleParameters(i)[1:])
     if method == "CutoffNonPeriodic":
         positions = positions - np.floor(positions / np.diag(CUBIC)) @ CUBIC
-    for scheme in ("per_atom", "nested", "additive", "bonded"):
+    for scheme in ("per_atom", "capped", "additive"):
         term_weights = random_term_weights(system, scheme, 1)
         found = compiled(system, term_weights, positions)
         assert_same(found, subtracted(system, term_weights, positions))
@@ -206,7 +192,7 @@ def test_other_ways_to_sum_pairs(method):
 def test_all_classes_together():
     """Two springs of one class, Urey-Bradley, RB, CMAP, impropers and pairs in one system under PME."""
     system, positions = mixed_system()
-    for scheme, seed in itertools.product(["per_atom", "nested", "additive", "bonded"], range(2)):
+    for scheme, seed in itertools.product(["per_atom", "capped", "additive"], range(2)):
         term_weights = random_term_weights(system, scheme, seed, invisible=1)
         assert_same(compiled(system, term_weights, positions), subtracted(system, term_weights, positions))
 
@@ -311,7 +297,7 @@ def formula_forces() -> list[openmm.Force]:
 
 
 @pytest.mark.parametrize("number", range(4))
-@pytest.mark.parametrize("scheme", ["per_atom", "nested", "bonded"])
+@pytest.mark.parametrize("scheme", ["per_atom", "capped"])
 def test_formulas_keep_their_share(number, scheme):
     """A custom bonded force keeps (1 − W) of every term, by each of its terms evaluated alone."""
     system = one_class("bond")
@@ -454,7 +440,7 @@ def test_a_thousand_frames_keep_single_precision():
 def test_handed_over_in_torchscript():
     """The compiled module gives the same energy and forces, with and without a cell."""
     system, positions = mixed_system()
-    for scheme in ("per_atom", "nested", "additive", "bonded", "delta"):
+    for scheme in ("per_atom", "capped", "additive", "delta"):
         module = ReplacedTerms(read_mm_tables(system), random_term_weights(system, scheme, 1, invisible=1))
         plain = in_torch(module, system, positions)
         for _ in range(3):  # the later calls run optimised code
@@ -534,8 +520,8 @@ def test_the_record_and_the_input():
     assert forces[INSIDE].getNumBonds() == 1 and not around.getUseLongRangeCorrection()
 
 
-def test_schemes_without_pairs_leave_them_alone():
-    """`bonded` changes 1-4 exceptions only; both schemes leave many-body and custom pair forces whole."""
+def test_a_scheme_without_pairs_leaves_them_alone():
+    """`delta` leaves many-body and custom pair forces whole."""
     built = chains(n_molecules=2, n_atoms=6, box=None)
     system = openmm.XmlSerializer.clone(built.system)
     born, pairs = openmm.GBSAOBCForce(), openmm.CustomNonbondedForce("1/r")
@@ -545,13 +531,12 @@ def test_schemes_without_pairs_leave_them_alone():
     system.addForce(born)
     system.addForce(pairs)
     weights, visible = np.where(np.arange(12) < 4, 1.0, 0.0), np.ones(12, dtype=bool)
-    for scheme in ("bonded", "delta"):
-        embedded, embedding = scale_terms(system, make_term_weights(scheme, weights, visible, None))
-        assert {"GBSAOBCForce", "CustomNonbondedForce"} <= set(embedding.kept)
-        names = [force.getName() for force in embedded.getForces()]
-        assert INSIDE not in names and SURROUNDINGS not in names
-        old, new = (next(f for f in s.getForces() if "Nonbonded" in f.getName()) for s in (system, embedded))
-        assert old.getNumExceptions() == new.getNumExceptions()
+    embedded, embedding = scale_terms(system, make_term_weights("delta", weights, visible, None))
+    assert {"GBSAOBCForce", "CustomNonbondedForce"} <= set(embedding.kept)
+    names = [force.getName() for force in embedded.getForces()]
+    assert INSIDE not in names and SURROUNDINGS not in names
+    old, new = (next(f for f in s.getForces() if "Nonbonded" in f.getName()) for s in (system, embedded))
+    assert old.getNumExceptions() == new.getNumExceptions()
     for scheme in ("per_atom", "supermolecular", "additive"):
         with pytest.raises(EmbeddingError, match="got a GBSAOBCForce"):
             scale_terms(system, make_term_weights(scheme, weights, visible, SWITCHING))
@@ -580,14 +565,12 @@ def test_refusals():
             "s" if force.addGlobalParameter("s", 0.0) == 0 else "", 0, 1.0, 0.0, 0.0
         ),
     }
-    half = Level(0.5, frozenset(range(8)))
     for message, arguments in (
         ("scheme = per_atom", ("loco", weights, visible, SWITCHING)),
         ("lambda from 0 to 1; got 1.5 of atom 0", ("per_atom", 1.5 * weights, visible, SWITCHING)),
-        ("levels whose weights add up to 1", ("supermolecular", 0.5 * weights, visible, SWITCHING, (half,))),
         (
-            "got 0.5 of atom 0 instead of 1",
-            ("supermolecular", 0.5 * weights, visible, SWITCHING, (half, half)),
+            "lambda = 0 or 1 where caps stand on cut bonds; got 0.5 of atom 0",
+            ("supermolecular", 0.5 * weights, visible, SWITCHING, ((0, 1),)),
         ),
     ):
         with pytest.raises(ConfigError, match=message):

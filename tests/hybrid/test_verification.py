@@ -6,8 +6,8 @@ import numpy as np
 import openmm
 import pytest
 import torch
+from mm_systems import pair_loop
 from openmm import app, unit
-from test_short_range import pair_loop
 from toys import (
     ForceFieldPotential,
     chains,
@@ -68,7 +68,7 @@ def moving(built, potential, compensation=NOTHING, bridge="torchforce"):
 def static(built, potential, mm_side):
     """Lambda between 0 and 1 on whole molecules and inside some."""
     zones = zones_with(built, {0: 1.0, 1: 1.0, 2: 1.0, 3: 0.6, 4: 0.6, 5: 0.6, 30: 0.3, 31: 0.8})
-    return hybrid_system(built, zones, potential, scheme="per_atom", mm_side=mm_side)
+    return hybrid_system(built, zones, potential, scheme="per_atom").reassembled(mm_side=mm_side)
 
 
 @pytest.mark.slow
@@ -106,7 +106,8 @@ def test_weight_one_everywhere_by_a_loop_over_pairs():
     zones = zones_with(built, dict.fromkeys(range(built.n_atoms), 1.0))
     found = {
         mm_side: energy_and_forces(
-            hybrid_system(built, zones, potential, scheme="per_atom", mm_side=mm_side).system, built.positions
+            hybrid_system(built, zones, potential, scheme="per_atom").create_system(mm_side=mm_side),
+            built.positions,
         )[0]
         for mm_side in ("openmm", "torch")
     }
@@ -213,10 +214,8 @@ def test_particles_in_any_order(mm_side):
     found = []
     for system, at in ((built, lambda i: i), (other, lambda i: int(place[i]))):
         zones = zones_with(system, {at(i): weight for i, weight in weights.items()})
-        hybrid = hybrid_system(
-            system, zones, ForceFieldPotential(system, 1.3), scheme="per_atom", mm_side=mm_side
-        )
-        found.append(energy_and_forces(hybrid.system, system.positions))
+        hybrid = hybrid_system(system, zones, ForceFieldPotential(system, 1.3), scheme="per_atom")
+        found.append(energy_and_forces(hybrid.create_system(mm_side=mm_side), system.positions))
     assert found[1][0] == pytest.approx(found[0][0], abs=1e-10 * max(1.0, abs(found[0][0])))
     assert np.abs(found[1][1] - found[0][1][order]).max() < 1e-10 * np.abs(found[0][1]).max()
     # Control: the same weights on other atoms are another system.
@@ -231,8 +230,8 @@ def test_translation_and_rotation_to_ten_digits(mm_side):
     """Without cutoff: |dE| < 1e-10 kJ/mol when all atoms are shifted and turned (V11); no net force (V15)."""
     built = chains(n_molecules=3, n_atoms=5, box=None)
     hybrid = hybrid_system(
-        built, random_zones(built, 9, 1), ForceFieldPotential(built, 1.3), scheme="per_atom", mm_side=mm_side
-    )
+        built, random_zones(built, 9, 1), ForceFieldPotential(built, 1.3), scheme="per_atom"
+    ).reassembled(mm_side=mm_side)
     context = reference_context(hybrid.system)
     energy, forces = evaluate(context, built.positions)
     turn = np.linalg.qr(np.random.default_rng(2).normal(size=(3, 3)))[0]

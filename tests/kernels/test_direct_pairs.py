@@ -1,4 +1,4 @@
-"""Pairs that stay in OpenMM and are subtracted by the kernel's host: the same energy as by exceptions."""
+"""Pairs that stay in OpenMM and that the C++ kernel subtracts in a force of its own: as by exceptions."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ import numpy as np
 import openmm
 import pytest
 import torch
+from pair_gases import BOXES, CUBE, LEANING, assert_same, gas, gas_system, names_of
 from toys import energy_and_forces, evaluate
 
 from mlmm.bench.measure import resident_mb
 from mlmm.blending.full_pairs import FullPairs
 from mlmm.build.surroundings.bulk import build_bulk_water
-from mlmm.errors import EmbeddingError, MissingPackageError
+from mlmm.errors import EmbeddingError
 from mlmm.forcefield.remove_terms import remove_region_terms
 from mlmm.forcefield.tables import MMTables, read_mm_tables
-from mlmm.hybrid.bridge import make_pair_force
-from mlmm.hybrid.direct_pairs import region_direct_pairs
+from mlmm.hybrid.bridge import make_force
+from mlmm.hybrid.direct_pairs import pair_correction
+from mlmm.hybrid.hosts import PairEnergy
 from mlmm.hybrid.system import hybrid_system
-from mlmm.kernels import direct_pairs as hosted_pairs
 from mlmm.kernels.direct_pairs import REGION_PAIRS, RegionPairs, close_pairs, region_pairs
 from mlmm.potentials import load_potential
 from mlmm.structures import minimum_image
@@ -31,74 +32,15 @@ from mlmm.zones.region import region_from_atoms
 from mlmm.zones.static import hard_zones
 
 
-def _built() -> bool:
-    try:
-        hosted_pairs._library()
-    except MissingPackageError:
-        return False
-    return True
-
-
-pytestmark = pytest.mark.skipif(not _built(), reason="the package was built without a compiler")
-
-CUBE = np.eye(3) * 1.9
-LEANING = np.array([[2.0, 0, 0], [0.7, 1.8, 0], [-0.6, 0.7, 1.7]])
-BOXES = {"open": None, "cube": CUBE, "leaning": LEANING}
-CUTOFF = 0.7
-# Two sums over the same pairs in double precision, of the largest force and of the energy.
-FORCE, ENERGY = 1e-11, 1e-12
-
-
-def gas_system(n: int, box, *, seed: int, switch: float | None = None, method=None) -> openmm.System:
-    """Random charges and wells, some of them zero, exclusions, 1-4 pairs and virtual sites."""
-    rng = np.random.default_rng(seed)
-    system, force = openmm.System(), openmm.NonbondedForce()
-    for i in range(n):
-        system.addParticle(0.0 if i % 10 == 9 else 12.0)
-        charge = rng.normal(0, 0.4) * (rng.random() > 0.2)
-        force.addParticle(charge, rng.uniform(0.1, 0.25), rng.uniform(0.1, 1.0) * (rng.random() > 0.3))
-    for i in range(9, n, 10):
-        system.setVirtualSite(i, openmm.TwoParticleAverageSite(i - 1, i - 2, 0.5, 0.5))
-    pairs = {tuple(sorted(rng.choice(n, 2, replace=False).tolist())) for _ in range(2 * n)}
-    for k, (a, b) in enumerate(sorted(pairs)):
-        force.addException(a, b, *((0.0, 1.0, 0.0) if k % 3 else (0.1, 0.2, 0.3)))
-    if box is not None:
-        system.setDefaultPeriodicBoxVectors(*box)
-        force.setNonbondedMethod(openmm.NonbondedForce.PME if method is None else method)
-        force.setCutoffDistance(CUTOFF)
-        if switch is not None:
-            force.setUseSwitchingFunction(True)
-            force.setSwitchingDistance(switch)
-    system.addForce(force)
-    return system
-
-
-def gas(n: int, box, *, seed: int, closest: float = 0.17) -> np.ndarray:
-    """Points at random, none closer than some distance to another, in random images."""
-    rng = np.random.default_rng(seed)
-    cell = None if box is None else torch.tensor(box)
-    points = np.zeros((0, 3))
-    while len(points) < n:
-        point = rng.uniform(0, 1, 3) @ (np.eye(3) * 1.9 if box is None else box)
-        if (minimum_image(torch.tensor(points - point), cell).norm(dim=1) > closest).all():
-            points = np.vstack([points, point])
-    return points if box is None else points + rng.integers(-1, 2, points.shape) @ box
-
-
 def direct(system: openmm.System, atoms: list[int], positions, box, pairs=None) -> openmm.System:
     """The force field without the region's own pairs, by a few exceptions and the host."""
     tables = read_mm_tables(system)
     pairs = region_pairs(tables, atoms, positions, box) if pairs is None else pairs
     assert pairs is not None
     embedded, _ = remove_region_terms(system, atoms, emptied=pairs.emptied.tolist())
-    name = {"periodic": pairs.periodic, "name": REGION_PAIRS}
-    embedded.addForce(make_pair_force(pairs, pairs.atoms.tolist(), **name))
+    host = PairEnergy(pairs)
+    embedded.addForce(make_force(host, bridge="native", periodic=pairs.periodic, name=pairs.name))
     return embedded
-
-
-def assert_same(found, expected):
-    assert abs(found[0] - expected[0]) < ENERGY * max(abs(expected[0]), 1e4)
-    assert np.abs(found[1] - expected[1]).max() < FORCE * max(np.abs(expected[1]).max(), 1e4)
 
 
 def region_of(n: int) -> list[int]:
@@ -311,43 +253,62 @@ def exceptions_of(system: openmm.System) -> int:
     return next(f for f in system.getForces() if isinstance(f, openmm.NonbondedForce)).getNumExceptions()
 
 
-def names_of(system: openmm.System) -> list[str]:
-    return [force.getName() for force in system.getForces()]
-
-
-def test_the_kernels_host_takes_the_pairs_of_a_region(water):
-    """Both hosts have one energy, forces and record; the pairs stand in the group of the non-bonded ones."""
-    hybrid = make(water)
-    other = hybrid.create_system("pythonforce")
+@pytest.mark.parametrize("bridge", ["native", "torchforce", "pythonforce"])
+def test_region_pairs_beside_any_host(water, bridge):
+    """As by exceptions: energy, forces, record; the pairs stand in the group of the non-bonded ones."""
+    hybrid = make(water, bridge=bridge)
+    assert hybrid.bridge == bridge
+    without = hybrid.reassembled(direct_pairs=False)
+    other = without.system
     assert REGION_PAIRS in names_of(hybrid.system) and REGION_PAIRS not in names_of(other)
     assert exceptions_of(hybrid.system) < 0.2 * exceptions_of(other)
     assert_same(energy_and_forces(hybrid.system, water.positions), energy_and_forces(other, water.positions))
     for group in hybrid.force_groups.values():
         found, expected = (energy_and_forces(s, water.positions, 1 << group) for s in (hybrid.system, other))
         assert_same(found, expected)
-    assert hybrid.removed == make(water, bridge="pythonforce").removed
+    assert hybrid.removed == without.removed
     assert finite_difference_error(hybrid, n_coordinates=6) < 1e-6
-    copied = energy_and_forces(copy.deepcopy(hybrid.system), water.positions)
-    assert_same(copied, energy_and_forces(hybrid.system, water.positions))
+    if bridge != "torchforce":  # which cannot be copied
+        copied = energy_and_forces(copy.deepcopy(hybrid.system), water.positions)
+        assert_same(copied, energy_and_forces(hybrid.system, water.positions))
+
+
+def test_region_pairs_of_a_region_with_caps(dipeptide_water):
+    """Bonds that are cut change nothing about the pairs inside."""
+    waters = [atom.index for atom in dipeptide_water.topology.atoms() if atom.residue.name == "HOH"]
+    region = region_from_atoms(dipeptide_water.topology, [*range(6, 16), *waters[:90]], "atoms")
+    hybrid = hybrid_system(
+        dipeptide_water,
+        hard_zones(dipeptide_water, region),
+        load_potential("ani1x", members=[0]),
+        scheme="additive",
+    )
+    assert region.cut_bonds and REGION_PAIRS in names_of(hybrid.system)
+    found, expected = (
+        energy_and_forces(system, dipeptide_water.positions)
+        for system in (hybrid.system, hybrid.create_system(direct_pairs=False))
+    )
+    assert_same(found, expected)
 
 
 def test_better_fixed_charges_are_subtracted_too(water):
     """Reference charges stand in the force field before the tables are read."""
     charges = np.tile([-0.9, 0.5, 0.4], 40)
     plain, changed = make(water), make(water, charges=charges)
-    expected = energy_and_forces(changed.create_system("pythonforce"), water.positions)
+    expected = energy_and_forces(changed.create_system(direct_pairs=False), water.positions)
     found = energy_and_forces(changed.system, water.positions)
     assert_same(found, expected)
     assert abs(found[0] - energy_and_forces(plain.system, water.positions)[0]) > 1.0
 
 
-def test_mlmm_check_sees_pairs_that_are_wrong(water, monkeypatch):
+@pytest.mark.parametrize("bridges", [("native", "pythonforce"), ("pythonforce", "pythonforce")])
+def test_mlmm_check_sees_pairs_that_are_wrong(water, monkeypatch, bridges):
     """The comparison of hosts contains the pairs."""
-    hybrid = make(water)
-    assert _bridge_difference(hybrid, ("native", "pythonforce")) < 1e-9
+    hybrid = make(water, bridge=bridges[0])
+    assert _bridge_difference(hybrid, bridges) < 1e-9
     right = RegionPairs.__call__
     monkeypatch.setattr(RegionPairs, "__call__", lambda *a: tuple(1.001 * x for x in right(*a)))
-    assert _bridge_difference(hybrid, ("native", "pythonforce")) > 1e-6
+    assert _bridge_difference(hybrid, bridges) > 1e-6
 
 
 def knobs(force):
@@ -366,12 +327,12 @@ def knobs(force):
 )
 def test_exceptions_where_a_pair_is_more(water, change):
     """A mesh for Lennard-Jones, a reaction field, no direct space, offsets: as before, all by exceptions."""
-    assert isinstance(region_direct_pairs(make(water).spec), RegionPairs)
+    assert isinstance(pair_correction(make(water).spec), RegionPairs)
     built = copy.copy(water)
     object.__setattr__(built, "system", openmm.XmlSerializer.clone(water.system))
     change(next(f for f in built.system.getForces() if isinstance(f, openmm.NonbondedForce)))
     hybrid = make(built)
-    assert region_direct_pairs(hybrid.spec) is None and REGION_PAIRS not in names_of(hybrid.system)
+    assert pair_correction(hybrid.spec) is None and REGION_PAIRS not in names_of(hybrid.system)
     assert exceptions_of(hybrid.system) >= 120 * 119 // 2
 
 
@@ -404,7 +365,7 @@ def test_rounding_on_the_cpu_platform(water):
     Two water oxygens far apart at the build meet at 0.25 nm: less than 1e-4 of the force between them.
     """
     hybrid = make(water, precision="float32")
-    exact = hybrid.create_system("pythonforce")
+    exact = hybrid.create_system(direct_pairs=False)
     cpu = openmm.Platform.getPlatformByName("CPU")
 
     def on_cpu(system, positions):

@@ -337,19 +337,19 @@ def water():
 def test_both_hosts_equal_torch(water, kind, monkeypatch):
     """TorchForce and PythonForce with compiled pairs give the energy and forces of the torch path."""
     region = region_from_atoms(water.topology, range(3), "molecule")
-    compensation, mm_side = None, "torch"
+    compensation, changes = None, {"mm_side": "torch"}
     if kind == "static":
         zones = static_zones(water, region, "0.2 nm", "0.25 nm")
     else:
-        zones, mm_side = adaptive_zones(water, region, "0.25 nm", "0.3 nm"), None
+        zones, changes = adaptive_zones(water, region, "0.25 nm", "0.3 nm"), {}
         compensation = Compensation({"HOH": 0.0})
 
     def make(bridge):
         potential = load_potential("ani1x", precision="float64", members=[0], kernel="torch")
-        extra = {} if mm_side is None else {"mm_side": mm_side}
-        return hybrid_system(
-            water, zones, potential, scheme="per_atom", compensation=compensation, bridge=bridge, **extra
+        hybrid = hybrid_system(
+            water, zones, potential, scheme="per_atom", compensation=compensation, bridge=bridge
         )
+        return hybrid.reassembled(**changes)
 
     with monkeypatch.context() as patch:
         patch.setenv("MLMM_KERNEL", "torch")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from ani_gases import BOXES, LEANING, elements, gas, members_and_gradient
 from hot_path import recorded
-from test_ani_native import BOXES, LEANING, elements, gas, members_and_gradient
 from tolerances import FINITE_DIFFERENCE
 
 from mlmm.errors import PotentialError
-from mlmm.hybrid.bridge import _RegionModule
 from mlmm.hybrid.cuda_graphs import EnergyAndForces, SamePlaces
+from mlmm.hybrid.hosts import RegionModule
 from mlmm.potentials import committee_of, load_potential
 from mlmm.potentials.ani import fixed_shape as ani_fixed
 from mlmm.potentials.ani.fixed_shape import FixedSymmetryFunctions, neighbour_room
@@ -175,7 +175,7 @@ def modules(shapes: str, structure, *, kernel: str = "torch"):
     potential = load_potential("ani1x", kernel=kernel, shapes=shapes, members=[0, 3])
     numbers, n = structure.numbers.tolist(), len(structure)
     inside = list(range(0, n, 3))
-    region = _RegionModule(potential.scriptable([numbers[i] for i in inside]), torch.tensor(inside))
+    region = RegionModule(potential.scriptable([numbers[i] for i in inside]), torch.tensor(inside))
     blend = WeightedModel(potential.scriptable(numbers, inside), range(n), np.linspace(0.1, 1, len(inside)))
     capped = CappedModel(potential, [numbers[i] for i in inside], inside, [(0, 1), (3, 4)], [0.109, 0.101])
     return {

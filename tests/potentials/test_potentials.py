@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import hashlib
 import shutil
 from pathlib import Path
@@ -102,6 +103,10 @@ def test_damaged_file(tmp_path, content):
         (
             lambda f: (f / "train1/networks/ANN-H.nnf").write_bytes(b"12=\nnot bzip2"),
             "a NeuroChem network in",
+        ),
+        (
+            lambda f: (f / "train1/networks/ANN-H.nnf").write_bytes(b"12=\n" + bz2.compress(b"nodes=1;")),
+            "inputsize=… in",
         ),
         (lambda f: (f / "train1/networks/ANN-C.nnf-l2.wparam").write_bytes(b"1234"), "finite numbers in"),
         (lambda f: (f / "train1/networks/ANN-C.nnf-l2.bparam").unlink(), "the weight file"),

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import openmm
 import pytest
-from test_adaptive import around_one, hybrid_of, relaxed_water
+from adaptive_water import around_one, hybrid_of, relaxed_water
 from toys import ForceFieldPotential, energy_and_forces
 
 from mlmm.errors import ConfigError

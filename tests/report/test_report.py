@@ -350,7 +350,7 @@ def test_a_smooth_zone_is_shown(run_directory):
         "Zones adaptive",
         "Plateau 0.4 nm",
         "transition 9 6.52% 0 < λ < 1",
-        "Scheme local: per-atom energies weighted with lambda",
+        "Scheme per_atom: per-atom energies weighted with lambda",
         "Force field in torch: the force field's part in torch",
         "Compensation density: HOH -4.25 kJ/mol",
     ):

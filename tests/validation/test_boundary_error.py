@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from test_per_atom import ForceFieldPotential, random_zones, zones_with
-from toys import chains, energy_and_forces, toy_spec
+from toys import ForceFieldPotential, chains, energy_and_forces, random_zones, toy_spec, zones_with
 
 from mlmm.blending.functions import switching_function
 from mlmm.dynamics.lambda_histogram import lambda_histogram
@@ -23,8 +22,8 @@ from mlmm.zones.static import hard_zones, static_zones
 
 def force_with_the_model_everywhere(built, potential) -> np.ndarray:
     zones = zones_with(built, dict.fromkeys(range(built.n_atoms), 1.0))
-    hybrid = hybrid_system(built, zones, potential, scheme="per_atom", mm_side="torch", bridge="pythonforce")
-    return energy_and_forces(hybrid.system, built.positions)[1]
+    hybrid = hybrid_system(built, zones, potential, scheme="per_atom", bridge="pythonforce")
+    return energy_and_forces(hybrid.create_system(mm_side="torch"), built.positions)[1]
 
 
 @pytest.mark.parametrize("plateau", ["0.0 nm", "0.15 nm", "0.3 nm"])
@@ -241,7 +240,8 @@ def test_histogram_adds_up_to_the_blend():
     """sum over the bins of atoms times mean Delta is sum Delta; each atom of the zone is in one bin."""
     built = chains(n_molecules=4, n_atoms=6)
     potential = ForceFieldPotential(built, scale=1.3)
-    hybrid = hybrid_system(built, random_zones(built, 14), potential, scheme="per_atom", mm_side="torch")
+    hybrid = hybrid_system(built, random_zones(built, 14), potential, scheme="per_atom")
+    hybrid = hybrid.reassembled(mm_side="torch")
     histogram = lambda_histogram(hybrid, bins=4)
     assert histogram.atoms.sum() == 14 and histogram.atoms[-1] == len(hybrid.zones.core)
     blend = hybrid.blend
@@ -259,7 +259,7 @@ def test_histogram_adds_up_to_the_blend():
 
 
 def test_zone_checks_find_energy_that_is_counted_twice(dipeptide_vacuum, ani1x):
-    """The ledger closes for the hybrid system as it is, not for one with a term in excess."""
+    """The energy balance holds for the hybrid system as it is, not for one with a term in excess."""
     region = select_region(dipeptide_vacuum, "resname ALA")
     zones = static_zones(dipeptide_vacuum, region, "0 nm", "0.2 nm", snap="hydrogen")
     hybrid = hybrid_system(dipeptide_vacuum, zones, ani1x, scheme="per_atom", bridge="pythonforce")

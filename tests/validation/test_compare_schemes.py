@@ -19,7 +19,7 @@ from mlmm.zones.region import select_region
 from mlmm.zones.static import static_zones
 
 LOCAL = ("per_atom, all plateau", "per_atom, half plateau, half zone", "per_atom, all zone")
-DIFFERENCE = ("supermolecular", "supermolecular, two levels")
+DIFFERENCE = ("supermolecular",)
 INTRA = ("additive with caps and tail", "additive (mechanical)")
 METHYL = "resname ALA and name CB HB1 HB2 HB3"
 PLATEAU = 0.24
@@ -74,7 +74,8 @@ def test_rows_of_intra_against_the_model_on_all_atoms(dipeptide_water, ani, comp
     """Reference and row from hybrid systems of their own: lambda = 1 everywhere, and the hard region."""
     built, region = dipeptide_water, list(methyl(dipeptide_water).atoms)
     everywhere, bridge = zones_with(built, dict.fromkeys(range(built.n_atoms), 1.0)), "pythonforce"
-    whole = hybrid_system(built, everywhere, ani, scheme="per_atom", mm_side="torch", bridge=bridge)
+    whole = hybrid_system(built, everywhere, ani, scheme="per_atom", bridge=bridge)
+    whole = whole.reassembled(mm_side="torch")
     for name, tail in zip(INTRA, (True, False), strict=True):
         hybrid = hybrid_system(
             built, zones_of(built, name), ani, scheme="additive", mm_tail=tail, bridge=bridge
@@ -87,7 +88,7 @@ def test_rows_of_intra_against_the_model_on_all_atoms(dipeptide_water, ani, comp
 
 
 def test_difference_has_no_error_on_the_region(comparison):
-    """Not one cut bond ends on the region: rounding is all that is left, with one level and with two."""
+    """Not one cut bond ends on the region: rounding is all that is left."""
     assert comparison.capped == 0
     for name in DIFFERENCE:
         assert comparison[name].mean < 1e-9 and len(comparison[name].percent) == 2
@@ -108,13 +109,11 @@ def test_difference_has_an_error_where_a_cut_bond_ends(dipeptide_vacuum, ani):
 def test_all_rows_have_the_same_atoms(dipeptide_water, comparison):
     active = zones_of(dipeptide_water, "").active
     assert active == tuple(range(22))
-    assert [row.active for row in comparison.schemes] == [len(active)] * 7
+    assert [row.active for row in comparison.schemes] == [len(active)] * 6
     assert [row.name for row in comparison.schemes] == [*LOCAL, *DIFFERENCE, *INTRA]
-    assert [row.passes for row in comparison.schemes] == [1, 1, 1, 2, 3, 1, 1]
+    assert [row.passes for row in comparison.schemes] == [1, 1, 1, 2, 1, 1]
     assert comparison["additive (mechanical)"].inputs == len(active)
     assert comparison["supermolecular"].inputs > comparison["per_atom, all zone"].inputs > len(active)
-    # One bond joins the two sets of two levels.
-    assert comparison["supermolecular, two levels"].cut_bonds == 1
     # A zone cuts bonds between residues that a plateau holds whole.
     assert comparison["per_atom, all plateau"].cut_bonds == 0 < comparison["per_atom, all zone"].cut_bonds
 
@@ -210,8 +209,8 @@ def test_comparison_on_the_command_line(root, capsys):
     assert [line for line in lines if line.startswith("plateau")] == ["plateau 0.2 nm", "plateau 0.3 nm"]
     rows = [re.split(r"\s{2,}", line) for line in lines if line.startswith(("per_atom", "super", "additive"))]
     assert [row[0] for row in rows] == [*LOCAL, *DIFFERENCE, *INTRA] * 2
-    assert {row[3] for row in rows[:7]} == {"14"} and {row[3] for row in rows[7:]} == {"22"}
-    assert "supermolecular, two levels: 14 atoms" in printed.err
+    assert {row[3] for row in rows[:6]} == {"14"} and {row[3] for row in rows[6:]} == {"22"}
+    assert "supermolecular: 14 atoms" in printed.err
     assert sum(line.startswith("bonds join atoms of different lambda") for line in lines) == 1
     assert "WARNING" not in printed.err
 

@@ -1,4 +1,4 @@
-"""Who owns which pair: the ledger of a blend, against sums and counts made in other ways."""
+"""Double counting: pairs and terms of a blend by zone, against sums and counts made in other ways."""
 
 from __future__ import annotations
 
@@ -63,47 +63,44 @@ def handed_over(hybrid) -> float:
 
 @pytest.mark.parametrize("box", [3.0, None])
 @pytest.mark.parametrize("seed", range(3))
-def test_the_ledger_closes(box, seed):
+def test_energy_balance(box, seed):
     """sum_t W_t f_t V_t over terms = sum_i lambda_i eps_i over atoms: nothing twice, nothing lost."""
     hybrid = random_blend(chains(n_molecules=4, n_atoms=6, box=box, seed=seed), 14, seed)
     assert double_counting(hybrid).given_up == pytest.approx(handed_over(hybrid), abs=1e-8)
     assert abs(handed_over(hybrid)) > 1.0
 
 
-def test_the_ledger_closes_for_a_cut_peptide_in_water(dipeptide_water):
+def test_energy_balance_of_a_cut_peptide_in_water(dipeptide_water):
     """ff14SB and flexible water under PME, bonds, angles, torsions, 1-4 pairs and pairs cut by the zone."""
     region = select_region(dipeptide_water, "resname ALA")
     zones = static_zones(dipeptide_water, region, "0.1 nm", "0.3 nm", snap="hydrogen")
     hybrid = hybrid_system(dipeptide_water, zones, Nothing(), scheme="per_atom")
-    audit = double_counting(hybrid)
-    assert audit.given_up == pytest.approx(handed_over(hybrid), abs=1e-8)
-    for bonded in audit.bonded:
+    classes = double_counting(hybrid)
+    assert classes.given_up == pytest.approx(handed_over(hybrid), abs=1e-8)
+    for bonded in classes.bonded:
         if bonded.name in ("bonds", "angles", "torsions", "1-4 pairs"):
             assert bonded.inside > 0 and bonded.crossing > 0
-    assert all(p.pairs > 0 for p in audit.pairs if p.name not in ("C–E", "T–E"))
+    assert all(p.pairs > 0 for p in classes.pairs if p.name not in ("C–E", "T–E"))
 
 
-@pytest.mark.parametrize("levels", [1, 2])
-def test_the_ledger_of_scheme_difference_closes(levels):
+def test_energy_balance_of_scheme_supermolecular():
     """What the force field gave up is E_MM − E for a potential of no energy; every touching pair is whole."""
     built = chains(n_molecules=4, n_atoms=6)
     core, between = tuple(range(0, 24, 3)), tuple(range(1, 24, 3))
     region = region_from_atoms(built.topology, core, "atoms")
     zones = ZonePartition(built.n_atoms, region, core, between, (0.5,) * 8)
-    hybrid = hybrid_system(built, zones, Nothing(), scheme="supermolecular", levels=levels)
+    hybrid = hybrid_system(built, zones, Nothing(), scheme="supermolecular")
     whole, _ = energy_and_forces(built.system, built.positions)
     rest, _ = energy_and_forces(hybrid.system, built.positions)
-    audit = double_counting(hybrid)
-    assert audit.given_up == pytest.approx(whole - rest, abs=1e-7)
-    assert abs(audit.given_up) > 1.0
-    shares = {p.name: p.share for p in audit.pairs if p.pairs}
+    classes = double_counting(hybrid)
+    assert classes.given_up == pytest.approx(whole - rest, abs=1e-7)
+    assert abs(classes.given_up) > 1.0
+    shares = {p.name: p.share for p in classes.pairs if p.pairs}
     assert shares["C–B"] == 1.0  # not one half, as under scheme per_atom
-    if levels == 2:
-        assert shares["C–T"] == 1.0 and shares["T–B"] == shares["T–T"] == 0.5
 
 
-@pytest.mark.parametrize("scheme", ["additive", "bonded", "delta"])
-def test_the_ledger_of_another_scheme_does_not_close(scheme):
+@pytest.mark.parametrize("scheme", ["additive", "supermolecular", "delta"])
+def test_weights_of_another_scheme_break_the_balance(scheme):
     """Negative control: shares of any other rule leave energy unaccounted for."""
     hybrid = random_blend(chains(n_molecules=4, n_atoms=6), 14, 0)
     built = hybrid.built
@@ -124,7 +121,7 @@ def test_pairs_by_class_against_a_double_loop():
     """Numbers, shares and energies of every class from a loop over all pairs."""
     hybrid = random_blend(chains(n_molecules=4, n_atoms=6), 8, 1)
     built, tables = hybrid.built, read_mm_tables(hybrid.built.system)
-    audit = double_counting(hybrid)
+    classes = double_counting(hybrid)
     weights = hybrid.zones.weights(torch.zeros(1, 3)).numpy()
     x, box = torch.tensor(built.positions), torch.tensor(built.box_vectors)
     distance = minimum_image(x[None] - x[:, None], box).norm(dim=2).numpy()
@@ -150,9 +147,9 @@ def test_pairs_by_class_against_a_double_loop():
                 energy = well + COULOMB * tables.charge[i] * tables.charge[j] / r
                 name = "–".join(sorted((letter[i], letter[j]), key="CTBE".index))
                 found.setdefault(name, []).append(((weights[i] + weights[j]) / 2, energy))
-    assert sum(len(rows) for rows in found.values()) == sum(p.pairs for p in audit.pairs)
+    assert sum(len(rows) for rows in found.values()) == sum(p.pairs for p in classes.pairs)
     assert len(found) >= 5
-    for p in audit.pairs:
+    for p in classes.pairs:
         rows = np.array(found.get(p.name, np.zeros((0, 2))))
         assert p.pairs == len(rows)
         if len(rows):
@@ -169,24 +166,24 @@ def test_shares_of_a_hard_zone(dipeptide_water):
 
 
 def test_atoms_that_the_potential_does_not_see_stay_with_the_force_field(dipeptide_water):
-    """Without nitrogen in the model its pairs are whole MM, and the ledger still closes."""
+    """Without nitrogen in the model its pairs are whole MM, and the energy balance still holds."""
     region = select_region(dipeptide_water, "resname ALA and name CB HB1 HB2 HB3", complete="atoms")
     potential = Nothing(elements=(1, 6, 8))
     hybrid = hybrid_system(dipeptide_water, hard_zones(dipeptide_water, region), potential, scheme="per_atom")
-    audit = double_counting(hybrid)
-    pairs = {p.name: p for p in audit.pairs}
+    classes = double_counting(hybrid)
+    pairs = {p.name: p for p in classes.pairs}
     assert pairs["C–E"].pairs > 0 and pairs["C–E"].share == 0 and pairs["C–E"].given_up == 0
-    assert audit.given_up == pytest.approx(handed_over(hybrid), abs=1e-8)
+    assert classes.given_up == pytest.approx(handed_over(hybrid), abs=1e-8)
 
 
-def test_the_audit_prints_its_classes():
+def test_classes_are_printed():
     text = str(double_counting(random_blend(chains(n_molecules=4, n_atoms=6), 14, 0)))
     for word in ("C–C", "C–T", "ML share W", "MM gave up", "bonds", "1-4 pairs", "kJ/mol"):
         assert word in text
     assert "CMAP" not in text  # there is none
 
 
-def test_the_audit_is_of_scheme_local(dipeptide_water):
+def test_double_counting_needs_a_scheme_that_shares_pairs(dipeptide_water):
     region = select_region(dipeptide_water, "resname ACE ALA NME")
     zones = hard_zones(dipeptide_water, region)
     hybrid = hybrid_system(dipeptide_water, zones, Nothing(), scheme="additive")

@@ -15,7 +15,8 @@ from mlmm.dynamics.lambda_histogram import lambda_histogram
 from mlmm.errors import ConfigError, EmbeddingError, PotentialError
 from mlmm.hybrid.system import hybrid_system
 from mlmm.potentials import AtomEnergies
-from mlmm.report.blend_plots import draw_scan
+from mlmm.report.style import file_style
+from mlmm.report.zone_plots import draw_scan, histogram_figure
 from mlmm.units import parse
 from mlmm.validation.boundary_error import boundary_error
 from mlmm.validation.scan_zones import ZoneScan, draw_frames, scan_zones
@@ -54,9 +55,8 @@ def two_frames(built) -> list[np.ndarray]:
 @pytest.fixture(scope="module")
 def scan(dipeptide_water, region) -> ZoneScan:
     frames = two_frames(dipeptide_water)
-    return scan_zones(
-        dipeptide_water, region, Contacts(), frames, ("0 nm", "0.15 nm", "0.6 nm"), ("0 nm", "0.2 nm")
-    )
+    zones = {"plateaus": ("0 nm", "0.15 nm", "0.6 nm"), "widths": ("0 nm", "0.2 nm")}
+    return scan_zones(dipeptide_water, region, Contacts(), frames, **zones)
 
 
 def test_every_cell_is_the_boundary_error_of_that_zone(dipeptide_water, region, scan):
@@ -171,11 +171,12 @@ def test_picture_shows_every_number(tmp_path):
 
 
 def test_picture_of_the_histogram(dipeptide_water, region, tmp_path):
-    from mlmm.report.blend_plots import draw_histogram
-
     zones = static_zones(dipeptide_water, region, "0.1 nm", "0.3 nm")
     histogram = lambda_histogram(hybrid_system(dipeptide_water, zones, Contacts(), scheme="per_atom"))
-    text = draw_histogram(histogram, tmp_path / "histogram.svg").read_text()
+    figure = histogram_figure(histogram.edges, histogram.atoms, histogram.mean, histogram.deviation)
+    with file_style():
+        figure.savefig(tmp_path / "histogram.svg")
+    text = (tmp_path / "histogram.svg").read_text()
     for number in histogram.atoms:
         assert f">{number}</text>" in text
 

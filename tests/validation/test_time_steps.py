@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import openmm
 import pytest
+from chain_hybrids import chain_hybrid
 from openmm import unit
 from toys import SpringPotential, chains
 
@@ -15,6 +16,7 @@ from mlmm.dynamics.integrators import (
     multiple_time_steps,
     separate_reciprocal,
 )
+from mlmm.dynamics.options import RunOptions
 from mlmm.dynamics.reporters import energy_groups
 from mlmm.dynamics.simulate import simulate
 from mlmm.dynamics.stages import NVECheck, Produce
@@ -22,6 +24,7 @@ from mlmm.errors import ConfigError
 from mlmm.hybrid.system import hybrid_system
 from mlmm.report import write_report
 from mlmm.units import FEMTOSECOND, GAS_CONSTANT
+from mlmm.validation.options import TimeStepOptions
 from mlmm.validation.time_steps import judge_settings, scan_time_steps
 from mlmm.zones.region import region_from_atoms
 from mlmm.zones.static import hard_zones
@@ -44,16 +47,6 @@ def oscillators(fast: float, slow: float = 0.0, count: int = 40) -> tuple[openmm
         system.addParticle(MASS)
     width = np.sqrt(GAS_CONSTANT * 300 / MASS / (fast**2 + slow**2))
     return system, np.random.default_rng(2).normal(0, width, (count, 3))
-
-
-def chain_hybrid(box=1.6):
-    built = chains(n_molecules=2, box=box, cutoff=0.7)
-    for force in built.system.getForces():
-        if isinstance(force, openmm.NonbondedForce):
-            force.setEwaldErrorTolerance(1e-3)  # a coarse grid: the Reference platform's is slow
-    return hybrid_system(
-        built, hard_zones(built, region_from_atoms(built.topology, range(4))), SpringPotential()
-    )
 
 
 def trajectory(system, integrator, positions, velocities, steps: int) -> np.ndarray:
@@ -93,9 +86,12 @@ def test_one_force_rate_is_plain_verlet(reciprocal_every):
 
 
 def test_plain_stages_keep_openmms_own_integrators():
-    assert isinstance(make_integrator(NVECheck("1 ps"), GROUPS, 1), openmm.VerletIntegrator)
-    assert isinstance(make_integrator(Produce("1 ps"), GROUPS, 1), openmm.LangevinMiddleIntegrator)
-    assert isinstance(make_integrator(Produce("1 ps", nonbonded_every=2), GROUPS, 1), openmm.CustomIntegrator)
+    for stage, kind in (
+        (NVECheck("1 ps"), openmm.VerletIntegrator),
+        (Produce("1 ps"), openmm.LangevinMiddleIntegrator),
+        (Produce("1 ps", nonbonded_every=2), openmm.CustomIntegrator),
+    ):
+        assert isinstance(make_integrator(stage.under(RunOptions()), GROUPS, 1), kind)
 
 
 def test_same_path_as_openmms_rrespa():
@@ -187,12 +183,13 @@ def limits(fast: float, timesteps, nonbonded_every_values=(1,), slow: float = 0.
         GROUPS,
         positions,
         range(40),
-        [FEMTOSECOND * step for step in timesteps],
-        nonbonded_every_values,
-        (1,),
-        length=0.5,
-        equilibration=0.05,
-        platform="Reference",
+        TimeStepOptions(
+            timesteps=[FEMTOSECOND * step for step in timesteps],
+            nonbonded_every_values=nonbonded_every_values,
+            length=0.5,
+            equilibration=0.05,
+        ),
+        RunOptions(platform="Reference"),
         minimise=False,
     )
     return scan, {(round(t.timestep / FEMTOSECOND, 3), t.nonbonded_every): t.verdict for t in scan.tests}
@@ -234,9 +231,9 @@ def test_settings_without_a_reference_are_refused():
 
 
 def test_hybrid_is_scanned_with_a_reciprocal_sum_of_its_own():
-    scan = scan_time_steps(
-        chain_hybrid(), ("0.5 fs",), (1, 2), (1, 2), length="0.1 ps", equilibration="0.05 ps", platform="CPU"
-    )
+    multiples = {"nonbonded_every_values": (1, 2), "reciprocal_every_values": (1, 2)}
+    lengths = {"length": "0.1 ps", "equilibration": "0.05 ps"}
+    scan = scan_time_steps(chain_hybrid(), timesteps="0.5 fs", platform="CPU", **multiples, **lengths)
     assert [(t.nonbonded_every, t.reciprocal_every) for t in scan.tests] == [(1, 1), (1, 2), (2, 1), (2, 2)]
     assert all(np.isfinite(t.drift) for t in scan.tests)
     assert scan.tests[0].toml() == 'timestep = "0.5 fs"'
@@ -314,7 +311,7 @@ def test_forces_are_taken_anew_after_a_barostat():
 
 def test_multiple_steps_need_something_slow():
     with pytest.raises(ConfigError, match="non-bonded"):
-        make_integrator(Produce("1 ps", nonbonded_every=2), {"ml": 5}, 1)
+        make_integrator(Produce("1 ps", nonbonded_every=2).under(RunOptions()), {"ml": 5}, 1)
     with pytest.raises(ConfigError, match="PME"):
         separate_reciprocal(chains(box=None).system)
     with pytest.raises(ConfigError, match="nonbonded_every"):
@@ -350,7 +347,7 @@ def test_steps_beyond_those_tested_are_named(stage, mass, held, said):
         system.addParticle(m)
     if held:
         system.addConstraint(1, 2, 0.1)
-    text = beyond_tested(Produce("1 ps", **stage), system)
+    text = beyond_tested(Produce("1 ps").under(RunOptions(**stage)), system)
     assert (text is None) == (not said)
     assert all(part in text for part in said)
 
@@ -358,7 +355,7 @@ def test_steps_beyond_those_tested_are_named(stage, mass, held, said):
 def test_less_was_tested_where_lambda_moves():
     system = openmm.System()
     system.addParticle(1.008)
-    stage = Produce("1 ps", timestep="1 fs")
+    stage = Produce("1 ps", timestep="1 fs").under(RunOptions())
     assert beyond_tested(stage, system) is None
     assert "time step of 1 fs (tested up to 0.5)" in beyond_tested(stage, system, adaptive=True)
 

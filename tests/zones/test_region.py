@@ -57,7 +57,7 @@ def test_weights_of_hard_zones(dipeptide_water):
     zones = hard_zones(dipeptide_water, select_region(dipeptide_water, "resname ACE ALA NME"))
     weights = zones.weights(torch.zeros(dipeptide_water.n_atoms, 3))
     assert weights.sum() == 22 and set(weights.tolist()) == {0.0, 1.0}
-    assert zones.counts()["environment"] == len(zones.environment) == dipeptide_water.n_atoms - 22
+    assert zones.hard and not zones.moves and zones.switchable_atoms == ()
 
 
 def test_region_of_another_system_is_refused(dipeptide_water):

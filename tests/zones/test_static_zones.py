@@ -7,7 +7,6 @@ import itertools
 from types import SimpleNamespace
 
 import numpy as np
-import openmm
 import pytest
 import torch
 from toys import chains
@@ -16,7 +15,7 @@ from mlmm.build import build_system
 from mlmm.errors import ConfigError, SelectionError
 from mlmm.zones.cut_bonds import classify_bonds, named_cuts, snap_groups
 from mlmm.zones.region import Region, select_region
-from mlmm.zones.static import ZonePartition, charge_by_weight, hard_zones, residue_zones, static_zones
+from mlmm.zones.static import ZonePartition, hard_zones, residue_zones, static_zones
 
 SNAPS = ["residue", "molecule", "fragment", "hydrogen", "atom"]
 
@@ -44,7 +43,7 @@ def all_images(box: np.ndarray, n: int = 2) -> np.ndarray:
     return np.array(list(itertools.product(range(-n, n + 1), repeat=3))) @ box
 
 
-def slow_distances(built, region, shape: str, axis: str) -> np.ndarray:
+def slow_distances(built, region, shape: str) -> np.ndarray:
     """Over all atoms, points and images; the centre from coordinates that are whole already."""
     positions, inside = built.positions, built.positions[list(region.atoms)]
     images = np.zeros((1, 3)) if built.box_vectors is None else all_images(built.box_vectors)
@@ -52,8 +51,6 @@ def slow_distances(built, region, shape: str, axis: str) -> np.ndarray:
     distances = np.empty(len(positions))
     for i, position in enumerate(positions):
         separations = position - points[:, None] + images[None]
-        if shape == "slab":
-            separations = separations[..., "xyz".index(axis)][..., None]
         distances[i] = np.sqrt((separations**2).sum(axis=-1)).min()
     distances[list(region.atoms)] = 0
     return distances
@@ -77,14 +74,12 @@ def snapped(groups: np.ndarray, distances: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("snap", SNAPS)
-@pytest.mark.parametrize(
-    ("shape", "axis"), [("skin", "z"), ("sphere", "z"), ("slab", "x"), ("slab", "y"), ("slab", "z")]
-)
-def test_weights_by_their_definition(dipeptide_water, shape, axis, snap):
+@pytest.mark.parametrize("shape", ["skin", "sphere"])
+def test_weights_by_their_definition(dipeptide_water, shape, snap):
     """The switch at the shape's distance over all periodic images, group by group, against slow loops."""
     region = select_region(dipeptide_water, "resname ALA and name CA CB", complete="atoms")
-    zones = static_zones(dipeptide_water, region, "0.2 nm", "0.3 nm", snap=snap, shape=shape, axis=axis)
-    distances = slow_distances(dipeptide_water, region, shape, axis)
+    zones = static_zones(dipeptide_water, region, "0.2 nm", "0.3 nm", snap=snap, shape=shape)
+    distances = slow_distances(dipeptide_water, region, shape)
     groups = snap_groups(dipeptide_water.topology, snap)
     expected = np.array([switch(d, 0.2, 0.3) for d in snapped(groups, distances)])
     weights = weights_of(zones)
@@ -93,7 +88,6 @@ def test_weights_by_their_definition(dipeptide_water, shape, axis, snap):
     assert weights[list(region.atoms)].min() == 1 and set(region.atoms) <= set(zones.core)
     bonds = [(bond[0].index, bond[1].index) for bond in dipeptide_water.topology.bonds()]
     assert zones.cut_bonds == tuple((a, b) for a, b in bonds if weights[a] != weights[b])
-    assert sum(zones.counts().values()) == dipeptide_water.n_atoms
 
 
 @pytest.mark.parametrize("snap", SNAPS)
@@ -126,7 +120,6 @@ def test_a_width_of_one_bond_is_a_hard_boundary(dipeptide_water, width):
         ("resname TMP", "0.3 nm", "0.3 nm", "skin"),
         ("resname TMP", "0.5 nm", "0.6 nm", "sphere"),
         ("resSeq 99", "3 bonds", "20 bonds", "skin"),
-        ("resname TMP", "0.2 nm", "0.4 nm", "slab"),
     ],
 )
 def test_cuts_in_lysozyme_are_good(lysozyme, snap, selection, plateau, width, shape):
@@ -208,7 +201,7 @@ def spread(built, seed: int):
     )
 
 
-@pytest.mark.parametrize("shape", ["skin", "sphere", "slab"])
+@pytest.mark.parametrize("shape", ["skin", "sphere"])
 def test_periodic_images_do_not_matter(dipeptide_water, shape):
     """A region across the faces, its atoms in different images, has the same centre and skin."""
     region = select_region(dipeptide_water, "resname ACE ALA NME")
@@ -288,10 +281,9 @@ def test_bad_residue_lists(lysozyme, transition, plateau, error, message):
         ({"plateau": "2 bonds"}, "plateau and width in one unit; got '2 bonds' and '0.2 nm'"),
         ({"plateau": "2 bonds", "width": 0.0}, "plateau and width in one unit"),
         ({"plateau": "1.5 bonds", "width": "1 bond"}, "whole numbers of bonds"),
-        ({"plateau": "2 bonds", "width": "1 bond", "shape": "slab"}, "give both lengths in nm"),
+        ({"plateau": "2 bonds", "width": "1 bond", "shape": "sphere"}, "give both lengths in nm"),
         ({"snap": "chain"}, "snap = residue"),
-        ({"shape": "cube"}, "shape = skin | sphere | slab; got 'cube'"),
-        ({"axis": "w"}, "axis = x | y | z; got 'w'"),
+        ({"shape": "cube"}, "shape = skin | sphere; got 'cube'"),
         ({"plateau": "5 nm"}, "meets its own periodic image"),
     ],
 )
@@ -310,28 +302,6 @@ def test_regions_that_do_not_fit(dipeptide_water):
             make(small, nothing)
         with pytest.raises(SelectionError, match="a region of a system with 8 atoms; got atom index"):
             make(small, large)
-
-
-def test_charge_by_weight(lysozyme):
-    """Sums of the force field's charges by lambda; whole molecules have whole charges, groups need not."""
-    nonbonded = next(f for f in lysozyme.system.getForces() if isinstance(f, openmm.NonbondedForce))
-    charges = np.array([nonbonded.getParticleParameters(i)[0]._value for i in range(lysozyme.n_atoms)])
-    zones = residue_zones(
-        lysozyme, select_region(lysozyme, "resname TMP"), {"resSeq 99": 0.5, "resSeq 101": 0.25}
-    )
-    found = charge_by_weight(zones, charges)
-    assert list(found) == [1.0, 0.5, 0.25, 0.0]
-    assert sum(found.values()) == pytest.approx(charges.sum(), abs=1e-9)
-    weights = weights_of(zones)
-    for weight, charge in found.items():
-        assert charge == pytest.approx(charges[weights == weight].sum(), abs=1e-12)
-    assert found[1.0] == pytest.approx(0, abs=1e-6)
-    whole = charge_by_weight(
-        static_zones(lysozyme, zones.region, "0.3 nm", "0.2 nm", snap="molecule"), charges
-    )
-    assert whole == {1.0: pytest.approx(round(charges.sum()), abs=1e-6)}
-    with pytest.raises(ConfigError, match="one charge for each of 2621 atoms"):
-        charge_by_weight(zones, charges[1:])
 
 
 def test_weights_take_a_cell_and_stay(dipeptide_water):

@@ -24,7 +24,7 @@ from mlmm.build.files.atoms import (
     is_polymer,
     residues,
 )
-from mlmm.build.files.contacts import CONTACT, chain_contacts, near_pairs
+from mlmm.build.files.contacts import CONTACT, chain_contacts
 from mlmm.build.files.names import settle_chains, settle_names
 from mlmm.build.files.reading import read_file
 from mlmm.build.files.sanity import check_place, look_over
@@ -32,6 +32,7 @@ from mlmm.build.files.selection import choose_locations, choose_model
 from mlmm.build.files.sequences import missing_segments
 from mlmm.build.files.sources import find_structure
 from mlmm.errors import StructureError
+from mlmm.neighbours import pairs_within
 
 _PEPTIDE_BOND = 0.2  # nm
 _SAME_GROUP = 0.2  # of the strongest contact in the file; below it a crystal contact
@@ -279,7 +280,7 @@ def _ligands(groups: list[list[AtomRecord]]) -> tuple[LigandFacts, ...]:
         heavy = [atom for atom in group if not is_hydrogen(atom)]
         if is_polymer(group) or group[0].residue_name == "HOH" or not heavy:
             continue
-        near = {polymer[j].key for _, j in near_pairs(coordinates(heavy), points, CONTACT)}
+        near = {polymer[j].key for _, j in pairs_within(coordinates(heavy), points, CONTACT)}
         touches: dict[str, int] = {}
         for key in sorted(near):
             touches[key.chain] = touches.get(key.chain, 0) + 1

@@ -26,14 +26,14 @@ def parse_mmcif(text: str, name: str, sha256: str) -> StructureFile:
     """
     try:
         blocks = [block for block in cif.read_string(text) if block.find_loop("_atom_site.id")]
-        block = blocks[0] if blocks else None
     except Exception as error:  # gemmi raises ValueError and RuntimeError, with the line in the message
         raise StructureError(
             "an mmCIF file", f"{name} that cannot be read ({error})", "download it again"
         ) from error
-    atoms = _atoms(block, name) if block is not None else []
+    atoms = _atoms(blocks[0], name) if blocks else []
     if not atoms:
         raise StructureError("an _atom_site table", f"none in {name}", "give an mmCIF file with coordinates")
+    block = blocks[0]
     assemblies, notes = _assemblies(block)
     return StructureFile(
         name=name,

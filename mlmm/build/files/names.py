@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import gemmi
-import numpy as np
 
 from mlmm.build.build_log import Decision
 from mlmm.build.files.atoms import (
@@ -23,13 +22,12 @@ from mlmm.build.files.atoms import (
     is_polymer,
     residues,
 )
-from mlmm.build.files.contacts import near_pairs
 from mlmm.errors import StructureError
+from mlmm.neighbours import nearest
 
 _STANDARD = AMINO_ACIDS | NUCLEOTIDES | CAPS | WATERS
 _ORGANIC = {"H", "C", "N", "O", "S", "P"}
 _TWO_LETTERS = METALS | {"CL", "BR", "SE", "SI", "AS", "TE", "HE", "NE", "AR", "KR", "XE"}
-_FIRST_REACH = 0.5  # nm; most ligands and waters touch a chain
 _CHAIN_IDS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
 
@@ -224,16 +222,10 @@ def _nearest_chains(groups: list[list[AtomRecord]], polymers: list[list[AtomReco
     if not polymers:
         return ["A"] * len(groups)
     solid = [atom for group in polymers for atom in group]
-    points, nearest = coordinates(solid), [""] * len(groups)
-    reach = _FIRST_REACH
-    while not all(nearest):
-        open_ones = [i for i, chain in enumerate(nearest) if not chain]
-        atoms = [(i, place) for i in open_ones for place in coordinates(groups[i])]
-        places = np.array([place for _, place in atoms])
-        pairs = near_pairs(places, points, reach)
-        distances = np.linalg.norm(places[pairs[:, 0]] - points[pairs[:, 1]], axis=1)
-        for row in np.argsort(distances, kind="stable"):
-            i = atoms[pairs[row, 0]][0]
-            nearest[i] = nearest[i] or solid[pairs[row, 1]].chain
-        reach *= 2
-    return nearest
+    distances, indices = nearest(coordinates(atom for group in groups for atom in group), coordinates(solid))
+    chains, start = [], 0
+    for group in groups:
+        closest = start + int(distances[start : start + len(group)].argmin())
+        chains.append(solid[indices[closest]].chain)
+        start += len(group)
+    return chains

@@ -205,7 +205,8 @@ def _bonds(
     for index, atom in enumerate(atoms):
         places.setdefault(atom.line, []).append(index)
     points = coordinates(atoms)
-    bonds, long = [], []
+    bonds: list[tuple[int, int, float]] = []
+    long: list[tuple[int, int, float]] = []
     for one, other in file.connections:
         for i, j in zip(
             places.get(file.atoms[one].line, []), places.get(file.atoms[other].line, []), strict=False

@@ -18,8 +18,8 @@ from mlmm.build.files.atoms import (
     is_polymer,
     residues,
 )
-from mlmm.build.files.contacts import near_pairs
 from mlmm.errors import StructureError
+from mlmm.neighbours import pairs_within
 
 _CLASH = 0.05  # nm; half a C-H bond, so only a duplicate or a broken file comes closer
 _LARGEST = 100.0  # nm; no builder fills a box of this size, and float32 coordinates become coarse
@@ -186,7 +186,7 @@ def _metals(atoms: list[AtomRecord]) -> list[Decision]:
     decisions = []
     metals = [atom for atom in atoms if atom.element in METALS]
     donors = [atom for atom in atoms if atom.element in ("N", "O", "S", "SE", "F", "CL")]
-    pairs = near_pairs(coordinates(metals), coordinates(donors), _METAL_BOND)
+    pairs = pairs_within(coordinates(metals), coordinates(donors), _METAL_BOND)
     for index, metal in enumerate(metals):
         partners = [donors[j] for i, j in pairs if i == index and donors[j].key != metal.key]
         if not partners and metal.element in _ALKALI:
@@ -209,7 +209,7 @@ def _disulfides(file: StructureFile, groups: list[list[AtomRecord]]) -> list[Dec
     ]
     points = coordinates(atom for _, atom in sulfurs)
     decisions, bonded = [], set()
-    for i, j in near_pairs(points, points, _DISULFIDE):
+    for i, j in pairs_within(points, points, _DISULFIDE):
         if i != j:
             bonded.add(int(i))
         if i < j:

@@ -18,8 +18,9 @@ from mlmm.build.files.atoms import (
     is_polymer,
     residues,
 )
-from mlmm.build.files.contacts import chain_contacts, near
+from mlmm.build.files.contacts import chain_contacts
 from mlmm.errors import ConfigError, StructureError
+from mlmm.neighbours import has_neighbour
 
 _CHAIN_IDS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 #: Hydrogens that a full set has in almost every residue.
@@ -266,7 +267,7 @@ def _without_repeats(before: list[AtomRecord], copies: list[AtomRecord]) -> tupl
     if not before:
         return copies, 0
     kept, dropped = [], 0
-    close = near(coordinates(copies), coordinates(before), _SAME_PLACE)
+    close = has_neighbour(coordinates(copies), coordinates(before), _SAME_PLACE)
     index = 0
     for group in residues(copies):
         span = close[index : index + len(group)]
@@ -355,7 +356,7 @@ def _choose_waters(
     elif selection.waters != "all":
         others = [a for i, g in enumerate(groups) if i not in kept for a in g if not is_hydrogen(a)]
         oxygens = np.array([coordinates(groups[i])[0] for i in waters])
-        close = near(oxygens, coordinates(others), selection.water_distance)
+        close = has_neighbour(oxygens, coordinates(others), selection.water_distance)
         kept = {i for i, inside in zip(waters, close, strict=True) if inside}
     rule = "" if selection.waters in ("all", "none") else f" within {selection.waters} of the solute"
     text = f"{len(kept)} of {len(waters)} waters kept{rule}"

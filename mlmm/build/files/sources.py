@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from http.client import HTTPException
 from pathlib import Path
 
+from mlmm.cache import cache_folder
 from mlmm.errors import StructureError
 
 logger = logging.getLogger(__name__)
@@ -37,8 +38,8 @@ def find_structure(
     """Path of a structure file.
 
     A path is taken as it stands. A bare file name or a PDB id is looked for in the folders of
-    ``MLMM_STRUCTURES``, then in the cache (``MLMM_CACHE``, else ``XDG_CACHE_HOME/mlmm``, else
-    ``~/.cache/mlmm``), and an id is fetched as mmCIF from wwPDB if `download` allows it.
+    ``MLMM_STRUCTURES``, then in the cache (`mlmm.cache.cache_folder`), and an id is fetched as mmCIF from
+    wwPDB if `download` allows it.
 
     Parameters
     ----------
@@ -83,13 +84,13 @@ def _locate(name: str | os.PathLike[str], download: bool, timeout: float) -> Pat
                 return folder / candidate
     if not is_entry(name):
         return path  # the reader says what lies beside it
-    cached = cache_folder() / f"{str(name).lower()}.cif.gz"
+    cached = cache_folder("structures") / f"{str(name).lower()}.cif.gz"
     if cached.is_file():
         _check_cached(cached)
         return cached
     if download:
         return _download(str(name).lower(), cached, timeout)
-    looked = ", ".join(str(folder) for folder in [*folders, cache_folder()])
+    looked = ", ".join(str(folder) for folder in [*folders, cache_folder("structures")])
     raise StructureError(
         f"the structure {name}",
         f"no file {', '.join(names[:3])} … in {looked}",
@@ -104,14 +105,6 @@ def _file_names(name: str) -> list[str]:
         return [name]
     stems = [name, name.upper(), name.lower(), f"pdb{name.lower()}"]
     return list(dict.fromkeys(stem + ending for ending in _ENDINGS for stem in stems))
-
-
-def cache_folder() -> Path:
-    """Folder of downloaded structures."""
-    if os.environ.get("MLMM_CACHE"):
-        return Path(os.environ["MLMM_CACHE"]) / "structures"
-    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(home) / "mlmm" / "structures"
 
 
 def _facts_of(path: Path) -> Path:

@@ -17,9 +17,10 @@ import numpy as np
 
 from mlmm.build.ligands.molecules import atom_names, plain_smiles, require_rdkit, with_hydrogens
 from mlmm.errors import StructureError
+from mlmm.neighbours import nearest
 
 if TYPE_CHECKING:
-    from rdkit.Chem import Mol
+    from rdkit.Chem import Atom, Bond, Mol
 
 logger = logging.getLogger(__name__)
 
@@ -252,12 +253,12 @@ def wrong_stereo(molecule: Mol, positions: np.ndarray, names: Sequence[str]) -> 
     return problems
 
 
-def _is_centre(atom) -> bool:
+def _is_centre(atom: Atom) -> bool:
     tags = require_rdkit().ChiralType
     return atom.GetChiralTag() in (tags.CHI_TETRAHEDRAL_CW, tags.CHI_TETRAHEDRAL_CCW)
 
 
-def _is_stereo(bond) -> bool:
+def _is_stereo(bond: Bond) -> bool:
     kinds = require_rdkit().BondStereo
     return bond.GetStereo() in (kinds.STEREOE, kinds.STEREOZ, kinds.STEREOCIS, kinds.STEREOTRANS)
 
@@ -288,9 +289,8 @@ def _heavy_bonds(residue: ResidueAtoms) -> list[tuple[int, int]]:
     """Bonds between heavy atoms, numbered among themselves."""
     chem = require_rdkit()
     number = {index: n for n, index in enumerate(residue.heavy)}
-    known = sorted(
-        {tuple(sorted((number[i], number[j]))) for i, j in residue.bonds if i in number and j in number}
-    )
+    pairs = [(number[i], number[j]) for i, j in residue.bonds if i in number and j in number]
+    known = sorted({(min(pair), max(pair)) for pair in pairs})
     if known and len(chem.GetMolFrags(_graph([residue.numbers[i] for i in number], known))) == 1:
         return known
     table = chem.GetPeriodicTable()
@@ -319,11 +319,11 @@ def _graph(numbers: Sequence[int], bonds: Sequence[tuple[int, int]]) -> Mol:
 def _hydrogens(residue: ResidueAtoms) -> dict[int, list[int]]:
     """Heavy atom -> its hydrogens in the file, each given to the nearest."""
     heavy = np.array(residue.heavy)
+    hydrogens = np.flatnonzero(np.array(residue.numbers) == 1)
     found: dict[int, list[int]] = {}
-    for index, number in enumerate(residue.numbers):
-        if number == 1:
-            distances = np.linalg.norm(residue.positions[heavy] - residue.positions[index], axis=1)
-            found.setdefault(int(heavy[distances.argmin()]), []).append(index)
+    _, partners = nearest(residue.positions[hydrogens], residue.positions[heavy])
+    for hydrogen, partner in zip(hydrogens.tolist(), heavy[partners].tolist(), strict=True):
+        found.setdefault(partner, []).append(hydrogen)
     return found
 
 
@@ -356,7 +356,7 @@ def _other_atoms(
     chem = require_rdkit()
     names = [residue.names[i] for i in residue.heavy]
     settings = rdFMCS.MCSParameters()
-    settings.Timeout = 5
+    settings.Timeout = 5  # type: ignore[assignment]  # RDKit's stub gives it the type of its class
     settings.BondTyper = rdFMCS.BondCompare.CompareAny
     common = chem.MolFromSmarts(rdFMCS.FindMCS([query, target], settings).smartsString)
     in_query, in_target = query.GetSubstructMatch(common), target.GetSubstructMatch(common)

@@ -300,11 +300,12 @@ def reference_conformer(complete: Mol) -> np.ndarray:
 
     molecule = require_rdkit().Mol(complete)
     settings = rdDistGeom.ETKDGv3()
-    settings.randomSeed = _SEED
-    settings.numThreads = 1
+    # RDKit's stubs give these three settings the type of the class that holds them.
+    settings.randomSeed = _SEED  # type: ignore[assignment]  # wrong stub
+    settings.numThreads = 1  # type: ignore[assignment]  # wrong stub
     conformers = list(rdDistGeom.EmbedMultipleConfs(molecule, _CONFORMERS, settings))
     if not conformers:
-        settings.useRandomCoords = True
+        settings.useRandomCoords = True  # type: ignore[assignment]  # wrong stub
         conformers = list(rdDistGeom.EmbedMultipleConfs(molecule, _CONFORMERS, settings))
     if not conformers:
         raise StructureError(

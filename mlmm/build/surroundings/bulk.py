@@ -81,7 +81,7 @@ def build_bulk_water(
     if mass is not None:
         repartition(system, model.topology, mass)
     positions = np.array(model.positions.value_in_unit(unit.nanometer), dtype=float)
-    provenance = {
+    provenance: dict[str, object] = {
         "source": f"bulk {water}",
         "forcefield_files": files,
         "options": {"edge_nm": length, "nonbonded_cutoff_nm": cutoff, "hydrogen_mass_amu": mass},
@@ -103,12 +103,14 @@ def scaled_to(bulk: BuiltSystem, density: float) -> BuiltSystem:
     Raises
     ------
     ConfigError
-        A density that is not above 0.
+        A density that is not above 0, or a system without a box.
     """
     if not density > 0:
         raise ConfigError("a density above 0 molecules per nm³", str(density), "write 33.4 for water")
     molecules = molecules_of(bulk.topology)
     box = bulk.box_vectors
+    if box is None:
+        raise ConfigError("a liquid in a periodic box", "none", "build one with mlmm.build_bulk_water")
     scale = (len(molecules) / density / abs(np.linalg.det(box))) ** (1 / 3)
     moved = bulk.positions.copy()
     for atoms in map(list, molecules):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
+import numpy as np
 import openmm
 
 from mlmm.units import ANGSTROM, KILOCALORIE
@@ -46,7 +47,10 @@ def bond_walls(topology: Any, atoms: Collection[int], start: float, periodic: bo
 
 
 def spherical_wall(
-    atoms: Collection[int], centre: Sequence[float], radius: float, stiffness: float = _WATER_STIFFNESS
+    atoms: Collection[int],
+    centre: Sequence[float] | np.ndarray,
+    radius: float,
+    stiffness: float = _WATER_STIFFNESS,
 ) -> openmm.CustomExternalForce:
     """A half-harmonic wall around a droplet, k/2 (r − radius)² beyond `radius` of a point and nothing inside.
 

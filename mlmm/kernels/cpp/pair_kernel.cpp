@@ -1,4 +1,5 @@
-// Force-field pairs on the processor behind a plain C interface; loaded by mlmm/pair_kernel.py.
+// Force-field pairs on the processor behind a plain C interface; loaded by mlmm/kernels/torch_pairs.py and
+// mlmm/kernels/direct_pairs.py.
 //
 // An evaluation is kept between energies and gradient. Functions return 0 when they did what they were asked,
 // else one of the codes below, and never throw.

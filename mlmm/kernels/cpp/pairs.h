@@ -1,6 +1,6 @@
 // Short-range force-field energies of pairs, with their gradient.
 //
-// V = Lennard-Jones x handover (x switch) + K q q (1/r - smooth tail), as in mlmm/mm_functions.py.
+// V = f Lennard-Jones (x the force field's own f) + K q q (1/r - smooth tail), as in mlmm/pair_formulas.py.
 #pragma once
 
 #include <cmath>
@@ -28,7 +28,7 @@ struct PairField {
 };
 
 // 1 - x^3 (10 - 15 x + 6 x^2) between `on` and `on + width`, and its slope.
-inline void handover(double r, double on, double width, double& f, double& slope) {
+inline void switching_function(double r, double on, double width, double& f, double& slope) {
     double x = (r - on) / width;
     x = x < 0.0 ? 0.0 : x;
     x = x > 1.0 ? 1.0 : x;
@@ -155,11 +155,11 @@ class PairEnergies {
             double wells = 2.0 * epsilon[p] * (sixth * sixth - sixth);
             double wells_slope = -12.0 * epsilon[p] * (2.0 * sixth * sixth - sixth) * inverse;
             double f, slope;
-            handover(r, r_on, width, f, slope);
+            switching_function(r, r_on, width, f, slope);
             wells_slope = wells_slope * f + wells * slope;
             wells *= f;
             if (Switched) {
-                handover(r, switch_on, switch_width, f, slope);
+                switching_function(r, switch_on, switch_width, f, slope);
                 wells_slope = wells_slope * f + wells * slope;
                 wells *= f;
             }

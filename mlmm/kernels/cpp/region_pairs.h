@@ -1,7 +1,7 @@
 // What a NonbondedForce holds for the pairs of a region: all of them by all, with their gradient.
 //
 // Within the cutoff Lennard-Jones (x switch) + K q q/r, beyond it K q q erf(alpha r)/r, as in
-// mlmm/core_pairs.py. No list of pairs: atoms lie in rows of vectors, and what is left out is masked.
+// mlmm/blending/full_pairs.py. No list of pairs: atoms lie in rows of vectors, and what is left out is masked.
 #pragma once
 
 #include <cmath>

@@ -139,7 +139,8 @@ def _isolated_energies(model: torch.nn.Module, elements: list[int]) -> dict[int,
     total = {int(z): 0.0 for z in elements}
     for module in model.modules():
         if type(module).__name__ == "AtomicShift":
-            weight = module.shifts.weight.detach().to(torch.float64).flatten().cpu()
+            shift: Any = module  # of a package without types
+            weight = shift.shifts.weight.detach().to(torch.float64).flatten().cpu()
             total = {z: e + float(weight[z]) * ELECTRONVOLT for z, e in total.items()}
     return total
 

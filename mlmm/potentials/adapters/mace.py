@@ -60,6 +60,7 @@ class MACEPotential:
         precision: str = "float64",
         device: str = "cpu",
     ):
+        given: Any = model  # of a package without types
         if not hasattr(model, "atomic_energies_fn") or hasattr(model, "joint_embedding"):
             raise PotentialError(
                 "a MACE model of per-atom energies without further inputs",
@@ -69,18 +70,18 @@ class MACEPotential:
         self._dtype = {"float32": torch.float32, "float64": torch.float64}[precision]
         self.device = torch.device(device)
         # A copy: energies of isolated atoms are taken out of it, and precision may change.
-        self._model = copy.deepcopy(model).to(self.device, self._dtype).eval()
+        self._model: Any = copy.deepcopy(given).to(self.device, self._dtype).eval()
         for parameter in self._model.parameters():
             parameter.requires_grad_(False)
         check_finite(self._model, name)
-        heads = list(getattr(model, "heads", None) or ["Default"])
+        heads = list(getattr(given, "heads", None) or ["Default"])
         self._head = _head_index(heads, head, name)
         self._head_name = heads[self._head]
         self._isolated = self._model.atomic_energies_fn.atomic_energies.detach().clone()
         self._model.atomic_energies_fn.atomic_energies.zero_()
-        self._numbers = [int(z) for z in model.atomic_numbers]
-        energies = torch.atleast_2d(model.atomic_energies_fn.atomic_energies).to(torch.float64)[self._head]
-        cutoff, layers = float(model.r_max) * ANGSTROM, int(model.num_interactions)
+        self._numbers = [int(z) for z in given.atomic_numbers]
+        energies = torch.atleast_2d(given.atomic_energies_fn.atomic_energies).to(torch.float64)[self._head]
+        cutoff, layers = float(given.r_max) * ANGSTROM, int(given.num_interactions)
         self.spec = PotentialSpec(
             name=name,
             elements=tuple(self._numbers),

@@ -60,7 +60,7 @@ class SevenNetPotential:
         precision: str = "float32",
         device: str = "cpu",
     ):
-        model = build()
+        model: Any = build()  # of a package without types
         rescale = getattr(model, "_modules", {}).get("rescale_atomic_energy")
         if getattr(model, "modal_map", None) or getattr(rescale, "shift", None) is None:
             raise PotentialError(
@@ -78,7 +78,7 @@ class SevenNetPotential:
         check_finite(model, name)
         # Forces come from the engine's own gradient: the model's last layer would take it a second time.
         self._build = build
-        self._model = model.to(self.device).eval()
+        self._model: Any = model.to(self.device).eval()
         self._model.delete_module_by_key("force_output")
         self._model.key_grad = None
         self._model.set_is_batch_data(False)

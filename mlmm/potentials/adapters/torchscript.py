@@ -15,9 +15,10 @@ from typing import Any, Optional
 
 import torch
 
+from mlmm.elements import SYMBOLS
 from mlmm.errors import PotentialError
 from mlmm.potentials.adapters.graph import ENERGY_UNITS, LENGTH_UNITS, check_finite, within_reach
-from mlmm.potentials.base import SYMBOLS, AtomEnergies, PotentialSpec, check_state
+from mlmm.potentials.base import AtomEnergies, PotentialSpec, check_state
 from mlmm.structures import Structure
 
 __all__ = ["TorchScriptPotential", "is_torchscript", "save_torchscript"]
@@ -43,16 +44,17 @@ class _Bound(torch.nn.Module):
         super().__init__()
         self.module, self.reach = module, reach
         self.energy_unit, self.length_unit = units
-        self.register_buffer("numbers", numbers)
-        self.register_buffer("centres", centres)
-        self.register_buffer("references", references)
+        self.numbers = torch.nn.Buffer(numbers)
+        self.centres = torch.nn.Buffer(centres)
+        self.references = torch.nn.Buffer(references)
 
     def forward(
         self, positions: torch.Tensor, cell: Optional[torch.Tensor], centres: Optional[torch.Tensor] = None
     ) -> torch.Tensor:
         central = self.centres if centres is None else centres
         positions = positions.to(torch.float64)
-        numbers, place, references = self.numbers, central, self.references.index_select(0, central)
+        numbers: torch.Tensor = self.numbers
+        place, references = central, self.references.index_select(0, central)
         if central.shape[0] < positions.shape[0]:
             # Only what the wanted atoms can see is evaluated.
             seen, place = within_reach(positions, cell, central, self.reach)
@@ -155,7 +157,8 @@ def is_torchscript(path: str | Path) -> bool:
 
 
 def _check_signature(module: torch.jit.ScriptModule, path: str | Path) -> None:
-    arguments = module.forward.schema.arguments[1:]
+    forward: Any = module.forward  # a ScriptMethod, which torch's annotations do not tell
+    arguments = forward.schema.arguments[1:]
     found = tuple((argument.name, str(argument.type)) for argument in arguments)
     if found != _ARGUMENTS:
         text = ", ".join(f"{name}: {kind}" for name, kind in found)

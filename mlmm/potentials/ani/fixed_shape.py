@@ -62,22 +62,26 @@ class FixedSymmetryFunctions(torch.nn.Module):
         self.n_radial, self.n_angular = functions.n_radial, functions.n_angular
         self.dtype = dtype
         self.centres_at_once = max(1, _PAIRS_AT_ONCE // max(1, self.n_atoms))
-        for name in ("eta_radial", "shift_radial", "eta_angular", "shift_angular", "zeta"):
-            self.register_buffer(name, getattr(functions, name).clone())
-        for name in ("cos_angle", "sin_angle", "centres"):
-            self.register_buffer(name, getattr(functions, name).clone())
+        self.eta_radial = torch.nn.Buffer(functions.eta_radial.clone())
+        self.shift_radial = torch.nn.Buffer(functions.shift_radial.clone())
+        self.eta_angular = torch.nn.Buffer(functions.eta_angular.clone())
+        self.shift_angular = torch.nn.Buffer(functions.shift_angular.clone())
+        self.zeta = torch.nn.Buffer(functions.zeta.clone())
+        self.cos_angle = torch.nn.Buffer(functions.cos_angle.clone())
+        self.sin_angle = torch.nn.Buffer(functions.sin_angle.clone())
+        self.centres = torch.nn.Buffer(functions.centres.clone())
         # An empty place holds atom N, of an element of its own that counts for nothing.
-        self.register_buffer("kind", torch.cat([species, torch.tensor([self.n_species])]))
+        self.kind = torch.nn.Buffer(torch.cat([species, torch.tensor([self.n_species])]))
         one_of = torch.eye(self.n_species + 1, self.n_species, dtype=dtype)
-        self.register_buffer("is_species", one_of.index_select(0, self.kind))
+        self.is_species = torch.nn.Buffer(one_of.index_select(0, self.kind))
         pairs = torch.zeros(self.n_species + 1, self.n_species + 1, self.n_species_pairs, dtype=dtype)
         pairs[:-1, :-1] = torch.eye(self.n_species_pairs, dtype=dtype)[functions.pair_index]
-        self.register_buffer("is_pair", pairs.flatten(0, 1))
+        self.is_pair = torch.nn.Buffer(pairs.flatten(0, 1))
         first, second = torch.triu_indices(self.angular_room, self.angular_room, offset=1).unbind(0)
-        self.register_buffer("first", first.contiguous())
-        self.register_buffer("second", second.contiguous())
-        self.register_buffer("atoms", torch.arange(self.n_atoms))
-        self.register_buffer("places", torch.arange(self.radial_room))
+        self.first = torch.nn.Buffer(first.contiguous())
+        self.second = torch.nn.Buffer(second.contiguous())
+        self.atoms = torch.nn.Buffer(torch.arange(self.n_atoms))
+        self.places = torch.nn.Buffer(torch.arange(self.radial_room))
         # An empty place stands beyond both cutoffs: its vector has this number three times.
         self.away = self.radial_cutoff
 

@@ -162,13 +162,22 @@ class _Energies(torch.autograd.Function):
     """The operator with its derivative."""
 
     @staticmethod
-    def forward(ctx: Any, positions, cell, species, centres, model, members, threads):
+    def forward(
+        ctx: Any,
+        positions: torch.Tensor,
+        cell: torch.Tensor | None,
+        species: torch.Tensor,
+        centres: torch.Tensor,
+        model: int,
+        members: int,
+        threads: int,
+    ) -> torch.Tensor:
         energies, ctx.held = _evaluate(positions, cell, species, centres, model, members, threads, True)
         ctx.positions, ctx.threads = (positions.shape, positions.dtype), threads
         return energies
 
     @staticmethod
-    def backward(ctx: Any, by_energy):
+    def backward(ctx: Any, by_energy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise PotentialError(
                 "first derivatives of the compiled kernel", "create_graph=True", 'write kernel = "torch"'
@@ -185,13 +194,27 @@ class _Energies(torch.autograd.Function):
         return gradient.to(dtype), None, None, None, None, None, None
 
 
-def _energies(positions, cell, species, centres, model, members):
+def _energies(
+    positions: torch.Tensor,
+    cell: torch.Tensor | None,
+    species: torch.Tensor,
+    centres: torch.Tensor,
+    model: int,
+    members: int,
+) -> torch.Tensor:
     """The operator without gradient."""
     threads = _threads(centres.shape[0])
     return _evaluate(positions, cell, species, centres, model, members, threads, False)[0]
 
 
-def _differentiable(positions, cell, species, centres, model, members):
+def _differentiable(
+    positions: torch.Tensor,
+    cell: torch.Tensor | None,
+    species: torch.Tensor,
+    centres: torch.Tensor,
+    model: int,
+    members: int,
+) -> torch.Tensor:
     """The operator where a gradient may be wanted."""
     if cell is not None and cell.requires_grad:
         raise PotentialError(
@@ -238,8 +261,8 @@ class NativeANI(torch.nn.Module):
         # Where a CUDA graph is captured, it is the networks in torch that run.
         self.capturable = networks.capturable
         functions = networks.symmetry_functions
-        self.register_buffer("species", functions.species)
-        self.register_buffer("centres", functions.centres)
+        self.species = torch.nn.Buffer(functions.species)
+        self.centres = torch.nn.Buffer(functions.centres)
         self.members = parameters.members
         elements = [network.species for network in networks.networks]
         self.model = load_weights(parameters, precision, elements)
@@ -366,5 +389,5 @@ def _content_number(parameters: ANIParameters, precision: str) -> int:
     for element in parameters.elements:
         for array in (*parameters.weights[element], *parameters.biases[element]):
             digest.update(f"{array.shape} {array.dtype}".encode())
-            digest.update(np.ascontiguousarray(array))
+            digest.update(np.ascontiguousarray(array).data)
     return int.from_bytes(digest.digest(), "little") >> 1

@@ -8,15 +8,15 @@ float64 without the isolated-atom energies, which are never added.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Optional
+from typing import Optional, cast
 
 import numpy as np
 import torch
 
+from mlmm.elements import SYMBOLS
 from mlmm.potentials.ani.fixed_shape import NEIGHBOUR_DENSITY, FixedSymmetryFunctions, neighbour_room
 from mlmm.potentials.ani.neurochem import ANIParameters
 from mlmm.potentials.ani.symmetry_functions import SymmetryFunctions
-from mlmm.potentials.base import SYMBOLS
 from mlmm.units import ANGSTROM, HARTREE
 
 __all__ = ["SHAPES", "ANINetworks"]
@@ -71,19 +71,20 @@ class ANINetworks(torch.nn.Module):
         self.capturable = shapes != "lists"
         central = species[wanted]
         present = species.unique().tolist() if centres is None else central.unique().tolist()
-        self.networks = torch.nn.ModuleList(
+        networks = [
             _ElementNetworks(
                 parameters.weights[parameters.elements[k]],
                 parameters.biases[parameters.elements[k]],
                 k,
+                (central == k).nonzero().squeeze(1),
                 dtype,
             )
             for k in present
-        )
-        for network in self.networks:
-            network.register_buffer("atoms", (central == network.species).nonzero().squeeze(1))
+        ]
+        # A ModuleList, which does not tell a type checker what it holds.
+        self.networks = cast("Sequence[_ElementNetworks]", torch.nn.ModuleList(networks))
         # Energies come out element by element; this puts them back in the order of the atoms.
-        self.register_buffer("order", torch.argsort(torch.cat([network.atoms for network in self.networks])))
+        self.order = torch.nn.Buffer(torch.argsort(torch.cat([network.atoms for network in networks])))
         self.to_angstrom = 1.0 / ANGSTROM
         self.hartree = HARTREE
 
@@ -105,7 +106,7 @@ class ANINetworks(torch.nn.Module):
         if centres is None:
             for network in self.networks:
                 energies.append(network(environments, network.atoms))
-            order = self.order
+            order: torch.Tensor = self.order
         else:
             species = self.symmetry_functions.species.index_select(0, centres)
             places: list[torch.Tensor] = []
@@ -124,15 +125,23 @@ class ANINetworks(torch.nn.Module):
 class _ElementNetworks(torch.nn.Module):
     """The networks of one element, all members batched: (members, atoms of it) in hartree."""
 
-    def __init__(self, weights: list[np.ndarray], biases: list[np.ndarray], species: int, dtype: torch.dtype):
+    def __init__(
+        self,
+        weights: list[np.ndarray],
+        biases: list[np.ndarray],
+        species: int,
+        atoms: torch.Tensor,
+        dtype: torch.dtype,
+    ):
         super().__init__()
         self.n_members, self.width = weights[0].shape[0], weights[0].shape[1]
         self.celu_alpha = _CELU_ALPHA
         self.species = species
+        self.atoms = torch.nn.Buffer(atoms)
         # The first layer sees the same input in every member: one matrix product for all of them.
         first = torch.from_numpy(weights[0]).to(dtype)
-        self.register_buffer("first_weight", first.flatten(0, 1).t().contiguous())
-        self.register_buffer("first_bias", torch.from_numpy(biases[0]).to(dtype).flatten())
+        self.first_weight = torch.nn.Buffer(first.flatten(0, 1).t().contiguous())
+        self.first_bias = torch.nn.Buffer(torch.from_numpy(biases[0]).to(dtype).flatten())
         self.layers = torch.nn.ModuleList(
             _BatchedLinear(weight, bias, dtype) for weight, bias in zip(weights[1:], biases[1:], strict=True)
         )
@@ -152,8 +161,8 @@ class _BatchedLinear(torch.nn.Module):
 
     def __init__(self, weight: np.ndarray, bias: np.ndarray, dtype: torch.dtype):
         super().__init__()
-        self.register_buffer("weight", torch.from_numpy(weight).to(dtype).transpose(1, 2).contiguous())
-        self.register_buffer("bias", torch.from_numpy(bias).to(dtype).unsqueeze(1))
+        self.weight = torch.nn.Buffer(torch.from_numpy(weight).to(dtype).transpose(1, 2).contiguous())
+        self.bias = torch.nn.Buffer(torch.from_numpy(bias).to(dtype).unsqueeze(1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.baddbmm(self.bias, x, self.weight)

@@ -141,7 +141,10 @@ def _read_network(folder: Path, element: str) -> tuple[list[np.ndarray], list[np
         raise PotentialError(
             f"a NeuroChem network in {path}", str(error), "copy the published folder again"
         ) from error
-    inputs = int(re.search(r"inputsize=(\d+);", text)[1])
+    size = re.search(r"inputsize=(\d+);", text)
+    if size is None:
+        raise PotentialError(f"inputsize=… in {path}", "none", "copy the published folder again")
+    inputs = int(size[1])
     layers = re.findall(
         r"nodes=(\d+);\s*activation=(\d+);.*?weights=FILE:([^\[]+)\[(\d+)\];\s*biases=FILE:([^\[]+)\[(\d+)\];",
         text,

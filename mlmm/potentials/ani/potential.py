@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from mlmm.elements import SYMBOLS
 from mlmm.errors import PotentialError
 from mlmm.potentials.ani.fixed_shape import NEIGHBOUR_DENSITY, neighbour_room
 from mlmm.potentials.ani.native import NativeANI, choose_kernel
 from mlmm.potentials.ani.networks import SHAPES, ANINetworks
 from mlmm.potentials.ani.neurochem import ANIParameters
-from mlmm.potentials.base import SYMBOLS, AtomEnergies, PotentialSpec, check_elements
+from mlmm.potentials.base import AtomEnergies, PotentialSpec, check_elements
 from mlmm.structures import Structure, neighbour_pairs
 from mlmm.units import ANGSTROM, HARTREE
 

@@ -56,21 +56,21 @@ class SymmetryFunctions(torch.nn.Module):
             raise PotentialError(
                 "one EtaA or one Zeta", "several of both", "use a published ANI parameter file"
             )
-        self.register_buffer("eta_radial", eta_radial.to(dtype))
-        self.register_buffer("shift_radial", shift_radial.to(dtype))
-        self.register_buffer("eta_angular", eta_angular.to(dtype))
-        self.register_buffer("shift_angular", shift_angular.to(dtype))
-        self.register_buffer("zeta", zeta.to(dtype))
-        self.register_buffer("cos_angle", torch.cos(angle).to(dtype))
-        self.register_buffer("sin_angle", torch.sin(angle).to(dtype))
+        self.eta_radial = torch.nn.Buffer(eta_radial.to(dtype))
+        self.shift_radial = torch.nn.Buffer(shift_radial.to(dtype))
+        self.eta_angular = torch.nn.Buffer(eta_angular.to(dtype))
+        self.shift_angular = torch.nn.Buffer(shift_angular.to(dtype))
+        self.zeta = torch.nn.Buffer(zeta.to(dtype))
+        self.cos_angle = torch.nn.Buffer(torch.cos(angle).to(dtype))
+        self.sin_angle = torch.nn.Buffer(torch.sin(angle).to(dtype))
         # Index of the unordered pair of elements: 00 01 02 … 11 12 …
         first, second = torch.triu_indices(n_species, n_species).unbind(0)
         pair_index = torch.zeros(n_species, n_species, dtype=torch.int64)
         pair_index[first, second] = torch.arange(self.n_species_pairs)
         pair_index[second, first] = torch.arange(self.n_species_pairs)
-        self.register_buffer("pair_index", pair_index)
-        self.register_buffer("species", species)
-        self.register_buffer("centres", centres)
+        self.pair_index = torch.nn.Buffer(pair_index)
+        self.species = torch.nn.Buffer(species)
+        self.centres = torch.nn.Buffer(centres)
 
     def forward(
         self, positions: torch.Tensor, cell: Optional[torch.Tensor], centres: Optional[torch.Tensor] = None

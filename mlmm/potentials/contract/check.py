@@ -166,6 +166,7 @@ class _Check:
     def untouched(self) -> list[CheckResult]:
         """Positions, numbers and cell are as they were."""
         structure = _boxed(self.structure, 2 * self._clearance())
+        assert structure.cell is not None
         held = (structure.numbers, structure.positions, structure.cell)
         before = [tensor.clone() for tensor in held]
         self.model.atom_energies(structure)
@@ -304,6 +305,7 @@ class _Check:
         boxed = _boxed(self.structure, 2 * self._clearance())
         found = self.model.atom_energies(boxed).energies.detach()
         rows = [self._energy_row("large box less none", _largest(found - self.energies), 4)]
+        assert boxed.cell is not None
         images = torch.randint(-1, 2, (len(boxed), 3), generator=self.random).to(torch.float64)
         moved = Structure(
             boxed.numbers, boxed.positions + images @ boxed.cell, boxed.cell, boxed.charge, boxed.spin

@@ -30,22 +30,24 @@ def compiled_rows(
     """
     numbers = structure.numbers.tolist()
     factory = scriptable_module(model)
+    assert factory is not None
     result = model.atom_energies(structure)
     eager = (result.energies.unsqueeze(0) if result.members is None else result.members).detach()
     module = torch.jit.script(factory(numbers).eval())
     device = getattr(model, "device", torch.device("cpu"))
     where = structure.positions.detach().to(device)
-    worst, worst_force, first_force = 0.0, 0.0, None
+    worst = 0.0
+    forces: list[torch.Tensor] = []
     for _ in range(4):
         positions = where.clone().requires_grad_(True)
         found = module(positions, None)
         (gradient,) = torch.autograd.grad(found.mean(dim=0).sum(), positions)
         worst = max(worst, float((found.detach().cpu() - eager).abs().max()))
-        first_force = gradient if first_force is None else first_force
-        worst_force = max(worst_force, float((gradient - first_force).norm(dim=1).max()))
+        forces.append(gradient)
+    worst_force = max(float((force - forces[0]).norm(dim=1).max()) for force in forces)
     limit = tolerance * scale
     rows = [_row("TorchScript less eager", worst, "kJ/mol", limit)]
-    force_limit = 100 * tolerance * max(float(first_force.norm(dim=1).max()), 1.0)
+    force_limit = 100 * tolerance * max(float(forces[0].norm(dim=1).max()), 1.0)
     rows.append(_row("TorchScript: force of four calls", worst_force, "kJ/mol/nm", force_limit))
     buffer = io.BytesIO()
     torch.jit.save(module, buffer)

@@ -1,4 +1,4 @@
-"""Rows of a benchmark as table, markdown, JSON and picture."""
+"""Rows of the benchmarks as table, markdown, JSON and picture."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlmm.bench.table import machine_line
 from mlmm.check_report import aligned
 
 __all__ = ["BenchReport", "Target"]
@@ -50,7 +51,7 @@ class Target:
 
 @dataclass(frozen=True)
 class BenchReport:
-    """What `run_bench` found; prints as a table.
+    """What `run_suites` found; prints as a table.
 
     Parameters
     ----------
@@ -58,22 +59,34 @@ class BenchReport:
         Processor, cores, threads, load, versions.
     rows : tuple of dict
         One for each system and variant: ``system variant what members ml_atoms atoms cpu_ms cpu_ms_min
-        wall_ms wall_ms_p10 blocks limit_cpu_ms rss_mb rss_of`` and, where measured, ``startup_s growth_mb``.
+        wall_ms wall_ms_p10 blocks rss_mb rss_of`` and, where measured, ``startup_s growth_mb``.
         ``what`` is "step" for a whole step of 1 fs, "kernel" for energy and forces without OpenMM.
     targets : tuple of Target
     notes : tuple of str
+    lost : tuple of (str, str, str)
+        System, variant and reason of rows that could not be had.
     """
 
     machine: dict[str, Any]
     rows: tuple[dict[str, Any], ...]
     targets: tuple[Target, ...] = ()
     notes: tuple[str, ...] = ()
+    lost: tuple[tuple[str, str, str], ...] = ()
+
+    @property
+    def own_failures(self) -> list[str]:
+        """Variants other than the peer that lost a row."""
+        return sorted({variant for _, variant, _ in self.lost if variant != "openmm-ml"})
+
+    def _notes(self) -> list[str]:
+        left_out = [f"{system}: {variant} is left out: {why}" for system, variant, why in self.lost]
+        return [*self.notes, *left_out]
 
     def __str__(self) -> str:
         parts = [self.machine_line(), aligned(_table(self.rows), left=3)]
         if self.targets:
             parts.append(aligned([_TARGET_HEAD, *self._target_cells()]))
-        parts += [f"note   {note}" for note in self.notes]
+        parts += [f"note   {note}" for note in self._notes()]
         return "\n\n".join(parts)
 
     def _target_cells(self) -> list[tuple[str, ...]]:
@@ -90,23 +103,18 @@ class BenchReport:
 
     def _host(self) -> str:
         m = self.machine
-        return (
-            f"{m['processor']}, {m['cores']} cores, load average {m['load_average']} at the start; "
-            f"{m['openmm_threads']} threads for OpenMM, {m['torch_threads']} for torch; "
-            f"openmm {m['openmm']}, torch {m['torch']}, {m['potential']}, kernel {m['kernel']}; "
-            f"{m['matrix_gflops']:.0f} GFLOP/s in a float32 matrix product on one thread"
-        )
+        return f"{machine_line(m)}; {m['potential']}, kernel {m['kernel']}"
 
     def write_json(self, path: str | Path) -> Path:
         """Write machine, rows and targets; returns the path."""
         targets = [vars(target) | {"reached": target.reached} for target in self.targets]
-        content = {"machine": self.machine, "rows": self.rows, "targets": targets, "notes": self.notes}
+        content = {"machine": self.machine, "rows": self.rows, "targets": targets, "notes": self._notes()}
         path = Path(path)
         path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         return path
 
     def write_markdown(self, path: str | Path, command: str, picture: str | None = None) -> Path:
-        """Write the page that goes beside the benchmarks.
+        """Write the page that goes beside the README of the benchmarks.
 
         Parameters
         ----------
@@ -117,6 +125,7 @@ class BenchReport:
             Name of the picture beside it.
         """
         lines = ["# Benchmarks", "", "```sh", command, "```", "", self.machine_line() + ".", "", _HOW, ""]
+        lines += ["Remarks on these figures: [README.md](README.md).", ""]
         if picture is not None:
             lines += [f"![Cost by atoms in the potential and by atoms in all]({picture})", ""]
         if self.targets:
@@ -126,8 +135,8 @@ class BenchReport:
             rows = [row for row in self.rows if row["what"] == what]
             if rows:
                 lines += ["", f"## {title}", "", *_markdown(_table(rows))]
-        if self.notes:
-            lines += ["", *(f"- {note}" for note in self.notes)]
+        if self._notes():
+            lines += ["", *(f"- {note}" for note in self._notes())]
         path = Path(path)
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
         return path
@@ -153,15 +162,6 @@ class BenchReport:
                 _line(left, whole, "ml_atoms", time, f"{variant}, whole step", colour, "--s")
             sizes = [r for r in steps if r["variant"] == variant and r["system"].startswith("size_")]
             _line(right, sizes, "atoms", time, variant, colour, "-o")
-        limits = {r["ml_atoms"]: r["limit_cpu_ms"] for r in kernels if r["limit_cpu_ms"]}
-        if limits:
-            left.plot(
-                sorted(limits),
-                [limits[n] for n in sorted(limits)],
-                ":",
-                color="0.5",
-                label="networks at peak",
-            )
         for axis, label in ((left, "atoms in the potential"), (right, "atoms in all, 22 in the potential")):
             axis.set(xlabel=label, ylabel="processor time / ms" if time == "cpu_ms" else "time / ms")
             if axis.has_data():
@@ -175,18 +175,15 @@ class BenchReport:
 
 _HOW = """Variants run in turn, in blocks of about 0.15 s, in one process. *cpu* is the processor time of
 that process per step, all threads, user and system: median over the blocks; *wall* the elapsed time, median
-and 10th percentile; ratios are medians over the rounds,
-those of the fastest blocks beside them. *limit* is the processor time of the bare MM step
-plus the operations of the networks alone (four for each weight and atom) at the rate of a large matrix
-product on one thread; *above it* says how far a row is from there. *memory* is the peak of a process of its
-own where *start-up*, from the start of Python to the end of the first step, is given too; elsewhere it is
-not listed."""
+and 10th percentile; ratios are medians over the rounds, those of the fastest blocks beside them. *memory* is
+the peak of a process of its own where *start-up*, from the start of Python to the end of the first step, is
+given too; elsewhere it is not listed."""
 _TARGET_HEAD = ("figure", "measured", "fastest blocks", "wanted", "reached")
 _COLOURS = {
     "mm": "0.45",
     "mlmm": "#1b6ca8",
     "mlmm-torch": "#7fb4d8",
-    "mlmm-local": "#3a9d5d",
+    "mlmm-per-atom": "#3a9d5d",
     "mlmm-lists": "#b08cc9",
     "mlmm-graphs": "#6a3d9a",
     "openmm-ml": "#d1603d",
@@ -209,9 +206,8 @@ def _line(axis: Any, rows: list[dict[str, Any]], x: str, y: str, label: str, col
 def _table(rows: Any) -> list[tuple[str, ...]]:
     """Head and cells."""
     head = ("system", "variant", "what", "members", "ML atoms", "atoms", "cpu ms", "wall ms", "p10 ms")
-    cells: list[tuple[str, ...]] = [(*head, "limit cpu ms", "above it", "memory MB", "start-up s")]
+    cells: list[tuple[str, ...]] = [(*head, "memory MB", "start-up s")]
     for row in rows:
-        limit = row.get("limit_cpu_ms")
         own = "startup_s" in row
         cells.append(
             (
@@ -224,8 +220,6 @@ def _table(rows: Any) -> list[tuple[str, ...]]:
                 f"{row['cpu_ms']:.3g}",
                 f"{row['wall_ms']:.3g}",
                 f"{row['wall_ms_p10']:.3g}",
-                "" if limit is None else f"{limit:.3g}",
-                "" if limit is None else f"{100 * (row['cpu_ms'] / limit - 1):.0f} %",
                 f"{row['rss_mb']:.0f}" if own else "",
                 f"{row['startup_s']:.1f}" if own else "",
             )

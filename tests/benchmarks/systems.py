@@ -12,6 +12,7 @@ from openmm import app, unit
 
 from mlmm.build import BuiltSystem, build_system
 from mlmm.errors import ConfigError
+from mlmm.forcefield.term_catalogue import BONDED, TABULATED, class_of, described, empty_copy
 from mlmm.units import FEMTOSECOND
 from mlmm.zones.region import Region, region_from_atoms
 
@@ -27,7 +28,7 @@ __all__ = [
 
 #: Of PME's direct sum, nm.
 CUTOFF = 0.9
-_PDB = Path(__file__).parent.parent / "data" / "alanine_dipeptide.pdb"
+_PDB = Path(__file__).parents[2] / "systems/alanine_dipeptide/input.pdb"
 _SOLUTE = 22  # atoms; they come first
 
 
@@ -131,30 +132,22 @@ def _add_topology(topology: app.Topology, source: app.Topology) -> None:
         topology.addBond(atoms[bond[0].index], atoms[bond[1].index])
 
 
-#: class of a bonded force -> name of its terms, number of atoms in each
-_TERMS = {
-    "HarmonicBondForce": ("Bond", 2),
-    "HarmonicAngleForce": ("Angle", 3),
-    "PeriodicTorsionForce": ("Torsion", 4),
-}
-
-
 def _replicated_force(force: openmm.Force, n: int, copies: int) -> openmm.Force:
     """The same terms for every copy of n atoms."""
-    name = type(force).__name__
+    name = class_of(force)
     if name == "CMMotionRemover":
         return openmm.CMMotionRemover(force.getFrequency())
     if name == "NonbondedForce":
         return _replicated_nonbonded(force, n, copies)
-    if name not in _TERMS:
-        raise ConfigError(f"forces {', '.join(_TERMS)} to replicate", f"a {name}", "use the dipeptide's box")
-    term, width = _TERMS[name]
-    new = type(force)()
-    terms = [getattr(force, f"get{term}Parameters")(i) for i in range(getattr(force, f"getNum{term}s")())]
+    if name not in TABULATED:
+        raise ConfigError(
+            f"forces {', '.join(TABULATED)} to replicate", described(force), "use the dipeptide's box"
+        )
+    new, terms = empty_copy(force), BONDED[name]
+    every = terms.parameters(force)
     for k in range(copies):
-        for parameters in terms:
-            getattr(new, f"add{term}")(*(a + k * n for a in parameters[:width]), *parameters[width:])
-    new.setUsesPeriodicBoundaryConditions(force.usesPeriodicBoundaryConditions())
+        for parameters in every:
+            terms.add(new, terms.with_atoms(parameters, [atom + k * n for atom in terms.atoms(parameters)]))
     return new
 
 

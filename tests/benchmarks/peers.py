@@ -113,8 +113,8 @@ def openmm_ml_system(
         def createImpl(self, name, **_):  # noqa: N802, OpenMM-ML's name
             return SameWeights("ani2x")
 
-    MLPotential.registerImplFactory("mlmm-bench", Factory())
+    MLPotential.registerImplFactory("mlmm-benchmarks", Factory())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        peer = MLPotential("mlmm-bench")
+        peer = MLPotential("mlmm-benchmarks")
         return peer.createMixedSystem(built.topology, built.system, list(atoms), forceGroup=group)

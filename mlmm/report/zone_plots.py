@@ -1,4 +1,4 @@
-"""Pictures of a blend: the scan over plateau and width, atoms by lambda."""
+"""Figures of zones: the scan over plateau and width, atoms by lambda."""
 
 from __future__ import annotations
 
@@ -9,31 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlmm.report.style import ACCENT, INK, MM, SOFT, file_style, new_figure
+
 if TYPE_CHECKING:
-    from mlmm.dynamics.lambda_histogram import LambdaHistogram
     from mlmm.validation.scan_zones import ZoneScan
 
-__all__ = ["draw_histogram", "draw_scan", "histogram_figure"]
-
-_INK, _SOFT, _MARK = "#1c2530", "#6b7785", "#d9480f"
-_STYLE = {
-    "font.size": 9,
-    "svg.fonttype": "none",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), _INK),
-    **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), _SOFT),
-}
-
-
-def _new_figure(width: float, height: float, columns: int, **grid: Any) -> tuple[Any, Any]:
-    """A figure of its own, outside pyplot's list of open figures, in inches."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots(ncols=columns, squeeze=False, **grid)[0]
+__all__ = ["draw_scan", "histogram_figure"]
 
 
 def _cell(mean: float, error: float) -> str:
@@ -65,7 +46,7 @@ def _heat_map(
         axes.axhline(edge - 0.5, color="white", linewidth=1.5)
     for (w, p), text in np.ndenumerate(np.array(texts, dtype=object).T):
         luminance = image[w, p] @ np.array([0.2126, 0.7152, 0.0722])
-        colour = "white" if luminance < 0.5 else _INK
+        colour = "white" if luminance < 0.5 else INK
         first, _, second = text.partition("\n")
         axes.text(p, w + (0.13 if second else 0), first, ha="center", va="center", color=colour, fontsize=11)
         if second:
@@ -101,8 +82,6 @@ def draw_scan(scan: ZoneScan, path: str | Path, target_percent: float = 5.0) -> 
     -------
     Path
     """
-    import matplotlib
-
     path = Path(path)
     mean, error = scan.mean, scan.standard_error
     choice = scan.recommend(target_percent)
@@ -112,9 +91,9 @@ def draw_scan(scan: ZoneScan, path: str | Path, target_percent: float = 5.0) -> 
     counts = [[f"{n:,}" if n else "" for n in row] for row in scan.active]
     fewest = scan.active[scan.possible].min()
     spread = np.log10(np.maximum(scan.active, 1) / fewest) / max(np.log10(scan.active.max() / fewest), 1e-9)
-    with matplotlib.rc_context(_STYLE):
+    with file_style():
         height = 1.45 + 0.46 * len(scan.widths)
-        figure, (left, right) = _new_figure(9.0, height, 2, width_ratios=[1, 1])
+        figure, (left, right) = new_figure(9.0, height, 2, width_ratios=[1, 1])
         _heat_map(
             left,
             scan,
@@ -133,7 +112,7 @@ def draw_scan(scan: ZoneScan, path: str | Path, target_percent: float = 5.0) -> 
             }.items():
                 inside = 0 <= p + dp < mean.shape[0] and 0 <= w + dw < mean.shape[1]
                 if inside and not mean[p + dp, w + dw] < target_percent:
-                    left.plot(*line, color=_INK, linewidth=2, solid_capstyle="projecting")
+                    left.plot(*line, color=INK, linewidth=2, solid_capstyle="projecting")
         frames = f"{len(scan.percent)} frame" + ("s" if len(scan.percent) > 1 else "")
         caption = f"{scan.label}: {scan.region} atoms, λ by {scan.snap}, {frames}. "
         if choice is None:
@@ -142,40 +121,19 @@ def draw_scan(scan: ZoneScan, path: str | Path, target_percent: float = 5.0) -> 
             p = int(np.argmin(abs(scan.plateaus - choice.plateau)))
             w = int(np.argmin(abs(scan.widths - choice.width)))
             for axes in (left, right):
-                _frame(axes, p, w, 0.9, edgecolor=_MARK, linewidth=3)
+                _frame(axes, p, w, 0.9, edgecolor=ACCENT, linewidth=3)
             limit = f"{target_percent:g}\u00a0%"
             caption += f"Frame: fewest atoms below {limit}; line: {limit}."
         if not scan.possible.all():
             caption += " Blank: the zone meets its own periodic image."
         lines = "\n".join(textwrap.wrap(caption, 135))
-        figure.supxlabel(lines, fontsize=8.5, color=_SOFT, x=0.01, ha="left")
+        figure.supxlabel(lines, fontsize=8.5, color=SOFT, x=0.01, ha="left")
         figure.savefig(path, dpi=150)
     return path
 
 
-def draw_histogram(histogram: LambdaHistogram, path: str | Path) -> Path:
-    """Number of atoms, and Delta per residue with its standard deviation, by lambda.
-
-    Parameters
-    ----------
-    histogram : LambdaHistogram
-    path : str or Path
-
-    Returns
-    -------
-    Path
-    """
-    import matplotlib
-
-    path = Path(path)
-    with matplotlib.rc_context(_STYLE):
-        figure = histogram_figure(histogram.edges, histogram.atoms, histogram.mean, histogram.deviation)
-        figure.savefig(path, dpi=200)
-    return path
-
-
 def histogram_figure(edges: np.ndarray, atoms: np.ndarray, mean: np.ndarray, deviation: np.ndarray) -> Any:
-    """The picture of `draw_histogram` in the style of the moment, without the energies where all are NaN.
+    """Draw the number of atoms and Delta per residue by lambda, without Delta where all of it is NaN.
 
     Parameters
     ----------
@@ -186,13 +144,13 @@ def histogram_figure(edges: np.ndarray, atoms: np.ndarray, mean: np.ndarray, dev
     names = [f"{a:.2g}–{b:.2g}" for a, b in itertools.pairwise(edges)] + ["1"]
     x = np.arange(len(names))
     known = bool(np.isfinite(mean).any())
-    figure, panels = _new_figure(9.0 if known else 4.5, 2.8, 2 if known else 1)
-    panels[0].bar(x, atoms, color="#3d6a94", width=0.8)
+    figure, panels = new_figure(9.0 if known else 4.5, 2.8, 2 if known else 1)
+    panels[0].bar(x, atoms, color=MM, width=0.8)
     for place, number in zip(x, atoms, strict=True):
         panels[0].text(place, number, f"{number:.0f}", ha="center", va="bottom", fontsize=8.5)
     panels[0].set(ylabel="atoms")
     if known:
-        panels[1].errorbar(x, mean, deviation, fmt="o", color=_MARK, capsize=3, markersize=5, linewidth=1.2)
+        panels[1].errorbar(x, mean, deviation, fmt="o", color=ACCENT, capsize=3, markersize=5, linewidth=1.2)
         panels[1].set(ylabel="Δ per residue / (kJ/mol)")
     for axes in panels:
         axes.set_xticks(x, names)

@@ -1,8 +1,9 @@
-"""One variant in a process of its own: start-up, peak memory, growth. ``python -m mlmm.bench.process …``"""
+"""One variant in a process of its own: start-up, peak memory, growth. ``python -m benchmarks.process …``"""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -19,7 +20,7 @@ def in_own_process(
     steps: int,
     *,
     samples: int = 20,
-    threads: int | None = None,
+    threads: int = 0,
 ) -> dict[str, float]:
     """Start Python anew, load, make a context, evaluate forces, run.
 
@@ -33,7 +34,7 @@ def in_own_process(
     steps : int
     samples : int
         Of the memory, along the steps.
-    threads : int, optional
+    threads : int
 
     Returns
     -------
@@ -42,9 +43,11 @@ def in_own_process(
         time ``startup_cpu_s``; ``rss_mb``, the peak;
         ``growth_mb``, slope of the memory in MB per 10^5 steps with ``growth_error``; ``growth_steps``.
     """
-    arguments = [variant, potential, str(folder), str(region), str(steps), str(samples), str(threads or 0)]
-    command = [sys.executable, "-m", "mlmm.bench.process", *arguments, repr(time.time())]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    arguments = [variant, potential, str(folder), str(region), str(steps), str(samples), str(threads)]
+    command = [sys.executable, "-m", "benchmarks.process", *arguments, repr(time.time())]
+    found = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, found))}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         from mlmm.errors import SimulationError
 
@@ -61,17 +64,18 @@ def _main(arguments: list[str]) -> dict[str, float]:
     import numpy as np
     import torch
 
-    from mlmm.bench.measure import peak_resident_mb, resident_mb, stepper
-    from mlmm.bench.systems import nearest_region
-    from mlmm.bench.variants import load, make
+    from benchmarks.systems import nearest_region
+    from benchmarks.variants import load, make, stepper
+    from mlmm.bench.measure import peak_resident_mb, resident_mb
     from mlmm.build import BuiltSystem
 
     torch.set_num_threads(1)
     built = BuiltSystem.load(folder)
-    flexible = BuiltSystem.load(folder / "flexible") if variant == "mlmm-local" else None
+    flexible = BuiltSystem.load(folder / "flexible") if variant == "mlmm-per-atom" else None
     potential = load(variant, name)
     timed = make(variant, built, nearest_region(built, n_region), potential, flexible)
-    step = stepper(timed, built.positions, threads=threads or None)
+    task = stepper(timed, built.positions, threads=threads)
+    step = task.run
     step(1)
     startup, startup_cpu = time.time() - started, time.process_time()
     at, memory = [], []
@@ -80,7 +84,7 @@ def _main(arguments: list[str]) -> dict[str, float]:
         step(chunk)
         at.append((k + 1) * chunk)
         memory.append(resident_mb())
-    step.checked()
+    task.check()
     # The first half is warm-up: TorchScript's second graph, the allocator's pools.
     half = len(at) // 2
     facts = {

@@ -9,29 +9,33 @@ import numpy as np
 import openmm
 import torch
 
-from mlmm.bench.peers import openmm_ml_system, torchani_model
-from mlmm.bench.systems import rigid_outside
+from benchmarks.peers import openmm_ml_system, torchani_model
+from benchmarks.systems import rigid_outside
+from mlmm.bench.measure import Task, step_task
+from mlmm.bench.potential_call import energy_task
 from mlmm.build import BuiltSystem
+from mlmm.dynamics.platforms import choose_platform
 from mlmm.errors import ConfigError
 from mlmm.hybrid.bridge import make_force
+from mlmm.hybrid.hosts import RegionEnergy
 from mlmm.hybrid.spec import atomic_numbers
 from mlmm.hybrid.system import hybrid_system
 from mlmm.potentials import load_potential
 from mlmm.potentials.ani.potential import ANIPotential
 from mlmm.potentials.base import AtomEnergies, PotentialSpec
 from mlmm.structures import Structure
-from mlmm.units import ANGSTROM
+from mlmm.units import ANGSTROM, FEMTOSECOND
 from mlmm.zones.region import Region
 from mlmm.zones.static import hard_zones, static_zones
 
-__all__ = ["ON_A_GPU", "VARIANTS", "Timed", "bare_call", "load", "make", "network_flops", "trivial_system"]
+__all__ = ["ON_A_GPU", "VARIANTS", "Timed", "bare_call", "load", "make", "stepper", "trivial_system"]
 
 #: name -> what it is
 VARIANTS = {
     "mm": "the force field alone",
     "mlmm": "scheme additive, the kernel that mlmm chooses",
     "mlmm-torch": "scheme additive, networks and symmetry functions in torch",
-    "mlmm-local": "scheme per_atom, default zone (plateau 0.3 nm, width 0.2 nm)",
+    "mlmm-per-atom": "scheme per_atom, default zone (plateau 0.3 nm, width 0.2 nm)",
     "mlmm-lists": "as mlmm-torch, with lists of neighbours as long as they have to be, also on a GPU",
     "mlmm-graphs": "as mlmm-torch, with lists of fixed length, recorded as a CUDA graph where there is CUDA",
     "openmm-ml": "OpenMM-ML's mechanical embedding with torchani and the same weights",
@@ -40,6 +44,7 @@ VARIANTS = {
 ON_A_GPU = ("mlmm-lists", "mlmm-graphs")
 _SHAPES = {"mlmm-lists": "lists", "mlmm-graphs": "fixed"}
 ML_GROUP = 5
+_TEMPERATURE = 300.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +98,7 @@ def make(
     Raises
     ------
     ConfigError
-        An unknown variant, or ``mlmm-local`` without `flexible`.
+        An unknown variant, or ``mlmm-per-atom`` without `flexible`.
     MissingPackageError
         A peer that is not installed.
     """
@@ -105,30 +110,49 @@ def make(
     if variant == "openmm-ml":
         system = openmm_ml_system(built, region.atoms, potential, potential.spec.name[-2:], ML_GROUP)
         return Timed(variant, system, len(region), members, ML_GROUP)
-    if variant == "mlmm-local":
+    if variant == "mlmm-per-atom":
         if flexible is None:
-            raise ConfigError("flexible molecules for mlmm-local", "none", "pass flexible")
+            raise ConfigError("flexible molecules for mlmm-per-atom", "none", "pass flexible")
         zones = static_zones(built, region)
         mixed = rigid_outside(flexible, built, zones.active)
         hybrid = hybrid_system(mixed, zones, potential, scheme="per_atom")
         return Timed(variant, hybrid.system, len(hybrid.zones.active), members, hybrid.force_groups["ml"])
     graphs = "on" if variant == "mlmm-graphs" else "off"
-    hybrid = hybrid_system(built, hard_zones(built, region), potential, scheme="additive", cuda_graphs=graphs)
+    hybrid = hybrid_system(built, hard_zones(built, region), potential, scheme="additive")
+    hybrid = hybrid.reassembled(cuda_graphs=graphs)
     return Timed(variant, hybrid.system, len(region), members, hybrid.force_groups["ml"])
 
 
-def network_flops(potential: ANIPotential, built: BuiltSystem, region: Region) -> float:
-    """Floating-point operations of the networks alone, energies and forces of a region.
+def stepper(
+    timed: Timed,
+    positions: np.ndarray,
+    *,
+    threads: int = 0,
+    thermostat: bool = True,
+    platform: str = "CPU",
+) -> Task:
+    """Dynamics of a variant at 1 fs as a task for `interleaved`.
 
-    Each weight multiplies and adds once in the pass to the energy and once in the pass back to the
-    environments: 4 operations per weight and atom.
+    Parameters
+    ----------
+    timed : Timed
+    positions : ndarray, shape (N, 3), nm
+    threads : int
+        Of OpenMM's CPU platform; 0 for its own choice.
+    thermostat : bool
+        Langevin at 300 K, otherwise plain Verlet.
+    platform : str
+        OpenMM's, at its own precision.
     """
-    counts: dict[str, int] = {}
-    symbols = [atom.element.symbol for atom in built.topology.atoms()]
-    for atom in region.atoms:
-        counts[symbols[atom]] = counts.get(symbols[atom], 0) + 1
-    weights = potential.parameters.weights
-    return float(sum(4 * n * sum(layer.size for layer in weights[e]) for e, n in counts.items()))
+    if thermostat:
+        integrator: openmm.Integrator = openmm.LangevinMiddleIntegrator(_TEMPERATURE, 5.0, FEMTOSECOND)
+        integrator.setRandomNumberSeed(1)
+    else:
+        integrator = openmm.VerletIntegrator(FEMTOSECOND)
+    context = openmm.Context(timed.system, integrator, *choose_platform(platform, threads))
+    context.setPositions(positions)
+    context.setVelocitiesToTemperature(_TEMPERATURE, 1)
+    return step_task(context)
 
 
 class _Nothing(torch.nn.Module):
@@ -177,23 +201,15 @@ def trivial_system(built: BuiltSystem, region: Region, *, bridge: str | None) ->
         system.addParticle(built.system.getParticleMass(i))
     if bridge is None:
         return Timed("no force", system)
-    potential = _NoPotential()
-    force = make_force(
-        potential,
-        atomic_numbers(built, region.atoms),
-        region.atoms,
-        bridge=bridge,
-        periodic=True,
-    )
+    energy = RegionEnergy(_NoPotential(), atomic_numbers(built, region.atoms), region.atoms)
+    force = make_force(energy, bridge=bridge, periodic=True, name="no potential")
     force.setForceGroup(ML_GROUP)
     system.addForce(force)
     return Timed(bridge, system, len(region), 1, ML_GROUP)
 
 
-def bare_call(
-    variant: str, built: BuiltSystem, region: Region, potential: ANIPotential
-) -> Callable[[], object]:
-    """One evaluation of energy and forces of a region without OpenMM, as a function without arguments.
+def bare_call(variant: str, built: BuiltSystem, region: Region, potential: ANIPotential) -> Task:
+    """Energy and forces of a region without OpenMM, as a task for `interleaved`.
 
     Parameters
     ----------
@@ -214,22 +230,25 @@ def bare_call(
         box = (cell / ANGSTROM).to(torch.float32)
         periodic = torch.tensor([True, True, True])
 
-        def peer() -> None:
+        def peer() -> torch.Tensor:
             moved = angstrom.clone().requires_grad_(True)
             _, energy = model((species, moved), cell=box, pbc=periodic)
             energy.backward()
+            return energy.detach().sum()
 
-        return peer
+        return energy_task(peer)
     if variant == "mlmm" and potential.kernel == "native":
-        # As the kernel's own host does it.
+        # As the native bridge calls it.
         kernel = potential.scriptable(numbers).weighted([1.0] * len(numbers))
         x, box_vectors = positions.numpy(), cell.numpy()
-        return lambda: kernel(x, box_vectors)
+        return energy_task(lambda: kernel(x, box_vectors))
     # As a TorchForce does it: compiled and frozen.
     module = torch.jit.freeze(torch.jit.script(potential.scriptable(numbers).eval()))
 
-    def ours() -> None:
+    def ours() -> torch.Tensor:
         moved = positions.clone().requires_grad_(True)
-        module(moved, cell).mean(dim=0).sum().backward()
+        energy = module(moved, cell).mean(dim=0).sum()
+        energy.backward()
+        return energy.detach()
 
-    return ours
+    return energy_task(ours)

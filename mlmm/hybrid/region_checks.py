@@ -1,0 +1,216 @@
+"""Whether a zone and a potential fit the built system: elements, box, room in neighbour lists, net charge."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import openmm
+import torch
+
+from mlmm.build import BuiltSystem
+from mlmm.elements import element_names
+from mlmm.errors import ConfigError, EmbeddingError, PotentialError
+from mlmm.hybrid.spec import atom_labels, atomic_numbers, built_cell, visible_atoms
+from mlmm.potentials.base import PotentialModel, PotentialSpec, check_elements
+from mlmm.structures import Structure
+from mlmm.term_weights import SCHEMES
+from mlmm.zones.static import ZonePartition
+
+__all__ = [
+    "check_box",
+    "check_charges",
+    "check_multiplicity",
+    "check_room",
+    "net_charge",
+    "seen_zones",
+    "zone_warnings",
+]
+
+_WHOLE = 0.3  # e; a fragment farther from an integer charge has lost part of a charged group
+
+
+def seen_zones(
+    built: BuiltSystem, zones: ZonePartition, spec: PotentialSpec
+) -> tuple[ZonePartition, list[str]]:
+    """The zone without atoms that the model does not know: those stay with the force field, by name.
+
+    Raises
+    ------
+    PotentialError
+        An unknown element in the region itself, or bonded to an atom of the zone.
+    ConfigError
+        A zone without core.
+    """
+    numbers, sites = built.numbers, built.virtual_sites
+    active = zones.active
+    check_elements(spec, [int(numbers[i]) for i in zones.region.atoms if not sites[i]])
+    if not zones.core and not zones.transition:
+        raise ConfigError("a zone with atoms", "an empty one", "select a region")
+    unknown = {i for i in active if numbers[i] not in spec.elements and not sites[i]}
+    label = atom_labels(built)
+    for a, b in built.bonds.tolist():
+        if (a in unknown) != (b in unknown) and {a, b}.issubset(active):
+            stranger = a if a in unknown else b
+            element = element_names([int(numbers[stranger])])
+            raise PotentialError(
+                f"only elements that {spec.name} knows in the zone",
+                f"{label(stranger)} ({element}), bonded to an atom of the zone",
+                "make the zone smaller, or choose a potential that knows it (`mlmm models` lists them)",
+            )
+    if not unknown:
+        return zones, []
+    weights = dict(zip(zones.transition, zones.transition_weights, strict=True))
+    kept = dataclasses.replace(
+        zones,
+        core=tuple(i for i in zones.core if i not in unknown),
+        transition=tuple(i for i in zones.transition if i not in unknown),
+        transition_weights=tuple(w for i, w in weights.items() if i not in unknown),
+    )
+    names = ", ".join(label(i) for i in sorted(unknown)[:6]) + (" …" if len(unknown) > 6 else "")
+    return kept, [
+        f"{len(unknown)} atoms of the zone stay with the force field: {spec.name} does not know {names}"
+    ]
+
+
+def check_box(built: BuiltSystem, zones: ZonePartition, spec: PotentialSpec) -> None:
+    """Minimum image is exact only while model and zone reach less than half of the smallest box width.
+
+    Raises
+    ------
+    EmbeddingError
+    """
+    if not built.periodic:
+        return
+    width = float(np.diag(built.box_vectors).min())
+    needs = [(2 * spec.cutoff, f"twice the cutoff of {spec.name}", "build a larger one")]
+    if zones.moves:
+        needs.append((2 * zones.reach, "twice plateau + width", "make the zone smaller, or the box larger"))
+    for needed, what, advice in needs:
+        if width < needed:
+            raise EmbeddingError(
+                f"a box at least {needed:.2f} nm wide ({what})",
+                f"{width:.2f} nm",
+                f'{advice}: set system.padding = "1.0 nm" or more',
+            )
+
+
+def check_charges(charge_range: float, built: BuiltSystem, zones: ZonePartition, spec: PotentialSpec) -> None:
+    """Refuse predicted charges where a zone or a box leaves their energy undefined.
+
+    Raises
+    ------
+    ConfigError
+        A range below that of the switching function.
+    EmbeddingError
+        A virtual site in the zone, or a box less than twice the range wide.
+    """
+    sites = [atom for atom in (*zones.active, *zones.switchable_atoms) if built.virtual_sites[atom]]
+    if sites:
+        raise EmbeddingError(
+            "a zone without virtual sites, whose charges no model predicts",
+            f"{len(sites)} of them, the first {atom_labels(built)(sites[0])}",
+            "build with a water model of three sites, or keep such water out of the zone",
+        )
+    if charge_range < spec.cutoff:
+        raise ConfigError(
+            f"charge_range of at least {spec.cutoff:g} nm, the range of {spec.name}",
+            f"{charge_range:g} nm",
+            'write charge_range = "1.2 nm"',
+        )
+    if built.periodic:
+        width = float(np.diag(built.box_vectors).min())
+        if width < 2 * charge_range:
+            raise EmbeddingError(
+                f"a box at least {2 * charge_range:.2f} nm wide (twice charge_range)",
+                f"{width:.2f} nm",
+                'set system.padding = "1.0 nm" or more, or make charge_range smaller',
+            )
+
+
+def check_room(
+    built: BuiltSystem, zones: ZonePartition, scheme: str, potential: PotentialModel, on_gpu: bool
+) -> None:
+    """Whether lists of fixed length, as networks on a GPU have them, hold the neighbours in the structure.
+
+    Raises
+    ------
+    PotentialError
+        An atom of a static zone with more neighbours than there is room for.
+    """
+    # Atoms that come and go have lists that are as long as they have to be.
+    used = ("auto", "fixed") if on_gpu else ("fixed",)
+    models = [m for m in getattr(potential, "models", [potential]) if getattr(m, "shapes", "lists") in used]
+    if zones.moves or not (SCHEMES[scheme].has_shares or SCHEMES[scheme].isolated) or not models:
+        return
+    seen = np.flatnonzero(visible_atoms(built, potential.spec))
+    atoms = np.intersect1d(zones.active, seen)
+    structure = Structure(
+        torch.tensor(atomic_numbers(built, seen)), torch.tensor(built.positions[seen]), built_cell(built)
+    )
+    for model in models:
+        model.check_room(structure, np.searchsorted(seen, atoms).tolist())
+
+
+def check_multiplicity(multiplicity: int, spec: PotentialSpec) -> None:
+    """Refuse open shells for a potential of closed ones.
+
+    The number of electrons, caps included, is compared with the multiplicity by the potential itself.
+
+    Raises
+    ------
+    PotentialError
+    """
+    if multiplicity != 1 and not spec.spins:
+        raise PotentialError(
+            f"multiplicity 1 for {spec.name}, which describes closed shells",
+            f"multiplicity {multiplicity}",
+            "choose a potential with spins (`mlmm models` lists them)",
+        )
+
+
+def net_charge(built: BuiltSystem, zones: ZonePartition, scheme: str | None) -> int:
+    """Net charge of the zone's atoms by the force field, rounded, e.
+
+    Parameters
+    ----------
+    built : BuiltSystem
+    zones : ZonePartition
+    scheme : str, optional
+        That describes the region by this charge; None where another one is given.
+
+    Raises
+    ------
+    EmbeddingError
+        A capped region that has lost part of a charged group: no closed-shell molecule has such a charge.
+    """
+    charges = [
+        force.getParticleParameters(i)[0]._value
+        for force in built.system.getForces()
+        if isinstance(force, openmm.NonbondedForce)
+        for i in zones.active
+    ]
+    total = sum(charges)
+    capped = scheme is not None and SCHEMES[scheme].caps
+    if zones.cut_bonds and capped and abs(total - round(total)) > _WHOLE:
+        raise EmbeddingError(
+            "whole charged groups on one side of the boundary",
+            f"a region of charge {total:+.2f} e by the force field",
+            "move the cut away from the charged group",
+        )
+    return round(total)
+
+
+def zone_warnings(built: BuiltSystem, zones: ZonePartition, charge: int, spec: PotentialSpec) -> list[str]:
+    """What a user should know of a zone that is charged or runs through molecules."""
+    warnings = []
+    if charge != 0 and not spec.charges:
+        warnings.append(f"the region has charge {charge:+d}, which {spec.name} does not take into account")
+    if zones.cut_bonds:
+        label = atom_labels(built)
+        names = ", ".join(f"{label(a)}–{label(b)}" for a, b in zones.cut_bonds[:4])
+        more = f" and {len(zones.cut_bonds) - 4} more" if len(zones.cut_bonds) > 4 else ""
+        warnings.append(
+            f"bonds join atoms of different lambda: {names}{more}; forces near them are neither ML nor MM"
+        )
+    return warnings + list(zones.notes)

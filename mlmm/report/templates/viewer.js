@@ -1,0 +1,96 @@
+"use strict";
+(function () {
+  addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((part) => { part.open = true; }));
+  const data = JSON.parse(document.getElementById("viewer-data").textContent);
+  const box = document.getElementById("viewer");
+  const message = document.getElementById("viewer-message");
+  const controls = document.getElementById("controls");
+  if (!data) { return; }
+  const probe = document.createElement("canvas");
+  if (!(probe.getContext("webgl2") || probe.getContext("webgl"))) {
+    message.textContent = "The 3-D view needs WebGL, which this browser does not offer or has switched off. " +
+      "Everything else on this page is complete.";
+    return;
+  }
+  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const members = (indices) => { const set = new Set(indices); return { predicate: (atom) => set.has(atom.index) }; };
+  let viewer;
+  try {
+    box.classList.add("live");
+    viewer = window["$3Dmol"].createViewer(box, { backgroundColor: colour("--card"), antialias: true });
+    viewer.addModel(data.pdb, "pdb", { keepH: true });  // indices count hydrogens
+  } catch (problem) {
+    box.classList.remove("live");
+    box.replaceChildren(message);
+    message.textContent = "The 3-D view could not start (" + problem.message + "). Everything else on this page is complete.";
+    return;
+  }
+  message.remove();
+  const show = { cartoon: data.cartoon, water: true };
+
+  // Carbons, and oxygens of water, carry the colour of the zone; the other elements keep their usual ones.
+  const water = new Set(data.water);
+  const mixed = (from, to, share) => {
+    const parts = (hex) => [1, 3, 5].map((k) => parseInt(hex.slice(k, k + 2), 16));
+    const [a, b] = [parts(from), parts(to)];
+    return "#" + a.map((x, k) => Math.round(x + share * (b[k] - x)).toString(16).padStart(2, "0")).join("");
+  };
+  // lambda of each atom is its B-factor.
+  const by_lambda = () => {
+    const [mm, ml, element] = [colour("--mm"), colour("--accent"), by_element("")];
+    return (atom) => atom.elem === "C" || (atom.elem === "O" && water.has(atom.index)) ? mixed(mm, ml, atom.b) : element(atom);
+  };
+  const by_element = (carbon) => {
+    const element = { H: "#e9ecef", N: "#4263eb", O: "#e03131", S: "#e6b800", P: "#e8850c", F: "#37b24d", CL: "#37b24d", BR: "#a0522d", I: "#7b2cbf" };
+    return (atom) => element[atom.elem.toUpperCase()] || (atom.elem === "C" ? carbon : "#8d99a6");
+  };
+  function draw() {
+    const ml = members(data.ml), transition = members(data.transition);
+    viewer.setStyle({}, {});
+    if (show.cartoon) {
+      viewer.setStyle(members(data.polymer), { cartoon: { color: "#a9b8c8", opacity: 0.65 } });
+    } else {
+      viewer.setStyle(members(data.polymer), { stick: { radius: data.small ? 0.14 : 0.05, colorfunc: by_element(colour("--mm")) } });
+    }
+    viewer.setStyle(members(data.other), { stick: { radius: 0.14, colorfunc: by_element("#9aa5b1") } });
+    viewer.addStyle(members(data.near), { stick: { radius: 0.08, colorfunc: by_element(colour("--mm")) } });
+    if (show.water) {
+      viewer.setStyle(members(data.water), { stick: { radius: 0.035, color: "#6aa9c9" } });
+      viewer.setStyle(members(data.ions), { sphere: { scale: 0.3, color: "#9775fa" } });
+    }
+    const blended = by_lambda();
+    for (const atoms of [transition, ml]) {
+      viewer.setStyle(atoms, {
+        stick: { radius: 0.2, colorfunc: blended },
+        sphere: { scale: 0.27, colorfunc: blended }
+      });
+    }
+    viewer.setBackgroundColor(colour("--card"));
+    viewer.render();
+  }
+  function focus(atoms, factor) {
+    if (atoms.length) { viewer.zoomTo(members(atoms)); viewer.zoom(factor); } else { viewer.zoomTo(); }
+    viewer.render();
+  }
+  function toggle(id, key) {
+    const button = document.getElementById(id);
+    button.addEventListener("click", () => {
+      show[key] = !show[key];
+      button.setAttribute("aria-pressed", String(show[key]));
+      draw();
+    });
+  }
+  const region = data.ml.concat(data.transition);
+  document.getElementById("zoom-region").addEventListener("click", () => focus(region, data.small ? 0.9 : 0.55));
+  document.getElementById("zoom-all").addEventListener("click", () => { viewer.zoomTo(); viewer.render(); });
+  toggle("toggle-cartoon", "cartoon");
+  toggle("toggle-water", "water");
+  document.getElementById("toggle-cartoon").hidden = !data.cartoon;
+  document.getElementById("toggle-water").hidden = !(data.water.length || data.ions.length);
+  controls.hidden = false;
+  draw();
+  focus(region, data.small ? 0.9 : 0.55);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  // A drawing surface prints blank; a picture of it does not.
+  addEventListener("beforeprint", () => { document.getElementById("printed").src = viewer.pngURI(); });
+}());

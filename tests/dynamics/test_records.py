@@ -1,0 +1,44 @@
+"""The log of a run: what goes there, and that nothing stays behind."""
+
+import io
+import logging
+
+import pytest
+
+from mlmm.dynamics.records import log_to, muted
+
+
+@pytest.fixture
+def terminal():
+    """A handler of the package's logger, as the command line sets one up."""
+    package, stream = logging.getLogger("mlmm"), io.StringIO()
+    before = package.handlers, package.level
+    handler = logging.StreamHandler(stream)
+    package.handlers = [handler]
+    yield handler, stream
+    package.handlers = before[0]
+    package.setLevel(before[1])
+
+
+def test_a_muted_logger_speaks_again_afterwards(terminal):
+    handler, stream = terminal
+    loud, quiet = logging.getLogger("mlmm.hybrid.rules"), logging.getLogger("mlmm.hybrid.system")
+    with pytest.raises(KeyboardInterrupt), muted("mlmm.hybrid.system"):
+        quiet.warning("seven times the same")
+        loud.warning("once")
+        raise KeyboardInterrupt
+    assert not handler.filters
+    quiet.warning("afterwards")
+    assert stream.getvalue().split("\n") == ["once", "afterwards", ""]
+
+
+def test_the_log_of_a_run_is_closed_with_it(terminal, tmp_path):
+    package = logging.getLogger("mlmm")
+    package.setLevel(logging.ERROR)
+    with pytest.raises(KeyboardInterrupt), log_to(tmp_path / "run.log"):
+        logging.getLogger("mlmm.dynamics.runner").info("stage produce")
+        raise KeyboardInterrupt
+    assert package.handlers == [terminal[0]] and package.level == logging.ERROR
+    logging.getLogger("mlmm.dynamics.runner").error("later")
+    text = (tmp_path / "run.log").read_text()
+    assert "INFO mlmm.dynamics.runner: stage produce" in text and "later" not in text
