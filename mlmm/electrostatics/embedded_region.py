@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Optional
 
+import numpy as np
 import torch
 
 from mlmm.electrostatics.ewald_insertion import EwaldInsertion
@@ -32,10 +33,8 @@ class EmbeddedRegion(torch.nn.Module):
         law between region and charges, charges (n,), dipoles (n, 3) and quadrupoles (n, 3, 3) in nm and e.
     atoms : sequence of int
         The region.
-    reference_charges : sequence of float
-        q0 of its atoms in the force field, e.
-    external_charges : sequence of float
-        Of all particles of the system, e; the region's own are not looked at.
+    charges : ndarray, shape (N,), e
+        Of all particles of the system in the force field: q0 of the region, and the charges around it.
     polarisation_range : float
         nm; charges beyond it do not enter the model.
     charge : int
@@ -48,34 +47,36 @@ class EmbeddedRegion(torch.nn.Module):
     Raises
     ------
     EmbeddingError
-        Reference charges with another sum than the charge of the region.
+        Fixed charges of the region that do not add up to its charge.
     """
 
     def __init__(
         self,
         model: torch.nn.Module,
         atoms: Sequence[int],
-        reference_charges: Sequence[float],
-        external_charges: Sequence[float],
+        charges: np.ndarray,
         polarisation_range: float,
         charge: int,
         cell: torch.Tensor | None = None,
+        *,
         tolerance: float = 1e-4,
     ):
         super().__init__()
-        reference = torch.tensor(list(reference_charges), dtype=torch.float64)
-        if abs(float(reference.sum()) - charge) > 1e-6:
+        every = torch.tensor(np.asarray(charges, dtype=np.float64))
+        reference = every[list(atoms)]
+        if abs(float(reference.sum()) - charge) > 1e-4:
             raise EmbeddingError(
                 f"fixed charges of the region that add up to its charge, {charge:+d} e",
-                f"{float(reference.sum()):+.6f} e",
-                "select whole molecules, or correct the charge of the region",
+                f"{float(reference.sum()):+.4f} e",
+                "select whole molecules without charged virtual sites, or correct the charge of the region",
             )
-        inside = set(int(atom) for atom in atoms)
-        every = torch.tensor(list(external_charges), dtype=torch.float64)
-        outside = [k for k in range(len(every)) if k not in inside and float(every[k]) != 0.0]
+        # Charges of a force field are rounded to some digits; the sum of q − q0 has to vanish exactly.
+        reference = reference - (reference.sum() - charge) / len(reference)
+        every[list(atoms)] = 0.0
+        outside = every.nonzero().squeeze(1)
         self.model = model
         self.register_buffer("atoms", torch.tensor([int(atom) for atom in atoms]))
-        self.register_buffer("outside", torch.tensor(outside, dtype=torch.int64))
+        self.register_buffer("outside", outside)
         self.register_buffer("charges", every[outside])
         self.register_buffer("reference", reference)
         self.range = float(polarisation_range)

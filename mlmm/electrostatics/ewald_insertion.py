@@ -13,8 +13,8 @@ Phi the potential of all other charges c of the periodic system, by Ewald's sum 
 
 There is no self term, since the two sets are disjoint, and no background, since the charges Dq add up to
 zero. q0 drops out of the energy up to E_images, the region's interaction with its own images beyond that of
-q0, to leading order in a cube: K (2 pi/3V) [Q Theta − (|d|² − |d0|²)], d = sum(q r + mu), d0 = sum q0 r, Theta =
-sum(Dq r² + 2 mu·r). The energy is one function of the positions: charges that answer to the field are
+q0, to leading order in a cube: K (2 pi/3V) [Q Theta − (|d|² − |d0|²)], d = sum(q r + mu), d0 = sum q0 r,
+Theta = sum(Dq r² + 2 mu·r). The energy is one function of the positions: charges that answer to the field are
 differentiated with everything else, which is where truncated sums go wrong.
 """
 

@@ -38,6 +38,7 @@ def multipoles_among_charges(
     quadrupoles: torch.Tensor,
     vectors: torch.Tensor,
     external_charges: torch.Tensor,
+    coulomb: float = COULOMB,
 ) -> torch.Tensor:
     """Coulomb energy of each atom's multipoles with all point charges, without cutoff, kJ/mol (N,).
 
@@ -48,10 +49,12 @@ def multipoles_among_charges(
     vectors : torch.Tensor, shape (N, M, 3), nm
         From the atom to the point charge.
     external_charges : torch.Tensor, shape (M,), e
+    coulomb : float
+        Coulomb's constant, kJ nm mol⁻¹ e⁻².
     """
     square = vectors.square().sum(2)
     inverse = square.rsqrt()
     along = torch.bmm(vectors, dipoles.unsqueeze(2)).squeeze(2)
     twice = (torch.bmm(vectors, quadrupoles) * vectors).sum(2)
     potential = charges.unsqueeze(1) * inverse + (along + 3.0 * twice / square) * inverse / square
-    return COULOMB * (potential @ external_charges)
+    return coulomb * (potential @ external_charges)

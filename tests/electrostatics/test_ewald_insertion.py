@@ -207,9 +207,7 @@ def test_forces_of_an_embedded_region_are_gradients(cell):
     positions = torch.cat([outside[:10], region, outside[10:]])
     atoms = list(range(10, 15))
     every = torch.cat([charges[:10], reference, charges[10:]])
-    module = EmbeddedRegion(
-        Springs(), atoms, reference.tolist(), every.tolist(), 0.8, 1, None if cell is None else box
-    )
+    module = EmbeddedRegion(Springs(), atoms, every.numpy(), 0.8, 1, None if cell is None else box)
     cellular = None if cell is None else box
     x = positions.clone().requires_grad_(True)
     (gradient,) = torch.autograd.grad(module(x, cellular), x)
@@ -225,8 +223,6 @@ def test_forces_of_an_embedded_region_are_gradients(cell):
 
 
 def test_charge_of_the_region_and_its_fixed_charges_belong_together():
-    region, outside, charges, reference, _, box = system_of(9, CUBIC)
+    _, _, charges, reference, _, box = system_of(9, CUBIC)
     with pytest.raises(EmbeddingError, match="add up to its charge"):
-        EmbeddedRegion(
-            Springs(), range(5), reference.tolist(), [*reference.tolist(), *charges.tolist()], 0.8, 0, box
-        )
+        EmbeddedRegion(Springs(), range(5), torch.cat([reference, charges]).numpy(), 0.8, 0, box)

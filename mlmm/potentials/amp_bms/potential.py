@@ -11,7 +11,7 @@ import torch
 
 from mlmm.errors import PotentialError
 from mlmm.potentials.amp_bms.network import MESSAGE_CUTOFF, POLARISATION_CUTOFF, AMPNetwork
-from mlmm.potentials.amp_bms.pair_energies import PAIR_CUTOFF, PairEnergies
+from mlmm.potentials.amp_bms.pair_energies import PairEnergies
 from mlmm.potentials.amp_bms.weights import AMPWeights, read_amp_weights
 from mlmm.potentials.base import AtomEnergies, PotentialSpec, check_state
 from mlmm.potentials.multipoles import Multipoles, multipoles_among_charges
@@ -158,11 +158,12 @@ class AMPPotential:
         self.spec = PotentialSpec(
             name="AMP-BMS",
             elements=ELEMENTS,
-            cutoff=PAIR_CUTOFF * ANGSTROM,
+            cutoff=MESSAGE_CUTOFF * ANGSTROM,
             receptive_field=float("inf"),
             trained_on="total",
             per_atom=False,
             charges=True,
+            polarisation_range=POLARISATION_CUTOFF * ANGSTROM,
             long_range=True,
             precision=precision,
             native_units=("kJ/mol", "angstrom"),
