@@ -12,7 +12,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-# One process a core, but no more than eight: each needs about 1 GB. tests/conftest.py gives each one thread.
+# One process a core, but no more than eight: each needs up to 2 GB. tests/conftest.py gives each one thread.
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses=8 --durations=15
 
 .PHONY: demo test slow bench lint types format venv clean
@@ -48,7 +48,8 @@ venv: .venv/installed
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed: install one, or say make PYTHON=/path/to/python3.12"; exit 2; }
 	@echo "Set-up 1 of 3: an environment in .venv with $$($(PYTHON) --version)"
 	$(PYTHON) -m venv .venv
-	@echo "Set-up 2 of 3: $$(grep -c == requirements.lock) pinned packages, about 4 GB to download and 7 GB on disk, a few minutes"
+	@echo "Set-up 2 of 3: $$(grep -c == requirements.lock) pinned packages, about 4 GB to download and 7 GB on disk"
+	@echo "  (a few minutes; pip says nothing while it unpacks, after \"Installing collected packages\")"
 	$(PIP) install -r requirements.lock
 	@echo "Set-up 3 of 3: this package, with its C++ kernels where there is a compiler"
 	$(PIP) install --no-deps -e .

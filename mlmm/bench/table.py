@@ -32,8 +32,8 @@ class CostRow:
         Whether it is a part of the row "hybrid step" above it.
     cpu_ms, wall_ms : float
         Processor time of all threads and elapsed time: medians over the blocks.
-    cpu_ms_min, wall_ms_min : float
-        In the fastest block.
+    cpu_ms_min, wall_ms_min : float or None
+        In the fastest block; None for a difference, whose least value means nothing.
     blocks : int
     ns_per_day : float or None
         From `wall_ms` and the length of the step; None for a part.
@@ -43,18 +43,27 @@ class CostRow:
     part: bool
     cpu_ms: float
     wall_ms: float
-    cpu_ms_min: float
-    wall_ms_min: float
+    cpu_ms_min: float | None
+    wall_ms_min: float | None
     blocks: int
     ns_per_day: float | None = None
 
     @classmethod
-    def of(cls, name: str, timing: Timing, length: float | None, part: bool = False) -> CostRow:
+    def of(
+        cls,
+        name: str,
+        timing: Timing,
+        length: float | None,
+        *,
+        part: bool = False,
+        difference: bool = False,
+    ) -> CostRow:
         """From a timing and the time that a step advances, ps; None for what is no step."""
         wall, cpu = float(np.median(timing.wall)), float(np.median(timing.cpu))
         speed = None if length is None or wall <= 0 else length / NANOSECOND * 86_400_000 / wall
-        fastest = (float(timing.cpu.min()), float(timing.wall.min()))
-        return cls(name, part, cpu, wall, *fastest, len(timing.cpu), speed)
+        cpu_min = None if difference else float(timing.cpu.min())
+        wall_min = None if difference else float(timing.wall.min())
+        return cls(name, part, cpu, wall, cpu_min, wall_min, len(timing.cpu), speed)
 
 
 @dataclass(frozen=True)
@@ -138,9 +147,9 @@ def cost_rows(
     """From timings to the rows of the table, those that can be made."""
     rows = []
 
-    def add(name: str, timing: Timing | None, length: float | None = None, part: bool = False) -> None:
+    def add(name: str, timing: Timing | None, length: float | None = None, **kind: bool) -> None:
         if timing is not None:
-            rows.append(CostRow.of(name, timing, length, part))
+            rows.append(CostRow.of(name, timing, length, **kind))
 
     length = single = float(stage.timestep)
     whole, bare = timings.get("whole step"), timings.get("without potential")
@@ -150,10 +159,10 @@ def cost_rows(
     kept = timings.get("without pairs", bare)
     add("force field that stays, integrator", kept, part=True)
     if kept is not bare and kept is not None and bare is not None:
-        add("pairs that the potential replaces", bare.minus(kept), part=True)
+        add("pairs that the potential replaces", bare.minus(kept), part=True, difference=True)
     add("potential: energy and forces", potential, part=True)
     if whole is not None and bare is not None and potential is not None:
-        add("bridge and caches", whole.minus(bare).minus(potential), part=True)
+        add("bridge and caches", whole.minus(bare).minus(potential), part=True, difference=True)
     step = timings.get("multiple time steps", whole)
     if "multiple time steps" in timings:
         length = stage.step_length
@@ -174,6 +183,8 @@ def cost_rows(
     return rows
 
 
-def _digits(value: float) -> str:
-    """Three significant digits, and no more than a microsecond."""
+def _digits(value: float | None) -> str:
+    """Three significant digits, and no more than a microsecond; nothing for what was not measured."""
+    if value is None:
+        return ""
     return "0" if abs(value) < 5e-4 else f"{value:.3g}" if abs(value) >= 0.1 else f"{value:.3f}"

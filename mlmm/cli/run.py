@@ -7,19 +7,16 @@ __all__ = ["RUN_EPILOG"]
 RUN_EPILOG = """where lambda goes from 1 (potential) to 0 (force field), [zones] of the run file:
   kind = "auto"       hard under scheme "additive", else static (default)
   kind = "hard"       ends at the region
-  kind = "static"     plateau and width in nm or "2 bonds"; snap, shape = "skin" | "sphere" | "slab", axis
+  kind = "static"     plateau and width in nm or "2 bonds"; snap, shape = "skin" | "sphere"
   kind = "residues"   lambda by name: a table [zones.residues] with lines "resid 3" = 0.5; plateau_select
   kind = "adaptive"   molecules = ["HOH"] get the lambda of their place; plateau, width, centre, compensation,
                       walls = "none" to let protons pass
 
 who owns which interaction, [embedding]:
-  scheme = "auto"     what suits the potential; or per_atom, supermolecular, additive, bonded, delta
-  mm_side, levels (supermolecular), mm_tail (additive), keep: see the README
+  scheme = "auto"     what suits the potential; or per_atom, supermolecular, additive, delta
+  mm_tail (additive), keep: see the README
 
 on a GPU, ANI in a zone that stays, [potential] (not measured):
-  cuda_graphs = "off" or "auto" where all can be recorded as one CUDA graph, "on" to refuse elsewhere
-  neighbour_density   atoms per nm³ for which there is room around an atom (default 200); more gives NaN
-  shapes = "auto"     lists of neighbours fixed in length on a GPU only; "fixed", "lists" everywhere
 
 [uncertainty]: limits energy, atom, force, distance (training_set); action = "warn" | "save" | "stop"
 

@@ -145,7 +145,7 @@ def _check_sources(system: SystemSettings, path: str) -> None:
 
 def check_embedding(settings: EmbeddingSettings, scheme: str) -> None:
     """Refuse what another scheme than this one would need (ConfigError)."""
-    for key, owner in (("levels", "supermolecular"), ("mm_tail", "additive")):
+    for key, owner in (("mm_tail", "additive"),):
         default = EmbeddingSettings.__dataclass_fields__[key].default
         if getattr(settings, key) != default and scheme != owner:
             raise ConfigError(
@@ -271,8 +271,6 @@ def _value(spec: dataclasses.Field, value: Any, where: str) -> Any:
             repr(value),
             f'write {spec.name} = "{near[0] if near else choices[0]}"',
         )
-    if spec.name == "levels" and value < 1:
-        raise ConfigError(f"{where} of at least 1", repr(value), "write levels = 1")
     if spec.name.endswith("interval") and value < (0 if spec.default == 0 else 1):
         raise ConfigError(f"{where} of at least 1 step", repr(value), "correct the value")
     if spec.name in ("nonbonded_every", "reciprocal_every") and value < 1:

@@ -81,8 +81,6 @@ def potential_from(config: RunConfig, precision: str | None = None) -> Potential
         device=settings.device,
         trust=settings.trust,
         kernel=settings.kernel,
-        shapes=settings.shapes,
-        neighbour_density=settings.neighbour_density,
     )
 
 
@@ -240,7 +238,7 @@ def resolved(config: RunConfig, hybrid: HybridSystem) -> RunConfig:
     zones = config.zones
     if zones.kind == "auto":
         zones = zones.of_kind(dict(hybrid.zones.setup)["kind"])
-    embedding = dataclasses.replace(config.embedding, scheme=hybrid.scheme, mm_side=hybrid.spec.mm_side)
+    embedding = dataclasses.replace(config.embedding, scheme=hybrid.scheme)
     return dataclasses.replace(config, zones=zones, embedding=embedding)
 
 

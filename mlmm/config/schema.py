@@ -11,9 +11,9 @@ from typing import Any
 
 #: What [zones] kind may be -> its keys and their defaults; "auto" is hard under "additive", else static.
 ZONE_KINDS: dict[str, dict[str, Any]] = {
-    "auto": {"plateau": "", "width": "", "snap": "", "shape": "", "axis": ""},
+    "auto": {"plateau": "", "width": "", "snap": "", "shape": ""},
     "hard": {},
-    "static": {"plateau": "0.3 nm", "width": "0.2 nm", "snap": "residue", "shape": "skin", "axis": "z"},
+    "static": {"plateau": "0.3 nm", "width": "0.2 nm", "snap": "residue", "shape": "skin"},
     "residues": {"residues": {}, "plateau_select": "", "snap": "residue"},
     "adaptive": {
         "plateau": "0.4 nm",
@@ -24,7 +24,7 @@ ZONE_KINDS: dict[str, dict[str, Any]] = {
         "compensation": "",
     },
 }
-SCHEMES = ("auto", "per_atom", "supermolecular", "additive", "bonded", "delta")
+SCHEMES = ("auto", "per_atom", "supermolecular", "additive", "delta")
 
 
 def _quantity(
@@ -113,8 +113,7 @@ class ZoneSettings:
     plateau: str = _quantity("", "length", "0.3 nm", bonds=True)
     width: str = _quantity("", "length", "0.2 nm", bonds=True)
     snap: str = _choice("", "residue", "molecule", "fragment", "hydrogen", "atom")
-    shape: str = _choice("", "skin", "sphere", "slab")
-    axis: str = _choice("", "x", "y", "z")
+    shape: str = _choice("", "skin", "sphere")
     residues: dict[str, float] = field(default_factory=dict)
     plateau_select: str = ""
     molecules: list[str] = field(default_factory=list)
@@ -141,10 +140,7 @@ class PotentialSettings:
     precision: str = "float32"
     device: str = "cpu"
     kernel: str = _choice("auto", "auto", "torch", "native")
-    shapes: str = _choice("auto", "auto", "fixed", "lists")
-    neighbour_density: float = 200.0
     bridge: str = "auto"
-    cuda_graphs: str = _choice("off", "off", "auto", "on")
     trust: bool = False
 
 
@@ -153,8 +149,6 @@ class EmbeddingSettings:
     """[embedding]: who owns which interaction, and where it is evaluated; see `mlmm.hybrid_system`."""
 
     scheme: str = _choice("auto", *SCHEMES)
-    mm_side: str = _choice("auto", "auto", "openmm", "torch")
-    levels: int = 1
     mm_tail: bool = False
     keep: list[str] = field(default_factory=list)
     electrostatics: str = _choice("mechanical", "mechanical", "charges")

@@ -58,23 +58,18 @@ class LambdaHistogram:
         return aligned(rows) + "\nDelta = eps^ML − eps^MM,sr, kJ/mol, isolated-atom energies removed"
 
 
-def lambda_histogram(
-    hybrid: HybridSystem, positions: np.ndarray | None = None, *, bins: int = 5
-) -> LambdaHistogram:
-    """Numbers of atoms and mean Delta by lambda, on the atoms with lambda > 0.
+def lambda_histogram(hybrid: HybridSystem, *, bins: int = 5) -> LambdaHistogram:
+    """Numbers of atoms and mean Delta by lambda, on the atoms of the built structure with lambda > 0.
 
     Parameters
     ----------
     hybrid : HybridSystem
         Under other schemes than ``per_atom`` Delta is not what the potential changes, and NaN.
-    positions : ndarray, shape (N, 3), nm, optional
-        In the built structure's box; the built structure by default.
     bins : int
         Between 0 and 1, of equal width.
     """
     built = hybrid.built
-    given = built.positions if positions is None else positions
-    x, cell = as_tensors(given, built.box_vectors)
+    x, cell = as_tensors(built.positions, built.box_vectors)
     every = hybrid.zones.weights(x, cell)
     active = (every > 0).nonzero().squeeze(1).tolist()
     delta = np.full(len(active), np.nan)
@@ -82,7 +77,7 @@ def lambda_histogram(
         tables = read_mm_tables(built.system, keep=hybrid.keep)
         blend = blend_of(built, tables, hybrid.potential, active, [1.0] * len(active))
         with torch.no_grad():
-            found = blend.differences(*as_tensors(given, built.box_vectors, device_of(blend)))
+            found = blend.differences(*as_tensors(built.positions, built.box_vectors, device_of(blend)))
         delta = found.cpu().numpy()
     weights = every[active].numpy()
     edges = np.linspace(0.0, 1.0, bins + 1)

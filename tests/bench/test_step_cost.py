@@ -137,6 +137,7 @@ def test_parts_add_up_to_the_step_and_reporters_count_per_step():
     rows = {row.name: row for row in cost_rows(timings, Produce("1 ps").under(options), options, ())}
     parts = [row for row in rows.values() if row.part]
     assert [row.wall_ms for row in parts] == pytest.approx([6, 0.5, 2, 0.5])
+    assert [row.wall_ms_min for row in parts] == [6, None, 2, None]
     assert sum(row.cpu_ms for row in parts) == pytest.approx(rows["hybrid step"].cpu_ms) == 18
     assert rows["run: step and reporters"].wall_ms == pytest.approx(9 + 1 + 0.1 + 0.1)
     assert rows["hybrid step"].ns_per_day == pytest.approx(86_400_000 / 9 * 1e-6)

@@ -299,7 +299,7 @@ BAD_INPUT = {
     "unknown potential": (["--set", "potential.name=ani1y"], 'did you mean "ani1x"?'),
     "unknown scheme": (
         ["--set", "embedding.scheme=magic"],
-        "scheme = auto | per_atom | supermolecular | additive | bonded | delta in",
+        "scheme = auto | per_atom | supermolecular | additive | delta in",
     ),
     "unknown zones": (["--set", "zones.kind=soft"], "kind = auto | hard | static | residues | adaptive in"),
     "key of another kind": (
@@ -310,8 +310,11 @@ BAD_INPUT = {
         ["--set", "zones.width=0.2 nm"],
         "under scheme 'additive', whose region is hard; got width",
     ),
-    "unknown mm_side": (["--set", "embedding.mm_side=scenic"], "mm_side = auto | openmm | torch in"),
-    "levels of another scheme": (["--set", "embedding.levels=2"], "leave levels out, or write scheme"),
+    "key that is gone": (["--set", "embedding.mm_side=torch"], "mm_side"),
+    "tail of another scheme": (
+        ["--set", "embedding.scheme=per_atom", "--set", "embedding.mm_tail=true"],
+        "leave mm_tail out, or write scheme",
+    ),
     "missing compensation": (
         ["--set", "zones.kind=adaptive", "--set", "zones.compensation=none.json"],
         "no file none.json; write one with mlmm calibrate",

@@ -84,14 +84,14 @@ def moving_hybrid(built, compensation=None):
             {"kind": "static", "plateau": "2 bonds", "width": "2 bonds", "snap": "hydrogen", "shape": "skin"},
         ),
         (
-            ("zones.kind=static", "zones.shape=slab", "zones.axis=x", "zones.plateau=0.4 nm"),
+            ("zones.kind=static", "zones.shape=sphere", "zones.plateau=0.4 nm"),
             "per_atom",
             {
                 "kind": "static",
                 "plateau": "0.4 nm",
                 "width": "0.2 nm",
                 "snap": "residue",
-                "shape": "slab along x",
+                "shape": "sphere",
             },
         ),
         (
@@ -154,14 +154,12 @@ def test_auto_is_resolved_for_the_record(configured, dipeptide_water, tmp_path):
     hybrid = hybrid_from(config, dipeptide_water)
     written = resolved(config, hybrid)
     assert written.embedding.scheme == hybrid.scheme == "per_atom"
-    assert written.embedding.mm_side == hybrid.mm_side == "openmm"
     sizes = {"plateau": "0 nm", "width": "0.2 nm"}
     assert written.zones.given() == {
         "kind": "static",
         **sizes,
         "snap": "residue",
         "shape": "skin",
-        "axis": "z",
     }
     (tmp_path / "resolved.toml").write_text(tomli_w.dumps(written.as_dict()))
     assert load_config(tmp_path / "resolved.toml") == written
@@ -170,12 +168,11 @@ def test_auto_is_resolved_for_the_record(configured, dipeptide_water, tmp_path):
     assert "static: plateau 0 nm, width 0.2 nm, snap residue, shape skin" in text
 
 
-def test_tail_and_levels_need_their_scheme(configured, dipeptide_water):
+def test_tail_needs_its_scheme(configured, dipeptide_water):
     """Where the scheme is "auto", what it becomes decides."""
-    for setting in ("embedding.mm_tail=true", "embedding.levels=2"):
-        config = configured("embedding.scheme=auto", setting)
-        with pytest.raises(ConfigError, match="got scheme 'per_atom'"):
-            hybrid_from(config, dipeptide_water)
+    config = configured("embedding.scheme=auto", "embedding.mm_tail=true")
+    with pytest.raises(ConfigError, match="got scheme 'per_atom'"):
+        hybrid_from(config, dipeptide_water)
 
 
 def test_zone_counts_follow_the_built_structure(water):

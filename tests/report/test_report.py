@@ -121,7 +121,6 @@ def _run() -> dict:
         "embedding": {
             "scheme": "additive",
             "mm_side": "openmm",
-            "levels": 1,
             "mm_tail": False,
             "compensation": None,
             "bridge": "torchforce",
@@ -331,7 +330,6 @@ _MOVING = {
     "embedding": {
         "scheme": "per_atom",
         "mm_side": "torch",
-        "levels": 1,
         "compensation": {"mode": "density", "alignment": {"HOH": -4.25}},
         "bridge": "torchforce",
         "removed": {},
