@@ -26,9 +26,9 @@ OPTIONS = [
     "-fno-trapping-math",
     "-fopenmp-simd",
 ]
-ELECTROSTATICS = {"generic": []}
+INSTRUCTION_SETS = {"generic": []}
 if platform.machine().lower() in ("x86_64", "amd64"):
-    ELECTROSTATICS |= {"v3": ["-march=x86-64-v3"], "v4": ["-march=x86-64-v4"]}
+    INSTRUCTION_SETS |= {"v3": ["-march=x86-64-v3"], "v4": ["-march=x86-64-v4"]}
 
 
 def source_hash() -> str:
@@ -62,6 +62,6 @@ setup(
             language="c++",
             optional=True,
         )
-        for level, flags in ELECTROSTATICS.items()
+        for level, flags in INSTRUCTION_SETS.items()
     ],
 )

@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "AtomEnergies": "potentials",
+    "BuildOptions": "build",
     "BuildPlan": "build",
     "BuiltSystem": "build",
     "CheckReport": "validation.check",

@@ -1,8 +1,8 @@
-"""What can go wrong, one class per place where the user has to act.
+"""Errors that a user can solve, one class per place where they have to act.
 
-Every message has three parts: what was expected, what was found, what to do next. The command line prints
-them without a traceback and ends with status 2; in a script they are ordinary exceptions that also belong to
-a built-in type.
+Every error has three parts, printed as sentences: what was expected, what was found, what to do next. The
+command line prints them without a traceback and ends with status 2; in a script they are ordinary exceptions
+that also belong to a built-in type.
 """
 
 from __future__ import annotations
@@ -29,16 +29,30 @@ class MLMMError(Exception):
     got : str
         What was found instead: file, line, residue or value.
     do : str
-        The next step, if possible as something to type.
+        The next step, if possible as something to type: a clause in the imperative, or a command.
     """
+
+    _opening = "Expected"
 
     def __init__(self, expected: str, got: str, do: str):
         self.expected, self.got, self.do = expected, got, do
-        super().__init__(f"expected {expected}; got {got}; {do}")
+        super().__init__(f"{self._opening} {expected}, but got {got.rstrip('.')}. {_instruction(do)}")
 
     def __reduce__(self) -> tuple[type[MLMMError], tuple[str, str, str]]:
         # Exception's own rule would rebuild it from the joined message alone.
         return type(self), (self.expected, self.got, self.do)
+
+
+def _instruction(do: str) -> str:
+    """The next step as a sentence; a command to type stands in backquotes, so that its end is seen."""
+    if do.startswith(("pip ", "mlmm ")):
+        command, comma, otherwise = do.partition(", ")
+        do = f"Type `{command}`{comma}{otherwise}"
+    elif do.startswith("--"):
+        do = f"Write {do}"
+    else:
+        do = do[:1].upper() + do[1:]
+    return do if do.endswith((".", "?", "!", "…")) else f"{do}."
 
 
 class ConfigError(MLMMError, ValueError):
@@ -63,6 +77,8 @@ class EmbeddingError(MLMMError, ValueError):
 
 class SimulationError(MLMMError, ArithmeticError):
     """Dynamics that left the range of finite numbers."""
+
+    _opening = "The simulation failed: expected"
 
 
 class MissingPackageError(MLMMError, ImportError):

@@ -63,6 +63,11 @@ def internal_unit(dimension: str) -> str:
     return next(iter(_UNITS[dimension]))
 
 
+def names(dimension: str) -> tuple[str, ...]:
+    """Units of a dimension as they may be typed, the internal one first."""
+    return tuple(_UNITS[dimension])
+
+
 def parse(value: Any, dimension: str, name: str = "value") -> float:
     """Convert a quantity to internal units.
 

@@ -1,59 +1,188 @@
-"""What README and examples show works as it stands."""
+"""Documents hold: commands exist, Python runs, run files are read, links lead somewhere."""
 
 from __future__ import annotations
 
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
+import mlmm
 from mlmm.cli.program import _parser
+from mlmm.config.load import load_config
+from mlmm.errors import ConfigError
+
+ROOT = Path(__file__).parents[1]
+GUIDE = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "examples/guide").glob("*.md"))
+#: Pages whose commands, Python and run files a reader copies.
+SHOWN = ["README.md", "CONTRIBUTING.md", "mlmm/README.md", *GUIDE]
+DOCUMENTS = sorted(
+    {
+        *SHOWN,
+        *(path.relative_to(ROOT).as_posix() for path in ROOT.glob("*/README.md")),
+        *(path.relative_to(ROOT).as_posix() for path in ROOT.glob("systems/*/README.md")),
+        *(path.relative_to(ROOT).as_posix() for path in ROOT.glob("tests/benchmarks/*.md")),
+    }
+)
 
 
 def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
-@pytest.fixture(scope="module")
-def readme(root) -> str:
-    return (root / "README.md").read_text()
+def commands(text: str) -> list[list[str]]:
+    """Every line of the shell blocks as words, without comments."""
+    lines = [shlex.split(line, comments=True) for block in blocks(text, "sh") for line in block.splitlines()]
+    return [words for words in lines if words]
 
 
-def test_python_of_the_readme_runs(root, readme, tmp_path):
-    (code,) = blocks(readme, "python")
-    # From the repository, as a reader would, but writing elsewhere.
-    code = code.replace("runs/dipeptide", str(tmp_path / "run"))
-    printed = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+def check_command(words: list[str]) -> None:
+    """Fail if a command does not exist, or names a file of this repository that is not there."""
+    program, *arguments = words
+    if program == "make":
+        targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        assert arguments[0] in targets, words
+    elif program == "mlmm" and "--help" not in arguments:
+        options = _parser().parse_args(arguments)
+        source = getattr(options, "config", None)
+        pdb_id = arguments[0] in ("build", "init") and re.fullmatch(r"\d\w{3}", source or "")
+        if source and not pdb_id and not source.startswith("my/"):
+            assert (ROOT / source).exists(), words
+    elif program.endswith(("python", "pytest")):
+        for path in (
+            word.partition("::")[0] for word in arguments if word.startswith(("tests/", "examples/"))
+        ):
+            assert (ROOT / path).exists(), words
+    elif program == "pip":
+        extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+        assert set(re.findall(r"\[(.*?)\]", arguments[-1])) <= set(extras), words
+    else:
+        assert program in ("mlmm", "git") or program.startswith(".venv/bin/"), words
+
+
+def run_python(code: str, folder: Path) -> str:
+    """What a script prints, run from the repository as a reader would, but writing into `folder`."""
+    for name in ("runs/", "builds/"):
+        code = code.replace(f'"{name}', f'"{folder}/{name}')
+    printed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert printed.returncode == 0, printed.stderr
-    assert "forces vs finite differences" in printed.stdout and "report.html" in printed.stdout
-    assert (tmp_path / "run/report.html").exists()
+    return printed.stdout
 
 
-def test_commands_of_the_readme_exist(root, readme):
-    lines = [line.partition("#")[0].strip() for block in blocks(readme, "sh") for line in block.splitlines()]
-    commands = [shlex.split(line) for line in lines if line]
-    assert len(commands) >= 6
-    targets = re.findall(r"^(\w+):", (root / "Makefile").read_text(), re.MULTILINE)
-    for program, *arguments in commands:
-        if program == "make":
-            assert arguments[0] in targets
-        elif "--help" not in arguments:
-            assert program == "mlmm"
-            options = _parser().parse_args(arguments)
-            pdb_id = arguments[0] == "build" and len(arguments[1]) == 4
-            assert not hasattr(options, "config") or pdb_id or (root / options.config).exists()
+def test_python_of_the_readme_runs(tmp_path):
+    (code,) = blocks((ROOT / "README.md").read_text(), "python")
+    printed = run_python(code, tmp_path)
+    assert "forces vs finite differences" in printed and "report.html" in printed
+    assert (tmp_path / "runs/dipeptide/report.html").exists()
 
 
-def test_links_of_every_document_lead_somewhere(root):
-    for document in [root / "README.md", *root.glob("*/README.md"), *root.glob("systems/*/README.md")]:
-        # A SMILES in a block of code may look like a link.
-        text = re.sub(r"```.*?```", "", document.read_text(), flags=re.DOTALL)
-        for target in re.findall(r"\]\(([^)#]+)\)", text):
-            if not target.startswith("http"):
-                assert (document.parent / target).exists(), f"{document.name}: {target}"
+def test_readme_is_short_and_names_every_page_of_the_guide():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 150
+    assert len((ROOT / "mlmm/README.md").read_text().splitlines()) <= 45
+    index = (ROOT / "examples/guide/README.md").read_text()
+    for page in GUIDE:
+        if not page.endswith("guide/README.md"):
+            assert f"({page})" in text and f"({Path(page).name})" in index, page
+
+
+def test_inside_mlmm_names_every_room_and_module():
+    text = (ROOT / "mlmm/README.md").read_text()
+    for path in (ROOT / "mlmm").iterdir():
+        if (path / "__init__.py").exists():
+            assert f"`{path.name}/`" in text, path.name
+        elif path.suffix == ".py" and path.stem != "__init__":
+            assert f"`{path.stem}`" in text, path.name
+
+
+@pytest.mark.parametrize("page", SHOWN)
+def test_commands_exist(page):
+    text = (ROOT / page).read_text()
+    for words in commands(text):
+        check_command(words)
+    # Commands within a sentence: the verb at least exists, and so do its options where a run file is named.
+    for line in re.findall(r"`(mlmm [a-z]+ my/run\.toml[^`]*)`", text):
+        check_command(shlex.split(line))
+
+
+def test_commands_that_do_not_exist_are_found():
+    for line in (
+        "make nonsense",
+        "mlmm run systems/nowhere.toml",
+        "mlmm simulate my/run.toml",
+        "pip install 'mlmm[nonsense]'",
+        "python examples/03_nothing.py",
+        "cd /",
+    ):
+        with pytest.raises((AssertionError, SystemExit)):
+            check_command(shlex.split(line))
+
+
+@pytest.mark.parametrize("page", [page for page in GUIDE if "```python" in (ROOT / page).read_text()])
+def test_python_of_a_guide_page_runs(page, tmp_path):
+    """The blocks of a page are one script, from top to bottom."""
+    run_python("\n".join(blocks((ROOT / page).read_text(), "python")), tmp_path)
+
+
+def read_run_file(text: str, folder: Path) -> None:
+    """Read a piece of a run file, with what it leaves open filled in."""
+    given = tomllib.loads(text)
+    shutil.copy(ROOT / "systems/n_methylacetamide/water_ani1x.json", folder / "water.json")
+    if not {"pdb", "smiles", "prmtop"} & set(given.get("system", ())):
+        header, source = "[system]\n", 'pdb = "x.pdb"\n'
+        text = text.replace(header, header + source) if header in text else text + header + source
+    if "region" not in given:
+        text += '[region]\nselect = "all"\n'
+    path = folder / "run.toml"
+    path.write_text(text)
+    load_config(path)
+
+
+@pytest.mark.parametrize("page", [page for page in GUIDE if "```toml" in (ROOT / page).read_text()])
+def test_run_files_of_a_guide_page_are_read(page, tmp_path):
+    pieces = [text for text in blocks((ROOT / page).read_text(), "toml") if "[project." not in text]
+    assert pieces
+    for text in pieces:
+        read_run_file(text, tmp_path)
+
+
+def test_a_wrong_key_in_a_piece_of_a_run_file_is_found(tmp_path):
+    with pytest.raises(ConfigError, match="Did you mean 'timestep'"):
+        read_run_file('[run]\ntimesteps = "1 fs"\n', tmp_path)
+
+
+@pytest.mark.parametrize("page", DOCUMENTS)
+def test_links_lead_somewhere(page):
+    # A SMILES in a block of code may look like a link.
+    text = re.sub(r"```.*?```|`[^`\n]*`", "", (ROOT / page).read_text(), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        if not target.startswith("http"):
+            assert ((ROOT / page).parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", SHOWN)
+def test_files_that_are_named_exist(page):
+    """Tests, systems and examples in backquotes: `tests/build/test_amber.py`, `systems/lysozyme_xylene`."""
+    for target in re.findall(r"`((?:tests|systems|examples|mlmm)/[\w/.]+)`", (ROOT / page).read_text()):
+        assert (ROOT / target).exists(), target
+
+
+def test_citation_has_the_version_and_licence_of_the_package():
+    text = (ROOT / "CITATION.cff").read_text()
+    facts = dict(re.findall(r"^([a-z-]+): *\"?([^\"\n]+)\"?$", text, re.MULTILINE))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert facts["version"] == mlmm.__version__ and facts["title"].startswith("mlmm")
+    assert facts["license"] == project["project"]["license"] == "MIT"
+    # The version stands in mlmm/__init__.py alone: setuptools reads it there.
+    assert "version" in project["project"]["dynamic"] and "version" not in project["project"]
+    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "mlmm.__version__"}
+    assert f"## {mlmm.__version__}" in (ROOT / "CHANGELOG.md").read_text()
 
 
 def test_every_test_of_the_table_of_claims_exists(root):

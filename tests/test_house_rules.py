@@ -60,7 +60,7 @@ def test_public_functions_take_few_arguments_beside_options():
     assert not crowded
 
 
-def test_arguments_are_counted():
+def test_too_many_arguments_are_detected():
     """Control: one too many is seen, by place or by name; options and private functions are not."""
     many = ", ".join("abcdefghi")
     text = f"def f({many}): ...\ndef g(*, {many}): ...\ndef _h({many}): ...\n"
@@ -94,11 +94,27 @@ def test_public_names_are_importable_and_documented():
         mlmm.nonsense  # noqa: B018
 
 
-def test_errors_are_few_and_also_built_in():
+def test_error_classes_derive_from_builtin_exceptions():
     children = errors.MLMMError.__subclasses__()
     assert len(children) <= 7
     builtin = (ValueError, ArithmeticError, ImportError)
     assert all(issubclass(child, builtin) for child in children)
+
+
+def test_errors_are_sentences_and_commands_stand_in_backquotes():
+    for do, end in (
+        ("write a = 1", "Write a = 1."),
+        ("did you mean 'a'?", "Did you mean 'a'?"),
+        ("pip install a==1.0", "Type `pip install a==1.0`."),
+        ("pip install a, or leave it out", "Type `pip install a`, or leave it out."),
+        ("--frames 3", "Write --frames 3."),
+        ("`mlmm models` lists the names", "`mlmm models` lists the names."),
+    ):
+        assert str(errors.ConfigError("a", "none.", do)) == f"Expected a, but got none. {end}"
+    unstable = str(errors.SimulationError("finite positions", "NaN", "try a smaller time step"))
+    assert (
+        unstable == "The simulation failed: expected finite positions, but got NaN. Try a smaller time step."
+    )
 
 
 def test_an_error_survives_pickling():
@@ -106,5 +122,5 @@ def test_an_error_survives_pickling():
 
     error = errors.ConfigError("a", "b", "c")
     again = pickle.loads(pickle.dumps(error))
-    assert str(again) == str(error) == "expected a; got b; c"
+    assert str(again) == str(error) == "Expected a, but got b. C."
     assert (again.expected, again.got, again.do) == ("a", "b", "c")

@@ -19,8 +19,11 @@ from mlmm import units
 from mlmm.build.build_log import Decision
 from mlmm.build.built import BuiltSystem, package_versions
 from mlmm.build.checks import charge_of, check_clashes, check_energy, check_extent
+from mlmm.build.foreign_xml import read_serialised
+from mlmm.build.options import ForceOptions
 from mlmm.build.surroundings.walls import spherical_wall
-from mlmm.errors import ConfigError, StructureError
+from mlmm.errors import StructureError
+from mlmm.options import with_changes
 
 __all__ = ["load_amber", "load_openmm"]
 
@@ -33,12 +36,10 @@ _IFCAP = 29  # place in POINTERS
 def load_amber(
     prmtop: str | os.PathLike[str],
     inpcrd: str | os.PathLike[str],
+    options: ForceOptions | None = None,
     *,
-    nonbonded_cutoff: Any = "1.0 nm",
-    constraints: str = "hbonds",
-    rigid_water: bool = True,
-    hydrogen_mass: Any = None,
     progress: Callable[[str], None] | None = None,
+    **changes: Any,
 ) -> BuiltSystem:
     """Take over a system with the parameters of an Amber topology, nothing re-derived.
 
@@ -51,16 +52,12 @@ def load_amber(
         Amber topology (``.prmtop``, ``.parm7``).
     inpcrd : path
         Coordinates or restart (``.inpcrd``, ``.rst7``), formatted or NetCDF; its box, if any, is taken.
-    nonbonded_cutoff : length
-        Of PME's direct sum.
-    constraints : str
-        ``none`` or ``hbonds``.
-    rigid_water : bool
-        Hold water molecules rigid.
-    hydrogen_mass : mass, optional
-        Mass that hydrogens get at the cost of the atom they are bonded to.
+    options : ForceOptions, optional
+        Cutoff, constraints, rigid water and mass of hydrogens; see `mlmm.build.options.ForceOptions`.
     progress : callable, optional
         Called with one word at each start of a stage.
+    **changes
+        Single options by name, such as ``constraints="none"``.
 
     Raises
     ------
@@ -70,12 +67,8 @@ def load_amber(
         A setting that cannot be used.
     """
     progress = progress or (lambda stage: None)
-    cutoff = units.parse(nonbonded_cutoff, "length", "nonbonded_cutoff")
-    mass = None if hydrogen_mass is None else units.parse(hydrogen_mass, "mass", "hydrogen_mass")
-    if constraints not in _CONSTRAINTS:
-        raise ConfigError(
-            "constraints as one of none, hbonds", repr(constraints), 'write constraints = "hbonds"'
-        )
+    options = with_changes(ForceOptions, options, changes)
+    cutoff, mass = options.nonbonded_cutoff, options.hydrogen_mass
     progress("read")
     prmtop, inpcrd = Path(prmtop), Path(inpcrd)
     text, cap = _without_cap(_read_text(prmtop), prmtop.name)
@@ -100,8 +93,8 @@ def load_amber(
         system = parm.createSystem(
             nonbondedMethod=app.PME if periodic else app.NoCutoff,
             nonbondedCutoff=cutoff * unit.nanometer,
-            constraints=_CONSTRAINTS[constraints],
-            rigidWater=rigid_water,
+            constraints=_CONSTRAINTS[options.constraints],
+            rigidWater=options.rigid_water,
             hydrogenMass=None if mass is None else mass * unit.dalton,
         )
     except Exception as error:  # the parser raises bare Exception, KeyError, ValueError ...
@@ -127,8 +120,8 @@ def load_amber(
         "options": {
             "nonbonded_cutoff_nm": cutoff,
             "nonbonded_method": "PME" if periodic else "NoCutoff",
-            "constraints": constraints,
-            "rigid_water": rigid_water,
+            "constraints": options.constraints,
+            "rigid_water": options.rigid_water,
             "hydrogen_mass_amu": mass,
         },
         "net_charge": charge,
@@ -165,10 +158,8 @@ def load_openmm(
     system_path, path = Path(system), Path(structure)
     text = _read_text(system_path)
     try:
-        forces = openmm.XmlSerializer.deserialize(text)
-        if not isinstance(forces, openmm.System):
-            raise TypeError(f"a serialised {type(forces).__name__}")
-    except Exception as error:
+        forces = read_serialised(text, "System", system_path.name)
+    except openmm.OpenMMException as error:
         raise StructureError(
             "an OpenMM System as XML",
             f"{system_path.name}: {error}",
@@ -185,7 +176,7 @@ def load_openmm(
             "write it with openmm.app.PDBxFile.writeFile from the topology of the system",
         ) from error
     positions = np.array(model.positions.value_in_unit(unit.nanometer), dtype=float)
-    facts = {
+    facts: dict[str, object] = {
         "source": path.name,
         "sha256": _sha256(path),
         "sha256_system": _sha256(system_path),

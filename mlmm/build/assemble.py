@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import StringIO
 from typing import Any
@@ -22,7 +22,7 @@ from mlmm.build.files.atoms import CheckedStructure, ResidueKey
 from mlmm.build.files.reading import read_structure
 from mlmm.build.files.sources import find_structure
 from mlmm.build.ligands.alone import structure_from_smiles
-from mlmm.build.ligands.definition import Ligand, plan_ligands
+from mlmm.build.ligands.definition import plan_ligands
 from mlmm.build.ligands.settling import settle_ligands
 from mlmm.build.options import BuildOptions
 from mlmm.build.parametrise import (
@@ -41,6 +41,7 @@ from mlmm.build.surroundings.droplet import add_water_sphere, cut_droplet, dropl
 from mlmm.build.surroundings.solvent import add_solvent, check_width, widths
 from mlmm.build.topology_json import set_topology_box, topology_box
 from mlmm.errors import ConfigError
+from mlmm.options import with_changes
 
 logger = logging.getLogger(__name__)
 
@@ -49,40 +50,11 @@ _LEAST_CELL = 1.0  # nm; smaller CRYST1 cells (1 angstrom in many NMR entries) a
 
 def build_system(
     pdb: str | os.PathLike[str] | None = None,
+    options: BuildOptions | None = None,
     *,
     smiles: str = "",
-    download: bool = False,
-    sha256: str = "",
-    chains: Sequence[str] = (),
-    assembly: str = "",
-    model: int = 0,
-    waters: str = "all",
-    hydrogens: str = "auto",
-    remove: Sequence[str] = (),
-    forcefield: str | Sequence[str] = "amber14",
-    water: str = "tip3p",
-    ligands: Sequence[str | os.PathLike[str] | Ligand] = (),
-    mutate: Sequence[str] | Mapping[str, str] = (),
-    padding: Any = "1.0 nm",
-    box_shape: str = "cube",
-    ionic_strength: Any = "0.0 M",
-    neutralise: bool = True,
-    ph: float = 7.0,
-    nonbonded_cutoff: Any = "1.0 nm",
-    constraints: str = "hbonds",
-    rigid_water: bool = True,
-    hydrogen_mass: Any = None,
-    solvate: bool = True,
-    seed: int = 0,
-    solvent: str | None = None,
-    droplet: Mapping[str, Any] | None = None,
-    protonation: str = "modeller",
-    protonate: Mapping[str, str] | None = None,
-    symmetry: bool = True,
-    gaps: str = "refuse",
-    tails: str = "charged",
-    relax: int = 0,
     progress: Callable[[str], None] | None = None,
+    **changes: Any,
 ) -> BuiltSystem:
     """Build a solvated MM system from a structure file.
 
@@ -94,69 +66,15 @@ def build_system(
     pdb : path or str, optional
         PDB or mmCIF file, gzip-compressed or not; or a PDB id such as ``"2CHT"``, which is looked for in the
         folders of ``MLMM_STRUCTURES`` and in the cache.
+    options : BuildOptions, optional
+        How to build; the defaults if left out.
     smiles : str
         A molecule instead of a file; coordinates come from distance geometry.
-    download : bool
-        Fetch an id that is found nowhere from wwPDB.
-    sha256 : str
-        Checksum that the file must have; empty for any.
-    chains, assembly, model, waters, hydrogens, remove
-        What to build of the file; see `mlmm.build.files.selection.Selection`.
-    forcefield : str or list of str
-        ``"amber14"`` (ff14SB with the water model below), or OpenMM XML files, which then include the water.
-    water : str
-        ``tip3p``, ``tip3pfb`` or ``spce``.
-    ligands : list of paths and `Ligand`
-        Other residues: OpenMM XML files, also looked for in the project's ``forcefields`` folder; SDF or mol2
-        files called after the residue; or `Ligand` objects, such as ``Ligand("BEN", smiles=…)``. What has no
-        XML file gets GAFF2 parameters and AM1-BCC charges.
-    mutate : list of str
-        ``["TSA -> CHA"]``: residues TSA become the ligand CHA, which has the same heavy atoms.
-    padding : length
-        Least distance from the solute's bounding sphere to the faces of the box: periodic images of the
-        solute stay at least twice as far apart. (OpenMM's ``addSolvent(padding=...)`` counts the distance
-        between images.)
-    box_shape : str
-        ``cube``, ``dodecahedron`` (71 % of the volume) or ``octahedron`` (77 %).
-    ionic_strength : concentration
-        NaCl, besides the ions that neutralise.
-    neutralise : bool
-        Add ions until the net charge is zero.
-    ph : float
-        For the protonation of residues whose name and hydrogens leave it open.
-    nonbonded_cutoff : length
-        Of PME's direct sum; without a box every pair is computed.
-    constraints : str
-        ``none`` or ``hbonds``.
-    rigid_water : bool
-        Hold water molecules rigid.
-    hydrogen_mass : mass, optional
-        Mass that hydrogens get at the cost of the atom they are bonded to.
-    solvate : bool
-        Without solvent, a box is kept only if the file has one of space group P 1.
-    seed : int
-        Of the places of ions and the first places of hydrogens.
-    solvent : str, optional
-        ``box``, ``droplet`` or ``none``; by default a box where `solvate` is true.
-    droplet : mapping, optional
-        For ``solvent = "droplet"``: ``centre`` (a selection), ``radius``, ``mobile``, ``cutoff``, ``relax``;
-        see `mlmm.build.surroundings.droplet.DropletSettings`.
-    protonation : str
-        ``modeller`` (OpenMM's rules for model compounds at `ph`) or ``propka`` (pKa of every residue in its
-        surroundings, ligands included).
-    protonate : mapping, optional
-        Residue to protonation state, such as ``{"A:HIS54": "HIE"}``; before any other rule.
-    symmetry : bool
-        Give one protonation state and tautomer to equal positions of chains with equal sequence.
-    gaps : str
-        Where residues are missing inside a chain: ``refuse``, ``split`` (charged ends) or ``cap`` (ACE, NME).
-    tails : str
-        Where residues are missing at an end: ``charged`` or ``cap``.
-    relax : int
-        Iterations of minimisation at the end; 0 leaves all heavy atoms of a box where they were.
     progress : callable, optional
         Called with one word (``read``, ``repair``, ``ligands``, ``charges``, ``hydrogens``, ``settle``,
         ``solvent``, ``relax``, ``parametrise``, ``check``) at each start.
+    **changes
+        Single options by name, such as ``padding="0.8 nm"``; `BuildOptions` explains each of them.
 
     Returns
     -------
@@ -167,11 +85,9 @@ def build_system(
     StructureError
         A file or molecule that cannot be built; the message names line, residue or atom, and the next step.
     ConfigError
-        A setting, quantity, force-field or ligand file that cannot be used.
+        An option that does not exist, or a value, force-field or ligand file that cannot be used.
     """
-    protonate = protonate or {}
-    given = {name: value for name, value in locals().items() if name not in ("pdb", "smiles", "progress")}
-    options = BuildOptions.parse(**given)
+    options = with_changes(BuildOptions, options, changes)
     progress = progress or (lambda stage: None)
 
     progress("read")
@@ -180,12 +96,12 @@ def build_system(
         raise ConfigError("a structure file or a SMILES", got, 'write pdb = "file.pdb", or smiles = "…"')
     plan = plan_ligands(options.ligands, options.mutate)
     files = force_field_files(options.forcefield, options.water)
-    force_field = load_force_field([*files, *plan.files])
+    force_field = load_force_field([*files, *plan.files], options.trust)
     if pdb is None:
         source = structure_from_smiles(smiles, plan)
     else:
         path = find_structure(pdb, download=options.download, sha256=options.sha256)
-        source = read_structure(path, options.selection)
+        source = read_structure(path, options)
     decisions = as_decisions("read", source.decisions)
 
     progress("repair")

@@ -17,6 +17,7 @@ import numpy as np
 import openmm
 from openmm import app, unit
 
+from mlmm.build.foreign_xml import read_serialised
 from mlmm.build.topology_json import set_topology_box, topology_box, topology_from_dict, topology_to_dict
 from mlmm.errors import ConfigError, StructureError
 from mlmm.forcefield.term_catalogue import refuse_uncopyable
@@ -266,7 +267,7 @@ class BuiltSystem:
                     raise StructureError(
                         expected, f"{name} that is not the file described in {_INDEX}", again
                     )
-            system = openmm.XmlSerializer.deserialize((folder / _SYSTEM).read_text())
+            system = read_serialised((folder / _SYSTEM).read_text(), "System", str(folder / _SYSTEM))
             positions = np.load(folder / _POSITIONS, allow_pickle=False)
             topology = topology_from_dict(index["topology"])
             return cls(topology, positions, system, index["provenance"], index.get("ligands", {}))

@@ -1,4 +1,4 @@
-"""What must hold before a system leaves the builder: geometry, handedness, charge, energy and forces."""
+"""Checks of a finished system: geometry, handedness, charge, energy and forces."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def handedness(topology: app.Topology, positions: np.ndarray) -> dict[tuple[str,
 def check_handedness(
     before: Mapping[tuple[str, str, str], float], after: Mapping[tuple[str, str, str], float], name: str
 ) -> None:
-    """Building turned no stereocentre into its mirror image; what the file held was judged when it was read.
+    """Refuse a build that turned a stereocentre into its mirror image.
 
     Raises
     ------
@@ -106,7 +106,7 @@ def check_handedness(
 
 
 def check_clashes(topology: app.Topology, positions: np.ndarray, name: str) -> None:
-    """No two particles nearer than 0.05 nm, virtual sites aside.
+    """Refuse particles nearer than 0.05 nm to each other, virtual sites aside.
 
     Raises
     ------
@@ -136,7 +136,7 @@ def check_built(
     hands: Mapping[tuple[str, str, str], float],
     iterations: int = 0,
 ) -> tuple[np.ndarray, list[Decision]]:
-    """All that must hold of a finished system: extent, bonds, handedness, no clash, energy and forces.
+    """Check a finished system: extent, bonds, handedness, clashes, energy and forces.
 
     Parameters
     ----------
@@ -166,7 +166,7 @@ def check_built(
 
 
 def check_extent(positions: np.ndarray, name: str) -> None:
-    """A system smaller than 100 nm.
+    """Refuse a system larger than 100 nm.
 
     Raises
     ------
@@ -182,7 +182,7 @@ def check_extent(positions: np.ndarray, name: str) -> None:
 
 
 def check_templates(force_field: app.ForceField, topology: app.Topology) -> None:
-    """A template for every residue, by its atoms and bonds; all that have none are named at once.
+    """Check that every residue has a template by its atoms and bonds; all that have none are named at once.
 
     Raises
     ------
@@ -219,7 +219,7 @@ def charge_of(system: openmm.System) -> tuple[float, list[str]]:
 def check_energy(
     system: openmm.System, positions: np.ndarray, topology: app.Topology, iterations: int = 0
 ) -> tuple[np.ndarray, list[str]]:
-    """Energy and largest force are finite; after some steps of minimisation if asked.
+    """Check that energy and largest force are finite, after some steps of minimisation if asked.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""From settled atom records to an OpenMM topology, with the names and bonds of OpenMM's own readers."""
+"""OpenMM topology from atom records, with the names and bonds of OpenMM's own readers."""
 
 from __future__ import annotations
 

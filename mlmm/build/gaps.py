@@ -1,4 +1,4 @@
-"""Broken chains: never bonded across a gap, but split there, with charged ends or with neutral caps."""
+"""Gaps in chains: split with charged ends or capped (ACE, NME), never bonded across."""
 
 from __future__ import annotations
 

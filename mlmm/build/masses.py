@@ -1,4 +1,4 @@
-"""Mass moved from heavy atoms to their hydrogens: the same averages, slower vibrations, longer time steps."""
+"""Hydrogen mass repartitioning: slower vibrations and longer time steps at unchanged averages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 def heavier_hydrogens(built: BuiltSystem, atoms: Collection[int], hydrogen_mass: Any) -> BuiltSystem:
-    """Hydrogens of a region with another mass, at the cost of the atom that they are bonded to.
+    """Give the hydrogens of a region another mass, at the cost of the atom that they are bonded to.
 
     Positions are distributed as before: a classical configuration integral does not know masses. Waters are
     included where they belong to `atoms`, unlike in OpenMM's own option: those of a region are flexible.

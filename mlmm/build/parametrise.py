@@ -16,6 +16,7 @@ import openmm
 from openmm import app, unit
 from pdbfixer.pdbfixer import proteinResidues
 
+from mlmm.build.foreign_xml import check_force_field_files
 from mlmm.build.repair import describe_residue
 from mlmm.errors import ConfigError, StructureError
 
@@ -107,15 +108,22 @@ def ligand_residue_names(path: Path) -> set[str]:
     return names
 
 
-def load_force_field(files: Sequence[str | Path]) -> app.ForceField:
+def load_force_field(files: Sequence[str | Path], trust: bool = False) -> app.ForceField:
     """Load force-field files together.
+
+    Parameters
+    ----------
+    files : sequence of path
+    trust : bool
+        Load also those that run Python code.
 
     Raises
     ------
     ConfigError
-        A file that is missing, or files that contradict each other.
+        A file that is missing or runs code, or files that contradict each other.
     """
     names = [str(file) for file in files]
+    check_force_field_files(names, trust)
     try:
         return app.ForceField(*names)
     except Exception as error:  # ForceField raises ValueError, KeyError, ParseError and bare Exception

@@ -15,7 +15,8 @@ from mlmm.build.ligands.definition import plan_ligands
 from mlmm.build.options import BuildOptions
 from mlmm.build.parametrise import force_field_files, known_residues, load_force_field
 from mlmm.build.repair import find_repairs
-from mlmm.errors import ConfigError, MLMMError
+from mlmm.errors import MLMMError
+from mlmm.options import with_changes
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,14 @@ class BuildPlan:
         return f"{page(self.inspection, decisions=False)}\n\ndecisions\n{log_text(self.decisions)}\n\n{end}"
 
 
-def plan_system(pdb: str | os.PathLike[str], *, smiles: str = "", **settings: Any) -> BuildPlan:
+def plan_system(
+    pdb: str | os.PathLike[str], options: BuildOptions | None = None, **changes: Any
+) -> BuildPlan:
     """Read, inspect, select and find what has to be repaired, without changing or building anything.
 
     Parameters
     ----------
-    pdb, smiles, **settings
+    pdb, options, **changes
         As for `mlmm.build_system`.
 
     Raises
@@ -61,18 +64,16 @@ def plan_system(pdb: str | os.PathLike[str], *, smiles: str = "", **settings: An
     ConfigError
         A setting that cannot be used.
     """
-    if smiles:
-        raise ConfigError("a structure file to inspect", "a SMILES", "build it: there is nothing to inspect")
-    options = BuildOptions.parse(**settings)
+    options = with_changes(BuildOptions, options, changes)
     file = read_file(find_structure(pdb, download=options.download, sha256=options.sha256))
     inspection = inspect_file(file)
     decisions: list[Decision] = []
     try:
-        structure = settle(file, options.selection)
+        structure = settle(file, options)
         decisions += structure.decisions
         ligands = plan_ligands(options.ligands, options.mutate)
         files = force_field_files(options.forcefield, options.water)
-        force_field = load_force_field([*files, *ligands.files])
+        force_field = load_force_field([*files, *ligands.files], options.trust)
         known = known_residues(force_field) | ligands.names
         repairs = find_repairs(structure, ligands.names, known, gaps=options.gaps, tails=options.tails)
         decisions += as_decisions("repair", repairs.decisions)

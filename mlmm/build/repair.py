@@ -1,4 +1,4 @@
-"""From checked text to complete heavy atoms: what is missing, what is replaced, and what cannot be mended.
+"""Repair of heavy atoms: missing atoms and residues, non-standard residues, and what is refused.
 
 PDBFixer finds and mends; every change is put into words, and what it would invent (loops, whole side chains
 of a CA trace, a peptide bond across a gap) is refused.
@@ -33,7 +33,7 @@ _WATER = {"HOH"}
 
 @dataclass
 class Repairs:
-    """What a structure lacks, found but not yet mended.
+    """Missing and replaced parts of a structure, found but not yet mended.
 
     Parameters
     ----------
@@ -191,7 +191,7 @@ def _replace_nonstandard(fixer: pdbfixer.PDBFixer, ligand_names: set[str]) -> li
 
 
 def _check_known(topology: app.Topology, known_names: set[str], name: str) -> None:
-    """Every residue needs parameters; find all that lack them before anything slow begins."""
+    """Refuse residues without parameters, all at once and before anything slow begins."""
     unknown = [residue for residue in topology.residues() if residue.name not in known_names]
     if unknown:
         first = unknown[0].name
@@ -237,7 +237,7 @@ def _find_missing_atoms(fixer: pdbfixer.PDBFixer, name: str) -> list[Decision]:
 
 
 def _check_last_residue(fixer: pdbfixer.PDBFixer, structure: CheckedStructure) -> None:
-    """Half a residue at the end of a file without END: cut off in the middle."""
+    """Refuse a file without END that ends within a residue: it was cut off."""
     chains = [
         chain for chain in fixer.topology.chains() if any(r.name in fixer.templates for r in chain.residues())
     ]

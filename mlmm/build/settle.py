@@ -1,4 +1,4 @@
-"""Molecules that were changed in place find their shape in rigid surroundings, before all else moves."""
+"""Minimisation of residues that were changed in place, within rigid surroundings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Some atoms of a parametrised system: every term that touches another atom is left out, the others stay."""
+"""Subset of a parametrised system: terms that touch another atom are left out."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _nonbonded(force: openmm.NonbondedForce, keep: np.ndarray, new: np.ndarray) 
 
 
 def _moved_site(site: openmm.VirtualSite, new: np.ndarray) -> openmm.VirtualSite:
-    """The same site on atoms with their new indices."""
+    """Virtual site with the new indices of its atoms."""
     atoms = [int(new[site.getParticle(k)]) for k in range(site.getNumParticles())]
     if min(atoms) < 0 or not isinstance(site, openmm.ThreeParticleAverageSite):
         raise StructureError(

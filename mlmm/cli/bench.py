@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlmm.config.load import RunConfig, load_config
-from mlmm.config.objects import hybrid_from, monitor_from, stages_from
+from mlmm.config.load import load_config
+from mlmm.config.objects import hybrid_from, monitor_from, run_options, stages_from
+from mlmm.config.schema import RunConfig
 from mlmm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -96,7 +97,6 @@ def bench_text(
         A run file without dynamics, or an unknown platform.
     """
     from mlmm.bench import measure_step
-    from mlmm.dynamics.options import RunOptions
     from mlmm.dynamics.stages import Dynamics
 
     dynamics = [stage for stage in stages_from(config) if isinstance(stage, Dynamics)]
@@ -106,18 +106,10 @@ def bench_text(
     stage = next((s for s in dynamics if s.trajectory and s.name == "produce"), dynamics[-1])
     progress("hybrid system")
     hybrid = hybrid_from(config, built)
-    settings, report = config.run, config.report
     cost = measure_step(
         hybrid,
         stage,
-        RunOptions(
-            seed=settings.seed,
-            platform=settings.platform,
-            threads=settings.threads,
-            report_interval=report.interval,
-            trajectory_interval=report.trajectory_interval,
-            checkpoint_interval=report.checkpoint_interval,
-        ),
+        run_options(config),
         rounds=_QUICK_ROUNDS if options.quick else _ROUNDS,
         minimise=_QUICK_ITERATIONS if options.quick else _ITERATIONS,
         monitor=monitor_from(config, hybrid),

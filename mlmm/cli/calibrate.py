@@ -6,14 +6,18 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from mlmm.cli.progress import Stages
 from mlmm.cli.refine import REFINE_DEFAULTS, REFINE_EPILOG, add_refine_options, refine_file
-from mlmm.config.load import RunConfig
+from mlmm.cli.session import add_config, start
+from mlmm.config.load import load_config
 from mlmm.config.objects import potential_from
+from mlmm.config.schema import RunConfig
 from mlmm.errors import ConfigError
 from mlmm.units import parse
 
-__all__ = ["add_calibrate_options", "calibrate_file"]
+__all__ = ["EPILOG", "HELP", "add_options", "run"]
 
+HELP = "Free-energy compensation G(lambda) of water for an adaptive zone."
 _EPILOG = """what it is for:
   A water that walks from the force field into the model changes its energy by lambda Delta. Without a
   compensation that difference pulls waters across the adaptive zone, and its density is wrong. A box of pure
@@ -31,6 +35,7 @@ Error bars that are larger than 1 kJ/mol at lambda = 1 call for a greater --leng
   mlmm calibrate my/run.toml --out my/water.json
   mlmm calibrate my/run.toml --out my/water.json --set potential.members=[0]     one network: a quick look
 """
+EPILOG = _EPILOG + REFINE_EPILOG
 #: The largest cutoff of PME's direct sum that a box of this edge takes while its volume fluctuates.
 _CUTOFF_OF_EDGE = 0.44
 
@@ -46,9 +51,9 @@ _OPTIONS = {
 }
 
 
-def add_calibrate_options(verb: argparse.ArgumentParser) -> None:
-    """Add the options of the verb and its help."""
-    verb.epilog, verb.formatter_class = _EPILOG + REFINE_EPILOG, argparse.RawDescriptionHelpFormatter
+def add_options(verb: argparse.ArgumentParser) -> None:
+    """Add the options of the verb."""
+    add_config(verb)
     verb.add_argument(
         "--out",
         default="compensation.json",
@@ -68,7 +73,17 @@ def add_calibrate_options(verb: argparse.ArgumentParser) -> None:
     add_refine_options(verb)
 
 
-def calibrate_file(config: RunConfig, options: argparse.Namespace, progress: Callable[[str], None]) -> str:
+def run(options: argparse.Namespace) -> int:
+    """Calibrate, or refine, the compensation of an adaptive zone."""
+    config = load_config(options.config, options.set)
+    start(config, options)
+    with Stages(timed=False) as steps:
+        text = _calibrate(config, options, steps.show)
+    print(text)
+    return 0
+
+
+def _calibrate(config: RunConfig, options: argparse.Namespace, progress: Callable[[str], None]) -> str:
     """Calibrate, write the file and its picture; returns the table and the lines to paste.
 
     Raises

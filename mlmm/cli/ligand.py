@@ -6,11 +6,13 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from mlmm.cli.progress import say
 from mlmm.errors import ConfigError
 
-__all__ = ["add_ligand_options", "ligand_file"]
+__all__ = ["EPILOG", "HELP", "add_options", "run"]
 
-_EPILOG = """what it writes:
+HELP = "Force-field parameters of a small molecule, from its SMILES."
+EPILOG = """what it writes:
   An OpenMM force-field file with one residue: GAFF2 parameters and AM1-BCC charges from AmberTools
   (pip install "mlmm[ligands]"), the SMILES with stereocentres, programs and versions. Keep it beside the run
   file or in forcefields/ and name it in [system] ligands: later builds then need no AmberTools.
@@ -22,9 +24,8 @@ which molecule: with the charges and hydrogens that are written, and every stere
 """
 
 
-def add_ligand_options(verb: argparse.ArgumentParser) -> None:
-    """Add the options of the verb and its help."""
-    verb.epilog, verb.formatter_class = _EPILOG, argparse.RawDescriptionHelpFormatter
+def add_options(verb: argparse.ArgumentParser) -> None:
+    """Add the options of the verb."""
     verb.add_argument("molecule", help="SMILES, or an SDF or mol2 file")
     verb.add_argument("--name", default="LIG", help='residue name (default "LIG")')
     verb.add_argument("--out", metavar="FILE", help="XML file to write (default: NAME.xml)")
@@ -41,7 +42,13 @@ def add_ligand_options(verb: argparse.ArgumentParser) -> None:
     )
 
 
-def ligand_file(options: argparse.Namespace, progress: Callable[[str], None]) -> str:
+def run(options: argparse.Namespace) -> int:
+    """Write force-field parameters of one molecule."""
+    print(_ligand(options, say))
+    return 0
+
+
+def _ligand(options: argparse.Namespace, progress: Callable[[str], None]) -> str:
     """Parametrise, write, and say what was written.
 
     Raises

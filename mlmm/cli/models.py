@@ -1,14 +1,21 @@
-"""`mlmm models`: the list of potentials, one of them in full, its installation, its contract."""
+"""``mlmm models``: the list of potentials, one of them in full, its installation, its contract."""
 
 from __future__ import annotations
 
 import argparse
 import textwrap
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-__all__ = ["MODELS_EPILOG", "add_models_options", "models_text"]
+from mlmm.cli.progress import say
 
-MODELS_EPILOG = """examples:
+if TYPE_CHECKING:
+    from mlmm.potentials import PotentialModel
+
+__all__ = ["EPILOG", "HELP", "add_options", "run"]
+
+HELP = "List the potentials; show, install or check one."
+EPILOG = """examples:
   mlmm models                           all of them, and which are installed
   mlmm models show mace-off23-small     everything about one
   mlmm models install ani1ccx           fetch its weights
@@ -31,8 +38,8 @@ _COLUMNS = (
 )
 
 
-def add_models_options(parser: argparse.ArgumentParser) -> None:
-    """Options of the verb."""
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the verb."""
     parser.add_argument(
         "action",
         nargs="?",
@@ -48,7 +55,14 @@ def add_models_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="check: of the random structures")
 
 
-def models_text(options: argparse.Namespace, progress: Callable[[str], None]) -> tuple[str, bool]:
+def run(options: argparse.Namespace) -> int:
+    """Print what was asked for; 1 if a potential breaks its contract."""
+    text, passed = _models(options, say)
+    print(text)
+    return 0 if passed else 1
+
+
+def _models(options: argparse.Namespace, progress: Callable[[str], None]) -> tuple[str, bool]:
     """What the verb prints, and whether all is well.
 
     Raises
@@ -80,7 +94,8 @@ def _table() -> str:
     from mlmm.hybrid.rules import suitable_schemes
     from mlmm.potentials.known import KINDS, find_model, known_potentials, plugin_names
 
-    rows, missing = [_COLUMNS], []
+    rows: list[tuple[str, ...]] = [_COLUMNS]
+    missing = []
     for known in known_potentials():
         path = find_model(known) if known.package_found else None
         elements = known.about["elements"]
@@ -175,7 +190,7 @@ def _check(options: argparse.Namespace, progress: Callable[[str], None]) -> tupl
     from mlmm.potentials.contract.check import check_potential
     from mlmm.potentials.registry import load_potential
 
-    def load(precision: str):
+    def load(precision: str) -> PotentialModel:
         return load_potential(options.name, precision=precision, trust=options.trust)
 
     precision = options.precision or "float64"

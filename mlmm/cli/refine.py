@@ -5,11 +5,15 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mlmm.config.load import RunConfig
 from mlmm.config.objects import potential_from
+from mlmm.config.schema import RunConfig
 from mlmm.errors import ConfigError
 from mlmm.units import parse
+
+if TYPE_CHECKING:
+    from mlmm.zones.compensation import Compensation
 
 __all__ = ["REFINE_DEFAULTS", "REFINE_EPILOG", "add_refine_options", "refine_file"]
 
@@ -167,7 +171,7 @@ def refine_file(config: RunConfig, options: argparse.Namespace, progress: Callab
     )
 
 
-def _same_model(start: object, name: str, potential: str, solvent: str) -> None:
+def _same_model(start: Compensation, name: str, potential: str, solvent: str) -> None:
     """A compensation of another model or solvent is no start, where its file says what it is of."""
     facts = start.facts
     then = str(facts.get("potential", potential)).split(",")[0]

@@ -1,35 +1,99 @@
-"""``mlmm run``: what its help says about a run file."""
+"""``mlmm run``: build the system of a run file, simulate it, write the report."""
 
 from __future__ import annotations
 
-__all__ = ["RUN_EPILOG"]
+import argparse
+from pathlib import Path
 
-RUN_EPILOG = """where lambda goes from 1 (potential) to 0 (force field), [zones] of the run file:
-  kind = "auto"       hard under scheme "additive", else static (default)
-  kind = "hard"       ends at the region
-  kind = "static"     plateau and width in nm or "2 bonds"; snap, shape = "skin" | "sphere"
-  kind = "residues"   lambda by name: a table [zones.residues] with lines "resid 3" = 0.5; plateau_select
-  kind = "adaptive"   molecules = ["HOH"] get the lambda of their place; plateau, width, centre, compensation,
-                      walls = "none" to let protons pass
+from mlmm.cli.progress import ProgressLine
+from mlmm.cli.session import add_config, build_system_of, run_name, start
+from mlmm.config.explain import key_lines
+from mlmm.config.load import load_config
+from mlmm.config.objects import describe, hybrid_from, monitor_from, resolved, run_options, stages_from
+from mlmm.errors import SimulationError
 
-who owns which interaction, [embedding]:
-  scheme = "auto"     what suits the potential; or per_atom, supermolecular, additive, delta
-  mm_tail (additive), keep: see the README
+__all__ = ["EPILOG", "HELP", "add_options", "run"]
 
-on a GPU, ANI in a zone that stays, [potential] (not measured):
-
-[uncertainty]: limits energy, atom, force, distance (training_set); action = "warn" | "save" | "stop"
-
-how often forces act, [run]:
-  timestep = "0.5 fs" the potential and bonded terms; at most 1 fs, unless hydrogens are heavier
-  nonbonded_every = 2  the force field's non-bonded forces at every second time step (default 1: at each)
-  reciprocal_every = 2 PME's reciprocal sum at every second of those (default 1); saves nothing on a CPU
-mass of hydrogens; heavier ones, at the cost of their heavy atoms, leave averages as they are:
-  region.hydrogen_mass = "3 amu"   those where lambda is above 0 or may become so, water included
-  system.hydrogen_mass = "3 amu"   all but those of rigid water
-None of these is safe by itself: mlmm check my/run.toml --timestep tests them on your system. Steps longer
-than those in tests/benchmarks/TIMESTEPS.md give a warning.
-
-each of them can be tried with --set:
+HELP = "Build the system of a run file, simulate it, write the report."
+EPILOG = f"""examples:
+  mlmm run my/run.toml                               into runs/my, with a report
   mlmm run my/run.toml --set zones.kind=static --set zones.plateau="0.4 nm"
+  mlmm run my/run.toml --resume                      after Ctrl-C, SIGTERM or a crash
+
+No time step is safe by itself: mlmm check timestep my/run.toml tests some on your system. Steps longer than
+those in tests/benchmarks/TIMESTEPS.md give a warning.
+
+keys of a run file with their defaults, each as --set takes it; those of [system] are in mlmm build --help.
+mlmm config --explain prints all of them with units and choices:
+
+{key_lines("region", "zones", "potential", "embedding", "run", "report", "uncertainty")}
 """
+_TREE = """  report.html      the page to look at
+  energies.csv     energies by force group, temperature, committee spread
+  trajectory.dcd   frames around the region; topology.pdb first, final.pdb last (B-factor: lambda)
+  lambda.npy       lambda of every atom in every frame, for adaptive zones only
+  to_label.xyz     frames beyond a limit of [uncertainty], with the reason, if there are any
+  run.json         facts and state; resolved.toml, run.log, built/ and checkpoint.zip: to repeat or resume
+"""
+
+
+def add_options(verb: argparse.ArgumentParser) -> None:
+    """Add the options of the verb."""
+    add_config(verb)
+    verb.add_argument("--out", metavar="DIR", help="run directory (default: runs/NAME)")
+    how = verb.add_mutually_exclusive_group()
+    how.add_argument(
+        "--resume", action="store_true", help="go on with an interrupted run, with its own settings"
+    )
+    how.add_argument("--overwrite", action="store_true", help="replace the run that is there")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Build, simulate and report."""
+    out = Path(options.out) if options.out else Path("runs") / run_name(options.config)
+    config = load_config(out / "resolved.toml" if options.resume else options.config, options.set)
+    start(config, options)
+    print(f"{out}/\n{_TREE}", end="")
+    from mlmm.dynamics.run_directory import RunDirectory
+    from mlmm.dynamics.simulate import simulate
+    from mlmm.report import write_report
+
+    if options.resume:
+        from mlmm.build import BuiltSystem
+
+        built = BuiltSystem.load(RunDirectory(out).built_folder)
+    else:
+        RunDirectory.check_free(out, options.overwrite)
+        built = build_system_of(config)
+    hybrid = hybrid_from(config, built)
+    print(describe(hybrid))
+    config = resolved(config, hybrid)
+    try:
+        with ProgressLine() as line:
+            directory = simulate(
+                hybrid,
+                RunDirectory(out, config.as_dict()),
+                stages_from(config),
+                run_options(config),
+                resume=options.resume,
+                overwrite=options.overwrite,
+                monitor=monitor_from(config, hybrid),
+                progress=line.show,
+                title=config.run.title or run_name(options.config),
+            )
+    except SimulationError:
+        print(f"report of the failed run: {write_report(out)}")
+        raise
+    page = write_report(directory.path)
+    summary = directory.summary
+    if directory.state == "interrupted":
+        print(f"interrupted; go on with: mlmm run {options.config} --out {out} --resume")
+        return 143 if "SIGTERM" in str(summary["message"]) else 130
+    timing = summary.get("timing")
+    if timing:
+        print(
+            f"{timing['ms_per_step']:.1f} ms per step (force evaluation: ML {timing['ml_ms']:.1f} ms, "
+            f"MM {timing['mm_ms']:.1f} ms), {timing['ns_per_day']:.3g} ns/day"
+        )
+    print(f"report: {page}")
+    return 0

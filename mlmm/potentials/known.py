@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,8 +10,17 @@ from importlib import metadata, util
 from pathlib import Path
 
 from mlmm.cache import cache_folder
+from mlmm.errors import PotentialError
 
-__all__ = ["KINDS", "KnownPotential", "find_model", "known_potentials", "plugin_names"]
+__all__ = [
+    "KINDS",
+    "KnownPotential",
+    "check_checksum",
+    "file_sha256",
+    "find_model",
+    "known_potentials",
+    "plugin_names",
+]
 
 _BUNDLED = Path(__file__).parent.parent / "data"
 _GROUP = "mlmm.potentials"
@@ -235,3 +245,36 @@ def find_model(known: KnownPotential) -> Path | None:
     given = [Path(folder) for folder in os.environ.get("MLMM_MODELS", "").split(os.pathsep) if folder]
     places = [folder / known.file for folder in (*given, _BUNDLED, cache_folder("models"))]
     return next((place for place in places if place.exists()), None)
+
+
+def check_checksum(known: KnownPotential, path: Path) -> bool:
+    """Compare a file that was found by its name with the published one.
+
+    Returns
+    -------
+    bool
+        Whether it is that file; not so where no checksum of the file itself was published.
+
+    Raises
+    ------
+    PotentialError
+        Another file under this name.
+    """
+    sha256 = "" if "folder" in known.source else known.source.get("sha256", "")
+    if not sha256:
+        return False
+    found = file_sha256(path)
+    if found != sha256:
+        raise PotentialError(
+            f"{known.about['name']} as published in {path} (sha256 {sha256})",
+            f"another file of that name (sha256 {found})",
+            f"delete it and type `mlmm models install {known.name}`; if you trust its source: trust=True in "
+            "Python, --trust, or trust = true in [potential]",
+        )
+    return True
+
+
+def file_sha256(path: Path) -> str:
+    """Checksum of a file's content, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -18,6 +18,7 @@ from mlmm.potentials.ani.potential import ANIPotential, load_ani_file
 from mlmm.potentials.base import PotentialModel
 from mlmm.potentials.known import (
     KnownPotential,
+    check_checksum,
     find_model,
     known_potentials,
     plugin_names,
@@ -61,12 +62,12 @@ def load_potential(
     neighbour_density : float
         Atoms per nm³; the same.
     trust : bool
-        Read files that are pickles, which run code when they are read.
+        Read files that run code when they are read, such as pickles, or TorchScript that touches files.
 
     Raises
     ------
     PotentialError
-        Unknown name, weights that are not installed or damaged, or a pickle without trust.
+        Unknown name, weights that are not installed or damaged, or a file with code without trust.
     MissingPackageError
         A package that is not installed; the message ends with the line that installs it.
     """
@@ -80,8 +81,8 @@ def load_potential(
     known = _KNOWN.get(name.lower().replace("-", ""))
     if known is not None:
         path, kind, about = _installed(known), known.kind, dict(known.about)
-        # The package's own wheel, and weights whose checksum was seen, need no further word.
-        options["trust"] = trust or kind == "sevennet" or "sha256" in known.source
+        # The package's own wheel, and the very file that was published, need no further word.
+        options["trust"] = trust or kind == "sevennet" or check_checksum(known, path)
     elif name in plugin_names():
         return _from_plugin(name, precision, device)
     elif name.startswith("ase:"):
@@ -120,7 +121,7 @@ def load_potential(
     if kind == "torchscript":
         from mlmm.potentials.adapters.torchscript import TorchScriptPotential
 
-        return TorchScriptPotential(path, device)
+        return TorchScriptPotential(path, device, trust)
     return _from_package(kind, path, options, _text(about))
 
 

@@ -105,7 +105,7 @@ def test_other_system_that_fails_loses_its_row_with_the_reason(dipeptide_vacuum)
     assert "package is left out: " in text and "pip install model" in text
 
 
-def test_pairs_in_compiled_code_have_a_row_of_their_own(dipeptide_water, ani1x):
+def test_native_pairs_have_a_row_of_their_own(dipeptide_water, ani1x):
     zones = static_zones(dipeptide_water, select_region(dipeptide_water, "resname ALA"))
     hybrid = hybrid_system(dipeptide_water, zones, ani1x, scheme="per_atom")
     names = {force.getName() for force in hybrid.system.getForces()}

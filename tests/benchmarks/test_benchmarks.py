@@ -165,7 +165,7 @@ def test_a_variant_of_the_project_that_fails_ends_with_exit_status_1(monkeypatch
 
     monkeypatch.setattr(suites, "bare_call", broken)
     assert main(["--quick", "--systems", "kernel", "--variants", "mlmm"]) == 1
-    assert "build it" in capsys.readouterr().out
+    assert "Build it" in capsys.readouterr().out
 
 
 def test_copies_side_by_side_have_the_forces_of_one_box(small):

@@ -91,7 +91,7 @@ def zone_coordinates(hybrid, n=18, seed=0):
     ]
 
 
-def test_weights_by_their_definition(water):
+def test_adaptive_weights_equal_their_definition(water):
     """1 − prod_a (1 − s(d_a)) with d_a from the oxygen to each centre over the nearest image."""
     zones = around_one(water, molecules=2)
     assert zones.centres == (0, 3)
@@ -109,7 +109,7 @@ def test_weights_by_their_definition(water):
 
 
 @pytest.mark.parametrize("bridge", ["torchforce", "pythonforce"])
-def test_identity(water, bridge):
+def test_force_field_as_model_gives_the_force_field(water, bridge):
     """eps^ML = eps^MM gives the force field back for lambda(r), forces of lambda included (V2)."""
     hybrid = hybrid_of(water, around_one(water), ForceFieldPotential(water), bridge=bridge)
     expected, forces = energy_and_forces(water.system, water.positions)
@@ -283,7 +283,7 @@ def test_energy_error_is_of_second_order(two_waters):
     assert coarse / fine == pytest.approx(4.0, abs=0.8)
 
 
-def test_bad_adaptive_zones(water, dipeptide_water, ani1x):
+def test_bad_adaptive_zones_are_rejected(water, dipeptide_water, ani1x):
     zones = around_one(water)
     region = zones.region
     for arguments, error, message in (
@@ -292,7 +292,7 @@ def test_bad_adaptive_zones(water, dipeptide_water, ani1x):
         (
             {"molecules": ("SOL",)},
             ConfigError,
-            "molecules called SOL outside the region; got none; name some of: HOH",
+            "molecules called SOL outside the region, but got none. Name some of: HOH",
         ),
         ({"centre": (77,)}, SelectionError, "centres among the atoms of the region"),
     ):
@@ -304,12 +304,12 @@ def test_bad_adaptive_zones(water, dipeptide_water, ani1x):
     with pytest.raises(EmbeddingError, match=r"a box at least 1\.80 nm wide \(twice plateau"):
         hybrid_of(water, around_one(water, "0.5 nm", "0.4 nm"), ani1x)
     with pytest.raises(
-        EmbeddingError, match="stays with its atoms under scheme 'additive'; got an adaptive zone"
+        EmbeddingError, match="stays with its atoms under scheme 'additive', but got an adaptive zone"
     ):
         hybrid_system(water, zones, ani1x, scheme="additive")
     with pytest.raises(EmbeddingError, match=r"a scheme for plain springs .*: additive"):
         hybrid_of(water, zones, PlainSprings())
-    with pytest.raises(ConfigError, match="a compensation for HOH; got none for HOH"):
+    with pytest.raises(ConfigError, match="a compensation for HOH, but got none for HOH"):
         hybrid_of(water, zones, ani1x, Compensation({"MOH": 1.0}))
     rigid = mlmm.BuiltSystem.from_openmm(
         water.topology, openmm.XmlSerializer.clone(water.system), water.positions

@@ -176,25 +176,29 @@ def test_lengths_by_element():
     assert all(0.09 < length < 0.16 for length in CAP_LENGTHS.values())
 
 
-def test_caps_that_cannot_be_are_refused(dipeptide_vacuum, ani1x):
+def test_impossible_caps_are_rejected(dipeptide_vacuum, ani1x):
     numbers, label = numbers_of(dipeptide_vacuum), "ALA:{}".format
     no_hydrogen = dataclasses.replace(ani1x.spec, elements=(6, 7, 8))
-    with pytest.raises(EmbeddingError, match="knows hydrogen, for caps; got ANI-1x"):
+    with pytest.raises(EmbeddingError, match="knows hydrogen, for caps, but got ANI-1x"):
         cap_lengths([(8, 10)], numbers, no_hydrogen)
     assert cap_lengths([], numbers, no_hydrogen) == ()
-    with pytest.raises(EmbeddingError, match="a single bond under every cap; got ALA:6–ALA:4, which is none"):
+    with pytest.raises(
+        EmbeddingError, match="a single bond under every cap, but got ALA:6–ALA:4, which is none"
+    ):
         cap_lengths(
             [(8, 10), (6, 4)], numbers, ani1x.spec, is_single=lambda a, b: {a, b} != {4, 6}, label=label
         )
-    with pytest.raises(EmbeddingError, match=r"caps on C N O .*; got ALA:7 of the cut bond to ALA:6"):
+    with pytest.raises(EmbeddingError, match=r"caps on C N O .*, but got ALA:7 of the cut bond to ALA:6"):
         cap_lengths([(7, 6)], numbers, ani1x.spec, label=label)
 
 
-def test_caps_that_collide_are_refused(dipeptide_vacuum):
+def test_colliding_caps_are_rejected(dipeptide_vacuum):
     """One atom out of the middle of a chain leaves two hydrogens as near as in H2; a residue does not."""
     positions = torch.tensor(dipeptide_vacuum.positions)
     around_ca = [(6, 8), (14, 8)]
-    with pytest.raises(EmbeddingError, match=r"0\.1 nm apart; got 0\.0\d+ nm between those on 6–8 and 14–8"):
+    with pytest.raises(
+        EmbeddingError, match=r"0\.1 nm apart, but got 0\.0\d+ nm between those on 6–8 and 14–8"
+    ):
         check_cap_distances(around_ca, (0.102, 0.109), positions)
     check_cap_distances([(4, 6), (16, 14)], (0.109, 0.102), positions)
     check_cap_distances([], (), positions)

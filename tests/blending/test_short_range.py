@@ -176,7 +176,7 @@ def derivatives(function, r, order):
     return np.array([value.item() for value in values])
 
 
-def test_handover_is_smooth():
+def test_switching_function_is_smooth():
     """f is C2 at both ends, 1/r without its tail is C3 at r_off; the slopes are right in between."""
     step = 1e-9
     for r, width in ((0.35, 0.15), (0.5, 0.15)):
@@ -353,7 +353,7 @@ def test_dipeptide_in_water(dipeptide_water):
     check_differences(module, positions, cell, np.linspace(0, 1, 22), [0, 4, 8, 14, *outside])
 
 
-def test_refusals():
+def test_bad_ranges_and_atoms_are_rejected():
     tables = read_mm_tables(nonbonded(CUBIC)[0])
     every = np.ones(48, bool)
     for message, arguments in (

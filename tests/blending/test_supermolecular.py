@@ -126,7 +126,7 @@ def test_the_receptive_field_is_needed_in_full(dipeptide_water, changes, right):
     assert error < 1e-9 if right else error > 1e-6
 
 
-def test_an_atom_that_sees_the_cap_alone():
+def test_atom_whose_only_neighbour_is_a_cap():
     """A cap may be within reach of an atom that no atom of the region can reach: it counts."""
     outer, inner, far = (0.0, 0.0, 0.0), (0.15, 0.0, 0.0), (0.109 - 0.37, 0.0, 0.0)
     positions = torch.tensor([outer, inner, far], dtype=torch.float64, requires_grad=True)
@@ -139,7 +139,7 @@ def test_an_atom_that_sees_the_cap_alone():
 
 
 @pytest.mark.parametrize("per_atom", [True, False])
-def test_invisible_atoms_do_not_exist(dipeptide_water, per_atom):
+def test_invisible_atoms_have_no_effect(dipeptide_water, per_atom):
     """Without the waters of an invisible kind: the energy of the system without them, no force on them."""
     numbers, bonds = atoms_of(dipeptide_water)
     hidden = [atom for water in waters_by_distance(dipeptide_water)[3:9] for atom in water]
@@ -183,7 +183,7 @@ def test_the_region_by_its_definition(dipeptide_water):
     assert all(outer not in region.atoms and inner in region.atoms for outer, inner in region.caps)
 
 
-def test_what_cannot_be_is_refused(dipeptide_water, ani):
+def test_impossible_capped_regions_are_rejected(dipeptide_water, ani):
     numbers, bonds = atoms_of(dipeptide_water)
     visible, residue = range(len(numbers)), region_of(range(6, 16), bonds)
 
@@ -200,16 +200,18 @@ def test_what_cannot_be_is_refused(dipeptide_water, ani):
         blend(changed(ani.spec, elements=(6, 7, 8)), visible=[i for i in visible if numbers[i] != 1])
     with pytest.raises(PotentialError, match="only elements that ANI-1x knows"):
         blend(changed(ani.spec, elements=(1, 6, 8)))
-    with pytest.raises(EmbeddingError, match="a single bond under every cap; got atom 4–atom 6"):
+    with pytest.raises(EmbeddingError, match="a single bond under every cap, but got atom 4–atom 6"):
         blend(is_single=lambda a, b: {a, b} != {4, 6}, label="atom {}".format)
-    with pytest.raises(EmbeddingError, match="cut bonds between atoms that ANI-1x knows; got 4–6"):
+    with pytest.raises(EmbeddingError, match="cut bonds between atoms that ANI-1x knows, but got 4–6"):
         blend(visible=[i for i in visible if i != 4])
-    with pytest.raises(EmbeddingError, match="atoms that the potential knows in the region; got none"):
+    with pytest.raises(EmbeddingError, match="atoms that the potential knows in the region, but got none"):
         blend(visible=range(22, 100))
-    with pytest.raises(EmbeddingError, match="atoms that the potential knows in the region; got none"):
+    with pytest.raises(EmbeddingError, match="atoms that the potential knows in the region, but got none"):
         blend(region=CappedRegion(frozenset()))
     positions, cell = geometry(dipeptide_water)
     with pytest.raises(EmbeddingError, match=r"caps at least 0\.1 nm apart"):
         blend(region=CappedRegion(frozenset({8}), ((6, 8), (14, 8))), positions=positions, cell=cell)
-    with pytest.raises(EmbeddingError, match=r"atoms with lambda above 1/2; got a largest lambda of 0\.4"):
+    with pytest.raises(
+        EmbeddingError, match=r"atoms with lambda above 1/2, but got a largest lambda of 0\.4"
+    ):
         capped_region([0.4, 0.0], [])

@@ -13,7 +13,7 @@ from openmm import app, unit
 
 from mlmm.build.amber import _numbers, _sections, load_amber, load_openmm
 from mlmm.config.load import load_config
-from mlmm.config.objects import build_from, system_options
+from mlmm.config.objects import build_from, build_options
 from mlmm.errors import ConfigError, StructureError
 
 parmed = pytest.importorskip("parmed")
@@ -171,8 +171,8 @@ def test_files_that_cannot_be_used_are_refused(files, tmp_path):
     short.write_text("title\n    1\n" + "".join(f"{v:12.7f}" for v in (1, 2, 3)) + "\n")
     perturbed = edited(files, tmp_path, "POINTERS", lambda p: [*p[:20], "1", *p[21:]])
     for first, second, words in (
-        (tmp_path / "none.parm7", coordinates, "none.parm7.*check the path"),
-        (parm, tmp_path / "none.rst7", "none.rst7.*check the path"),
+        (tmp_path / "none.parm7", coordinates, "none.parm7.*Check the path"),
+        (parm, tmp_path / "none.rst7", "none.rst7.*Check the path"),
         (tmp_path / "old.prmtop", coordinates, "no %FLAG POINTERS.*ParmEd"),
         (parm, tmp_path / "half.rst7", "Amber coordinates.*half.rst7"),
         (parm, short, "103 atoms in system.parm7 and 1 in short.rst7"),
@@ -239,6 +239,7 @@ def test_run_file_names_one_source(tmp_path, system, words):
 def test_run_file_holds_tables_of_droplet_and_protonation(tmp_path):
     text = 'pdb = "a.pdb"\nsolvent = "droplet"\nprotonate = {"A:HIS5" = "HIE"}\n'
     text += 'droplet = {centre = "resname LIG", radius = "2 nm", relax = 10}'
-    options = system_options(load_config(run_file(tmp_path, text)))
-    assert options["solvent"] == "droplet" and options["protonate"] == {"A:HIS5": "HIE"}
-    assert options["droplet"] == {"centre": "resname LIG", "radius": "2 nm", "relax": 10}
+    options = build_options(load_config(run_file(tmp_path, text)))
+    assert options.solvent == "droplet" and options.protonate == {"A:HIS5": "HIE"}
+    droplet = {"centre": "resname LIG", "radius_nm": 2.0, "mobile_nm": 1.6, "cutoff_nm": None, "relax": 10}
+    assert options.droplet.as_dict() == pytest.approx(droplet)

@@ -148,7 +148,7 @@ CASES = {
     ),
     "05 atom name twice": lambda: (
         [*GOOD[:3], put(GOOD[2], 13, " CA "), *GOOD[3:]],
-        Stops(("CA of ILE 16 of chain A", "lines 2 and 4", "delete one")),
+        Stops(("CA of ILE 16 of chain A", "lines 2 and 4", "Delete one")),
     ),
     "06 alternate side chain": lambda: (
         alternate(33, ("CG", "CD1", "CD2")),
@@ -236,7 +236,7 @@ CASES = {
     ),
     "28 overflow": lambda: (
         [put(GOOD[0], 39, "********"), *GOOD[1:]],
-        Stops(("line 1", "move the molecule")),
+        Stops(("line 1", "Move the molecule")),
     ),
     "29 far from the origin": lambda: (
         [moved(x, x=9900, y=-900) for x in GOOD],
@@ -286,7 +286,7 @@ CASES = {
     ),
     "38 alpha carbons only": lambda: (
         [x for x in GOOD if name(x) == "CA"],
-        Stops(("half of the heavy atoms", "trace of CA atoms", "rebuild")),
+        Stops(("half of the heavy atoms", "trace of CA atoms", "Rebuild")),
     ),
     "39 HIP without hydrogens": lambda: (
         [*each(lambda x: put(x, 18, "HIP"), lambda x: number(x) == 40), "END"],
@@ -325,7 +325,7 @@ CASES = {
         [*GOOD[:1], *GOOD[1:4], put(GOOD[4], 31, _reflected_cb()), *GOOD[5:]],
         Reads(words=("ILE 16 of chain A has D configuration",)),
     ),
-    "47 nanometres": lambda: (each(lambda x: moved(x, factor=0.1)), Stops(("angstrom", "nm", "multiply"))),
+    "47 nanometres": lambda: (each(lambda x: moved(x, factor=0.1)), Stops(("angstrom", "nm", "Multiply"))),
     "48 cut at the end of a line": lambda: (
         with_sequence(GOOD[:100]),
         Stops(("still to come", "TER or END")),
@@ -375,7 +375,7 @@ def write(folder, content):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_file_is_built_as_a_careful_person_would_or_refused(tmp_path, case):
+def test_bad_input_is_repaired_and_logged_or_rejected(tmp_path, case):
     good(write(tmp_path, GOOD))
     content, outcome = CASES[case]()
     path = write(tmp_path, content)
@@ -402,7 +402,7 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path):
     write(tmp_path, GOOD)
     with pytest.raises(StructureError, match=r"no file at .*none\.pdb.*case\.pdb"):
         build_system(tmp_path / "none.pdb")
-    with pytest.raises(StructureError, match=r"the directory .*give a file in it"):
+    with pytest.raises(StructureError, match=r"the directory .*Give a file in it"):
         build_system(tmp_path)
 
 

@@ -48,7 +48,7 @@ def without(lines, residue, *names):
 
 BAD_TEXT = {
     "empty": ([""], ["bad.pdb, which is empty", "again"]),
-    "no_atoms": (["HEADER    NOTHING", "END"], ["ATOM or HETATM records", "bad.pdb", "give a PDB file"]),
+    "no_atoms": (["HEADER    NOTHING", "END"], ["ATOM or HETATM records", "bad.pdb", "Give a PDB file"]),
     "free_format": (
         ["ATOM 1 N ALA A 1 1.0 2.0 3.0 1.0 0.0 N"],
         ["fixed columns", "line 1", "PDBFile.writeFile"],
@@ -60,15 +60,15 @@ BAD_TEXT = {
     ),
     "overflow": (
         edited(DIPEPTIDE, 5, 31, "********"),
-        ["********", "line 5", "move the molecule to the origin"],
+        ["********", "line 5", "Move the molecule to the origin"],
     ),
-    "letters": (edited(DIPEPTIDE, 5, 31, "   a.bcd"), ["a.bcd", "line 5", "correct the line"]),
+    "letters": (edited(DIPEPTIDE, 5, 31, "   a.bcd"), ["a.bcd", "line 5", "Correct the line"]),
     "nan": (edited(DIPEPTIDE, 6, 31, "     nan"), ["finite", "nan", "line 6", "delete the atom"]),
     "infinite": (edited(DIPEPTIDE, 6, 39, "     inf"), ["finite", "inf", "line 6"]),
     "truncated": ([*DIPEPTIDE[:9], DIPEPTIDE[9][:40]], ["54 columns", "line 10", "truncated"]),
     "duplicate": (
         [*DIPEPTIDE[:4], *DIPEPTIDE[3:]],
-        ["CH3 of ACE 1 of chain A", "lines 4 and 5", "delete one"],
+        ["CH3 of ACE 1 of chain A", "lines 4 and 5", "Delete one"],
     ),
     "two_models": (
         ["MODEL        1", *DIPEPTIDE[2:-1], "ENDMDL", "MODEL        2", *DIPEPTIDE[2:-1], "ENDMDL"],
@@ -76,16 +76,16 @@ BAD_TEXT = {
     ),
     "frames_without_model": (
         [*DIPEPTIDE, *DIPEPTIDE],
-        ["one model", "after the END in line 26", "keep one frame"],
+        ["one model", "after the END in line 26", "Keep one frame"],
     ),
     "bad_cell": (["CRYST1   10.000   ab.000   10.000", *DIPEPTIDE], ["CRYST1", "line 1", "delete the line"]),
     "clash": (
         edited(DIPEPTIDE, 8, 31, DIPEPTIDE[6][30:54]),
-        ["0.05 nm", "C of ACE 1", "O of ACE 1", "delete one"],
+        ["0.05 nm", "C of ACE 1", "O of ACE 1", "Delete one"],
     ),
     "unknown_residue": (
         [*DIPEPTIDE[:-1], "HETATM   90  C1  LIG B  77      20.000  20.000  20.000  1.00  0.00           C"],
-        ["LIG 77 of chain B", 'give ligands = ["file.xml"]', '<Residue name="LIG">'],
+        ["LIG 77 of chain B", 'Give ligands = ["file.xml"]', '<Residue name="LIG">'],
     ),
     "water_only": (
         ["HETATM    1  O   HOH A   1       1.000   1.000   1.000  1.00  0.00           O"],
@@ -98,7 +98,7 @@ BAD_TEXT = {
     ),
     "trace": (
         [line for line in PEPTIDE if line[12:16] == " CA "],
-        ["half of the heavy atoms", "chain A", "rebuild"],
+        ["half of the heavy atoms", "chain A", "Rebuild"],
     ),
 }
 
@@ -115,13 +115,13 @@ def test_bad_text_is_refused_with_place_and_next_step(tmp_path, case):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (gzip.compress(b"ATOM", mtime=0)[:-3], ["gzip", "cannot be unpacked", "download it again"]),
+        (gzip.compress(b"ATOM", mtime=0)[:-3], ["gzip", "cannot be unpacked", "Download it again"]),
         (bytes(range(256)) * 10, ["no text", "structure file itself"]),
         (b"data_x\nloop_\n_atom_site.id\n_atom_site.type_symbol\n", ["bad.pdb"]),
         (b"data_x\n_cell.length_a 1.0\n", ["_atom_site", "bad.pdb", "coordinates"]),
     ],
 )
-def test_other_formats_are_named(tmp_path, content, words):
+def test_other_file_formats_are_named(tmp_path, content, words):
     path = tmp_path / "bad.pdb"
     path.write_bytes(content)
     with pytest.raises(StructureError) as caught:
@@ -132,18 +132,18 @@ def test_other_formats_are_named(tmp_path, content, words):
 
 def test_missing_file_and_directory_list_what_is_there(tmp_path):
     write(tmp_path, DIPEPTIDE, "good.pdb")
-    with pytest.raises(StructureError, match=r"no file at .*none\.pdb.*check the path.*good\.pdb"):
+    with pytest.raises(StructureError, match=r"no file at .*none\.pdb.*Check the path.*good\.pdb"):
         vacuum(tmp_path / "none.pdb")
-    with pytest.raises(StructureError, match=r"the directory .*give a file in it.*good\.pdb"):
+    with pytest.raises(StructureError, match=r"the directory .*Give a file in it.*good\.pdb"):
         vacuum(tmp_path)
 
 
-def test_openmm_complaint_about_a_residue_is_retold(tmp_path):
+def test_openmm_template_errors_name_the_residue(tmp_path):
     # A hydrogen too many on the alanine nitrogen: no template has it.
     extra = "ATOM     90  HX  ALA A   2       2.900   4.900   1.000  1.00  0.00           H"
     lines = [*DIPEPTIDE[:10], extra, *DIPEPTIDE[10:]]
     with pytest.raises(
-        StructureError, match=r"ALA 2 of chain A while adding hydrogens.*compare ALA 2"
+        StructureError, match=r"ALA 2 of chain A while adding hydrogens.*Compare ALA 2"
     ) as caught:
         vacuum(write(tmp_path, lines))
     assert "wiki" not in str(caught.value)
@@ -154,17 +154,17 @@ def test_openmm_complaint_about_a_residue_is_retold(tmp_path):
     ("options", "words"),
     [
         ({"forcefield": "amber99"}, ["amber14", "amber99"]),
-        ({"forcefield": ["nothing.xml"]}, ["nothing.xml", "correct the file names"]),
+        ({"forcefield": ["nothing.xml"]}, ["nothing.xml", "Correct the file names"]),
         ({"water": "opc"}, ["tip3p", "opc"]),
-        ({"constraints": "all"}, ["none, hbonds", "'all'", 'write constraints = "hbonds"']),
-        ({"box_shape": "sphere"}, ["cube, dodecahedron, octahedron", "'sphere'"]),
+        ({"constraints": "all"}, ["none | hbonds", "'all'", 'Write constraints = "hbonds"']),
+        ({"box_shape": "sphere"}, ["cube | dodecahedron | octahedron", "'sphere'"]),
         ({"padding": "1.0"}, ["padding", "without a unit"]),
-        ({"padding": "-1 nm"}, ["padding of zero or more"]),
-        ({"nonbonded_cutoff": "0 nm"}, ["nonbonded_cutoff above zero"]),
+        ({"padding": "-1 nm"}, ["padding of 0 nm or more"]),
+        ({"nonbonded_cutoff": "0 nm"}, ["nonbonded_cutoff above 0 nm"]),
         ({"seed": -1}, ["seed", "-1"]),
         ({"ph": 70}, ["ph between 0 and 14", "70"]),
-        ({"ligands": ["nowhere.xml"]}, ["nowhere.xml", "p-xylene.xml", "check the path"]),
-        ({"ligands": "p-xylene.xml"}, ["list of ligand files", 'ligands = ["p-xylene.xml"]']),
+        ({"ligands": ["nowhere.xml"]}, ["nowhere.xml", "p-xylene.xml", "Check the path"]),
+        ({"ligands": "p-xylene.xml"}, ["ligands as a list", 'ligands = ["p-xylene.xml"]']),
     ],
 )
 def test_settings_are_checked_at_entry(options, words):
@@ -183,7 +183,7 @@ def test_ligand_file_without_residue_is_refused(tmp_path):
 
 def test_box_too_small_says_which_padding_fits():
     with pytest.raises(
-        StructureError, match=r"twice the cutoff.*padding 0\.2 nm.*write padding = \"0\.\d\d nm\""
+        StructureError, match=r"twice the cutoff.*padding 0\.2 nm.*Write padding = \"0\.\d\d nm\""
     ):
         build_system(ROOT / "systems/alanine_dipeptide/input.pdb", padding="0.2 nm")
 
@@ -191,7 +191,7 @@ def test_box_too_small_says_which_padding_fits():
 def test_fractional_charge_is_refused(tmp_path):
     text = (ROOT / "forcefields/p-xylene.xml").read_text().replace('charge="-0.081912"', 'charge="-0.071912"')
     (tmp_path / "ligand.xml").write_text(text)
-    with pytest.raises(StructureError, match=r"whole number.*0\.020000 e.*correct the charges"):
+    with pytest.raises(StructureError, match=r"whole number.*0\.020000 e.*Correct the charges"):
         vacuum(write(tmp_path, XYLENE), ligands=[tmp_path / "ligand.xml"])
 
 
@@ -285,7 +285,7 @@ def test_cell_of_a_periodic_file_is_kept(tmp_path):
     built = vacuum(write(tmp_path, [cell, *DIPEPTIDE]), nonbonded_cutoff="0.9 nm")
     assert built.periodic
     np.testing.assert_allclose(np.linalg.norm(built.box_vectors, axis=1), 4.0)
-    with pytest.raises(StructureError, match=r"twice the cutoff.*write nonbonded_cutoff"):
+    with pytest.raises(StructureError, match=r"twice the cutoff.*Write nonbonded_cutoff"):
         vacuum(tmp_path / "bad.pdb", nonbonded_cutoff="1.9 nm")
 
 

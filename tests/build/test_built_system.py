@@ -111,7 +111,7 @@ def test_save_and_load_give_back_every_bit(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (lambda folder: (folder / "built.json").unlink(), ["no file built.json", "build the system again"]),
+        (lambda folder: (folder / "built.json").unlink(), ["no file built.json", "Build the system again"]),
         (lambda folder: (folder / "system.xml").unlink(), ["no file system.xml"]),
         (lambda folder: (folder / "built.json").write_text('{"format": 1'), ["not JSON"]),
         (lambda folder: (folder / "built.json").write_text('{"format": 9}'), ["format 9 instead of 1"]),

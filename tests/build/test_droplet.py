@@ -10,9 +10,10 @@ import pytest
 from openmm import app
 
 from mlmm.build import build_system
+from mlmm.build.options import DropletOptions
 from mlmm.build.subset import subset_system, subset_topology
-from mlmm.build.surroundings.droplet import DropletSettings
 from mlmm.errors import ConfigError, SelectionError, StructureError
+from mlmm.options import with_changes
 
 ROOT = Path(__file__).resolve().parents[2]
 LYSOZYME = (ROOT / "systems/lysozyme_xylene/input.pdb").read_text().splitlines()
@@ -230,16 +231,16 @@ def test_cutoff_is_a_choice(pdb):
     ("given", "words"),
     [
         ({}, "centre of a droplet"),
-        ({"centre": "all", "radus": "2 nm"}, "did you mean 'radius'"),
+        ({"centre": "all", "radus": "2 nm"}, "Did you mean 'radius'"),
         ({"centre": "all", "radius": "2"}, "without a unit"),
-        ({"centre": "all", "radius": "2 nm", "mobile": "1.9 nm"}, r'frozen shell.*write mobile = "1.6 nm"'),
+        ({"centre": "all", "radius": "2 nm", "mobile": "1.9 nm"}, r'frozen shell.*Write mobile = "1.6 nm"'),
         ({"centre": "all", "relax": "many"}, "droplet.relax"),
-        ({"centre": "all", "cutoff": "0 nm"}, "cutoff above zero"),
+        ({"centre": "all", "cutoff": "0 nm"}, "cutoff above 0 nm"),
     ],
 )
-def test_settings_are_checked(given, words):
+def test_bad_droplet_settings_are_rejected(given, words):
     with pytest.raises(ConfigError, match=words):
-        DropletSettings.parse(given)
+        with_changes(DropletOptions, None, given)
 
 
 def test_a_droplet_has_one_centre_and_its_own_solvent_word(pdb):
@@ -247,5 +248,5 @@ def test_a_droplet_has_one_centre_and_its_own_solvent_word(pdb):
         build_system(pdb, solvent="droplet", droplet=SMALL | {"centre": "protein"})
     with pytest.raises(ConfigError, match='solvent = "droplet" only'):
         build_system(pdb, droplet=SMALL)
-    with pytest.raises(ConfigError, match="solvent as one of box, droplet, none"):
+    with pytest.raises(ConfigError, match=r"solvent = box \| droplet \| none"):
         build_system(pdb, solvent="sphere")

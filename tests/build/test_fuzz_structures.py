@@ -83,7 +83,7 @@ def ends_well(folder, content):
 
 @BOUNDS
 @given(data=st.data())
-def test_changed_characters(tmp_path, data):
+def test_changed_characters_are_built_or_rejected(tmp_path, data):
     text = data.draw(st.sampled_from([TEXT, CIF]))
     places = data.draw(st.lists(st.integers(0, len(text) - 1), min_size=1, max_size=8))
     letters = list(text)
@@ -94,7 +94,7 @@ def test_changed_characters(tmp_path, data):
 
 @BOUNDS
 @given(data=st.data())
-def test_cut_short(tmp_path, data):
+def test_truncated_files_are_built_or_rejected(tmp_path, data):
     content = data.draw(st.sampled_from([TEXT.encode(), CIF.encode(), gzip.compress(TEXT.encode())]))
     ends_well(tmp_path, content[: data.draw(st.integers(0, len(content)))])
 
@@ -127,5 +127,5 @@ def test_columns_with_other_content(tmp_path, data):
 
 @BOUNDS
 @given(content=st.binary(max_size=400), head=st.sampled_from([b"", b"data_x\n", b"ATOM  ", b"\x1f\x8b"]))
-def test_any_bytes(tmp_path, content, head):
+def test_random_bytes_are_rejected(tmp_path, content, head):
     ends_well(tmp_path, head + content)

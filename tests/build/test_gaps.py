@@ -119,7 +119,7 @@ def test_caps_are_neutral_and_have_the_geometry_of_peptides(tmp_path, seqres):
     assert max(bonds_across(built)) < 0.15
 
 
-def test_no_room_for_a_cap_is_said(tmp_path):
+def test_cap_without_room_is_rejected(tmp_path):
     path = gapped(tmp_path, {8})
     # The next residue comes where the cap would go.
     lines = path.read_text().splitlines()
@@ -156,6 +156,6 @@ def test_unresolved_tails_are_capped_where_asked(tmp_path):
     assert not {"ACE", "NME"} & {residue.name for residue in whole.topology.residues()}
 
 
-def test_loops_are_not_invented(tmp_path):
-    with pytest.raises(ConfigError, match=r"gaps as one of refuse, split, cap.*'model'.*MODELLER"):
+def test_missing_loops_are_not_modelled(tmp_path):
+    with pytest.raises(ConfigError, match=r"gaps = refuse \| split \| cap.*'model'.*MODELLER"):
         build_system(gapped(tmp_path, {8}), solvate=False, gaps="model")

@@ -118,7 +118,7 @@ def test_a_trimer_takes_its_ligands_and_waters_along():
 
 
 @mutase
-def test_a_chain_without_its_neighbours_is_never_silent():
+def test_chain_without_its_neighbours_is_logged():
     log = settle(mutase_file(), Selection(chains=["A"], waters="none"))
     warnings = [decision.text for decision in log.decisions if decision.warning]
     assert any("chain A touches chain B" in text for text in warnings)
@@ -169,7 +169,7 @@ def test_an_assembly_is_made_by_its_operations(tmp_path):
 
 
 @trypsin
-def test_selections_that_match_nothing_say_what_is_there():
+def test_empty_selection_lists_the_residues():
     path = structure_file("3PTB.cif")
     with pytest.raises(StructureError, match=r"chains A of.*chain C \(label_asym_id C belongs to chain A\)"):
         read_structure(path, Selection(chains=["C"]))

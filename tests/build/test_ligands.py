@@ -241,7 +241,7 @@ def test_mutation_needs_the_same_heavy_atoms():
         ({"smiles": "CCO", "charges": "file"}, ["mol2 file with a partial charge"]),
     ],
 )
-def test_ligands_that_cannot_be_are_refused(arguments, words):
+def test_impossible_ligands_are_rejected(arguments, words):
     with pytest.raises(ConfigError) as caught:
         Ligand("LIG", **arguments).molecule()
     for word in words:
@@ -253,7 +253,7 @@ def test_ligands_that_cannot_be_are_refused(arguments, words):
     [
         ({"name": "LIG"}, "neither"),
         ({"name": "LIG", "smiles": "C", "file": "a.sdf"}, "both"),
-        ({"name": "LIG", "smiles": "C", "charges": "gasteiger"}, "am1bcc, file"),
+        ({"name": "LIG", "smiles": "C", "charges": "gasteiger"}, r"am1bcc \| file"),
         ({"name": "LIG-1", "smiles": "C"}, "letters or digits"),
     ],
 )
@@ -327,12 +327,16 @@ def test_run_file_tables_become_ligands(tmp_path):
     text = '[system]\npdb = "x.pdb"\nmutate = ["TSA -> CHA"]\n[system.ligand.BEN]\nfile = "ben.sdf"\n'
     (tmp_path / "run.toml").write_text(text + 'charge = 1\n[system.ligand.CHA]\nsmiles = "CO"\n')
     config = load_config(tmp_path / "run.toml", needs=("system.pdb",))
-    assert config.system.mutate == ["TSA -> CHA"]
+    assert config.system.mutate == ("TSA -> CHA",)
     assert config.system.ligand == {
         "BEN": {"file": str(tmp_path / "ben.sdf"), "charge": 1},
         "CHA": {"smiles": "CO"},
     }
-    for wrong, word in (("chrge = 1", "charge"), ('charge = "1"', "as int"), ('charges = "resp"', "am1bcc")):
+    for wrong, word in (
+        ("chrge = 1", "charge"),
+        ('charge = "1"', "a whole number"),
+        ('charges = "resp"', "am1bcc"),
+    ):
         (tmp_path / "run.toml").write_text(text + wrong + "\n")
         with pytest.raises(ConfigError, match=word):
             load_config(tmp_path / "run.toml", needs=("system.pdb",))
@@ -373,7 +377,7 @@ def test_elements_and_guessed_parameters_are_refused(monkeypatch):
         gaff_parameters(canonical(molecule_from_smiles("CO")))
 
 
-def test_a_program_that_fails_or_does_not_end_is_told_and_ended(tmp_path, monkeypatch):
+def test_failing_or_hanging_ambertools_programs_are_reported_and_killed(tmp_path, monkeypatch):
     script = tmp_path / "antechamber"
     script.write_text(
         "#!/bin/sh\nprintf '\\033[31mbad input\\033[0m\\n'\nsleep $1 & echo $! > child\nwait\nexit 3\n"
@@ -381,11 +385,11 @@ def test_a_program_that_fails_or_does_not_end_is_told_and_ended(tmp_path, monkey
     script.chmod(0o755)
     arguments = (tmp_path, "typed.mol2", "CCO")
     with pytest.raises(
-        StructureError, match=r"for CCO; got antechamber failed \(exit status 3\): bad input;"
+        StructureError, match=r"for CCO, but got antechamber failed \(exit status 3\): bad input\."
     ):
         ambertools.run_program(str(script), ["0"], *arguments)
     monkeypatch.setattr(ambertools, "_TIMEOUT", 3.0)
-    with pytest.raises(StructureError, match=r"no end after 3\.0 s\): bad input; check charge"):
+    with pytest.raises(StructureError, match=r"no end after 3\.0 s\): bad input\. Check charge"):
         ambertools.run_program(str(script), ["60"], *arguments)
     state = Path(f"/proc/{int((tmp_path / 'child').read_text())}/stat")
     for _ in range(3000):
@@ -445,7 +449,7 @@ def test_a_proton_that_moved_in_the_am1_geometry_is_refused():
 def test_charges_are_moved_evenly_to_the_whole_number():
     charges, shift = whole_charges(np.array([0.4, 0.3, 0.299]), 1)
     assert sum(charges) == pytest.approx(1.0, abs=1e-7) and shift == pytest.approx(0.001 / 3)
-    with pytest.raises(StructureError, match=r"\+2 e; got \+1\.0000 e"):
+    with pytest.raises(StructureError, match=r"\+2 e, but got \+1\.0000 e"):
         whole_charges(np.array([0.5, 0.5]), 2)
 
 
@@ -511,7 +515,7 @@ def _conect(residue: ResidueAtoms) -> list[str]:
 
 
 @needs_ambertools()
-def test_parameters_repeat_and_come_from_the_cache(tmp_path, monkeypatch):
+def test_ligand_parameters_are_reproducible_and_cached(tmp_path, monkeypatch):
     smiles = canonical(molecule_from_smiles("CC(=O)[O-]"))
     first = gaff_parameters(smiles)
     monkeypatch.setenv("MLMM_CACHE", str(tmp_path / "other"))

@@ -46,7 +46,7 @@ def test_the_slowest_step_of_a_bond_to_hydrogen_grows(dipeptide_vacuum):
     assert np.min(reduced[1]) / np.min(reduced[0]) > 2.0
 
 
-def test_twice_is_once(dipeptide_vacuum):
+def test_hydrogen_mass_repartitioning_is_idempotent(dipeptide_vacuum):
     once = heavier_hydrogens(dipeptide_vacuum, range(22), 2.0)
     assert np.array_equal(masses(heavier_hydrogens(once, range(22), 2.0)), masses(once))
 

@@ -76,13 +76,13 @@ def test_keys_name_residues_by_chain_name_and_number(two_chains):
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"A:HIS32": "HIE"}, r'CHAIN:NAMENUMBER.*"A:HIS54".*near: A:HIS31'),
+        ({"A:HIS32": "HIE"}, r'CHAIN:NAMENUMBER.*"A:HIS54".*such as A:HIS31'),
         ({"HIS31": "HIE"}, r'2 residues.*"A:HIS31", "B:HIS31".*"\*:HIS31" for all'),
         ({"A:HIS31": "HIX"}, r"a state of HIS 31 of chain A: HID, HIE, HIP.*HIX"),
         ({"A:ALA30": "ASP"}, r"ALA 30"),
     ],
 )
-def test_keys_and_states_that_mean_nothing_are_refused(two_chains, given, words):
+def test_unknown_residues_and_states_are_rejected(two_chains, given, words):
     if "A:ALA30" in given:
         residue = next(r for r in two_chains[0].residues() if r.id == "30" and r.chain.id == "A")
         given, words = {f"A:{residue.name}30": "HIE"}, rf"a state of {residue.name} 30 of chain A"
@@ -90,7 +90,7 @@ def test_keys_and_states_that_mean_nothing_are_refused(two_chains, given, words)
         named_by_user(two_chains[0], given)
 
 
-def test_what_the_user_asks_for_stands_in_the_hydrogens(tmp_path):
+def test_requested_protonation_is_built(tmp_path):
     path = written(tmp_path, NEAR)
     charges = {}
     for state in ("HID", "HIE", "HIP"):
@@ -192,7 +192,7 @@ def ring(acceptors=(), donors=()):
     return topology, np.array(positions, dtype=float), residue
 
 
-def test_a_hydrogen_goes_where_an_acceptor_waits():
+def test_histidine_hydrogen_points_to_an_acceptor():
     assert tautomer_score(*ring()) == 0
     assert tautomer_score(*ring(acceptors=["ND1"])) == pytest.approx(1.0)
     assert tautomer_score(*ring(acceptors=["NE2"])) == pytest.approx(-1.0)
@@ -217,7 +217,7 @@ def test_metal_keeps_its_nitrogen_bare():
         assert np.sign(tautomer_score(modeller.topology, where, histidine)) == free
 
 
-def test_copies_of_a_chain_get_one_tautomer_unless_told_otherwise(two_chains):
+def test_copies_of_a_chain_share_one_tautomer_by_default(two_chains):
     topology, positions = two_chains
     pairs = related_positions(topology, symmetry=True)
     assert {len(pair) for pair in pairs} == {2}

@@ -64,7 +64,7 @@ def test_an_entry_is_a_digit_and_three_letters():
     ]
 
 
-def test_a_path_comes_before_folders_and_pdb_before_mmcif(places, tmp_path, monkeypatch):
+def test_paths_take_precedence_over_folders_and_pdb_over_mmcif(places, tmp_path, monkeypatch):
     (places / "1ABC.cif").write_text(CIF)
     assert find_structure("1ABC") == places / "1ABC.cif"
     (places / "pdb1abc.ent.gz").write_bytes(b"")
@@ -77,7 +77,7 @@ def test_a_path_comes_before_folders_and_pdb_before_mmcif(places, tmp_path, monk
     assert str(find_structure("1ABC")) == "1ABC"
 
 
-def test_an_id_that_is_nowhere_says_where_it_was_looked_for(places):
+def test_missing_pdb_id_lists_the_searched_folders(places):
     with pytest.raises(StructureError, match=r"1ABC\.pdb.*structures.*download = true.*MLMM_STRUCTURES"):
         build_system("1ABC")
 
@@ -95,20 +95,20 @@ def test_a_download_is_kept_with_its_checksum(places, server):
     server.pop("/archive/ab/1abc.cif.gz")
     assert find_structure("1abc") == path
     path.write_bytes(gzip.compress(b"other"))
-    with pytest.raises(StructureError, match=r"another checksum.*delete"):
+    with pytest.raises(StructureError, match=r"another checksum.*Delete"):
         find_structure("1ABC")
 
 
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        ((404, b"", None), "404.*check the id"),
-        ((503, b"", None), "503.*try again later"),
+        ((404, b"", None), "404.*Check the id"),
+        ((503, b"", None), "503.*Try again later"),
         ((200, gzip.compress(CIF.encode())[:-6], None), "whole compressed mmCIF"),
         ((200, b"<html>not found</html>", None), "whole compressed mmCIF"),
         ((200, gzip.compress(b"data_x"), None), "whole compressed mmCIF"),
         ((200, gzip.compress(CIF.encode()), 10_000), "IncompleteRead|whole compressed mmCIF"),
-        (("hang", b"", None), "try again later"),
+        (("hang", b"", None), "Try again later"),
     ],
 )
 def test_a_download_that_fails_leaves_nothing_behind(places, server, answer, words):
@@ -119,13 +119,13 @@ def test_a_download_that_fails_leaves_nothing_behind(places, server, answer, wor
     assert not cache_folder("structures").exists()
 
 
-def test_only_web_servers_are_asked(places, monkeypatch, tmp_path):
+def test_download_needs_http_or_https(places, monkeypatch, tmp_path):
     monkeypatch.setenv("MLMM_STRUCTURE_SERVER", f"file://{tmp_path}")
     with pytest.raises(StructureError, match="http or https"):
         find_structure("1ABC", download=True)
 
 
-def test_the_checksum_of_the_run_file_is_kept_to(places):
+def test_checksum_of_the_run_file_is_enforced(places):
     (places / "1ABC.pdb").write_text("END\n")
     right = hashlib.sha256(b"END\n").hexdigest()
     assert find_structure("1ABC", sha256=right.upper()) == places / "1ABC.pdb"

@@ -45,7 +45,7 @@ def test_atoms_coordinates_and_forces_are_the_same(systems):
     assert xml[0] == xml[1]
 
 
-def test_it_is_trypsin(systems):
+def test_built_trypsin_is_complete(systems):
     built = systems[0]
     residues = list(built.topology.residues())
     assert sum(residue.name == "HOH" for residue in residues) == 62

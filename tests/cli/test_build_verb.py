@@ -49,10 +49,10 @@ def test_a_dry_run_shows_and_decides_but_writes_nothing(tmp_path, capsys, monkey
     assert "protein, 30 residues, ILE 16 to ILE 47" in shown and "nothing is in the way" in shown
     assert sorted(path.name for path in tmp_path.iterdir()) == ["case.pdb"]
     assert main(["build", "3PTB", "--dry-run", "--set", 'system.chains=["B"]']) == 2
-    assert "the build would stop: expected chains A of 3PTB.pdb" in capsys.readouterr().out
+    assert "the build would stop: Expected chains A of 3PTB.pdb" in capsys.readouterr().out
 
 
-def test_an_id_that_is_nowhere_names_the_download(tmp_path, capsys, monkeypatch):
+def test_missing_pdb_id_mentions_the_download(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("MLMM_STRUCTURES", str(tmp_path))
     monkeypatch.setenv("MLMM_CACHE", str(tmp_path))
     assert main(["build", "9XYZ", "--out", str(tmp_path / "out")]) == 2
@@ -63,7 +63,7 @@ def test_an_id_that_is_nowhere_names_the_download(tmp_path, capsys, monkeypatch)
 def test_a_run_file_for_building_needs_no_region(tmp_path):
     (tmp_path / "build.toml").write_text('[system]\npdb = "2CHT"\nchains = ["A"]\nwaters = "0.5 nm"\n')
     config = load_config(tmp_path / "build.toml", needs=("system.pdb",))
-    assert (config.system.pdb, config.system.chains, config.system.waters) == ("2CHT", ["A"], "0.5 nm")
+    assert (config.system.pdb, config.system.chains, config.system.waters) == ("2CHT", ("A",), "0.5 nm")
     with pytest.raises(ConfigError, match=r"region\.select"):
         load_config(tmp_path / "build.toml")
     (tmp_path / "2CHT").write_text("")
@@ -73,7 +73,7 @@ def test_a_run_file_for_building_needs_no_region(tmp_path):
 
 def test_settings_given_with_a_structure_are_checked_as_in_a_run_file():
     config = structure_config("1ABC", ['system.remove=["SO4"]', "system.model=2", "system.hydrogens=strip"])
-    assert (config.system.remove, config.system.model, config.system.hydrogens) == (["SO4"], 2, "strip")
+    assert (config.system.remove, config.system.model, config.system.hydrogens) == (("SO4",), 2, "strip")
     for wrong in ("system.hydrogens=some", "system.model=-1", "system.chain=A", "system.chains=A"):
         with pytest.raises(ConfigError):
             structure_config("1ABC", [wrong])

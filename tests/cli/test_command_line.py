@@ -5,22 +5,21 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mlmm.cli.mean_force import mean_force_tables
+from mlmm.cli.check_frames import _config, mean_force_tables
 from mlmm.cli.program import _parser, main
 from mlmm.dynamics.run_directory import RunDirectory
-from mlmm.errors import ConfigError
 
 QUICK = [
     "--set",
@@ -139,29 +138,26 @@ def test_runs_and_checks_of_the_other_schemes(tmp_path, root, capsys, name):
     for figure in ("forces vs finite differences", "TorchForce vs PythonForce", "moving molecules by box"):
         assert " ok" in next(line for line in printed.splitlines() if line.startswith(figure))
     assert ("energy counted twice or lost" in printed) == (name == "supermolecular")
-    found = (
-        mean_force_tables("adaptive", Namespace(run=str(out)), lambda text: None)
-        if name == "adaptive"
-        else ()
-    )
+    found = mean_force_tables(out, _config(out)) if name == "adaptive" else []
     # Four frames of the run, six bins of lambda: its own system, whatever the check was made of.
     assert [len(table.splitlines()) for table in found] == ([9] if name == "adaptive" else [])
     assert all("4 frames; out of the zone in all" in table for table in found)
 
 
-def test_frames_of_an_adaptive_run_where_there_are_some(tmp_path, monkeypatch):
+def test_frames_of_an_adaptive_run_are_asked_for(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert mean_force_tables("nothing", Namespace(run=None), print) == ()
-    with pytest.raises(ConfigError, match="frames of an adaptive zone in elsewhere; got none; run it with"):
-        mean_force_tables("nothing", Namespace(run="elsewhere"), print)
+    assert main(["check", "frames", "elsewhere"]) == 2
+    assert (
+        "frames of an adaptive zone in elsewhere, but got none. Make some with mlmm run"
+        in capsys.readouterr().err
+    )
     folder = tmp_path / "runs/still"
     folder.mkdir(parents=True)
     text = '[system]\npdb = "x.pdb"\n[region]\nselect = "all"\n[zones]\nkind = "static"\n'
     (folder / "resolved.toml").write_text(text)
     (folder / "trajectory.dcd").write_bytes(b"")
-    assert mean_force_tables("still", Namespace(run=None), print) == ()
-    with pytest.raises(ConfigError, match="got zones of kind static"):
-        mean_force_tables("still", Namespace(run="runs/still"), print)
+    assert main(["check", "frames", "runs/still"]) == 2
+    assert "got zones of kind static" in capsys.readouterr().err
 
 
 def test_interrupted_run_resumes(tmp_path, run_file):
@@ -187,7 +183,7 @@ def test_interrupted_run_resumes(tmp_path, run_file):
     assert "not finished" in (out / "report.html").read_text()
     again = subprocess.run(command("run", run_file, "--out", str(out)), capture_output=True, text=True)
     assert again.returncode == 2
-    assert "a run that is interrupted; add --resume" in again.stderr
+    assert "a run that is interrupted. Add --resume" in again.stderr
     resumed = subprocess.run(command("run", run_file, "--out", str(out), "--resume"), capture_output=True)
     assert resumed.returncode == 0, resumed.stderr
     assert RunDirectory(out).state == "finished"
@@ -228,18 +224,34 @@ def test_models_lists_every_potential(capsys, monkeypatch):
     assert "mlmm models install ani2x" in printed and "aimnet2" in lines
 
 
-@pytest.mark.parametrize("verb", ["", "run", "check", "calibrate", "report", "models"])
-def test_help_teaches(verb, capsys):
+VERBS = ["", "init", "config", "build", "run", "check", "calibrate", "report", "ligand", "models", "bench"]
+CHECKS = [f"check {verb}" for verb in ("energy", "zones", "schemes", "timestep", "frames")]
+
+
+@pytest.mark.parametrize("verb", [*VERBS, *CHECKS])
+def test_help_names_examples_and_keys(verb, capsys):
     with pytest.raises(SystemExit) as caught:
-        main([verb, "--help"] if verb else ["--help"])
+        main([*verb.split(), "--help"])
     assert caught.value.code == 0
     printed = capsys.readouterr().out
     assert len(printed) > 100
-    # The examples of the first page are commands that exist.
-    for line in printed.splitlines() if not verb else []:
-        if line.startswith("  mlmm "):
-            words = shlex.split(line.split("  ")[1])
-            assert callable(_parser().parse_args(words[1:]).verb)
+    # The examples are commands that exist.
+    examples = [line for line in printed.splitlines() if re.match(r"  mlmm \S", line)]
+    assert examples
+    for line in examples:
+        words = shlex.split(line.strip().split("  ")[0])
+        assert callable(_parser().parse_args(words[1:]).verb), line
+
+
+def test_check_without_a_verb_checks_the_energy():
+    from mlmm.cli import check_energy, check_zones
+
+    def parsed(*words):
+        return _parser().parse_args(["check", *words])
+
+    assert parsed("my/run.toml").verb is parsed("energy", "my/run.toml").verb is check_energy.run
+    assert parsed("--nve", "0 ps", "my/run.toml").nve == "0 ps"
+    assert parsed("zones", "my/run.toml").verb is check_zones.run
 
 
 def test_help_of_run_names_every_setting_of_the_time_step(capsys):
@@ -247,14 +259,13 @@ def test_help_of_run_names_every_setting_of_the_time_step(capsys):
         main(["run", "--help"])
     printed = capsys.readouterr().out
     for word in (
-        "timestep",
-        "nonbonded_every",
-        "reciprocal_every",
+        "run.timestep",
+        "run.nonbonded_every",
+        "run.reciprocal_every",
         "region.hydrogen_mass",
-        "system.hydrogen_mass",
     ):
         assert f"  {word} = " in printed
-    assert "--timestep tests them" in printed
+    assert "mlmm check timestep my/run.toml tests some on your system" in printed
 
 
 def test_help_is_quick():
@@ -269,34 +280,34 @@ def test_help_is_quick():
 
 
 BAD_INPUT = {
-    "missing pdb": (["--set", "system.pdb=nowhere.pdb"], "expected a PDB or mmCIF file; got no file at"),
-    "empty pdb": (["--set", "system.pdb=EMPTY"], "which is empty; download or write the file again"),
-    "binary pdb": (["--set", "system.pdb=BINARY"], "bytes that are no text; give the structure file itself"),
+    "missing pdb": (["--set", "system.pdb=nowhere.pdb"], "Expected a PDB or mmCIF file, but got no file at"),
+    "empty pdb": (["--set", "system.pdb=EMPTY"], "which is empty. Download or write the file again"),
+    "binary pdb": (["--set", "system.pdb=BINARY"], "bytes that are no text. Give the structure file itself"),
     "unknown residue": (["--set", "system.pdb=UNKNOWN"], "LIG"),
     "selection that matches nothing": (
         ["--set", "region.select=resname XYZ"],
-        "which matches none; residue names",
+        "which matches none. Residue names",
     ),
     "selection with a mistake": (["--set", "region.select=resname =="], "a selection in mdtraj's language"),
     "element that the potential lacks": (
         ["--set", "system.pdb=CYSTEINE", "--set", "region.select=resname CYS"],
-        "got S;",
+        "got S.",
     ),
     "region that cuts a charged group": (
         ["--set", "region.select=resname ALA and name O", "--set", "region.complete=atoms"],
-        "whole charged groups on one side of the boundary; got a region of charge -0.57 e",
+        "whole charged groups on one side of the boundary, but got a region of charge -0.57 e",
     ),
     "region that cuts a bond to hydrogen": (
         ["--set", "region.select=resname ALA and name CB HB1 HB2", "--set", "region.complete=atoms"],
-        "a single bond under every cap; got ALA2:CB–ALA2:HB3, which is none",
+        "a single bond under every cap, but got ALA2:CB–ALA2:HB3, which is none",
     ),
-    "unknown key": (["--set", "run.timestp=1 fs"], "did you mean 'timestep'?"),
-    "unknown section": (["--set", "runs.timestep=1 fs"], "did you mean 'run'?"),
-    "wrong unit": (["--set", "run.timestep=1 nm"], "units for a time: ps, fs"),
-    "no unit": (["--set", "run.timestep=1"], "with its unit; got 1; write it in quotes"),
-    "wrong type": (["--set", 'run.seed="one"'], "seed as int; got 'one'"),
-    "box too small for the cutoff": (["--set", "system.padding=0.1 nm"], "twice the cutoff; got"),
-    "unknown potential": (["--set", "potential.name=ani1y"], 'did you mean "ani1x"?'),
+    "unknown key": (["--set", "run.timestp=1 fs"], "Did you mean 'timestep'?"),
+    "unknown section": (["--set", "runs.timestep=1 fs"], "Did you mean 'run'?"),
+    "wrong unit": (["--set", "run.timestep=1 nm"], "Units for a time: ps, fs"),
+    "no unit": (["--set", "run.timestep=1"], "timestep with its unit in"),
+    "wrong type": (["--set", 'run.seed="one"'], "seed as a whole number in"),
+    "box too small for the cutoff": (["--set", "system.padding=0.1 nm"], "twice the cutoff, but got"),
+    "unknown potential": (["--set", "potential.name=ani1y"], 'Did you mean "ani1x"?'),
     "unknown scheme": (
         ["--set", "embedding.scheme=magic"],
         "scheme = auto | per_atom | supermolecular | additive | delta in",
@@ -304,20 +315,27 @@ BAD_INPUT = {
     "unknown zones": (["--set", "zones.kind=soft"], "kind = auto | hard | static | residues | adaptive in"),
     "key of another kind": (
         ["--set", "zones.kind=hard", "--set", "zones.width=0.2 nm"],
-        'write kind = "static"',
+        'Write kind = "static"',
     ),
     "sizes of a hard zone": (
         ["--set", "zones.width=0.2 nm"],
-        "under scheme 'additive', whose region is hard; got width",
+        "under scheme 'additive', whose region is hard, but got width",
     ),
-    "key that is gone": (["--set", "embedding.mm_side=torch"], "mm_side"),
+    "mechanical is no scheme": (["--set", "embedding.scheme=mechanical"], 'Write scheme = "additive"'),
     "tail of another scheme": (
         ["--set", "embedding.scheme=per_atom", "--set", "embedding.mm_tail=true"],
-        "leave mm_tail out, or write scheme",
+        "mm_tail = true under scheme 'additive' only",
     ),
+    "multiplicity of another scheme": (
+        ["--set", "embedding.scheme=per_atom", "--set", "region.multiplicity=2"],
+        "Leave multiplicity out",
+    ),
+    "key that is gone": (["--set", "embedding.mm_side=torch"], "mlmm config --explain embedding lists"),
+    "charge of a run file": (["--set", "region.charge=0.5"], "charge as a whole number in"),
+    "multiplicity of a run file": (["--set", "region.multiplicity=0"], "multiplicity of 1 or more in"),
     "missing compensation": (
         ["--set", "zones.kind=adaptive", "--set", "zones.compensation=none.json"],
-        "no file none.json; write one with mlmm calibrate",
+        "no file none.json. Write one with mlmm calibrate",
     ),
     "rigid water in an adaptive zone": (
         [
@@ -332,16 +350,16 @@ BAD_INPUT = {
     ),
     "smooth zone under additive": (
         ["--set", "zones.kind=static", "--set", "region.select=resname ALA"],
-        'use mlmm.hard_zones, or scheme = "per_atom"',
+        'Use mlmm.hard_zones, or scheme = "per_atom"',
     ),
     "unknown bridge": (
         ["--set", "potential.bridge=magic"],
-        "bridge = auto | torchforce | pythonforce | native; got 'magic'",
+        "bridge = auto | torchforce | pythonforce | native in",
     ),
-    "unknown platform": (["--set", "run.platform=magic"], "choose one of these"),
-    "time step too long": (["--set", "run.timestep=20 fs"], "between 0 and 5 fs; got 20 fs"),
-    "member that does not exist": (["--set", "potential.members=[8]"], "between 0 and 7; got [8]"),
-    "broken --set": (["--set", "timestep"], "--set section.key=value; got 'timestep'"),
+    "unknown platform": (["--set", "run.platform=magic"], "Choose one of these"),
+    "time step too long": (["--set", "run.timestep=20 fs"], "between 0 and 5 fs, but got 20 fs"),
+    "member that does not exist": (["--set", "potential.members=[8]"], "between 0 and 7, but got [8]"),
+    "broken --set": (["--set", "timestep"], "--set section.key=value, but got 'timestep'"),
     "NaN during dynamics": (
         ["--set", "run.timestep=5 fs", "--set", "run.produce=50 ps", "--set", "run.temperature=3000 K"],
         "last finite frame",
@@ -384,7 +402,8 @@ def test_bad_input_is_one_line_and_status_2(tmp_path, run_file, bad_files, case,
     printed = capsys.readouterr().err
     lines = [line for line in printed.splitlines() if line.startswith("mlmm: error")]
     assert len(lines) == 1 and "Traceback" not in printed
-    assert lines[0].startswith("mlmm: error: expected ") and "; got " in lines[0]
+    opening = "The simulation failed: expected " if case == "NaN during dynamics" else "Expected "
+    assert lines[0].startswith(f"mlmm: error: {opening}") and ", but got " in lines[0]
     assert message in lines[0]
     if case == "NaN during dynamics":
         assert RunDirectory(out).state == "failed"
@@ -394,7 +413,7 @@ def test_bad_input_is_one_line_and_status_2(tmp_path, run_file, bad_files, case,
         assert not (out / "run.json").exists()  # nothing that could be taken for a run
 
 
-def test_missing_run_file(tmp_path, capsys):
+def test_missing_run_file_is_reported(tmp_path, capsys):
     assert main(["run", str(tmp_path / "none.toml")]) == 2
     assert "a run file in TOML" in capsys.readouterr().err
 
@@ -408,13 +427,13 @@ def test_broken_toml_names_the_line(tmp_path, capsys):
 def test_a_folder_with_other_files_is_left_alone(tmp_path, run_file, capsys):
     (tmp_path / "thesis.tex").write_text("years of work")
     assert main(["run", run_file, "--out", str(tmp_path), "--overwrite", *QUICK]) == 2
-    assert "with other files; choose another --out" in capsys.readouterr().err
+    assert "with other files. Choose another --out" in capsys.readouterr().err
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
-def test_report_of_no_run(tmp_path, capsys):
+def test_report_without_a_run_is_rejected(tmp_path, capsys):
     assert main(["report", str(tmp_path)]) == 2
-    assert "expected a run directory" in capsys.readouterr().err
+    assert "Expected a run directory" in capsys.readouterr().err
 
 
 def test_resume_refuses_a_damaged_checkpoint(tmp_path, run_file, capsys):
@@ -422,7 +441,7 @@ def test_resume_refuses_a_damaged_checkpoint(tmp_path, run_file, capsys):
     assert main(["run", run_file, "--out", str(out), *QUICK]) == 0
     (out / "checkpoint.zip").write_bytes(b"not a zip")
     assert main(["run", run_file, "--out", str(out), "--resume"]) == 2
-    assert "expected a checkpoint in" in capsys.readouterr().err
+    assert "Expected a checkpoint in" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def ran(*arguments, capsys):
     return status, capsys.readouterr()
 
 
-def test_the_list_names_everything_that_a_user_decides_by(capsys, monkeypatch):
+def test_models_table_has_elements_charges_licence_and_state(capsys, monkeypatch):
     monkeypatch.delenv("MLMM_MODELS", raising=False)
     status, printed = ran(capsys=capsys)
     assert status == 0
@@ -150,7 +150,7 @@ def server(tmp_path):
         thread.join()
 
 
-def test_a_download_goes_on_where_it_was_cut(server, tmp_path):
+def test_interrupted_download_resumes(server, tmp_path):
     folder, url, sent = server
     content = os.urandom(300_000)
     (folder / "cut.bin").write_bytes(content)
@@ -175,7 +175,7 @@ def test_a_wrong_checksum_leaves_nothing_behind(server, tmp_path):
         install.fetch(f"{url}/missing.bin", tmp_path / "b.bin")
 
 
-def test_a_folder_comes_out_of_an_archive_whole_or_not_at_all(server, tmp_path, monkeypatch):
+def test_archive_is_extracted_completely_or_not_at_all(server, tmp_path, monkeypatch):
     folder, url, _ = server
     with zipfile.ZipFile(folder / "zoo.zip", "w") as file:
         file.writestr("zoo-main/net/x.params", "Rcr = 5")
@@ -264,16 +264,18 @@ def test_another_package_registers_a_potential(registered, capsys):
     assert mlmm.load_potential("springs").spec.name == "plain springs"
     _, printed = ran(capsys=capsys)
     assert re.search(r"\nsprings +of another package", printed.out)
-    with pytest.raises(PotentialError, match=r"a potential with spec and atom_energies from .*; got object"):
+    with pytest.raises(
+        PotentialError, match=r"a potential with spec and atom_energies from .*, but got object"
+    ):
         mlmm.load_potential("nonsense")
     with pytest.raises(
-        PotentialError, match=r"as a function load\(\*, precision, device\); got AttributeError"
+        PotentialError, match=r"as a function load\(\*, precision, device\), but got AttributeError"
     ):
         mlmm.load_potential("missing")
-    with pytest.raises(PotentialError, match='did you mean "springs"'):
+    with pytest.raises(PotentialError, match='Did you mean "springs"'):
         mlmm.load_potential("sprigns")
 
 
 def test_the_five_lines_for_another_package_are_in_the_documentation():
-    text = (Path(mlmm.__file__).parent / "README.md").read_text()
+    text = (Path(mlmm.__file__).parents[1] / "examples/guide/potentials.md").read_text()
     assert '[project.entry-points."mlmm.potentials"]' in text and "check_potential" in text

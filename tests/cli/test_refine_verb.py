@@ -63,7 +63,7 @@ def test_refine_writes_a_file_that_a_run_file_takes(prepared, tmp_path, capsys, 
     assert calls == [50] and (tmp_path / "new.partial.npz").exists() and not (tmp_path / "new.json").exists()
     assert "waters around a point, plateau 0.3 nm, width 0.3 nm" in capsys.readouterr().err
     assert main([*prepared, *QUICK, "--timestep", "1 fs"]) == 2
-    assert "other timestep_ps; refine with the same settings" in capsys.readouterr().err
+    assert "other timestep_ps. Refine with the same settings" in capsys.readouterr().err
     assert main([*prepared, *QUICK, "--gain", "1"]) == 0
     printed = capsys.readouterr()
     assert "0 iterations are done, 0.1 ps of the next" in printed.err
@@ -79,7 +79,7 @@ def test_refine_writes_a_file_that_a_run_file_takes(prepared, tmp_path, capsys, 
         facts["refinements"] == 1 and facts["samples"] == [{"density": 33.0}] and "final_density" not in facts
     )
     assert main([*prepared, *QUICK]) == 2
-    assert "add --overwrite" in capsys.readouterr().err
+    assert "Add --overwrite" in capsys.readouterr().err
     run_file = tmp_path / "run.toml"
     run_file.write_text(
         run_file.read_text().replace('width = "0.5 nm"\n', 'width = "0.5 nm"\ncompensation = "new.json"\n')
@@ -91,17 +91,17 @@ def test_refine_writes_a_file_that_a_run_file_takes(prepared, tmp_path, capsys, 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--refine", "none.json"], "a file of `mlmm calibrate`; got none.json (FileNotFoundError"),
-        (["--refine", "run.toml"], "a file of `mlmm calibrate`; got run.toml"),
-        (["--refine", "methanol.json"], "a start for HOH; got one for MOH"),
-        (["--refine", "spce.json"], "a start of the solvent bulk tip3p; got spce.json, of bulk spce"),
+        (["--refine", "none.json"], "a file of `mlmm calibrate`, but got none.json (FileNotFoundError"),
+        (["--refine", "run.toml"], "a file of `mlmm calibrate`, but got run.toml"),
+        (["--refine", "methanol.json"], "a start for HOH, but got one for MOH"),
+        (["--refine", "spce.json"], "a start of the solvent bulk tip3p, but got spce.json, of bulk spce"),
         (["--refine", "mace.json"], "got mace.json, of MACE"),
         (["--refine", "zero.json"], "an alignment of 1e+06 kJ/mol where the built structure has"),
-        (["--tolerance", "0"], "--tolerance above 0; got 0"),
+        (["--tolerance", "0"], "--tolerance above 0, but got 0"),
         (["--iterations", "-1"], "--iterations 0 or more"),
-        (["--gain", "0"], "gain above 0; got 0"),
+        (["--gain", "0"], "gain above 0, but got 0"),
         (["--length", "4"], "'4' without a unit"),
-        (["--plateau", "-1 nm"], "--plateau and --width above 0; got -1 and 0.3 nm"),
+        (["--plateau", "-1 nm"], "--plateau and --width above 0, but got -1 and 0.3 nm"),
         (["--edge", "1.3 nm", "--plateau", "0.5 nm"], "below half of the box"),
         (["--out", "new.txt"], "--out FILE.json in a folder that exists"),
         (["--set", "zones.kind=static", "--set", "zones.molecules=[]", "--set", "zones.centre="], "adaptive"),

@@ -24,7 +24,7 @@ from mlmm.dynamics.imaging import RegionImages
 from mlmm.dynamics.reporters import LambdaTable
 from mlmm.dynamics.simulate import simulate
 from mlmm.dynamics.stages import Produce
-from mlmm.errors import ConfigError, SelectionError
+from mlmm.errors import ConfigError, PotentialError, SelectionError
 from mlmm.forcefield.reference_platform import forces_of, potential_of
 from mlmm.hybrid.system import hybrid_system
 from mlmm.validation.check import finite_difference_error
@@ -84,11 +84,11 @@ def moving_hybrid(built, compensation=None):
             {"kind": "static", "plateau": "2 bonds", "width": "2 bonds", "snap": "hydrogen", "shape": "skin"},
         ),
         (
-            ("zones.kind=static", "zones.shape=sphere", "zones.plateau=0.4 nm"),
+            ("zones.kind=static", "zones.shape=sphere", "zones.plateau=0.6 nm"),
             "per_atom",
             {
                 "kind": "static",
-                "plateau": "0.4 nm",
+                "plateau": "0.6 nm",
                 "width": "0.2 nm",
                 "snap": "residue",
                 "shape": "sphere",
@@ -97,8 +97,7 @@ def moving_hybrid(built, compensation=None):
         (
             (
                 "zones.kind=residues",
-                'zones.residues=["resid 5", "resid 7"]',
-                "zones.weights=[0.5, 0.25]",
+                'zones.residues={"resid 5" = 0.5, "resid 7" = 0.25}',
             ),
             "per_atom",
             {
@@ -139,7 +138,7 @@ def test_zones_of_a_run_file(configured, dipeptide_water, overrides, scheme, set
 def test_sizes_do_not_go_with_a_hard_region(configured, dipeptide_water):
     config = configured("zones.width=0.2 nm")
     region = select_region(dipeptide_water, config.region.select)
-    with pytest.raises(ConfigError, match="under scheme 'additive', whose region is hard; got width"):
+    with pytest.raises(ConfigError, match="under scheme 'additive', whose region is hard, but got width"):
         zones_from(config, dipeptide_water, region, "additive")
     config = configured("zones.kind=adaptive", "zones.centre=name O")
     with pytest.raises(SelectionError, match=r"zones\.centre inside the region"):
@@ -164,15 +163,33 @@ def test_auto_is_resolved_for_the_record(configured, dipeptide_water, tmp_path):
     (tmp_path / "resolved.toml").write_text(tomli_w.dumps(written.as_dict()))
     assert load_config(tmp_path / "resolved.toml") == written
     text = describe(hybrid)
-    assert "scheme per_atom, force field in openmm, bridge native" in text
+    assert "scheme per_atom, bridge native" in text
     assert "static: plateau 0 nm, width 0.2 nm, snap residue, shape skin" in text
 
 
-def test_tail_needs_its_scheme(configured, dipeptide_water):
+def test_the_tail_needs_its_scheme(configured, dipeptide_water):
     """Where the scheme is "auto", what it becomes decides."""
     config = configured("embedding.scheme=auto", "embedding.mm_tail=true")
-    with pytest.raises(ConfigError, match="got scheme 'per_atom'"):
+    with pytest.raises(ConfigError, match="mm_tail"):
         hybrid_from(config, dipeptide_water)
+
+
+def test_charge_and_multiplicity_of_the_region(configured, dipeptide_water, monkeypatch):
+    """From the run file to what the potential is told."""
+    import mlmm.potentials
+
+    told = configured("region.charge=-1", "region.multiplicity=3")
+    with pytest.raises(PotentialError, match="multiplicity"):
+        hybrid_from(told, dipeptide_water)  # ANI knows no spins
+    toy = Toy(trained_on="isolated")
+    toy.spec = dataclasses.replace(toy.spec, spins=True)
+    monkeypatch.setattr(mlmm.potentials, "load_potential", lambda *_, **__: toy)
+    hybrid = hybrid_from(told, dipeptide_water)
+    structure = hybrid.region_structure(dipeptide_water.positions)
+    assert (structure.charge, structure.spin) == (-1, 3)
+    assert any("charge -1 of the region is not the force field's +0" in text for text in hybrid.warnings)
+    structure = hybrid_from(configured(), dipeptide_water).region_structure(dipeptide_water.positions)
+    assert (structure.charge, structure.spin) == (0, 1)
 
 
 def test_zone_counts_follow_the_built_structure(water):
@@ -372,7 +389,7 @@ def test_calibrate_writes_a_file_that_a_run_file_takes(root, tmp_path, capsys, b
     assert calls == [0.0, 1.0] and not out.exists() and (tmp_path / "water.partial.json").exists()
     assert "each is kept in" in capsys.readouterr().err
     assert main([*command, "--timestep", "0.5 fs"]) == 2
-    assert "other timestep_ps; calibrate with the same settings" in capsys.readouterr().err
+    assert "other timestep_ps. Calibrate with the same settings" in capsys.readouterr().err
     assert main(command) == 0
     printed = capsys.readouterr()
     assert calls == [0.0, 1.0, 1.0] and "1 lambdas are done" in printed.err
@@ -388,7 +405,7 @@ def test_calibrate_writes_a_file_that_a_run_file_takes(root, tmp_path, capsys, b
     assert compensation.alignment["HOH"] == pytest.approx(expected, rel=1e-9)
     assert compensation.facts["mode"] == "density" and compensation.facts["molecules"] > 50
     assert main(command) == 2
-    assert "add --overwrite" in capsys.readouterr().err
+    assert "Add --overwrite" in capsys.readouterr().err
     run_file.write_text(
         run_file.read_text().replace('scheme = "additive"', 'scheme = "per_atom"')
         + '\n[zones]\nkind = "adaptive"\ncompensation = "water.json"\n'
@@ -396,7 +413,7 @@ def test_calibrate_writes_a_file_that_a_run_file_takes(root, tmp_path, capsys, b
     assert load_config(run_file).zones.compensation == str(out.resolve())
 
 
-def test_a_calibration_is_not_for_the_kernels_own_host(water, ani1x):
+def test_calibration_does_not_use_the_native_bridge(water, ani1x):
     """Its energy has the force field's pairs in it; refused before any run."""
     with pytest.raises(ConfigError, match="for bridge 'native'"):
         calibrate(water, ani1x, bridge="native")

@@ -110,8 +110,8 @@ def test_errors_say_what_to_do():
         ({"distances": distances[:1]}, "two frames at least"),
         ({"edges": [0.5, 0.2]}, "edges that rise"),
         ({"weight_edges": (0.1, 1.0)}, "weight_edges that rise from 0 to 1"),
-        ({"edges": [0.0, 1.6]}, "up to 1.5 nm, half of the box; got 1.6 nm"),
-        ({"zones": gas_zones(19, centres=2)}, "one centre, for one kind of molecule; got 2 centres"),
+        ({"edges": [0.0, 1.6]}, "up to 1.5 nm, half of the box, but got 1.6 nm"),
+        ({"zones": gas_zones(19, centres=2)}, "one centre, for one kind of molecule, but got 2 centres"),
         ({"zones": dataclasses.replace(zones, kinds=("GAS",) * 19 + ("HOH",))}, "kinds GAS, HOH"),
     ):
         valid = {"zones": zones, "distances": distances, "box": BOX, "edges": EDGES}

@@ -253,18 +253,18 @@ def test_at_constant_density_it_balances_the_pressure(gas):
     assert np.isnan(refined.expected).all() and np.isfinite(refined.slope).all()
 
 
-def test_bad_arguments(gas, hybrids):
+def test_bad_arguments_are_rejected(gas, hybrids):
     frames = independent_frames(hybrids["exact"], 2, 0)
     for arguments, message in (
         ({"frames": frames[0]}, r"frames of shape \(F, 301, 3\)"),
         ({"weight_edges": (0.1, 1.0)}, "weight_edges that rise from 0 to 1"),
-        ({"kind": "HOH"}, "kind = GAS; got 'HOH'"),
+        ({"kind": "HOH"}, "kind = GAS, but got 'HOH'"),
     ):
         with pytest.raises(ConfigError, match=message):
             mean_force(**({"hybrid": hybrids["exact"], "frames": frames} | arguments))
     region = region_from_atoms(gas.topology, range(1, 3), "molecule")
     still = hybrid_system(gas, mlmm.hard_zones(gas, region), ForceFieldPotential(gas), scheme="per_atom")
-    with pytest.raises(ConfigError, match="a zone that moves; got one that stays"):
+    with pytest.raises(ConfigError, match="a zone that moves, but got one that stays"):
         mean_force(still, frames)
 
 

@@ -107,14 +107,14 @@ def test_another_seed_or_zone_is_another_refinement(bulk, uninterrupted, tmp_pat
     with pytest.raises(KeyboardInterrupt):
         refined_from(bulk, partial=partial, progress=Interruption(1))
     for changes, name in (({"seed": 6}, "seed"), ({"width": "0.15 nm"}, "width_nm")):
-        with pytest.raises(ConfigError, match=f"other {name}; refine with the same settings"):
+        with pytest.raises(ConfigError, match=rf"other {name}\. Refine with the same settings"):
             refined_from(bulk, partial=partial, **changes)
     other = dataclasses.replace(START, alignment={"HOH": 1.0})
     with pytest.raises(ConfigError, match="other start"):
         refined_from(bulk, other, partial=partial)
 
 
-def test_a_flat_profile_ends_it_early(bulk):
+def test_flat_profile_ends_the_refinement_early(bulk):
     """Any density passes a tolerance of 10: one iteration, the check, and G as it was."""
     found, iterations = refined_from(bulk, tolerance=10.0)
     assert [done.check for done in iterations] == [False, True]
@@ -122,7 +122,7 @@ def test_a_flat_profile_ends_it_early(bulk):
     assert found.facts["refinement"]["check"]["flatness"] == "flat"
 
 
-def test_only_the_check_leaves_the_curve_alone(bulk):
+def test_zero_iterations_leave_the_compensation_unchanged(bulk):
     found, (only,) = refined_from(bulk, iterations=0)
     assert only.check
     np.testing.assert_array_equal(found.values["HOH"], only.compensation.values["HOH"])
@@ -133,16 +133,16 @@ def test_only_the_check_leaves_the_curve_alone(bulk):
     ("changes", "message"),
     [
         ({"tolerance": 0.0}, "tolerance above 0"),
-        ({"gain": 1.5}, "gain of 1 at most"),
+        ({"gain": 1.5}, "gain above 0 and at most 1"),
         ({"iterations": -1}, "iterations of 0 or more"),
         ({"length": "0 ps"}, "length above 0 ps"),
         ({"timestep": "0 fs"}, "timestep above 0 ps"),
-        ({"plateau": "0.5 nm"}, "below half of the box; got 0.7 nm in a box of"),
+        ({"plateau": "0.5 nm"}, "below half of the box, but got 0.7 nm in a box of"),
         ({"iterations": 0, "check_length": "0 ps"}, "an iteration or a check"),
         ({"density": -1.0}, "density of 0 or more"),
         ({"friction": "2 fs"}, "friction as a rate"),
-        ({"iteration": 2}, "did you mean iterations"),
-        ({"start": Compensation({"MOH": 0.0})}, "a start for HOH; got one for MOH"),
+        ({"iteration": 2}, "Did you mean 'iterations'"),
+        ({"start": Compensation({"MOH": 0.0})}, "a start for HOH, but got one for MOH"),
     ],
 )
 def test_refusals_say_what_to_do(bulk, changes, message):
@@ -150,9 +150,9 @@ def test_refusals_say_what_to_do(bulk, changes, message):
         refined_from(bulk, **changes)
 
 
-def test_positions_that_are_not_finite_end_it(bulk, tmp_path):
+def test_nan_positions_end_the_refinement(bulk, tmp_path):
     with pytest.raises(
-        SimulationError, match=r"got (NaN|\S+ K) in iteration 1 after .* ps; try a smaller time step"
+        SimulationError, match=r"got (NaN|\S+ K) in iteration 1 after .* ps\. Try a smaller time step"
     ):
         refined_from(bulk, timestep="50 fs", length="5 ps", partial=tmp_path / "a.partial.npz")
     assert not list(tmp_path.iterdir())

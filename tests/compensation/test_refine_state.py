@@ -103,7 +103,7 @@ def test_the_correction_is_newtons_step_where_the_density_is_known(profile, knot
     np.testing.assert_allclose(gas, -THERMAL * np.log(known.weight_density), atol=1e-6)
 
 
-def test_noise_is_left_alone(profile, knotted):
+def test_statistical_noise_is_not_corrected(profile, knotted):
     """For one bin by itself: x p/(p + sigma²/R²), p = 1/4, and what is left of p is the new error."""
     matrix = np.diag([1.0, 1.0, 0.1, 0.1, 1.0])
     errors = np.array([0.01, 0.5, 0.01, 0.05, 10.0])
@@ -117,7 +117,7 @@ def test_noise_is_left_alone(profile, knotted):
     np.testing.assert_allclose(found.errors["GAS"][1:-1], THERMAL * np.sqrt(0.25 * (1 - share)), rtol=1e-6)
 
 
-def test_the_answer_of_a_gas_is_one(gas, profile):
+def test_density_response_of_an_ideal_gas_is_one(gas, profile):
     """Molecules that do not feel each other: R = 1, within the noise of covariances of 200 frames."""
     zones, _, distances = gas
     response = density_response(zones, distances, profile, BOX, compressibility=1e-6)
@@ -129,7 +129,7 @@ def test_the_answer_of_a_gas_is_one(gas, profile):
     np.testing.assert_allclose(floored.matrix, 3.0 * np.eye(5), atol=1e-9)
 
 
-def test_the_answer_predicts_how_a_crowded_gas_changes():
+def test_density_response_predicts_the_change_of_a_crowded_gas():
     """Ten pairs of places, a place in either bin, one taken at most: numbers rise at each other's cost.
 
     What the fluctuations say of G in one bin is what two simulations with other G differ by.
@@ -186,7 +186,7 @@ def test_a_correction_without_molecules_or_kind_is_refused(gas, profile, knotted
         density_response(zones, np.full_like(distances, 0.1), profile, BOX)
 
 
-def test_gains_fall_so_that_noise_averages_out():
+def test_gain_falls_with_the_iterations():
     """A density that answers by 1: targets from the third iteration on weigh the same in the end."""
     assert [gain_of(0.5, n) for n in (1, 2, 3, 4, 8)] == pytest.approx([0.5, 0.5, 1 / 3, 0.25, 0.125])
     weights = np.zeros(10)
@@ -209,7 +209,7 @@ def test_gains_fall_so_that_noise_averages_out():
         ((1.0, 1.3, 1.0, 1.0, 1.0), 0.06, "not flat"),
     ],
 )
-def test_flat_means_within_the_tolerance_and_known_to_be(profile, densities, error, verdict):
+def test_flat_profile_needs_deviation_and_error_within_tolerance(profile, densities, error, verdict):
     assert flatness(with_densities(profile, densities, error), 0.05) == verdict
 
 
@@ -336,7 +336,7 @@ def test_the_state_comes_back_from_its_file(tmp_path, profile):
     kept.settings = {"seed": 3, "gain": 0.1}
     assert kept.read().steps == 250
     kept.settings = {"seed": 4, "gain": 0.5}
-    with pytest.raises(ConfigError, match="other seed; refine with the same settings, or remove that file"):
+    with pytest.raises(ConfigError, match=r"other seed\. Refine with the same settings, or remove that file"):
         kept.read()
     kept.path.write_bytes(kept.path.read_bytes()[:2000])
     with pytest.raises(ConfigError, match="as the beginning of this refinement"):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import tomli_w
 
-from mlmm.config.load import SCHEMES, ZONE_KINDS, EmbeddingSettings, ZoneSettings, load_config
+from mlmm.config.load import load_config
+from mlmm.config.schema import EmbeddingSettings, SystemSettings, UncertaintySettings, ZoneSettings
 from mlmm.errors import ConfigError
+from mlmm.options import default_of, options_of
 
 START = '[system]\npdb = "input.pdb"\n[region]\nselect = "resname ALA"\n'
 
@@ -25,26 +27,32 @@ def test_words_are_those_of_the_library():
     """The file is read without the numerical libraries, so it has its own copy of the words."""
     import inspect
 
+    from mlmm.build.parametrise import WATER_MODELS
+    from mlmm.build.surroundings.solvent import BOX_SHAPES
+    from mlmm.dynamics.uncertainty import ACTIONS
     from mlmm.electrostatics.predicted_charges import ELECTROSTATICS
     from mlmm.hybrid.system import hybrid_system
-    from mlmm.term_weights import SCHEMES as OWNED
+    from mlmm.term_weights import SCHEMES
     from mlmm.zones.adaptive import adaptive_zones
     from mlmm.zones.cut_bonds import SNAPS
     from mlmm.zones.shapes import SHAPES
     from mlmm.zones.static import static_zones
 
-    fields = ZoneSettings.__dataclass_fields__
-    assert fields["snap"].metadata["choices"] == SNAPS
-    assert fields["shape"].metadata["choices"] == SHAPES
-    assert set(SCHEMES) == {"auto", *OWNED}
-    for key, default in ZONE_KINDS["static"].items():
+    zones, embedding = options_of(ZoneSettings), options_of(EmbeddingSettings)
+    assert zones["snap"].choices == ("", *SNAPS)
+    assert zones["shape"].choices == ("", *SHAPES)
+    assert {*embedding["scheme"].choices} - {"auto"} == {*SCHEMES}
+    for key, default in ZoneSettings.keys_of("static").items():
         assert inspect.signature(static_zones).parameters[key].default == default
-    for key in ("plateau", "width", "walls"):
-        assert inspect.signature(adaptive_zones).parameters[key].default == ZONE_KINDS["adaptive"][key]
-    embedding = EmbeddingSettings.__dataclass_fields__
-    assert embedding["electrostatics"].metadata["choices"] == ELECTROSTATICS
+    for key in ("plateau", "width", "walls", "molecules"):
+        default = inspect.signature(adaptive_zones).parameters[key].default
+        assert default == ZoneSettings.keys_of("adaptive")[key]
+    assert embedding["electrostatics"].choices == ELECTROSTATICS
     default = inspect.signature(hybrid_system).parameters["charge_range"].default
-    assert embedding["charge_range"].default == default
+    assert default_of(EmbeddingSettings, "charge_range") == default
+    assert options_of(UncertaintySettings)["action"].choices == ACTIONS
+    assert options_of(SystemSettings)["water"].choices == tuple(WATER_MODELS)
+    assert options_of(SystemSettings)["box_shape"].choices == tuple(BOX_SHAPES)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +87,7 @@ def test_words_are_those_of_the_library():
         ),
         (
             '[zones]\nkind = "residues"\nplateau_select = "resid 4"\n'
-            'residues = ["resid 3", "resid 5"]\nweights = [0.5, 1]',
+            'residues = {"resid 3" = 0.5, "resid 5" = 1}',
             {
                 "kind": "residues",
                 "residues": {"resid 3": 0.5, "resid 5": 1},
@@ -93,7 +101,7 @@ def test_words_are_those_of_the_library():
                 "kind": "adaptive",
                 "plateau": "0.4 nm",
                 "width": "0.5 nm",
-                "molecules": ["HOH", "MOH"],
+                "molecules": ("HOH", "MOH"),
                 "walls": "0.125 nm",
             },
         ),
@@ -109,9 +117,15 @@ def test_zones_and_their_defaults(load, tmp_path, text, expected):
 
 
 def test_settings_of_the_embedding(load):
-    settings = load('[embedding]\nscheme = "supermolecular"').embedding
-    assert (settings.scheme, settings.mm_tail) == ("supermolecular", False)
+    settings = load('[embedding]\nscheme = "additive"\nkeep = ["CustomCVForce"]').embedding
+    assert (settings.scheme, settings.mm_tail, settings.keep) == ("additive", False, ("CustomCVForce",))
     assert load("", "embedding.scheme=additive", "embedding.mm_tail=true").embedding.mm_tail
+
+
+def test_a_charge_is_written_only_where_it_is_given(load):
+    assert "charge" not in load().as_dict()["region"]
+    region = load("", "region.charge=-1", "region.multiplicity=2").as_dict()["region"]
+    assert (region["charge"], region["multiplicity"]) == (-1, 2)
 
 
 def test_walls_of_an_adaptive_zone_are_a_length_or_none(load):
@@ -133,21 +147,22 @@ def test_the_compensation_lies_beside_the_run_file(load, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('kind = "soft"', r"kind = auto \| hard \| static \| residues \| adaptive in .*; got 'soft'"),
+        ('kind = "soft"', r"kind = auto \| hard \| static \| residues \| adaptive in .*, but got 'soft'"),
         ('kind = "statik"', r'write kind = "static"'),
-        ('kind = "hard"\nplateau = "0.3 nm"', r"plateau with static or adaptive zones .*; got kind 'hard'"),
+        ('kind = "hard"\nplateau = "0.3 nm"', r"plateau with static or adaptive zones .* got kind 'hard'"),
         ('molecules = ["HOH"]', r'no kind, which means "auto"; write kind = "adaptive", or leave it out'),
         ('kind = "adaptive"\nsnap = "atom"', r'write kind = "static" or kind = "residues"'),
         ('kind = "static"\ncompensation = "x.json"', r'write kind = "adaptive"'),
         ('kind = "static"\n[zones.residues]\n"resid 1" = 0.5', r'write kind = "residues"'),
-        ('kind = "residues"', r"residues in .*; got none; add the table \[zones\.residues\]"),
+        ('kind = "residues"', r"residues in .*, but got none; add the table \[zones\.residues\]"),
         ('kind = "residues"\n[zones.residues]\n"resid 1" = 1.5', r"weights above 0 and up to 1"),
         ('kind = "residues"\n[zones.residues]\n"resid 1" = "half"', r"weights above 0 and up to 1"),
-        ('kind = "residues"\nresidues = ["resid 1"]', r"as many weights as residues"),
-        ('kind = "residues"\nresidues = ["resid 1"]\nweights = [0.5, 0.2]', r"as many weights as residues"),
+        ('kind = "residues"\nresidues = ["resid 1"]', r'write residues = \{"resid 3" = 0\.5\}'),
         ('snap = "helix"', r"snap = residue \| molecule \| fragment \| hydrogen \| atom"),
-        ('kind = "static"\nshape = "cube"', r"shape = skin \| sphere"),
-        ('kind = "static"\naxis = "z"', "axis"),
+        ('kind = "static"\nshape = "cube"', r"shape = skin \| sphere in"),
+        ('kind = "static"\nplatau = "0.3 nm"', r"did you mean 'plateau'"),
+        ('kind = "static"\nplateau = "-0.1 nm"', r"plateau of 0 nm or more in"),
+        ('kind = "static"\nheight = 1', r"mlmm config --explain zones lists the keys"),
         ('kind = "static"\nplateau = 0.3', r'in quotes, such as plateau = "0\.3 nm"'),
         ('kind = "static"\nplateau = "0.3"', r"without a unit"),
         ('kind = "static"\nplateau = "2 bonds"', r"write both in nm, or both as"),
@@ -162,14 +177,12 @@ def test_bad_zones_say_what_to_write(load, text, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('scheme = "magic"', r"scheme = auto \| per_atom \| supermolecular \| additive \| delta"),
-        ('mm_side = "torch"', "mm_side"),
-        ('scheme = "per_atom"\nmm_tail = true', r"embedding\.mm_tail with scheme 'additive' only"),
-        ('scheme = "delta"\nelectrostatics = "charges"', "with schemes 'per_atom' and 'additive' only"),
+        ('scheme = "magic"', r"scheme = auto \| per_atom \| supermolecular \| additive \| delta in"),
+        ('scheme = "mechanical"', r'write scheme = "additive" and electrostatics = "mechanical"'),
+        ("mm_tail = 1", r"mm_tail as true or false"),
         ('electrostatics = "emle"', r"electrostatics = mechanical \| charges in"),
         ('charge_range = "1.2 ps"', "'1.2 ps'"),
         ('charges = "modell"', 'write charges = "model"'),
-        ("levels = 2", "levels"),
     ],
 )
 def test_bad_embedding_says_what_to_write(load, text, message):

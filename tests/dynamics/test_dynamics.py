@@ -107,9 +107,9 @@ def test_options_of_a_run_reach_its_stages_and_its_record(tmp_path):
     assert len(run.file("energies.csv").read_text().splitlines()) == 1 + 1 + 2
     assert run.file("resolved.toml").read_text() == "[run]\nseed = 3\n"
     for change, message in (
-        ({"report_intervall": 2}, "did you mean report_interval"),
+        ({"report_intervall": 2}, "Did you mean 'report_interval'"),
         ({"checkpoint_interval": 0}, "checkpoint_interval of 1 or more"),
-        ({"platform": "CUDA9"}, "choose one of these"),
+        ({"platform": "CUDA9"}, "Choose one of these"),
         ({"ensemble": "NPT"}, "a periodic system"),
     ):
         with pytest.raises(ConfigError, match=message):

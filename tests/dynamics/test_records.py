@@ -20,7 +20,7 @@ def terminal():
     package.setLevel(before[1])
 
 
-def test_a_muted_logger_speaks_again_afterwards(terminal):
+def test_muted_logger_is_restored(terminal):
     handler, stream = terminal
     loud, quiet = logging.getLogger("mlmm.hybrid.rules"), logging.getLogger("mlmm.hybrid.system")
     with pytest.raises(KeyboardInterrupt), muted("mlmm.hybrid.system"):

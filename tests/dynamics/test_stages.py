@@ -41,5 +41,5 @@ def test_standard_stages():
     assert standard_stages(short) == [Produce("100 ps")]
     with pytest.raises(ConfigError, match="at least one stage"):
         standard_stages(short, produce=0)
-    with pytest.raises(ConfigError, match="did you mean produce"):
+    with pytest.raises(ConfigError, match="Did you mean 'produce'"):
         standard_stages(short, produces="1 ps")

@@ -1,4 +1,4 @@
-"""`mlmm check --timestep`, and multiple time steps in a run file."""
+"""`mlmm check timestep`, and multiple time steps in a run file."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_check_names_the_largest_stable_step_and_no_other(run_file, capsys):
         "--nonbonded-every",
         "1",
     ]
-    main(["check", str(run_file), "--timestep", *options])
+    main(["check", "timestep", str(run_file), *options])
     printed = capsys.readouterr().out
     rows = [line.split() for line in printed.splitlines() if line.split()[:1] in (["0.25"], ["4"])]
     assert [row[0] for row in rows] == ["0.25", "4"]
@@ -68,7 +68,7 @@ def test_check_without_a_stable_step_fails(run_file, capsys):
         "--nonbonded-every",
         "1",
     ]
-    status = main(["check", str(run_file), "--timestep", *options])
+    status = main(["check", "timestep", str(run_file), *options])
     printed = capsys.readouterr()
     assert "timestep =" not in printed.out
     # It breaks in the run, or before.
@@ -81,11 +81,10 @@ def test_check_without_a_stable_step_fails(run_file, capsys):
         (["--timesteps", "a"], "--timesteps"),
         (["--nonbonded-every", "1.5"], "whole numbers"),
         (["--nonbonded-every", "2"], "1 among them"),
-        (["--compare"], "run one after the other"),
     ],
 )
-def test_settings_that_mean_nothing_are_refused(run_file, capsys, options, said):
-    assert main(["check", str(run_file), "--timestep", *options]) == 2
+def test_meaningless_time_step_settings_are_rejected(run_file, capsys, options, said):
+    assert main(["check", "timestep", str(run_file), *options]) == 2
     assert said in capsys.readouterr().err
 
 

@@ -295,7 +295,7 @@ def test_an_adaptive_zone_with_reference_charges(moving):
     assert np.array_equal(charges_of(hybrid.built)[3:], charges_of(built)[3:])
 
 
-def test_what_cannot_be_is_refused(moving):
+def test_impossible_charges_are_rejected(moving):
     built = quick(n_molecules=3, n_atoms=5, seed=2)
     zones, own = first_molecule(built, 5), charges_of(built)
     charged = ChargedContacts(own[:5])
@@ -309,7 +309,7 @@ def test_what_cannot_be_is_refused(moving):
         made(PlainSprings(), charges="model")
     with pytest.raises(ConfigError, match="a TorchForce gets energies alone"):
         made(electrostatics="charges", bridge="torchforce")
-    with pytest.raises(ConfigError, match=r"add up to \+0\.00 e.*; got \+1\.00 e of charged contacts"):
+    with pytest.raises(ConfigError, match=r"add up to \+0\.00 e.*, but got \+1\.00 e of charged contacts"):
         made(ChargedContacts(own[:5] + 0.2), electrostatics="charges")
     with pytest.raises(ConfigError, match=r"got \+1\.00 e of the given ones"):
         made(charges=own[:5] + 0.2)
@@ -321,7 +321,7 @@ def test_what_cannot_be_is_refused(moving):
         made(electrostatics="charges", charge_range="16 angstrom")
     with pytest.raises(ConfigError, match=r"charge_range of at least 0\.4 nm"):
         made(electrostatics="charges", charge_range=0.3)
-    with pytest.raises(ConfigError, match=r"atoms with lambda > 0; got charges of CH1"):
+    with pytest.raises(ConfigError, match=r"atoms with lambda > 0, but got charges of CH1"):
         made(charges={0: 0.1, 7: -0.1})
     with pytest.raises(ConfigError, match="one charge for each of the 5 atoms"):
         made(charges=[0.1, -0.1])

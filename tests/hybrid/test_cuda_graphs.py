@@ -89,7 +89,7 @@ def host(module):
 
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_results_are_where_the_host_looks(frozen, dtype, dipeptide_vacuum):
+def test_graph_replays_renew_shared_results(frozen, dtype, dipeptide_vacuum):
     """Replaying either graph renews what was taken from the other; without `SamePlaces` it stays old."""
     numbers = [atom.element.atomic_number for atom in dipeptide_vacuum.topology.atoms()]
     bound = load_potential("ani1x", kernel="torch", shapes="fixed", members=[0]).scriptable(numbers)
@@ -131,14 +131,14 @@ def test_a_blend_gives_its_forces_itself(water):
         ("additive", {"shapes": "lists"}),
     ],
 )
-def test_what_no_graph_can_hold_is_refused_or_left(water, kind, options):
+def test_systems_without_a_cuda_graph_are_rejected_or_run_without(water, kind, options):
     """ "on" says why; "auto" goes on without."""
     with pytest.raises(ConfigError, match="for CUDA graphs a TorchForce with ANI in a static zone"):
         make(water, kind, **options)
     assert not make(water, kind, cuda_graphs="auto", **options).cuda_graphs
 
 
-def test_other_words_and_models_are_refused(water):
+def test_unknown_settings_and_models_without_graphs_are_rejected(water):
     with pytest.raises(ConfigError, match="cuda_graphs = off"):
         make(water, "additive", cuda_graphs="yes")
     assert make(water, "additive", cuda_graphs="auto").cuda_graphs

@@ -100,7 +100,7 @@ def test_pairs_may_come_and_go_after_the_build():
         assert_same(*(evaluate(context, scale * gas(n, LEANING, seed=seed)) for context in contexts))
 
 
-def test_each_part_is_needed():
+def test_each_part_of_the_pair_energy_is_needed():
     """Negative controls: other weights, another switching range, no switch, an excluded pair counted."""
     n, box = 110, BOXES["cube"]
     system, positions, owned = gas_system(n, box, seed=1, switch=0.5), gas(n, box, seed=1), term_weights(n, 1)
@@ -122,7 +122,7 @@ def test_each_part_is_needed():
         assert abs(energy - expected) > 1e-4
 
 
-def test_what_is_no_number_stays_none_and_other_rules_are_refused():
+def test_nan_propagates_and_other_schemes_are_rejected():
     n, box = 60, BOXES["cube"]
     tables, positions = read_mm_tables(gas_system(n, box, seed=1)), gas(n, box, seed=1)
     pairs = ZonePairs(tables, term_weights(n, 3), np.zeros((0, 2)))
@@ -134,7 +134,7 @@ def test_what_is_no_number_stays_none_and_other_rules_are_refused():
         pairs(positions[:3], box)
     smooth = dataclasses.replace(term_weights(n, 3), scheme="additive")
     for other in (smooth, term_weights(n, 3, "delta")):
-        with pytest.raises(EmbeddingError, match=f"or those of a hard zone; got scheme '{other.scheme}'"):
+        with pytest.raises(EmbeddingError, match=f"or those of a hard zone, but got scheme '{other.scheme}'"):
             ZonePairs(tables, other, np.zeros((0, 2)))
 
 

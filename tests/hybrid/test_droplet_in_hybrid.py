@@ -66,7 +66,7 @@ def test_a_run_in_a_droplet_keeps_frozen_atoms_and_counts_the_moving_ones(drople
     assert moved[still].max() < 1e-4 < 1e-3 < moved[~still].max()
 
 
-def test_reaction_field_is_for_scheme_intra(root, ani1x):
+def test_reaction_field_is_for_scheme_additive(root, ani1x):
     pdb = root / "systems/alanine_dipeptide/input.pdb"
     limited = DROPLET | {"cutoff": "0.9 nm", "relax": 0}
     built = build_system(pdb, solvent="droplet", droplet=limited, constraints="none", rigid_water=False)

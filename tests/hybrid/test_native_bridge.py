@@ -123,7 +123,7 @@ def test_a_frozen_or_saved_module_finds_its_weights():
 
 
 @pytest.mark.parametrize("bridge", ["torchforce", "native"])
-def test_a_broken_position_stops_the_host(dipeptide_vacuum, bridge):
+def test_nan_position_ends_the_run(dipeptide_vacuum, bridge):
     region = region_from_atoms(dipeptide_vacuum.topology, range(22), "molecule")
     potential = load_potential("ani1x", kernel="native", members=[0])
     hybrid = hybrid_system(dipeptide_vacuum, hard_zones(dipeptide_vacuum, region), potential, bridge=bridge)

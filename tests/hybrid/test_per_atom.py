@@ -195,7 +195,7 @@ def test_rigid_molecules_in_the_zone_are_refused(dipeptide_water):
 
     built = mlmm.BuiltSystem.from_openmm(dipeptide_water.topology, system, dipeptide_water.positions)
     zones = hard_zones(built, select_region(built, "resname ACE ALA NME"))
-    with pytest.raises(EmbeddingError, match='without a bond term; build with constraints = "none"'):
+    with pytest.raises(EmbeddingError, match=r'without a bond term\. Build with constraints = "none"'):
         hybrid_system(built, zones, ForceFieldPotential(dipeptide_water), scheme="per_atom")
 
 
@@ -204,5 +204,5 @@ def test_wrong_combinations_are_refused(dipeptide_water):
     smooth = static_zones(dipeptide_water, region)
     with pytest.raises(EmbeddingError, match="atoms with lambda between 0 and 1"):
         hybrid_system(dipeptide_water, smooth, PlainSprings())
-    with pytest.raises(EmbeddingError, match=r"a scheme for plain springs .*: additive; got 'per_atom'"):
+    with pytest.raises(EmbeddingError, match=r"a scheme for plain springs .*: additive, but got 'per_atom'"):
         hybrid_system(dipeptide_water, smooth, PlainSprings(), scheme="per_atom")

@@ -51,7 +51,7 @@ def test_a_hybrid_system_cannot_be_the_start_of_another():
     built = chains()
     hybrid = mlmm.hybrid_system(built, zones_of(built), SpringPotential(), bridge="torchforce")
     with pytest.raises(
-        EmbeddingError, match=r"TorchForce .*cannot be copied safely; build the hybrid system first"
+        EmbeddingError, match=r"TorchForce .*cannot be copied safely\. Build the hybrid system first"
     ):
         mlmm.BuiltSystem.from_openmm(built.topology, hybrid.system, built.positions)
 
@@ -85,14 +85,14 @@ class Broken:
     [
         (
             lambda s: mlmm.AtomEnergies(s.positions.sum()),
-            r"energies of shape \(4,\); got AtomEnergies with energies of shape \(\)",
+            r"energies of shape \(4,\), but got AtomEnergies with energies of shape \(\)",
         ),
-        (lambda s: s.positions.sum(dim=1), "return mlmm.AtomEnergies"),
+        (lambda s: s.positions.sum(dim=1), "Return mlmm.AtomEnergies"),
         (lambda s: mlmm.AtomEnergies(s.positions.sum(dim=1) / 0.0), "finite energies"),
         (lambda s: mlmm.AtomEnergies(torch.full((4,), float("nan"))), "finite energies"),
     ],
 )
-def test_a_model_that_breaks_its_contract_is_found_at_once(result, message):
+def test_model_that_breaks_the_contract_is_rejected_when_built(result, message):
     built = chains()
     with pytest.raises(PotentialError, match=message):
         mlmm.hybrid_system(built, zones_of(built), Broken(result))
@@ -100,7 +100,7 @@ def test_a_model_that_breaks_its_contract_is_found_at_once(result, message):
 
 def test_torchforce_is_refused_for_a_model_without_torchscript():
     built = chains()
-    with pytest.raises(PotentialError, match="plain springs, which has none; set bridge"):
+    with pytest.raises(PotentialError, match=r"plain springs, which has none\. Set bridge"):
         mlmm.hybrid_system(built, zones_of(built), PlainSprings(), bridge="torchforce")
 
 

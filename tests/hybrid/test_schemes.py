@@ -384,7 +384,7 @@ def test_the_scheme_follows_from_what_the_potential_was_trained_on():
         for other in ("per_atom", "delta"):
             if other != scheme:
                 with pytest.raises(
-                    EmbeddingError, match=rf"a scheme for springs .*; got '{other}'; use scheme"
+                    EmbeddingError, match=rf"a scheme for springs .*, but got '{other}'\. Use scheme"
                 ):
                     choose_scheme(other, nothing, toy_spec(**facts))
     assert choose_scheme("auto", smooth, toy_spec(trained_on="total")) == "per_atom"
@@ -398,7 +398,7 @@ def test_the_scheme_follows_from_what_the_potential_was_trained_on():
         choose_scheme("locale", nothing, toy_spec())
 
 
-def test_words_that_are_no_route_or_bridge(dipeptide_vacuum, ani1x):
+def test_unknown_bridge_and_mm_tail_of_another_scheme_are_rejected(dipeptide_vacuum, ani1x):
     zones = hard_zones(dipeptide_vacuum, select_region(dipeptide_vacuum, "all"))
     with pytest.raises(ConfigError, match="mm_tail = true under scheme 'additive' only"):
         hybrid_system(dipeptide_vacuum, zones, ani1x, mm_tail=True)

@@ -160,7 +160,7 @@ def test_forces_are_derivatives_and_the_sum_of_images_does_not_matter():
     assert np.sort(errors)[n * 9 // 10] < 1e-6 * np.abs(gradient).max()
 
 
-def test_each_part_is_needed():
+def test_each_part_of_the_pair_energy_is_needed():
     """Negative controls: without the mesh beyond the cutoff, the switch or an exception the sum is off."""
     n = 110
     system, positions = gas_system(n, CUBE, seed=1, switch=0.5), gas(n, CUBE, seed=1)
@@ -221,7 +221,7 @@ def test_the_sums_do_not_depend_on_threads(monkeypatch):
     assert resident_mb() - before < 2
 
 
-def test_what_is_no_number_stays_none():
+def test_nan_propagates_and_bad_shapes_are_rejected():
     tables = read_mm_tables(gas_system(40, CUBE, seed=1))
     pairs, positions = RegionPairs(tables, range(40), np.zeros((0, 2))), gas(40, CUBE, seed=1)
     for value in (np.nan, np.inf, 1e300):

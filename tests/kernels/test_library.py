@@ -121,7 +121,7 @@ def test_a_library_of_other_sources_is_refused(sources):
     check_sources(library, path)
     with (sources / "simd.h").open("a") as file:
         file.write("// changed\n")
-    with pytest.raises(OutdatedKernelError, match=r'of other sources .*; type "pip install -e \."'):
+    with pytest.raises(OutdatedKernelError, match=r'of other sources .*\. Type "pip install -e \."'):
         check_sources(library, path)
     check_sources(compiled(sources, f"-DMLMM_SOURCE_HASH=0x{source_hash(sources):x}ULL"), path)
     (sources / "before.cc").write_text("extern int nothing;\n")

@@ -220,7 +220,7 @@ def test_two_evaluations_keep_their_own_gradients():
     assert not torch.equal(expected[0], expected[1])
 
 
-def test_no_pairs():
+def test_no_pairs_give_zero():
     """Nobody within the range, all pairs special, no active atom, nobody visible: zeros."""
     n = 12
     tables = force_field(n, None, seed=3)
@@ -245,7 +245,7 @@ def test_partners_are_symmetric_and_unique():
 
 
 @pytest.mark.parametrize("name", ["open", "cube"])
-def test_what_is_not_a_number_stays_so(name):
+def test_nan_propagates(name):
     tables, wanted, visible, active, positions, box, weights = example(name)
     compiled = modules(tables, wanted, visible)[1]
     for atom in (int(active[0]), int(np.flatnonzero(visible)[-1])):
@@ -277,7 +277,7 @@ def test_scripted_frozen_and_saved():
             assert_equal(found, expected)
 
 
-def test_what_it_cannot_do_is_an_error_or_torch():
+def test_unsupported_derivatives_and_shapes_are_rejected():
     tables, wanted, visible, _, positions, box, weights = example("cube")
     compiled = modules(tables, wanted, visible)[1]
     x, cell = torch.tensor(positions, requires_grad=True), torch.tensor(box)
@@ -293,7 +293,7 @@ def test_what_it_cannot_do_is_an_error_or_torch():
     assert by_cell.abs().max() > 1
 
 
-def test_the_switch(monkeypatch):
+def test_environment_variable_selects_torch_for_both_kernels(monkeypatch):
     """One variable for both kernels; without the library the same numbers by torch."""
     tables, wanted, visible, _, positions, box, weights = example("cube")
     expected = evaluate(ShortRangeEnergies(tables, wanted, visible, *RANGE), positions, box, weights)

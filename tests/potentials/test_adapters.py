@@ -89,7 +89,7 @@ def test_torchscript_units_and_references(script):
     assert energy == pytest.approx(expected, rel=1e-12)
     slope = 2 * 3.0 * math.sqrt(48) * 6 * (1 - 1 / 16) ** 2 * 0.1 / 0.4**2 * ELECTRONVOLT
     assert float(forces[1, 0]) == pytest.approx(slope, rel=1e-12)
-    with pytest.raises(PotentialError, match=r"only elements that pairs knows \(H C O\); got N"):
+    with pytest.raises(PotentialError, match=r"only elements that pairs knows \(H C O\), but got N"):
         model.atom_energies(Structure(torch.tensor([7]), torch.zeros(1, 3, dtype=torch.float64)))
 
 
@@ -147,7 +147,7 @@ def test_torchscript_files_that_are_refused(tmp_path, script):
 
 
 @pytest.mark.parametrize("name", ["model.model", "model.pth", "model.pt"])
-def test_pickles_are_refused_unless_somebody_vouches_for_them(tmp_path, monkeypatch, name):
+def test_pickles_need_trust(tmp_path, monkeypatch, name):
     """The code in the pickle does not run."""
     ran = tmp_path / "ran"
 
@@ -160,7 +160,7 @@ def test_pickles_are_refused_unless_somebody_vouches_for_them(tmp_path, monkeypa
         monkeypatch.setattr(
             importlib.import_module(f"mlmm.potentials.adapters.{_ADAPTERS[module]}"), "_package", lambda: None
         )
-    with pytest.raises(PotentialError, match="a pickle, which runs code when it is read; got none given"):
+    with pytest.raises(PotentialError, match="a pickle, which runs code when it is read, but got none given"):
         mlmm.load_potential(str(tmp_path / name))
     assert not ran.exists()
 
@@ -216,13 +216,13 @@ def test_ase_calculator_has_forces_for_whole_energies_only(lennard_jones):
 
 
 def test_ase_calculators_that_are_refused(lennard_jones):
-    with pytest.raises(PotentialError, match="energy and forces for X; got one without"):
+    with pytest.raises(PotentialError, match="energy and forces for X, but got one without"):
         ASEPotential(object(), name="X", elements=[1])
-    with pytest.raises(PotentialError, match="a calculator that ASE knows by name; got 'nonsense'"):
+    with pytest.raises(PotentialError, match="a calculator that ASE knows by name, but got 'nonsense'"):
         mlmm.load_potential("ase:nonsense")
     emt = mlmm.load_potential("ase:emt")
     assert emt.spec.long_range and not emt.spec.per_atom
-    with pytest.raises(PotentialError, match=r"energy and forces from EMT; got .*EMT"):
+    with pytest.raises(PotentialError, match=r"energy and forces from EMT, but got .*EMT"):
         emt.atom_energies(random_molecule([54]))
     lennard_jones.parameters["epsilon"] = float("nan")
     with pytest.raises(PotentialError, match="finite energy and forces from LennardJones"):
@@ -240,7 +240,7 @@ def test_charge_and_multiplicity_must_fit_the_electrons(lennard_jones):
         with pytest.raises(PotentialError, match=r"a multiplicity that \d+ electrons can have"):
             charged.atom_energies(Structure(water, where, None, charge, spin))
     with pytest.raises(
-        PotentialError, match="multiplicity 1 for LJ, which describes closed shells; got multiplicity 3"
+        PotentialError, match="multiplicity 1 for LJ, which describes closed shells, but got multiplicity 3"
     ):
         plain.atom_energies(Structure(water, where, None, 0, 3))
     built = chains()
@@ -256,7 +256,7 @@ def test_ani_file_with_weights_that_are_not_finite(tmp_path):
     parameters.biases["C"][0][0, 0] = np.nan
     save_ani_file(parameters, tmp_path / "nan.safetensors", about)
     with pytest.raises(
-        PotentialError, match=r"finite weights in .*nan.safetensors; got NaN or infinity in C.0.bias"
+        PotentialError, match=r"finite weights in .*nan.safetensors, but got NaN or infinity in C.0.bias"
     ):
         mlmm.load_potential(str(tmp_path / "nan.safetensors"))
 

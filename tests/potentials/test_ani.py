@@ -170,7 +170,7 @@ def test_invariance(ani1x, molecules):
     assert forces.sum(dim=0).abs().max() < 1e-9
 
 
-def test_nothing_is_felt_beyond_the_receptive_field(ani1x, molecules):
+def test_no_force_beyond_the_receptive_field(ani1x, molecules):
     """An atom further than the receptive field changes nothing; one just inside does (negative control)."""
     methane = molecules["methane"]
     reach = ani1x.spec.receptive_field
@@ -197,7 +197,7 @@ def test_force_goes_to_zero_at_the_cutoffs(ani1x, cutoff):
     assert (force_inside - force_outside).abs().max() < 1e-2
 
 
-def test_centres_feel_their_neighbours_and_nothing_else(ani1x, molecules):
+def test_energies_depend_on_neighbours_alone(ani1x, molecules):
     """Energies of some atoms, with all others as neighbours only: the same as in the full evaluation; and
     the input may be cut at the receptive field (no atom beyond it matters), but not closer."""
     first = molecules["dipeptide"]
@@ -224,7 +224,7 @@ def test_isolated_atom_has_a_finite_energy_and_no_force(ani1x):
 
 
 def test_unknown_element_is_named(ani1x):
-    with pytest.raises(PotentialError, match=r"ANI-1x knows \(H C N O\); got S, Cl; choose"):
+    with pytest.raises(PotentialError, match=r"ANI-1x knows \(H C N O\), but got S, Cl\. Choose"):
         ani1x.atom_energies(structure([16, 17], [[0, 0, 0], [0, 0, 2]]))
 
 

@@ -97,7 +97,7 @@ def test_forces_are_derivatives_in_a_leaning_box():
 
 
 @pytest.mark.parametrize("cutoff", ["radial", "angular"])
-def test_a_full_list_is_nan_and_never_a_neighbour_less(cutoff):
+def test_neighbour_list_overflow_gives_nan(cutoff):
     """Up to the last place nothing is lost; one neighbour more makes the environment of that atom NaN."""
     structure = gas(40, 0.9, [1, 6, 7, 8], seed=5)
     positions, centres = 10.0 * structure.positions, list(range(40))
@@ -131,7 +131,7 @@ def test_a_crowded_structure_has_no_energy_and_no_force(name):
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf])
-def test_a_broken_position_is_nan_everywhere(broken):
+def test_nan_position_gives_nan_energy_and_forces(broken):
     structure = gas(20, 0.9, [1, 6, 7, 8], seed=7)
     positions = structure.positions.clone()
     positions[3, 1] = broken
@@ -248,7 +248,7 @@ def test_the_processor_keeps_lists_unless_told_otherwise():
         load_potential("ani1x", neighbour_density=0.0)
 
 
-def test_a_committee_hands_the_choice_on():
+def test_committee_forwards_the_choice_of_members():
     """Joined members share one pass with the same lists; each member's energies are its own."""
     structure = gas(25, 0.95, [1, 6, 7, 8], seed=14)
     numbers = structure.numbers.tolist()

@@ -95,7 +95,7 @@ def test_every_build_equals_torch(name, monkeypatch):
 
 @pytest.mark.parametrize("box", ["open", "leaning"])
 @pytest.mark.parametrize("members", [[3], [0, 5, 6]])
-def test_some_centres_and_members_equal_torch(box, members):
+def test_subsets_of_centres_and_members_equal_torch(box, members):
     structure = gas(80, 1.3, elements("ani1x"), cell=BOXES[box], seed=3)
     centres = [5, 71, 2, 33, 34]
     factors = torch.tensor(np.random.default_rng(4).uniform(0.1, 1, (len(members), len(centres))))
@@ -253,7 +253,7 @@ def test_calls_from_several_threads_do_not_mix():
 @pytest.mark.parametrize("cell", [None, CUBE], ids=["open", "box"])
 @pytest.mark.parametrize("broken", [float("nan"), float("inf")])
 @pytest.mark.parametrize("atom", [0, 20])
-def test_a_position_that_is_no_number_gives_no_number(cell, broken, atom):
+def test_nan_position_propagates(cell, broken, atom):
     """Also where it is that of an atom that is only seen."""
     structure = gas(30, 0.9, elements("ani1x"), seed=11)
     module = load_potential("ani1x", kernel="native").scriptable(structure.numbers.tolist(), range(10))
@@ -264,7 +264,7 @@ def test_a_position_that_is_no_number_gives_no_number(cell, broken, atom):
     assert energies.isnan().all() and gradient.isnan().all()
 
 
-def test_two_atoms_at_one_place_give_no_number():
+def test_coincident_atoms_give_nan():
     structure = gas(10, 0.6, elements("ani1x"), seed=12)
     positions = structure.positions.clone()
     positions[3] = positions[7]
@@ -363,7 +363,7 @@ def test_unknown_weights_and_wrong_indices_are_errors():
         module(structure.positions, None)
 
 
-def test_the_switch(monkeypatch):
+def test_kernel_option_and_environment_variable_select_torch(monkeypatch):
     assert load_potential("ani1x").kernel == "native"
     assert load_potential("ani1x", kernel="torch").kernel == "torch"
     monkeypatch.setenv("MLMM_KERNEL", "torch")
@@ -374,7 +374,7 @@ def test_the_switch(monkeypatch):
         load_potential("ani1x")
 
 
-def test_without_the_library_auto_is_torch_and_compiled_says_what_to_install(monkeypatch, caplog):
+def test_without_the_library_auto_is_torch_and_native_says_what_to_install(monkeypatch, caplog):
     def missing():
         raise MissingPackageError("the compiled ANI kernel", "no file", "install a C++17 compiler")
 

@@ -83,16 +83,19 @@ def test_a_committee_keeps_the_contract():
 @pytest.mark.parametrize(
     ("models", "message"),
     [
-        (lambda: [member(0)], "two models or more in a committee; got 1"),
-        (lambda: [member(0), PlainSprings()], "models of one trained_on in a committee; got ANI-1x: 'total'"),
+        (lambda: [member(0)], "two models or more in a committee, but got 1"),
+        (
+            lambda: [member(0), PlainSprings()],
+            "models of one trained_on in a committee, but got ANI-1x: 'total'",
+        ),
         (lambda: [_Constant({6: 0.0}), _Constant({8: 0.0})], "models with elements in common"),
     ],
 )
-def test_what_cannot_be_mixed(models, message):
+def test_incompatible_committees_are_rejected(models, message):
     with pytest.raises(PotentialError) as caught:
         Committee(models())
     assert message in str(caught.value)
-    with pytest.raises(PotentialError, match="a committee of two members or more; got ANI-1x"):
+    with pytest.raises(PotentialError, match="a committee of two members or more, but got ANI-1x"):
         committee_spread(member(0), MOLECULE)
 
 
@@ -120,7 +123,9 @@ def test_alignment_finds_the_zero_of_another_model_and_the_spread_vanishes():
     assert again.spec.alignment == pytest.approx(aligned.spec.alignment, abs=1e-9)
     with pytest.raises(PotentialError, match="structures to align energies on"):
         align_energies(other, reference, [])
-    with pytest.raises(PotentialError, match="an alignment for every element of constants; got none for C O"):
+    with pytest.raises(
+        PotentialError, match="an alignment for every element of constants, but got none for C O"
+    ):
         AlignedPotential(other, {1: 0.0})
 
 
@@ -221,7 +226,7 @@ def test_limits_warn_save_and_stop(dipeptide_vacuum, tmp_path, caplog):
     json.dumps(again.summary)
 
 
-def test_no_limit_is_passed_by_a_calm_run(dipeptide_vacuum, tmp_path):
+def test_stable_run_exceeds_no_uncertainty_limit(dipeptide_vacuum, tmp_path):
     """Negative control."""
     hybrid = hybrid_dipeptide(dipeptide_vacuum, member(0, 1, precision="float32"))
     limits = UncertaintyLimits(force="1e6 kJ/mol/nm", energy="1e6 kJ/mol", atom=1e6, action="stop")
@@ -232,14 +237,14 @@ def test_no_limit_is_passed_by_a_calm_run(dipeptide_vacuum, tmp_path):
 @pytest.mark.parametrize(
     ("members", "limits", "options", "message"),
     [
-        ((0,), {"energy": 1.0}, {}, "a committee for limits on a spread; got ANI-1x with one member"),
+        ((0,), {"energy": 1.0}, {}, "a committee for limits on a spread, but got ANI-1x with one member"),
         ((0, 1), {"force": 1.0}, {"forces": False}, "forces = true for a limit on them"),
         ((0, 1), {"distance": 1.0}, {}, "a training set for a limit on the distance"),
-        ((0, 1), {"action": "panic"}, {}, "action = warn | save | stop; got 'panic'"),
+        ((0, 1), {"action": "panic"}, {}, "action = warn | save | stop, but got 'panic'"),
         ((0, 1), {"energy": "5 nm"}, {}, "uncertainty.energy as a energy"),
     ],
 )
-def test_limits_that_mean_nothing(dipeptide_vacuum, members, limits, options, message):
+def test_limits_without_a_committee_are_rejected(dipeptide_vacuum, members, limits, options, message):
     hybrid = hybrid_dipeptide(dipeptide_vacuum, member(*members))
     with pytest.raises(ConfigError) as caught:
         UncertaintyMonitor(hybrid, UncertaintyLimits(**limits), **options)
@@ -292,7 +297,7 @@ def test_distance_in_a_run_is_that_of_the_zone(dipeptide_vacuum):
         ("3\nwater\nO 0 0 0\nH 0 0 1\n", "fewer atoms than announced after line 1"),
         ("1\n\nQq 0 0 0\n", "structures in xyz format"),
         ("1\n\nH 0 0 zero\n", "structures in xyz format"),
-        ("1\n\nH 0 0 0\n", "two training structures or more; got 1"),
+        ("1\n\nH 0 0 0\n", "two training structures or more, but got 1"),
     ],
 )
 def test_training_sets_that_cannot_be_read(tmp_path, text, message):

@@ -221,7 +221,7 @@ def test_every_clause_catches_its_breach(model, clause):
     assert not report.passed and clause in failures(report)
 
 
-def test_a_model_that_comes_back_another_is_caught():
+def test_contract_check_finds_a_model_that_changes_when_reloaded():
     report = check_potential(Sound(), reload=lambda: Sound(licence="another"))
     assert "declared otherwise when loaded again" in failures(report)
     report = check_potential(Sound(), reload=lambda: Unfaithful())
@@ -250,7 +250,7 @@ def test_ani2x_keeps_the_contract(models_folder):
     assert report.passed, str(report)
 
 
-def test_what_is_no_potential_is_said_at_once():
+def test_objects_that_are_no_potential_are_rejected():
     class Wrong(Sound):
         def atom_energies(self, structure):
             return AtomEnergies(torch.zeros(2, dtype=torch.float64))
@@ -261,8 +261,8 @@ def test_what_is_no_potential_is_said_at_once():
 
     with pytest.raises(PotentialError, match=r"energies of shape \(10,\)"):
         check_potential(Wrong())
-    with pytest.raises(PotentialError, match="finite energies from pairs; got NaN"):
+    with pytest.raises(PotentialError, match="finite energies from pairs, but got NaN"):
         check_potential(Broken())
     strange = Structure(torch.tensor([79, 79]), torch.zeros(2, 3, dtype=torch.float64))
-    with pytest.raises(PotentialError, match=r"only elements that pairs knows \(H C O\); got Au"):
+    with pytest.raises(PotentialError, match=r"only elements that pairs knows \(H C O\), but got Au"):
         check_potential(Sound(), strange)

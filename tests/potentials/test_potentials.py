@@ -64,7 +64,7 @@ def test_ani2x_knows_its_elements(models_folder):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "ani1y"}, 'did you mean "ani1x"?'),
+        ({"name": "ani1y"}, 'Did you mean "ani1x"?'),
         ({"name": "gremlin"}, "`mlmm models` lists the names"),
         ({"name": "ani1x", "precision": "half"}, 'precision "float32" or "float64"'),
         ({"name": "ani1x", "members": []}, "different members between 0 and 7"),
@@ -72,13 +72,13 @@ def test_ani2x_knows_its_elements(models_folder):
         ({"name": "ani1x", "members": [-1]}, "different members between 0 and 7"),
     ],
 )
-def test_bad_requests(arguments, message):
+def test_bad_potential_requests_are_rejected(arguments, message):
     with pytest.raises(PotentialError) as caught:
         mlmm.load_potential(**arguments)
     assert message in str(caught.value)
 
 
-def test_missing_weights_say_where_they_belong(monkeypatch, tmp_path):
+def test_missing_weights_name_the_folder_and_the_command(monkeypatch, tmp_path):
     monkeypatch.setenv("MLMM_MODELS", str(tmp_path))
     with pytest.raises(
         PotentialError, match=r"ani-2x_8x in a folder of MLMM_MODELS.*set MLMM_MODELS to the folder"
@@ -87,9 +87,9 @@ def test_missing_weights_say_where_they_belong(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04pickle", b"\x10" + b"\0" * 7 + b'{"a": 1}' + b" " * 8])
-def test_damaged_file(tmp_path, content):
+def test_damaged_weights_file_is_rejected(tmp_path, content):
     (tmp_path / "model").write_bytes(content)
-    with pytest.raises(PotentialError, match="expected an ANI committee in"):
+    with pytest.raises(PotentialError, match="Expected an ANI committee in"):
         mlmm.load_potential(str(tmp_path / "model"))
 
 

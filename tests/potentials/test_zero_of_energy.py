@@ -91,7 +91,7 @@ def test_a_compensation_of_another_zero_of_energy_is_refused(water):
     )
 
 
-def test_a_first_run_without_compensation_is_no_catastrophe(water):
+def test_first_correction_without_compensation_is_bounded(water):
     """Total energies as they are, nothing calibrated: a warning with the numbers, and 0.2 ps that hold."""
     potential = on_every_element(ForceFieldPotential(water, scale=1.2), TOTALS)
     hybrid = hybrid_system(water, around_one(water), potential, scheme="per_atom")

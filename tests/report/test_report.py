@@ -297,7 +297,7 @@ def test_pictures_and_tables_can_be_read_aloud(run_directory):
         "made by hand",
     ],
 )
-def test_fact_is_stated(finished_page, fact):
+def test_report_states_every_fact(finished_page, fact):
     assert fact in finished_page.text
 
 
@@ -474,7 +474,7 @@ def test_plots_and_structure_do_without_run_json(run_directory):
     assert _page(run_directory).tags.count("svg") == 5
 
 
-def test_run_with_nothing_but_its_state(tmp_path):
+def test_report_of_a_run_with_only_its_state(tmp_path):
     (tmp_path / "run.json").write_text('{"state": "running"}')
     page = _page(tmp_path)
     assert "energies.csv is missing" in page.text and "topology.pdb is missing" in page.text
@@ -485,19 +485,19 @@ def test_run_with_nothing_but_its_state(tmp_path):
 def test_run_json_must_be_there_and_valid(tmp_path, content):
     if content is not None:
         (tmp_path / "run.json").write_text(content)
-    with pytest.raises(ConfigError, match=r"expected a run directory with a run\.json; got .*run\.json"):
+    with pytest.raises(ConfigError, match=r"Expected a run directory with a run\.json, but got .*run\.json"):
         write_report(tmp_path)
 
 
 @pytest.mark.parametrize(
     "content", ["", "stage,step,time_ps,potential,kinetic,total,temperature\n", "nonsense\n1\n"]
 )
-def test_energies_without_rows(run_directory, content):
+def test_report_without_energy_rows(run_directory, content):
     (run_directory / "energies.csv").write_text(content)
     assert "energies.csv has no rows yet" in _page(run_directory).text
 
 
-def test_energies_cut_off_in_mid_line(run_directory):
+def test_report_reads_energies_truncated_within_a_line(run_directory):
     path = run_directory / "energies.csv"
     text = path.read_text().splitlines()
     path.write_text("\n".join([*text[:100], "produce,5", text[101], text[102][:-4]]))

@@ -53,7 +53,7 @@ def test_deep_atoms_have_the_exact_force(dipeptide_water, ani1x):
 
 def test_boundary_error_needs_the_scheme(dipeptide_water, ani1x):
     zones = hard_zones(dipeptide_water, select_region(dipeptide_water, "resname ACE ALA NME"))
-    with pytest.raises(EmbeddingError, match="a hybrid system of scheme 'per_atom'; got additive"):
+    with pytest.raises(EmbeddingError, match="a hybrid system of scheme 'per_atom', but got additive"):
         boundary_error(hybrid_system(dipeptide_water, zones, ani1x, scheme="additive"))
 
 
@@ -173,7 +173,7 @@ def test_tail_force_is_the_gradient_of_the_tail():
     assert found.rms > 0.1
 
 
-def test_what_remains_is_the_force_of_a_model_without_energy():
+def test_remaining_force_equals_that_of_a_model_without_energy():
     """F_MM − F_sr on atoms with lambda = 1, against the hybrid system of a potential that is zero, in PME."""
     built = chains(n_molecules=3, n_atoms=6)
     everywhere = zones_with(built, dict.fromkeys(range(built.n_atoms), 1.0))

@@ -188,6 +188,6 @@ def test_double_counting_needs_a_scheme_that_shares_pairs(dipeptide_water):
     zones = hard_zones(dipeptide_water, region)
     hybrid = hybrid_system(dipeptide_water, zones, Nothing(), scheme="additive")
     with pytest.raises(
-        EmbeddingError, match=r"hands contacts over \(per_atom or supermolecular\); got additive"
+        EmbeddingError, match=r"hands contacts over \(per_atom or supermolecular\), but got additive"
     ):
         double_counting(hybrid)

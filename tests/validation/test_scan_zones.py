@@ -195,17 +195,17 @@ def test_frames_repeat_with_their_seed(dipeptide_vacuum):
     [
         ({"plateaus": ()}, "at least one plateau"),
         ({"frames": []}, "at least one plateau, one width and one frame"),
-        ({"widths": ("3 fs",)}, "units for a length"),
+        ({"widths": ("3 fs",)}, "Units for a length"),
         ({"snap": "chain"}, "snap = residue"),
     ],
 )
-def test_bad_scans(dipeptide_water, region, arguments, message):
+def test_bad_scans_are_rejected(dipeptide_water, region, arguments, message):
     with pytest.raises(ConfigError, match=message):
         scan_zones(dipeptide_water, region, Contacts(), **arguments)
 
 
 def test_more_frames_than_steps(dipeptide_vacuum):
-    with pytest.raises(ConfigError, match="1 to 10 frames; got 11"):
+    with pytest.raises(ConfigError, match="1 to 10 frames, but got 11"):
         draw_frames(dipeptide_vacuum, 11, length="10 fs")
 
 
@@ -219,7 +219,7 @@ def test_a_zone_that_could_not_be_built_is_refused(dipeptide_water, region):
     atoms = list(region.atoms)
     system.addConstraint(atoms[0], atoms[-1], 0.5)
     built = BuiltSystem.from_openmm(dipeptide_water.topology, system, dipeptide_water.positions)
-    with pytest.raises(EmbeddingError, match='build with constraints = "none"'):
+    with pytest.raises(EmbeddingError, match='Build with constraints = "none"'):
         scan_zones(built, region, Contacts(), plateaus=(0,), widths=(0,))
 
 
@@ -230,8 +230,8 @@ def test_scan_on_the_command_line(root, tmp_path, capsys):
     """One axis, one frame: table, lines to paste, picture; progress elsewhere."""
     picture = tmp_path / "zones.png"
     zone_file = str(root / "systems/alanine_dipeptide/zone.toml")
-    options = ["--scan", "plateau", "--frames", "1", "--target", "8", "--picture", str(picture)]
-    assert main(["check", zone_file, *options, *QUICK]) == 0
+    options = ["--vary", "plateau", "--frames", "1", "--target", "8", "--picture", str(picture)]
+    assert main(["check", "zones", zone_file, *options, *QUICK]) == 0
     printed = capsys.readouterr()
     lines = printed.out.splitlines()
     assert sum(line.startswith("0") for line in lines) == 6  # six plateaus, the width of the file
@@ -246,14 +246,14 @@ def test_scan_on_the_command_line(root, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--scan", "radius"], "--scan plateau,width; got 'radius'"),
-        (["--scan", "plateau", "--picture", "nowhere/zones.png"], "in a folder that exists"),
-        (["--scan", "plateau", "--picture", "zones.txt"], "a .png, .svg or .pdf file"),
-        (["--scan", "plateau", "--frames", "0"], "--frames 1 or more"),
+        (["--vary", "radius"], "--vary plateau,width, but got 'radius'"),
+        (["--picture", "nowhere/zones.png"], "in a folder that exists"),
+        (["--picture", "zones.txt"], "a .png, .svg or .pdf file"),
+        (["--frames", "0"], "--frames 1 or more"),
     ],
 )
-def test_bad_options(root, capsys, options, message):
-    assert main(["check", str(root / "systems/alanine_dipeptide/zone.toml"), *options]) == 2
+def test_bad_options_are_rejected(root, capsys, options, message):
+    assert main(["check", "zones", str(root / "systems/alanine_dipeptide/zone.toml"), *options]) == 2
     assert message in capsys.readouterr().err
 
 

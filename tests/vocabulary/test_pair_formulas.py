@@ -173,14 +173,14 @@ needs_compiler = pytest.mark.skipif(not _compiled(), reason="the package was bui
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_pairs(name):
+def test_pair_formulas_of_all_codes_equal_one_table(name):
     values, expected = TEXTS[name]
     assert matches(values(), expected)
 
 
 @needs_compiler
 @pytest.mark.parametrize("name", NATIVE)
-def test_compiled_pairs(name):
+def test_native_pairs(name):
     values, expected = NATIVE[name]
     assert matches(values(), expected)
 

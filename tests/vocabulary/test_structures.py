@@ -94,7 +94,7 @@ def test_a_block_around_the_centres_holds_all_their_neighbours(cell, width):
             assert len(possible) == 300
 
 
-def test_positions_that_are_no_numbers_find_nobody():
+def test_nan_positions_have_no_neighbours():
     positions = torch.zeros(4, 3, dtype=torch.float64)
     positions[1] = float("nan")
     for cell in (None, 3.0 * torch.eye(3, dtype=torch.float64)):
@@ -133,7 +133,7 @@ def test_a_structure_on_another_device_is_the_same():
         ([6], np.zeros((1, 3)), np.eye(3) + np.eye(3)[[1, 2, 0]], "reduced form"),
     ],
 )
-def test_bad_structures(numbers, positions, cell, message):
+def test_bad_structure_arrays_are_rejected(numbers, positions, cell, message):
     with pytest.raises(PotentialError, match=message):
         Structure(
             torch.tensor(numbers), torch.tensor(positions), None if cell is None else torch.tensor(cell)

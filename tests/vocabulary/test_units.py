@@ -33,27 +33,27 @@ from mlmm.errors import ConfigError
         (1 * unit.atmosphere, "pressure", 1.01325),
     ],
 )
-def test_parse(text, dimension, value):
+def test_quantities_are_parsed_to_internal_units(text, dimension, value):
     assert units.parse(text, dimension) == pytest.approx(value, rel=1e-9)
 
 
 @pytest.mark.parametrize(
     ("value", "dimension", "message"),
     [
-        ("5", "time", 'without a unit; write "5 ps"'),
-        ("5 K", "time", "units for a time: ps, fs"),
+        ("5", "time", 'without a unit. Write "5 ps"'),
+        ("5 K", "time", "Units for a time: ps, fs"),
         ("5 f", "time", "fs"),
-        ("five ps", "time", "write a number and a unit"),
-        ("nan ps", "time", "write a number and a unit"),
-        ("1e400 ps", "time", "write a finite number"),
+        ("five ps", "time", "Write a number and a unit"),
+        ("nan ps", "time", "Write a number and a unit"),
+        ("1e400 ps", "time", "Write a finite number"),
         (True, "time", "got True"),
         (None, "length", "got None"),
-        (float("inf"), "length", "write a finite number"),
+        (float("inf"), "length", "Write a finite number"),
         (1 * unit.kelvin, "time", "converts to picosecond"),
     ],
 )
-def test_mistakes(value, dimension, message):
-    with pytest.raises(ConfigError, match="expected step as a") as caught:
+def test_bad_quantities_are_rejected(value, dimension, message):
+    with pytest.raises(ConfigError, match="Expected step as a") as caught:
         units.parse(value, dimension, "step")
     assert message in str(caught.value)
 

@@ -189,7 +189,7 @@ def test_rings_closed_by_a_metal_or_through_sulfur():
     assert verdicts(molecule(f"S0 S1 {chain} 0-1"))["C2-C3"] == "ring"
 
 
-def test_lysozyme_by_the_textbook(lysozyme):
+def test_cuttable_bonds_of_lysozyme_equal_a_textbook_list(lysozyme):
     """Cut may be CA–C of every residue but the last, and sp3–sp3 C–C by residue name; nothing else."""
     found = {name: set() for name in SP3}
     for cut in classify_bonds(lysozyme):
@@ -308,7 +308,7 @@ def test_snapping_levels():
     }
     for snap, groups in expected.items():
         assert snap_groups(topology, snap).tolist() == groups, snap
-    with pytest.raises(ConfigError, match=r"snap = residue \| molecule .*; got 'chain'"):
+    with pytest.raises(ConfigError, match=r"snap = residue \| molecule .*, but got 'chain'"):
         snap_groups(topology, "chain")
 
 

@@ -29,20 +29,20 @@ def test_selection_and_completion(dipeptide_water):
 @pytest.mark.parametrize(
     ("selection", "complete", "message"),
     [
-        ("resname XYZ", "residue", "which matches none; residue names here: ACE ALA HOH NME"),
-        ("resname ==", "residue", "expected a selection in mdtraj's language"),
-        ("", "residue", "expected a selection in mdtraj's language"),
-        ("all", "chain", "complete = atoms | residue | molecule; got 'chain'"),
+        ("resname XYZ", "residue", "which matches none. Residue names here: ACE ALA HOH NME"),
+        ("resname ==", "residue", "Expected a selection in mdtraj's language"),
+        ("", "residue", "Expected a selection in mdtraj's language"),
+        ("all", "chain", "complete = atoms | residue | molecule, but got 'chain'"),
     ],
 )
-def test_bad_selections(dipeptide_water, selection, complete, message):
+def test_bad_selections_are_rejected(dipeptide_water, selection, complete, message):
     with pytest.raises(SelectionError) as caught:
         select_region(dipeptide_water, selection, complete)
     assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("atoms", [[], [-1], [8], [0, 99]])
-def test_bad_indices(atoms):
+def test_bad_atom_indices_are_rejected(atoms):
     with pytest.raises(SelectionError, match="atom indices between 0 and 7"):
         region_from_atoms(chains(n_molecules=2).topology, atoms)
 
@@ -62,7 +62,7 @@ def test_weights_of_hard_zones(dipeptide_water):
 
 def test_region_of_another_system_is_refused(dipeptide_water):
     region = select_region(dipeptide_water, "index 100")
-    with pytest.raises(SelectionError, match="a region of a system with 8 atoms; got atom index"):
+    with pytest.raises(SelectionError, match="a region of a system with 8 atoms, but got atom index"):
         hard_zones(chains(n_molecules=2), region)
 
 

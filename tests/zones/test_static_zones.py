@@ -75,7 +75,7 @@ def snapped(groups: np.ndarray, distances: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("snap", SNAPS)
 @pytest.mark.parametrize("shape", ["skin", "sphere"])
-def test_weights_by_their_definition(dipeptide_water, shape, snap):
+def test_static_weights_equal_their_definition(dipeptide_water, shape, snap):
     """The switch at the shape's distance over all periodic images, group by group, against slow loops."""
     region = select_region(dipeptide_water, "resname ALA and name CA CB", complete="atoms")
     zones = static_zones(dipeptide_water, region, "0.2 nm", "0.3 nm", snap=snap, shape=shape)
@@ -256,7 +256,7 @@ def test_named_atoms_without_snapping(lysozyme):
 @pytest.mark.parametrize(
     ("transition", "plateau", "error", "message"),
     [
-        ({"resSeq 10": 1.5}, None, ConfigError, "weights above 0 and up to 1; got 1.5 for 'resSeq 10'"),
+        ({"resSeq 10": 1.5}, None, ConfigError, "weights above 0 and up to 1, but got 1.5 for 'resSeq 10'"),
         ({"resSeq 10": 0.0}, None, ConfigError, "weights above 0"),
         ({"resSeq 10": float("nan")}, None, ConfigError, "weights above 0"),
         ({"resSeq 10": 0.5, "resSeq 9 10": 0.2}, None, SelectionError, "got 0.5 and 0.2 for"),
@@ -265,7 +265,7 @@ def test_named_atoms_without_snapping(lysozyme):
         ({}, "resname ==", SelectionError, "mdtraj's language"),
     ],
 )
-def test_bad_residue_lists(lysozyme, transition, plateau, error, message):
+def test_bad_residue_lists_are_rejected(lysozyme, transition, plateau, error, message):
     with pytest.raises(error) as caught:
         residue_zones(lysozyme, select_region(lysozyme, "resname TMP"), transition, plateau)
     assert message in str(caught.value)
@@ -277,17 +277,17 @@ def test_bad_residue_lists(lysozyme, transition, plateau, error, message):
         ({"plateau": "-0.1 nm"}, "not negative"),
         ({"width": -0.1}, "not negative"),
         ({"plateau": "-1 bonds", "width": "1 bond"}, "not negative"),
-        ({"width": "3 fs"}, "units for a length"),
-        ({"plateau": "2 bonds"}, "plateau and width in one unit; got '2 bonds' and '0.2 nm'"),
+        ({"width": "3 fs"}, "Units for a length"),
+        ({"plateau": "2 bonds"}, "plateau and width in one unit, but got '2 bonds' and '0.2 nm'"),
         ({"plateau": "2 bonds", "width": 0.0}, "plateau and width in one unit"),
         ({"plateau": "1.5 bonds", "width": "1 bond"}, "whole numbers of bonds"),
-        ({"plateau": "2 bonds", "width": "1 bond", "shape": "sphere"}, "give both lengths in nm"),
+        ({"plateau": "2 bonds", "width": "1 bond", "shape": "sphere"}, "Give both lengths in nm"),
         ({"snap": "chain"}, "snap = residue"),
-        ({"shape": "cube"}, "shape = skin | sphere; got 'cube'"),
+        ({"shape": "cube"}, "shape = skin | sphere, but got 'cube'"),
         ({"plateau": "5 nm"}, "meets its own periodic image"),
     ],
 )
-def test_bad_zones(dipeptide_water, arguments, message):
+def test_bad_static_zones_are_rejected(dipeptide_water, arguments, message):
     with pytest.raises(ConfigError) as caught:
         static_zones(dipeptide_water, select_region(dipeptide_water, "resname ALA"), **arguments)
     assert message in str(caught.value)
@@ -298,9 +298,9 @@ def test_regions_that_do_not_fit(dipeptide_water):
     nothing = Region((), (), "nothing", ())
     large = select_region(dipeptide_water, "index 100")
     for make in (hard_zones, static_zones, lambda built, region: residue_zones(built, region, {})):
-        with pytest.raises(SelectionError, match="a region with atoms; got none"):
+        with pytest.raises(SelectionError, match="a region with atoms, but got none"):
             make(small, nothing)
-        with pytest.raises(SelectionError, match="a region of a system with 8 atoms; got atom index"):
+        with pytest.raises(SelectionError, match="a region of a system with 8 atoms, but got atom index"):
             make(small, large)
 
 

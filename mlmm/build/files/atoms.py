@@ -1,4 +1,4 @@
-"""What a structure file says, the same for PDB and mmCIF: atom records, chains, sequences, assemblies."""
+"""Data model of a structure file, common to PDB and mmCIF: atom records, chains, sequences, assemblies."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Assembly(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class StructureFile:
-    """Everything in a file, before anything is chosen.
+    """Content of a structure file before models, chains or locations are chosen.
 
     Parameters
     ----------
@@ -191,7 +191,7 @@ def _identity(atom: AtomRecord) -> tuple:
 
 
 def is_polymer(atoms: Iterable[AtomRecord]) -> bool:
-    """Whether a residue is a link of a protein or nucleic-acid chain, judged by its name or its backbone."""
+    """Return True if a residue belongs to a protein or nucleic-acid chain, by its name or its backbone."""
     atoms = list(atoms)
     names = {atom.name for atom in atoms}
     known = atoms[0].residue_name in AMINO_ACIDS | CAPS | NUCLEOTIDES
@@ -199,7 +199,7 @@ def is_polymer(atoms: Iterable[AtomRecord]) -> bool:
 
 
 def is_hydrogen(atom: AtomRecord) -> bool:
-    """Hydrogen or deuterium."""
+    """True for hydrogen and deuterium."""
     return atom.element in ("H", "D")
 
 

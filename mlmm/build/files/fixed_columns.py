@@ -1,4 +1,4 @@
-"""One ATOM line of a PDB file: fixed columns, finite coordinates, and the line number in every complaint."""
+"""Fixed columns of the ATOM records of a PDB file; every error names the line."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def _occupancy(text: str) -> float:
 
 @cache
 def _element(columns: str) -> str:
-    """Columns 77-78; what else stands there (files before 1996: entry name and line number) is no symbol."""
+    """Element symbol in columns 77-78; other text (an entry name in files before 1996) is ignored."""
     try:
         return get_by_symbol(columns.strip().upper()).symbol.upper()
     except KeyError:
@@ -109,7 +109,7 @@ def _element(columns: str) -> str:
 
 
 def _charge(text: str) -> int | None:
-    """``2-`` or ``-2``; anything else says nothing."""
+    """Formal charge written as ``2-`` or ``-2``; None for anything else."""
     digits, sign = text.strip("+-"), text.strip("0123456789")
     return int(digits) * (-1 if sign == "-" else 1) if digits.isdigit() and sign in ("+", "-") else None
 

@@ -1,4 +1,4 @@
-"""What is in a structure file: a page to read before anything is built."""
+"""Inspection of a structure file: chains, ligands, metals and problems, before anything is built."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class LigandFacts:
 
     @property
     def metal(self) -> bool:
-        """Whether it is a single metal ion."""
+        """True for a single metal ion."""
         return self.heavy_atoms == 1 and self.elements[0] in METALS
 
 
@@ -148,7 +148,7 @@ class Inspection:
 
 
 def inspect_structure(path: str | os.PathLike[str], *, download: bool = False) -> Inspection:
-    """Look at a PDB or mmCIF file, or a PDB id, without building anything.
+    """Inspect a PDB or mmCIF file, or a PDB id, without building anything.
 
     Parameters
     ----------
@@ -166,7 +166,7 @@ def inspect_structure(path: str | os.PathLike[str], *, download: bool = False) -
 
 
 def inspect_file(file: StructureFile) -> Inspection:
-    """The same for the records of a file."""
+    """Inspect the records of a structure file."""
     decisions: list[Decision] = list(file.notes)
     problems: list[str] = []
     models = tuple(sorted({atom.model for atom in file.atoms}))

@@ -1,4 +1,4 @@
-"""An inspection as a page of text."""
+"""Text page of an inspection."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SHOWN = 12
 
 
 def page(facts: Inspection, decisions: bool = True) -> str:
-    """Chains, contacts, ligands, what would be decided if `decisions`, what would stop a build."""
+    """Text of an inspection: chains, contacts, ligands, decisions if asked, errors that stop a build."""
     lines = [
         f"{facts.name} ({facts.format}, sha256 {facts.sha256[:12]}…)"
         + (f", space group {facts.space_group}" if facts.space_group else ""),

@@ -1,4 +1,4 @@
-"""mmCIF text: the tables that say what a structure is, read into the same records as PDB text."""
+"""Reader of mmCIF text: tables become the atom records that PDB text gives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names, elements and chain ids put in order, each change with its reason."""
+"""Normalisation of names, elements and chain ids, with a reason for each change."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _CHAIN_IDS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
 
 def settle_names(file: StructureFile) -> tuple[list[AtomRecord], list[Decision]]:
-    """Upper-case names, deuterium as hydrogen, and an element for every atom.
+    """Write names in upper case, deuterium as hydrogen, and find an element for every atom.
 
     In a standard residue the name decides: a CA of isoleucine is carbon whatever the element columns say.
     """
@@ -67,7 +67,7 @@ def settle_names(file: StructureFile) -> tuple[list[AtomRecord], list[Decision]]
         if not element:
             raise StructureError(
                 "an element for every atom",
-                f"{_who(atom)} in {file.where(atom)} of {file.name}",
+                f"{_who(atom)} in {file.where(atom)} of {file.name} without one",
                 "write the element symbol in columns 77-78 (mmCIF: type_symbol)",
             )
         atoms.append(atom._replace(name=name, element=element))
@@ -127,7 +127,7 @@ def _guess(atom: AtomRecord) -> str:
 
 
 def settle_chains(atoms: list[AtomRecord], name: str) -> tuple[list[AtomRecord], list[Decision]]:
-    """A chain id for every atom: new letters for polymers without one, the nearest polymer's for the rest.
+    """Give every atom a chain id: new letters for polymers without one, the nearest polymer's for the rest.
 
     Entries before 1996 leave the chain of ligands and waters blank.
 

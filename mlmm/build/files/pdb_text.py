@@ -1,4 +1,4 @@
-"""PDB text: the records that say what a structure is, with line numbers for every complaint."""
+"""Reader of PDB text; every error names the line."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def parse_pdb(text: str, name: str, sha256: str) -> StructureFile:
 
 
 def _check_end(lines: list[str], name: str) -> None:
-    """Atoms after END: a trajectory written as frames, of which a reader would take the first or all."""
+    """Refuse atoms after END: a trajectory as frames, of which a reader would take the first or all."""
     end = next((n for n, line in enumerate(lines, start=1) if line.rstrip() == "END"), len(lines))
     later = next(
         (
@@ -95,7 +95,7 @@ def _atoms(lines: list[str], name: str) -> list[AtomRecord]:
 
 
 def _check_pqr(atoms: list[AtomRecord], name: str) -> None:
-    """Charge and radius in the columns of occupancy and B-factor, which would be read without complaint."""
+    """Refuse a PQR file, whose charges and radii would be read as occupancies and B-factors."""
     impossible = [atom for atom in atoms if not 0 <= atom.occupancy <= 1.0]
     if name.lower().endswith(".pqr") or len(impossible) > max(1, _MANY * len(atoms)):
         shown = f" (occupancy {impossible[0].occupancy:g} in line {impossible[0].line})" if impossible else ""
@@ -196,7 +196,7 @@ def _assemblies(lines: list[str]) -> tuple[tuple[Assembly, ...], list[Decision]]
 
 
 def assembly_of(assembly: gemmi.Assembly) -> Assembly:
-    """The same with lengths in nm."""
+    """Biological unit with its shifts converted to nm."""
     copies = []
     by_label = False
     for generator in assembly.generators:

@@ -61,7 +61,7 @@ def read_structure(path: str | os.PathLike[str], selection: Selection | None = N
 
 
 def read_file(path: str | os.PathLike[str]) -> StructureFile:
-    """The records of a file, nothing chosen yet.
+    """Read the records of a file; nothing is chosen yet.
 
     Raises
     ------
@@ -76,7 +76,7 @@ def read_file(path: str | os.PathLike[str]) -> StructureFile:
 
 
 def settle(file: StructureFile, selection: Selection) -> CheckedStructure:
-    """Choose model, locations, chains, waters and hydrogens, and look whether the rest is a molecule.
+    """Choose model, locations, chains, waters and hydrogens, and check that the rest is a molecule.
 
     Raises
     ------
@@ -180,7 +180,7 @@ def _decode(content: bytes, name: str) -> str:
 
 
 def _runs(atoms: list[AtomRecord]) -> tuple[int, ...]:
-    """Where chains of the topology begin: a new id, a TER, and between polymer and everything else.
+    """Starts of the topology's chains: a new id, a TER, and between polymer and everything else.
 
     A ligand written without TER after a protein would hide the protein's end from every later step.
     """
@@ -236,7 +236,7 @@ def _protonation(atoms: list[AtomRecord]) -> dict[ResidueKey, str]:
 
 
 def _with_missing(file: StructureFile, structure: CheckedStructure) -> CheckedStructure:
-    """The same with the residues of the sequence that have no coordinates."""
+    """Add the residues of the sequence that have no coordinates."""
     runs = structure.residues_of_runs()
     present = {group[0].chain for run in runs for group in run}
     sequences = {c: s for c, s in file.sequences.items() if c in present or len(file.sequences) == 1}

@@ -1,4 +1,4 @@
-"""Is this a molecule? What can be seen in the input before any library touches it."""
+"""Sanity checks of a structure: units, clashes, handedness, occupancies, metals, disulfides, truncation."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _MANY = 0.5
 
 
 def check_place(file: StructureFile, atoms: list[AtomRecord]) -> tuple[list[AtomRecord], list[Decision]]:
-    """Coordinates in angstrom, at one place, near the origin, and no two atoms in one point.
+    """Check that coordinates are in angstrom, near the origin, and that no two atoms coincide.
 
     Returns
     -------
@@ -116,7 +116,7 @@ def _check_clashes(file: StructureFile, atoms: list[AtomRecord], positions: np.n
 
 
 def look_over(file: StructureFile, atoms: list[AtomRecord]) -> list[Decision]:
-    """Handedness, zero occupancy, metals and disulfides.
+    """Check handedness and disulfides; report zero occupancies and metals.
 
     Raises
     ------
@@ -144,7 +144,7 @@ def handedness(group: list[AtomRecord]) -> float:
 
 
 def _handedness(file: StructureFile, groups: list[list[AtomRecord]]) -> list[Decision]:
-    """Force fields do not see handedness: a mirror image has a perfectly good energy."""
+    """Refuse a mirror image and report D residues: force fields do not see handedness."""
     volumes = [(group, handedness(group)) for group in groups if is_polymer(group)]
     volumes = [(group, volume) for group, volume in volumes if volume]
     wrong = [group for group, volume in volumes if volume < 0]
@@ -168,7 +168,7 @@ def _handedness(file: StructureFile, groups: list[list[AtomRecord]]) -> list[Dec
 
 
 def _occupancies(file: StructureFile, atoms: list[AtomRecord]) -> list[Decision]:
-    """Occupancy zero: placed by a program, not seen in the density."""
+    """Report atoms of occupancy zero: placed by a program, not seen in the density."""
     heavy = [atom for atom in atoms if not is_hydrogen(atom)]
     zero = [atom for atom in heavy if atom.occupancy <= 0]
     if not zero:
@@ -182,7 +182,7 @@ def _occupancies(file: StructureFile, atoms: list[AtomRecord]) -> list[Decision]
 
 
 def _metals(atoms: list[AtomRecord]) -> list[Decision]:
-    """A metal is a charged sphere in these force fields: nothing but charge holds its ligands."""
+    """Report metals, which are charged spheres in these force fields: only charge holds their ligands."""
     decisions = []
     metals = [atom for atom in atoms if atom.element in METALS]
     donors = [atom for atom in atoms if atom.element in ("N", "O", "S", "SE", "F", "CL")]
@@ -230,7 +230,7 @@ def _disulfides(file: StructureFile, groups: list[list[AtomRecord]]) -> list[Dec
 def check_ended(
     file: StructureFile, last: list[AtomRecord], expected: int, missing_at_end: int
 ) -> list[Decision]:
-    """A file that was cut at the end of a line has neither END nor the rest of its sequence.
+    """Refuse a file that ends early: without END and without the rest of its sequence.
 
     Parameters
     ----------
@@ -260,7 +260,7 @@ def check_ended(
 
 
 def check_all_chains(file: StructureFile) -> list[Decision]:
-    """Chains of the sequence that have no atom at all.
+    """Refuse a file without any atom of a chain of its sequence.
 
     Raises
     ------

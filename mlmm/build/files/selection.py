@@ -1,13 +1,9 @@
-"""Which part of a file is built: model, alternate locations, chains or assembly, waters, hydrogens."""
+"""Selection of what is built: model, alternate locations, chains or assembly, waters, hydrogens."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import numpy as np
 
-from mlmm import units
 from mlmm.build.build_log import Decision
 from mlmm.build.files.atoms import (
     AtomRecord,
@@ -19,7 +15,8 @@ from mlmm.build.files.atoms import (
     residues,
 )
 from mlmm.build.files.contacts import chain_contacts
-from mlmm.errors import ConfigError, StructureError
+from mlmm.build.options import Selection
+from mlmm.errors import StructureError
 from mlmm.neighbours import has_neighbour
 
 _CHAIN_IDS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
@@ -28,67 +25,8 @@ _ON_CARBON = {"HA", "HA2", "HA3", "HB", "HB1", "HB2", "HB3"}
 _SAME_PLACE = 0.05  # nm; copies of a molecule on a symmetry axis
 
 
-@dataclass(frozen=True)
-class Selection:
-    """What to keep of a structure file.
-
-    Parameters
-    ----------
-    chains : sequence of str
-        Author chain ids; empty for all.
-    assembly : str
-        Name of a biological unit that the file describes, or empty for the coordinates as they stand.
-    model : int
-        Number of the model; 0 where the file has only one.
-    waters : str
-        ``"all"``, ``"none"``, or a length: waters within it of anything else that is kept.
-    hydrogens : {"auto", "keep", "strip"}
-        ``strip`` takes those of proteins, nucleic acids and water away, to be placed anew. ``auto`` does so
-        where a refinement program placed them: on polar atoms only, and on both nitrogens of every histidine.
-    remove : sequence of str
-        Residue names (``SO4``) or single residues (``A:301``) to leave out.
-    """
-
-    chains: Sequence[str] = ()
-    assembly: str = ""
-    model: int = 0
-    waters: str = "all"
-    hydrogens: str = "auto"
-    remove: Sequence[str] = ()
-
-    def __post_init__(self) -> None:
-        for name in ("chains", "remove"):
-            value = getattr(self, name)
-            if isinstance(value, str) or not all(isinstance(entry, str) for entry in value):
-                raise ConfigError(f"{name} as a list of words", repr(value), f'write {name} = ["A", "B"]')
-            object.__setattr__(self, name, tuple(value))
-        if self.hydrogens not in ("auto", "keep", "strip"):
-            raise ConfigError(
-                "hydrogens as auto, keep or strip", repr(self.hydrogens), 'write hydrogens = "auto"'
-            )
-        if isinstance(self.model, bool) or not isinstance(self.model, int) or self.model < 0:
-            raise ConfigError("model as a whole number", repr(self.model), "write model = 1")
-        if self.chains and self.assembly:
-            raise ConfigError(
-                "either chains or an assembly",
-                f"chains {', '.join(self.chains)} and assembly {self.assembly!r}",
-                "leave one of them out",
-            )
-        _ = self.water_distance
-
-    @property
-    def water_distance(self) -> float:
-        """Greatest distance in nm of a water that is kept: infinite for all, 0 for none."""
-        if self.waters in ("all", "none"):
-            return np.inf if self.waters == "all" else 0.0
-        distance = units.parse(self.waters, "length", "waters")
-        if distance < 0:
-            raise ConfigError("waters as all, none or a length", repr(self.waters), 'write waters = "0.5 nm"')
-        return distance
-
-
 def choose_model(file: StructureFile, atoms: list[AtomRecord], model: int) -> list[AtomRecord]:
-    """Atoms of one model; which of several is for the user to say.
+    """Atoms of one model; if there are several, the user has to choose.
 
     Raises
     ------
@@ -204,7 +142,7 @@ def choose_chains(
 
 
 def _about_all_chains(file: StructureFile, atoms: list[AtomRecord], polymers: list[str]) -> list[Decision]:
-    """What the user should know when everything in the file is built."""
+    """Remarks for a build of everything in the file."""
     decisions = []
     if len(polymers) > 1:
         text = f"all {len(polymers)} chains of the file kept: {', '.join(polymers)}"
@@ -263,7 +201,7 @@ def _assemble(
 
 
 def _without_repeats(before: list[AtomRecord], copies: list[AtomRecord]) -> tuple[list[AtomRecord], int]:
-    """Leave out small molecules that fall on those that are there."""
+    """Leave out copies of small molecules that coincide with others (special positions)."""
     if not before:
         return copies, 0
     kept, dropped = [], 0
@@ -282,7 +220,7 @@ def _without_repeats(before: list[AtomRecord], copies: list[AtomRecord]) -> tupl
 def leave_out(
     file: StructureFile, atoms: list[AtomRecord], selection: Selection
 ) -> tuple[list[AtomRecord], list[Decision]]:
-    """Take away named residues, waters and hydrogens.
+    """Remove named residues, waters and hydrogens.
 
     Raises
     ------

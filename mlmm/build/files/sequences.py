@@ -1,4 +1,4 @@
-"""The sequence of a chain against the residues that have coordinates."""
+"""Alignment of a chain's sequence with the residues that have coordinates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a structure lies: a path, a folder of structures, the cache, or wwPDB's file server."""
+"""Sources of structure files: a path, folders of structures, the cache, wwPDB's file server."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _LARGEST = 500_000_000  # bytes; the largest entries are a tenth of that
 
 
 def is_entry(name: str | os.PathLike[str]) -> bool:
-    """Whether a name has the form of a PDB id: a digit and three letters or digits."""
+    """Return True if a name has the form of a PDB id: a digit and three letters or digits."""
     return bool(_ENTRY.fullmatch(str(name)))
 
 
 def find_structure(
     name: str | os.PathLike[str], *, download: bool = False, sha256: str = "", timeout: float = 30.0
 ) -> Path:
-    """Path of a structure file.
+    """Find a structure file by path or PDB id, and download it if that is allowed.
 
     A path is taken as it stands. A bare file name or a PDB id is looked for in the folders of
     ``MLMM_STRUCTURES``, then in the cache (`mlmm.cache.cache_folder`), and an id is fetched as mmCIF from
@@ -112,7 +112,7 @@ def _facts_of(path: Path) -> Path:
 
 
 def _check_cached(path: Path) -> None:
-    """The checksum that was written down after the download."""
+    """Compare a cached file with the checksum that was written after its download."""
     again = f"delete {path} and download it again"
     try:
         expected = json.loads(_facts_of(path).read_text())["sha256"]

@@ -1,4 +1,4 @@
-"""Bonds that no molecule has: an atom that was moved, or that belongs elsewhere."""
+"""Stretched bonds: atoms that were moved or belong elsewhere, and unmentioned gaps of chains."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LONGEST_PEPTIDE_BOND = 0.2  # nm; 0.133 at equilibrium
 
 
 def check_bonds_within_residues(topology: app.Topology, positions: np.ndarray, name: str) -> list[Decision]:
-    """Lengths of the bonds inside residues.
+    """Refuse bonds within residues that are longer than any molecule's.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def check_bonds_within_residues(topology: app.Topology, positions: np.ndarray, n
 
 
 def check_peptide_bonds(topology: app.Topology, positions: np.ndarray, name: str) -> None:
-    """No peptide bond longer than 0.2 nm: readers bond neighbours across a gap that nobody mentioned.
+    """Refuse peptide bonds longer than 0.2 nm: readers bond neighbours across unmentioned gaps.
 
     Raises
     ------

@@ -1,1 +1,1 @@
-"""Ligands: what the user says about them, their molecules, parameters and place in the structure."""
+"""Ligands: definitions, molecules, force-field parameters and placement in the structure."""

@@ -150,7 +150,7 @@ def structure_from_smiles(smiles: str, plan: LigandPlan) -> CheckedStructure:
 
 
 def _like(molecule: Mol, complete: Mol) -> Mol:
-    """The same molecule with the atoms in another order, and the same coordinates."""
+    """Molecule with its atoms in another order and unchanged coordinates."""
     ordered = with_hydrogens(molecule)
     smiles = canonical(complete)
     source, target = order_in_canonical(smiles, complete), order_in_canonical(smiles, ordered)

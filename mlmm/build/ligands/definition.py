@@ -1,4 +1,4 @@
-"""Ligands of a build: what the user says about them, read and checked before the structure is."""
+"""Definitions of ligands, read and checked before the structure."""
 
 from __future__ import annotations
 
@@ -14,61 +14,31 @@ import numpy as np
 from mlmm.build.build_log import Decision
 from mlmm.build.ligands.molecules import formal_charge, molecule_from_file, molecule_from_smiles, plain_smiles
 from mlmm.build.ligands.templates import molecules_of_template
+from mlmm.build.options import LigandOptions
 from mlmm.build.parametrise import find_ligand_file, ligand_residue_names
 from mlmm.errors import ConfigError, MissingPackageError
+from mlmm.options import documented
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
 
 logger = logging.getLogger(__name__)
 
-CHARGE_METHODS = ("am1bcc", "file")
 _MOLECULE_FILES = (".sdf", ".mol", ".mol2")
 
 
+@documented
 @dataclass(frozen=True)
-class Ligand:
-    """What a residue is, where the structure file does not say.
-
-    Parameters
-    ----------
-    name : str
-        Residue name in the structure file.
-    smiles : str
-        The molecule, with the charges and hydrogens that it shall have. Stereocentres may be left open; they
-        then come from the coordinates.
-    file : path
-        SDF or mol2 file instead of the SMILES; its coordinates are not used.
-    charge : int, optional
-        Net charge, to be compared with that of the molecule.
-    charges : str
-        ``"am1bcc"``, or ``"file"`` for the partial charges of the mol2 file.
-    parameters : str or path
-        ``"gaff2"``, or an OpenMM XML file.
-    atoms : sequence of str
-        Names of the heavy atoms in the order of the SMILES, for `parametrise_ligand` and mutation.
-    """
-
-    name: str
-    smiles: str = ""
-    file: str | os.PathLike[str] = ""
-    charge: int | None = None
-    charges: str = "am1bcc"
-    parameters: str | os.PathLike[str] = "gaff2"
-    atoms: Sequence[str] = ()
+class Ligand(LigandOptions):
+    """The chemistry of a residue, where the structure file does not say."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         what = f"ligand {self.name}"
         if bool(self.smiles) == bool(self.file):
             got = "both" if self.smiles else "neither"
             raise ConfigError(
                 f"smiles or file for {what}", got, 'write smiles = "…", or file = "name.sdf" (or .mol2)'
-            )
-        if self.charges not in CHARGE_METHODS:
-            raise ConfigError(
-                f"charges as one of {', '.join(CHARGE_METHODS)} for {what}",
-                repr(self.charges),
-                'write charges = "am1bcc"',
             )
         if not self.name or len(self.name) > 5 or not self.name.isalnum():
             raise ConfigError(
@@ -122,7 +92,7 @@ class Definition:
 
 @dataclass
 class LigandPlan:
-    """All that is known about ligands before the structure is read.
+    """Definitions, templates and mutations of ligands, known before the structure is read.
 
     Parameters
     ----------

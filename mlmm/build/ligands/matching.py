@@ -1,4 +1,4 @@
-"""A molecule laid onto the atoms of a residue: which atom is which, hydrogens, whether it is the same hand.
+"""Matching of a molecule to the atoms of a residue: atom correspondence, hydrogens, stereochemistry.
 
 A structure file gives elements and places; bond orders, charges and hydrogens come from the molecule. Both
 are compared as graphs of heavy atoms, and stereocentres in space. CIP labels are for messages only: they
@@ -61,7 +61,7 @@ class ResidueAtoms:
 
 @dataclass(frozen=True)
 class Placement:
-    """A molecule with a place for every atom.
+    """Molecule whose atoms all have coordinates.
 
     Parameters
     ----------
@@ -302,7 +302,7 @@ def _heavy_bonds(residue: ResidueAtoms) -> list[tuple[int, int]]:
 
 
 def _graph(numbers: Sequence[int], bonds: Sequence[tuple[int, int]]) -> Mol:
-    """Elements and which are bonded, without orders, charges or hydrogens."""
+    """Graph of elements and bonds, without bond orders, charges or hydrogens."""
     chem = require_rdkit()
     graph = chem.RWMol()
     for number in numbers:
@@ -350,7 +350,7 @@ def _wrong_hydrogens(
 def _other_atoms(
     molecule: Mol, query: Mol, target: Mol, residue: ResidueAtoms, mutate: bool
 ) -> StructureError:
-    """Which atoms or bonds differ, from the largest part that both have in common."""
+    """Atoms and bonds that differ, outside the largest common substructure."""
     from rdkit.Chem import rdFMCS
 
     chem = require_rdkit()

@@ -1,4 +1,4 @@
-"""Ligands of a build laid onto the structure: same molecule, bonds, hydrogens, parameters."""
+"""Placement of ligands in the structure: identity, bonds, hydrogens, parameters."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SettledLigands:
-    """A structure with complete ligands.
+    """Structure whose ligands are complete.
 
     Parameters
     ----------
@@ -187,7 +187,7 @@ def _rebuilt(
     placements: dict[int, Placement],
     renamed: dict[int, str],
 ) -> tuple[app.Topology, np.ndarray]:
-    """The same structure with the atoms, names and bonds of the placements."""
+    """Structure with the atoms, names and bonds of the placed ligands."""
     new = app.Topology()
     rows: list[np.ndarray] = []
     partner: dict[int, app.topology.Atom] = {}

@@ -210,7 +210,7 @@ def molecules_of_template(path: Path) -> dict[str, Mol]:
 
 
 def shipped_template(smiles: str, folder: Path) -> Path | None:
-    """A force-field file in a folder whose molecule is this one, made with GAFF2 and AM1-BCC."""
+    """Find the force-field file in a folder that describes a given molecule with GAFF2 and AM1-BCC."""
     for path in sorted(folder.glob("*.xml")):
         entries = ElementTree.parse(path).getroot().iterfind("Info/Molecule")
         if any((e.get("parameters"), e.get("charges")) == ("GAFF2", "AM1-BCC") for e in entries):

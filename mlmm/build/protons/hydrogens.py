@@ -1,4 +1,4 @@
-"""Hydrogens on the wrong side of their atom, where a minimiser leaves them, are put on the right one."""
+"""Repair of misplaced hydrogens: on the wrong side of their atom, where a minimiser leaves them."""
 
 from __future__ import annotations
 

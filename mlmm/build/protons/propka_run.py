@@ -1,4 +1,4 @@
-"""pKa values from propka, with whatever is bound to the protein in place."""
+"""pKa values from propka, ligands and ions included."""
 
 from __future__ import annotations
 

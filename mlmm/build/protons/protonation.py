@@ -1,4 +1,4 @@
-"""Protonation states and tautomers: the user's word, names in the file, propka's pKa, hydrogen bonds."""
+"""Protonation states and tautomers, from the user, names in the file, propka's pKa or hydrogen bonds."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ def named_by_user(topology: app.Topology, given: Mapping[str, str]) -> dict[int,
             raise ConfigError(
                 'a residue as "CHAIN:NAMENUMBER", such as "A:HIS54", in protonate',
                 repr(key),
-                f"near: {', '.join(near)}" if near else "look at the residue numbers of the file",
+                f"write one such as {', '.join(near)}" if near else "look at the residue numbers of the file",
             )
         if len(found) > 1 and not str(key).startswith("*:"):
             names = ", ".join(f'"{r.chain.id}:{r.name}{r.id}{r.insertionCode.strip()}"' for r in found[:4])

@@ -1,4 +1,4 @@
-"""Which nitrogen of a neutral histidine carries the hydrogen: the one whose neighbours want it."""
+"""Tautomers of neutral histidine, chosen by the hydrogen bonds of their surroundings."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def tautomer_score(topology: app.Topology, positions: np.ndarray, residue: app.t
 
 
 def _wish(topology: app.Topology, positions: np.ndarray, residue: app.topology.Residue, name: str) -> float:
-    """Acceptors less donors around one nitrogen, weighted."""
+    """Weighted number of acceptors minus donors around one nitrogen."""
     own = {atom.name: positions[atom.index] for atom in residue.atoms()}
     place = own[name]
     outwards = 2 * place - own[_RING[name][0]] - own[_RING[name][1]]

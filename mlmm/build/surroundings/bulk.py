@@ -1,4 +1,4 @@
-"""A box of pure solvent, at the density of its own force field: where compensations are calibrated."""
+"""Boxes of pure solvent, in which compensations are calibrated."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def build_bulk_water(
 
 
 def scaled_to(bulk: BuiltSystem, density: float) -> BuiltSystem:
-    """The same box at another density: whole molecules move with it, and keep their shape.
+    """Scale a box to another density; molecules move as a whole and keep their shape.
 
     Parameters
     ----------

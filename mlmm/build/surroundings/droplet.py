@@ -6,120 +6,33 @@ term that touches them. Only frozen atoms may lose bonded terms that way.
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import openmm
 from openmm import app, unit
 from openmm.vec3 import Vec3
 
-from mlmm import units
 from mlmm.build.build_log import Decision
 from mlmm.build.checks import cpu_context, relaxed
 from mlmm.build.draft import as_quantity
+from mlmm.build.options import DropletOptions
 from mlmm.build.parametrise import WATER_MODELS, retold
 from mlmm.build.subset import subset_system, subset_topology
 from mlmm.build.surroundings.walls import spherical_wall
-from mlmm.errors import ConfigError, SelectionError, StructureError
+from mlmm.errors import SelectionError, StructureError
 from mlmm.zones.region import select_region
 
-__all__ = ["DropletSettings", "add_water_sphere", "cut_droplet", "droplet_centre", "relaxed_whole"]
+__all__ = ["add_water_sphere", "cut_droplet", "droplet_centre", "relaxed_whole"]
 
 logger = logging.getLogger(__name__)
-_SHELL = 0.4  # nm of frozen shell where `mobile` is not given
-_THINNEST_SHELL = 0.3  # nm: thinner than one water molecule, it would hold nothing
 _RELAX_CUTOFF = 1.2  # nm
 _WATER = "HOH"
 
 
-@dataclass(frozen=True)
-class DropletSettings:
-    """Size and kind of a droplet, lengths in nm.
-
-    Parameters
-    ----------
-    centre : str
-        Selection (mdtraj); the droplet is a sphere around the mean position of these atoms.
-    radius : float
-        Residues with an atom in it, and water molecules with their oxygen in it, are kept.
-    mobile : float
-        The same for those that move; the others are frozen (mass 0).
-    cutoff : float or None
-        Of non-bonded pairs, with a reaction field beyond; None computes every pair.
-    relax : int
-        Iterations of minimisation of the whole solute in its water, before anything is deleted or frozen.
-    """
-
-    centre: str
-    radius: float
-    mobile: float
-    cutoff: float | None = None
-    relax: int = 200
-
-    @classmethod
-    def parse(cls, given: Mapping[str, Any]) -> DropletSettings:
-        """From the table of a run file; a quantity is written with its unit.
-
-        Raises
-        ------
-        ConfigError
-        """
-        known = ("centre", "radius", "mobile", "cutoff", "relax")
-        example = 'write droplet = {centre = "resname LIG", radius = "2.0 nm", mobile = "1.6 nm"}'
-        for key in given:
-            if key not in known:
-                near = difflib.get_close_matches(key, known, n=1)
-                raise ConfigError(
-                    f"keys {', '.join(known)} in droplet",
-                    repr(key),
-                    f"did you mean {near[0]!r}?" if near else example,
-                )
-        centre = given.get("centre", "")
-        if not isinstance(centre, str) or not centre.strip():
-            raise ConfigError(
-                "the centre of a droplet as a selection", repr(centre) if centre else "none", example
-            )
-        radius = units.parse(given.get("radius", "2.0 nm"), "length", "droplet.radius")
-        mobile = units.parse(given.get("mobile", max(radius - _SHELL, 0.0)), "length", "droplet.mobile")
-        word = given.get("cutoff", "none")
-        cutoff = None if word in ("none", None) else units.parse(word, "length", "droplet.cutoff")
-        try:
-            relax = int(given.get("relax", 200))
-        except (TypeError, ValueError) as error:
-            raise ConfigError(
-                "a number of iterations as droplet.relax", repr(given["relax"]), "write relax = 200"
-            ) from error
-        if not 0 < mobile <= radius - _THINNEST_SHELL + 1e-9:
-            raise ConfigError(
-                f"0 < mobile <= radius - {_THINNEST_SHELL} nm, so that a frozen shell holds the water",
-                f"radius {radius:g} nm and mobile {mobile:g} nm",
-                f'write mobile = "{max(radius - _SHELL, 0.1):.1f} nm"',
-            )
-        if relax < 0 or (cutoff is not None and cutoff <= 0):
-            raise ConfigError(
-                "a cutoff above zero and relax >= 0",
-                f"cutoff {cutoff} nm, relax {relax}",
-                "correct the droplet",
-            )
-        return cls(centre.strip(), radius, mobile, cutoff, relax)
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-able, with units in the names."""
-        return {
-            "centre": self.centre,
-            "radius_nm": self.radius,
-            "mobile_nm": self.mobile,
-            "cutoff_nm": self.cutoff,
-            "relax": self.relax,
-        }
-
-
-def droplet_centre(topology: app.Topology, positions: np.ndarray, settings: DropletSettings) -> np.ndarray:
+def droplet_centre(topology: app.Topology, positions: np.ndarray, settings: DropletOptions) -> np.ndarray:
     """Mean position (3,) in nm of the atoms of the centre.
 
     Raises
@@ -215,7 +128,7 @@ def cut_droplet(
     positions: np.ndarray,
     system: openmm.System,
     centre: np.ndarray,
-    settings: DropletSettings,
+    settings: DropletOptions,
 ) -> tuple[app.Topology, np.ndarray, openmm.System, list[Decision]]:
     """Delete whole residues beyond the radius, freeze the shell, and put a wall around the mobile water.
 
@@ -224,7 +137,7 @@ def cut_droplet(
     topology, positions (N, 3) nm, system
         Of the whole solute in its water, without a box; not changed.
     centre : ndarray, shape (3,), nm
-    settings : DropletSettings
+    settings : DropletOptions
 
     Returns
     -------
@@ -285,7 +198,7 @@ def freeze(system: openmm.System, atoms: np.ndarray) -> None:
 def _pinned(
     topology: app.Topology, mobile: np.ndarray, lost: Mapping[int, int]
 ) -> tuple[np.ndarray, list[str]]:
-    """Freeze residues whose atoms lose bonded terms; the names of those that would have moved."""
+    """Freeze residues whose atoms lose bonded terms; return the names of those that would have moved."""
     mobile, names = mobile.copy(), []
     for residue in topology.residues():
         atoms = [atom.index for atom in residue.atoms()]
@@ -296,7 +209,7 @@ def _pinned(
 
 
 def _size_decision(
-    before: app.Topology, after: app.Topology, n_atoms: int, settings: DropletSettings
+    before: app.Topology, after: app.Topology, n_atoms: int, settings: DropletOptions
 ) -> Decision:
     kept = [residue.name == _WATER for residue in after.residues()]
     removed = sum(residue.name != _WATER for residue in before.residues()) - kept.count(False)

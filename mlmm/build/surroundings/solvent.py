@@ -1,4 +1,4 @@
-"""Boxes of water and ions around a solute, and how wide a box must be."""
+"""Solvation: boxes of water and ions around a solute, and their least width."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Walls that keep bonds to hydrogen where they are in an adaptive zone, and water in its droplet."""
+"""Half-harmonic walls: for bonds to hydrogen in an adaptive zone, and for water in a droplet."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ import torch
 from mlmm.elements import SYMBOLS
 from mlmm.errors import PotentialError
 from mlmm.potentials.adapters.graph import ENERGY_UNITS, LENGTH_UNITS, check_finite, within_reach
+from mlmm.potentials.adapters.script_code import check_script
 from mlmm.potentials.base import AtomEnergies, PotentialSpec, check_state
 from mlmm.structures import Structure
 
@@ -75,17 +76,24 @@ class TorchScriptPotential:
     ----------
     path : path
     device : str
+    trust : bool
+        Load also code that reaches beyond arithmetic, such as reading and writing files.
 
     Raises
     ------
     PotentialError
-        No TorchScript, another signature, metadata that are missing or unknown, weights that are not finite.
+        No TorchScript, code that is not trusted, another signature, metadata that are missing or unknown,
+        weights that are not finite.
     """
 
-    def __init__(self, path: str | Path, device: str = "cpu"):
+    def __init__(self, path: str | Path, device: str = "cpu", trust: bool = False):
         extra = {_EXTRA: ""}
         try:
+            if not trust:
+                check_script(path)
             self._module = torch.jit.load(str(path), map_location=device, _extra_files=extra).eval()
+        except PotentialError:
+            raise
         except (RuntimeError, OSError, ValueError) as error:
             raise PotentialError(
                 f"a TorchScript file at {path}", _first_line(error), "write it with torch.jit.save"

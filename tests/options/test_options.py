@@ -38,7 +38,7 @@ def test_quantities_are_internal_and_written_back_exactly():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"lenght": "1 fs"}, "did you mean length"),
+        ({"lenght": "1 fs"}, "Did you mean 'length'"),
         ({"length": "1 K"}, "length as a time"),
         ({"length": "0 fs"}, "length above 0 ps"),
         ({"count": 0}, "count of 1 or more"),
@@ -54,14 +54,14 @@ def test_wrong_options_are_named(change, message):
         with_changes(Sample, None, change)
 
 
-def test_a_keyword_that_would_do_nothing_is_refused():
+def test_keywords_without_effect_are_rejected():
     shared = Sample(mode="b", count=2)
     assert with_changes(Sample, shared, {"length": "1 fs"}, used=("length",)).mode == "b"
     with pytest.raises(ConfigError, match="'count'"):
         with_changes(Sample, shared, {"count": 4}, used=("length",))
     own, others = split_changes({"count": 4, "seed": 1}, Sample, ("seed",))
     assert own == {"count": 4} and others == {"seed": 1}
-    with pytest.raises(ConfigError, match="did you mean seed"):
+    with pytest.raises(ConfigError, match="Did you mean 'seed'"):
         split_changes({"sed": 1}, Sample, ("seed",))
     with pytest.raises(ConfigError, match="of class Sample"):
         with_changes(Sample, RunOptions(), {})
@@ -70,7 +70,8 @@ def test_a_keyword_that_would_do_nothing_is_refused():
 @pytest.mark.parametrize("kind", [RunOptions, ProtocolOptions])
 def test_every_option_explains_itself(kind):
     for spec in dataclasses.fields(kind):
-        assert spec.metadata["help"] and spec.metadata["section"] in ("run", "report")
+        entry = spec.metadata["option"]
+        assert entry.help and entry.section in ("run", "report")
     assert kind(**as_written(kind())) == kind()
 
 
