@@ -14,7 +14,7 @@ import torch
 from mlmm.elements import element_names
 from mlmm.errors import EmbeddingError
 from mlmm.modules import Module
-from mlmm.potentials.base import PotentialModel, PotentialSpec, is_capturable, scriptable_module
+from mlmm.potentials.base import PotentialModel, PotentialSpec, bound_module, is_capturable
 from mlmm.structures import Structure, minimum_image
 
 __all__ = ["CAP_LENGTHS", "CappedAtoms", "CappedModel", "cap_lengths", "check_cap_distances"]
@@ -92,13 +92,9 @@ class CappedModel(Module):
     ):
         super().__init__()
         capped_numbers = [*numbers, *[1] * len(caps)]
-        scriptable = scriptable_module(model)
         self.capped = CappedAtoms(atoms, caps, lengths)
-        self.model = (
-            scriptable(capped_numbers)
-            if scriptable is not None
-            else _WholeEnergies(model, capped_numbers, charge, multiplicity)
-        )
+        bound = bound_module(model, capped_numbers, charge, multiplicity)
+        self.model = _WholeEnergies(model, capped_numbers, charge, multiplicity) if bound is None else bound
         self.capturable = is_capturable(self.model)
         self.to(getattr(model, "device", "cpu"))
 

@@ -227,6 +227,9 @@ def describe(hybrid: HybridSystem) -> str:
     if spec.electrostatics == "charges":
         reach = f"within {spec.charge_range:g} nm" if hybrid.built.periodic else "at any distance"
         charges += f", charges predicted by {hybrid.potential.spec.name} on top, {reach}"
+    if spec.electrostatics == "embedded":
+        charges = f"{hybrid.potential.spec.name} polarised by all charges around"
+        charges += ", Ewald sums" if hybrid.built.periodic else ""
     counts = ", ".join(f"{name} {count}" for name, count in hybrid.zone_counts().items())
     setup = dict(hybrid.zones.setup)
     made = ", ".join(f"{key} {value}" for key, value in setup.items() if key != "kind")

@@ -229,7 +229,7 @@ class EmbeddingSettings:
         "itself, caps on cut bonds; delta: a correction to the force field",
         instead={
             "mechanical": 'write scheme = "additive" and electrostatics = "mechanical"',
-            "electrostatic": 'write scheme = "additive"; electrostatics = "charges" for predicted charges',
+            "electrostatic": 'write scheme = "additive" and electrostatics = "embedded"',
         },
     )
     mm_tail: bool = setting(
@@ -240,9 +240,10 @@ class EmbeddingSettings:
     )
     electrostatics: str = word(
         "mechanical",
-        ("mechanical", "charges"),
-        "fixed charges of the force field, or charges that the potential predicts at every step (schemes "
-        "per_atom and additive)",
+        ("mechanical", "charges", "embedded"),
+        "fixed charges of the force field; charges that the potential predicts at every step (schemes "
+        "per_atom and additive); or electrostatic embedding: the potential is polarised by all charges "
+        "around (scheme additive, amp-bms)",
     )
     charges: str = word(
         "force field",

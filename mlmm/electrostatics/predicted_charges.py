@@ -37,7 +37,7 @@ from mlmm.units import COULOMB
 __all__ = ["ELECTROSTATICS", "ChargeCorrection", "ChargedBlend", "EagerModel", "FixedZone"]
 
 #: What `electrostatics` may be.
-ELECTROSTATICS = ("mechanical", "charges")
+ELECTROSTATICS = ("mechanical", "charges", "embedded")
 
 
 class ChargeCorrection(Module):

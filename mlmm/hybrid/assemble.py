@@ -19,6 +19,7 @@ from mlmm.blending.static import PerAtomBlend, Subtraction, WeightedModel, zone_
 from mlmm.blending.supermolecular import capped_region, supermolecular_blend
 from mlmm.build import BuiltSystem
 from mlmm.build.surroundings.walls import bond_walls
+from mlmm.electrostatics.embedded_region import EmbeddedRegion
 from mlmm.electrostatics.fixed_charges import exception_factors, read_charges
 from mlmm.electrostatics.predicted_charges import ChargeCorrection, ChargedBlend, EagerModel, FixedZone
 from mlmm.errors import EmbeddingError
@@ -45,7 +46,7 @@ from mlmm.hybrid.spec import (
 )
 from mlmm.kernels.direct_pairs import RegionPairs, ZonePairs
 from mlmm.modules import Module
-from mlmm.potentials.base import PotentialModel
+from mlmm.potentials.base import PotentialModel, bound_module
 from mlmm.zones.adaptive import AdaptiveWeights, AdaptiveZones
 from mlmm.zones.compensation import Compensation, CompensationEnergy
 from mlmm.zones.cut_bonds import classify_bonds
@@ -110,6 +111,8 @@ def model_energy(spec: HybridSpec) -> RegionEnergy | Module:
     built, zones, potential = spec.built, spec.zones, spec.potential
     if isinstance(zones, AdaptiveZones):
         return adaptive_blend(spec, AdaptiveWeights(zones))
+    if spec.electrostatics == "embedded":
+        return _embedded_region(spec)
     if spec.rules.isolated:
         return _region_energy(spec)
     if spec.subtracts_in_torch and spec.scheme == "per_atom":
@@ -190,6 +193,23 @@ def _region_energy(spec: HybridSpec) -> RegionEnergy | CappedModel:
     )
     check_cap_distances(caps, lengths, torch.tensor(built.positions), built_cell(built), label=label)
     return CappedModel(potential, [numbers[i] for i in real], real, caps, lengths, **state)
+
+
+def _embedded_region(spec: HybridSpec) -> EmbeddedRegion:
+    """The model on the region in the field of all charges of the force field around it."""
+    built, potential, atoms = spec.built, spec.potential, model_atoms(spec)
+    module = bound_module(potential, atomic_numbers(built, atoms), spec.charge, spec.multiplicity)
+    assert module is not None  # `check_embedding` asks
+    charges = read_charges(built.system).charge
+    region = EmbeddedRegion(
+        module,
+        atoms,
+        charges,
+        potential.spec.polarisation_range,
+        spec.charge,
+        built_cell(built),
+    )
+    return region.to(getattr(potential, "device", "cpu"))
 
 
 def _all_atoms_energy(spec: HybridSpec) -> Module:

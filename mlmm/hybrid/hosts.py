@@ -15,7 +15,7 @@ import openmm
 import torch
 
 from mlmm.modules import Module
-from mlmm.potentials.base import PotentialModel, check_elements, energy_and_forces, scriptable_module
+from mlmm.potentials.base import PotentialModel, bound_module, check_elements, energy_and_forces
 from mlmm.structures import Structure
 
 __all__ = ["BlendEnergy", "PairEnergy", "PythonHost", "RegionEnergy", "RegionModule", "WholeModule"]
@@ -81,9 +81,9 @@ class RegionEnergy:
 
     def bound(self) -> torch.nn.Module:
         """The model in TorchScript form, bound to the atoms' elements."""
-        scriptable = scriptable_module(self.model)
-        assert scriptable is not None  # `choose_bridge` asks
-        return scriptable(self.numbers.tolist())
+        module = bound_module(self.model, self.numbers.tolist(), self.charge, self.multiplicity)
+        assert module is not None  # `choose_bridge` asks
+        return module
 
     def native(self) -> tuple[Evaluation, list[int]]:
         """The C++ kernel, and the atoms whose positions it gets."""

@@ -9,17 +9,19 @@ import openmm
 import torch
 
 from mlmm.build import BuiltSystem
+from mlmm.electrostatics.fixed_charges import read_charges
 from mlmm.elements import element_names
 from mlmm.errors import ConfigError, EmbeddingError, PotentialError
 from mlmm.hybrid.spec import atom_labels, atomic_numbers, built_cell, visible_atoms
-from mlmm.potentials.base import PotentialModel, PotentialSpec, check_elements
-from mlmm.structures import Structure
+from mlmm.potentials.base import PotentialModel, PotentialSpec, check_elements, scriptable_module
+from mlmm.structures import Structure, minimum_image
 from mlmm.term_weights import SCHEMES
 from mlmm.zones.static import ZonePartition
 
 __all__ = [
     "check_box",
     "check_charges",
+    "check_embedding",
     "check_multiplicity",
     "check_room",
     "net_charge",
@@ -84,6 +86,12 @@ def check_box(built: BuiltSystem, zones: ZonePartition, spec: PotentialSpec) -> 
         return
     width = float(np.diag(built.box_vectors).min())
     needs = [(2 * spec.cutoff, f"twice the cutoff of {spec.name}", "build a larger one")]
+    if spec.long_range and not zones.moves:
+        # A whole region interacts with itself once: the shortest image of each pair has to be its own.
+        inside = torch.tensor(built.positions[list(zones.core)])
+        offsets = minimum_image(inside - inside[0], built_cell(built))
+        extent = float((offsets.amax(0) - offsets.amin(0)).max())
+        needs.append((2 * extent, f"twice the extent of the region, for {spec.name}", "build a larger one"))
     if zones.moves:
         needs.append((2 * zones.reach, "twice plateau + width", "make the zone smaller, or the box larger"))
     for needed, what, advice in needs:
@@ -93,6 +101,41 @@ def check_box(built: BuiltSystem, zones: ZonePartition, spec: PotentialSpec) -> 
                 f"{width:.2f} nm",
                 f'{advice}: set system.padding = "1.0 nm" or more',
             )
+
+
+def check_embedding(built: BuiltSystem, zones: ZonePartition, potential: PotentialModel, charge: int) -> None:
+    """Refuse electrostatic embedding where the potential or the region is not made for it.
+
+    Raises
+    ------
+    PotentialError
+        A potential that does not see charges around.
+    EmbeddingError
+        Bonds between the region and its surroundings, or fixed charges of the region that add up to another
+        charge than the region's.
+    """
+    spec = potential.spec
+    if spec.polarisation_range <= 0.0 or scriptable_module(potential) is None:
+        raise PotentialError(
+            'a potential that sees the charges around it for electrostatics = "embedded"',
+            f"{spec.name}, which does not",
+            'use amp-bms, or write electrostatics = "mechanical"',
+        )
+    if zones.cut_bonds:
+        label = atom_labels(built)
+        a, b = zones.cut_bonds[0]
+        raise EmbeddingError(
+            "a region of whole molecules for electrostatic embedding",
+            f"a bond between {label(a)} and {label(b)} that the region cuts",
+            'select whole molecules, or write electrostatics = "mechanical"',
+        )
+    fixed = float(read_charges(built.system).charge[list(zones.core)].sum())
+    if abs(fixed - charge) > 1e-4:
+        raise EmbeddingError(
+            f"fixed charges of the region that add up to its charge, {charge:+d} e",
+            f"{fixed:+.4f} e",
+            "correct region.charge, or the charges of the force field",
+        )
 
 
 def check_charges(charge_range: float, built: BuiltSystem, zones: ZonePartition, spec: PotentialSpec) -> None:

@@ -96,14 +96,15 @@ def check_options(
     ----------
     scheme : str
         As `choose_scheme` returns it.
-    electrostatics : {"mechanical", "charges"}
+    electrostatics : {"mechanical", "charges", "embedded"}
     mm_tail : bool
     multiplicity : int
 
     Raises
     ------
     ConfigError
-        An unknown level of electrostatics, a tail or a multiplicity under another scheme than ``additive``.
+        An unknown level of electrostatics, a tail, a multiplicity or electrostatic embedding under another
+        scheme than ``additive``.
     EmbeddingError
         Predicted charges where their energy is not defined.
     """
@@ -125,6 +126,13 @@ def check_options(
             "a multiplicity under scheme 'additive' only, where the potential sees the region by itself",
             f"multiplicity {multiplicity} under scheme {scheme!r}",
             "leave multiplicity out",
+        )
+    if electrostatics == "embedded" and (mm_tail or not rules.isolated):
+        what = "a tail of the force field within it" if mm_tail else f"scheme {scheme!r}"
+        raise ConfigError(
+            "scheme 'additive' for electrostatic embedding, with a region that is the potential's alone",
+            what,
+            'write scheme = "additive" and leave mm_tail out',
         )
     if electrostatics == "charges" and not rules.predicted_charges:
         raise EmbeddingError(
@@ -150,7 +158,8 @@ def choose_host(
     Raises
     ------
     ConfigError
-        A TorchForce for charges, or for whole energies of a changing set of atoms.
+        A TorchForce for charges, or for whole energies of a changing set of atoms; the kernel for an embedded
+        region.
     """
     whole = not (SCHEMES[scheme].has_shares or SCHEMES[scheme].isolated or potential.spec.per_atom)
     if electrostatics == "charges" or whole:
@@ -162,6 +171,14 @@ def choose_host(
                 'write bridge = "auto"',
             )
         return choose_bridge("pythonforce" if bridge == "auto" else bridge, potential)
+    if electrostatics == "embedded":
+        if bridge == "native":
+            raise ConfigError(
+                "bridge = torchforce or pythonforce for electrostatic embedding, which looks at all charges",
+                repr(bridge),
+                'write bridge = "auto"',
+            )
+        return choose_bridge(bridge, potential)
     constant = _has_constant_weights(built, zones, scheme, mm_tail)
     return choose_bridge(bridge, potential, constant_weights=constant, on_gpu=on_gpu)
 

@@ -64,8 +64,8 @@ class HybridSpec:
         Under ``additive``, leave pairs inside the region to the force field beyond the model's range.
     compensation : Compensation, optional
         Of an adaptive zone.
-    electrostatics : {"mechanical", "charges"}
-        Fixed charges, or those that the potential predicts at every step.
+    electrostatics : {"mechanical", "charges", "embedded"}
+        Fixed charges, those that the potential predicts at every step, or electrostatic embedding.
     charge_range : float
         Up to which predicted charges act, nm.
     cuda_graphs : {"off", "auto", "on"}

@@ -22,6 +22,7 @@ from mlmm.hybrid.charges import Charges, check_predicted, predicted_charges, wit
 from mlmm.hybrid.region_checks import (
     check_box,
     check_charges,
+    check_embedding,
     check_multiplicity,
     check_room,
     net_charge,
@@ -258,10 +259,11 @@ def hybrid_system(
     compensation : Compensation, optional
         Of an adaptive zone, from `calibrate`; without it, the mean difference of the two descriptions in the
         built structure is taken as alignment, and a warning says so.
-    electrostatics : {"mechanical", "charges"}
-        The force field's fixed charges, or those that the potential predicts at every step: their difference
-        acts on all atoms within `charge_range`, forces of dq/dR included. PME keeps the fixed ones. Schemes
-        ``per_atom`` and ``additive``.
+    electrostatics : {"mechanical", "charges", "embedded"}
+        The force field's fixed charges; or those that the potential predicts at every step: their difference
+        acts on all atoms within `charge_range`, forces of dq/dR included, PME keeps the fixed ones, schemes
+        ``per_atom`` and ``additive``; or electrostatic embedding under ``additive``: the potential is
+        polarised by the charges around, and its multipoles meet all of them, under PME by Ewald insertion.
     charges : mapping of int to float, array, or "model", optional
         Better fixed charges of atoms of the zone, e, written into the force field's PME before all else: by
         atom, one for each atom of the region, or predicted once in the built structure. Between lambda = 0
@@ -296,6 +298,8 @@ def hybrid_system(
     if charge is not None and charge != by_force_field:
         warnings.append(f"charge {charge:+d} of the region is not the force field's {by_force_field:+d}")
     charge = by_force_field if charge is None else charge
+    if electrostatics == "embedded":
+        check_embedding(built, zones, potential, charge)
     warnings += zone_warnings(built, zones, charge, facts)
     on_gpu = _on_gpu()
     host = choose_host(

@@ -20,6 +20,7 @@ __all__ = [
     "AtomEnergies",
     "PotentialModel",
     "PotentialSpec",
+    "bound_module",
     "check_elements",
     "check_state",
     "energy_and_forces",
@@ -50,6 +51,9 @@ class PotentialSpec:
     charges : bool
         Whether the model takes the net charge into account and predicts atomic charges: every atom then
         depends on the charge of the whole, and only whole, capped regions can be described.
+    polarisation_range : float
+        Distance up to which point charges around a region change its energy and its multipoles, nm; 0 for a
+        model that does not see them. A model with a range has ``in_field``, see `PotentialModel`.
     spins : bool
         Whether the model takes the multiplicity into account; without it only closed shells are described.
     long_range : bool
@@ -80,6 +84,7 @@ class PotentialSpec:
     trained_on: str
     per_atom: bool = True
     charges: bool = False
+    polarisation_range: float = 0.0
     spins: bool = False
     long_range: bool = False
     members: int = 1
@@ -131,7 +136,12 @@ class PotentialModel(Protocol):
     ``forward(positions, cell, centres=None)`` TorchScript can compile: positions (N, 3) in nm, cell (3, 3) or
     None, result (K, C) in kJ/mol for K members and C centres, the atoms whose energies are wanted. They are
     bound once or, where they change from call to call, given with the positions; all atoms by default. With
-    it the model runs inside a TorchForce without Python; without it, through a PythonForce.
+    it the model runs inside a TorchForce without Python; without it, through a PythonForce. A model that
+    knows the total charge takes it as a further keyword, ``charge=0``.
+
+    A model with a `polarisation_range` has ``scriptable`` whose module also has ``in_field(positions, cell,
+    external_positions, external_charges)`` -> energies (N,) within the region, charges (N,), dipoles (N, 3)
+    and quadrupoles (N, 3, 3) in e and nm; Coulomb's law with the charges around is the engine's.
 
     An adapter may have ``own_energy_and_forces(structure) -> (float, (N, 3))``: the original's total energy,
     isolated-atom energies included, and forces, by its own code; `check_potential` compares with them.
@@ -147,6 +157,27 @@ class PotentialModel(Protocol):
 def scriptable_module(model: PotentialModel) -> Callable[..., torch.nn.Module] | None:
     """The factory of the model's TorchScript form, or None where it has none."""
     return getattr(model, "scriptable", None)
+
+
+def bound_module(
+    model: PotentialModel, numbers: Sequence[int], charge: int = 0, multiplicity: int = 1
+) -> torch.nn.Module | None:
+    """Bind the model's TorchScript form to the atoms of a whole region; None where it has none.
+
+    Parameters
+    ----------
+    model : PotentialModel
+    numbers : sequence of int
+        Atomic numbers.
+    charge, multiplicity : int
+        Of the region; a model that takes one of them into account gets it.
+    """
+    scriptable = scriptable_module(model)
+    if scriptable is None:
+        return None
+    state = {"charge": charge} if model.spec.charges else {}
+    state |= {"multiplicity": multiplicity} if model.spec.spins else {}
+    return scriptable(list(numbers), **state)
 
 
 def is_capturable(module: torch.nn.Module) -> bool:

@@ -47,7 +47,7 @@ class KnownPotential:
     ----------
     name : str
         As typed.
-    kind : {"ani", "mace", "aimnet", "sevennet"}
+    kind : {"ani", "amp", "mace", "aimnet", "sevennet"}
     file : str
         File or folder that is looked for in the folders of ``MLMM_MODELS``, in the package and in the cache.
     about : mapping of str to str
@@ -119,6 +119,23 @@ _KNOWN = [
         },
         0.52,
         0.52,
+    ),
+    KnownPotential(
+        "amp-bms",
+        "amp",
+        "amp_bms.safetensors",
+        {
+            "name": "AMP-BMS",
+            "elements": "H C N O F P S Cl Br I",
+            "trained_on": "total",
+            "level_of_theory": "see doi 10.1021/jacs.6c00217",
+            "licence": "MIT",
+            "citation": "M. Thürlemann et al., J. Am. Chem. Soc. 148, 28133 (2026), doi 10.1021/jacs.6c00217",
+        },
+        0.4,
+        float("inf"),
+        per_atom=False,
+        charges=True,
     ),
     KnownPotential(
         "ani1ccx",

@@ -114,6 +114,10 @@ def load_potential(
             **of_ani,
             **_text(about),
         )
+    if kind == "amp":
+        from mlmm.potentials.amp_bms.potential import AMPPotential
+
+        return AMPPotential.from_file(path, precision=precision, device=device)
     if kind == "torchscript":
         from mlmm.potentials.adapters.torchscript import TorchScriptPotential
 

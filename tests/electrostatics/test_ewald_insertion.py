@@ -1,0 +1,228 @@
+"""Flexible multipoles among fixed charges under PME: equal to OpenMM's sums, one energy, no jump."""
+
+from __future__ import annotations
+
+import numpy as np
+import openmm
+import pytest
+import torch
+from openmm import unit
+
+from mlmm.electrostatics.embedded_region import EmbeddedRegion
+from mlmm.electrostatics.ewald_insertion import EwaldInsertion, box_widths
+from mlmm.errors import EmbeddingError
+from mlmm.units import COULOMB
+
+CUBIC = np.diag([2.6, 2.6, 2.6])
+LEANING = np.array([[2.8, 0.0, 0.0], [0.6, 2.7, 0.0], [-0.7, 0.5, 2.9]])
+
+
+def system_of(seed: int, cell: np.ndarray, n_region: int = 5, n_outside: int = 40):
+    """A small region in the middle, charges around it; its own charges whole, the excess neutral."""
+    generator = np.random.default_rng(seed)
+    centre = 0.5 * cell.sum(0)
+    region = centre + 0.15 * generator.standard_normal((n_region, 3))
+    outside = generator.random((4 * n_outside, 3)) @ cell
+    apart = np.linalg.norm(outside[:, None] - region[None], axis=2).min(1) > 0.25
+    outside = outside[apart][:n_outside]
+    charges = generator.standard_normal(len(outside))
+    charges -= charges.mean()
+    excess = 0.3 * generator.standard_normal(n_region)
+    excess -= excess.mean()
+    reference = generator.standard_normal(n_region)
+    reference += (1.0 - reference.sum()) / n_region
+    tensors = [torch.tensor(array) for array in (region, outside, charges, reference, reference + excess)]
+    return [*tensors, torch.tensor(cell)]
+
+
+def no_dipoles(n: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.zeros(n, 3, dtype=torch.float64), torch.zeros(n, 3, 3, dtype=torch.float64)
+
+
+def openmm_energy(positions: np.ndarray, charges: np.ndarray, cell: np.ndarray) -> float:
+    """All pairs of all images by OpenMM's PME on the Reference platform."""
+    system, force = openmm.System(), openmm.NonbondedForce()
+    system.setDefaultPeriodicBoxVectors(*cell)
+    for charge in charges:
+        system.addParticle(1.0)
+        force.addParticle(charge, 1.0, 0.0)
+    force.setNonbondedMethod(openmm.NonbondedForce.PME)
+    cutoff = 0.49 * float(box_widths(torch.tensor(cell)).min())
+    force.setCutoffDistance(cutoff)
+    force.setPMEParameters(4.5 / cutoff, 120, 120, 120)
+    system.addForce(force)
+    context = openmm.Context(
+        system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference")
+    )
+    context.setPositions(positions)
+    return context.getState(energy=True).getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
+
+
+@pytest.mark.parametrize("cell", [CUBIC, LEANING], ids=["cube", "leaning"])
+def test_charges_among_charges_are_openmms_ewald_sum(cell):
+    """E(excess + c) − E(excess) − E(c) of three systems; with another potential it is not that."""
+    region, outside, charges, reference, flexible, box = system_of(1, cell)
+    insertion = EwaldInsertion(reference, charges, box, tolerance=1e-8)
+    insertion.images = False
+    found = insertion(region, outside, flexible, *no_dipoles(5), box).sum()
+    where = np.concatenate([region.numpy(), outside.numpy()])
+    excess, around = (flexible - reference).numpy(), charges.numpy()
+    nothing = (np.zeros_like(excess), np.zeros_like(around))
+    exact = openmm_energy(where, np.concatenate([excess, around]), cell)
+    exact -= openmm_energy(where, np.concatenate([excess, nothing[1]]), cell)
+    exact -= openmm_energy(where, np.concatenate([nothing[0], around]), cell)
+    assert float(found) == pytest.approx(exact, abs=1e-6 * max(1.0, abs(exact)))
+    # Control: the plain sum over shortest images is another number.
+    vectors = torch.tensor(outside.numpy()[None] - region.numpy()[:, None])
+    plain = COULOMB * ((flexible - reference) @ (charges / vectors.norm(dim=2)).sum(1))
+    assert abs(float(plain) - exact) > 1.0
+
+
+@pytest.mark.parametrize("cell", [CUBIC, LEANING], ids=["cube", "leaning"])
+def test_dipoles_and_quadrupoles_are_limits_of_charges(cell):
+    """mu·grad and Q:grad grad of the potential, by central differences of a charge that is moved."""
+    region, outside, charges, reference, _, box = system_of(2, cell)
+    insertion = EwaldInsertion(reference, charges, box, tolerance=1e-9)
+    insertion.images = False
+    unit_charge = reference + torch.eye(5, dtype=torch.float64)[0]
+
+    def potential(shift: torch.Tensor) -> float:
+        moved = region.clone()
+        moved[0] = moved[0] + shift
+        return float(insertion(moved, outside, unit_charge, *no_dipoles(5), box)[0])
+
+    step = 1e-3
+    generator = torch.Generator().manual_seed(1)
+    mu = torch.randn(3, generator=generator, dtype=torch.float64)
+    q = torch.randn(3, 3, generator=generator, dtype=torch.float64)
+    q = 0.5 * (q + q.T)
+    q = q - torch.eye(3) * q.trace() / 3
+    slope = (potential(step * mu) - potential(-step * mu)) / (2 * step)
+    eigenvalues, axes = torch.linalg.eigh(q)
+    curvature = sum(
+        float(value) * (potential(step * axis) - 2 * potential(0 * axis) + potential(-step * axis)) / step**2
+        for value, axis in zip(eigenvalues, axes.T, strict=True)
+    )
+    dipoles, quadrupoles = no_dipoles(5)
+    dipoles[0], quadrupoles[0] = mu, q
+    first = float(insertion(region, outside, reference, dipoles, no_dipoles(5)[1], box)[0])
+    second = float(insertion(region, outside, reference, no_dipoles(5)[0], quadrupoles, box)[0])
+    assert first == pytest.approx(slope, rel=1e-4)
+    assert second == pytest.approx(curvature, rel=1e-3)
+
+
+def test_splitting_and_cutoff_do_not_matter():
+    region, outside, charges, reference, flexible, box = system_of(3, LEANING)
+    generator = torch.Generator().manual_seed(3)
+    dipoles = 0.01 * torch.randn(5, 3, generator=generator, dtype=torch.float64)
+    quadrupoles = no_dipoles(5)[1]
+    found = [
+        float(
+            EwaldInsertion(reference, charges, box, tolerance, cutoff)(
+                region, outside, flexible, dipoles, quadrupoles, box
+            ).sum()
+        )
+        for tolerance, cutoff in ((1e-9, 1.2), (1e-9, 0.9), (1e-7, 1.2), (1e-4, 1.2))
+    ]
+    assert found[1] == pytest.approx(found[0], abs=1e-5)
+    assert found[2] == pytest.approx(found[0], abs=1e-4)
+    assert 1e-6 < abs(found[3] - found[0]) < 0.3
+
+
+def test_images_of_atoms_and_a_shift_of_all_change_nothing():
+    region, outside, charges, reference, flexible, box = system_of(4, CUBIC)
+    insertion = EwaldInsertion(reference, charges, box)
+    arguments = (flexible, *no_dipoles(5), box)
+    whole = float(insertion(region, outside, *arguments).sum())
+    wrapped = outside + torch.tensor(np.random.default_rng(0).integers(-1, 2, outside.shape)).double() @ box
+    assert float(insertion(region, wrapped, *arguments).sum()) == pytest.approx(whole, abs=1e-9)
+    shift = torch.tensor([0.3, -0.7, 1.1], dtype=torch.float64)
+    assert float(insertion(region + shift, outside + shift, *arguments).sum()) == pytest.approx(
+        whole, abs=1e-9
+    )
+    assert abs(float(insertion(region + shift, outside, *arguments).sum()) - whole) > 0.1
+
+
+def test_energy_has_no_step_where_a_charge_crosses_the_cutoff():
+    """Second differences across r_c are those of a smooth function; a bare end would leave a step."""
+    region, outside, charges, reference, flexible, box = system_of(5, CUBIC)
+    insertion = EwaldInsertion(reference, charges, box, tolerance=1e-3)
+    direction = torch.tensor([0.0, 0.6, 0.8], dtype=torch.float64)
+
+    def energies(taper: float) -> np.ndarray:
+        insertion.taper = taper
+        values = []
+        for distance in np.arange(insertion.cutoff - 2e-4, insertion.cutoff + 2e-4, 1e-5):
+            moved = outside.clone()
+            moved[0] = region[0] + distance * direction
+            values.append(float(insertion(region, moved, flexible, *no_dipoles(5), box).sum()))
+        return np.array(values)
+
+    smooth, cut = np.abs(np.diff(energies(0.9), 2)).max(), np.abs(np.diff(energies(1 - 1e-9), 2)).max()
+    assert smooth < 1e-7 and cut > 100 * smooth
+
+
+def test_reference_charges_drop_out_up_to_the_images():
+    """PME with q0 and insertion of q − q0 is one energy for any q0 of the same sum, to leading order."""
+    region, outside, charges, reference, flexible, box = system_of(6, CUBIC)
+    where, n = np.concatenate([region.numpy(), outside.numpy()]), len(reference)
+
+    def spread(images: bool) -> float:
+        totals = []
+        for q0 in (reference, torch.full((n,), 1.0 / n, dtype=torch.float64)):
+            insertion = EwaldInsertion(q0, charges, box, tolerance=1e-8)
+            insertion.images = images
+            added = float(insertion(region, outside, flexible, *no_dipoles(n), box).sum())
+            fixed = openmm_energy(where, np.concatenate([q0.numpy(), charges.numpy()]), CUBIC)
+            distances = (region.unsqueeze(0) - region.unsqueeze(1)).norm(dim=2)
+            inside = torch.outer(q0, q0) / (distances + torch.eye(n))
+            inside = 0.5 * COULOMB * float(inside.sum() - inside.diagonal().sum())
+            totals.append(added + fixed - inside)
+        return abs(totals[0] - totals[1])
+
+    assert spread(True) < 0.1 * spread(False)
+    assert spread(False) > 0.1
+
+
+def test_bad_settings_are_refused():
+    _, _, charges, reference, _, box = system_of(7, CUBIC)
+    with pytest.raises(EmbeddingError, match="half of the box"):
+        EwaldInsertion(reference, charges, box, cutoff=1.4)
+    with pytest.raises(EmbeddingError, match="tolerance"):
+        EwaldInsertion(reference, charges, box, tolerance=0.5)
+
+
+class Springs(torch.nn.Module):
+    """Charges and dipoles that answer to the field, with an energy that is known."""
+
+    def in_field(self, positions, cell, external_positions, external_charges):
+        d = positions - positions.mean(0)
+        charges = 0.2 * (d[:, 0] - d[:, 0].mean())
+        return d.square().sum(1), charges + 1.0 / len(d), 0.05 * d, 0.0 * d.unsqueeze(2) * d.unsqueeze(1)
+
+
+@pytest.mark.parametrize("cell", [None, CUBIC, LEANING], ids=["open", "cube", "leaning"])
+def test_forces_of_an_embedded_region_are_gradients(cell):
+    region, outside, charges, reference, _, box = system_of(8, CUBIC if cell is None else cell)
+    positions = torch.cat([outside[:10], region, outside[10:]])
+    atoms = list(range(10, 15))
+    every = torch.cat([charges[:10], reference, charges[10:]])
+    module = EmbeddedRegion(Springs(), atoms, every.numpy(), 0.8, 1, None if cell is None else box)
+    cellular = None if cell is None else box
+    x = positions.clone().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(module(x, cellular), x)
+    assert float(gradient.sum(0).abs().max()) < 1e-9 * float(gradient.abs().max())
+    for atom, axis in ((11, 0), (13, 2), (0, 1), (30, 2)):
+        values = []
+        for sign in (1, -1):
+            moved = positions.clone()
+            moved[atom, axis] += sign * 1e-5
+            values.append(float(module(moved, cellular)))
+        slope = (values[0] - values[1]) / 2e-5
+        assert slope == pytest.approx(float(gradient[atom, axis]), abs=1e-6 * float(gradient.abs().max()))
+
+
+def test_charge_of_the_region_and_its_fixed_charges_belong_together():
+    _, _, charges, reference, _, box = system_of(9, CUBIC)
+    with pytest.raises(EmbeddingError, match="add up to its charge"):
+        EmbeddedRegion(Springs(), range(5), torch.cat([reference, charges]).numpy(), 0.8, 0, box)

@@ -1,0 +1,141 @@
+"""Electrostatic embedding with AMP-BMS: an ion in water, its forces on all atoms, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import openmm
+import pytest
+import torch
+
+import mlmm
+from mlmm.build import BuiltSystem, build_system
+from mlmm.errors import ConfigError, EmbeddingError, PotentialError
+from mlmm.hybrid.system import hybrid_system
+from mlmm.potentials.amp_bms.potential import AMPPotential
+from mlmm.structures import Structure
+from mlmm.zones.region import select_region
+from mlmm.zones.static import hard_zones
+
+pytest.importorskip("rdkit", reason='pip install "mlmm[ligands]"')
+
+
+@pytest.fixture(scope="module")
+def amp() -> AMPPotential:
+    return mlmm.load_potential("amp-bms", precision="float64")
+
+
+@pytest.fixture(scope="module")
+def acetate() -> BuiltSystem:
+    """Acetate in a small box of flexible water, a sodium ion with it."""
+    pytest.importorskip("parmed", reason='pip install "mlmm[ligands]"')
+    return build_system(
+        smiles="CC(=O)[O-]",
+        padding="0.7 nm",
+        nonbonded_cutoff="0.8 nm",
+        constraints="none",
+        rigid_water=False,
+    )
+
+
+def context_of(system: openmm.System) -> openmm.Context:
+    platform = openmm.Platform.getPlatformByName("Reference")
+    return openmm.Context(system, openmm.VerletIntegrator(0.001), platform)
+
+
+def energy_of(context: openmm.Context, positions: np.ndarray, groups: int = -1) -> float:
+    context.setPositions(positions)
+    return context.getState(energy=True, groups=groups).getPotentialEnergy()._value
+
+
+def embedded(built: BuiltSystem, amp: AMPPotential, **options):
+    zones = hard_zones(built, select_region(built, "resid 0"))
+    return hybrid_system(built, zones, amp, **{"electrostatics": "embedded", "scheme": "additive"} | options)
+
+
+def test_forces_on_the_ion_and_on_the_water_are_gradients(acetate, amp):
+    """Central differences of the whole system: an atom inside, one near it, one beyond every range."""
+    hybrid = embedded(acetate, amp, bridge="pythonforce")
+    context = context_of(hybrid.system)
+    context.setPositions(acetate.positions)
+    forces = context.getState(forces=True).getForces(asNumpy=True)._value
+    distances = np.linalg.norm(acetate.positions - acetate.positions[0], axis=1)
+    water = np.arange(acetate.n_atoms) > 10
+    near = int(np.flatnonzero(water)[distances[water].argmin()])
+    far = int(np.flatnonzero(water)[distances[water].argmax()])
+    for atom, axis in ((0, 0), (2, 1), (near, 2), (far, 0)):
+        values = []
+        for sign in (1, -1):
+            moved = np.array(acetate.positions)
+            moved[atom, axis] += sign * 2e-6
+            values.append(energy_of(context, moved))
+        slope = -(values[0] - values[1]) / 4e-6
+        assert slope == pytest.approx(forces[atom, axis], abs=2e-6 * np.abs(forces).max())
+
+
+def test_both_bridges_have_one_energy_and_no_net_force(acetate, amp):
+    found = []
+    for bridge in ("torchforce", "pythonforce"):
+        hybrid = embedded(acetate, amp, bridge=bridge)
+        context = context_of(hybrid.system)
+        context.setPositions(acetate.positions)
+        group = 1 << hybrid.force_groups["ml"]
+        state = context.getState(energy=True, forces=True, groups=group)
+        forces = state.getForces(asNumpy=True)._value
+        assert np.abs(forces.sum(0)).max() < 1e-9 * np.abs(forces).max()
+        assert np.abs(forces[10:]).max() > 1.0
+        found.append((state.getPotentialEnergy()._value, forces))
+    assert found[1][0] == pytest.approx(found[0][0], rel=1e-10)
+    assert np.abs(found[1][1] - found[0][1]).max() < 1e-8
+
+
+def test_without_charges_around_it_is_the_potential_alone(acetate, amp):
+    """All charges of the water set to zero: what the force of the region adds is its energy in vacuum."""
+    system = openmm.XmlSerializer.deserialize(openmm.XmlSerializer.serialize(acetate.system))
+    (force,) = (f for f in system.getForces() if isinstance(f, openmm.NonbondedForce))
+    for atom in range(7, acetate.n_atoms):
+        _, sigma, epsilon = force.getParticleParameters(atom)
+        force.setParticleParameters(atom, 0.0, sigma, epsilon)
+    for k in range(force.getNumExceptions()):
+        a, b, _, sigma, epsilon = force.getExceptionParameters(k)
+        if a >= 7:
+            force.setExceptionParameters(k, a, b, 0.0, sigma, epsilon)
+    built = BuiltSystem(acetate.topology, acetate.positions, system, acetate.provenance)
+    hybrid = embedded(built, amp, bridge="pythonforce")
+    numbers = torch.tensor([atom.element.atomic_number for atom in list(built.topology.atoms())[:7]])
+    alone = Structure(numbers, torch.tensor(built.positions[:7]), None, -1)
+    vacuum = float(amp.atom_energies(alone).energies.sum())
+    added = energy_of(context_of(hybrid.system), built.positions, 1 << hybrid.force_groups["ml"])
+    # What is left is the region with its own images.
+    assert added == pytest.approx(vacuum, abs=1.0)
+    surrounded = embedded(acetate, amp, bridge="pythonforce")
+    with_water = energy_of(
+        context_of(surrounded.system), acetate.positions, 1 << surrounded.force_groups["ml"]
+    )
+    assert abs(with_water - vacuum) > 1.0
+
+
+def test_the_total_charge_reaches_the_network(acetate, amp):
+    """Under mechanical embedding too, in every host: acetate with another charge is another energy."""
+    zones = hard_zones(acetate, select_region(acetate, "resid 0"))
+    energies = {}
+    for bridge in ("torchforce", "pythonforce"):
+        for charge in (-1, 1):
+            hybrid = hybrid_system(acetate, zones, amp, scheme="additive", bridge=bridge, charge=charge)
+            context = context_of(hybrid.system)
+            energies[bridge, charge] = energy_of(context, acetate.positions)
+    assert energies["torchforce", -1] == pytest.approx(energies["pythonforce", -1], rel=1e-10)
+    assert energies["torchforce", 1] == pytest.approx(energies["pythonforce", 1], rel=1e-10)
+    assert abs(energies["torchforce", 1] - energies["torchforce", -1]) > 1.0
+
+
+def test_what_cannot_be_embedded_is_refused(acetate, amp, ani1x, dipeptide_vacuum):
+    zones = hard_zones(acetate, select_region(acetate, "resid 0"))
+    with pytest.raises(PotentialError, match="sees the charges around it"):
+        hybrid_system(acetate, zones, ani1x, scheme="additive", electrostatics="embedded")
+    with pytest.raises(EmbeddingError, match="add up to its charge"):
+        embedded(acetate, amp, charge=0)
+    with pytest.raises(ConfigError, match="looks at all charges"):
+        embedded(acetate, amp, bridge="native")
+    side_chain = hard_zones(dipeptide_vacuum, select_region(dipeptide_vacuum, "resname ALA"))
+    with pytest.raises(EmbeddingError, match="whole molecules"):
+        hybrid_system(dipeptide_vacuum, side_chain, amp, scheme="additive", electrostatics="embedded")
