@@ -14,6 +14,7 @@ import torch
 
 from mlmm.elements import element_names
 from mlmm.errors import PotentialError
+from mlmm.modules import Module
 from mlmm.structures import Structure
 
 __all__ = [
@@ -154,14 +155,14 @@ class PotentialModel(Protocol):
         ...
 
 
-def scriptable_module(model: PotentialModel) -> Callable[..., torch.nn.Module] | None:
+def scriptable_module(model: PotentialModel) -> Callable[..., Module] | None:
     """The factory of the model's TorchScript form, or None where it has none."""
     return getattr(model, "scriptable", None)
 
 
 def bound_module(
     model: PotentialModel, numbers: Sequence[int], charge: int = 0, multiplicity: int = 1
-) -> torch.nn.Module | None:
+) -> Module | None:
     """Bind the model's TorchScript form to the atoms of a whole region; None where it has none.
 
     Parameters

@@ -180,7 +180,7 @@ def test_bad_zone_settings_are_rejected_with_the_line_to_write(load, text, messa
         ('scheme = "magic"', r"scheme = auto \| per_atom \| supermolecular \| additive \| delta in"),
         ('scheme = "mechanical"', r'Write scheme = "additive" and electrostatics = "mechanical"'),
         ("mm_tail = 1", r"mm_tail as true or false"),
-        ('electrostatics = "emle"', r"electrostatics = mechanical \| charges in"),
+        ('electrostatics = "emle"', r"electrostatics = mechanical \| charges \| embedded in"),
         ('charge_range = "1.2 ps"', "'1.2 ps'"),
         ('charges = "modell"', 'Write charges = "model"'),
     ],
