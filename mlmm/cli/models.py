@@ -48,7 +48,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="default: list",
     )
     parser.add_argument("name", nargs="?", help="of a potential, or a file")
-    parser.add_argument("--trust", action="store_true", help="read pickles, and TorchScript that touches files: they run code")
+    parser.add_argument(
+        "--trust", action="store_true", help="read pickles, and TorchScript that touches files: they run code"
+    )
     parser.add_argument(
         "--precision", default="", choices=("", "float32", "float64"), help="check: float64 where possible"
     )

@@ -53,6 +53,7 @@ def run(options: argparse.Namespace) -> int:
     out = Path(options.out) if options.out else Path("runs") / run_name(options.config)
     config = load_config(out / "resolved.toml" if options.resume else options.config, options.set)
     start(config, options)
+    stages = stages_from(config)
     print(f"{out}/\n{_TREE}", end="")
     from mlmm.dynamics.run_directory import RunDirectory
     from mlmm.dynamics.simulate import simulate
@@ -73,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
             directory = simulate(
                 hybrid,
                 RunDirectory(out, config.as_dict()),
-                stages_from(config),
+                stages,
                 run_options(config),
                 resume=options.resume,
                 overwrite=options.overwrite,

@@ -86,7 +86,9 @@ class BulkRuns:
         self, system: openmm.System, constant_pressure: bool
     ) -> tuple[openmm.Context, openmm.Integrator, openmm.MonteCarloBarostat]:
         kelvin = self.run.temperature
-        barostat = openmm.MonteCarloBarostat(self.run.pressure, kelvin, 25 if constant_pressure else 0)
+        barostat = openmm.MonteCarloBarostat(
+            self.run.barostat_pressure, kelvin, 25 if constant_pressure else 0
+        )
         barostat.setRandomNumberSeed(self._seed())
         system.addForce(barostat)
         integrator = openmm.LangevinMiddleIntegrator(kelvin, self.options.friction, self.options.timestep)

@@ -85,7 +85,7 @@ def calibrate(
         "density_length_ps": options.density_length,
         "timestep_ps": options.timestep,
         "temperature_K": run.temperature,
-        "pressure_bar": run.pressure,
+        "pressure_bar": run.barostat_pressure,
         "friction_per_ps": options.friction,
         "sample_interval": options.sample_interval,
         "seed": run.seed,
@@ -100,7 +100,7 @@ def calibrate(
         runs.skip(1 + len(samples))
         progress(f"going on from {partial}: {len(samples)} lambdas are done")
     else:
-        progress(f"density of the force field at {run.pressure:g} bar")
+        progress(f"density of the force field at {run.barostat_pressure:g} bar")
         positions, box = runs.at_own_density()
         samples = []
         kept.write(samples, positions, box)

@@ -263,10 +263,18 @@ def run_options(config: RunConfig) -> RunOptions:
 
 
 def stages_from(config: RunConfig) -> list[Minimise | Dynamics]:
-    """The stages of [run]; one of length zero is left out. What they leave open is as `run_options` say."""
-    from mlmm.dynamics.stages import standard_stages
+    """The stages of [run]; one of length zero is left out. What they leave open is as `run_options` say.
 
-    return standard_stages(ProtocolOptions(**_fields_of(ProtocolOptions, config.run)))
+    Raises
+    ------
+    ConfigError
+        No stage, or a pressure that none of them holds constant.
+    """
+    from mlmm.dynamics.stages import check_pressure, standard_stages
+
+    stages = standard_stages(ProtocolOptions(**_fields_of(ProtocolOptions, config.run)))
+    check_pressure(stages, run_options(config))
+    return stages
 
 
 def _fields_of(schema: type, settings: Any) -> dict[str, Any]:

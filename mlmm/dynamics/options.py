@@ -37,7 +37,7 @@ class RunOptions:
         Of the Langevin thermostat, 1/ps.
     ensemble : {"NVT", "NPT", "NVE"}
     pressure : float or str
-        Of the Monte Carlo barostat under NPT, bar.
+        Of the Monte Carlo barostat, bar; given for a run without a stage under NPT it is refused.
     seed : int
         Of velocities, thermostat and barostat.
     platform : str
@@ -71,7 +71,14 @@ class RunOptions:
     ensemble: str = word(
         "NVT", ENSEMBLES, "what is held constant: N, V and T, N, p and T, or N, V and E", **_RUN
     )
-    pressure: Quantity = quantity("1 bar", "pressure", "pressure of the barostat, under NPT", **_RUN)
+    pressure: Quantity = quantity(
+        "",
+        "pressure",
+        "pressure of the barostat, with ensemble NPT only; empty: 1 bar",
+        optional=True,
+        example="1 bar",
+        **_RUN,
+    )
     seed: int = number(
         0,
         "random seed of velocities, thermostat and barostat; in a run file, of the build too",
@@ -91,6 +98,11 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+    @property
+    def barostat_pressure(self) -> float:
+        """Pressure of a barostat, bar: 1 where none was given."""
+        return 1.0 if self.pressure is None else self.pressure
 
 
 @dataclass(frozen=True)

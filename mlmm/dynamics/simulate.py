@@ -17,7 +17,7 @@ from mlmm.dynamics.platforms import choose_platform
 from mlmm.dynamics.records import embedding_facts, log_to, run_facts, write_pdb
 from mlmm.dynamics.run_directory import Checkpoint, RunDirectory
 from mlmm.dynamics.runner import Progress, Runner
-from mlmm.dynamics.stages import Dynamics, Minimise
+from mlmm.dynamics.stages import Dynamics, Minimise, check_pressure
 from mlmm.dynamics.uncertainty import UncertaintyMonitor
 from mlmm.errors import ConfigError
 from mlmm.hybrid.system import HybridSystem
@@ -76,13 +76,15 @@ def simulate(
     ------
     ConfigError
         A directory that is taken, another run to resume, an option that is unknown or out of range, an
-        unknown platform, or NPT without a box or beside a barostat of the System's own.
+        unknown platform, NPT without a box or beside a barostat of the System's own, a thermostat in the
+        System, or a pressure without NPT.
     SimulationError
         Energies or positions that are not finite: the last finite frame is in ``last_finite_frame.pdb``.
     """
     options = with_changes(RunOptions, options, changes)
+    check_pressure(stages, options)
     stages = [stage.under(options) if isinstance(stage, Dynamics) else stage for stage in stages]
-    _check_pressure(hybrid, stages)
+    _check_forces(hybrid, stages)
     chosen = choose_platform(options.platform, options.threads)
     plan = [stage.facts() if isinstance(stage, Dynamics) else {"name": stage.name} for stage in stages]
     run = out if isinstance(out, RunDirectory) else RunDirectory(Path(out))
@@ -106,8 +108,16 @@ def simulate(
         return runner.run_from(checkpoint)
 
 
-def _check_pressure(hybrid: HybridSystem, stages: Sequence[Minimise | Dynamics]) -> None:
-    """A constant pressure needs a box, and no second barostat."""
+def _check_forces(hybrid: HybridSystem, stages: Sequence[Minimise | Dynamics]) -> None:
+    """A constant pressure needs a box, and no second barostat; no stage goes with a second thermostat."""
+    names = [force.__class__.__name__ for force in hybrid.system.getForces()]
+    thermostats = [name for name in names if "Thermostat" in name]
+    if thermostats and any(isinstance(stage, Dynamics) for stage in stages):
+        raise ConfigError(
+            "a System without a thermostat: the integrator is one under NVT and NPT, and NVE has none",
+            ", ".join(thermostats),
+            "remove it from the System",
+        )
     if not any(isinstance(stage, Dynamics) and stage.ensemble == "NPT" for stage in stages):
         return
     if not hybrid.built.periodic:

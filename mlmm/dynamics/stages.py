@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +12,9 @@ from mlmm.errors import ConfigError
 from mlmm.options import Quantity, with_changes
 from mlmm.units import parse
 
-__all__ = ["Dynamics", "Equilibrate", "Minimise", "NVECheck", "Produce", "standard_stages"]
+__all__ = ["Dynamics", "Equilibrate", "Minimise", "NVECheck", "Produce", "check_pressure", "standard_stages"]
 
+_FROM_OPTIONS = ("temperature", "timestep", "friction", "nonbonded_every", "reciprocal_every")
 _LONGEST = 0.012  # ps between two evaluations of any force
 _DIMENSIONS = {
     "length": "time",
@@ -124,10 +126,14 @@ class Dynamics:
         Raises
         ------
         ConfigError
-            A stage shorter than a step, or steps that are too long.
+            A stage shorter than a step, steps that are too long, or a pressure that nothing holds constant.
         """
-        names = (*_DIMENSIONS, "ensemble", "nonbonded_every", "reciprocal_every")
-        missing = {name: getattr(options, name) for name in names if getattr(self, name) is None}
+        ensemble = self.ensemble or options.ensemble
+        if self.pressure is not None and ensemble != "NPT":
+            raise _idle_pressure(self.pressure, f"stage {self.name} under {ensemble}")
+        values = {name: getattr(options, name) for name in _FROM_OPTIONS}
+        values |= {"ensemble": ensemble, "pressure": options.barostat_pressure if ensemble == "NPT" else None}
+        missing = {name: value for name, value in values.items() if getattr(self, name) is None}
         return dataclasses.replace(self, **missing)
 
     @property
@@ -181,6 +187,28 @@ class NVECheck(Dynamics):
     ensemble: str | None = "NVE"
     name: str = "nve"
     trajectory: bool = False
+
+
+def check_pressure(stages: Sequence[Minimise | Dynamics], options: RunOptions) -> None:
+    """Refuse a pressure that no stage holds constant.
+
+    Raises
+    ------
+    ConfigError
+    """
+    ensembles = [stage.ensemble or options.ensemble for stage in stages if isinstance(stage, Dynamics)]
+    if options.pressure is not None and "NPT" not in ensembles:
+        raise _idle_pressure(
+            options.pressure, f"a run under {' and '.join(sorted(set(ensembles))) or 'none'}"
+        )
+
+
+def _idle_pressure(pressure: float, where: str) -> ConfigError:
+    return ConfigError(
+        'a pressure with ensemble = "NPT" only',
+        f"pressure = {pressure:g} bar for {where}",
+        'write ensemble = "NPT", or leave the pressure out',
+    )
 
 
 def standard_stages(protocol: ProtocolOptions | None = None, **changes: Any) -> list[Minimise | Dynamics]:

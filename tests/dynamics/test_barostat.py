@@ -6,14 +6,19 @@ import numpy as np
 import openmm
 import pytest
 from chain_hybrids import chain_hybrid
-from toys import chains
+from toys import SpringPotential, chains
 
+from mlmm.cli.program import main
 from mlmm.dynamics.barostat import INTERVAL, Barostat
 from mlmm.dynamics.integrators import multiple_time_steps
+from mlmm.dynamics.options import RunOptions
 from mlmm.dynamics.simulate import simulate
 from mlmm.dynamics.stages import Minimise, NVECheck, Produce
 from mlmm.errors import ConfigError
+from mlmm.hybrid.system import hybrid_system
 from mlmm.units import BAR_NM3, GAS_CONSTANT
+from mlmm.zones.region import region_from_atoms
+from mlmm.zones.static import hard_zones
 
 REFERENCE = openmm.Platform.getPlatformByName("Reference")
 EDGE = 3.0
@@ -189,12 +194,6 @@ def test_pressure_without_a_box_or_twice_is_refused(tmp_path):
     stages = [Produce("1 ps", ensemble="NPT")]
     with pytest.raises(ConfigError, match="periodic system for ensemble NPT"):
         simulate(chain_hybrid(box=None), tmp_path / "a", stages, platform="Reference")
-    from toys import SpringPotential
-
-    from mlmm.hybrid.system import hybrid_system
-    from mlmm.zones.region import region_from_atoms
-    from mlmm.zones.static import hard_zones
-
     built = chains()
     built.system.addForce(openmm.MonteCarloBarostat(1.0, 300.0))
     hybrid = hybrid_system(
@@ -203,3 +202,38 @@ def test_pressure_without_a_box_or_twice_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="without a barostat"):
         simulate(hybrid, tmp_path / "b", stages, platform="Reference")
     assert not (tmp_path / "a").exists() and not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("ensemble", ["NVT", "NPT", "NVE"])
+def test_a_thermostat_in_the_system_is_refused(tmp_path, ensemble):
+    built = chains()
+    built.system.addForce(openmm.AndersenThermostat(300.0, 1.0))
+    region = region_from_atoms(built.topology, range(4))
+    hybrid = hybrid_system(built, hard_zones(built, region), SpringPotential())
+    with pytest.raises(ConfigError, match=r"System without a thermostat.*AndersenThermostat.*[Rr]emove it"):
+        simulate(hybrid, tmp_path / "a", [Produce("1 ps")], ensemble=ensemble, platform="Reference")
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_pressure_that_nothing_holds_constant_is_refused(tmp_path, capsys):
+    """Also the one that would be the default; in a run file before anything is built."""
+    hybrid = chain_hybrid()
+    for stages, options in (
+        ([Produce("1 ps")], {"pressure": "1 bar"}),
+        ([Produce("1 ps"), NVECheck("1 ps")], {"pressure": "2 bar", "ensemble": "NVT"}),
+        ([Produce("1 ps", pressure="1 bar"), Produce("1 ps", ensemble="NPT")], {}),
+    ):
+        with pytest.raises(
+            ConfigError, match=r"ensemble = .NPT. only.*pressure = \d bar.*leave the pressure"
+        ):
+            simulate(hybrid, tmp_path / "a", stages, platform="Reference", **options)
+    assert not (tmp_path / "a").exists()
+    file = tmp_path / "run.toml"
+    file.write_text('[system]\npdb = "absent.pdb"\n[region]\nselect = "all"\n[run]\npressure = "1 bar"\n')
+    assert main(["run", str(file), "--out", str(tmp_path / "a")]) == 2
+    assert "pressure = 1 bar for a run under NVT" in capsys.readouterr().err
+    assert main(["run", str(file), "--out", str(tmp_path / "a"), "--set", 'run.ensemble="NPT"']) == 2
+    assert "absent.pdb" in capsys.readouterr().err
+    filled = Produce("1 ps", ensemble="NPT").under(RunOptions(pressure="3 bar"))
+    assert filled.pressure == 3.0 and filled.under(RunOptions()).pressure == 3.0
+    assert Produce("1 ps", ensemble="NPT").under(RunOptions()).pressure == 1.0
