@@ -198,7 +198,8 @@ def _check_known(topology: app.Topology, known_names: set[str], name: str) -> No
         raise StructureError(
             "residues that the force field or a ligand file describes",
             f"unknown {_list([describe_residue(residue) for residue in unknown])} in {name}",
-            f'give ligands = ["file.xml"] with <Residue name="{first}">, or delete the residue from the file',
+            f'write [system.ligand.{first}] with smiles = "…"; or make a file with `mlmm ligand "SMILES" '
+            f'--name {first}` and name it in [system] ligands; or leave it out: remove = ["{first}"]',
         )
     if all(residue.name in _WATER for residue in topology.residues()):
         raise StructureError(

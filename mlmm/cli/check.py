@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from mlmm.cli import check_energy, check_frames, check_schemes, check_timestep, check_zones
 
@@ -41,6 +43,19 @@ class VerbParser(argparse.ArgumentParser):
         if self.below and args and args[0] not in (*self.below, "-h", "--help"):
             args = [self.below[0], *args]
         return super().parse_known_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and end with status 2; for an unknown verb or choice, name the closest one."""
+        wrong = re.fullmatch(r"argument (\S+): invalid choice: '(.*)' \(choose from (.*)\)", message)
+        if wrong is None:
+            super().error(message)
+        what, word, choices = wrong.groups()
+        names = re.findall(r"[\w-]+", choices)
+        near = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.5)
+        command = what if what.startswith("-") else self.prog
+        what = "a verb" if what == "VERB" else what
+        do = f"Did you mean `{command} {near[0]}`?" if near else f"`{self.prog} --help` explains them."
+        self.exit(2, f"{self.prog}: error: Expected {what} ({', '.join(names)}), but got {word!r}. {do}\n")
 
 
 def add_options(verb: VerbParser) -> None:

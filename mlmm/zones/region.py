@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +15,23 @@ __all__ = ["Region", "molecules_of", "region_from_atoms", "select_region"]
 
 logger = logging.getLogger(__name__)
 _LONG = 50  # characters
+_KEYWORDS = (
+    *("all", "none", "and", "or", "not", "to", "backbone", "sidechain", "protein", "nucleic", "water"),
+    *(
+        "name",
+        "index",
+        "element",
+        "mass",
+        "type",
+        "symbol",
+        "resname",
+        "resid",
+        "resSeq",
+        "residue",
+        "rescode",
+    ),
+    *("chainid", "segname", "n_bonds"),
+)
 _COMPLETIONS = ("atoms", "residue", "molecule")
 
 
@@ -75,8 +94,8 @@ def select_region(built: Any, selection: str, complete: str = "residue") -> Regi
     except Exception as error:  # mdtraj's parser raises many kinds; all of them mean the same to the user
         raise SelectionError(
             "a selection in mdtraj's language",
-            f"{selection!r} ({str(error).splitlines()[0] if str(error) else type(error).__name__})",
-            'try "resname LIG" or "chainid 0 and resSeq 10 to 20"',
+            f"{selection!r}, {_misunderstood(selection, str(error))}",
+            _closest(selection) + 'write for example "resname LIG" or "chainid 0 and resSeq 10 to 20"',
         ) from error
     if len(picked) == 0:
         names = sorted({residue.name for residue in built.topology.residues()})
@@ -141,6 +160,28 @@ def region_from_atoms(
     )
     logger.info("region %r: %d atoms, %d cut bonds %s", selection, len(chosen), len(cut), "; ".join(notes))
     return Region(tuple(sorted(chosen)), cut, selection, residues, notes)
+
+
+def _misunderstood(selection: str, said: str) -> str:
+    """Where mdtraj's parser stopped; what it expected there is its whole grammar."""
+    place = re.search(r"\(at char (\d+)\)", said)
+    if not selection.strip():
+        return "which is empty"
+    if not place:
+        return "which compares what cannot be compared"
+    rest = selection[int(place[1]) :].strip()
+    return f"which is not understood from {rest!r} on" if rest else "which ends too early"
+
+
+def _closest(selection: str) -> str:
+    """A keyword that was meant, for a word that is close to one."""
+    if re.search(r"(?<![=!<>])=(?![=~])", selection):
+        return "write == where two things are compared; "
+    for word in re.findall(r"[A-Za-z_]\w*", selection):
+        near = difflib.get_close_matches(word.lower(), _KEYWORDS, n=1, cutoff=0.75)
+        if near and word not in _KEYWORDS:
+            return f"did you mean {near[0]!r} by {word!r}? Or "
+    return ""
 
 
 def molecules_of(topology: Any) -> list[Sequence[int]]:

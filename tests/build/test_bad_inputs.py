@@ -166,7 +166,7 @@ CASES = {
     ),
     "08 unknown residue": lambda: (
         [*GOOD, "TER", hetatm(900, " C1 ", "LIG", "B", 1, (30.0, 30.0, 30.0), "C"), "END"],
-        Stops(("unknown LIG 1 of chain B", "ligands")),
+        Stops(("unknown LIG 1 of chain B", "[system.ligand.LIG]", 'smiles = "…"', "mlmm ligand", "ligands")),
     ),
     "09 selenomethionine": lambda: (
         [*each(lambda x: put(put(x, 1, "HETATM"), 18, "MSE"), lambda x: number(x) == 33), "END"],

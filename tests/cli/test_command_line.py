@@ -256,6 +256,23 @@ def test_help_names_examples_and_keys(verb, capsys):
         assert callable(_parser().parse_args(words[1:]).verb), line
 
 
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("rum my/run.toml", "got 'rum'. Did you mean `mlmm run`?"),
+        ("models instal ani2x", "got 'instal'. Did you mean `mlmm models install`?"),
+        ("calibrate my/run.toml --out G.json --mode densty", "got 'densty'. Did you mean `--mode density`?"),
+        ("xyzzy", "got 'xyzzy'. `mlmm --help` explains them."),
+        ("run", "the following arguments are required: config"),
+    ],
+)
+def test_a_slip_of_the_pen_is_answered_with_the_closest_word(capsys, typed, said):
+    with pytest.raises(SystemExit) as caught:
+        main(typed.split())
+    assert caught.value.code == 2
+    assert said in capsys.readouterr().err
+
+
 def test_check_without_a_verb_checks_the_energy():
     from mlmm.cli import check_energy, check_zones
 
