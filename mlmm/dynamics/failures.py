@@ -119,6 +119,6 @@ def crowded(hybrid: HybridSystem, platform: str) -> str:
         if getattr(model, "shapes", "lists") in used:
             return (
                 "; energies are NaN too where atoms are denser than "
-                f"neighbour_density = {model.neighbour_density:g} per nm³ in [potential]"
+                f"{model.neighbour_density:g} per nm³ (load_potential(neighbour_density=…) in Python)"
             )
     return ""
