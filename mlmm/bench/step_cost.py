@@ -240,7 +240,7 @@ class _Bench:
         def checkpoint() -> None:
             state = context.getState(positions=True, velocities=True, parameters=True)
             xml = openmm.XmlSerializer.serialize(state)
-            run.write_checkpoint(Checkpoint(0, 0, xml, context.createCheckpoint(), 0, 0, 0, {}))
+            run.write_checkpoint(Checkpoint(0, 0, xml, context.createCheckpoint(), {}, 0, {}))
 
         work = {"energy table": row, "frame": lambda: frames.write(context), "checkpoint": checkpoint}
         return {name: Task(_repeated(once), at_most=20) for name, once in work.items()}

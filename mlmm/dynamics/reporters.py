@@ -151,7 +151,7 @@ class LambdaTable:
 
     def __init__(self, path: Path, zones: AdaptiveZones, resume_at: int = 0):
         self._zones, self._frames = zones, resume_at
-        self._file = path.open("r+b" if resume_at and path.exists() else "wb")
+        self._file = path.open("r+b" if resume_at else "wb")
         self._row = 4 * zones.n_atoms
         self._start = self._write_header()
         self._file.truncate(self._start + resume_at * self._row)
@@ -172,6 +172,11 @@ class LambdaTable:
         self._frames += 1
         self._write_header()
         self._file.flush()
+
+    @property
+    def size(self) -> int:
+        """Bytes written."""
+        return self._start + self._frames * self._row
 
     def close(self) -> None:
         """Close the file."""
@@ -241,12 +246,14 @@ class TrajectoryWriter:
         self.frames += 1
 
     @property
-    def size(self) -> int:
-        """Bytes written."""
-        if self._file is None:
-            return 0
-        self._file.seek(0, 2)
-        return self._file.tell()
+    def sizes(self) -> dict[str, int]:
+        """Bytes written, by name of the file."""
+        size = 0
+        if self._file is not None:
+            self._file.seek(0, 2)
+            size = self._file.tell()
+        found = {self._path.name: size}
+        return found if self._table is None else found | {"lambda.npy": self._table.size}
 
     def close(self) -> None:
         """Close the files."""

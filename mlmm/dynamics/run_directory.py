@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from mlmm.dynamics.lock import LOCK, check_unlocked
 from mlmm.errors import ConfigError
 
 __all__ = ["Checkpoint", "RunDirectory", "timestamp", "versions"]
@@ -35,8 +36,10 @@ class Checkpoint:
         OpenMM State as XML: positions, velocities, box; portable. Empty before the first stage has ended.
     context : bytes
         OpenMM's binary checkpoint, with the random numbers; empty before the first step of a stage.
-    table_bytes, trajectory_bytes, frames : int
-        Length of the energy table and of the trajectory at that moment; what was written later is cut off.
+    sizes : dict of str to int
+        Length in bytes, at that moment, of every file that grows; what was written later is cut off.
+    frames : int
+        Of the trajectory.
     summary : dict
         The facts of `run.json` at that moment.
     """
@@ -45,8 +48,7 @@ class Checkpoint:
     step: int
     state: str
     context: bytes
-    table_bytes: int
-    trajectory_bytes: int
+    sizes: dict[str, int]
     frames: int
     summary: dict[str, Any]
 
@@ -92,16 +94,29 @@ class RunDirectory:
         return self.path / name
 
     @classmethod
-    def check_free(cls, path: str | os.PathLike[str], overwrite: bool = False) -> None:
+    def check_free(cls, path: str | os.PathLike[str], overwrite: bool = False, held: bool = False) -> None:
         """Make sure that `path` may become a run directory, before any work is done.
+
+        Parameters
+        ----------
+        path : path
+        overwrite : bool
+            Whether a run that is there may be replaced.
+        held : bool
+            Whether the caller holds its lock.
 
         Raises
         ------
         ConfigError
-            Something is there already, and `overwrite` is off or it is not a run.
+            Something is there already, and `overwrite` is off or it is not a run; or a process is writing to
+            it.
         """
         path = Path(path)
-        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        if not path.exists():
+            return
+        if not held:
+            check_unlocked(path)
+        if path.is_dir() and all(entry.name == LOCK for entry in path.iterdir()):
             return
         if not (path / "run.json").exists():
             raise ConfigError(
@@ -114,12 +129,23 @@ class RunDirectory:
                 "add --resume to go on with it, --overwrite to replace it, or choose another --out",
             )
 
-    def make(self, overwrite: bool = False) -> None:
-        """Make the folder, with nothing but the settings in it; raises what `check_free` raises."""
-        self.check_free(self.path, overwrite)
-        if self.path.exists():
-            shutil.rmtree(self.path)
-        self.path.mkdir(parents=True)
+    def check_resumable(self) -> None:
+        """Make sure that there is a run to go on with which no process is writing to (ConfigError)."""
+        if not self.path.is_dir():
+            raise ConfigError(
+                "a run to resume",
+                f"no folder {self.path}",
+                "leave --resume out, or give the --out of the run",
+            )
+        check_unlocked(self.path)
+
+    def make(self) -> None:
+        """Empty the folder, which is there and locked, and write the settings."""
+        for entry in self.path.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            elif entry.name != LOCK:
+                entry.unlink()
         if self.settings is not None:
             import tomli_w
 
@@ -130,7 +156,14 @@ class RunDirectory:
         _replace(self.path / "run.json", json.dumps(summary, indent=1, default=str).encode())
 
     def write_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Replace the checkpoint in one move: a crash leaves the old one or the new one."""
+        """Replace the checkpoint in one move: a crash leaves the old one or the new one.
+
+        What it counts on is on the disk before it is: not even a machine that loses power leaves a checkpoint
+        with less data than it states.
+        """
+        for name in checkpoint.sizes:
+            if self.file(name).exists():
+                _sync(self.file(name))
         target = self.path / "checkpoint.zip"
         temporary = target.with_suffix(".tmp")
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
@@ -138,7 +171,9 @@ class RunDirectory:
             archive.writestr("context.chk", checkpoint.context)
             numbers = {k: v for k, v in checkpoint.__dict__.items() if k not in ("state", "context")}
             archive.writestr("position.json", json.dumps(numbers, default=str))
+        _sync(temporary)
         os.replace(temporary, target)
+        _sync(self.path)
 
     def read_checkpoint(self) -> Checkpoint:
         """The last checkpoint.
@@ -181,4 +216,14 @@ def timestamp() -> str:
 def _replace(path: Path, content: bytes) -> None:
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_bytes(content)
+    _sync(temporary)
     os.replace(temporary, path)
+
+
+def _sync(path: Path) -> None:
+    """Have the operating system write a file, or the names in a folder, to the disk."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)

@@ -109,8 +109,9 @@ class Runner:
         state = (
             read_serialised(written_state, "State", "state.xml of the checkpoint") if written_state else None
         )
-        table_bytes = checkpoint.table_bytes if checkpoint else None
-        self.table = EnergyTable(self.run.file("energies.csv"), self.hybrid, table_bytes, self.monitor)
+        sizes = checkpoint.sizes if checkpoint else {}
+        table = self.run.file("energies.csv")
+        self.table = EnergyTable(table, self.hybrid, sizes.get(table.name), self.monitor)
         self.monitor.resume(self.summary.get("uncertainty") if checkpoint else None, self.run.path)
         self.summary["uncertainty"] = self.monitor.facts
         written = [stage for stage in self.stages if isinstance(stage, Dynamics) and stage.trajectory]
@@ -119,7 +120,7 @@ class Runner:
             self.hybrid,
             written[0].step_length if written else 0.001,
             self.options.trajectory_interval,
-            (checkpoint.trajectory_bytes, checkpoint.frames) if checkpoint else None,
+            (sizes["trajectory.dcd"], checkpoint.frames) if checkpoint else None,
         )
         first = checkpoint.stage if checkpoint else 0
         if checkpoint is None:
@@ -327,8 +328,9 @@ class Runner:
 
     def _checkpoint(self, stage: int, step: int, state: openmm.State | None, context: bytes) -> None:
         xml = "" if state is None else openmm.XmlSerializer.serialize(state)
-        sizes = (self.table.size, self.trajectory.size, self.trajectory.frames)
-        self.run.write_checkpoint(Checkpoint(stage, step, xml, context, *sizes, dict(self.summary)))
+        sizes = {"energies.csv": self.table.size, **self.trajectory.sizes, **self.monitor.sizes}
+        frames = self.trajectory.frames
+        self.run.write_checkpoint(Checkpoint(stage, step, xml, context, sizes, frames, dict(self.summary)))
         self.run.write_summary(self.summary)
 
     def _write_final(self, state: openmm.State) -> None:

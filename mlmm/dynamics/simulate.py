@@ -12,9 +12,11 @@ import openmm
 
 from mlmm.dynamics.barostat import own_barostats
 from mlmm.dynamics.integrators import beyond_tested
+from mlmm.dynamics.lock import locked
 from mlmm.dynamics.options import RunOptions
 from mlmm.dynamics.platforms import choose_platform
 from mlmm.dynamics.records import embedding_facts, log_to, run_facts, write_pdb
+from mlmm.dynamics.resuming import check_files
 from mlmm.dynamics.run_directory import Checkpoint, RunDirectory
 from mlmm.dynamics.runner import Progress, Runner
 from mlmm.dynamics.stages import Dynamics, Minimise, check_pressure
@@ -88,24 +90,33 @@ def simulate(
     chosen = choose_platform(options.platform, options.threads)
     plan = [stage.facts() if isinstance(stage, Dynamics) else {"name": stage.name} for stage in stages]
     run = out if isinstance(out, RunDirectory) else RunDirectory(Path(out))
-    checkpoint = None
     if resume:
-        checkpoint = run.read_checkpoint()
-        _check_same_run(run, checkpoint, plan, options.seed, hybrid)
+        run.check_resumable()
     else:
-        run.make(overwrite)
-        hybrid.built.save(run.built_folder)
-        write_pdb(run.file("topology.pdb"), hybrid, hybrid.built.positions, hybrid.built.box_vectors)
-    with log_to(run.file("run.log")):
-        title = options.title or run.path.name
-        summary = checkpoint.summary if checkpoint else run_facts(hybrid, plan, options.seed, title)
-        summary |= {"state": "running", "message": None, **_platform_facts(*chosen)}
-        for said in _untested(hybrid, stages):
-            logger.warning("%s", said)
-            summary["warnings"] += [] if said in summary["warnings"] else [said]
-        observer = monitor or UncertaintyMonitor(hybrid)
-        runner = Runner(hybrid, run, stages, options, chosen, summary, observer, progress)
-        return runner.run_from(checkpoint)
+        run.check_free(run.path, overwrite)
+        run.path.mkdir(parents=True, exist_ok=True)
+    with locked(run.path):
+        checkpoint = None
+        if resume:
+            checkpoint = run.read_checkpoint()
+            _check_same_run(run, checkpoint, plan, options.seed, hybrid)
+            check_files(run, checkpoint)
+        else:
+            # Once more: another process may have begun a run here, and ended, in between.
+            run.check_free(run.path, overwrite, held=True)
+            run.make()
+            hybrid.built.save(run.built_folder)
+            write_pdb(run.file("topology.pdb"), hybrid, hybrid.built.positions, hybrid.built.box_vectors)
+        with log_to(run.file("run.log")):
+            title = options.title or run.path.name
+            summary = checkpoint.summary if checkpoint else run_facts(hybrid, plan, options.seed, title)
+            summary |= {"state": "running", "message": None, **_platform_facts(*chosen)}
+            for said in _untested(hybrid, stages):
+                logger.warning("%s", said)
+                summary["warnings"] += [] if said in summary["warnings"] else [said]
+            observer = monitor or UncertaintyMonitor(hybrid)
+            runner = Runner(hybrid, run, stages, options, chosen, summary, observer, progress)
+            return runner.run_from(checkpoint)
 
 
 def _check_forces(hybrid: HybridSystem, stages: Sequence[Minimise | Dynamics]) -> None:

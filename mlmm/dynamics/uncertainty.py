@@ -246,6 +246,11 @@ class UncertaintyMonitor:
                 "a training set for a limit on the distance to it", "none", 'add training_set = "set.xyz"'
             )
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Bytes written, by name of the file."""
+        return {"to_label.xyz": int(self.facts["bytes"])} if self.facts["bytes"] else {}
+
     def resume(self, facts: Mapping[str, Any] | None, run: Path) -> None:
         """Take up the counts of a checkpoint and drop frames that were saved after it."""
         if facts:
