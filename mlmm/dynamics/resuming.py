@@ -1,15 +1,63 @@
-"""What has to be in order before a run goes on: its files hold what the checkpoint counts on."""
+"""What has to be in order before a run goes on: the same settings, and files as the checkpoint counts on."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from mlmm.dynamics.fingerprint import differences, same_force_field
 from mlmm.dynamics.run_directory import Checkpoint, RunDirectory
+from mlmm.dynamics.stages import Dynamics, Minimise
 from mlmm.errors import ConfigError
+from mlmm.hybrid.system import HybridSystem
 
-__all__ = ["check_files"]
+__all__ = ["check_files", "check_same"]
 
 _DCD_HEADER = 276  # bytes before the first frame, as OpenMM writes it
+
+
+def check_same(
+    run: RunDirectory,
+    checkpoint: Checkpoint,
+    settings: Mapping[str, Any],
+    hybrid: HybridSystem,
+    last: Minimise | Dynamics,
+) -> None:
+    """Refuse to go on with other settings, but for a last stage that is longer now.
+
+    Parameters
+    ----------
+    run : RunDirectory
+    checkpoint : Checkpoint
+    settings : mapping
+        As `settings_of` returns them.
+    hybrid : HybridSystem
+    last : Minimise or Dynamics
+        The last stage.
+
+    Raises
+    ------
+    ConfigError
+        Settings that differ, each of them named; or a finished run whose last stage is no longer than it was.
+    """
+    length, then = f"{last.name}.length", checkpoint.summary["settings"]
+    found = differences(then, settings, may_grow=length)
+    if not same_force_field(run.built_folder, hybrid.built.system):
+        found.append("another force field, constraints or masses")
+    if found:
+        raise ConfigError(
+            f"the settings of the run in {run.path}",
+            "; ".join(found),
+            "resume without changes, or choose another --out; the last stage alone may become longer",
+        )
+    if run.state == "finished" and then.get(length) == settings.get(length):
+        raise ConfigError(
+            "an unfinished run to resume, or a longer last stage",
+            f"{run.path}, which is finished",
+            "see its report.html"
+            + (f'; to make it longer: --resume --set run.{last.name}="…"' if length in then else ""),
+        )
 
 
 def check_files(run: RunDirectory, checkpoint: Checkpoint) -> None:

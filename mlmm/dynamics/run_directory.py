@@ -14,6 +14,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mlmm.dynamics.lock import LOCK, check_unlocked
 from mlmm.errors import ConfigError
 
@@ -61,7 +63,7 @@ class RunDirectory:
     ----------
     path : Path
     settings : mapping, optional
-        What `make` writes to ``resolved.toml``: the run file with every default filled in.
+        What `write_settings` writes to ``resolved.toml``: the run file with every default filled in.
     """
 
     path: Path
@@ -88,6 +90,11 @@ class RunDirectory:
     def built_folder(self) -> Path:
         """The pure-MM system of the run, as `BuiltSystem.save` wrote it."""
         return self.path / "built"
+
+    @property
+    def built_positions(self) -> np.ndarray:
+        """Positions (N, 3) of the structure that the run began with, nm."""
+        return np.load(self.built_folder / "positions.npy", allow_pickle=False)
 
     def file(self, name: str) -> Path:
         """Path of a file in the directory."""
@@ -140,16 +147,19 @@ class RunDirectory:
         check_unlocked(self.path)
 
     def make(self) -> None:
-        """Empty the folder, which is there and locked, and write the settings."""
+        """Empty the folder, which is there and locked."""
         for entry in self.path.iterdir():
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)
             elif entry.name != LOCK:
                 entry.unlink()
+
+    def write_settings(self) -> None:
+        """Write ``resolved.toml``, if there are settings."""
         if self.settings is not None:
             import tomli_w
 
-            self.file("resolved.toml").write_text(tomli_w.dumps(self.settings))
+            _replace(self.file("resolved.toml"), tomli_w.dumps(self.settings).encode())
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Replace `run.json` in one move."""

@@ -24,7 +24,7 @@ from mlmm.dynamics.records import measure_drift, measure_timing, write_pdb
 from mlmm.dynamics.reporters import EnergyTable, TrajectoryWriter
 from mlmm.dynamics.run_directory import Checkpoint, RunDirectory
 from mlmm.dynamics.stages import Dynamics, Minimise
-from mlmm.dynamics.uncertainty import UncertaintyMonitor
+from mlmm.dynamics.uncertainty import Uncertainty, UncertaintyMonitor
 from mlmm.errors import SimulationError
 from mlmm.hybrid.system import HybridSystem
 from mlmm.units import NANOSECOND
@@ -138,7 +138,8 @@ class Runner:
                     else:
                         state, complete = self._dynamics(index, stage, state, within)
                     self._write_final(state)
-                    if complete:
+                    # The last stage keeps the checkpoint of its last step: it can be made longer.
+                    if complete and (stage is not self.stages[-1] or isinstance(stage, Minimise)):
                         self._checkpoint(index + 1, 0, state, b"")
                     if self.stop:
                         return self._end("interrupted", str(self.stop))
@@ -238,10 +239,12 @@ class Runner:
         elapsed = time.monotonic() - started
         self.summary.setdefault("seconds", {})[stage.name] = before + elapsed
         complete = step == stage.steps
+        self._checkpoint(index, step, *self._snapshot(context))
         if complete:
+            # Only here, after the checkpoint: a longer stage has no such row.
+            if step % self.options.report_interval:
+                self._row(index, stage, step, context)
             self._finish_stage(stage, context, before + elapsed)
-        else:
-            self._checkpoint(index, step, *self._snapshot(context))
         return self._snapshot(context)[0], complete
 
     @property
@@ -251,9 +254,8 @@ class Runner:
         return options.report_interval, options.trajectory_interval, options.checkpoint_interval
 
     def _events(self, index: int, stage: Dynamics, step: int, context: openmm.Context) -> None:
-        """Whatever is due after this step; the last step is always reported."""
+        """Whatever is due after this step."""
         report, frame, checkpoint = self._intervals
-        last = step == stage.steps
         positions = context.getState(positions=True).getPositions(asNumpy=True)._value
         what = broken_positions(positions, self.last_positions)
         if what is not None:
@@ -262,22 +264,28 @@ class Runner:
                 f"{what} at step {step} of stage {stage.name}",
                 "try a smaller time step or a longer minimisation",
             )
-        if step % report == 0 or last:
-            self.table.write(stage.name, step, self._start_time(index) + step * stage.step_length, context)
-        self._look(stage, step, step % report == 0 or last, context)
+        if step % report == 0:
+            self._row(index, stage, step, context)
+        elif any(step % n == 0 for n in self.looks):
+            self._look(stage, step, None, context)
         if stage.trajectory and step % frame == 0:
             self.trajectory.write(context)
         self.last_positions = positions
-        if step % checkpoint == 0 and not last:
+        if step % checkpoint == 0 and step < stage.steps:
             self._checkpoint(index, step, *self._snapshot(context))
 
-    def _look(self, stage: Dynamics, step: int, in_table: bool, context: openmm.Context) -> None:
+    def _row(self, index: int, stage: Dynamics, step: int, context: openmm.Context) -> None:
+        """A row of the energy table; the last step always has one."""
+        self.table.write(stage.name, step, self._start_time(index) + step * stage.step_length, context)
+        self._look(stage, step, self.table.last_uncertainty, context)
+
+    def _look(self, stage: Dynamics, step: int, known: Uncertainty | None, context: openmm.Context) -> None:
         """Hold the uncertainty against its limits; what the table has measured is not measured again."""
-        if not self.monitor.limits.by_column() or not (in_table or any(step % n == 0 for n in self.looks)):
+        if not self.monitor.limits.by_column():
             return
         state = context.getState(positions=True)
         positions, box = positions_and_box(state, self.hybrid.built.periodic)
-        found = self.table.last_uncertainty if in_table else self.monitor.measure(positions, box)
+        found = known or self.monitor.measure(positions, box)
         where = f"stage {stage.name}, step {step}"
         self.stop.reason = self.monitor.judge(found, positions, box, where, self.run.path)
 

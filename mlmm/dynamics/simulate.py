@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import openmm
 
 from mlmm.dynamics.barostat import own_barostats
+from mlmm.dynamics.fingerprint import settings_of
 from mlmm.dynamics.integrators import beyond_tested
 from mlmm.dynamics.lock import locked
 from mlmm.dynamics.options import RunOptions
 from mlmm.dynamics.platforms import choose_platform
-from mlmm.dynamics.records import embedding_facts, log_to, run_facts, write_pdb
-from mlmm.dynamics.resuming import check_files
-from mlmm.dynamics.run_directory import Checkpoint, RunDirectory
+from mlmm.dynamics.records import log_to, run_facts, write_pdb
+from mlmm.dynamics.resuming import check_files, check_same
+from mlmm.dynamics.run_directory import RunDirectory
 from mlmm.dynamics.runner import Progress, Runner
 from mlmm.dynamics.stages import Dynamics, Minimise, check_pressure
 from mlmm.dynamics.uncertainty import UncertaintyMonitor
@@ -47,7 +47,8 @@ def simulate(
     SIGINT and SIGTERM end the run after the current steps with a checkpoint; ``resume=True`` goes on from it
     and, on the Reference platform, gives the same numbers bit for bit as a run that was never interrupted, at
     constant pressure too. Not so where the System holds a barostat of its own: OpenMM's checkpoints leave
-    out how far that one is from its next move, and how large.
+    out how far that one is from its next move, and how large. A longer last stage with ``resume=True`` makes
+    a run longer, a finished one too, with the numbers that it would have had from the start.
 
     Parameters
     ----------
@@ -95,26 +96,33 @@ def simulate(
     else:
         run.check_free(run.path, overwrite)
         run.path.mkdir(parents=True, exist_ok=True)
+    observer = monitor or UncertaintyMonitor(hybrid)
     with locked(run.path):
         checkpoint = None
+        settings: dict[str, Any] = {}
         if resume:
             checkpoint = run.read_checkpoint()
-            _check_same_run(run, checkpoint, plan, options.seed, hybrid)
+            settings = settings_of(hybrid, stages, options, observer, run.built_positions)
+            check_same(run, checkpoint, settings, hybrid, stages[-1])
             check_files(run, checkpoint)
         else:
             # Once more: another process may have begun a run here, and ended, in between.
             run.check_free(run.path, overwrite, held=True)
+            settings = settings_of(hybrid, stages, options, observer, hybrid.built.positions)
             run.make()
             hybrid.built.save(run.built_folder)
             write_pdb(run.file("topology.pdb"), hybrid, hybrid.built.positions, hybrid.built.box_vectors)
+        run.write_settings()
         with log_to(run.file("run.log")):
             title = options.title or run.path.name
             summary = checkpoint.summary if checkpoint else run_facts(hybrid, plan, options.seed, title)
-            summary |= {"state": "running", "message": None, **_platform_facts(*chosen)}
+            summary |= {"state": "running", "message": None, "plan": plan, "settings": settings}
+            summary |= _platform_facts(*chosen)
+            if options.title:
+                summary["title"] = options.title
             for said in _untested(hybrid, stages):
                 logger.warning("%s", said)
                 summary["warnings"] += [] if said in summary["warnings"] else [said]
-            observer = monitor or UncertaintyMonitor(hybrid)
             runner = Runner(hybrid, run, stages, options, chosen, summary, observer, progress)
             return runner.run_from(checkpoint)
 
@@ -156,54 +164,3 @@ def _platform_facts(platform: openmm.Platform, properties: dict[str, str]) -> di
     if platform.getName() == "CPU":
         facts["threads"] = properties.get("Threads") or platform.getPropertyDefaultValue("Threads")
     return facts
-
-
-def _check_same_run(
-    run: RunDirectory, checkpoint: Checkpoint, plan: list[dict[str, Any]], seed: int, hybrid: HybridSystem
-) -> None:
-    if run.state == "finished":
-        raise ConfigError(
-            "an unfinished run to resume", f"{run.path}, which is finished", "see its report.html"
-        )
-    old, embedding = checkpoint.summary, embedding_facts(hybrid)
-    before = old["embedding"]
-    for what, then, now in (
-        ("stages", old["plan"], plan),
-        ("seed", old["seed"], seed),
-        ("region", old["region"]["atoms"], list(hybrid.zones.region.atoms)),
-        ("zones", old["zones"], hybrid.zone_counts()),
-        ("zones", old.get("zone_setup"), dict(hybrid.zones.setup)),
-        *((key, before.get(key), embedding[key]) for key in ("scheme", "mm_tail")),
-        ("electrostatics", before.get("electrostatics", "mechanical"), embedding["electrostatics"]),
-        ("charge_range", before.get("charge_range"), embedding["charge_range"]),
-        ("number of atoms", old["system"]["atoms"], hybrid.built.n_atoms),
-    ):
-        if then != now:
-            raise ConfigError(
-                f"the same {what} as in {run.path}", "another", "resume without changes, or start anew"
-            )
-    if not _same_charges(before.get("reference_charges", {}), embedding["reference_charges"]):
-        raise ConfigError(
-            f"the same reference charges as in {run.path}", "others", "resume without changes, or start anew"
-        )
-    if not _same_curve(before.get("compensation"), embedding["compensation"]):
-        raise ConfigError(
-            f"the same compensation as in {run.path}", "another", "resume with its file, or start anew"
-        )
-
-
-def _same_charges(then: Mapping[str, float], now: Mapping[str, float]) -> bool:
-    """Whether two sets of charges are one within the rounding of a model that predicted them twice."""
-    return then.keys() == now.keys() and all(abs(then[atom] - now[atom]) < 1e-5 for atom in now)
-
-
-def _same_curve(then: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> bool:
-    """Whether two compensations are one within rounding: a mean over the built structure is summed anew."""
-    if then is None or now is None:
-        return then is now
-    pairs = [(then["knots"], now["knots"])]
-    for name in ("alignment", "values"):
-        if then[name].keys() != now[name].keys():
-            return False
-        pairs += [(then[name][kind], now[name][kind]) for kind in now[name]]
-    return all(np.shape(a) == np.shape(b) and np.allclose(a, b, rtol=0, atol=1e-3) for a, b in pairs)

@@ -25,8 +25,8 @@ def crashed(tmp_path):
     [
         ("energies.csv", 0.8, r"last good row of which is step \d+ of produce"),
         ("energies.csv", 300, ", no row"),
-        ("trajectory.dcd", 400, "last good frame of which is number 0 of 5"),
-        ("trajectory.dcd", 0.7, "last good frame of which is number 3 of 5"),
+        ("trajectory.dcd", 400, "last good frame of which is number 1 of 5"),
+        ("trajectory.dcd", 0.7, "last good frame of which is number 2 of 5"),
         ("trajectory.dcd", None, "got no such file"),
         ("energies.csv", None, "got no such file"),
     ],
