@@ -17,14 +17,11 @@ from typing import Any
 
 import numpy as np
 import openmm
-import torch
 
 from mlmm.dynamics.options import RunOptions
 from mlmm.dynamics.stages import Dynamics, Minimise
 from mlmm.dynamics.uncertainty import UncertaintyMonitor
-from mlmm.hybrid.spec import atomic_numbers, built_cell
 from mlmm.hybrid.system import HybridSystem
-from mlmm.structures import Structure
 
 __all__ = ["differences", "same_force_field", "settings_of"]
 
@@ -75,7 +72,7 @@ def settings_of(
     found |= _fields("zones", zones, _FREE_ZONES)
     found["region.atoms"] = zones.region.atoms
     found |= _fields("potential", spec.potential.spec, _FREE_POTENTIAL)
-    found["potential.energy"] = _energy_of_the_region(hybrid, positions)
+    found["potential.energy"] = float(hybrid.region_energies(positions).energies.double().sum())
     found |= _fields("uncertainty", monitor.limits)
     found |= {"uncertainty.interval": monitor.interval, "uncertainty.forces": monitor.forces}
     if monitor.training is not None:
@@ -125,20 +122,6 @@ def same_force_field(folder: Path, system: openmm.System) -> bool:
         return False
     numbers = (np.array(parts[1::2], dtype=np.float64) for parts in (old, new))
     return bool(np.allclose(*numbers, rtol=1e-6, atol=1e-5))
-
-
-def _energy_of_the_region(hybrid: HybridSystem, positions: np.ndarray) -> float:
-    """Energy of the region's atoms alone, without caps, kJ/mol: no physics, a mark of the weights."""
-    atoms = [i for i in hybrid.zones.region.atoms if not hybrid.built.virtual_sites[i]]
-    structure = Structure(
-        torch.tensor(atomic_numbers(hybrid.built, atoms)),
-        torch.tensor(positions[atoms], dtype=torch.float64),
-        built_cell(hybrid.built),
-        hybrid.charge,
-        hybrid.multiplicity,
-    )
-    with torch.no_grad():
-        return float(hybrid.potential.atom_energies(structure).energies.double().sum())
 
 
 def _fields(prefix: str, settings: Any, without: set[str] | None = None) -> dict[str, Any]:

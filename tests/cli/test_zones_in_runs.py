@@ -294,13 +294,14 @@ def test_resumption_with_another_compensation_is_refused(water, tmp_path):
     assert facts["embedding"]["compensation"]["alignment"] == {"HOH": 1.0}
     assert facts["zone_setup"]["kind"] == "adaptive" and facts["embedding"]["mm_side"] == "torch"
     assert sum(facts["histogram"]["atoms"]) == facts["zones"]["core"] + facts["zones"]["transition"]
-    with pytest.raises(ConfigError, match="the same compensation as in"):
-        simulate(moving_hybrid(water, Compensation({"HOH": 2.0})), tmp_path / "run", stages, resume=True)
+    with pytest.raises(ConfigError, match="got embedding.compensation = "):
+        other = moving_hybrid(water, Compensation({"HOH": 2.0}))
+        simulate(other, tmp_path / "run", stages, resume=True, **settings)
     region = region_from_atoms(water.topology, range(3), "molecule")
     wider = adaptive_zones(water, region, "0.2 nm", "0.2501 nm")
     other = hybrid_system(water, wider, Toy(), compensation=Compensation({"HOH": 1.0}))
-    with pytest.raises(ConfigError, match="the same zones as in"):
-        simulate(other, tmp_path / "run", stages, resume=True)
+    with pytest.raises(ConfigError, match="zones.width = 0.0501"):
+        simulate(other, tmp_path / "run", stages, resume=True, **settings)
 
 
 def test_lambda_table_is_cut_and_gone_on_with(water, tmp_path):
