@@ -58,6 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MLMMError as error:
         print(f"mlmm: error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        print(f"mlmm: error: {error.strerror or error}{where}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("mlmm: interrupted", file=sys.stderr)
         return 130

@@ -10,7 +10,8 @@ from mlmm.cli.session import add_config, build_system_of, run_name, start
 from mlmm.config.explain import key_lines
 from mlmm.config.load import load_config
 from mlmm.config.objects import describe, hybrid_from, monitor_from, resolved, run_options, stages_from
-from mlmm.errors import SimulationError
+from mlmm.dynamics.run_directory import RunDirectory
+from mlmm.errors import ConfigError, SimulationError
 
 __all__ = ["EPILOG", "HELP", "add_options", "run"]
 
@@ -51,20 +52,28 @@ def add_options(verb: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Build, simulate and report."""
     out = Path(options.out) if options.out else Path("runs") / run_name(options.config)
-    config = load_config(out / "resolved.toml" if options.resume else options.config, options.set)
+    if options.resume:
+        RunDirectory(out).check_resumable()
+    else:
+        RunDirectory.check_free(out, options.overwrite)
+    # A run that was killed before it began has no settings of its own yet.
+    going_on = options.resume and RunDirectory(out).begun
+    config = load_config(out / "resolved.toml" if going_on else options.config, options.set)
     start(config, options)
     stages = stages_from(config)
     print(f"{out}/\n{_TREE}", end="")
-    from mlmm.dynamics.run_directory import RunDirectory
     from mlmm.dynamics.simulate import simulate
     from mlmm.report import write_report
 
-    if options.resume:
+    if going_on:
         from mlmm.build import BuiltSystem
 
+        if config.system != load_config(out / "resolved.toml").system:
+            raise ConfigError(
+                f"[system] as in {out}", "another one in --set", "leave it out, or choose another --out"
+            )
         built = BuiltSystem.load(RunDirectory(out).built_folder)
     else:
-        RunDirectory.check_free(out, options.overwrite)
         built = build_system_of(config)
     hybrid = hybrid_from(config, built)
     print(describe(hybrid))
@@ -85,6 +94,10 @@ def run(options: argparse.Namespace) -> int:
     except SimulationError:
         print(f"report of the failed run: {write_report(out)}")
         raise
+    except KeyboardInterrupt:
+        directory = RunDirectory(out)
+        if directory.state != "interrupted":
+            raise
     page = write_report(directory.path)
     summary = directory.summary
     if directory.state == "interrupted":

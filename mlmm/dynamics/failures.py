@@ -12,11 +12,18 @@ import numpy as np
 import openmm
 
 from mlmm.dynamics.reporters import degrees_of_freedom
-from mlmm.errors import SimulationError
+from mlmm.errors import ConfigError, SimulationError
 from mlmm.hybrid.system import HybridSystem
 from mlmm.units import GAS_CONSTANT
 
-__all__ = ["broken_positions", "check_temperature", "crowded", "nan_becomes_an_error", "retold"]
+__all__ = [
+    "broken_positions",
+    "check_temperature",
+    "crowded",
+    "disk_errors",
+    "nan_becomes_an_error",
+    "retold",
+]
 
 logger = logging.getLogger(__name__)
 _BLOWN_UP = 10.0  # nm between two looks, at most a second apart: diffusion stays a thousand times below
@@ -76,6 +83,20 @@ def nan_becomes_an_error(where: str) -> Iterator[None]:
             raise
         raise SimulationError(
             "finite positions", f"NaN {where}", "try a smaller time step, or another seed"
+        ) from error
+
+
+@contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Turn errors of the file system into a ConfigError that says where, and how to go on."""
+    try:
+        yield
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        raise ConfigError(
+            f"a run directory {folder} that can be read and written",
+            f"{error.strerror or error}{where}",
+            "make room or set the permissions, then go on with --resume",
         ) from error
 
 

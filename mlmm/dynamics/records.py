@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import logging
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,14 @@ def write_pdb(path: Path, hybrid: HybridSystem, positions: np.ndarray, box: np.n
 def log_to(path: Path) -> Iterator[None]:
     """Everything the package logs also goes to the run's own log."""
     handler = logging.FileHandler(path)
+    complain = handler.handleError
+
+    def quiet(record: logging.LogRecord) -> None:
+        # On a full disk the run ends with its own error, not with one of the log.
+        if not isinstance(sys.exc_info()[1], OSError):
+            complain(record)
+
+    handler.handleError = quiet  # type: ignore[method-assign]
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     package = logging.getLogger("mlmm")
     level = package.level
@@ -144,7 +153,8 @@ def log_to(path: Path) -> Iterator[None]:
     finally:
         package.setLevel(level)
         package.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):
+            handler.close()
 
 
 @contextmanager

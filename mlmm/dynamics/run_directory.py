@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform as python_platform
 import shutil
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from mlmm.dynamics.lock import LOCK, check_unlocked
 from mlmm.errors import ConfigError
 
+if TYPE_CHECKING:
+    import numpy as np
+
 __all__ = ["Checkpoint", "RunDirectory", "timestamp", "versions"]
 
+logger = logging.getLogger(__name__)
+_UNREADABLE = (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
+_UNNAMED = "run.json.tmp"
+_NEWEST, _PREVIOUS, _DAMAGED = "checkpoint.zip", "checkpoint.previous.zip", "checkpoint.damaged.zip"
 _PACKAGES = ("mlmm", "openmm", "torch", "openmmtorch", "numpy", "mdtraj", "parmed", "pdbfixer")
 
 
@@ -83,8 +90,13 @@ class RunDirectory:
 
     @property
     def state(self) -> str:
-        """``running``, ``interrupted``, ``failed`` or ``finished``."""
+        """``starting``, ``running``, ``interrupted``, ``failed`` or ``finished``."""
         return str(self.summary["state"])
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is something to go on from, or to lose; a run that is ``starting`` has nothing."""
+        return self.file("run.json").exists() and self.state != "starting"
 
     @property
     def built_folder(self) -> Path:
@@ -94,6 +106,8 @@ class RunDirectory:
     @property
     def built_positions(self) -> np.ndarray:
         """Positions (N, 3) of the structure that the run began with, nm."""
+        import numpy as np
+
         return np.load(self.built_folder / "positions.npy", allow_pickle=False)
 
     def file(self, name: str) -> Path:
@@ -119,11 +133,16 @@ class RunDirectory:
             it.
         """
         path = Path(path)
-        if not path.exists():
+        above = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+        if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+            what = "a folder that may not be written to" if above.is_dir() else "a file"
+            raise ConfigError(f"a folder for the run at {path}", f"{above}, {what}", "choose another --out")
+        if above != path:
             return
         if not held:
             check_unlocked(path)
-        if path.is_dir() and all(entry.name == LOCK for entry in path.iterdir()):
+        # What is left where a run was killed before it had a name.
+        if all(entry.name in (LOCK, _UNNAMED) for entry in path.iterdir()):
             return
         if not (path / "run.json").exists():
             raise ConfigError(
@@ -146,12 +165,17 @@ class RunDirectory:
             )
         check_unlocked(self.path)
 
-    def make(self) -> None:
-        """Empty the folder, which is there and locked."""
+    def make(self, summary: dict[str, Any]) -> None:
+        """Empty the folder, which is there and locked, but for a `run.json` with the state ``starting``.
+
+        That file comes first: a run that is killed at any moment from here on is one that can be started
+        again, with ``--resume`` and with ``--overwrite``.
+        """
+        self.write_summary(summary | {"state": "starting"})
         for entry in self.path.iterdir():
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)
-            elif entry.name != LOCK:
+            elif entry.name not in (LOCK, "run.json"):
                 entry.unlink()
 
     def write_settings(self) -> None:
@@ -166,7 +190,7 @@ class RunDirectory:
         _replace(self.path / "run.json", json.dumps(summary, indent=1, default=str).encode())
 
     def write_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Replace the checkpoint in one move: a crash leaves the old one or the new one.
+        """Write a checkpoint beside the one before, which is kept as ``checkpoint.previous.zip``.
 
         What it counts on is on the disk before it is: not even a machine that loses power leaves a checkpoint
         with less data than it states.
@@ -174,7 +198,7 @@ class RunDirectory:
         for name in checkpoint.sizes:
             if self.file(name).exists():
                 _sync(self.file(name))
-        target = self.path / "checkpoint.zip"
+        target = self.path / _NEWEST
         temporary = target.with_suffix(".tmp")
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
             archive.writestr("state.xml", checkpoint.state)
@@ -182,29 +206,53 @@ class RunDirectory:
             numbers = {k: v for k, v in checkpoint.__dict__.items() if k not in ("state", "context")}
             archive.writestr("position.json", json.dumps(numbers, default=str))
         _sync(temporary)
+        if target.exists():
+            os.replace(target, self.path / _PREVIOUS)
         os.replace(temporary, target)
         _sync(self.path)
 
     def read_checkpoint(self) -> Checkpoint:
-        """The last checkpoint.
+        """The last checkpoint, or the one before where the last is damaged.
+
+        A damaged one is put aside as ``checkpoint.damaged.zip``.
 
         Raises
         ------
         ConfigError
-            There is none, or it is damaged.
+            There is none, or both are damaged.
         """
+        newest = self.path / _NEWEST
         try:
-            with zipfile.ZipFile(self.path / "checkpoint.zip") as archive:
-                numbers = json.loads(archive.read("position.json"))
-                return Checkpoint(
-                    state=archive.read("state.xml").decode(), context=archive.read("context.chk"), **numbers
-                )
-        except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
+            return self._checkpoint_in(newest)
+        except _UNREADABLE as error:
+            problem = f"{_NEWEST}: {error or type(error).__name__}"
+        try:
+            checkpoint = self._checkpoint_in(self.path / _PREVIOUS)
+        except _UNREADABLE as error:
             raise ConfigError(
                 f"a checkpoint in {self.path}",
-                str(error) or type(error).__name__,
-                "start again with --overwrite",
+                f"{problem}; {_PREVIOUS}: {error or type(error).__name__}",
+                "put one of them back from a copy, or run anew with another --out; "
+                "the rows and frames so far can be read as they are",
             ) from error
+        logger.warning(
+            "%s cannot be read (%s): going on from the checkpoint before, step %d of stage %d",
+            newest,
+            problem,
+            checkpoint.step,
+            checkpoint.stage + 1,
+        )
+        # Aside, or the next checkpoint would make it the one before.
+        if newest.exists():
+            os.replace(newest, self.path / _DAMAGED)
+        return checkpoint
+
+    def _checkpoint_in(self, path: Path) -> Checkpoint:
+        with zipfile.ZipFile(path) as archive:
+            numbers = json.loads(archive.read("position.json"))
+            return Checkpoint(
+                state=archive.read("state.xml").decode(), context=archive.read("context.chk"), **numbers
+            )
 
 
 def versions() -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,9 +110,50 @@ class Runner:
         state = (
             read_serialised(written_state, "State", "state.xml of the checkpoint") if written_state else None
         )
+        first = checkpoint.stage if checkpoint else 0
+        with ExitStack() as files:
+            self._open(checkpoint, files)
+            self.summary["state"] = "running"
+            if checkpoint is None:
+                self._checkpoint(0, 0, None, b"")
+            self.run.write_summary(self.summary)
+            try:
+                with self.stop.by_signals():
+                    for index in range(first, len(self.stages)):
+                        stage = self.stages[index]
+                        self.summary |= {"stage": stage.name, "step": 0}
+                        logger.info("stage %s", stage.name)
+                        within = checkpoint if checkpoint and index == first and checkpoint.context else None
+                        if isinstance(stage, Minimise):
+                            state, complete = self._minimise(stage, state)
+                        else:
+                            state, complete = self._dynamics(index, stage, state, within)
+                        self._write_final(state)
+                        # The last stage keeps the checkpoint of its last step: it can be made longer.
+                        if complete and (stage is not self.stages[-1] or isinstance(stage, Minimise)):
+                            self._checkpoint(index + 1, 0, state, b"")
+                        if self.stop:
+                            return self._end("interrupted", str(self.stop))
+                return self._end("finished", None)
+            except (SimulationError, openmm.OpenMMException) as error:
+                raise self._failure(error) from error
+            except BaseException as error:
+                with suppress(OSError):  # on a full disk that cannot be written either
+                    self._end("failed", f"{type(error).__name__}: {error}")
+                raise
+
+    def _open(self, checkpoint: Checkpoint | None, files: ExitStack) -> None:
+        """Open what grows, cut to its length at the checkpoint; closed by `files`."""
+
+        def close(file: EnergyTable | TrajectoryWriter) -> None:
+            # All that counts is flushed already; the rest of a row that did not fit is cut off again.
+            with suppress(OSError):
+                file.close()
+
         sizes = checkpoint.sizes if checkpoint else {}
         table = self.run.file("energies.csv")
         self.table = EnergyTable(table, self.hybrid, sizes.get(table.name), self.monitor)
+        files.callback(close, self.table)
         self.monitor.resume(self.summary.get("uncertainty") if checkpoint else None, self.run.path)
         self.summary["uncertainty"] = self.monitor.facts
         written = [stage for stage in self.stages if isinstance(stage, Dynamics) and stage.trajectory]
@@ -122,36 +164,7 @@ class Runner:
             self.options.trajectory_interval,
             (sizes["trajectory.dcd"], checkpoint.frames) if checkpoint else None,
         )
-        first = checkpoint.stage if checkpoint else 0
-        if checkpoint is None:
-            self._checkpoint(0, 0, None, b"")
-        self.run.write_summary(self.summary)
-        try:
-            with self.stop.by_signals():
-                for index in range(first, len(self.stages)):
-                    stage = self.stages[index]
-                    self.summary |= {"stage": stage.name, "step": 0}
-                    logger.info("stage %s", stage.name)
-                    within = checkpoint if checkpoint and index == first and checkpoint.context else None
-                    if isinstance(stage, Minimise):
-                        state, complete = self._minimise(stage, state)
-                    else:
-                        state, complete = self._dynamics(index, stage, state, within)
-                    self._write_final(state)
-                    # The last stage keeps the checkpoint of its last step: it can be made longer.
-                    if complete and (stage is not self.stages[-1] or isinstance(stage, Minimise)):
-                        self._checkpoint(index + 1, 0, state, b"")
-                    if self.stop:
-                        return self._end("interrupted", str(self.stop))
-            return self._end("finished", None)
-        except (SimulationError, openmm.OpenMMException) as error:
-            raise self._failure(error) from error
-        except BaseException as error:
-            self._end("failed", f"{type(error).__name__}: {error}")
-            raise
-        finally:
-            self.table.close()
-            self.trajectory.close()
+        files.callback(close, self.trajectory)
 
     def _minimise(self, stage: Minimise, state: openmm.State | None) -> tuple[openmm.State, bool]:
         """Minimise; returns the state and whether it was not interrupted."""

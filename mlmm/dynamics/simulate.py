@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import openmm
 
 from mlmm.dynamics.barostat import own_barostats
+from mlmm.dynamics.failures import disk_errors
 from mlmm.dynamics.fingerprint import settings_of
 from mlmm.dynamics.integrators import beyond_tested
 from mlmm.dynamics.lock import locked
@@ -44,7 +46,8 @@ def simulate(
 ) -> RunDirectory:
     """Run the stages one after the other and write a run directory.
 
-    SIGINT and SIGTERM end the run after the current steps with a checkpoint; ``resume=True`` goes on from it
+    SIGINT (Ctrl-C) and SIGTERM end the run after the current steps with a checkpoint, Ctrl-C with a
+    KeyboardInterrupt once that is written; ``resume=True`` goes on from it
     and, on the Reference platform, gives the same numbers bit for bit as a run that was never interrupted, at
     constant pressure too. Not so where the System holds a barostat of its own: OpenMM's checkpoints leave
     out how far that one is from its next move, and how large. A longer last stage with ``resume=True`` makes
@@ -78,9 +81,9 @@ def simulate(
     Raises
     ------
     ConfigError
-        A directory that is taken, another run to resume, an option that is unknown or out of range, an
-        unknown platform, NPT without a box or beside a barostat of the System's own, a thermostat in the
-        System, or a pressure without NPT.
+        A directory that is taken or in use, another run to resume, a file that cannot be read or written
+        (the run can be resumed), an option that is unknown or out of range, an unknown platform, NPT without
+        a box or beside a barostat of the System's own, a thermostat in the System, or a pressure without NPT.
     SimulationError
         Energies or positions that are not finite: the last finite frame is in ``last_finite_frame.pdb``.
     """
@@ -91,40 +94,44 @@ def simulate(
     chosen = choose_platform(options.platform, options.threads)
     plan = [stage.facts() if isinstance(stage, Dynamics) else {"name": stage.name} for stage in stages]
     run = out if isinstance(out, RunDirectory) else RunDirectory(Path(out))
-    if resume:
-        run.check_resumable()
-    else:
-        run.check_free(run.path, overwrite)
-        run.path.mkdir(parents=True, exist_ok=True)
     observer = monitor or UncertaintyMonitor(hybrid)
-    with locked(run.path):
-        checkpoint = None
-        settings: dict[str, Any] = {}
+    untested = _untested(hybrid, stages)
+    with disk_errors(run.path):
         if resume:
-            checkpoint = run.read_checkpoint()
-            settings = settings_of(hybrid, stages, options, observer, run.built_positions)
-            check_same(run, checkpoint, settings, hybrid, stages[-1])
-            check_files(run, checkpoint)
+            run.check_resumable()
         else:
-            # Once more: another process may have begun a run here, and ended, in between.
-            run.check_free(run.path, overwrite, held=True)
-            settings = settings_of(hybrid, stages, options, observer, hybrid.built.positions)
-            run.make()
-            hybrid.built.save(run.built_folder)
-            write_pdb(run.file("topology.pdb"), hybrid, hybrid.built.positions, hybrid.built.box_vectors)
-        run.write_settings()
-        with log_to(run.file("run.log")):
-            title = options.title or run.path.name
-            summary = checkpoint.summary if checkpoint else run_facts(hybrid, plan, options.seed, title)
-            summary |= {"state": "running", "message": None, "plan": plan, "settings": settings}
-            summary |= _platform_facts(*chosen)
-            if options.title:
-                summary["title"] = options.title
-            for said in _untested(hybrid, stages):
-                logger.warning("%s", said)
-                summary["warnings"] += [] if said in summary["warnings"] else [said]
-            runner = Runner(hybrid, run, stages, options, chosen, summary, observer, progress)
-            return runner.run_from(checkpoint)
+            run.check_free(run.path, overwrite)
+            run.path.mkdir(parents=True, exist_ok=True)
+        with locked(run.path):
+            checkpoint = None
+            if resume and run.begun:
+                checkpoint = run.read_checkpoint()
+                settings = settings_of(hybrid, stages, options, observer, run.built_positions)
+                check_same(run, checkpoint, settings, hybrid, stages[-1])
+                check_files(run, checkpoint)
+                summary = checkpoint.summary
+            else:
+                # Once more: another process may have begun a run here, and ended, in between.
+                run.check_free(run.path, overwrite or resume, held=True)
+                settings = settings_of(hybrid, stages, options, observer, hybrid.built.positions)
+                summary = run_facts(hybrid, plan, options.seed, options.title or run.path.name)
+            summary |= {"message": None, "plan": plan, "settings": settings, **_platform_facts(*chosen)}
+            summary["title"] = options.title or summary["title"]
+            summary["warnings"] += [said for said in untested if said not in summary["warnings"]]
+            if checkpoint is None:
+                run.make(summary)
+                hybrid.built.save(run.built_folder)
+                write_pdb(run.file("topology.pdb"), hybrid, hybrid.built.positions, hybrid.built.box_vectors)
+            run.write_settings()
+            with log_to(run.file("run.log")):
+                for said in untested:
+                    logger.warning("%s", said)
+                runner = Runner(hybrid, run, stages, options, chosen, summary, observer, progress)
+                runner.run_from(checkpoint)
+    if runner.stop.number == signal.SIGINT:
+        # The run is saved; a loop over runs, or a notebook, has to end as well.
+        raise KeyboardInterrupt
+    return run
 
 
 def _check_forces(hybrid: HybridSystem, stages: Sequence[Minimise | Dynamics]) -> None:

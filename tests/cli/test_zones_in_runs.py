@@ -272,7 +272,7 @@ def test_a_run_with_a_moving_zone_and_its_resumption(water, tmp_path):
 
     def stop(progress):
         if progress.done >= 20:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
 
     simulate(hybrid, tmp_path / "run", stages, progress=stop, **settings)
     stopped = np.load(tmp_path / "run/lambda.npy")
@@ -285,7 +285,7 @@ def test_a_run_with_a_moving_zone_and_its_resumption(water, tmp_path):
 def test_resumption_with_another_compensation_is_refused(water, tmp_path):
     def stop(progress):
         if progress.done >= 4:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
 
     settings = {"platform": "Reference", "report_interval": 4}
     stages = [Produce("20 fs", timestep="0.5 fs")]

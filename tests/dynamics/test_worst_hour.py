@@ -1,0 +1,191 @@
+"""Runs that are killed early, damaged, out of space or interrupted: always one way on, and nothing lost."""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import signal
+
+import pytest
+from runs import CrashError, chain_hybrid, crash_at, results, run_in
+
+import mlmm.dynamics.simulate as simulation
+from mlmm.build import BuiltSystem
+from mlmm.cli.program import main
+from mlmm.dynamics.lock import LOCK
+from mlmm.dynamics.run_directory import RunDirectory
+from mlmm.errors import ConfigError
+
+
+def killed(*_args, **_facts):
+    raise CrashError
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return results(run_in(tmp_path_factory.mktemp("whole") / "run"))
+
+
+# --- killed before the first checkpoint ---------------------------------------------------------------
+
+EARLY = [
+    (RunDirectory, "write_summary"),
+    (RunDirectory, "make"),
+    (BuiltSystem, "save"),
+    (simulation, "write_pdb"),
+    (RunDirectory, "write_settings"),
+    (RunDirectory, "write_checkpoint"),
+]
+
+
+@pytest.mark.parametrize("how", ["resume", "overwrite"])
+@pytest.mark.parametrize(("where", "name"), EARLY)
+@pytest.mark.parametrize("first", [True, False])
+def test_a_run_killed_before_its_first_checkpoint_starts_again(tmp_path, whole, where, name, how, first):
+    """At every step between the empty folder and the first checkpoint, of a new run and of one replaced."""
+    if not first:
+        run_in(tmp_path / "run", seed=8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(where, name, killed)
+        with pytest.raises(CrashError):
+            run_in(tmp_path / "run", overwrite=not first)
+    (tmp_path / "run" / LOCK).write_text("of a process that was killed")
+    if not first and name in ("write_summary", "make") and how == "resume":
+        return  # the run that was there is still whole
+    assert results(run_in(tmp_path / "run", **{how: True})) == whole
+
+
+def test_there_is_no_run_to_resume(tmp_path):
+    with pytest.raises(ConfigError, match=r"no folder .*Leave --resume out"):
+        run_in(tmp_path / "run", resume=True)
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(ConfigError, match="with other files"):
+        run_in(tmp_path, resume=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+# --- damaged checkpoints ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "gone", "text"])
+def test_the_checkpoint_before_is_kept_and_used(tmp_path, whole, damage, caplog):
+    with pytest.raises(CrashError):
+        run_in(tmp_path / "run", progress=crash_at("produce", 60))
+    newest = tmp_path / "run/checkpoint.zip"
+    content = newest.read_bytes()
+    middle = len(content) // 3
+    {
+        "cut": lambda: newest.write_bytes(content[:-40]),
+        "flipped": lambda: newest.write_bytes(
+            content[:middle] + bytes([content[middle] ^ 255]) + content[middle + 1 :]
+        ),
+        "gone": newest.unlink,
+        "text": lambda: newest.write_bytes(b"not a zip"),
+    }[damage]()
+    # Twice: a crash soon after must not leave the damaged one as the one before.
+    with caplog.at_level(logging.WARNING), pytest.raises(CrashError):
+        run_in(tmp_path / "run", resume=True, progress=crash_at("produce", 51))
+    assert "going on from the checkpoint before, step 25 of stage 3" in caplog.text
+    newest.write_bytes(b"damaged again")
+    assert results(run_in(tmp_path / "run", resume=True)) == whole
+
+
+def test_advice_on_damaged_checkpoints_deletes_nothing(tmp_path):
+    run = run_in(tmp_path / "run")
+    before = run.file("trajectory.dcd").read_bytes()
+    for name in ("checkpoint.zip", "checkpoint.previous.zip"):
+        run.file(name).write_bytes(b"")
+    with pytest.raises(ConfigError, match="Put one of them back from a copy") as refused:
+        run_in(run.path, length="50 fs", resume=True)
+    assert "overwrite" not in str(refused.value)
+    assert run.file("trajectory.dcd").read_bytes() == before
+
+
+# --- file systems that fail ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_room():
+    """Files of this process cannot grow beyond some bytes, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limit(size):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+
+    yield limit
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.2, 0.4, 0.6, 0.8, 0.95])
+def test_a_full_disk_is_a_sentence_and_the_run_goes_on_later(tmp_path, whole, no_room, share, capfd):
+    run = tmp_path / "run"
+    largest = max(path.stat().st_size for path in run_in(tmp_path / "other").path.iterdir())
+    no_room(int(share * largest))
+    with pytest.raises(ConfigError):
+        run_in(run)
+    no_room(resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+    assert "Logging error" not in capfd.readouterr().err
+    assert results(run_in(run, resume=True)) == whole
+
+
+@pytest.mark.parametrize("name", ["energies.csv", "trajectory.dcd", "run.log", "built"])
+def test_a_file_that_cannot_be_opened_is_a_sentence(tmp_path, whole, name):
+    with pytest.raises(CrashError):
+        run_in(tmp_path / "run", progress=crash_at("produce", 60))
+    path = tmp_path / "run" / name
+    aside = path.rename(tmp_path / "aside")
+    if name != "built":
+        path.mkdir()
+    with pytest.raises(ConfigError):
+        run_in(tmp_path / "run", resume=True)
+    if name != "built":
+        path.rmdir()
+    aside.rename(path)
+    assert results(run_in(tmp_path / "run", resume=True)) == whole
+
+
+def test_output_below_a_file_or_in_a_closed_folder(tmp_path, monkeypatch):
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(ConfigError, match=r"notes.txt, a file. Choose another --out"):
+        run_in(tmp_path / "notes.txt/run")
+    # Root may write anywhere: the answer of the system is put in.
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(ConfigError, match="a folder that may not be written to"):
+        run_in(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_errors_of_files_end_the_command_line_with_a_sentence(tmp_path, capsys, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device", str(tmp_path / "report.html"))
+
+    import mlmm.cli.report as verb
+
+    monkeypatch.setattr(verb, "run", full)
+    assert main(["report", str(tmp_path)]) == 2
+    printed = capsys.readouterr().err
+    assert printed == f"mlmm: error: No space left on device: {tmp_path / 'report.html'}\n"
+
+
+# --- Ctrl-C -------------------------------------------------------------------------------------------
+
+
+def test_ctrl_c_ends_a_loop_over_runs_once_the_run_is_saved(tmp_path, whole):
+    hybrid, begun = chain_hybrid(), []
+
+    def press(now):
+        if now.stage == "produce" and now.done >= 30:
+            signal.raise_signal(signal.SIGINT)
+
+    def loop():
+        for seed in (4, 5):
+            begun.append(seed)
+            run_in(tmp_path / str(seed), hybrid, seed=seed, progress=press)
+
+    with pytest.raises(KeyboardInterrupt):
+        loop()
+    assert begun == [4]
+    run = RunDirectory(tmp_path / "4")
+    assert run.state == "interrupted" and not run.file(LOCK).exists()
+    assert results(run_in(run.path, hybrid, resume=True)) == whole
