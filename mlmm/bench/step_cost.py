@@ -92,7 +92,8 @@ def measure_step(
     """
     options = options or RunOptions()
     stage = stage.under(options)
-    bench = _Bench(hybrid, stage, choose_platform(options.platform, options.threads), options.seed + 1)
+    platform = choose_platform(options.platform, options.threads, hybrid.system)
+    bench = _Bench(hybrid, stage, platform, options.seed + 1)
     progress("settling the structure under the force field")
     bench.settle(minimise)
     progress("timing")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import openmm
 import torch
@@ -71,7 +73,7 @@ class BulkRuns:
 
     def __init__(self, bulk: BuiltSystem, zones: AdaptiveZones, options: CalibrationOptions, run: RunOptions):
         self.bulk, self.zones, self.options, self.run = bulk, zones, options, run
-        self._platform = platform_arguments(run.platform, run.threads)
+        self._platform = functools.partial(platform_arguments, run.platform, run.threads)
         self._seeds = iter(np.random.SeedSequence(run.seed).generate_state(1000) & 0x3FFFFFFF)
 
     def skip(self, simulations: int) -> None:
@@ -93,7 +95,7 @@ class BulkRuns:
         system.addForce(barostat)
         integrator = openmm.LangevinMiddleIntegrator(kelvin, self.options.friction, self.options.timestep)
         integrator.setRandomNumberSeed(self._seed())
-        return openmm.Context(system, integrator, *self._platform), integrator, barostat
+        return openmm.Context(system, integrator, *self._platform(system=system)), integrator, barostat
 
     def at_own_density(self) -> tuple[np.ndarray, np.ndarray]:
         """Positions and box of the force field alone, scaled to its mean density under the pressure."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -64,7 +65,7 @@ class RefinementRuns:
     ):
         self.spec, self.zones, self.settings, self.kept = spec, zones, settings, kept
         self.positions, self.box = np.array(spec.built.positions), np.array(spec.built.box_vectors)
-        self._platform = platform_arguments(run.platform, run.threads)
+        self._platform = functools.partial(platform_arguments, run.platform, run.threads)
         self._weights_of = AdaptiveWeights(zones)
 
     def refine(
@@ -171,7 +172,7 @@ class RefinementRuns:
                 settings["temperature_K"], settings["friction_per_ps"], step
             )
             integrator.setRandomNumberSeed(int(seeds[0] & 0x3FFFFFFF) + 1)
-            context = openmm.Context(system, integrator, *self._platform)
+            context = openmm.Context(system, integrator, *self._platform(system=system))
             context.setPositions(state.positions)
             if state.velocities is None:
                 openmm.LocalEnergyMinimizer.minimize(context, 50.0, 20)

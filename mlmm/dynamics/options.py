@@ -41,7 +41,7 @@ class RunOptions:
     seed : int
         Of velocities, thermostat and barostat.
     platform : str
-        OpenMM platform; the fastest if empty.
+        OpenMM platform; CUDA, HIP or CPU, the first that works, if empty.
     threads : int
         Threads of OpenMM's CPU platform; 0 for as many as the environment or the machine has.
     report_interval, trajectory_interval, checkpoint_interval : int
@@ -85,7 +85,7 @@ class RunOptions:
         least=0,
         **_RUN,
     )
-    platform: str = setting("", "OpenMM platform; the fastest if empty", **_RUN)
+    platform: str = setting("", "OpenMM platform; empty: CUDA, HIP or CPU, the first that works", **_RUN)
     threads: int = number(
         0, "threads of OpenMM's CPU platform; 0: as many as the machine has", least=0, **_RUN
     )

@@ -1,6 +1,8 @@
-"""The OpenMM platform of a simulation: the one asked for, or the fastest, with its properties."""
+"""The OpenMM platform of a simulation: the one asked for, or the first of CUDA, HIP and CPU that works."""
 
 from __future__ import annotations
+
+import functools
 
 import openmm
 
@@ -8,38 +10,68 @@ from mlmm.errors import ConfigError
 
 __all__ = ["choose_platform", "platform_arguments"]
 
+#: OpenCL is not among them: OpenMM finds it with the driver of any laptop's graphics, where double precision
+#: and TorchForce may be missing; a kernel that cannot be loaded there ends the process.
+_BY_ITSELF = ("CUDA", "HIP", "CPU", "Reference")
 
-def choose_platform(name: str = "", threads: int = 0) -> tuple[openmm.Platform, dict[str, str]]:
+
+def choose_platform(
+    name: str = "", threads: int = 0, system: openmm.System | None = None
+) -> tuple[openmm.Platform, dict[str, str]]:
     """Find a platform by its name, in any case, and its properties.
 
     Parameters
     ----------
     name : str
-        The fastest if empty.
+        If empty, the first of CUDA, HIP and CPU that works on this machine; OpenCL only by its name.
     threads : int
         Of the CPU platform; 0 for as many as the environment or the machine has.
+    system : openmm.System, optional
+        What will run there.
 
     Raises
     ------
     ConfigError
-        A platform that OpenMM does not have here.
+        A platform that OpenMM does not have here, or OpenCL for a System with a TorchForce.
     """
-    available = [openmm.Platform.getPlatform(i) for i in range(openmm.Platform.getNumPlatforms())]
+    count = openmm.Platform.getNumPlatforms()
+    available = {p.getName(): p for p in (openmm.Platform.getPlatform(i) for i in range(count))}
     if name:
-        found = [p for p in available if p.getName().lower() == name.lower()]
+        found = [p for known, p in available.items() if known.lower() == name.lower()]
         if not found:
-            names = " | ".join(p.getName() for p in available)
-            raise ConfigError(f"platform = {names}", repr(name), "choose one of these")
+            raise ConfigError(f"platform = {' | '.join(available)}", repr(name), "choose one of these")
         platform = found[0]
     else:
-        platform = max(available, key=lambda p: p.getSpeed())
+        platform = next(available[known] for known in _BY_ITSELF if known in available and _works(known))
+    if platform.getName() == "OpenCL" and system is not None and _has_foreign_force(system):
+        raise ConfigError(
+            "a System without TorchForce on platform OpenCL",
+            "one, which ends the process there",
+            'leave platform out for CUDA or CPU, or write bridge = "pythonforce"',
+        )
     several = threads > 0 and platform.getName() == "CPU"
     return platform, {"Threads": str(threads)} if several else {}
 
 
-def platform_arguments(name: str = "", threads: int = 0) -> list[object]:
-    """List what ``openmm.Context`` takes after System and integrator; nothing where OpenMM chooses.
+def platform_arguments(name: str = "", threads: int = 0, system: openmm.System | None = None) -> list[object]:
+    """List what ``openmm.Context`` takes after System and integrator; arguments as for `choose_platform`."""
+    return [*choose_platform(name, threads, system)]
 
-    With neither name nor threads OpenMM itself tries the platforms in turn and leaves out those that fail.
-    """
-    return [*choose_platform(name, threads)] if name or threads else []
+
+@functools.cache
+def _works(name: str) -> bool:
+    """Whether a platform can run one particle; a GPU platform is there without a GPU as well."""
+    if name in ("CPU", "Reference"):
+        return True
+    system = openmm.System()
+    system.addParticle(1.0)
+    try:
+        openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName(name))
+    except openmm.OpenMMException:
+        return False
+    return True
+
+
+def _has_foreign_force(system: openmm.System) -> bool:
+    """Whether a force is of a plugin, as TorchForce: OpenMM hands it back without a class of its own."""
+    return any(type(force) is openmm.Force for force in system.getForces())

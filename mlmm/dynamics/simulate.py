@@ -91,7 +91,7 @@ def simulate(
     check_pressure(stages, options)
     stages = [stage.under(options) if isinstance(stage, Dynamics) else stage for stage in stages]
     _check_forces(hybrid, stages)
-    chosen = choose_platform(options.platform, options.threads)
+    chosen = choose_platform(options.platform, options.threads, hybrid.system)
     plan = [stage.facts() if isinstance(stage, Dynamics) else {"name": stage.name} for stage in stages]
     run = out if isinstance(out, RunDirectory) else RunDirectory(Path(out))
     observer = monitor or UncertaintyMonitor(hybrid)

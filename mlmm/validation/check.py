@@ -265,7 +265,7 @@ def energy_drift(
         kJ/mol.
     """
     run = with_changes(RunOptions, run, changes, USED)
-    timestep, arguments = run.timestep, platform_arguments(run.platform, run.threads)
+    timestep, arguments = run.timestep, platform_arguments(run.platform, run.threads, system)
     integrator = openmm.LangevinMiddleIntegrator(run.temperature, 5.0, timestep)
     integrator.setRandomNumberSeed(run.seed + 1)
     integrator.setConstraintTolerance(1e-7)

@@ -126,7 +126,8 @@ def judge_settings(
     steps = sorted(set(options.timesteps))
     _check(steps, options.nonbonded_every_values, options.reciprocal_every_values, options.length)
     progress = progress or (lambda text: None)
-    arguments, length = platform_arguments(run.platform, run.threads), options.length
+    arguments = platform_arguments(run.platform, run.threads, system_for(False))
+    length = options.length
     progress(f"equilibration, {options.equilibration:g} ps at {steps[0] / FEMTOSECOND:g} fs")
     own = own_barostats(system_for(False))
     if own:
@@ -200,7 +201,7 @@ def _start(
     """Positions and velocities from which every setting goes on."""
     integrator = openmm.LangevinMiddleIntegrator(run.temperature, 5.0, step)
     integrator.setRandomNumberSeed(run.seed + 1)
-    context = openmm.Context(system, integrator, *platform_arguments(run.platform, run.threads))
+    context = openmm.Context(system, integrator, *platform_arguments(run.platform, run.threads, system))
     context.setPositions(positions)
     if minimise:
         openmm.LocalEnergyMinimizer.minimize(context, 10.0, 200)

@@ -300,7 +300,7 @@ def test_resumption_with_another_compensation_is_refused(water, tmp_path):
     region = region_from_atoms(water.topology, range(3), "molecule")
     wider = adaptive_zones(water, region, "0.2 nm", "0.2501 nm")
     other = hybrid_system(water, wider, Toy(), compensation=Compensation({"HOH": 1.0}))
-    with pytest.raises(ConfigError, match="zones.width = 0.0501"):
+    with pytest.raises(ConfigError, match=r"zones\.width = 0\.2501"):
         simulate(other, tmp_path / "run", stages, resume=True, **settings)
 
 
