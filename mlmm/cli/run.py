@@ -20,6 +20,7 @@ EPILOG = f"""examples:
   mlmm run my/run.toml                               into runs/my, with a report
   mlmm run my/run.toml --set zones.kind=static --set zones.plateau="0.4 nm"
   mlmm run my/run.toml --resume                      after Ctrl-C, SIGTERM or a crash
+  mlmm run my/run.toml --resume --set run.produce="1 ns"    make a run longer, a finished one too
 
 No time step is safe by itself: mlmm check timestep my/run.toml tests some on your system. Steps longer than
 those in tests/benchmarks/TIMESTEPS.md give a warning.

@@ -120,8 +120,8 @@ def same_force_field(folder: Path, system: openmm.System) -> bool:
     old, new = pattern.split(then), pattern.split(now)
     if len(old) != len(new) or old[::2] != new[::2]:
         return False
-    numbers = (np.array(parts[1::2], dtype=np.float64) for parts in (old, new))
-    return bool(np.allclose(*numbers, rtol=1e-6, atol=1e-5))
+    first, second = (np.array(parts[1::2], dtype=np.float64) for parts in (old, new))
+    return bool(np.allclose(first, second, rtol=1e-6, atol=1e-5))
 
 
 def _fields(prefix: str, settings: Any, without: set[str] | None = None) -> dict[str, Any]:

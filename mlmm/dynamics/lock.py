@@ -6,16 +6,15 @@ import json
 import logging
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mlmm.errors import ConfigError
 
-try:
+if sys.platform != "win32":  # no flock there
     import fcntl
-except ImportError:  # Windows has no flock
-    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["LOCK", "check_unlocked", "locked"]
 
@@ -56,7 +55,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 def check_unlocked(folder: Path) -> None:
     """Raise what `locked` raises, without taking the lock; a folder without a lock file stays as it is."""
-    if fcntl is None or not (folder / LOCK).exists():
+    if not (folder / LOCK).exists():
         return
     file = os.open(folder / LOCK, os.O_RDONLY)
     try:
@@ -83,7 +82,7 @@ def _opened(folder: Path) -> int:
 
 
 def _take(file: int, folder: Path) -> None:
-    if fcntl is None:
+    if sys.platform == "win32":
         return
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -469,7 +469,8 @@ def test_report_without_a_run_is_rejected(tmp_path, capsys):
 def test_resume_refuses_a_damaged_checkpoint(tmp_path, run_file, capsys):
     out = tmp_path / "run"
     assert main(["run", run_file, "--out", str(out), *QUICK]) == 0
-    (out / "checkpoint.zip").write_bytes(b"not a zip")
+    for name in ("checkpoint.zip", "checkpoint.previous.zip"):
+        (out / name).write_bytes(b"not a zip")
     assert main(["run", run_file, "--out", str(out), "--resume"]) == 2
     assert "Expected a checkpoint in" in capsys.readouterr().err
 

@@ -294,7 +294,7 @@ def test_resumption_with_another_compensation_is_refused(water, tmp_path):
     assert facts["embedding"]["compensation"]["alignment"] == {"HOH": 1.0}
     assert facts["zone_setup"]["kind"] == "adaptive" and facts["embedding"]["mm_side"] == "torch"
     assert sum(facts["histogram"]["atoms"]) == facts["zones"]["core"] + facts["zones"]["transition"]
-    with pytest.raises(ConfigError, match="got embedding.compensation = "):
+    with pytest.raises(ConfigError, match=r"got embedding\.compensation = "):
         other = moving_hybrid(water, Compensation({"HOH": 2.0}))
         simulate(other, tmp_path / "run", stages, resume=True, **settings)
     region = region_from_atoms(water.topology, range(3), "molecule")
