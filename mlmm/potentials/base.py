@@ -6,6 +6,7 @@ once.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
@@ -138,7 +139,8 @@ class PotentialModel(Protocol):
     None, result (K, C) in kJ/mol for K members and C centres, the atoms whose energies are wanted. They are
     bound once or, where they change from call to call, given with the positions; all atoms by default. With
     it the model runs inside a TorchForce without Python; without it, through a PythonForce. A model that
-    knows the total charge takes it as a further keyword, ``charge=0``.
+    knows the total charge or the multiplicity takes it as a further keyword, ``charge=0`` and
+    ``multiplicity=1``.
 
     A model with a `polarisation_range` has ``scriptable`` whose module also has ``in_field(positions, cell,
     external_positions, external_charges)`` -> energies (N,) within the region, charges (N,), dipoles (N, 3)
@@ -156,8 +158,17 @@ class PotentialModel(Protocol):
 
 
 def scriptable_module(model: PotentialModel) -> Callable[..., Module] | None:
-    """The factory of the model's TorchScript form, or None where it has none."""
-    return getattr(model, "scriptable", None)
+    """The factory of the model's TorchScript form, or None where it has none.
+
+    A form that cannot be told the charge or the multiplicity that its model takes into account is none.
+    """
+    factory = getattr(model, "scriptable", None)
+    state = {"charge": model.spec.charges, "multiplicity": model.spec.spins}
+    if factory is not None and any(state.values()):
+        known = inspect.signature(factory).parameters
+        if any(needed and word not in known for word, needed in state.items()):
+            return None
+    return factory
 
 
 def bound_module(
