@@ -85,7 +85,7 @@ BAD_TEXT = {
     ),
     "unknown_residue": (
         [*DIPEPTIDE[:-1], "HETATM   90  C1  LIG B  77      20.000  20.000  20.000  1.00  0.00           C"],
-        ["LIG 77 of chain B", 'Give ligands = ["file.xml"]', '<Residue name="LIG">'],
+        ["LIG 77 of chain B", "Write [system.ligand.LIG] with smiles", 'remove = ["LIG"]'],
     ),
     "water_only": (
         ["HETATM    1  O   HOH A   1       1.000   1.000   1.000  1.00  0.00           O"],

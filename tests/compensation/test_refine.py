@@ -163,7 +163,7 @@ def test_the_density_is_measured_if_it_is_not_given(bulk, monkeypatch, tmp_path)
     calls = []
 
     def measured(bulk, run, **arguments):
-        calls.append(run.pressure)
+        calls.append(run.barostat_pressure)
         return 33.0
 
     monkeypatch.setattr(mlmm.compensation.refine, "force_field_density", measured)

@@ -185,4 +185,4 @@ def test_a_run_that_ends_in_nan_says_what_else_makes_it(dipeptide_vacuum, tmp_pa
         )
         with pytest.raises(SimulationError, match="NaN") as caught:
             simulate(hybrid, tmp_path / shapes, seed=1, stages=[Produce("0.01 ps")], platform="Reference")
-        assert ("neighbour_density = 20 per nm³" in str(caught.value)) == (shapes == "fixed")
+        assert ("denser than 20 per nm³" in str(caught.value)) == (shapes == "fixed")
