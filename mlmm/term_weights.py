@@ -12,82 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlmm.errors import ConfigError
+from mlmm.schemes import SCHEMES, Scheme
 
-__all__ = ["SCHEMES", "CappedRegion", "Scheme", "TermWeights", "cmap_shares", "make_term_weights"]
-
-
-@dataclass(frozen=True)
-class Scheme:
-    """How a scheme divides the energy between the force field and the potential.
-
-    Parameters
-    ----------
-    bonded, one_four, pairs : {"share", "any", "all", "none"}
-        Share W of bonded terms, of 1-4 pairs and of all other pairs: the mean lambda of the atoms, their
-        largest, their smallest, or 0.
-    trained_on : tuple of str
-        What a potential must have been trained on, so that no interaction is counted twice.
-    caps : bool
-        Hydrogen caps stand on the bonds that the region cuts.
-    needs_hard : bool
-        Only zones without lambda between 0 and 1 have an energy.
-    allows_adaptive : bool
-        Molecules may enter and leave the zone.
-    isolated : bool
-        The potential sees the region by itself: one molecule of its own charge and multiplicity, for any
-        potential, and pairs inside at every distance.
-    has_shares : bool
-        The potential's energy is a sum over atoms, each times its lambda.
-    predicted_charges : bool
-        Charges that the potential predicts at every step have an energy.
-    """
-
-    bonded: str
-    one_four: str
-    pairs: str
-    trained_on: tuple[str, ...]
-    caps: bool = False
-    needs_hard: bool = False
-    allows_adaptive: bool = False
-    isolated: bool = False
-    has_shares: bool = False
-    predicted_charges: bool = False
-
-    @property
-    def takes_pairs(self) -> bool:
-        """Whether pairs other than 1-4 pairs change their owner."""
-        return self.pairs != "none"
-
-    @property
-    def takes_terms(self) -> bool:
-        """Whether any term of the force field changes its owner."""
-        return {self.bonded, self.one_four, self.pairs} != {"none"}
-
-
-#: The first that suits a potential is its default.
-SCHEMES = {
-    "per_atom": Scheme(
-        "share",
-        "share",
-        "share",
-        ("total",),
-        allows_adaptive=True,
-        has_shares=True,
-        predicted_charges=True,
-    ),
-    "supermolecular": Scheme("any", "any", "any", ("total",), caps=True),
-    "additive": Scheme(
-        "all",
-        "all",
-        "all",
-        ("total", "isolated"),
-        caps=True,
-        needs_hard=True,
-        isolated=True,
-        predicted_charges=True,
-    ),
-    "delta": Scheme("none", "none", "none", ("correction",), has_shares=True),
-}
+__all__ = ["CappedRegion", "TermWeights", "cmap_shares", "make_term_weights"]
 
 
 @dataclass(frozen=True)
@@ -112,7 +39,7 @@ class TermWeights:
     Parameters
     ----------
     scheme : str
-        A key of `SCHEMES`.
+        A key of `mlmm.schemes.SCHEMES`.
     weights : ndarray, shape (N,)
         lambda of every atom.
     visible : ndarray, shape (N,), bool

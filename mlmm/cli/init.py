@@ -30,15 +30,15 @@ then:
 """
 _SMALLEST = 4  # heavy atoms; ions and most of what crystals were grown from have fewer or as many
 _SCHEME = (
-    "How both energies are combined. additive: the region by itself in the potential, which suits a whole "
-    "molecule in rigid water. per_atom and supermolecular let the potential see what is around; they need "
-    'flexible molecules: constraints "none" and rigid_water false in [system].'
+    "How both energies are combined. auto: additive for a region of whole molecules without a zone, such as "
+    "the one above: it is by itself in the potential, which goes with rigid water. per_atom, where bonds are "
+    "cut or a zone is asked for, and supermolecular let the potential see what is around; they need flexible "
+    'molecules: constraints = "none" and rigid_water = false in [system].'
 )
 _VALUES: dict[str, object] = {
     "system.pdb": "input.pdb",
     "region.select": "resname LIG",
     "potential.name": "ani1x",
-    "embedding.scheme": "additive",
     "run.produce": "10 ps",
 }
 

@@ -93,8 +93,8 @@ def _models(options: argparse.Namespace, progress: Callable[[str], None]) -> tup
 
 def _table() -> str:
     from mlmm.check_report import aligned
-    from mlmm.hybrid.rules import suitable_schemes
     from mlmm.potentials.known import KINDS, find_model, known_potentials, plugin_names
+    from mlmm.schemes import suitable_schemes
 
     rows: list[tuple[str, ...]] = [_COLUMNS]
     missing = []
@@ -136,9 +136,9 @@ def _facts(name: str, trust: bool) -> str:
     """Everything about one: from the table if it is not installed, else from the potential itself."""
     from mlmm.elements import SYMBOLS, element_names
     from mlmm.errors import MissingPackageError, PotentialError
-    from mlmm.hybrid.rules import suitable_schemes
     from mlmm.potentials.known import find_model, known_potentials
     from mlmm.potentials.registry import load_potential
+    from mlmm.schemes import suitable_schemes
 
     entries = {known.name.replace("-", ""): known for known in known_potentials()}
     known = entries.get(name.lower().replace("-", ""))

@@ -18,7 +18,7 @@ _COLUMN = 34  # of the help in a line of ``--help``
 #: Keys besides those with a value that a file to start from shows.
 _START = {
     *("system.chains", "system.waters", "system.ligands", "system.padding", "system.ionic_strength"),
-    *("region.complete", "zones.kind", "zones.plateau", "zones.width"),
+    *("region.complete", "zones.kind", "zones.plateau", "zones.width", "embedding.scheme"),
     *("run.seed", "run.equilibrate", "run.timestep", "run.temperature", "run.ensemble", "run.platform"),
     *("report.interval", "report.trajectory_interval", "uncertainty.force", "uncertainty.action"),
 }

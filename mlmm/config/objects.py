@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mlmm.dynamics.uncertainty import UncertaintyMonitor
     from mlmm.hybrid.system import HybridSystem
     from mlmm.potentials import PotentialModel
+    from mlmm.schemes import PotentialFacts, SchemeChoice
     from mlmm.zones.region import Region
     from mlmm.zones.static import ZonePartition
 
@@ -31,6 +32,7 @@ __all__ = [
     "potential_from",
     "resolved",
     "run_options",
+    "scheme_of",
     "stages_from",
     "zones_from",
 ]
@@ -74,7 +76,7 @@ def check_together(config: RunConfig) -> None:
     ------
     ConfigError
     """
-    from mlmm.hybrid.rules import check_options
+    from mlmm.schemes import check_options
 
     embedding = config.embedding
     if embedding.scheme != "auto":
@@ -117,6 +119,37 @@ def monitor_from(config: RunConfig, hybrid: HybridSystem) -> UncertaintyMonitor:
     )
 
 
+def scheme_of(config: RunConfig, facts: PotentialFacts, *, cuts: bool) -> SchemeChoice:
+    """The scheme of a run file, before there are zones.
+
+    Parameters
+    ----------
+    config : RunConfig
+    facts : PotentialFacts
+        Of the potential.
+    cuts : bool
+        Whether the region cuts bonds.
+
+    Raises
+    ------
+    EmbeddingError, ConfigError
+        A scheme that does not suit the potential, the zones or the other keys.
+    """
+    from mlmm.schemes import take_scheme
+
+    embedding, zones = config.embedding, config.zones
+    kind = "static" if zones.kind == "auto" and len(zones.given()) > 1 else zones.kind
+    return take_scheme(
+        embedding.scheme,
+        facts,
+        cuts=cuts,
+        zones=kind,
+        electrostatics=embedding.electrostatics,
+        mm_tail=embedding.mm_tail,
+        multiplicity=config.region.multiplicity,
+    )
+
+
 def zones_from(config: RunConfig, built: BuiltSystem, region: Region, scheme: str) -> ZonePartition:
     """The zones of [zones] around a region.
 
@@ -126,7 +159,7 @@ def zones_from(config: RunConfig, built: BuiltSystem, region: Region, scheme: st
     built : BuiltSystem
     region : Region
     scheme : str
-        As `choose_scheme` resolved it: zones of kind "auto" are hard under ``additive``, else static.
+        As `scheme_of` gives it: zones of kind "auto" are hard under ``additive``, else static.
 
     Raises
     ------
@@ -179,19 +212,16 @@ def hybrid_from(config: RunConfig, built: BuiltSystem, precision: str | None = N
     precision : {"float32", "float64"}, optional
         Of the networks, instead of the file's.
     """
-    from mlmm.hybrid.rules import choose_scheme
     from mlmm.hybrid.system import hybrid_system
     from mlmm.zones.compensation import Compensation
     from mlmm.zones.region import select_region
-    from mlmm.zones.static import hard_zones
 
     region = select_region(built, config.region.select, config.region.complete)
     potential = potential_from(config, precision)
     embedding = config.embedding
-    # Any scheme goes with a hard zone: what is left is whether it suits the potential.
-    scheme = choose_scheme(embedding.scheme, hard_zones(built, region), potential.spec)
     path = config.zones.compensation
-    zones = zones_from(config, built, region, scheme)
+    scheme = scheme_of(config, potential.spec, cuts=bool(region.cut_bonds))
+    zones = zones_from(config, built, region, scheme.name)
     if config.region.hydrogen_mass:
         from mlmm.build.masses import heavier_hydrogens
 
@@ -216,9 +246,11 @@ def hybrid_from(config: RunConfig, built: BuiltSystem, precision: str | None = N
 
 def describe(hybrid: HybridSystem) -> str:
     """Region, scheme, zones and notes as lines of text."""
+    from mlmm.schemes import SchemeChoice
+
     region, spec = hybrid.zones.region, hybrid.spec
     residues = ", ".join(region.residues[:6]) + (" …" if len(region.residues) > 6 else "")
-    scheme = f"scheme {hybrid.scheme}, bridge {hybrid.bridge}"
+    scheme = f"scheme {SchemeChoice(spec.scheme, spec.scheme_reason)}, bridge {hybrid.bridge}"
     if spec.mm_tail:
         scheme += ", pairs beyond the model's range stay MM"
     charges = "fixed charges of the force field"

@@ -224,9 +224,10 @@ class EmbeddingSettings:
     scheme: str = word(
         "auto",
         ("auto", "per_atom", "supermolecular", "additive", "delta"),
-        "how both energies are combined; auto: what suits the potential. per_atom: lambda times the energy "
-        "of each atom; supermolecular: region and surroundings less surroundings; additive: the region by "
-        "itself, caps on cut bonds; delta: a correction to the force field",
+        "how both energies are combined; auto: additive where the region is whole molecules without a zone, "
+        "else per_atom, as far as that suits the potential and the other keys. per_atom: lambda times the "
+        "energy of each atom; supermolecular: region and surroundings less surroundings; additive: the "
+        "region by itself, caps on cut bonds; delta: a correction to the force field",
         instead={
             "mechanical": 'write scheme = "additive" and electrostatics = "mechanical"',
             "electrostatic": 'write scheme = "additive" and electrostatics = "embedded"',

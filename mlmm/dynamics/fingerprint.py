@@ -27,7 +27,7 @@ __all__ = ["differences", "same_force_field", "settings_of"]
 
 #: How a run is carried out, and what it is called: may differ.
 _FREE_OPTIONS = {"platform", "threads", "title"}
-_FREE_SPEC = {"bridge", "mm_side", "direct_pairs", "cuda_graphs"}
+_FREE_SPEC = {"scheme_reason", "bridge", "mm_side", "direct_pairs", "cuda_graphs"}
 _FREE_ZONES = {"region", "notes", "setup", "cut_bonds"}
 _FREE_POTENTIAL = {"licence", "citation"}
 #: Largest difference of numbers that are computed anew in a resumed run.

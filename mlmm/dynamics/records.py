@@ -67,6 +67,7 @@ def run_facts(hybrid: HybridSystem, plan: list[dict[str, Any]], seed: int, title
         },
         "embedding": {
             **embedding_facts(hybrid),
+            "scheme_reason": hybrid.spec.scheme_reason,
             "bridge": hybrid.bridge,
             "removed": hybrid.removed.counts,
         },

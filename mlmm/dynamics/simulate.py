@@ -17,7 +17,7 @@ from mlmm.dynamics.integrators import beyond_tested
 from mlmm.dynamics.lock import locked
 from mlmm.dynamics.options import RunOptions
 from mlmm.dynamics.platforms import choose_platform
-from mlmm.dynamics.records import log_to, run_facts, write_pdb
+from mlmm.dynamics.records import log_to, muted, run_facts, write_pdb
 from mlmm.dynamics.resuming import check_files, check_same
 from mlmm.dynamics.run_directory import RunDirectory
 from mlmm.dynamics.runner import Progress, Runner
@@ -26,6 +26,7 @@ from mlmm.dynamics.uncertainty import UncertaintyMonitor
 from mlmm.errors import ConfigError
 from mlmm.hybrid.system import HybridSystem
 from mlmm.options import with_changes
+from mlmm.schemes import SchemeChoice
 
 __all__ = ["simulate"]
 
@@ -123,6 +124,10 @@ def simulate(
                 hybrid.built.save(run.built_folder)
                 write_pdb(run.file("topology.pdb"), hybrid, hybrid.built.positions, hybrid.built.box_vectors)
             run.write_settings()
+            if checkpoint is None:
+                # On the terminal they stand since the hybrid system was made.
+                with muted(__name__), log_to(run.file("run.log")):
+                    _log_hybrid(hybrid)
             with log_to(run.file("run.log")):
                 for said in untested:
                     logger.warning("%s", said)
@@ -132,6 +137,13 @@ def simulate(
         # The run is saved; a loop over runs, or a notebook, has to end as well.
         raise KeyboardInterrupt
     return run
+
+
+def _log_hybrid(hybrid: HybridSystem) -> None:
+    """The scheme and what the user should know of the hybrid system, for the log of a run."""
+    logger.info("scheme %s", SchemeChoice(hybrid.scheme, hybrid.spec.scheme_reason))
+    for said in hybrid.warnings:
+        logger.warning("%s", said)
 
 
 def _check_forces(hybrid: HybridSystem, stages: Sequence[Minimise | Dynamics]) -> None:

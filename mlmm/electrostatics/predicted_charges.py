@@ -34,10 +34,7 @@ from mlmm.potentials.base import AtomEnergies, PotentialModel
 from mlmm.structures import Structure, neighbour_pairs
 from mlmm.units import COULOMB
 
-__all__ = ["ELECTROSTATICS", "ChargeCorrection", "ChargedBlend", "EagerModel", "FixedZone"]
-
-#: What `electrostatics` may be.
-ELECTROSTATICS = ("mechanical", "charges", "embedded")
+__all__ = ["ChargeCorrection", "ChargedBlend", "EagerModel", "FixedZone"]
 
 
 class ChargeCorrection(Module):

@@ -18,9 +18,9 @@ from mlmm.electrostatics.fixed_charges import (
 from mlmm.errors import ConfigError
 from mlmm.hybrid.assemble import assemble
 from mlmm.hybrid.region_checks import check_charges
-from mlmm.hybrid.rules import check_options
 from mlmm.hybrid.spec import HybridSpec, atom_labels, built_cell
 from mlmm.modules import Module
+from mlmm.schemes import check_options
 
 __all__ = ["Charges", "check_predicted", "predicted_charges", "with_charges"]
 

@@ -14,8 +14,8 @@ from mlmm.elements import element_names
 from mlmm.errors import ConfigError, EmbeddingError, PotentialError
 from mlmm.hybrid.spec import atom_labels, atomic_numbers, built_cell, visible_atoms
 from mlmm.potentials.base import PotentialModel, PotentialSpec, check_elements, scriptable_module
+from mlmm.schemes import SCHEMES
 from mlmm.structures import Structure, minimum_image
-from mlmm.term_weights import SCHEMES
 from mlmm.zones.static import ZonePartition
 
 __all__ = [

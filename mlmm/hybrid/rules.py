@@ -3,143 +3,53 @@
 from __future__ import annotations
 
 from mlmm.build import BuiltSystem
-from mlmm.electrostatics.predicted_charges import ELECTROSTATICS
-from mlmm.errors import ConfigError, EmbeddingError, PotentialError
+from mlmm.errors import ConfigError
 from mlmm.hybrid.bridge import choose_bridge
 from mlmm.hybrid.spec import bonds_of
 from mlmm.potentials.base import PotentialModel, PotentialSpec
-from mlmm.term_weights import SCHEMES
+from mlmm.schemes import SCHEMES, SchemeChoice, check_zones, take_scheme
 from mlmm.zones.static import ZonePartition
 
-__all__ = [
-    "check_options",
-    "choose_host",
-    "choose_scheme",
-    "suitable_schemes",
-]
+__all__ = ["choose_host", "choose_scheme"]
 
 
-def choose_scheme(scheme: str, zones: ZonePartition, spec: PotentialSpec) -> str:
-    """The scheme that was asked for, or that suits what the potential was trained on.
+def choose_scheme(
+    scheme: str,
+    zones: ZonePartition,
+    spec: PotentialSpec,
+    *,
+    electrostatics: str = "mechanical",
+    mm_tail: bool = False,
+    multiplicity: int = 1,
+) -> SchemeChoice:
+    """The scheme that was asked for, or the default, if the zones have an energy under it.
 
     Parameters
     ----------
     scheme : str
-        ``"auto"`` or a key of `mlmm.term_weights.SCHEMES`.
+        ``"auto"`` or a key of `mlmm.schemes.SCHEMES`.
     zones : ZonePartition
     spec : PotentialSpec
+    electrostatics, mm_tail, multiplicity
+        As in `hybrid_system`; some of them need one scheme.
 
     Raises
     ------
-    ConfigError
-        An unknown word.
-    EmbeddingError
-        A combination that counts interactions twice, or that the model cannot do.
+    ConfigError, PotentialError, EmbeddingError
+        As `take_scheme`, and `check_zones`.
     """
-    if scheme != "auto" and scheme not in SCHEMES:
-        raise ConfigError(f"scheme = auto | {' | '.join(SCHEMES)}", repr(scheme), 'write scheme = "auto"')
-    known = dict.fromkeys(word for rules in SCHEMES.values() for word in rules.trained_on)
-    if spec.trained_on not in known:
-        raise PotentialError(
-            f"trained_on = {' | '.join(known)}", repr(spec.trained_on), f"correct the spec of {spec.name}"
-        )
-    suitable = suitable_schemes(
-        spec.trained_on, per_atom=spec.per_atom, long_range=spec.long_range, charges=spec.charges
+    choice = take_scheme(
+        scheme,
+        spec,
+        cuts=bool(zones.region.cut_bonds),
+        zones=zones.kind,
+        electrostatics=electrostatics,
+        mm_tail=mm_tail,
+        multiplicity=multiplicity,
     )
-    if scheme == "auto" and suitable:
-        return _checked(suitable[0], zones)
-    if scheme not in suitable:
-        raise EmbeddingError(
-            f"a scheme for {spec.name} (trained_on = {spec.trained_on!r}, per_atom = {spec.per_atom}, "
-            f"long_range = {spec.long_range}, charges = {spec.charges}): "
-            f"{' or '.join(suitable) or 'there is none'}",
-            repr(scheme),
-            f'use scheme = "{suitable[0]}"' if suitable else "choose another potential",
-        )
-    return _checked(scheme, zones)
-
-
-def suitable_schemes(trained_on: str, *, per_atom: bool, long_range: bool, charges: bool) -> list[str]:
-    """Schemes for a potential of these facts of its spec, the default first; none may suit."""
-    suitable = [name for name, rules in SCHEMES.items() if trained_on in rules.trained_on]
-    # A global charge state makes every atom depend on the whole: neither shares nor differences are local.
-    if long_range or charges:
-        suitable = [name for name in suitable if SCHEMES[name].isolated]
-    if not per_atom:
-        suitable = [name for name in suitable if not SCHEMES[name].has_shares]
-    return suitable
-
-
-def _checked(scheme: str, zones: ZonePartition) -> str:
-    """Refuse zones that the scheme has no energy for."""
-    if zones.moves and not SCHEMES[scheme].allows_adaptive:
-        raise EmbeddingError(
-            f"a zone that stays with its atoms under scheme {scheme!r}",
-            "an adaptive zone",
-            'use scheme = "per_atom", or a static zone',
-        )
-    if SCHEMES[scheme].needs_hard and not zones.hard:
-        raise EmbeddingError(
-            f"a hard region under scheme {scheme!r}",
-            f"{len(zones.transition)} atoms with lambda between 0 and 1",
-            'use mlmm.hard_zones, or scheme = "per_atom"',
-        )
-    return scheme
-
-
-def check_options(
-    scheme: str, electrostatics: str = "mechanical", mm_tail: bool = False, multiplicity: int = 1
-) -> None:
-    """Refuse options that mean nothing under a scheme.
-
-    Parameters
-    ----------
-    scheme : str
-        As `choose_scheme` returns it.
-    electrostatics : {"mechanical", "charges", "embedded"}
-    mm_tail : bool
-    multiplicity : int
-
-    Raises
-    ------
-    ConfigError
-        An unknown level of electrostatics, a tail, a multiplicity or electrostatic embedding under another
-        scheme than ``additive``.
-    EmbeddingError
-        Predicted charges where their energy is not defined.
-    """
-    rules = SCHEMES[scheme]
-    if electrostatics not in ELECTROSTATICS:
-        raise ConfigError(
-            f"electrostatics = {' | '.join(ELECTROSTATICS)}",
-            repr(electrostatics),
-            'write electrostatics = "mechanical"',
-        )
-    if mm_tail and not rules.isolated:
-        raise ConfigError(
-            "mm_tail = true under scheme 'additive' only",
-            f"scheme {scheme!r}, which always leaves a tail to the force field",
-            "leave mm_tail out",
-        )
-    if multiplicity != 1 and not rules.isolated:
-        raise ConfigError(
-            "a multiplicity under scheme 'additive' only, where the potential sees the region by itself",
-            f"multiplicity {multiplicity} under scheme {scheme!r}",
-            "leave multiplicity out",
-        )
-    if electrostatics == "embedded" and (mm_tail or not rules.isolated):
-        what = "a tail of the force field within it" if mm_tail else f"scheme {scheme!r}"
-        raise ConfigError(
-            "scheme 'additive' for electrostatic embedding, with a region that is the potential's alone",
-            what,
-            'write scheme = "additive" and leave mm_tail out',
-        )
-    if electrostatics == "charges" and not rules.predicted_charges:
-        raise EmbeddingError(
-            "scheme 'per_atom' or 'additive' for charges that the potential predicts",
-            f"scheme {scheme!r}",
-            'write electrostatics = "mechanical" and pass fixed charges, or change the scheme',
-        )
+    between = f"{len(zones.transition)} atoms with lambda between 0 and 1"
+    check_zones(choice.name, moves=zones.moves, smooth="" if zones.hard else between)
+    return choice
 
 
 def choose_host(

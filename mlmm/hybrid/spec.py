@@ -14,7 +14,8 @@ from mlmm.build import BuiltSystem
 from mlmm.forcefield.remove_terms import RemovedTerms
 from mlmm.modules import Module
 from mlmm.potentials.base import PotentialModel, PotentialSpec
-from mlmm.term_weights import SCHEMES, Scheme, TermWeights, make_term_weights
+from mlmm.schemes import SCHEMES, Scheme
+from mlmm.term_weights import TermWeights, make_term_weights
 from mlmm.zones.compensation import Compensation
 from mlmm.zones.static import ZonePartition
 
@@ -49,6 +50,8 @@ class HybridSpec:
     potential : PotentialModel
     scheme : str
         Who owns which interaction.
+    scheme_reason : str
+        Why this scheme was taken; empty where it was named.
     bridge : {"torchforce", "pythonforce", "native"}
     charge, multiplicity : int
         Net charge, e, and spin multiplicity of the region.
@@ -81,6 +84,7 @@ class HybridSpec:
     bridge: str
     charge: int = 0
     multiplicity: int = 1
+    scheme_reason: str = ""
     keep: tuple[str, ...] = ()
     mm_side: str = "openmm"
     direct_pairs: bool = True

@@ -19,6 +19,7 @@ from mlmm.hybrid.alignment import check_compensation, start_alignment
 from mlmm.hybrid.assemble import assemble
 from mlmm.hybrid.bridge import choose_bridge
 from mlmm.hybrid.charges import Charges, check_predicted, predicted_charges, with_charges
+from mlmm.hybrid.mm_tail import tail_warning
 from mlmm.hybrid.region_checks import (
     check_box,
     check_charges,
@@ -29,10 +30,11 @@ from mlmm.hybrid.region_checks import (
     seen_zones,
     zone_warnings,
 )
-from mlmm.hybrid.rules import check_options, choose_host, choose_scheme
+from mlmm.hybrid.rules import choose_host, choose_scheme
 from mlmm.hybrid.spec import AssembledSystem, HybridSpec, atomic_numbers, built_cell, model_atoms
 from mlmm.modules import Module
 from mlmm.potentials.base import AtomEnergies, PotentialModel
+from mlmm.schemes import check_options
 from mlmm.structures import Structure, neighbour_pairs
 from mlmm.units import parse
 from mlmm.zones.compensation import Compensation
@@ -244,7 +246,9 @@ def hybrid_system(
     potential : PotentialModel
         From `load_potential`, or any object with `spec` and `atom_energies(structure)`.
     scheme : {"auto", "per_atom", "supermolecular", "additive", "delta"}
-        By default what suits the energies on which the potential was trained.
+        By default ``additive`` for a region of whole molecules with a hard boundary, as OpenMM-ML has it;
+        ``per_atom``, or what suits the energies on which the potential was trained, where the region cuts
+        bonds or there is a static, residue or adaptive zone; `HybridSystem.spec` holds the reason.
     bridge : {"auto", "torchforce", "pythonforce", "native"}
         Host of the potential; all give the same numbers. "native" hands positions straight to the C++
         networks: ``delta``, ``additive`` without caps, ``per_atom`` in a static zone.
@@ -286,7 +290,10 @@ def hybrid_system(
         force that cannot be divided, a box smaller than twice the potential's cutoff or `charge_range`.
     """
     facts = potential.spec
-    scheme = choose_scheme(scheme, zones, facts)
+    choice = choose_scheme(
+        scheme, zones, facts, electrostatics=electrostatics, mm_tail=mm_tail, multiplicity=multiplicity
+    )
+    scheme = choice.name
     reach = parse(charge_range, "length", "charge_range")
     check_options(scheme, electrostatics, mm_tail, multiplicity)
     zones, warnings = seen_zones(built, zones, facts)
@@ -320,7 +327,8 @@ def hybrid_system(
         host,
         charge,
         multiplicity,
-        tuple(keep),
+        keep=tuple(keep),
+        scheme_reason=choice.reason,
         # A GPU platform keeps a neighbour list for the custom forces, and would wait for the processor.
         direct_pairs=bridge == "native" or not on_gpu,
         mm_tail=mm_tail,
@@ -334,11 +342,14 @@ def hybrid_system(
     if zones.moves:
         spec, more = _with_compensation(spec)
         warnings += more
-    hybrid = HybridSystem(spec, assemble(spec), tuple(warnings))
+    assembled, tail = assemble(spec), tail_warning(spec)
+    warnings += [tail] if tail else []
+    hybrid = HybridSystem(spec, assembled, tuple(warnings))
     _check_contract(hybrid)
     if electrostatics == "charges":
         found, total = predicted_charges(hybrid.spec, hybrid.blend)
         check_predicted(hybrid.spec, found, total)
+    logger.info("scheme %s", choice)
     for warning in warnings:
         logger.warning(warning)
     return hybrid

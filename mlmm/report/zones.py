@@ -59,7 +59,8 @@ def _setup(run: dict) -> list[tuple[str, str]]:
     names = {key: "Zones" if key == "kind" else key.capitalize() for key in map(str, setup)}
     rows = [(name, in_words(setup[key])) for key, name in names.items()]
     scheme, mm_side = (str(embedding.get(key)) for key in ("scheme", "mm_side"))
-    rows.append(("Scheme", _SCHEMES.get(scheme, in_words(embedding.get("scheme")))))
+    words, reason = _SCHEMES.get(scheme, in_words(embedding.get("scheme"))), embedding.get("scheme_reason")
+    rows.append(("Scheme", f"{words} (by default: {in_words(reason)})" if reason else words))
     rows.append(("Force field in", _MM_SIDES.get(mm_side, in_words(embedding.get("mm_side")))))
     rows.append(("Bridge", in_words(embedding.get("bridge"))))
     compensation = as_mapping(embedding.get("compensation"))

@@ -59,6 +59,12 @@ class ZonePartition:
         return False
 
     @property
+    def kind(self) -> str:
+        """hard, static, residues or adaptive: what was asked for."""
+        content = "adaptive" if self.moves else "hard" if self.hard else "static"
+        return dict(self.setup).get("kind", content)
+
+    @property
     def hard(self) -> bool:
         """Whether lambda is 0 or 1 on every atom at any time."""
         return not self.transition and not self.moves

@@ -163,13 +163,15 @@ def test_auto_is_resolved_for_the_record(configured, dipeptide_water, tmp_path):
     (tmp_path / "resolved.toml").write_text(tomli_w.dumps(written.as_dict()))
     assert load_config(tmp_path / "resolved.toml") == written
     text = describe(hybrid)
-    assert "scheme per_atom, bridge native" in text
+    assert "scheme per_atom (by default: a zone of kind static is asked for), bridge native" in text
     assert "static: plateau 0 nm, width 0.2 nm, snap residue, shape skin" in text
 
 
 def test_the_tail_needs_its_scheme(configured, dipeptide_water):
-    """Where the scheme is "auto", what it becomes decides."""
     config = configured("embedding.scheme=auto", "embedding.mm_tail=true")
+    hybrid = hybrid_from(config, dipeptide_water)
+    assert (hybrid.scheme, hybrid.spec.scheme_reason) == ("additive", "mm_tail = true needs it")
+    config = configured("embedding.scheme=per_atom", "embedding.mm_tail=true")
     with pytest.raises(ConfigError, match="mm_tail"):
         hybrid_from(config, dipeptide_water)
 

@@ -30,9 +30,8 @@ def test_choices_of_the_schema_are_those_of_the_package():
     from mlmm.build.parametrise import WATER_MODELS
     from mlmm.build.surroundings.solvent import BOX_SHAPES
     from mlmm.dynamics.uncertainty import ACTIONS
-    from mlmm.electrostatics.predicted_charges import ELECTROSTATICS
     from mlmm.hybrid.system import hybrid_system
-    from mlmm.term_weights import SCHEMES
+    from mlmm.schemes import ELECTROSTATICS, SCHEMES
     from mlmm.zones.adaptive import adaptive_zones
     from mlmm.zones.cut_bonds import SNAPS
     from mlmm.zones.shapes import SHAPES

@@ -28,7 +28,7 @@ from mlmm.hybrid.system import hybrid_system
 from mlmm.validation.check import finite_difference_error
 from mlmm.zones.adaptive import adaptive_zones
 from mlmm.zones.compensation import Compensation
-from mlmm.zones.region import molecules_of, region_from_atoms, select_region
+from mlmm.zones.region import Region, molecules_of, region_from_atoms, select_region
 from mlmm.zones.static import ZonePartition, hard_zones, static_zones
 
 
@@ -371,8 +371,9 @@ def test_ions_in_the_zone_stay_with_the_force_field(ani1x, root):
 
 
 def test_the_scheme_follows_from_what_the_potential_was_trained_on():
-    nothing = ZonePartition(3, None, core=(0,))
-    smooth = ZonePartition(3, None, core=(0,), transition=(1,), transition_weights=(0.5,))
+    region = Region((0,), ((0, 1),), "index 0", ("ALA1",))  # it cuts a bond
+    nothing = ZonePartition(3, region, core=(0,))
+    smooth = ZonePartition(3, region, core=(0,), transition=(1,), transition_weights=(0.5,))
     for facts, scheme in (
         ({"trained_on": "total"}, "per_atom"),
         ({"trained_on": "total", "per_atom": False}, "supermolecular"),
@@ -380,14 +381,14 @@ def test_the_scheme_follows_from_what_the_potential_was_trained_on():
         ({"trained_on": "isolated"}, "additive"),
         ({"trained_on": "correction"}, "delta"),
     ):
-        assert choose_scheme("auto", nothing, toy_spec(**facts)) == scheme
+        assert choose_scheme("auto", nothing, toy_spec(**facts)).name == scheme
         for other in ("per_atom", "delta"):
             if other != scheme:
                 with pytest.raises(
                     EmbeddingError, match=rf"a scheme for springs .*, but got '{other}'\. Use scheme"
                 ):
                     choose_scheme(other, nothing, toy_spec(**facts))
-    assert choose_scheme("auto", smooth, toy_spec(trained_on="total")) == "per_atom"
+    assert choose_scheme("auto", smooth, toy_spec(trained_on="total")).name == "per_atom"
     with pytest.raises(EmbeddingError, match="a hard region under scheme 'additive'"):
         choose_scheme("auto", smooth, toy_spec(trained_on="isolated"))
     with pytest.raises(PotentialError, match="trained_on = total"):
@@ -401,8 +402,8 @@ def test_the_scheme_follows_from_what_the_potential_was_trained_on():
 def test_unknown_bridge_and_mm_tail_of_another_scheme_are_rejected(dipeptide_vacuum, ani1x):
     zones = hard_zones(dipeptide_vacuum, select_region(dipeptide_vacuum, "all"))
     with pytest.raises(ConfigError, match="mm_tail = true under scheme 'additive' only"):
-        hybrid_system(dipeptide_vacuum, zones, ani1x, mm_tail=True)
+        hybrid_system(dipeptide_vacuum, zones, ani1x, scheme="per_atom", mm_tail=True)
     whole = InPython(PlainSprings(), toy_spec(trained_on="total", per_atom=False))
     with pytest.raises(ConfigError, match="bridge = pythonforce for whole energies"):
-        hybrid_system(dipeptide_vacuum, zones, whole, bridge="torchforce")
-    assert hybrid_system(dipeptide_vacuum, zones, whole).bridge == "pythonforce"
+        hybrid_system(dipeptide_vacuum, zones, whole, scheme="supermolecular", bridge="torchforce")
+    assert hybrid_system(dipeptide_vacuum, zones, whole, scheme="supermolecular").bridge == "pythonforce"

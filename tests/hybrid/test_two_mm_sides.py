@@ -23,7 +23,8 @@ from mlmm.forcefield.remove_terms import remove_zone_pairs
 from mlmm.forcefield.scale_pairs import INSIDE, SURROUNDINGS
 from mlmm.forcefield.scale_terms import scale_terms
 from mlmm.forcefield.tables import read_mm_tables
-from mlmm.term_weights import SCHEMES, TermWeights, make_term_weights
+from mlmm.schemes import SCHEMES
+from mlmm.term_weights import TermWeights, make_term_weights
 from mlmm.units import COULOMB
 from mlmm.zones.region import select_region
 from mlmm.zones.static import static_zones

@@ -1,0 +1,78 @@
+"""Facts of a potential: what the engine has to know of it without evaluating it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+__all__ = ["PotentialSpec"]
+
+
+@dataclass(frozen=True)
+class PotentialSpec:
+    """What a potential is, so that the engine can tell where it may be used.
+
+    Parameters
+    ----------
+    name : str
+        As shown in reports and by ``mlmm models``.
+    elements : tuple of int
+        Atomic numbers that the model knows.
+    cutoff : float
+        Largest distance of a direct neighbour, nm.
+    receptive_field : float
+        Distance beyond which no atom can change an atom's energy, nm: layers times cutoff for message
+        passing.
+    trained_on : {"total", "isolated", "correction"}
+        Total energies with intermolecular contacts, isolated molecules, or a correction to a force field.
+    per_atom : bool
+        Whether the model gives meaningful per-atom energies.
+    charges : bool
+        Whether the model takes the net charge into account and predicts atomic charges: every atom then
+        depends on the charge of the whole, and only whole, capped regions can be described.
+    polarisation_range : float
+        Distance up to which point charges around a region change its energy and its multipoles, nm; 0 for a
+        model that does not see them. A model with a range has ``in_field``, see `PotentialModel`.
+    spins : bool
+        Whether the model takes the multiplicity into account; without it only closed shells are described.
+    long_range : bool
+        Whether the model has interactions beyond the receptive field (then none is declared).
+    members : int
+        Number of members of a committee.
+    reference_energies : mapping of int to float
+        Isolated-atom energy by atomic number, kJ/mol; removed from every energy that the model returns.
+    alignment : mapping of int to float
+        Constant for each atomic number that is added to the energies, kJ/mol, so that the members of a
+        committee, or the ends of an adaptive zone, have one zero; see `mlmm.potentials.align_energies`.
+    precision : {"float32", "float64"}
+        Arithmetic of the networks; geometry and sums are float64 always.
+    native_units : tuple of (str, str)
+        Energy and length of the model itself; converted where it is called, once.
+    layers : int
+        Message-passing depth, 1 for a strictly local model; the receptive field is at most layers × cutoff.
+    deterministic : bool
+        Whether two calls with one input give the same bits.
+    level_of_theory, licence, citation : str
+        For the record.
+    """
+
+    name: str
+    elements: tuple[int, ...]
+    cutoff: float
+    receptive_field: float
+    trained_on: str
+    per_atom: bool = True
+    charges: bool = False
+    polarisation_range: float = 0.0
+    spins: bool = False
+    long_range: bool = False
+    members: int = 1
+    reference_energies: Mapping[int, float] = field(default_factory=dict)
+    alignment: Mapping[int, float] = field(default_factory=dict)
+    precision: str = "float64"
+    native_units: tuple[str, str] = ("kJ/mol", "nm")
+    layers: int = 1
+    deterministic: bool = True
+    level_of_theory: str = "not stated"
+    licence: str = "not stated"
+    citation: str = "not stated"
