@@ -35,7 +35,7 @@ def variables(built: BuiltSystem) -> list[Variable]:
         Variable("combination", "sum", [[0], [1, 2], [5], [3]], coefficients=[0.5, -2.0]),
         Variable("along", "axis", [[0], [1, 2], [5, 6]]),
         Variable("contacts", "coordination", [[0, 1, 2], [4, 5, 6]], contact_distance="0.25 nm"),
-        Variable("shape", "rmsd", [[0, 1, 2, 3]]),
+        Variable("shape", "rmsd", [[0, 1, 2, 3]], reference=images(built)[2]),
         Variable("places", "position", [[0, 1, 6]]),
         Variable("s", "path_s", [[0, 1, 2, 3]], images=images(built)),
         Variable("z", "path_z", [[0, 1, 2, 3]], images=images(built)),
