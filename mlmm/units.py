@@ -33,6 +33,8 @@ FEMTOSECOND = 1e-3
 #: ps per ns.
 NANOSECOND = 1e3
 
+_DEGREE = math.pi / 180  # radians
+
 # dimension -> {unit as typed: factor to internal units}; the first entry is the internal unit.
 _UNITS: dict[str, dict[str, float]] = {
     "length": {"nm": 1.0, "angstrom": ANGSTROM, "A": ANGSTROM, "Å": ANGSTROM, "pm": 1e-3},
@@ -44,6 +46,27 @@ _UNITS: dict[str, dict[str, float]] = {
     "pressure": {"bar": 1.0, "atm": 1.01325, "kPa": 0.01},
     "mass": {"amu": 1.0, "Da": 1.0, "dalton": 1.0},
     "concentration": {"M": 1.0, "molar": 1.0, "mol/L": 1.0, "mM": 1e-3},
+    "angle": {"rad": 1.0, "deg": _DEGREE, "degree": _DEGREE, "degrees": _DEGREE, "°": _DEGREE},
+    "area": {"nm^2": 1.0, "A^2": ANGSTROM**2},
+    "inverse area": {"1/nm^2": 1.0, "1/A^2": ANGSTROM**-2},
+    "energy per length squared": {
+        "kJ/mol/nm^2": 1.0,
+        "kJ/mol/A^2": ANGSTROM**-2,
+        "kcal/mol/A^2": KILOCALORIE * ANGSTROM**-2,
+        "kcal/mol/nm^2": KILOCALORIE,
+        "eV/A^2": ELECTRONVOLT * ANGSTROM**-2,
+    },
+    "energy per angle squared": {
+        "kJ/mol/rad^2": 1.0,
+        "kcal/mol/rad^2": KILOCALORIE,
+        "kJ/mol/deg^2": _DEGREE**-2,
+        "kcal/mol/deg^2": KILOCALORIE * _DEGREE**-2,
+    },
+    "energy per area squared": {
+        "kJ/mol/nm^4": 1.0,
+        "kJ/mol/A^4": ANGSTROM**-4,
+        "kcal/mol/A^4": KILOCALORIE * ANGSTROM**-4,
+    },
 }
 # The same internal units under OpenMM's names, for Quantity.value_in_unit.
 _OPENMM_UNIT = {
@@ -54,13 +77,31 @@ _OPENMM_UNIT = {
     "pressure": "bar",
     "mass": "dalton",
     "concentration": "molar",
+    "angle": "radian",
 }
+# Others as powers of those.
+_OPENMM_POWERS = {
+    "rate": (("picosecond", -1),),
+    "force": (("kilojoule_per_mole", 1), ("nanometer", -1)),
+    "area": (("nanometer", 2),),
+    "inverse area": (("nanometer", -2),),
+    "energy per length squared": (("kilojoule_per_mole", 1), ("nanometer", -2)),
+    "energy per angle squared": (("kilojoule_per_mole", 1), ("radian", -2)),
+    "energy per area squared": (("kilojoule_per_mole", 1), ("nanometer", -4)),
+}
+# Other ways to write a power, or a length.
+_WRITTEN = (("**", "^"), ("²", "^2"), ("⁴", "^4"), ("Å", "A"), ("angstrom", "A"), ("radian", "rad"))
 _NUMBER_AND_UNIT = re.compile(r"^\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(\S*)\s*$")
 
 
 def internal_unit(dimension: str) -> str:
     """Return the internal unit of a dimension as it is written, such as "ps"."""
     return next(iter(_UNITS[dimension]))
+
+
+def article(dimension: str) -> str:
+    """Indefinite article of a dimension: "an" energy, "a" length."""
+    return "an" if dimension[0] in "aei" else "a"
 
 
 def names(dimension: str) -> tuple[str, ...]:
@@ -76,7 +117,8 @@ def parse(value: Any, dimension: str, name: str = "value") -> float:
     value : float, str or openmm.unit.Quantity
         A bare number is taken as it is (internal units); ``"2 fs"`` and ``2*unit.femtosecond`` are converted.
     dimension : str
-        One of ``length time energy force temperature rate pressure mass concentration``.
+        One of ``length time energy force temperature rate pressure mass concentration angle area``, ``inverse
+        area``, ``energy per length squared``, ``energy per angle squared``, ``energy per area squared``.
     name : str
         What the number is for; it opens the error message.
 
@@ -87,7 +129,7 @@ def parse(value: Any, dimension: str, name: str = "value") -> float:
     """
     table = _UNITS[dimension]
     internal = internal_unit(dimension)
-    expected = f'{name} as a {dimension}, such as "1 {internal}"'
+    expected = f'{name} as {article(dimension)} {dimension}, such as "1 {internal}"'
     if isinstance(value, str):
         match = _NUMBER_AND_UNIT.match(value)
         if match is None:
@@ -98,11 +140,14 @@ def parse(value: Any, dimension: str, name: str = "value") -> float:
                 expected, f"{value!r} without a unit", f'write "{value.strip()} {internal}" or another unit'
             )
         if unit not in table:
+            for other, known in _WRITTEN:
+                unit = unit.replace(other, known)
+        if unit not in table:
             near = difflib.get_close_matches(unit, table, n=1, cutoff=0.6)
             hint = (
                 f'did you mean "{match[1]} {near[0]}"?'
                 if near
-                else f"units for a {dimension}: {', '.join(table)}"
+                else f"units for {article(dimension)} {dimension}: {', '.join(table)}"
             )
             raise ConfigError(expected, f"{value!r}", hint)
         result = number * table[unit]
@@ -121,10 +166,11 @@ def _from_openmm(quantity: Any, dimension: str, expected: str) -> float:
     """Convert an OpenMM Quantity; OpenMM is loaded already, since the caller holds one of its objects."""
     from openmm import unit
 
-    if dimension == "rate":
-        target = unit.picosecond**-1
-    elif dimension == "force":
-        target = unit.kilojoule_per_mole / unit.nanometer
+    if dimension in _OPENMM_POWERS:
+        target = math.prod(
+            (getattr(unit, name) ** power for name, power in _OPENMM_POWERS[dimension]),
+            start=unit.dimensionless,
+        )
     else:
         target = getattr(unit, _OPENMM_UNIT[dimension])
     if not quantity.unit.is_compatible(target):

@@ -16,9 +16,12 @@ from mlmm.errors import ConfigError, SimulationError
 __all__ = ["EPILOG", "HELP", "add_options", "run"]
 
 HELP = "Build the system of a run file, simulate it, write the report."
+_SECTIONS = ("region", "zones", "potential", "embedding", "run", "report", "uncertainty")
+_KEYS = key_lines(*_SECTIONS, "variable", "restraint")
 EPILOG = f"""examples:
   mlmm run my/run.toml                               into runs/my, with a report
   mlmm run my/run.toml --set zones.kind=static --set zones.plateau="0.4 nm"
+  mlmm run my/run.toml --set restraint.d.at="0.3 nm" --out runs/0.30   a window of umbrella sampling
   mlmm run my/run.toml --resume                      after Ctrl-C, SIGTERM or a crash
   mlmm run my/run.toml --resume --set run.produce="1 ns"    make a run longer, a finished one too
 
@@ -28,10 +31,10 @@ those in tests/benchmarks/TIMESTEPS.md give a warning.
 keys of a run file with their defaults, each as --set takes it; those of [system] are in mlmm build --help.
 mlmm config --explain prints all of them with units and choices:
 
-{key_lines("region", "zones", "potential", "embedding", "run", "report", "uncertainty")}
+{_KEYS}
 """
 _TREE = """  report.html      the page to look at
-  energies.csv     energies by force group, temperature, committee spread
+  energies.csv     energies by force group, temperature, committee spread, bias and collective variables
   trajectory.dcd   frames around the region; topology.pdb first, final.pdb last (B-factor: lambda)
   lambda.npy       lambda of every atom in every frame, for adaptive zones only
   to_label.xyz     frames beyond a limit of [uncertainty], with the reason, if there are any

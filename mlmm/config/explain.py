@@ -8,7 +8,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Mapping
 
-from mlmm.config.schema import SECTIONS
+from mlmm.config.schema import SECTIONS, TABLES
 from mlmm.options import Option, check_names, default_of, fields_of, options_of, toml
 
 __all__ = ["explain", "key_lines", "start_file"]
@@ -34,13 +34,14 @@ def explain(section: str = "") -> str:
     """
     if section:
         name = section.strip("[]")
-        check_names([name], SECTIONS, "a section of a run file", f"the sections are {', '.join(SECTIONS)}")
+        known = [*SECTIONS, *TABLES]
+        check_names([name], known, "a section of a run file", f"the sections are {', '.join(known)}")
         return "\n".join(_page(name))
-    return "\n\n".join("\n".join(_page(name)) for name in SECTIONS)
+    return "\n\n".join("\n".join(_page(name)) for name in (*SECTIONS, *TABLES))
 
 
 def _page(section: str) -> Iterator[str]:
-    yield f"[{section}]  {_purpose(section)}"
+    yield f"{_header(section)}  {_purpose(section)}"
     for key, entry, default in _keys(section):
         yield f"\n  {key} = {default}" if default else f"\n  {key}    (not set)"
         values = entry.values
@@ -63,9 +64,10 @@ def key_lines(*sections: str) -> str:
     """One entry for each key, under the name that ``--set`` takes, for the help of a verb."""
     lines = []
     for section in sections:
-        lines.append(f"[{section}]  {_purpose(section)}")
+        lines.append(f"{_header(section)}  {_purpose(section)}")
+        inner = ".NAME" if section in TABLES else ""
         for key, entry, default in _keys(section):
-            left = f"  {section}.{key} = {default}" if default else f"  {section}.{key}"
+            left = f"  {section}{inner}.{key} = {default}" if default else f"  {section}{inner}.{key}"
             indent = " " * _COLUMN
             if len(left) > _COLUMN - 2:
                 lines.append(left)
@@ -104,7 +106,7 @@ def start_file(values: Mapping[str, object], notes: Mapping[str, str]) -> str:
 
 def _keys(section: str) -> Iterator[tuple[str, Option, str]]:
     """Key, option and default as text (empty where there is none) of a section."""
-    schema, _ = SECTIONS[section]
+    schema = TABLES[section] if section in TABLES else SECTIONS[section][0]
     fields = fields_of(schema, section)
     for key, entry in options_of(schema, section).items():
         default = default_of(schema, fields[key])
@@ -114,7 +116,12 @@ def _keys(section: str) -> Iterator[tuple[str, Option, str]]:
 def _purpose(section: str) -> str:
     if section == "report":
         return "How often a run writes rows, frames and checkpoints."
-    return (SECTIONS[section][0].__doc__ or "").strip().splitlines()[0]
+    schema = TABLES[section] if section in TABLES else SECTIONS[section][0]
+    return (schema.__doc__ or "").strip().splitlines()[0]
+
+
+def _header(section: str) -> str:
+    return {"variable": "[variable.NAME]", "restraint": "[[restraint]]"}.get(section, f"[{section}]")
 
 
 def _by_kind(kinds: Mapping[str, object]) -> str:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from mlmm.build.options import ForceOptions
-from mlmm.config.schema import SECTIONS, RunConfig, SourceSettings, SystemSettings, ZoneSettings
+from mlmm.config.schema import SECTIONS, TABLES, RunConfig, SourceSettings, SystemSettings, ZoneSettings
+from mlmm.config.tables import check_tables, find_files, set_in_table
 from mlmm.errors import ConfigError
 from mlmm.options import check_names, check_section, default_of, fields_of, options_of
 
@@ -83,7 +84,10 @@ def load_config(
 
 def _checked(content: dict[str, Any], path: str, folder: Path, needs: Sequence[str]) -> RunConfig:
     """Sections from a table; a key of `needs` without a value is an error."""
-    check_names(content, SECTIONS, f"sections {', '.join(f'[{name}]' for name in SECTIONS)} in {path}")
+    known = [*SECTIONS, *TABLES]
+    check_names(content, known, f"sections {', '.join(f'[{name}]' for name in known)} in {path}")
+    tables = check_tables(content, path)
+    content = {name: table for name, table in content.items() if name not in TABLES}
     values: dict[str, dict[str, Any]] = {attribute: {} for _, attribute in SECTIONS.values()}
     for name, table in content.items():
         schema, attribute = SECTIONS[name]
@@ -93,7 +97,7 @@ def _checked(content: dict[str, Any], path: str, folder: Path, needs: Sequence[s
         values[attribute] |= check_section(schema, table, where, listing, name)
     made = {attribute: schema(**values[attribute]) for schema, attribute in SECTIONS.values()}
     made["zones"] = _with_defaults(made["zones"], content.get("zones", {}), f" in {path} [zones]")
-    config = RunConfig(**made)
+    config = RunConfig(**made, **tables)
     _check_sources(config.system, f" in {path} [system]")
     for key in needs:
         section, _, name = key.partition(".")
@@ -171,7 +175,8 @@ def _apply(content: dict[str, Any], override: str) -> None:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text.strip()  # the shell has taken the quotes away
-    content.setdefault(section, {})[key] = value
+    if not set_in_table(content, section, key, value):
+        content.setdefault(section, {})[key] = value
 
 
 def _with_paths(config: RunConfig, folder: Path) -> RunConfig:
@@ -195,7 +200,7 @@ def _with_paths(config: RunConfig, folder: Path) -> RunConfig:
     system = changed["system"]
     if system.pdb:
         changed["system"] = dataclasses.replace(system, pdb=_structure_path(system.pdb, folder))
-    return dataclasses.replace(config, **changed)
+    return dataclasses.replace(config, **changed, **find_files(config, beside))
 
 
 def _structure_path(name: str, folder: Path) -> str:

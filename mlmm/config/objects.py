@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlmm.build.options import BuildOptions, ForceOptions
 from mlmm.config.schema import RunConfig
+from mlmm.config.tables import variables_and_restraints
 from mlmm.dynamics.options import ProtocolOptions, RunOptions
 from mlmm.errors import ConfigError, SelectionError
 from mlmm.options import fields_of
@@ -219,6 +220,7 @@ def hybrid_from(config: RunConfig, built: BuiltSystem, precision: str | None = N
     region = select_region(built, config.region.select, config.region.complete)
     potential = potential_from(config, precision)
     embedding = config.embedding
+    variables, restraints = variables_and_restraints(config)
     path = config.zones.compensation
     scheme = scheme_of(config, potential.spec, cuts=bool(region.cut_bonds))
     zones = zones_from(config, built, region, scheme.name)
@@ -241,6 +243,8 @@ def hybrid_from(config: RunConfig, built: BuiltSystem, precision: str | None = N
         charge_range=embedding.charge_range,
         charge=config.region.charge,
         multiplicity=config.region.multiplicity,
+        variables=variables,
+        restraints=restraints,
     )
 
 
@@ -277,6 +281,7 @@ def describe(hybrid: HybridSystem) -> str:
         parts = [f"{kind} {value:.2f} kJ/mol" for kind, value in spec.compensation.alignment.items()]
         mode = spec.compensation.facts.get("mode", "unknown")
         lines.append(f"       compensation ({mode}): {', '.join(parts)}")
+    lines += [f"bias   {restraint.describe()}" for restraint in hybrid.biases]
     return "\n".join([*lines, *(f"note   {note}" for note in region.notes)])
 
 

@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlmm.build.options import BuildOptions, LigandOptions
+from mlmm.collective_variables.options import Restraint, Variable
 from mlmm.dynamics.options import ProtocolOptions, RunOptions
 from mlmm.options import Quantity, default_of, fields_of, number, options_of, quantity, section, setting, word
 
 __all__ = [
     "SECTIONS",
+    "TABLES",
     "EmbeddingSettings",
     "PotentialSettings",
     "RegionSettings",
@@ -309,15 +311,19 @@ class RunConfig:
     embedding: EmbeddingSettings = field(default_factory=EmbeddingSettings)
     run: RunSettings = field(default_factory=RunSettings)
     uncertainty: UncertaintySettings = field(default_factory=UncertaintySettings)
+    variable: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    restraint: Sequence[Mapping[str, Any]] = ()
 
-    def as_dict(self) -> dict[str, dict[str, Any]]:
+    def as_dict(self) -> dict[str, Any]:
         """The resolved settings by section, as they are written to the run directory."""
         sections: dict[str, dict[str, Any]] = {}
         for name, (schema, attribute) in SECTIONS.items():
             settings = getattr(self, attribute)
             values = {key: getattr(settings, field) for key, field in fields_of(schema, name).items()}
             sections[name] = {key: value for key, value in values.items() if value is not None}
-        return sections | {"zones": self.zones.given()}
+        sections["zones"] = self.zones.given()
+        tables = {"variable": dict(self.variable), "restraint": [dict(table) for table in self.restraint]}
+        return sections | {name: table for name, table in tables.items() if table}
 
 
 #: Section of a run file -> its schema and the attribute of `RunConfig` that holds it.
@@ -331,3 +337,5 @@ SECTIONS: dict[str, tuple[type, str]] = {
     "uncertainty": (UncertaintySettings, "uncertainty"),
     "report": (RunSettings, "run"),
 }
+#: Tables of which there may be several -> their schema: [variable.NAME] by name, [[restraint]] in a row.
+TABLES: dict[str, type] = {"variable": Variable, "restraint": Restraint}

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import openmm
 
+from mlmm.collective_variables.openmm_forces import follow_box
 from mlmm.dynamics.integrators import forget_forces
 from mlmm.units import BAR_NM3, GAS_CONSTANT
 
@@ -140,6 +141,7 @@ class Barostat:
 
     def _set(self, box: np.ndarray, positions: np.ndarray) -> None:
         self._context.setPeriodicBoxVectors(*box)
+        follow_box(self._context)
         self._context.setPositions(positions)
 
 

@@ -65,7 +65,10 @@ def settings_of(
     for number, stage in enumerate(stages, 1):
         unique = sum(other.name == stage.name for other in stages) == 1
         found |= _fields(stage.name if unique else f"{stage.name} (stage {number})", stage)
-    found |= _fields("embedding", spec, {"built", "zones", "potential", "compensation"} | _FREE_SPEC)
+    found |= _fields(
+        "embedding", spec, {"built", "zones", "potential", "compensation", "biases"} | _FREE_SPEC
+    )
+    found |= spec.biases.settings()
     curve = spec.compensation
     if curve is not None:
         found["embedding.compensation"] = [dict(curve.alignment), curve.knots, dict(curve.values)]

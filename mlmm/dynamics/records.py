@@ -71,6 +71,11 @@ def run_facts(hybrid: HybridSystem, plan: list[dict[str, Any]], seed: int, title
             "bridge": hybrid.bridge,
             "removed": hybrid.removed.counts,
         },
+        "variables": [
+            {"name": v.name, "kind": v.kind, "unit": v.unit, "groups": [list(group) for group in v.groups]}
+            for v in hybrid.biases.variables
+        ],
+        "restraints": [restraint.facts() for restraint in hybrid.biases],
         "stages": [],
         "timing": None,
         "drift": None,

@@ -12,16 +12,17 @@ import numpy as np
 import openmm
 from openmm import app, unit
 
+from mlmm.collective_variables.values import variable_values
 from mlmm.dynamics.frames import as_tensors, positions_and_box
 from mlmm.dynamics.imaging import RegionImages
 from mlmm.dynamics.integrators import energy_groups
 from mlmm.dynamics.uncertainty import COLUMNS, Uncertainty, UncertaintyMonitor
-from mlmm.errors import SimulationError
+from mlmm.errors import ConfigError, SimulationError
 from mlmm.hybrid.system import HybridSystem
 from mlmm.units import GAS_CONSTANT
 from mlmm.zones.adaptive import AdaptiveWeights, AdaptiveZones
 
-__all__ = ["EnergyTable", "LambdaTable", "TrajectoryWriter", "degrees_of_freedom"]
+__all__ = ["EnergyTable", "LambdaTable", "TrajectoryWriter", "degrees_of_freedom", "energy_columns"]
 
 
 def degrees_of_freedom(system: openmm.System) -> int:
@@ -35,14 +36,44 @@ def degrees_of_freedom(system: openmm.System) -> int:
     return 3 * sum(moving) - constraints - centre
 
 
+def energy_columns(hybrid: HybridSystem) -> list[str]:
+    """Columns of the energy table of a hybrid system.
+
+    Raises
+    ------
+    ConfigError
+        A variable with the name of another column.
+    """
+    columns = [
+        *("stage", "step", "time_ps"),
+        *(f"E_{name}" for name in hybrid.force_groups),
+        *("potential", "kinetic", "total", "temperature", "volume", *COLUMNS),
+        *(("zone_molecules", "zone_lambda") if isinstance(hybrid.zones, AdaptiveZones) else ()),
+    ]
+    names = [variable.name for variable in hybrid.biases.variables]
+    for name in names:
+        if name in columns:
+            raise ConfigError(
+                "variables with names that no column of energies.csv has",
+                name,
+                f"call it {name}_1, for example",
+            )
+    return columns + names
+
+
 class EnergyTable:
     """Energies by force group, temperature, volume and uncertainty as CSV, one row per report.
+
+    ``potential`` is the energy of the hybrid without biases, whose energy is ``E_bias``; ``total`` is the
+    sum of both and the kinetic energy, which is what a run without thermostat conserves.
 
     Uncertainty is ``committee_spread`` of the energy and the largest ``atom_spread``, ``force_spread`` and
     ``training_distance``; empty where there is no committee or training set.
 
     For a zone that moves also ``zone_molecules``, the number of molecules with lambda > 0, and
     ``zone_lambda``, the sum of their lambda.
+
+    Each collective variable has a column of its name, in nm, rad or nm^2.
 
     Parameters
     ----------
@@ -63,15 +94,9 @@ class EnergyTable:
     ):
         self.hybrid, self.monitor = hybrid, monitor or UncertaintyMonitor(hybrid)
         self.last_uncertainty = Uncertainty()
-        self.columns = [
-            *("stage", "step", "time_ps"),
-            *(f"E_{name}" for name in hybrid.force_groups),
-            *("potential", "kinetic", "total", "temperature", "volume", *COLUMNS),
-        ]
-        self._weights = None
-        if isinstance(hybrid.zones, AdaptiveZones):
-            self.columns += ["zone_molecules", "zone_lambda"]
-            self._weights = AdaptiveWeights(hybrid.zones)
+        self.columns = energy_columns(hybrid)
+        zones = hybrid.zones
+        self._weights = AdaptiveWeights(zones) if isinstance(zones, AdaptiveZones) else None
         self._freedom = degrees_of_freedom(hybrid.system)
         if resume_at is None:
             self._file = path.open("w", newline="")
@@ -106,9 +131,10 @@ class EnergyTable:
             for name, group in self.hybrid.force_groups.items()
         }
         # The sum of the groups, not a further evaluation: the columns then add up to the last digit.
-        row["potential"] = math.fsum(row.values())
+        bias = row.get("E_bias", 0.0)
+        row["potential"] = math.fsum(value for name, value in row.items() if name != "E_bias")
         row["kinetic"] = state.getKineticEnergy().value_in_unit(unit.kilojoule_per_mole)
-        row["total"] = row["potential"] + row["kinetic"]
+        row["total"] = row["potential"] + row["kinetic"] + bias
         row["temperature"] = 2 * row["kinetic"] / (self._freedom * GAS_CONSTANT)
         if not math.isfinite(row["total"]):
             raise SimulationError(
@@ -123,6 +149,7 @@ class EnergyTable:
         if self._weights is not None:
             found = self._weights(*as_tensors(positions, box))
             row["zone_molecules"], row["zone_lambda"] = float((found > 0).sum()), float(found.sum())
+        row |= variable_values(self.hybrid.biases, *as_tensors(positions, box))
         numbers = ("" if math.isnan(row[name]) else repr(float(row[name])) for name in self.columns[3:])
         self._writer.writerow([stage, step, f"{time:.6f}", *numbers])
         self._file.flush()

@@ -14,6 +14,7 @@ import openmm
 from openmm import unit
 
 from mlmm.build.foreign_xml import read_serialised
+from mlmm.collective_variables.openmm_forces import set_parameters
 from mlmm.dynamics.barostat import Barostat, own_barostats
 from mlmm.dynamics.failures import broken_positions, retold
 from mlmm.dynamics.frames import positions_and_box
@@ -168,7 +169,7 @@ class Runner:
 
     def _minimise(self, stage: Minimise, state: openmm.State | None) -> tuple[openmm.State, bool]:
         """Minimise; returns the state and whether it was not interrupted."""
-        context = self._context(self.hybrid.system, openmm.VerletIntegrator(0.001), state)
+        context = self._context(stage, self.hybrid.system, openmm.VerletIntegrator(0.001), state)
         before = context.getState(energy=True).getPotentialEnergy()._value
         started = time.monotonic()
         tolerance = stage.tolerance * unit.kilojoule_per_mole / unit.nanometer
@@ -214,7 +215,7 @@ class Runner:
             constrained=system.getNumConstraints() > 0,
             moved_between_steps=bool(own_barostats(system)),
         )
-        context = self._context(system, integrator, state)
+        context = self._context(stage, system, integrator, state)
         if checkpoint is not None:
             self._load(context, checkpoint)
         elif not any(isinstance(earlier, Dynamics) for earlier in self.stages[:index]):
@@ -316,7 +317,11 @@ class Runner:
         )
 
     def _context(
-        self, system: openmm.System, integrator: openmm.Integrator, state: openmm.State | None
+        self,
+        stage: Minimise | Dynamics,
+        system: openmm.System,
+        integrator: openmm.Integrator,
+        state: openmm.State | None,
     ) -> openmm.Context:
         context = openmm.Context(system, integrator, *self.platform)
         if state is None:
@@ -328,6 +333,7 @@ class Runner:
             context.setPositions(state.getPositions())
             if (state.getDataTypes() & openmm.State.Velocities) != 0:
                 context.setVelocities(state.getVelocities())
+        set_parameters(context, self.hybrid.biases, stage.name)
         # TorchScript rewrites its graph after the first call and rounds differently from then on: without
         # this, a resumed run would leave the path of an uninterrupted one.
         for _ in range(2):

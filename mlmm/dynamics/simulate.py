@@ -10,7 +10,9 @@ from typing import Any
 
 import openmm
 
+from mlmm.collective_variables.options import Restraint, Variable
 from mlmm.dynamics.barostat import own_barostats
+from mlmm.dynamics.biases import check_biases
 from mlmm.dynamics.failures import disk_errors
 from mlmm.dynamics.fingerprint import settings_of
 from mlmm.dynamics.integrators import beyond_tested
@@ -41,6 +43,8 @@ def simulate(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    restraints: Sequence[Restraint] | None = None,
+    variables: Sequence[Variable] = (),
     monitor: UncertaintyMonitor | None = None,
     progress: Callable[[Progress], None] | None = None,
     **changes: Any,
@@ -65,6 +69,10 @@ def simulate(
         Time step, thermostat, barostat, platform, seed, intervals.
     resume, overwrite : bool
         Go on with the run in `out`, or replace it.
+    restraints : sequence of Restraint, optional
+        Biases on collective variables instead of those of the hybrid.
+    variables : sequence of Variable
+        Further collective variables whose values are recorded; also instead of those of the hybrid.
     monitor : UncertaintyMonitor, optional
         Measures the uncertainty of the potential and holds it against limits; the spreads of a committee
         without limits by default.
@@ -89,9 +97,12 @@ def simulate(
         Energies or positions that are not finite: the last finite frame is in ``last_finite_frame.pdb``.
     """
     options = with_changes(RunOptions, options, changes)
+    if restraints is not None or variables:
+        hybrid = hybrid.restrained(restraints or (), variables)
     check_pressure(stages, options)
     stages = [stage.under(options) if isinstance(stage, Dynamics) else stage for stage in stages]
     _check_forces(hybrid, stages)
+    check_biases(hybrid, stages)
     chosen = choose_platform(options.platform, options.threads, hybrid.system)
     plan = [stage.facts() if isinstance(stage, Dynamics) else {"name": stage.name} for stage in stages]
     run = out if isinstance(out, RunDirectory) else RunDirectory(Path(out))

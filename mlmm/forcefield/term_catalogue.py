@@ -19,6 +19,7 @@ __all__ = [
     "BONDED",
     "CATALOGUE",
     "CHARGED",
+    "COLLECTIVE",
     "FORMULAS",
     "NOT_FORCE_FIELD",
     "PAIRS",
@@ -214,6 +215,8 @@ PAIRS = tuple(name for name, row in CATALOGUE.items() if row.kind == "pairs")
 WITHOUT_ENERGY = frozenset(name for name, row in CATALOGUE.items() if row.kind == "no energy")
 #: No part of a force field: they stay whole under every scheme.
 NOT_FORCE_FIELD = frozenset(name for name, row in CATALOGUE.items() if row.kind in ("no energy", "restraint"))
+#: Refused classes that act on a collective variable, as biases and restraints do.
+COLLECTIVE = frozenset(name for name, reason in REFUSED.items() if reason == _COLLECTIVE)
 #: Refused classes that bring charges of their own, or belong to force fields that do.
 CHARGED = frozenset(
     [

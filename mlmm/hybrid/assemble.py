@@ -19,6 +19,7 @@ from mlmm.blending.static import PerAtomBlend, Subtraction, WeightedModel, zone_
 from mlmm.blending.supermolecular import capped_region, supermolecular_blend
 from mlmm.build import BuiltSystem
 from mlmm.build.surroundings.walls import bond_walls
+from mlmm.collective_variables.openmm_forces import bias_forces
 from mlmm.electrostatics.embedded_region import EmbeddedRegion
 from mlmm.electrostatics.fixed_charges import exception_factors, read_charges
 from mlmm.electrostatics.predicted_charges import ChargeCorrection, ChargedBlend, EagerModel, FixedZone
@@ -164,7 +165,8 @@ def join(
         n_particles=built.n_atoms,
     )
     join_molecules(system, built, spec.zones.active)
-    return AssembledSystem(system, removed, grouped(system, force), blend, has_cuda_graphs(force))
+    groups = grouped(system, force, bias_forces(spec.biases))
+    return AssembledSystem(system, removed, groups, blend, has_cuda_graphs(force))
 
 
 def _cut_bonds(spec: HybridSpec) -> list[tuple[int, int]]:

@@ -11,6 +11,7 @@ import torch
 
 from mlmm.blending.supermolecular import capped_region
 from mlmm.build import BuiltSystem
+from mlmm.collective_variables.definitions import Biases
 from mlmm.forcefield.remove_terms import RemovedTerms
 from mlmm.modules import Module
 from mlmm.potentials.base import PotentialModel, PotentialSpec
@@ -75,6 +76,8 @@ class HybridSpec:
         Whether a TorchForce records CUDA graphs.
     reference_charges : dict of int to float
         What replaced the force field's own charges of these atoms, e; `built` has them already.
+    biases : Biases
+        Restraints, and variables that a run follows.
     """
 
     built: BuiltSystem
@@ -94,6 +97,7 @@ class HybridSpec:
     charge_range: float = 1.2
     cuda_graphs: str = "off"
     reference_charges: Mapping[int, float] = field(default_factory=dict)
+    biases: Biases = field(default_factory=Biases)
 
     @property
     def rules(self) -> Scheme:
@@ -117,7 +121,7 @@ class AssembledSystem:
     removed : RemovedTerms
         What was removed from the force field.
     force_groups : dict of str to int
-        Energy by kind: ``nonbonded bonds angles torsions other ml``, those that are present.
+        Energy by kind: ``nonbonded bonds angles torsions other ml bias``, those that are present.
     blend : Module, optional
         What the bridge evaluates, where that is more than the potential on the region alone.
     cuda_graphs : bool

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,12 @@ import openmm
 import torch
 
 from mlmm.build import BuiltSystem
+from mlmm.collective_variables.bind import bind
+from mlmm.collective_variables.definitions import Biases
+from mlmm.collective_variables.options import Restraint, Variable
 from mlmm.errors import PotentialError
 from mlmm.forcefield.remove_terms import RemovedTerms
-from mlmm.hybrid.alignment import check_compensation, start_alignment
+from mlmm.hybrid.alignment import with_compensation
 from mlmm.hybrid.assemble import assemble
 from mlmm.hybrid.bridge import choose_bridge
 from mlmm.hybrid.charges import Charges, check_predicted, predicted_charges, with_charges
@@ -128,13 +131,27 @@ class HybridSystem:
 
     @property
     def force_groups(self) -> dict[str, int]:
-        """Energy by kind: ``nonbonded bonds angles torsions other ml``, those that are present."""
+        """Energy by kind: ``nonbonded bonds angles torsions other ml bias``, those that are present."""
         return self.assembled.force_groups
 
     @property
     def blend(self) -> Module | None:
         """What the bridge evaluates; None where that is the potential on the region alone."""
         return self.assembled.blend
+
+    @property
+    def biases(self) -> Biases:
+        """Restraints, and variables that a run follows."""
+        return self.spec.biases
+
+    def restrained(
+        self, restraints: Sequence[Restraint] = (), variables: Sequence[Variable] = ()
+    ) -> HybridSystem:
+        """The same hybrid with other restraints and variables instead of its own, built anew.
+
+        Arguments and errors as for `mlmm.collective_variables.bind.bind`.
+        """
+        return self.reassembled(self.bridge, biases=bind(self.built, restraints, variables))
 
     def create_system(self, bridge: str | None = None, **changes: Any) -> openmm.System:
         """Another System with the same energy, built anew, as `reassembled` makes it."""
@@ -225,6 +242,8 @@ def hybrid_system(
     electrostatics: str = "mechanical",
     charges: Charges | None = None,
     charge_range: str | float = "1.2 nm",
+    restraints: Sequence[Restraint] = (),
+    variables: Sequence[Variable] = (),
 ) -> HybridSystem:
     """Replace the force field inside the region by a machine-learned potential, with one conserved energy.
 
@@ -274,6 +293,10 @@ def hybrid_system(
         and 1 they are mixed with the force field's; the total charge stays.
     charge_range : str or float
         Where predicted charges cease to act in a periodic system, nm.
+    restraints : sequence of Restraint
+        Biases on collective variables, added to the energy in a force group of their own.
+    variables : sequence of Variable
+        Further collective variables that a run follows.
 
     Raises
     ------
@@ -335,12 +358,13 @@ def hybrid_system(
         compensation=compensation,
         electrostatics=electrostatics,
         charge_range=reach,
+        biases=bind(built, restraints, variables),
     )
     check_room(built, zones, scheme, potential, on_gpu)
     if charges is not None:
         spec = with_charges(spec, charges)
     if zones.moves:
-        spec, more = _with_compensation(spec)
+        spec, more = with_compensation(spec)
         warnings += more
     assembled, tail = assemble(spec), tail_warning(spec)
     warnings += [tail] if tail else []
@@ -353,22 +377,6 @@ def hybrid_system(
     for warning in warnings:
         logger.warning(warning)
     return hybrid
-
-
-def _with_compensation(spec: HybridSpec) -> tuple[HybridSpec, list[str]]:
-    """A spec of a zone that moves with a compensation, and what the user should know of it."""
-    warnings = []
-    if spec.electrostatics == "charges":
-        warnings.append("the compensation of the adaptive zone does not contain the predicted charges")
-    if spec.compensation is not None:
-        return spec, warnings + check_compensation(spec)
-    alignment = start_alignment(spec)
-    start = ", ".join(f"{k} {a:.2f} kJ/mol" for k, a in alignment.alignment.items())
-    warnings.append(
-        f"no calibrated compensation: energies are aligned by the built structure ({start}), and "
-        "molecules will drift through the adaptive zone; run mlmm calibrate, then set zones.compensation"
-    )
-    return dataclasses.replace(spec, compensation=alignment), warnings
 
 
 def _on_gpu() -> bool:

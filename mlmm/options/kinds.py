@@ -213,8 +213,8 @@ class Quantity(Option):
     def values(self) -> str:
         words = [*self.words, *["none"] * self.none]
         others = ['"2 bonds"'] * self.bonds + [f'"{word}"' for word in words]
-        known = ", ".join(units.names(self.dimension))
-        return f"a {self.dimension} ({known})" + "".join(f" or {other}" for other in others)
+        known = f"{self.dimension} ({', '.join(units.names(self.dimension))})"
+        return " or ".join([f"{units.article(self.dimension)} {known}", *others])
 
     @property
     def bounds(self) -> str:

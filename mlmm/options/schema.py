@@ -105,9 +105,12 @@ def word(default: str, choices: Collection[str], help: str, **facts: Any) -> Any
 
 
 def setting(default: Any, help: str, **facts: Any) -> Any:
-    """Declare a field with text, a switch, a list or a table, as its default is (a tuple for a list)."""
+    """Declare a field with text, a switch, a list or a table, as its default is (a tuple for a list).
+
+    `kind` in `facts` is another class of `Option` for it.
+    """
     kinds: dict[type, type[Option]] = {str: Text, bool: Flag, tuple: Many, dict: Table}
-    kind = Many if facts.get("single") else kinds[type(default)]
+    kind = facts.pop("kind", Many if facts.get("single") else kinds[type(default)])
     return _declared(default, kind, help=help, **facts)
 
 

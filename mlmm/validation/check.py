@@ -12,6 +12,7 @@ import torch
 from openmm import unit
 
 from mlmm.check_report import CheckReport, CheckResult
+from mlmm.collective_variables.definitions import merged
 from mlmm.dynamics.options import RunOptions
 from mlmm.dynamics.platforms import platform_arguments
 from mlmm.dynamics.reporters import degrees_of_freedom
@@ -190,8 +191,8 @@ def finite_difference_error(
     ----------
     hybrid : HybridSystem
     n_coordinates : int
-        Random coordinates of atoms in the zone, and a third as many of others. Of a zone that moves, half of
-        them belong to molecules with lambda between 0 and 1.
+        Random coordinates of atoms in the zone, and a third as many of others and of restrained ones. Of a
+        zone that moves, half of them belong to molecules with lambda between 0 and 1.
     delta : float, optional
         Displacement, nm: 1e-5, for a zone that moves 3e-6, for a float32 model, whose energies are too coarse
         for less, 1e-4.
@@ -224,13 +225,15 @@ def finite_difference_error(
 
 
 def _coordinates(hybrid: HybridSystem, n: int, generator: np.random.Generator) -> list[tuple[int, int]]:
-    """Coordinates of atoms inside, of moving molecules on their way, and a third as many of others."""
+    """Coordinates of atoms inside, of moving molecules on their way, a third as many of all others."""
     core = np.array(hybrid.zones.active)
     weights = hybrid.zones.weights(torch.tensor(hybrid.built.positions), built_cell(hybrid.built)).numpy()
     passing = np.flatnonzero((weights > 0) & ~np.isin(np.arange(len(weights)), core))
     coordinates: list[tuple[int, int]] = []
     share = n // 2 if len(passing) else n
-    for atoms, count in ((core, share), (passing, n - share), (np.flatnonzero(weights == 0), max(1, n // 3))):
+    others, restrained = np.flatnonzero(weights == 0), np.array(hybrid.biases.atoms)
+    third = max(1, n // 3)
+    for atoms, count in ((core, share), (passing, n - share), (others, third), (restrained, third)):
         places = generator.permutation(3 * len(atoms))[:count]
         coordinates += [(int(atoms[place // 3]), int(place % 3)) for place in places]
     return coordinates
@@ -336,6 +339,7 @@ def _image_change(hybrid: HybridSystem, seed: int) -> tuple[float, float]:
     context = reference_context(hybrid.system)
     positions = np.array(hybrid.built.positions)
     before = potential_of(context, positions, -1)
-    for molecule in hybrid.built.molecules:
+    # What has one centre, or is superposed as a whole, stays together.
+    for molecule in merged(hybrid.built.molecules, hybrid.biases.whole):
         positions[list(molecule)] += generator.integers(-2, 3, size=3) @ box
     return abs(potential_of(context, positions, -1) - before), before

@@ -11,7 +11,7 @@ from typing import Any
 
 from mlmm.errors import SelectionError
 
-__all__ = ["Region", "molecules_of", "region_from_atoms", "select_region"]
+__all__ = ["Region", "molecules_of", "region_from_atoms", "select_atoms", "select_region"]
 
 logger = logging.getLogger(__name__)
 _LONG = 50  # characters
@@ -87,6 +87,11 @@ def select_region(built: Any, selection: str, complete: str = "residue") -> Regi
     SelectionError
         A selection that mdtraj does not understand, or one that matches nothing.
     """
+    return region_from_atoms(built.topology, select_atoms(built, selection), complete, selection)
+
+
+def select_atoms(built: Any, selection: str) -> list[int]:
+    """Indices of the atoms of an mdtraj selection, sorted; arguments and errors as for `select_region`."""
     import mdtraj
 
     try:
@@ -104,7 +109,7 @@ def select_region(built: Any, selection: str, complete: str = "residue") -> Regi
             f"{selection!r}, which matches none",
             f"residue names here: {' '.join(names[:40])}",
         )
-    return region_from_atoms(built.topology, picked.tolist(), complete, selection)
+    return [int(atom) for atom in picked]
 
 
 def region_from_atoms(

@@ -241,7 +241,7 @@ def test_stable_run_exceeds_no_uncertainty_limit(dipeptide_vacuum, tmp_path):
         ((0, 1), {"force": 1.0}, {"forces": False}, "forces = true for a limit on them"),
         ((0, 1), {"distance": 1.0}, {}, "a training set for a limit on the distance"),
         ((0, 1), {"action": "panic"}, {}, "action = warn | save | stop, but got 'panic'"),
-        ((0, 1), {"energy": "5 nm"}, {}, "uncertainty.energy as a energy"),
+        ((0, 1), {"energy": "5 nm"}, {}, "uncertainty.energy as an energy"),
     ],
 )
 def test_limits_without_a_committee_are_rejected(dipeptide_vacuum, members, limits, options, message):

@@ -1,0 +1,39 @@
+"""What restraints and variables of a run have to agree with: its stages, its columns, its barostat."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mlmm.dynamics.barostat import own_barostats
+from mlmm.dynamics.reporters import energy_columns
+from mlmm.dynamics.stages import Dynamics, Minimise
+from mlmm.errors import ConfigError
+from mlmm.hybrid.system import HybridSystem
+
+__all__ = ["check_biases"]
+
+
+def check_biases(hybrid: HybridSystem, stages: Sequence[Minimise | Dynamics]) -> None:
+    """Refuse restraints in stages that a run does not have, names of its columns, and a foreign barostat.
+
+    Raises
+    ------
+    ConfigError
+    """
+    energy_columns(hybrid)
+    names = [stage.name for stage in stages]
+    for restraint in hybrid.biases:
+        for stage in restraint.stages:
+            if stage not in names:
+                raise ConfigError(
+                    f"stages of the restraint on {restraint.variable.name} that the run has",
+                    repr(stage),
+                    f"choose of {', '.join(names)}",
+                )
+    own = own_barostats(hybrid.system)
+    if own and any(restraint.variable.kind == "position" for restraint in hybrid.biases):
+        raise ConfigError(
+            "restraints on positions without a barostat in the System, which leaves their references behind",
+            ", ".join(own),
+            'remove it, and write ensemble = "NPT"',
+        )
