@@ -47,7 +47,7 @@ from mlmm.kernels.direct_pairs import REGION_PAIRS, ZONE_PAIRS
 
 __all__ = ["StepCost", "measure_step"]
 
-_PAIR_GROUP = 7
+_PAIR_GROUP = 8  # one that no force of a hybrid system has
 _SETTLING_STEPS = 50
 # Without some of its forces a structure holds together for so many steps, not for a trajectory.
 _STEPS_IN_A_BLOCK = 100

@@ -73,7 +73,8 @@ def test_every_field_of_a_hybrid_is_compared_or_free():
     hybrid = chain_hybrid()
     options = RunOptions()
     found = settings_of(hybrid, [], options, UncertaintyMonitor(hybrid), hybrid.built.positions)
-    elsewhere = {"built", "zones", "potential", "compensation"}
+    # Restraints are compared by name: test_restraints_in_runs.
+    elsewhere = {"built", "zones", "potential", "compensation", "biases"}
     for entry in dataclasses.fields(HybridSpec):
         assert f"embedding.{entry.name}" in found or entry.name in elsewhere | _FREE_SPEC
     for entry in dataclasses.fields(hybrid.potential.spec):

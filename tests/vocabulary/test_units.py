@@ -24,6 +24,17 @@ from mlmm.errors import ConfigError
         ("300K", "temperature", 300.0),
         ("1 atm", "pressure", 1.01325),
         ("150 mM", "concentration", 0.15),
+        ("180 degree", "angle", 3.141592653589793),
+        ("90°", "angle", 1.5707963267948966),
+        ("2 A^2", "area", 0.02),
+        ("1 1/A^2", "inverse area", 100.0),
+        ("1 kcal/mol/A^2", "energy per length squared", 418.4),
+        ("1 kcal/mol/Å²", "energy per length squared", 418.4),
+        ("1 kJ/mol/nm**2", "energy per length squared", 1.0),
+        ("2 eV/A^2", "energy per length squared", 19297.066424662),
+        ("1 kJ/mol/deg^2", "energy per angle squared", 3282.806350011744),
+        ("1 kcal/mol/radian^2", "energy per angle squared", 4.184),
+        ("1 kJ/mol/A^4", "energy per area squared", 10000.0),
         (0.25, "length", 0.25),
         (3, "time", 3.0),
         (2 * unit.femtosecond, "time", 0.002),
@@ -31,6 +42,10 @@ from mlmm.errors import ConfigError
         (5 / unit.picosecond, "rate", 5.0),
         (1 * unit.kilocalorie_per_mole / unit.angstrom, "force", 41.84),
         (1 * unit.atmosphere, "pressure", 1.01325),
+        (180 * unit.degree, "angle", 3.141592653589793),
+        (1 * unit.kilocalorie_per_mole / unit.angstrom**2, "energy per length squared", 418.4),
+        (1 * unit.kilocalorie_per_mole / unit.radian**2, "energy per angle squared", 4.184),
+        (1 / unit.angstrom**2, "inverse area", 100.0),
     ],
 )
 def test_quantities_are_parsed_to_internal_units(text, dimension, value):
@@ -50,10 +65,12 @@ def test_quantities_are_parsed_to_internal_units(text, dimension, value):
         (None, "length", "got None"),
         (float("inf"), "length", "Write a finite number"),
         (1 * unit.kelvin, "time", "converts to picosecond"),
+        ("5 kJ/mol/nm^3", "energy per length squared", "kJ/mol/nm^2"),
+        (1 * unit.kelvin, "energy per angle squared", "converts to kilojoule"),
     ],
 )
 def test_bad_quantities_are_rejected(value, dimension, message):
-    with pytest.raises(ConfigError, match="Expected step as a") as caught:
+    with pytest.raises(ConfigError, match="Expected step as an? ") as caught:
         units.parse(value, dimension, "step")
     assert message in str(caught.value)
 
