@@ -11,7 +11,7 @@ from typing import Any
 
 from mlmm.errors import SelectionError
 
-__all__ = ["Region", "molecules_of", "region_from_atoms", "select_region"]
+__all__ = ["Region", "check_selection", "molecules_of", "region_from_atoms", "select_region"]
 
 logger = logging.getLogger(__name__)
 _LONG = 50  # characters
@@ -89,14 +89,7 @@ def select_region(built: Any, selection: str, complete: str = "residue") -> Regi
     """
     import mdtraj
 
-    try:
-        picked = mdtraj.Topology.from_openmm(built.topology).select(selection)
-    except Exception as error:  # mdtraj's parser raises many kinds; all of them mean the same to the user
-        raise SelectionError(
-            "a selection in mdtraj's language",
-            f"{selection!r}, {_misunderstood(selection, str(error))}",
-            _closest(selection) + 'write for example "resname LIG" or "chainid 0 and resSeq 10 to 20"',
-        ) from error
+    picked = _select(mdtraj.Topology.from_openmm(built.topology), selection)
     if len(picked) == 0:
         names = sorted({residue.name for residue in built.topology.residues()})
         raise SelectionError(
@@ -105,6 +98,30 @@ def select_region(built: Any, selection: str, complete: str = "residue") -> Regi
             f"residue names here: {' '.join(names[:40])}",
         )
     return region_from_atoms(built.topology, picked.tolist(), complete, selection)
+
+
+def check_selection(selection: str) -> None:
+    """Make sure that mdtraj understands a selection, without any atoms.
+
+    Raises
+    ------
+    SelectionError
+    """
+    import mdtraj
+
+    _select(mdtraj.Topology(), selection)
+
+
+def _select(topology: Any, selection: str) -> Any:
+    """Indices of the selected atoms of an mdtraj topology."""
+    try:
+        return topology.select(selection)
+    except Exception as error:  # mdtraj's parser raises many kinds; all of them mean the same to the user
+        raise SelectionError(
+            "a selection in mdtraj's language",
+            f"{selection!r}, {_misunderstood(selection, str(error))}",
+            _closest(selection) + 'write for example "resname LIG" or "chainid 0 and resSeq 10 to 20"',
+        ) from error
 
 
 def region_from_atoms(
