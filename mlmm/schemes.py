@@ -17,10 +17,12 @@ __all__ = [
     "PotentialFacts",
     "Scheme",
     "SchemeChoice",
+    "check_bridge",
     "check_options",
     "check_zones",
     "suitable_schemes",
     "take_scheme",
+    "whole_energies",
 ]
 
 #: What `electrostatics` may be.
@@ -305,4 +307,43 @@ def check_options(
             "scheme 'per_atom' or 'additive' for charges that the potential predicts",
             f"scheme {scheme!r}",
             'write electrostatics = "mechanical" and pass fixed charges, or change the scheme',
+        )
+
+
+def whole_energies(scheme: str, *, per_atom: bool) -> bool:
+    """Whether a scheme takes the whole energy of a set of atoms from a potential, `per_atom` or not."""
+    return not (SCHEMES[scheme].has_shares or SCHEMES[scheme].isolated or per_atom)
+
+
+def check_bridge(bridge: str, scheme: str, electrostatics: str, *, per_atom: bool) -> None:
+    """Refuse a bridge that cannot host the energy.
+
+    Parameters
+    ----------
+    bridge : {"auto", "torchforce", "pythonforce", "native"}
+    scheme : str
+        A key of `SCHEMES`.
+    electrostatics : {"mechanical", "charges", "embedded"}
+    per_atom : bool
+        Of the potential.
+
+    Raises
+    ------
+    ConfigError
+        A TorchForce for charges, or for whole energies of a changing set of atoms; the kernel for an embedded
+        region.
+    """
+    whole = whole_energies(scheme, per_atom=per_atom)
+    if bridge == "torchforce" and (electrostatics == "charges" or whole):
+        what = 'electrostatics = "charges": a TorchForce gets energies alone'
+        raise ConfigError(
+            f"bridge = pythonforce for {f'whole energies under scheme {scheme!r}' if whole else what}",
+            repr(bridge),
+            'write bridge = "auto"',
+        )
+    if bridge == "native" and electrostatics == "embedded":
+        raise ConfigError(
+            "bridge = torchforce or pythonforce for electrostatic embedding, which looks at all charges",
+            repr(bridge),
+            'write bridge = "auto"',
         )

@@ -26,7 +26,8 @@ from mlmm.blending.link_atoms import CappedAtoms, cap_lengths, check_cap_distanc
 from mlmm.blending.static import zone_energies
 from mlmm.errors import EmbeddingError
 from mlmm.modules import Module
-from mlmm.potentials.base import PotentialModel, check_elements
+from mlmm.potentials.base import PotentialModel
+from mlmm.potentials.training import check_elements
 from mlmm.structures import Structure, minimum_image, possible_neighbours
 from mlmm.term_weights import CappedRegion
 

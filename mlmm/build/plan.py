@@ -6,17 +6,48 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+from openmm import app
+
 from mlmm.build.build_log import Decision, as_decisions, log_text
+from mlmm.build.files.atoms import CheckedStructure
 from mlmm.build.files.inspection import Inspection, inspect_file
 from mlmm.build.files.inspection_page import page
-from mlmm.build.files.reading import read_file, settle
+from mlmm.build.files.reading import read_file, read_structure, settle
 from mlmm.build.files.sources import find_structure
-from mlmm.build.ligands.definition import plan_ligands
+from mlmm.build.ligands.alone import structure_from_smiles
+from mlmm.build.ligands.definition import LigandPlan, plan_ligands
 from mlmm.build.options import BuildOptions
 from mlmm.build.parametrise import force_field_files, known_residues, load_force_field
 from mlmm.build.repair import find_repairs
 from mlmm.errors import MLMMError
 from mlmm.options import with_changes
+
+
+@dataclass(frozen=True)
+class PlannedStructure:
+    """Residues of a build that was not made.
+
+    Parameters
+    ----------
+    topology : openmm.app.Topology
+        After caps and replaced residues; without the atoms that would be added.
+    missing : dict
+        Residue of `topology` -> names of the heavy atoms that would be added.
+    ligands : LigandPlan
+    decisions : tuple of Decision
+        Of repairing.
+    cell : bool
+        Whether the file's cell would be kept without solvent.
+    named : bool
+        Whether names in the file fix a protonation state, such as HIP.
+    """
+
+    topology: app.Topology
+    missing: dict[app.topology.Residue, list[str]]
+    ligands: LigandPlan
+    decisions: tuple[Decision, ...]
+    cell: bool = False
+    named: bool = False
 
 
 @dataclass(frozen=True)
@@ -30,11 +61,14 @@ class BuildPlan:
         Of reading, selecting and repairing.
     problem : MLMMError, optional
         What would stop the build.
+    planned : PlannedStructure, optional
+        Where nothing would.
     """
 
     inspection: Inspection
     decisions: tuple[Decision, ...]
     problem: MLMMError | None = None
+    planned: PlannedStructure | None = None
 
     def __str__(self) -> str:
         end = (
@@ -71,12 +105,48 @@ def plan_system(
     try:
         structure = settle(file, options)
         decisions += structure.decisions
-        ligands = plan_ligands(options.ligands, options.mutate)
-        files = force_field_files(options.forcefield, options.water)
-        force_field = load_force_field([*files, *ligands.files], options.trust)
-        known = known_residues(force_field) | ligands.names
-        repairs = find_repairs(structure, ligands.names, known, gaps=options.gaps, tails=options.tails)
-        decisions += as_decisions("repair", repairs.decisions)
+        planned = _planned(structure, plan_ligands(options.ligands, options.mutate), options)
+        decisions += planned.decisions
     except MLMMError as error:
         return BuildPlan(inspection, tuple(decisions), error)
-    return BuildPlan(inspection, tuple(decisions))
+    return BuildPlan(inspection, tuple(decisions), planned=planned)
+
+
+def plan_structure(
+    pdb: str | os.PathLike[str] | None = None, options: BuildOptions | None = None, *, smiles: str = ""
+) -> PlannedStructure:
+    """Find the residues and heavy atoms that a build would have before water comes around them.
+
+    Parameters
+    ----------
+    pdb, options, smiles
+        As for `mlmm.build_system`.
+
+    Raises
+    ------
+    StructureError, ConfigError
+        What would stop the build.
+    """
+    options = with_changes(BuildOptions, options, {})
+    ligands = plan_ligands(options.ligands, options.mutate)
+    if pdb is None:
+        source = structure_from_smiles(smiles, ligands)
+    else:
+        path = find_structure(pdb, download=options.download, sha256=options.sha256)
+        source = read_structure(path, options)
+    return _planned(source, ligands, options)
+
+
+def _planned(source: CheckedStructure, ligands: LigandPlan, options: BuildOptions) -> PlannedStructure:
+    files = force_field_files(options.forcefield, options.water)
+    force_field = load_force_field([*files, *ligands.files], options.trust)
+    known = known_residues(force_field) | ligands.names
+    repairs = find_repairs(source, ligands.names, known, gaps=options.gaps, tails=options.tails)
+    return PlannedStructure(
+        repairs.fixer.topology,
+        {residue: [atom.name for atom in atoms] for residue, atoms in repairs.fixer.missingAtoms.items()},
+        ligands,
+        tuple(as_decisions("repair", repairs.decisions)),
+        source.cell is not None and source.space_group.replace(" ", "") in ("", "P1"),
+        bool(source.protonation),
+    )

@@ -46,7 +46,7 @@ def add_options(verb: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Build a system and save it, or show what would be done; 2 where that would stop."""
     config = _config(options)
-    start(config, options)
+    start(config, options, build=True)
     if options.dry_run:
         text, possible = _plan(config)
         print(text)

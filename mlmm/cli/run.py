@@ -9,7 +9,15 @@ from mlmm.cli.progress import ProgressLine
 from mlmm.cli.session import add_config, build_system_of, run_name, start
 from mlmm.config.explain import key_lines
 from mlmm.config.load import load_config
-from mlmm.config.objects import describe, hybrid_from, monitor_from, resolved, run_options, stages_from
+from mlmm.config.objects import (
+    describe,
+    hybrid_from,
+    monitor_from,
+    potential_from,
+    resolved,
+    run_options,
+    stages_from,
+)
 from mlmm.dynamics.run_directory import RunDirectory
 from mlmm.errors import ConfigError, SimulationError
 
@@ -69,6 +77,7 @@ def run(options: argparse.Namespace) -> int:
     from mlmm.dynamics.simulate import simulate
     from mlmm.report import write_report
 
+    potential = potential_from(config)
     if going_on:
         from mlmm.build import BuiltSystem
 
@@ -78,8 +87,8 @@ def run(options: argparse.Namespace) -> int:
             )
         built = BuiltSystem.load(RunDirectory(out).built_folder)
     else:
-        built = build_system_of(config)
-    hybrid = hybrid_from(config, built)
+        built = build_system_of(config, potential.spec)
+    hybrid = hybrid_from(config, built, potential=potential)
     print(describe(hybrid))
     config = resolved(config, hybrid)
     try:

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlmm.cli.progress import LogHandler, Stages
-from mlmm.config.objects import build_from, check_together
+from mlmm.config.checks import check_keys, check_structure
+from mlmm.config.objects import build_from
 from mlmm.config.schema import RunConfig
 
 if TYPE_CHECKING:
     from mlmm.build import BuiltSystem
+    from mlmm.potentials.spec import PotentialSpec
 
 __all__ = ["add_config", "build_system_of", "run_name", "start"]
 
@@ -39,14 +41,25 @@ def add_verbose(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("-v", "--verbose", action="store_true", help="show the log on the terminal")
 
 
-def start(config: RunConfig, options: argparse.Namespace) -> None:
-    """Set the threads, before the numerical libraries start; then the log."""
+def start(config: RunConfig, options: argparse.Namespace, *, build: bool = False) -> None:
+    """Check the keys and set the threads, before the numerical libraries start; then the log.
+
+    Parameters
+    ----------
+    config : RunConfig
+    options : argparse.Namespace
+    build : bool
+        Only [system] matters, and no potential is evaluated.
+    """
+    if not build:
+        check_keys(config)
     os.environ["OMP_NUM_THREADS"] = str(config.run.ml_threads or 1)
     if config.run.threads:
         os.environ["OPENMM_CPU_THREADS"] = str(config.run.threads)
-    import torch
+    if not build:
+        import torch
 
-    torch.set_num_threads(config.run.ml_threads or 1)
+        torch.set_num_threads(config.run.ml_threads or 1)
     terminal = LogHandler()
     terminal.setLevel(logging.INFO if options.verbose else logging.WARNING)
     terminal.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
@@ -54,9 +67,16 @@ def start(config: RunConfig, options: argparse.Namespace) -> None:
     logging.getLogger("mlmm").setLevel(logging.INFO)
 
 
-def build_system_of(config: RunConfig) -> BuiltSystem:
-    """Build the system of a run file, its stages on the terminal, unless its keys do not go together."""
-    check_together(config)
+def build_system_of(config: RunConfig, facts: PotentialSpec | None = None) -> BuiltSystem:
+    """Build the system of a run file, its stages on the terminal, unless the region cannot be described.
+
+    Parameters
+    ----------
+    config : RunConfig
+    facts : PotentialSpec, optional
+        Of its potential, where that is loaded already.
+    """
+    check_structure(config, facts)
     started = time.monotonic()
     with Stages() as stages:
         built = build_from(config, stages.show)

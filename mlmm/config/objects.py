@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from mlmm.build.options import BuildOptions, ForceOptions
-from mlmm.config.schema import RunConfig
+from mlmm.config.schema import RunConfig, ZoneSettings
 from mlmm.config.tables import variables_and_restraints
 from mlmm.dynamics.options import ProtocolOptions, RunOptions
 from mlmm.errors import ConfigError, SelectionError
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "build_from",
     "build_options",
-    "check_together",
+    "check_sizes",
     "describe",
     "hybrid_from",
     "monitor_from",
@@ -68,21 +68,6 @@ def _taken_over(config: RunConfig, progress: Callable[[str], None]) -> BuiltSyst
         return load_openmm(settings.xml, settings.pdb, progress=progress)
     options = ForceOptions(**_fields_of(ForceOptions, settings))
     return load_amber(settings.prmtop, settings.inpcrd, options, progress=progress)
-
-
-def check_together(config: RunConfig) -> None:
-    """Refuse keys that mean nothing under the scheme that a run file names, before anything is built.
-
-    Raises
-    ------
-    ConfigError
-    """
-    from mlmm.schemes import check_options
-
-    embedding = config.embedding
-    if embedding.scheme != "auto":
-        multiplicity = config.region.multiplicity
-        check_options(embedding.scheme, embedding.electrostatics, embedding.mm_tail, multiplicity)
 
 
 def potential_from(config: RunConfig, precision: str | None = None) -> PotentialModel:
@@ -172,12 +157,7 @@ def zones_from(config: RunConfig, built: BuiltSystem, region: Region, scheme: st
 
     zones = config.zones
     if zones.kind == "auto":
-        if scheme == "additive" and len(zones.given()) > 1:
-            raise ConfigError(
-                "no sizes in [zones] under scheme 'additive', whose region is hard",
-                ", ".join(key for key in zones.given() if key != "kind"),
-                'leave them out, or write scheme = "per_atom" where the potential allows it',
-            )
+        check_sizes(zones, scheme)
         zones = zones.of_kind("hard" if scheme == "additive" else "static")
     if zones.kind == "hard":
         return hard_zones(built, region)
@@ -203,7 +183,27 @@ def zones_from(config: RunConfig, built: BuiltSystem, region: Region, scheme: st
     )
 
 
-def hybrid_from(config: RunConfig, built: BuiltSystem, precision: str | None = None) -> HybridSystem:
+def check_sizes(zones: ZoneSettings, scheme: str) -> None:
+    """Refuse sizes of a smooth zone where kind "auto" means a hard one.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if zones.kind == "auto" and scheme == "additive" and len(zones.given()) > 1:
+        raise ConfigError(
+            "no sizes in [zones] under scheme 'additive', whose region is hard",
+            ", ".join(key for key in zones.given() if key != "kind"),
+            'leave them out, or write scheme = "per_atom" where the potential allows it',
+        )
+
+
+def hybrid_from(
+    config: RunConfig,
+    built: BuiltSystem,
+    precision: str | None = None,
+    potential: PotentialModel | None = None,
+) -> HybridSystem:
     """The hybrid system of a run file.
 
     Parameters
@@ -212,13 +212,15 @@ def hybrid_from(config: RunConfig, built: BuiltSystem, precision: str | None = N
     built : BuiltSystem
     precision : {"float32", "float64"}, optional
         Of the networks, instead of the file's.
+    potential : PotentialModel, optional
+        The file's, where it is loaded already.
     """
     from mlmm.hybrid.system import hybrid_system
     from mlmm.zones.compensation import Compensation
     from mlmm.zones.region import select_region
 
     region = select_region(built, config.region.select, config.region.complete)
-    potential = potential_from(config, precision)
+    potential = potential_from(config, precision) if potential is None else potential
     embedding = config.embedding
     variables, restraints = variables_and_restraints(config)
     path = config.zones.compensation
@@ -245,6 +247,7 @@ def hybrid_from(config: RunConfig, built: BuiltSystem, precision: str | None = N
         multiplicity=config.region.multiplicity,
         variables=variables,
         restraints=restraints,
+        outside_training=config.region.outside_training,
     )
 
 

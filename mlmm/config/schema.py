@@ -85,6 +85,12 @@ class RegionSettings:
         "spin multiplicity 2S + 1 of the region, with scheme additive and a potential that knows spins",
         least=1,
     )
+    outside_training: str = word(
+        "stop",
+        ("stop", "warn"),
+        "a charge or multiplicity of the region that the potential was not trained on: stop, or go on with a "
+        "warning in record and report",
+    )
     hydrogen_mass: Quantity = quantity(
         "",
         "mass",

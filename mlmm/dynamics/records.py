@@ -50,6 +50,7 @@ def run_facts(hybrid: HybridSystem, plan: list[dict[str, Any]], seed: int, title
             "residues": list(region.residues),
             "notes": list(region.notes),
             "charge": hybrid.charge,
+            "outside_training": list(hybrid.outside_training),
         },
         "zones": hybrid.zone_counts(),
         "zone_setup": dict(hybrid.zones.setup),

@@ -15,7 +15,8 @@ import openmm
 import torch
 
 from mlmm.modules import Module
-from mlmm.potentials.base import PotentialModel, bound_module, check_elements, energy_and_forces
+from mlmm.potentials.base import PotentialModel, bound_module, energy_and_forces
+from mlmm.potentials.training import check_elements
 from mlmm.structures import Structure
 
 __all__ = ["BlendEnergy", "PairEnergy", "PythonHost", "RegionEnergy", "RegionModule", "WholeModule"]

@@ -13,7 +13,9 @@ from mlmm.electrostatics.fixed_charges import read_charges
 from mlmm.elements import element_names
 from mlmm.errors import ConfigError, EmbeddingError, PotentialError
 from mlmm.hybrid.spec import atom_labels, atomic_numbers, built_cell, visible_atoms
-from mlmm.potentials.base import PotentialModel, PotentialSpec, check_elements, scriptable_module
+from mlmm.potentials.base import PotentialModel, scriptable_module
+from mlmm.potentials.spec import PotentialSpec
+from mlmm.potentials.training import check_elements, check_polarisable
 from mlmm.schemes import SCHEMES
 from mlmm.structures import Structure, minimum_image
 from mlmm.zones.static import ZonePartition
@@ -22,10 +24,10 @@ __all__ = [
     "check_box",
     "check_charges",
     "check_embedding",
-    "check_multiplicity",
     "check_room",
     "net_charge",
     "seen_zones",
+    "trusted_charge",
     "zone_warnings",
 ]
 
@@ -115,12 +117,7 @@ def check_embedding(built: BuiltSystem, zones: ZonePartition, potential: Potenti
         charge than the region's.
     """
     spec = potential.spec
-    if spec.polarisation_range <= 0.0 or scriptable_module(potential) is None:
-        raise PotentialError(
-            'a potential that sees the charges around it for electrostatics = "embedded"',
-            f"{spec.name}, which does not",
-            'use amp-bms, or write electrostatics = "mechanical"',
-        )
+    check_polarisable(spec, scriptable=scriptable_module(potential) is not None)
     if zones.cut_bonds:
         label = atom_labels(built)
         a, b = zones.cut_bonds[0]
@@ -195,23 +192,6 @@ def check_room(
         model.check_room(structure, np.searchsorted(seen, atoms).tolist())
 
 
-def check_multiplicity(multiplicity: int, spec: PotentialSpec) -> None:
-    """Refuse open shells for a potential of closed ones.
-
-    The number of electrons, caps included, is compared with the multiplicity by the potential itself.
-
-    Raises
-    ------
-    PotentialError
-    """
-    if multiplicity != 1 and not spec.spins:
-        raise PotentialError(
-            f"multiplicity 1 for {spec.name}, which describes closed shells",
-            f"multiplicity {multiplicity}",
-            "choose a potential with spins (`mlmm models` lists them)",
-        )
-
-
 def net_charge(built: BuiltSystem, zones: ZonePartition, scheme: str | None) -> int:
     """Net charge of the zone's atoms by the force field, rounded, e.
 
@@ -244,10 +224,26 @@ def net_charge(built: BuiltSystem, zones: ZonePartition, scheme: str | None) -> 
     return round(total)
 
 
+def trusted_charge(built: BuiltSystem, zones: ZonePartition, *, given: bool) -> bool:
+    """Whether the net charge of a zone is one of molecules, and not what a cut through them leaves.
+
+    Parameters
+    ----------
+    built : BuiltSystem
+    zones : ZonePartition
+    given : bool
+        Whether the user named the charge.
+    """
+    if given or not zones.cut_bonds:
+        return True
+    total = float(read_charges(built.system).charge[list(zones.active)].sum())
+    return abs(total - round(total)) <= _WHOLE
+
+
 def zone_warnings(built: BuiltSystem, zones: ZonePartition, charge: int, spec: PotentialSpec) -> list[str]:
     """What a user should know of a zone that is charged or runs through molecules."""
     warnings = []
-    if charge != 0 and not spec.charges:
+    if charge != 0 and not spec.charges and not spec.neutral:
         warnings.append(f"the region has charge {charge:+d}, which {spec.name} does not take into account")
     if zones.cut_bonds:
         label = atom_labels(built)

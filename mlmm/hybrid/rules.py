@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from mlmm.build import BuiltSystem
-from mlmm.errors import ConfigError
 from mlmm.hybrid.bridge import choose_bridge
 from mlmm.hybrid.spec import bonds_of
 from mlmm.potentials.base import PotentialModel, PotentialSpec
-from mlmm.schemes import SCHEMES, SchemeChoice, check_zones, take_scheme
+from mlmm.schemes import SCHEMES, SchemeChoice, check_bridge, check_zones, take_scheme, whole_energies
 from mlmm.zones.static import ZonePartition
 
 __all__ = ["choose_host", "choose_scheme"]
@@ -71,23 +70,10 @@ def choose_host(
         A TorchForce for charges, or for whole energies of a changing set of atoms; the kernel for an embedded
         region.
     """
-    whole = not (SCHEMES[scheme].has_shares or SCHEMES[scheme].isolated or potential.spec.per_atom)
-    if electrostatics == "charges" or whole:
-        if bridge == "torchforce":
-            what = 'electrostatics = "charges": a TorchForce gets energies alone'
-            raise ConfigError(
-                f"bridge = pythonforce for {f'whole energies under scheme {scheme!r}' if whole else what}",
-                repr(bridge),
-                'write bridge = "auto"',
-            )
+    check_bridge(bridge, scheme, electrostatics, per_atom=potential.spec.per_atom)
+    if electrostatics == "charges" or whole_energies(scheme, per_atom=potential.spec.per_atom):
         return choose_bridge("pythonforce" if bridge == "auto" else bridge, potential)
     if electrostatics == "embedded":
-        if bridge == "native":
-            raise ConfigError(
-                "bridge = torchforce or pythonforce for electrostatic embedding, which looks at all charges",
-                repr(bridge),
-                'write bridge = "auto"',
-            )
         return choose_bridge(bridge, potential)
     constant = _has_constant_weights(built, zones, scheme, mm_tail)
     return choose_bridge(bridge, potential, constant_weights=constant, on_gpu=on_gpu)

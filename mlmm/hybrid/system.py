@@ -27,16 +27,17 @@ from mlmm.hybrid.region_checks import (
     check_box,
     check_charges,
     check_embedding,
-    check_multiplicity,
     check_room,
     net_charge,
     seen_zones,
+    trusted_charge,
     zone_warnings,
 )
 from mlmm.hybrid.rules import choose_host, choose_scheme
 from mlmm.hybrid.spec import AssembledSystem, HybridSpec, atomic_numbers, built_cell, model_atoms
 from mlmm.modules import Module
 from mlmm.potentials.base import AtomEnergies, PotentialModel
+from mlmm.potentials.training import check_training
 from mlmm.schemes import check_options
 from mlmm.structures import Structure, neighbour_pairs
 from mlmm.units import parse
@@ -60,11 +61,14 @@ class HybridSystem:
         What came out: the OpenMM System first of all.
     warnings : tuple of str
         What the user should know.
+    outside_training : tuple of str
+        Those that say what of the region the potential was not trained on.
     """
 
     spec: HybridSpec
     assembled: AssembledSystem
     warnings: tuple[str, ...] = ()
+    outside_training: tuple[str, ...] = ()
 
     @property
     def built(self) -> BuiltSystem:
@@ -168,7 +172,7 @@ class HybridSystem:
             evaluates the force field's side of a static zone in torch.
         """
         spec = self._changed(bridge, changes)
-        return HybridSystem(spec, assemble(spec), self.warnings)
+        return HybridSystem(spec, assemble(spec), self.warnings, self.outside_training)
 
     def _changed(self, bridge: str | None, changes: dict[str, Any]) -> HybridSpec:
         if bridge is None:
@@ -244,6 +248,7 @@ def hybrid_system(
     charge_range: str | float = "1.2 nm",
     restraints: Sequence[Restraint] = (),
     variables: Sequence[Variable] = (),
+    outside_training: str = "stop",
 ) -> HybridSystem:
     """Replace the force field inside the region by a machine-learned potential, with one conserved energy.
 
@@ -297,6 +302,9 @@ def hybrid_system(
         Biases on collective variables, added to the energy in a force group of their own.
     variables : sequence of Variable
         Further collective variables that a run follows.
+    outside_training : {"stop", "warn"}
+        A charge or multiplicity of the region that the potential was not trained on is refused, or gives a
+        warning that the run's record and report repeat.
 
     Raises
     ------
@@ -306,7 +314,7 @@ def hybrid_system(
         to another charge.
     PotentialError
         An element that the potential does not know, a model that breaks its contract, or one that predicts no
-        charges where they are asked for; a multiplicity that it does not take into account; more neighbours
+        charges where they are asked for; a charge or multiplicity that it was not trained on; more neighbours
         of an atom than lists of fixed length hold.
     EmbeddingError
         A scheme that does not suit the potential or the zone, a bond or charged group that must not be cut, a
@@ -323,14 +331,20 @@ def hybrid_system(
     check_box(built, zones, facts)
     if electrostatics == "charges":
         check_charges(reach, built, zones, facts)
-    check_multiplicity(multiplicity, facts)
     by_force_field = net_charge(built, zones, scheme if charge is None else None)
     if charge is not None and charge != by_force_field:
         warnings.append(f"charge {charge:+d} of the region is not the force field's {by_force_field:+d}")
-    charge = by_force_field if charge is None else charge
+    given, charge = charge is not None, by_force_field if charge is None else charge
     if electrostatics == "embedded":
         check_embedding(built, zones, potential, charge)
-    warnings += zone_warnings(built, zones, charge, facts)
+    outside = check_training(
+        facts,
+        atomic_numbers(built, zones.region.atoms),
+        charge if trusted_charge(built, zones, given=given) else 0,
+        multiplicity,
+        outside_training,
+    )
+    warnings += [*outside, *zone_warnings(built, zones, charge, facts)]
     on_gpu = _on_gpu()
     host = choose_host(
         bridge,
@@ -368,7 +382,7 @@ def hybrid_system(
         warnings += more
     assembled, tail = assemble(spec), tail_warning(spec)
     warnings += [tail] if tail else []
-    hybrid = HybridSystem(spec, assembled, tuple(warnings))
+    hybrid = HybridSystem(spec, assembled, tuple(warnings), tuple(outside))
     _check_contract(hybrid)
     if electrostatics == "charges":
         found, total = predicted_charges(hybrid.spec, hybrid.blend)

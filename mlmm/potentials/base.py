@@ -13,10 +13,10 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
-from mlmm.elements import element_names
 from mlmm.errors import PotentialError
 from mlmm.modules import Module
 from mlmm.potentials.spec import PotentialSpec
+from mlmm.potentials.training import check_electrons, check_elements
 from mlmm.structures import Structure
 
 __all__ = [
@@ -24,7 +24,6 @@ __all__ = [
     "PotentialModel",
     "PotentialSpec",
     "bound_module",
-    "check_elements",
     "check_state",
     "energy_and_forces",
     "is_capturable",
@@ -149,27 +148,11 @@ def energy_and_forces(model: PotentialModel, structure: Structure) -> tuple[floa
     return float(energy.detach()), forces
 
 
-def check_elements(spec: PotentialSpec, numbers: Sequence[int]) -> None:
-    """Make sure that the model knows every element of the region.
-
-    Raises
-    ------
-    PotentialError
-        Names the elements that are missing and the potential's own.
-    """
-    unknown = sorted(set(int(n) for n in numbers) - set(spec.elements))
-    if unknown:
-        raise PotentialError(
-            f"only elements that {spec.name} knows ({element_names(spec.elements, ' ')})",
-            element_names(unknown),
-            "choose a smaller region or another potential (`mlmm models` lists them)",
-        )
-
-
 def check_state(spec: PotentialSpec, structure: Structure) -> None:
     """Make sure that the model can describe these elements with this charge and multiplicity.
 
-    A charge that the model does not take into account is a matter of judgement: `hybrid_system` warns of it.
+    A charge that the model does not take into account is a matter of judgement: see
+    `mlmm.potentials.training.check_training`.
 
     Raises
     ------
@@ -185,10 +168,4 @@ def check_state(spec: PotentialSpec, structure: Structure) -> None:
             f"multiplicity {structure.spin}",
             "choose a potential with spins (`mlmm models` lists them)",
         )
-    electrons = sum(numbers) - structure.charge
-    if (spec.charges or spec.spins) and (structure.spin < 1 or (electrons + structure.spin) % 2 == 0):
-        raise PotentialError(
-            f"a multiplicity that {electrons} electrons can have ({'odd' if electrons % 2 == 0 else 'even'})",
-            f"multiplicity {structure.spin} at charge {structure.charge:+d}",
-            "correct charge or spin, or look for a missing hydrogen",
-        )
+    check_electrons(spec, sum(numbers) - structure.charge, structure.charge, structure.spin)

@@ -143,6 +143,7 @@ def _joined(specs: list[PotentialSpec], name: str | None, whole: bool) -> Potent
         per_atom=specs[0].per_atom,
         charges=specs[0].charges,
         spins=specs[0].spins,
+        neutral=any(spec.neutral for spec in specs),
         long_range=specs[0].long_range,
         members=len(specs) if whole else sum(spec.members for spec in specs),
         reference_energies=mean([spec.reference_energies for spec in specs]),

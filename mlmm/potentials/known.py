@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import os
 from collections.abc import Mapping
@@ -10,15 +11,22 @@ from importlib import metadata, util
 from pathlib import Path
 
 from mlmm.cache import cache_folder
-from mlmm.errors import PotentialError
+from mlmm.elements import SYMBOLS
+from mlmm.errors import MissingPackageError, PotentialError
+from mlmm.potentials.spec import PotentialSpec
 
 __all__ = [
     "KINDS",
     "KnownPotential",
     "check_checksum",
+    "existing_file",
+    "facts_by_name",
     "file_sha256",
     "find_model",
+    "installed_file",
+    "known_by_name",
     "known_potentials",
+    "parts_of",
     "plugin_names",
 ]
 
@@ -55,7 +63,9 @@ class KnownPotential:
     cutoff, receptive_field : float
         nm.
     per_atom, charges : bool
-        See `PotentialSpec`.
+        See `PotentialSpec`. One that does not know charges was trained on neutral molecules.
+    polarisation_range : float
+        The same.
     package : str
         That has to be importable; empty for none.
     install : str
@@ -73,9 +83,33 @@ class KnownPotential:
     receptive_field: float
     per_atom: bool = True
     charges: bool = False
+    polarisation_range: float = 0.0
     package: str = ""
     install: str = ""
     source: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def spec(self) -> PotentialSpec:
+        """Facts that are known before the weights are read."""
+        return PotentialSpec(
+            self.about["name"],
+            self._numbers(),
+            self.cutoff,
+            self.receptive_field,
+            self.about["trained_on"],
+            per_atom=self.per_atom,
+            charges=self.charges,
+            neutral=not self.charges,
+            polarisation_range=self.polarisation_range,
+            long_range=self.charges,
+        )
+
+    def _numbers(self) -> tuple[int, ...]:
+        """Atomic numbers of the elements."""
+        symbols = self.about["elements"].split()
+        if symbols[1:2] == ["elements,"]:
+            return tuple(n for n in range(1, 95) if SYMBOLS[n] not in ("Po", "At", "Rn", "Fr", "Ra"))
+        return tuple(sorted(SYMBOLS.index(symbol) for symbol in symbols))
 
     @property
     def package_found(self) -> bool:
@@ -136,6 +170,7 @@ _KNOWN = [
         float("inf"),
         per_atom=False,
         charges=True,
+        polarisation_range=0.8,
     ),
     KnownPotential(
         "ani1ccx",
@@ -239,9 +274,9 @@ def find_model(known: KnownPotential) -> Path | None:
     if known.kind == "sevennet":
         if not known.package_found:
             return None
-        from mlmm.potentials.adapters.sevennet import shipped_sevennet
+        import sevenn.util
 
-        return shipped_sevennet(known.file)
+        return Path(sevenn.util.pretrained_name_to_path(known.file))
     given = [Path(folder) for folder in os.environ.get("MLMM_MODELS", "").split(os.pathsep) if folder]
     places = [folder / known.file for folder in (*given, _BUNDLED, cache_folder("models"))]
     return next((place for place in places if place.exists()), None)
@@ -278,3 +313,76 @@ def file_sha256(path: Path) -> str:
     """Checksum of a file's content, as hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def known_by_name(name: str) -> KnownPotential | None:
+    """The potential of a name, in any case and with or without hyphens; None where it is no name."""
+    names = {known.name.replace("-", ""): known for known in _KNOWN}
+    return names.get(name.lower().replace("-", ""))
+
+
+def parts_of(name: str) -> list[str]:
+    """Names of a committee's potentials, which are joined by ``+``; a file may have that in its name."""
+    return [name] if Path(name).exists() else [part.strip() for part in name.split("+")]
+
+
+def installed_file(known: KnownPotential) -> Path:
+    """Where the potential's file lies.
+
+    Raises
+    ------
+    MissingPackageError, PotentialError
+        Its package, or the file, is not there.
+    """
+    if not known.package_found:
+        raise MissingPackageError(
+            f"the package {known.package} for {known.about['name']}", "not installed", known.install
+        )
+    path = find_model(known)
+    if path is None:
+        raise PotentialError(
+            f"{known.file} in a folder of MLMM_MODELS ({os.environ.get('MLMM_MODELS') or 'not set'}) "
+            f"or in {cache_folder('models')}",
+            "no such file",
+            f"fetch it with `{known.install}`, or set MLMM_MODELS to the folder that holds it",
+        )
+    return path
+
+
+def existing_file(name: str) -> Path:
+    """A potential's file.
+
+    Raises
+    ------
+    PotentialError
+        No such file; the message has names that are close.
+    """
+    path = Path(name)
+    if path.exists():
+        return path
+    names = [*(entry.name for entry in _KNOWN), *plugin_names()]
+    near = difflib.get_close_matches(name.lower(), names, n=1)
+    raise PotentialError(
+        f"a potential's name ({', '.join(names)}) or an existing file",
+        repr(name),
+        f'did you mean "{near[0]}"?' if near else "`mlmm models` lists the names",
+    )
+
+
+def facts_by_name(name: str) -> PotentialSpec | None:
+    """Make sure that a potential is there, without reading it; its facts, or None where only reading tells.
+
+    Raises
+    ------
+    MissingPackageError, PotentialError
+        As `installed_file` and `existing_file`.
+    """
+    facts = []
+    for part in parts_of(name):
+        known = known_by_name(part)
+        if known is not None:
+            installed_file(known)
+            facts.append(known.spec)
+        elif part not in plugin_names() and not part.startswith("ase:"):
+            existing_file(part)
+    return facts[0] if len(facts) == len(parts_of(name)) == 1 else None

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import difflib
-import os
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
 
-from mlmm.cache import cache_folder
-from mlmm.errors import MissingPackageError, PotentialError
+from mlmm.errors import PotentialError
 from mlmm.potentials.ani.fixed_shape import NEIGHBOUR_DENSITY
 from mlmm.potentials.ani.neurochem import read_neurochem
 from mlmm.potentials.ani.potential import ANIPotential, load_ani_file
 from mlmm.potentials.base import PotentialModel
 from mlmm.potentials.known import (
-    KnownPotential,
     check_checksum,
-    find_model,
-    known_potentials,
+    existing_file,
+    installed_file,
+    known_by_name,
+    parts_of,
     plugin_names,
 )
 
-__all__ = ["KnownPotential", "find_model", "known_potentials", "load_potential"]
+__all__ = ["load_potential"]
 
-_KNOWN = {known.name.replace("-", ""): known for known in known_potentials()}
 _FACTS = ("name", "trained_on", "level_of_theory", "licence", "citation")
 
 
@@ -73,14 +71,14 @@ def load_potential(
     """
     options: dict[str, Any] = {"precision": precision, "device": device, "trust": trust}
     of_ani: dict[str, Any] = {"kernel": kernel, "shapes": shapes, "neighbour_density": neighbour_density}
-    parts = [part.strip() for part in name.split("+")]
-    if len(parts) > 1 and not Path(name).exists():
+    parts = parts_of(name)
+    if len(parts) > 1:
         from mlmm.potentials.committee import committee_of
 
         return committee_of([load_potential(part, members=members, **of_ani, **options) for part in parts])
-    known = _KNOWN.get(name.lower().replace("-", ""))
+    known = known_by_name(name)
     if known is not None:
-        path, kind, about = _installed(known), known.kind, dict(known.about)
+        path, kind, about = installed_file(known), known.kind, dict(known.about)
         # The package's own wheel, and the very file that was published, need no further word.
         options["trust"] = trust or kind == "sevennet" or check_checksum(known, path)
     elif name in plugin_names():
@@ -88,15 +86,7 @@ def load_potential(
     elif name.startswith("ase:"):
         return _from_ase(name.removeprefix("ase:"))
     else:
-        path, about = Path(name), {"name": Path(name).stem}
-        if not path.exists():
-            names = [*(entry.name for entry in known_potentials()), *plugin_names()]
-            near = difflib.get_close_matches(name.lower(), names, n=1)
-            raise PotentialError(
-                f"a potential's name ({', '.join(names)}) or an existing file",
-                repr(name),
-                f'did you mean "{near[0]}"?' if near else "`mlmm models` lists the names",
-            )
+        path, about = existing_file(name), {"name": Path(name).stem}
         kind = _kind_of(path)
     if kind != "ani" and members is not None:
         raise PotentialError("members of an ANI committee only", f"{members} of {name}", "leave members out")
@@ -122,27 +112,14 @@ def load_potential(
         from mlmm.potentials.adapters.torchscript import TorchScriptPotential
 
         return TorchScriptPotential(path, device, trust)
-    return _from_package(kind, path, options, _text(about))
+    model = _from_package(kind, path, options, _text(about))
+    if known is not None:
+        model.spec = dataclasses.replace(model.spec, neutral=known.spec.neutral)
+    return model
 
 
 def _text(about: Mapping[str, str]) -> dict[str, Any]:
     return {key: about[key] for key in _FACTS if key in about}
-
-
-def _installed(known: KnownPotential) -> Path:
-    path = find_model(known)
-    if not known.package_found:
-        raise MissingPackageError(
-            f"the package {known.package} for {known.about['name']}", "not installed", known.install
-        )
-    if path is None:
-        raise PotentialError(
-            f"{known.file} in a folder of MLMM_MODELS ({os.environ.get('MLMM_MODELS') or 'not set'}) "
-            f"or in {cache_folder('models')}",
-            "no such file",
-            f"fetch it with `{known.install}`, or set MLMM_MODELS to the folder that holds it",
-        )
-    return path
 
 
 def _kind_of(path: Path) -> str:

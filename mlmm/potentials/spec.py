@@ -30,6 +30,9 @@ class PotentialSpec:
     charges : bool
         Whether the model takes the net charge into account and predicts atomic charges: every atom then
         depends on the charge of the whole, and only whole, capped regions can be described.
+    neutral : bool
+        Whether the model was trained on neutral molecules alone and does not take the net charge into
+        account, so that a charged region is refused; where that is not known, there is a warning.
     polarisation_range : float
         Distance up to which point charges around a region change its energy and its multipoles, nm; 0 for a
         model that does not see them. A model with a range has ``in_field``, see `PotentialModel`.
@@ -63,6 +66,7 @@ class PotentialSpec:
     trained_on: str
     per_atom: bool = True
     charges: bool = False
+    neutral: bool = False
     polarisation_range: float = 0.0
     spins: bool = False
     long_range: bool = False

@@ -19,7 +19,8 @@ from mlmm.dynamics.platforms import platform_arguments
 from mlmm.errors import ConfigError, EmbeddingError
 from mlmm.forcefield.term_catalogue import bonded_pairs
 from mlmm.options import Quantity, with_changes
-from mlmm.potentials.base import PotentialModel, check_elements
+from mlmm.potentials.base import PotentialModel
+from mlmm.potentials.training import check_elements
 from mlmm.units import parse
 from mlmm.validation.boundary_error import Surroundings, seen_from
 from mlmm.validation.options import ZoneScanOptions

@@ -11,7 +11,14 @@ from typing import Any
 
 from mlmm.errors import SelectionError
 
-__all__ = ["Region", "molecules_of", "region_from_atoms", "select_atoms", "select_region"]
+__all__ = [
+    "Region",
+    "check_selection",
+    "molecules_of",
+    "region_from_atoms",
+    "select_atoms",
+    "select_region",
+]
 
 logger = logging.getLogger(__name__)
 _LONG = 50  # characters
@@ -94,14 +101,7 @@ def select_atoms(built: Any, selection: str) -> list[int]:
     """Indices of the atoms of an mdtraj selection, sorted; arguments and errors as for `select_region`."""
     import mdtraj
 
-    try:
-        picked = mdtraj.Topology.from_openmm(built.topology).select(selection)
-    except Exception as error:  # mdtraj's parser raises many kinds; all of them mean the same to the user
-        raise SelectionError(
-            "a selection in mdtraj's language",
-            f"{selection!r}, {_misunderstood(selection, str(error))}",
-            _closest(selection) + 'write for example "resname LIG" or "chainid 0 and resSeq 10 to 20"',
-        ) from error
+    picked = _select(mdtraj.Topology.from_openmm(built.topology), selection)
     if len(picked) == 0:
         names = sorted({residue.name for residue in built.topology.residues()})
         raise SelectionError(
@@ -110,6 +110,30 @@ def select_atoms(built: Any, selection: str) -> list[int]:
             f"residue names here: {' '.join(names[:40])}",
         )
     return [int(atom) for atom in picked]
+
+
+def check_selection(selection: str) -> None:
+    """Make sure that mdtraj understands a selection, without any atoms.
+
+    Raises
+    ------
+    SelectionError
+    """
+    import mdtraj
+
+    _select(mdtraj.Topology(), selection)
+
+
+def _select(topology: Any, selection: str) -> Any:
+    """Indices of the selected atoms of an mdtraj topology."""
+    try:
+        return topology.select(selection)
+    except Exception as error:  # mdtraj's parser raises many kinds; all of them mean the same to the user
+        raise SelectionError(
+            "a selection in mdtraj's language",
+            f"{selection!r}, {_misunderstood(selection, str(error))}",
+            _closest(selection) + 'write for example "resname LIG" or "chainid 0 and resSeq 10 to 20"',
+        ) from error
 
 
 def region_from_atoms(

@@ -380,7 +380,7 @@ BAD_INPUT = {
     ),
     "smooth zone under additive": (
         ["--set", "zones.kind=static", "--set", "region.select=resname ALA"],
-        'Use mlmm.hard_zones, or scheme = "per_atom"',
+        'Use mlmm.hard_zones (kind = "hard" in [zones]), or scheme = "per_atom"',
     ),
     "unknown bridge": (
         ["--set", "potential.bridge=magic"],

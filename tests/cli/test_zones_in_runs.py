@@ -181,8 +181,10 @@ def test_charge_and_multiplicity_of_the_region(configured, dipeptide_water, monk
     import mlmm.potentials
 
     told = configured("region.charge=-1", "region.multiplicity=3")
-    with pytest.raises(PotentialError, match="multiplicity"):
-        hybrid_from(told, dipeptide_water)  # ANI knows no spins
+    with pytest.raises(
+        PotentialError, match=r"neutral molecules alone, but got charge -1 and multiplicity 3\."
+    ):
+        hybrid_from(told, dipeptide_water)
     toy = Toy(trained_on="isolated")
     toy.spec = dataclasses.replace(toy.spec, spins=True)
     monkeypatch.setattr(mlmm.potentials, "load_potential", lambda *_, **__: toy)

@@ -13,6 +13,7 @@ from toys import chains, energy_and_forces
 
 import mlmm
 from mlmm.errors import EmbeddingError, MissingPackageError, PotentialError
+from mlmm.hybrid.rules import choose_scheme
 from mlmm.hybrid.system import hybrid_system
 from mlmm.potentials import ASEPotential, check_potential, save_torchscript
 from mlmm.potentials.base import check_state
@@ -207,7 +208,9 @@ def test_ase_calculator_has_forces_for_whole_energies_only(lennard_jones):
     region = region_from_atoms(built.topology, range(4))
     with pytest.raises(EmbeddingError, match="per_atom = False"):
         hybrid_system(built, hard_zones(built, region), model, scheme="per_atom")
-    assert hybrid_system(built, hard_zones(built, region), model).scheme == "supermolecular"
+    assert hybrid_system(built, hard_zones(built, region), model).scheme == "additive"
+    part = region_from_atoms(built.topology, range(2), "atoms")
+    assert choose_scheme("auto", hard_zones(built, part), model.spec).name == "supermolecular"
     molecule = random_molecule([1, 6, 8])
     where = molecule.positions.clone().requires_grad_(True)
     energies = model.atom_energies(Structure(molecule.numbers, where)).energies

@@ -21,7 +21,7 @@ from mlmm.potentials.base import AtomEnergies, PotentialSpec, check_state
 from mlmm.structures import Structure
 from mlmm.units import ANGSTROM, ELECTRONVOLT
 
-__all__ = ["SevenNetPotential", "load_sevennet", "shipped_sevennet"]
+__all__ = ["SevenNetPotential", "load_sevennet"]
 
 INSTALL = "pip install sevenn==0.13.0"
 
@@ -167,14 +167,6 @@ def load_sevennet(
             return checkpoint.build_model()
 
     return SevenNetPotential(build, layers, precision=precision, device=device, **facts)
-
-
-def shipped_sevennet(name: str) -> Path:
-    """Where the package keeps the weights that it ships, such as ``7net-0``."""
-    _package()
-    import sevenn.util
-
-    return Path(sevenn.util.pretrained_name_to_path(name))
 
 
 def _package() -> None:

@@ -16,7 +16,8 @@ from mlmm.potentials.ani.fixed_shape import NEIGHBOUR_DENSITY, neighbour_room
 from mlmm.potentials.ani.native import NativeANI, choose_kernel
 from mlmm.potentials.ani.networks import SHAPES, ANINetworks
 from mlmm.potentials.ani.neurochem import ANIParameters
-from mlmm.potentials.base import AtomEnergies, PotentialSpec, check_elements
+from mlmm.potentials.base import AtomEnergies, PotentialSpec
+from mlmm.potentials.training import check_elements
 from mlmm.structures import Structure, neighbour_pairs
 from mlmm.units import ANGSTROM, HARTREE
 
@@ -95,6 +96,7 @@ class ANIPotential:
                 SYMBOLS.index(symbol): float(energy) * HARTREE
                 for symbol, energy in zip(parameters.elements, parameters.self_energies, strict=True)
             },
+            neutral=True,  # symmetry functions know elements and places alone
             precision=precision,
             level_of_theory=level_of_theory,
             licence=licence,
