@@ -21,10 +21,10 @@ from mlmm.dynamics.records import log_to, run_facts, write_pdb
 from mlmm.dynamics.resuming import check_files, check_same
 from mlmm.dynamics.run_directory import RunDirectory
 from mlmm.dynamics.runner import Runner
-from mlmm.dynamics.stages import Dynamics, Minimise, check_pressure
+from mlmm.dynamics.stages import Dynamics, Minimise, check_pressure, check_stages
 from mlmm.dynamics.uncertainty import UncertaintyMonitor
 from mlmm.errors import ConfigError
-from mlmm.hybrid.system import HybridSystem
+from mlmm.hybrid.system import HybridSystem, check_hybrid
 from mlmm.options import with_changes
 
 __all__ = ["simulate"]
@@ -87,6 +87,8 @@ def simulate(
     SimulationError
         Energies or positions that are not finite: the last finite frame is in ``last_finite_frame.pdb``.
     """
+    check_hybrid(hybrid)
+    check_stages(stages)
     options = with_changes(RunOptions, options, changes)
     check_pressure(stages, options)
     stages = [stage.under(options) if isinstance(stage, Dynamics) else stage for stage in stages]

@@ -13,13 +13,14 @@ import openmm
 import torch
 
 from mlmm.build import BuiltSystem
-from mlmm.errors import PotentialError
+from mlmm.errors import PotentialError, check_kind
 from mlmm.forcefield.remove_terms import RemovedTerms
 from mlmm.hybrid.alignment import check_compensation, start_alignment
 from mlmm.hybrid.assemble import assemble
 from mlmm.hybrid.bridge import choose_bridge
 from mlmm.hybrid.charges import Charges, check_predicted, predicted_charges, with_charges
 from mlmm.hybrid.region_checks import (
+    check_arguments,
     check_box,
     check_charges,
     check_embedding,
@@ -38,7 +39,7 @@ from mlmm.units import parse
 from mlmm.zones.compensation import Compensation
 from mlmm.zones.static import ZonePartition
 
-__all__ = ["HybridSystem", "hybrid_system"]
+__all__ = ["HybridSystem", "check_hybrid", "hybrid_system"]
 
 logger = logging.getLogger(__name__)
 
@@ -208,6 +209,12 @@ class HybridSystem:
             return AtomEnergies(members.mean(dim=0), members if len(members) > 1 else None)
 
 
+def check_hybrid(hybrid: object) -> None:
+    """Refuse what is no `HybridSystem` (ConfigError)."""
+    do = "make one: hybrid = mlmm.hybrid_system(built, zones, potential)"
+    check_kind(hybrid, HybridSystem, "a HybridSystem", do)
+
+
 def hybrid_system(
     built: BuiltSystem,
     zones: ZonePartition,
@@ -285,6 +292,7 @@ def hybrid_system(
         A scheme that does not suit the potential or the zone, a bond or charged group that must not be cut, a
         force that cannot be divided, a box smaller than twice the potential's cutoff or `charge_range`.
     """
+    check_arguments(built, zones, potential)
     facts = potential.spec
     scheme = choose_scheme(scheme, zones, facts)
     reach = parse(charge_range, "length", "charge_range")
