@@ -47,7 +47,9 @@ region = mlmm.select_region(built, "resSeq 1 and water")
 hybrid = mlmm.hybrid_system(built, mlmm.hard_zones(built, region), MorsePairs())
 
 integrator = openmm.LangevinMiddleIntegrator(300, 1.0, 0.0005)
-simulation = app.Simulation(modeller.topology, hybrid.system, integrator)
+# Name the platform: left alone, OpenMM may take OpenCL, where no TorchForce works. On such a GPU: "CUDA".
+platform = openmm.Platform.getPlatformByName("CPU")
+simulation = app.Simulation(modeller.topology, hybrid.system, integrator, platform)
 simulation.context.setPositions(modeller.positions)
 simulation.minimizeEnergy(maxIterations=50)
 simulation.reporters.append(

@@ -16,6 +16,7 @@ __all__ = [
     "SelectionError",
     "SimulationError",
     "StructureError",
+    "check_kind",
 ]
 
 
@@ -83,3 +84,25 @@ class SimulationError(MLMMError, ArithmeticError):
 
 class MissingPackageError(MLMMError, ImportError):
     """An optional package that is not installed; the message ends with the line that installs it."""
+
+
+def check_kind(value: object, kind: type | tuple[type, ...], expected: str, do: str) -> None:
+    """Refuse an object of another class where the next step can be named.
+
+    Parameters
+    ----------
+    value : object
+    kind : type or tuple of types
+    expected : str
+        The argument, and what belongs there.
+    do : str
+        How to make one.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if not isinstance(value, kind):
+        name = type(value).__name__
+        shown = f" ({value!r:.60})" if isinstance(value, str | int | float) else ""
+        raise ConfigError(expected, f"{'an' if name[:1] in 'aeiouAEIOU' else 'a'} {name}{shown}", do)

@@ -56,8 +56,8 @@ class BuiltSystem:
     Raises
     ------
     StructureError
-        Numbers of atoms that disagree, coordinates that are not finite, or a topology and a system of which
-        only one is periodic. `from_openmm` repairs the last.
+        Numbers of atoms that disagree, coordinates that are not finite, a box smaller than twice the cutoff,
+        or a topology and a system of which only one is periodic. `from_openmm` repairs the last.
     """
 
     topology: app.Topology
@@ -91,6 +91,7 @@ class BuiltSystem:
                 "only one of the two has periodic boundaries",
                 "use BuiltSystem.from_openmm(topology, system, positions), which takes the box of the system",
             )
+        _check_box(self.system)
         positions.setflags(write=False)
         object.__setattr__(self, "positions", positions)
 
@@ -301,6 +302,22 @@ def _system_box(system: openmm.System) -> np.ndarray:
     return np.array(
         [row.value_in_unit(unit.nanometer) for row in system.getDefaultPeriodicBoxVectors()], dtype=float
     )
+
+
+def _check_box(system: openmm.System) -> None:
+    """Refuse a box in which a pair within the cutoff could meet twice: OpenMM makes no Context of it."""
+    if not system.usesPeriodicBoundaryConditions():
+        return
+    width = float(np.diag(_system_box(system)).min())
+    for force in system.getForces():
+        if hasattr(force, "getCutoffDistance") and force.usesPeriodicBoundaryConditions():
+            cutoff = force.getCutoffDistance().value_in_unit(unit.nanometer)
+            if width < 2 * cutoff:
+                raise StructureError(
+                    f"a box at least {2 * cutoff:.3g} nm wide, twice the cutoff of {force.getName()}",
+                    f"{width:.3g} nm",
+                    "build a larger box (more padding), or set a shorter nonbonded_cutoff",
+                )
 
 
 def _as_nanometers(positions: Any) -> np.ndarray:

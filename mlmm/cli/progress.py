@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     import rich.progress
 
-    from mlmm.dynamics.runner import Progress
+    from mlmm.dynamics.progress import Progress
 
 __all__ = ["LogHandler", "ProgressLine", "Stages", "say"]
 
 _LONG = 2.0  # s; shorter stages are not timed
 _EVERY = 10.0  # s between the lines of one stage where nothing can be rewritten
+_REDRAWN = 0.1  # s between two drawings of a bar
 
 
 def say(text: str) -> None:
@@ -92,9 +93,12 @@ class ProgressLine:
                 self._live.add_task(progress.stage, facts="")
             total = progress.total or None
             task = self._live.task_ids[-1]
+            # Between two looks of a fast run there are milliseconds.
+            drawn = new_stage or now - self._printed >= _REDRAWN or progress.done == progress.total
             self._live.update(
-                task, completed=progress.done, total=total, facts=_facts(progress), refresh=True
+                task, completed=progress.done, total=total, facts=_facts(progress), refresh=drawn
             )
+            self._printed = now if drawn else self._printed
         elif new_stage or now - self._printed >= _EVERY or progress.done == progress.total:
             print(f"  {progress.stage:<12} {_facts(progress)}", file=sys.stderr, flush=True)
             self._printed = now

@@ -107,7 +107,7 @@ def run(options: argparse.Namespace) -> int:
     except SimulationError:
         print(f"report of the failed run: {write_report(out)}")
         raise
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         directory = RunDirectory(out)
         if directory.state != "interrupted":
             raise

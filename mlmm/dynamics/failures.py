@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 import openmm
 
 from mlmm.dynamics.reporters import degrees_of_freedom
+from mlmm.dynamics.stability import ADVICE
 from mlmm.errors import ConfigError, SimulationError
 from mlmm.hybrid.system import HybridSystem
 from mlmm.units import GAS_CONSTANT
@@ -31,18 +32,22 @@ _BLOWN_UP = 10.0  # nm between two looks, at most a second apart: diffusion stay
 _HOT = 10.0
 
 
-def broken_positions(positions: np.ndarray, before: np.ndarray) -> str | None:
+def broken_positions(positions: np.ndarray, before: np.ndarray, label: Callable[[int], str]) -> str | None:
     """Describe what is wrong with positions: NaN, or an atom that flew away; None if nothing is.
 
     Parameters
     ----------
     positions, before : ndarray, shape (N, 3), nm
         Now and a moment ago.
+    label : callable
+        Name of an atom.
     """
-    moved = np.abs(positions - before).max()
-    if moved < _BLOWN_UP:  # false for NaN as well
+    moved = np.abs(positions - before).max(axis=1)
+    if moved.max() < _BLOWN_UP:  # false for NaN as well
         return None
-    return "NaN" if np.isnan(moved) else f"an atom that moved {moved:.3g} nm"
+    farthest = int(moved.argmax())  # the first NaN, if there is any
+    what = "NaN" if np.isnan(moved[farthest]) else f"an atom that moved {moved[farthest]:.3g} nm"
+    return f"{what} ({label(farthest)})"
 
 
 def check_temperature(context: openmm.Context, target: float, where: str) -> None:
@@ -121,8 +126,7 @@ def retold(error: Exception, where: str, hybrid: HybridSystem, platform: str, fr
         return SimulationError(
             "finite positions",
             f"NaN in {where}",
-            f"try a smaller time step or a longer minimisation{crowded(hybrid, platform)}; "
-            f"last finite frame: {frame}",
+            f"{ADVICE}{crowded(hybrid, platform)}; last finite frame: {frame}",
         )
     logger.error("%s", error)
     return SimulationError(

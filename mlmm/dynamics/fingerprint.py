@@ -26,7 +26,7 @@ from mlmm.hybrid.system import HybridSystem
 __all__ = ["differences", "same_force_field", "settings_of"]
 
 #: How a run is carried out, and what it is called: may differ.
-_FREE_OPTIONS = {"platform", "threads", "title"}
+_FREE_OPTIONS = {"platform", "threads", "title", "unstable"}
 _FREE_SPEC = {"scheme_reason", "bridge", "mm_side", "direct_pairs", "cuda_graphs"}
 _FREE_ZONES = {"region", "notes", "setup", "cut_bonds"}
 _FREE_POTENTIAL = {"licence", "citation"}

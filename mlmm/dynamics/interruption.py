@@ -31,6 +31,25 @@ class StopRequest:
     def __bool__(self) -> bool:
         return self.number is not None or self.reason is not None
 
+    def pass_on(self) -> None:
+        """Do what the signal would have done, once the run is saved; nothing without a signal.
+
+        A loop over runs, or a notebook, has to end as well.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            After SIGINT.
+        SystemExit
+            After SIGTERM, with the status 143, unless the program handles that signal itself.
+        """
+        if self.number == signal.SIGINT:
+            raise KeyboardInterrupt
+        if self.number == signal.SIGTERM:
+            if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+                raise SystemExit(128 + signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
+
     def __str__(self) -> str:
         if self.number is not None:
             return f"signal {signal.Signals(self.number).name}"

@@ -44,6 +44,9 @@ class RunOptions:
         OpenMM platform; CUDA, HIP or CPU, the first that works, if empty.
     threads : int
         Threads of OpenMM's CPU platform; 0 for as many as the environment or the machine has.
+    unstable : {"stop", "warn"}
+        What to do where temperatures, speeds, bonds or distances leave what matter can have
+        (`mlmm.dynamics.stability`): end the run with an error and a saved frame, or warn and go on.
     report_interval, trajectory_interval, checkpoint_interval : int
         Steps between rows of the energy table, frames, and checkpoints.
     title : str
@@ -88,6 +91,13 @@ class RunOptions:
     platform: str = setting("", "OpenMM platform; empty: CUDA, HIP or CPU, the first that works", **_RUN)
     threads: int = number(
         0, "threads of OpenMM's CPU platform; 0: as many as the machine has", least=0, **_RUN
+    )
+    unstable: str = word(
+        "stop",
+        ("stop", "warn"),
+        "where temperatures, speeds, bonds or distances leave what matter can have (an exploding run): "
+        "stop with an error, or warn and go on",
+        **_RUN,
     )
     report_interval: int = number(
         100, "steps between rows of the energy table", least=1, key="interval", **_REPORT

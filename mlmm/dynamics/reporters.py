@@ -16,6 +16,7 @@ from mlmm.collective_variables.values import variable_values
 from mlmm.dynamics.frames import as_tensors, positions_and_box
 from mlmm.dynamics.imaging import RegionImages
 from mlmm.dynamics.integrators import energy_groups
+from mlmm.dynamics.stability import ADVICE
 from mlmm.dynamics.uncertainty import COLUMNS, Uncertainty, UncertaintyMonitor
 from mlmm.errors import ConfigError, SimulationError
 from mlmm.hybrid.system import HybridSystem
@@ -138,9 +139,7 @@ class EnergyTable:
         row["temperature"] = 2 * row["kinetic"] / (self._freedom * GAS_CONSTANT)
         if not math.isfinite(row["total"]):
             raise SimulationError(
-                "finite energies",
-                f"{row['total']} kJ/mol at step {step} of stage {stage}",
-                "try a smaller time step or a longer minimisation",
+                "finite energies", f"{row['total']} kJ/mol at step {step} of stage {stage}", ADVICE
             )
         positions, box = positions_and_box(state, self.hybrid.built.periodic)
         self.last_uncertainty = self.monitor.measure(positions, box)

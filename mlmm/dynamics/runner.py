@@ -6,12 +6,10 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import openmm
-from openmm import unit
 
 from mlmm.build.foreign_xml import read_serialised
 from mlmm.collective_variables.openmm_forces import set_parameters
@@ -21,46 +19,25 @@ from mlmm.dynamics.frames import positions_and_box
 from mlmm.dynamics.imaging import RegionImages
 from mlmm.dynamics.integrators import make_integrator, separate_reciprocal
 from mlmm.dynamics.interruption import StopRequest
+from mlmm.dynamics.minimisation import minimise
 from mlmm.dynamics.options import RunOptions
+from mlmm.dynamics.progress import Progress
 from mlmm.dynamics.records import measure_drift, measure_timing, write_pdb
 from mlmm.dynamics.reporters import EnergyTable, TrajectoryWriter
 from mlmm.dynamics.run_directory import Checkpoint, RunDirectory
+from mlmm.dynamics.stability import ADVICE, StabilityCheck
 from mlmm.dynamics.stages import Dynamics, Minimise
 from mlmm.dynamics.uncertainty import Uncertainty, UncertaintyMonitor
 from mlmm.errors import SimulationError
 from mlmm.hybrid.system import HybridSystem
 from mlmm.units import NANOSECOND
 
-__all__ = ["Progress", "Runner"]
+__all__ = ["Runner"]
 
 logger = logging.getLogger(__name__)
 _PROGRESS_SECONDS = 0.5
-_MINIMISE_PIECE = 50
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is; handed to the `progress` callable about twice a second.
-
-    Parameters
-    ----------
-    stage : str
-    done, total : int
-        Steps of the stage (iterations of a minimisation, total 0 without limit).
-    ns_per_day : float
-        0 while unknown.
-    seconds_left : float or None
-        Of the stage.
-    energy : float or None
-        kJ/mol; while minimising.
-    """
-
-    stage: str
-    done: int
-    total: int
-    ns_per_day: float = 0.0
-    seconds_left: float | None = None
-    energy: float | None = None
+#: Steps between two looks at whether the run is stable: an explosion cools within some thousands.
+_LOOK = 100
 
 
 class Runner:
@@ -100,6 +77,8 @@ class Runner:
         self.looks = tuple(n for n in (monitor.interval,) if n)
         self.stop = StopRequest()
         self.last_positions: np.ndarray = hybrid.built.positions
+        self.last_box = hybrid.built.box_vectors
+        self._stability = StabilityCheck(hybrid)
         self._images = RegionImages(hybrid.built.topology, hybrid.zones.region.atoms)
         self.table: EnergyTable
         self.trajectory: TrajectoryWriter
@@ -170,34 +149,10 @@ class Runner:
     def _minimise(self, stage: Minimise, state: openmm.State | None) -> tuple[openmm.State, bool]:
         """Minimise; returns the state and whether it was not interrupted."""
         context = self._context(stage, self.hybrid.system, openmm.VerletIntegrator(0.001), state)
-        before = context.getState(energy=True).getPotentialEnergy()._value
-        started = time.monotonic()
-        tolerance = stage.tolerance * unit.kilojoule_per_mole / unit.nanometer
-        # In pieces, not with OpenMM's MinimizationReporter: with one, OpenMM holds Python's lock and torch
-        # refuses to differentiate. A piece that gains nothing has met the tolerance.
-        energy, done = before, 0
-        while not self.stop and (done < stage.max_iterations or stage.max_iterations == 0):
-            piece = _MINIMISE_PIECE
-            if stage.max_iterations:
-                piece = min(piece, stage.max_iterations - done)
-            openmm.LocalEnergyMinimizer.minimize(context, tolerance, piece)
-            previous, energy = energy, context.getState(energy=True).getPotentialEnergy()._value
-            done += piece
-            self.progress(Progress(stage.name, done, stage.max_iterations, energy=energy))
-            if previous - energy < 1e-7 * abs(energy):
-                break
-        result = context.getState(positions=True, parameters=True)
-        if not np.isfinite(energy):
-            raise SimulationError(
-                "a finite energy after minimisation",
-                f"{energy} kJ/mol",
-                "look for overlapping atoms in the input",
-            )
+        result, facts = minimise(context, stage, self.stop, self.progress)
         if self.stop:
             return result, False
-        seconds = time.monotonic() - started
-        energies = {"energy_before": before, "energy_after": energy}
-        self._add_stage({"name": stage.name, **energies, "iterations": done, "seconds": seconds})
+        self._add_stage({"name": stage.name} | facts)
         return result, True
 
     def _dynamics(
@@ -231,7 +186,7 @@ class Runner:
         started = time.monotonic()
         first_step = step
         chunk = 1
-        events = self._intervals + self.looks
+        events = (*self._intervals, *self.looks, _LOOK)
         while step < stage.steps and not self.stop:
             # Up to the next event; short enough to show progress and to react to a signal.
             upto = min(stage.steps, step + chunk, *(step - step % n + n for n in events))
@@ -270,23 +225,35 @@ class Runner:
     def _events(self, index: int, stage: Dynamics, step: int, context: openmm.Context) -> None:
         """Whatever is due after this step."""
         report, frame, checkpoint = self._intervals
-        positions = context.getState(positions=True).getPositions(asNumpy=True)._value
-        what = broken_positions(positions, self.last_positions)
-        if what is not None:
-            raise SimulationError(
-                "atoms that stay together",
-                f"{what} at step {step} of stage {stage.name}",
-                "try a smaller time step or a longer minimisation",
-            )
+        self._check_stable(stage, step, context)
         if step % report == 0:
             self._row(index, stage, step, context)
         elif any(step % n == 0 for n in self.looks):
             self._look(stage, step, None, context)
         if stage.trajectory and step % frame == 0:
             self.trajectory.write(context)
-        self.last_positions = positions
         if step % checkpoint == 0 and step < stage.steps:
             self._checkpoint(index, step, *self._snapshot(context))
+
+    def _check_stable(self, stage: Dynamics, step: int, context: openmm.Context) -> None:
+        """End a run that explodes, or warn once in a stage; the frame is the last that was looked at."""
+        state = context.getState(positions=True, velocities=True)
+        positions, box = positions_and_box(state, self.hybrid.built.periodic)
+        where = f"step {step} of stage {stage.name}"
+        what = broken_positions(positions, self.last_positions, self.hybrid.built.label)
+        if what is not None:
+            raise SimulationError("atoms that stay together", f"{what} at {where}", ADVICE)
+        self.last_positions, self.last_box = positions, box
+        velocities = state.getVelocities(asNumpy=True)._value
+        what = self._stability.problem(positions, velocities, box, stage.temperature)
+        if what is None:
+            return
+        if self.options.unstable == "stop":
+            raise SimulationError("a simulation that is stable", f"{what} at {where}", ADVICE)
+        said = f"stage {stage.name} is not stable"
+        if not any(warning.startswith(said) for warning in self.summary["warnings"]):
+            self.summary["warnings"] += [f"{said}: {what} at step {step}"]
+            logger.warning("%s", self.summary["warnings"][-1])
 
     def _row(self, index: int, stage: Dynamics, step: int, context: openmm.Context) -> None:
         """A row of the energy table; the last step always has one."""
@@ -327,7 +294,7 @@ class Runner:
         if state is None:
             context.setPositions(self.hybrid.built.positions)
         else:
-            self.last_positions = positions_and_box(state, False)[0]
+            self.last_positions, self.last_box = positions_and_box(state, self.hybrid.built.periodic)
             if self.hybrid.built.periodic:
                 context.setPeriodicBoxVectors(*state.getPeriodicBoxVectors())
             context.setPositions(state.getPositions())
@@ -385,7 +352,7 @@ class Runner:
     def _failure(self, error: Exception) -> SimulationError:
         """Save the last finite frame and retell the error."""
         frame = self.run.file("last_finite_frame.pdb")
-        box = self.hybrid.built.box_vectors
+        box = self.last_box
         write_pdb(frame, self.hybrid, self._images.gather(self.last_positions, box), box)
         where = f"stage {self.summary.get('stage')} after step {self.summary.get('step', 0)}"
         failure = retold(error, where, self.hybrid, self.platform[0].getName(), frame)

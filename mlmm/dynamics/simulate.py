@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,14 +18,15 @@ from mlmm.dynamics.integrators import beyond_tested
 from mlmm.dynamics.lock import locked
 from mlmm.dynamics.options import RunOptions
 from mlmm.dynamics.platforms import choose_platform
+from mlmm.dynamics.progress import Progress
 from mlmm.dynamics.records import log_to, muted, run_facts, write_pdb
 from mlmm.dynamics.resuming import check_files, check_same
 from mlmm.dynamics.run_directory import RunDirectory
-from mlmm.dynamics.runner import Progress, Runner
-from mlmm.dynamics.stages import Dynamics, Minimise, check_pressure
+from mlmm.dynamics.runner import Runner
+from mlmm.dynamics.stages import Dynamics, Minimise, check_pressure, check_stages
 from mlmm.dynamics.uncertainty import UncertaintyMonitor
 from mlmm.errors import ConfigError
-from mlmm.hybrid.system import HybridSystem
+from mlmm.hybrid.system import HybridSystem, check_hybrid
 from mlmm.options import with_changes
 from mlmm.schemes import SchemeChoice
 
@@ -51,9 +51,9 @@ def simulate(
 ) -> RunDirectory:
     """Run the stages one after the other and write a run directory.
 
-    SIGINT (Ctrl-C) and SIGTERM end the run after the current steps with a checkpoint, Ctrl-C with a
-    KeyboardInterrupt once that is written; ``resume=True`` goes on from it
-    and, on the Reference platform, gives the same numbers bit for bit as a run that was never interrupted, at
+    SIGINT (Ctrl-C) and SIGTERM end the run after the current steps with a checkpoint, and then a loop over
+    runs too: with KeyboardInterrupt and SystemExit(143). ``resume=True`` goes on from the checkpoint and, on
+    the Reference platform, gives the same numbers bit for bit as a run that was never interrupted, at
     constant pressure too. Not so where the System holds a barostat of its own: OpenMM's checkpoints leave
     out how far that one is from its next move, and how large. A longer last stage with ``resume=True`` makes
     a run longer, a finished one too, with the numbers that it would have had from the start.
@@ -96,6 +96,8 @@ def simulate(
     SimulationError
         Energies or positions that are not finite: the last finite frame is in ``last_finite_frame.pdb``.
     """
+    check_hybrid(hybrid)
+    check_stages(stages)
     options = with_changes(RunOptions, options, changes)
     if restraints is not None or variables:
         hybrid = hybrid.restrained(restraints or (), variables)
@@ -144,9 +146,7 @@ def simulate(
                     logger.warning("%s", said)
                 runner = Runner(hybrid, run, stages, options, chosen, summary, observer, progress)
                 runner.run_from(checkpoint)
-    if runner.stop.number == signal.SIGINT:
-        # The run is saved; a loop over runs, or a notebook, has to end as well.
-        raise KeyboardInterrupt
+    runner.stop.pass_on()
     return run
 
 

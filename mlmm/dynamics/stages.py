@@ -8,11 +8,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlmm.dynamics.options import ENSEMBLES, ProtocolOptions, RunOptions
-from mlmm.errors import ConfigError
+from mlmm.errors import ConfigError, check_kind
 from mlmm.options import Quantity, with_changes
 from mlmm.units import parse
 
-__all__ = ["Dynamics", "Equilibrate", "Minimise", "NVECheck", "Produce", "check_pressure", "standard_stages"]
+__all__ = [
+    "Dynamics",
+    "Equilibrate",
+    "Minimise",
+    "NVECheck",
+    "Produce",
+    "check_pressure",
+    "check_stages",
+    "standard_stages",
+]
 
 _FROM_OPTIONS = ("temperature", "timestep", "friction", "nonbonded_every", "reciprocal_every")
 _LONGEST = 0.012  # ps between two evaluations of any force
@@ -187,6 +196,16 @@ class NVECheck(Dynamics):
     ensemble: str | None = "NVE"
     name: str = "nve"
     trajectory: bool = False
+
+
+def check_stages(stages: object) -> None:
+    """Refuse what is no list of stages (ConfigError)."""
+    do = 'write a list such as [mlmm.Minimise(), mlmm.Equilibrate("10 ps"), mlmm.Produce("100 ps")]'
+    check_kind(stages, (list, tuple), "a list of stages", do)
+    for stage in stages if isinstance(stages, list | tuple) else ():
+        check_kind(stage, (Minimise, Dynamics), "stages such as Minimise() and Produce()", do)
+    if not stages:
+        raise ConfigError("at least one stage", "none", do)
 
 
 def check_pressure(stages: Sequence[Minimise | Dynamics], options: RunOptions) -> None:

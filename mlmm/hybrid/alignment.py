@@ -96,19 +96,3 @@ def _built_differences(spec: HybridSpec, at_most: int) -> dict[str, list[float]]
     for kind, difference in zip(few.kinds, found.tolist(), strict=True):
         by_kind.setdefault(kind, []).append(difference)
     return by_kind
-
-
-def with_compensation(spec: HybridSpec) -> tuple[HybridSpec, list[str]]:
-    """A spec of a zone that moves with a compensation, and what the user should know of it."""
-    warnings = []
-    if spec.electrostatics == "charges":
-        warnings.append("the compensation of the adaptive zone does not contain the predicted charges")
-    if spec.compensation is not None:
-        return spec, warnings + check_compensation(spec)
-    alignment = start_alignment(spec)
-    start = ", ".join(f"{k} {a:.2f} kJ/mol" for k, a in alignment.alignment.items())
-    warnings.append(
-        f"no calibrated compensation: energies are aligned by the built structure ({start}), and "
-        "molecules will drift through the adaptive zone; run mlmm calibrate, then set zones.compensation"
-    )
-    return dataclasses.replace(spec, compensation=alignment), warnings

@@ -11,7 +11,7 @@ import torch
 from mlmm.build import BuiltSystem
 from mlmm.electrostatics.fixed_charges import read_charges
 from mlmm.elements import element_names
-from mlmm.errors import ConfigError, EmbeddingError, PotentialError
+from mlmm.errors import ConfigError, EmbeddingError, PotentialError, check_kind
 from mlmm.hybrid.spec import atom_labels, atomic_numbers, built_cell, visible_atoms
 from mlmm.potentials.base import PotentialModel, scriptable_module
 from mlmm.potentials.spec import PotentialSpec
@@ -21,6 +21,7 @@ from mlmm.structures import Structure, minimum_image
 from mlmm.zones.static import ZonePartition
 
 __all__ = [
+    "check_arguments",
     "check_box",
     "check_charges",
     "check_embedding",
@@ -32,6 +33,24 @@ __all__ = [
 ]
 
 _WHOLE = 0.3  # e; a fragment farther from an integer charge has lost part of a charged group
+
+
+def check_arguments(built: object, zones: object, potential: object) -> None:
+    """Refuse arguments of another class, with the line that makes one of the right class (ConfigError)."""
+    check_kind(
+        built,
+        BuiltSystem,
+        "a BuiltSystem as built",
+        "use mlmm.build_system(pdb), or mlmm.BuiltSystem.from_openmm(topology, system, positions)",
+    )
+    do = "make them of a region: zones = mlmm.hard_zones(built, region), or static_zones, residue_zones, …"
+    check_kind(zones, ZonePartition, "a ZonePartition as zones", do)
+    if not (hasattr(potential, "spec") and hasattr(potential, "atom_energies")):
+        raise ConfigError(
+            "a potential with spec and atom_energies",
+            f"{potential!r}"[:60],
+            'load one: potential = mlmm.load_potential("ani1x")',
+        )
 
 
 def seen_zones(

@@ -16,7 +16,7 @@ from mlmm.build import BuiltSystem
 from mlmm.collective_variables.bind import bind
 from mlmm.collective_variables.definitions import Biases
 from mlmm.collective_variables.options import Restraint, Variable
-from mlmm.errors import PotentialError
+from mlmm.errors import PotentialError, check_kind
 from mlmm.forcefield.remove_terms import RemovedTerms
 from mlmm.hybrid.alignment import with_compensation
 from mlmm.hybrid.assemble import assemble
@@ -24,6 +24,7 @@ from mlmm.hybrid.bridge import choose_bridge
 from mlmm.hybrid.charges import Charges, check_predicted, predicted_charges, with_charges
 from mlmm.hybrid.mm_tail import tail_warning
 from mlmm.hybrid.region_checks import (
+    check_arguments,
     check_box,
     check_charges,
     check_embedding,
@@ -44,7 +45,7 @@ from mlmm.units import parse
 from mlmm.zones.compensation import Compensation
 from mlmm.zones.static import ZonePartition
 
-__all__ = ["HybridSystem", "hybrid_system"]
+__all__ = ["HybridSystem", "check_hybrid", "hybrid_system"]
 
 logger = logging.getLogger(__name__)
 
@@ -231,6 +232,12 @@ class HybridSystem:
             return AtomEnergies(members.mean(dim=0), members if len(members) > 1 else None)
 
 
+def check_hybrid(hybrid: object) -> None:
+    """Refuse what is no `HybridSystem` (ConfigError)."""
+    do = "make one: hybrid = mlmm.hybrid_system(built, zones, potential)"
+    check_kind(hybrid, HybridSystem, "a HybridSystem", do)
+
+
 def hybrid_system(
     built: BuiltSystem,
     zones: ZonePartition,
@@ -320,6 +327,7 @@ def hybrid_system(
         A scheme that does not suit the potential or the zone, a bond or charged group that must not be cut, a
         force that cannot be divided, a box smaller than twice the potential's cutoff or `charge_range`.
     """
+    check_arguments(built, zones, potential)
     facts = potential.spec
     choice = choose_scheme(
         scheme, zones, facts, electrostatics=electrostatics, mm_tail=mm_tail, multiplicity=multiplicity

@@ -19,6 +19,7 @@ _COMMON: dict[Any, Any] = {
     **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), SOFT),
 }
 _PAGE: dict[Any, Any] = {
+    "text.parse_math": False,  # names of a user's stages and molecules may hold dollar signs
     "svg.hashsalt": "mlmm",  # ids do not change from one report to the next
     "axes.grid": True,
     "grid.color": "#e3e7ec",

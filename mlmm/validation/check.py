@@ -20,7 +20,7 @@ from mlmm.errors import ConfigError
 from mlmm.forcefield.reference_platform import forces_of, potential_of, reference_context
 from mlmm.hybrid.bridge import torchforce_problem
 from mlmm.hybrid.spec import built_cell
-from mlmm.hybrid.system import HybridSystem
+from mlmm.hybrid.system import HybridSystem, check_hybrid
 from mlmm.kernels.direct_pairs import REGION_PAIRS, ZONE_PAIRS
 from mlmm.options import Quantity, with_changes
 from mlmm.potentials.base import scriptable_module
@@ -72,6 +72,7 @@ def check(
     **changes
         Fields of `run` that are used, such as ``timestep="1 fs"``.
     """
+    check_hybrid(hybrid)
     run = with_changes(RunOptions, run, changes, USED)
     report = check_energy(hybrid, seed=run.seed, progress=progress)
     results = report.results

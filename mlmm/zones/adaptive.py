@@ -16,7 +16,7 @@ from mlmm.pair_formulas import smooth_step
 from mlmm.structures import minimum_image
 from mlmm.units import parse
 from mlmm.zones.region import Region
-from mlmm.zones.static import ZonePartition
+from mlmm.zones.static import ZonePartition, check_region
 
 __all__ = ["AdaptiveWeights", "AdaptiveZones", "UniformWeights", "adaptive_zones", "molecule_anchors"]
 
@@ -178,6 +178,7 @@ def adaptive_zones(
     SelectionError
         A region that cuts a molecule, or a centre outside the region.
     """
+    check_region(region)
     reach, zone = parse(plateau, "length", "plateau"), parse(width, "length", "width")
     if reach <= 0 or zone <= 0:
         raise ConfigError(

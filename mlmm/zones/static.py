@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mlmm.errors import ConfigError, SelectionError
+from mlmm.errors import ConfigError, SelectionError, check_kind
 from mlmm.zones.bond_graph import bond_distances, bond_pairs
 from mlmm.zones.cut_bonds import named_cuts, residue_groups, snap_groups
 from mlmm.zones.region import Region, select_region
@@ -267,8 +267,15 @@ def _partition(
     )
 
 
+def check_region(region: Any) -> None:
+    """Refuse what is no `Region` (ConfigError)."""
+    do = 'select it: region = mlmm.select_region(built, "resname LIG")'
+    check_kind(region, Region, "a Region as region", do)
+
+
 def _checked(built: Any, region: Region) -> int:
     """Number of atoms of a system to which the region belongs."""
+    check_region(region)
     n_atoms = built.topology.getNumAtoms()
     if not region.atoms:
         raise SelectionError("a region with atoms", "none", "select at least one atom")

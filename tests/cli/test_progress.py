@@ -11,14 +11,14 @@ import pytest
 
 from mlmm.cli import progress as module
 from mlmm.cli.progress import ProgressLine, Stages, say
-from mlmm.dynamics.runner import Progress
+from mlmm.dynamics.progress import Progress
 
 pty = pytest.importorskip("pty")
 
 _RUN = """
 import logging, sys
 from mlmm.cli.progress import LogHandler, ProgressLine, Stages
-from mlmm.dynamics.runner import Progress
+from mlmm.dynamics.progress import Progress
 logging.getLogger("mlmm").handlers = [LogHandler()]
 with Stages() as steps:
     steps.show("solvent")

@@ -278,7 +278,8 @@ def test_a_run_with_a_moving_zone_and_its_resumption(water, tmp_path):
         if progress.done >= 20:
             signal.raise_signal(signal.SIGTERM)
 
-    simulate(hybrid, tmp_path / "run", stages, progress=stop, **settings)
+    with pytest.raises(SystemExit):
+        simulate(hybrid, tmp_path / "run", stages, progress=stop, **settings)
     stopped = np.load(tmp_path / "run/lambda.npy")
     assert 4 <= len(stopped) < 8
     resumed = simulate(hybrid, tmp_path / "run", stages, resume=True, **settings)
@@ -293,7 +294,8 @@ def test_resumption_with_another_compensation_is_refused(water, tmp_path):
 
     settings = {"platform": "Reference", "report_interval": 4}
     stages = [Produce("20 fs", timestep="0.5 fs")]
-    simulate(moving_hybrid(water), tmp_path / "run", stages, progress=stop, **settings)
+    with pytest.raises(SystemExit):
+        simulate(moving_hybrid(water), tmp_path / "run", stages, progress=stop, **settings)
     facts = json.loads((tmp_path / "run/run.json").read_text())
     assert facts["embedding"]["compensation"]["alignment"] == {"HOH": 1.0}
     assert facts["zone_setup"]["kind"] == "adaptive" and facts["embedding"]["mm_side"] == "torch"

@@ -33,6 +33,7 @@ OTHER = {
     "seed": 5,
     "platform": "CPU",
     "threads": 1,
+    "unstable": "warn",
     "report_interval": 5,
     "trajectory_interval": 11,
     "checkpoint_interval": 26,
@@ -50,7 +51,7 @@ def crashed(tmp_path_factory):
 
 @pytest.mark.parametrize("name", [entry.name for entry in dataclasses.fields(RunOptions)])
 def test_every_option_is_compared(crashed, name):
-    """Each one that decides the result is refused by name; platform, threads and title are free."""
+    """Each one that decides the result is refused by name; how it is carried out is free."""
     hybrid = chain_hybrid()
     given = {"platform": "Reference", "timestep": "0.5 fs"} | INTERVALS
     if name == "pressure":  # without NPT it is refused as such

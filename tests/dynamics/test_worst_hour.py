@@ -168,24 +168,43 @@ def test_errors_of_files_end_the_command_line_with_a_sentence(tmp_path, capsys, 
     assert printed == f"mlmm: error: No space left on device: {tmp_path / 'report.html'}\n"
 
 
-# --- Ctrl-C -------------------------------------------------------------------------------------------
+# --- signals ------------------------------------------------------------------------------------------
 
 
-def test_ctrl_c_ends_a_loop_over_runs_once_the_run_is_saved(tmp_path, whole):
-    hybrid, begun = chain_hybrid(), []
+def loop_over_seeds(folder, hybrid, number, begun):
+    """What a user's script does; a signal arrives in the first run."""
 
     def press(now):
-        if now.stage == "produce" and now.done >= 30:
-            signal.raise_signal(signal.SIGINT)
+        if now.stage == "produce" and now.done >= 30 and begun == [4]:
+            signal.raise_signal(number)
 
-    def loop():
-        for seed in (4, 5):
-            begun.append(seed)
-            run_in(tmp_path / str(seed), hybrid, seed=seed, progress=press)
+    for seed in (4, 5):
+        begun.append(seed)
+        run_in(folder / str(seed), hybrid, seed=seed, progress=press)
 
-    with pytest.raises(KeyboardInterrupt):
-        loop()
+
+@pytest.mark.parametrize(
+    ("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
+)
+def test_a_signal_ends_a_loop_over_runs_once_the_run_is_saved(tmp_path, whole, number, raised):
+    hybrid, begun = chain_hybrid(), []
+    with pytest.raises(raised) as ended:
+        loop_over_seeds(tmp_path, hybrid, number, begun)
     assert begun == [4]
+    assert raised is KeyboardInterrupt or ended.value.code == 143
     run = RunDirectory(tmp_path / "4")
     assert run.state == "interrupted" and not run.file(LOCK).exists()
     assert results(run_in(run.path, hybrid, resume=True)) == whole
+
+
+def test_a_program_that_handles_sigterm_itself_is_told(tmp_path):
+    """A queue's handler, which decides itself whether to end: it is called once, and the loop goes on."""
+    told, begun = [], []
+    before = signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
+    try:
+        loop_over_seeds(tmp_path, chain_hybrid(), signal.SIGTERM, begun)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert told == [signal.SIGTERM] and begun == [4, 5]
+    states = [RunDirectory(tmp_path / str(seed)).state for seed in begun]
+    assert states == ["interrupted", "finished"]

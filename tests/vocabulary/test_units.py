@@ -70,7 +70,7 @@ def test_quantities_are_parsed_to_internal_units(text, dimension, value):
     ],
 )
 def test_bad_quantities_are_rejected(value, dimension, message):
-    with pytest.raises(ConfigError, match="Expected step as an? ") as caught:
+    with pytest.raises(ConfigError, match=r"Expected step as an? ") as caught:
         units.parse(value, dimension, "step")
     assert message in str(caught.value)
 
