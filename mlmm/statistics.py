@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-__all__ = ["block_standard_error", "linear_drift", "statistical_inefficiency"]
+__all__ = ["block_standard_error", "drift_limit", "linear_drift", "statistical_inefficiency"]
 
 
 def statistical_inefficiency(series: np.ndarray) -> float:
@@ -95,3 +95,19 @@ def block_standard_error(values: np.ndarray) -> float:
             return error
         length *= 2
     return math.nan
+
+
+def drift_limit(reference: float, reference_error: float, error: float) -> float:
+    """Largest drift of an energy that is still that of a reference: twice it, and two standard errors.
+
+    Both drifts are sampled, and often zero within their errors: a bare ratio of the two would be noise. The
+    error is that of the difference between the drift and twice the reference.
+
+    Parameters
+    ----------
+    reference, reference_error : float
+        Drift of the reference and its standard error.
+    error : float
+        Standard error of the drift that is judged, in the same unit.
+    """
+    return 2.0 * abs(reference) + 2.0 * math.hypot(error, 2.0 * reference_error)

@@ -26,6 +26,8 @@ ELECTRONVOLT = 96.48533212331002
 KILOCALORIE = 4.184
 #: kJ/mol per bar nm³: what a pressure does with the volume of one molecule (CODATA 2018, exact).
 BAR_NM3 = 0.0602214076
+#: g/cm³ per amu/nm³: the atomic mass constant, 1.66053906660e-24 g.
+AMU_PER_NM3 = 1.66053906660e-3
 #: nm per angstrom.
 ANGSTROM = 0.1
 #: ps per fs.

@@ -1,25 +1,46 @@
-"""``mlmm report``: write the report of a run directory again."""
+"""``mlmm report``: judge runs, write the report of each again, and compare several."""
 
 from __future__ import annotations
 
 import argparse
 
+from mlmm.errors import ConfigError
+
 __all__ = ["EPILOG", "HELP", "add_options", "run"]
 
-HELP = "Write report.html of a run directory again."
+HELP = "Say whether a run went well, write its report.html again, or compare several runs."
 EPILOG = """examples:
   mlmm report runs/my            also of a run that is still going on, or was interrupted
+  mlmm report runs/*             the report of each, and comparison.html with all of them
+
+ok: nothing speaks against it; look: decide yourself; bad: find the cause first; -: not measured, or too short
 """
+_PAGE = "comparison.html"
 
 
 def add_options(verb: argparse.ArgumentParser) -> None:
     """Add the options of the verb."""
-    verb.add_argument("directory", help="run directory")
+    verb.add_argument("directory", nargs="+", help="run directory; several are compared")
+    verb.add_argument("--out", metavar="FILE", help=f"page of the comparison (default: {_PAGE})")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write the report and say where it is."""
-    from mlmm.report import write_report
+    """Print the verdicts, write the pages and say where they are."""
+    from mlmm.report import read_record, write_comparison, write_report
 
-    print(f"report: {write_report(options.directory)}")
+    directories = options.directory
+    if options.out and len(directories) == 1:
+        raise ConfigError(
+            "two or more runs with --out, where their comparison goes",
+            "one; its page is report.html in its directory",
+            "leave --out out",
+        )
+    records = [read_record(directory) for directory in directories]
+    for directory, record in zip(directories, records, strict=True):
+        print(f"{directory}: {record.verdict.headline}")
+        for line in record.verdict.lines:
+            print(f"  {line}")
+        print(f"report: {write_report(record)}")
+    if len(records) > 1:
+        print(f"comparison: {write_comparison(records, options.out or _PAGE)}")
     return 0

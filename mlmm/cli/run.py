@@ -75,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
     stages = stages_from(config)
     print(f"{out}/\n{_TREE}", end="")
     from mlmm.dynamics.simulate import simulate
-    from mlmm.report import write_report
+    from mlmm.report import read_record, write_report
 
     potential = potential_from(config)
     if going_on:
@@ -105,15 +105,19 @@ def run(options: argparse.Namespace) -> int:
                 title=config.run.title or run_name(options.config),
             )
     except SimulationError:
-        print(f"report of the failed run: {write_report(out)}")
+        record = read_record(out)
+        print(record.verdict.line)
+        print(f"report of the failed run: {write_report(record)}")
         raise
     except (KeyboardInterrupt, SystemExit):
         directory = RunDirectory(out)
         if directory.state != "interrupted":
             raise
-    page = write_report(directory.path)
+    record = read_record(directory.path)
+    page = write_report(record)
     summary = directory.summary
     if directory.state == "interrupted":
+        print(record.verdict.line)
         print(f"interrupted; go on with: mlmm run {options.config} --out {out} --resume")
         return 143 if "SIGTERM" in str(summary["message"]) else 130
     timing = summary.get("timing")
@@ -122,5 +126,6 @@ def run(options: argparse.Namespace) -> int:
             f"{timing['ms_per_step']:.1f} ms per step (force evaluation: ML {timing['ml_ms']:.1f} ms, "
             f"MM {timing['mm_ms']:.1f} ms), {timing['ns_per_day']:.3g} ns/day"
         )
+    print(record.verdict.line)
     print(f"report: {page}")
     return 0

@@ -25,8 +25,8 @@ from mlmm.hybrid.system import HybridSystem
 
 __all__ = ["differences", "same_force_field", "settings_of"]
 
-#: How a run is carried out, and what it is called: may differ.
-_FREE_OPTIONS = {"platform", "threads", "title", "unstable"}
+#: How a run is carried out, what it is called, and what its report follows: may differ.
+_FREE_OPTIONS = {"platform", "threads", "title", "unstable", "distances"}
 _FREE_SPEC = {"scheme_reason", "bridge", "mm_side", "direct_pairs", "cuda_graphs"}
 _FREE_ZONES = {"region", "notes", "setup", "cut_bonds"}
 _FREE_POTENTIAL = {"licence", "citation"}

@@ -6,6 +6,7 @@ together with `ProtocolOptions`, the lengths of the usual stages. No numerical l
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +52,8 @@ class RunOptions:
         Steps between rows of the energy table, frames, and checkpoints.
     title : str
         Of the report; the name of the run directory if empty.
+    distances : mapping of str to (str, str)
+        Distances that the report follows: a name, and the two selections between whose centres it is.
 
     Raises
     ------
@@ -105,6 +108,14 @@ class RunOptions:
     trajectory_interval: int = number(500, "steps between frames", least=1, **_REPORT)
     checkpoint_interval: int = number(1000, "steps between checkpoints", least=1, **_REPORT)
     title: str = setting("", "title of the report; empty: the name of the run", **_REPORT)
+    distances: Mapping[str, Sequence[str]] = setting(
+        {},
+        "distances that the report follows: a name, and two selections in mdtraj's language, between whose "
+        "centres each is measured",
+        pairs=True,
+        example={"ligand to residue 99": ["resname LIG", "resSeq 99 and name CA"]},
+        **_REPORT,
+    )
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -133,7 +144,11 @@ class ProtocolOptions:
     equilibrate: Quantity = quantity("10 ps", "time", "length of the equilibration", least=0, **_RUN)
     produce: Quantity = quantity("100 ps", "time", "length of the production", least=0, **_RUN)
     nve: Quantity = quantity(
-        "0 ps", "time", "length of a run without thermostat that shows the energy's drift", least=0, **_RUN
+        "0 ps",
+        "time",
+        "length of a run without thermostat that shows the energy's drift, beside that of the force field",
+        least=0,
+        **_RUN,
     )
     equilibrate_friction: Quantity = quantity(
         "10 /ps", "rate", "friction of the thermostat while equilibrating", least=0, **_RUN

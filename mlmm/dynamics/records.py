@@ -1,12 +1,11 @@
-"""What a run records about itself: facts for the report, structures, timing, drift, the log."""
+"""What a run records about itself: facts for the report, structures, timing, the log."""
 
 from __future__ import annotations
 
-import csv
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,22 @@ import openmm
 from mlmm.dynamics.frames import as_tensors
 from mlmm.dynamics.lambda_histogram import lambda_histogram
 from mlmm.dynamics.reporters import degrees_of_freedom
-from mlmm.dynamics.run_directory import RunDirectory, timestamp, versions
+from mlmm.dynamics.run_directory import timestamp, versions
 from mlmm.dynamics.stages import Dynamics
+from mlmm.errors import SelectionError
 from mlmm.hybrid.system import HybridSystem
-from mlmm.statistics import linear_drift
 from mlmm.units import NANOSECOND
+from mlmm.zones.region import select_atoms
 
-__all__ = ["embedding_facts", "log_to", "measure_drift", "measure_timing", "muted", "run_facts", "write_pdb"]
+__all__ = [
+    "distance_facts",
+    "embedding_facts",
+    "log_to",
+    "measure_timing",
+    "muted",
+    "run_facts",
+    "write_pdb",
+]
 
 
 def run_facts(hybrid: HybridSystem, plan: list[dict[str, Any]], seed: int, title: str) -> dict[str, Any]:
@@ -42,6 +50,7 @@ def run_facts(hybrid: HybridSystem, plan: list[dict[str, Any]], seed: int, title
             "box_nm": None if built.box_vectors is None else built.box_vectors.tolist(),
             "constraints": hybrid.system.getNumConstraints(),
             "degrees_of_freedom": degrees_of_freedom(hybrid.system),
+            **_mass_facts(hybrid),
             "provenance": built.provenance,
         },
         "region": {
@@ -82,6 +91,42 @@ def run_facts(hybrid: HybridSystem, plan: list[dict[str, Any]], seed: int, title
         "drift": None,
         "warnings": list(hybrid.warnings),
     }
+
+
+def distance_facts(hybrid: HybridSystem, asked: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Atoms of the distances that the report follows, by name: {"selections": [a, b], "atoms": [[…], […]]}.
+
+    Parameters
+    ----------
+    hybrid : HybridSystem
+    asked : mapping of str to (str, str)
+        Two selections for each.
+
+    Raises
+    ------
+    SelectionError
+        A selection that is not understood or matches nothing.
+    """
+    found = {}
+    for name, selections in asked.items():
+        try:
+            atoms = [select_atoms(hybrid.built, selection) for selection in selections]
+        except SelectionError as error:
+            raise SelectionError(f"{error.expected} for distance {name!r}", error.got, error.do) from error
+        found[name] = {"selections": list(selections), "atoms": atoms}
+    return found
+
+
+def _mass_facts(hybrid: HybridSystem) -> dict[str, float]:
+    """Mass of everything, amu, and the part of it that is water: what a density is made of."""
+    total = water = 0.0
+    for residue in hybrid.built.topology.residues():
+        elements = [atom.element for atom in residue.atoms() if atom.element is not None]
+        mass = sum(element.mass._value for element in elements)
+        total += mass
+        if sorted(element.symbol for element in elements) == ["H", "H", "O"]:
+            water += mass
+    return {"mass_amu": total, "water_mass_fraction": water / total if total else 0.0}
 
 
 def embedding_facts(hybrid: HybridSystem) -> dict[str, Any]:
@@ -204,21 +249,4 @@ def measure_timing(
     return measured | {
         "ms_per_step": 1e3 * per_step,
         "ns_per_day": stage.step_length / NANOSECOND * 86400 / per_step,
-    }
-
-
-def measure_drift(hybrid: HybridSystem, stage: Dynamics, run: RunDirectory) -> dict[str, float] | None:
-    """Slope of the total energy in an NVE stage, from the energy table; None for fewer than ten rows."""
-    with run.file("energies.csv").open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["stage"] == stage.name]
-    if len(rows) < 10:
-        return None
-    times = np.array([float(row["time_ps"]) for row in rows])
-    energies = np.array([float(row["total"]) for row in rows])
-    slope, error = linear_drift(times / NANOSECOND, energies / degrees_of_freedom(hybrid.system))
-    return {
-        "kj_per_mol_per_ns_per_dof": slope,
-        "standard_error": error,
-        "length_ps": stage.length,
-        "timestep_ps": stage.timestep,
     }

@@ -14,6 +14,7 @@ import openmm
 from mlmm.build.foreign_xml import read_serialised
 from mlmm.collective_variables.openmm_forces import set_parameters
 from mlmm.dynamics.barostat import Barostat, own_barostats
+from mlmm.dynamics.drift import measure_drift
 from mlmm.dynamics.failures import broken_positions, retold
 from mlmm.dynamics.frames import positions_and_box
 from mlmm.dynamics.imaging import RegionImages
@@ -22,7 +23,7 @@ from mlmm.dynamics.interruption import StopRequest
 from mlmm.dynamics.minimisation import minimise
 from mlmm.dynamics.options import RunOptions
 from mlmm.dynamics.progress import Progress
-from mlmm.dynamics.records import measure_drift, measure_timing, write_pdb
+from mlmm.dynamics.records import measure_timing, write_pdb
 from mlmm.dynamics.reporters import EnergyTable, TrajectoryWriter
 from mlmm.dynamics.run_directory import Checkpoint, RunDirectory
 from mlmm.dynamics.stability import ADVICE, StabilityCheck
@@ -275,7 +276,14 @@ class Runner:
         if stage.trajectory:
             self.summary["timing"] = measure_timing(self.hybrid, stage, context, seconds)
         if stage.ensemble == "NVE":
-            self.summary["drift"] = measure_drift(self.hybrid, stage, self.run)
+            name = f"{stage.name}, force field"
+
+            def going_on(done: int, total: int) -> bool:
+                self.progress(Progress(name, done, total))
+                return not self.stop
+
+            arguments = self.hybrid, stage, self.run, context, self.platform, going_on
+            self.summary["drift"] = measure_drift(*arguments)
 
     def _stage_seed(self, index: int, use: int) -> int:
         """A different, never zero seed for each stage and use (OpenMM takes 0 as "choose one")."""

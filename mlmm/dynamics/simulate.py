@@ -19,7 +19,7 @@ from mlmm.dynamics.lock import locked
 from mlmm.dynamics.options import RunOptions
 from mlmm.dynamics.platforms import choose_platform
 from mlmm.dynamics.progress import Progress
-from mlmm.dynamics.records import log_to, muted, run_facts, write_pdb
+from mlmm.dynamics.records import distance_facts, log_to, muted, run_facts, write_pdb
 from mlmm.dynamics.resuming import check_files, check_same
 from mlmm.dynamics.run_directory import RunDirectory
 from mlmm.dynamics.runner import Runner
@@ -110,6 +110,7 @@ def simulate(
     run = out if isinstance(out, RunDirectory) else RunDirectory(Path(out))
     observer = monitor or UncertaintyMonitor(hybrid)
     untested = _untested(hybrid, stages)
+    followed = distance_facts(hybrid, options.distances)
     with disk_errors(run.path):
         if resume:
             run.check_resumable()
@@ -130,6 +131,7 @@ def simulate(
                 settings = settings_of(hybrid, stages, options, observer, hybrid.built.positions)
                 summary = run_facts(hybrid, plan, options.seed, options.title or run.path.name)
             summary |= {"message": None, "plan": plan, "settings": settings, **_platform_facts(*chosen)}
+            summary |= {"distances": followed, "trajectory_interval": options.trajectory_interval}
             summary["title"] = options.title or summary["title"]
             summary["warnings"] += [said for said in untested if said not in summary["warnings"]]
             if checkpoint is None:

@@ -163,6 +163,7 @@ class Dynamics:
             "steps": self.steps,
             "timestep_ps": self.timestep,
             "temperature": self.temperature,
+            "trajectory": self.trajectory,
         }
         if self.step_length == self.timestep:
             return facts

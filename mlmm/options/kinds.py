@@ -336,17 +336,27 @@ class Many(Option):
 
 @dataclass(frozen=True, kw_only=True)
 class Table(Option):
-    """A table from text to text, or (`weights`) to numbers above 0 and up to 1."""
+    """A table from text to text, (`weights`) to numbers above 0 and up to 1, or (`pairs`) to two texts."""
 
     weights: bool = False
+    pairs: bool = False
 
     @property
     def values(self) -> str:
+        if self.pairs:
+            return "a table from a name to two texts"
         return "a table of weights above 0 and up to 1" if self.weights else "a table from text to text"
 
     def accepts(self, value: Any) -> bool:
         if not isinstance(value, Mapping):
             return False
+        if self.pairs:
+            return all(
+                isinstance(entry, (list, tuple))
+                and len(entry) == 2
+                and all(isinstance(text, str) for text in entry)
+                for entry in value.values()
+            )
         if not self.weights:
             return all(isinstance(entry, str) for entry in value.values())
         return all(

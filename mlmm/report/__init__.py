@@ -1,5 +1,7 @@
-"""A run directory as one self-contained HTML page."""
+"""Did a run go well: its verdict, and a self-contained HTML page of one run or of several."""
 
+from mlmm.report.comparison import write_comparison
 from mlmm.report.page import write_report
+from mlmm.report.record import read_record, verdict_of
 
-__all__ = ["write_report"]
+__all__ = ["read_record", "verdict_of", "write_comparison", "write_report"]

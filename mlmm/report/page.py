@@ -1,13 +1,12 @@
-"""One self-contained HTML page from a run directory: what was run, did it hold together, how does it look.
+"""One self-contained HTML page from a run directory: did it go well, what was run, how does it look.
 
-The page is made from files only (``run.json``, ``energies.csv``, ``final.pdb`` or ``topology.pdb``), so it
-can be written for a run that is still going on, was interrupted or failed; the page names what is missing.
+The page is made from files only (``run.json``, ``energies.csv``, the frames, ``final.pdb`` or
+``topology.pdb``), so it can be written for a run that is still going on, was interrupted or failed; the page
+names what is missing.
 """
 
 from __future__ import annotations
 
-import csv
-import json
 import logging
 import math
 import os
@@ -16,9 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from mlmm.errors import ConfigError
-from mlmm.report.plots import draw_plots
+from mlmm.report.energy_plots import energy_sketches, followed_sketches, group_sketch
+from mlmm.report.plots import lay_out
+from mlmm.report.reading import production_rows
+from mlmm.report.record import RunRecord, read_record
 from mlmm.report.structure import structure_view, viewer_texts
+from mlmm.report.structure_plots import structure_sketches
 from mlmm.report.template import inline_script, render
 from mlmm.report.text import (
     UNKNOWN,
@@ -29,6 +31,7 @@ from mlmm.report.text import (
     in_digits,
     in_words,
     look_up,
+    production_stages,
     sigmas,
     split_citation,
     stage_temperatures,
@@ -39,16 +42,18 @@ from mlmm.report.zones import zone_section
 from mlmm.statistics import block_standard_error
 from mlmm.units import FEMTOSECOND
 
+__all__ = ["key_results", "save_page", "write_report"]
+
 logger = logging.getLogger(__name__)
 
 
-def write_report(run_directory: str | os.PathLike) -> pathlib.Path:
+def write_report(run_directory: str | os.PathLike | RunRecord) -> pathlib.Path:
     """Write ``report.html``, a page without external files, into a run directory.
 
     Parameters
     ----------
-    run_directory : str or path
-        Directory with ``run.json`` and, as far as the run came, the other files.
+    run_directory : str, path or RunRecord
+        Directory with ``run.json`` and, as far as the run came, the other files; or what was read from it.
 
     Returns
     -------
@@ -60,25 +65,26 @@ def write_report(run_directory: str | os.PathLike) -> pathlib.Path:
     ConfigError
         ``run.json`` is missing or is not a JSON object.
     """
-    directory = pathlib.Path(run_directory)
-    run = _read_run(directory / "run.json")
-    notes: list[str] = []
-    energies = _read_energies(directory / "energies.csv", notes)
-    view = structure_view(directory, as_list(look_up(run, "region", "atoms")), notes)
+    record = run_directory if isinstance(run_directory, RunRecord) else read_record(run_directory)
+    run, energies, notes = record.run, record.energies, list(record.notes)
+    view = structure_view(record.directory, run, record.frames, notes)
+    groups = group_sketch(run, energies)
     page = render(
         "report.html",
         run,
-        title=look_up(run, "title") or directory.resolve().name,
+        title=record.title,
         seed=UNKNOWN if look_up(run, "seed") is None else run["seed"],
-        banner=_banner(run),
+        verdict=record.verdict,
+        warnings=_warnings(run),
         notes=notes,
-        **_key_results(run, energies),
+        **key_results(run, energies),
         zones=zone_section(run),
         citation=split_citation(in_words(look_up(run, "potential", "citation"))),
         box=_box(as_list(look_up(run, "system", "box_nm"))),
         timing=_timing(look_up(run, "timing")),
         stages=_stages(as_list(look_up(run, "stages"))),
-        energies=draw_plots(run, energies),
+        structure=lay_out([*structure_sketches(record.series), *followed_sketches(run, energies)]),
+        energies=[*lay_out(energy_sketches(run, energies)), *([groups.at(full=True)] if groups else [])],
         uncertainty=uncertainty_section(run, energies),
         record=_record(run),
         library=inline_script("3Dmol-min.js"),
@@ -86,7 +92,11 @@ def write_report(run_directory: str | os.PathLike) -> pathlib.Path:
         view=view,
         viewer=viewer_texts(view),
     )
-    path = directory / "report.html"
+    return save_page(record.directory / "report.html", page)
+
+
+def save_page(path: pathlib.Path, page: str) -> pathlib.Path:
+    """Write a page in one move, so that a reader never meets half of it."""
     draft = path.with_suffix(".html.part")
     draft.write_text(page, encoding="utf-8")
     os.replace(draft, path)
@@ -94,71 +104,18 @@ def write_report(run_directory: str | os.PathLike) -> pathlib.Path:
     return path
 
 
-def _read_run(path: pathlib.Path) -> dict[str, Any]:
-    """Read run.json, the one file without which there is nothing to report."""
-    expected = "a run directory with a run.json"
-    try:
-        run = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as problem:
-        raise ConfigError(
-            expected, f"{path}: {problem.strerror}", "give the directory that `mlmm run` wrote"
-        ) from None
-    except ValueError as problem:
-        raise ConfigError(expected, f"{path}: {problem}", "restore the file or run again") from None
-    if not isinstance(run, dict):
-        raise ConfigError(expected, f"{path}: a JSON {type(run).__name__}", "restore the file or run again")
-    return run
+def _warnings(run: dict) -> list[str]:
+    """Warnings of the build and of the set-up, each once."""
+    provenance = as_mapping(look_up(run, "system", "provenance"))
+    said = [*as_list(run.get("warnings")), *as_list(provenance.get("warnings"))]
+    return list(dict.fromkeys(map(in_words, said)))
 
 
-def _read_energies(path: pathlib.Path, notes: list[str]) -> dict[str, np.ndarray]:
-    """Read energies.csv into one array per column; empty cells are NaN, ``stage`` holds text."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError:
-        notes.append("energies.csv is missing: there is no temperature, energy or drift to show.")
-        return {}
-    lines = text.splitlines()
-    if lines and not text.endswith("\n"):
-        lines.pop()  # a line that is still being written may end within a number
-    header, *rows = list(csv.reader(lines)) or [[]]
-    complete = [row for row in rows if len(row) == len(header)]
-    if len(complete) < len(rows):
-        notes.append(f"energies.csv: {len(rows) - len(complete)} incomplete rows were left out.")
-    if not complete or not {"stage", "time_ps"} <= set(header):
-        notes.append("energies.csv has no rows yet: there is no temperature, energy or drift to show.")
-        return {}
-    columns = list(zip(*complete, strict=True))
-    table = {
-        name: np.array([as_float(cell) for cell in cells])
-        for name, cells in zip(header, columns, strict=True)
-    }
-    table["stage"] = np.array(columns[header.index("stage")])
-    return table
-
-
-def _banner(run: dict) -> dict[str, Any] | None:
-    """Say first what a reader of an unfinished run must know before the numbers."""
-    state = str(run.get("state"))
-    if state == "finished":
-        return None
-    what = {
-        "running": "This run is not finished: the numbers below are those so far.",
-        "interrupted": "This run is not finished: it was interrupted.",
-        "failed": "This run failed: do not use its numbers before the cause is understood.",
-    }.get(state, "run.json does not say that this run was finished.")
-    where = f"Last seen in stage {in_words(run.get('stage'))}, step {in_words(run.get('step'))}."
-    reason = run.get("message") or ("" if state == "running" else "No reason was recorded.")
-    kind = "failed" if state == "failed" else "open"
-    return {"kind": kind, "what": what, "where": where, "reason": reason}
-
-
-def _key_results(run: dict, energies: dict[str, np.ndarray]) -> dict[str, tuple[str, str, str]]:
+def key_results(run: dict, energies: dict[str, np.ndarray]) -> dict[str, tuple[str, str, str]]:
     """Return value, unit and remark of the four numbers that are asked for first."""
-    target = stage_temperatures(run).get("produce", math.nan)
-    samples = np.empty(0)
-    if "temperature" in energies:
-        samples = energies["temperature"][energies["stage"] == "produce"]
-        samples = samples[np.isfinite(samples)]
+    targets = stage_temperatures(run)
+    target = next((targets[name] for name in sorted(production_stages(run)) if name in targets), math.nan)
+    samples = production_rows(run, energies, "temperature")
     temperature, kelvin, temperature_remark = UNKNOWN, "", "no production samples"
     if samples.size:
         mean, error = float(samples.mean()), block_standard_error(samples)
@@ -250,12 +207,12 @@ def _stages(stages: list) -> dict[str, list] | None:
 
 
 def _record(run: dict) -> dict[str, list]:
-    """List what it takes to repeat the run: versions, warnings, build decisions, origin of the system."""
+    """List what it takes to repeat the run: versions, build decisions, origin of the system."""
     provenance = dict(as_mapping(look_up(run, "system", "provenance")))
     decisions = as_list(provenance.pop("decisions", None))
+    provenance.pop("warnings", None)
     return {
         "software": [(name, in_words(version)) for name, version in as_mapping(run.get("versions")).items()],
-        "warnings": as_list(run.get("warnings")),
         "decisions": decisions,
         "origin": [(key, in_words(value)) for key, value in provenance.items()],
     }

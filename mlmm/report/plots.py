@@ -1,4 +1,4 @@
-"""The plots of the report: temperature, conservation, committee spread and energies against time, as SVG."""
+"""Plots of the page as SVG, each drawn twice: for a wide place, and anew for the width of a phone."""
 
 from __future__ import annotations
 
@@ -6,25 +6,91 @@ import io
 import itertools
 import math
 import re
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from markupsafe import Markup, escape
 
-from mlmm.report.style import ACCENT, MM, SOFT, new_page_figure, page_style
-from mlmm.report.text import as_float, in_digits, look_up, stage_temperatures
-from mlmm.units import NANOSECOND
+from mlmm.report.style import INK, SOFT, new_page_figure, page_style
+
+__all__ = ["Plot", "Sketch", "draw_column", "lay_out", "shade_stages", "stage_spans"]
 
 #: Points drawn per curve and stage; a longer series is drawn as block means with the range of each block.
 _POINTS = 400
+#: Inches; at 96 to the inch text then has the size of the page's own.
+_FULL, _HALF, _NARROW = 11.0, 5.4, 3.7
 
 
 class Plot(NamedTuple):
-    """A figure of the page: title and caption as text, the drawing as SVG markup."""
+    """A figure of the page: title and caption as text, two drawings as SVG markup, whether it takes a row."""
 
     title: str
     caption: str
-    svg: Markup
+    wide: Markup
+    narrow: Markup
+    full: bool
+
+
+class Sketch(NamedTuple):
+    """A plot that can be drawn at any width.
+
+    Parameters
+    ----------
+    name : str
+        Keeps the ids of its SVG apart from those of other plots.
+    title, caption : str
+    draw : callable
+        Draws into a figure, whose width tells how much room there is.
+    height : float or callable
+        Inches; a function of the width where it depends on that.
+    """
+
+    name: str
+    title: str
+    caption: str
+    draw: Callable[[Any], None]
+    height: float | Callable[[float], float] = 2.6
+
+    def at(self, full: bool) -> Plot:
+        """Draw it, over the whole width or half of it."""
+        label = f"{self.title}. {self.caption}"
+        drawings = []
+        for width, ids in ((_FULL if full else _HALF, self.name), (_NARROW, f"{self.name}-narrow")):
+            height = self.height(width) if callable(self.height) else self.height
+            with page_style():
+                figure = new_page_figure(width, height)
+                self.draw(figure)
+                drawings.append(_svg(figure, ids, label))
+        return Plot(self.title, self.caption, drawings[0], drawings[1], full)
+
+
+def lay_out(sketches: Sequence[Sketch | None]) -> list[Plot]:
+    """Draw those that there are, two in a row; one that is left over takes the whole row."""
+    there = [sketch for sketch in sketches if sketch is not None]
+    alone = len(there) % 2
+    return [sketch.at(full=bool(alone) and k == len(there) - 1) for k, sketch in enumerate(there)]
+
+
+def draw_column(
+    axes: Any, energies: dict, values: np.ndarray, colour: str, stages: set[str] | None = None
+) -> None:
+    """Draw one column against time, stage by stage, with a faint range where points were averaged."""
+    for name, span in stage_spans(energies):
+        if stages is None or name in stages:
+            draw_series(axes, energies["time_ps"][span], values[span], colour)
+
+
+def draw_series(axes: Any, times: np.ndarray, values: np.ndarray, colour: str, **style: Any) -> None:
+    """Draw one series, a long one as block means with the range of each block."""
+    keep = np.isfinite(values) & np.isfinite(times)
+    if not keep.any():
+        return
+    time, mean, low, high = _block_means(times[keep], values[keep])
+    style = {"linewidth": 1.2, "marker": "." if len(mean) < 3 else ""} | style
+    axes.plot(time, mean, color=colour, **style)
+    if keep.sum() > _POINTS:
+        axes.fill_between(time, low, high, color=colour, alpha=0.25, linewidth=0)
 
 
 def _block_means(time: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -36,36 +102,28 @@ def _block_means(time: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, ...]
     return np.add.reduceat(time, starts) / counts, np.add.reduceat(values, starts) / counts, *reduced
 
 
-def draw_column(
-    axes: Any, energies: dict, values: np.ndarray, colour: str, stages: list[str] | None = None
-) -> None:
-    """Draw one column against time, stage by stage, with a faint range where points were averaged."""
-    for name, span in _spans(energies):
-        if stages is None or name in stages:
-            keep = np.isfinite(values[span]) & np.isfinite(energies["time_ps"][span])
-            if keep.any():
-                time, mean, low, high = _block_means(energies["time_ps"][span][keep], values[span][keep])
-                axes.plot(time, mean, color=colour, linewidth=1.2, marker="." if len(mean) < 3 else "")
-                if keep.sum() > _POINTS:
-                    axes.fill_between(time, low, high, color=colour, alpha=0.25, linewidth=0)
-
-
-def _spans(energies: dict) -> list[tuple[str, slice]]:
+def stage_spans(energies: dict) -> list[tuple[str, slice]]:
+    """Name and rows of each stage of an energy table, in order."""
     stage = energies["stage"]
     edges = [0, *(np.flatnonzero(stage[1:] != stage[:-1]) + 1).tolist(), len(stage)]
     return [(str(stage[first]), slice(first, last)) for first, last in itertools.pairwise(edges)]
 
 
-def shade_stages(axes: Any, energies: dict, named: bool = False) -> None:
-    """Shade every other stage and, where there is room, name them."""
-    for number, (name, span) in enumerate(_spans(energies)):
-        first, last = energies["time_ps"][span][0], energies["time_ps"][span][-1]
-        if number % 2:
-            axes.axvspan(first, last, color=SOFT, alpha=0.12, linewidth=0)
-        if named and last > first:
-            axes.text(
-                (first + last) / 2, 1.02, name, transform=axes.get_xaxis_transform(), ha="center", color=SOFT
-            )
+def shade_stages(axes: Any, energies: dict, production: set[str]) -> None:
+    """Shade all but the production, and name the stages that have room for it."""
+    times = energies["time_ps"]
+    if not np.isfinite(times).any():
+        return
+    length = float(np.nanmax(times) - np.nanmin(times)) or 1.0
+    room = axes.figure.get_figwidth() - 1.0
+    for name, span in stage_spans(energies):
+        first, last = times[span][0], times[span][-1]
+        if name not in production:
+            axes.axvspan(first, last, color=SOFT, alpha=0.14, linewidth=0)
+        if (last - first) / length * room > 0.085 * len(name):
+            kept = {"color": INK, "fontweight": "bold"} if name in production else {"color": SOFT}
+            where = axes.get_xaxis_transform()
+            axes.text((first + last) / 2, 1.02, name, transform=where, ha="center", fontsize=8.5, **kept)
 
 
 def _svg(figure: Any, name: str, label: str) -> Markup:
@@ -79,128 +137,3 @@ def _svg(figure: Any, name: str, label: str) -> Markup:
     tag, rest = text.split(">", 1)
     tag = re.sub(r' (width|height)="[^"]*"', "", tag)
     return Markup(f'{tag} role="img" aria-label="{escape(label)}">{rest}')
-
-
-def draw_plots(run: dict, energies: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Plot temperature, conservation, committee spread and energy groups against time."""
-    if not energies:
-        return {}
-    with page_style():
-        halves = [_conservation(run, energies), _spread(energies), _occupancy(energies)]
-        return {
-            "temperature": _temperature(run, energies),
-            "halves": [plot for plot in halves if plot is not None],
-            "groups": _groups(energies),
-        }
-
-
-def page_plot(figure: Any, name: str, title: str, caption: str) -> Plot:
-    """Render a figure for the page; `name` keeps the ids of its SVG apart from those of other plots."""
-    return Plot(title, caption, _svg(figure, name, f"{title}. {caption}"))
-
-
-def _column(energies: dict, name: str) -> np.ndarray | None:
-    values = energies.get(name)
-    return None if values is None or not np.isfinite(values).any() else values
-
-
-def _temperature(run: dict, energies: dict) -> Plot | None:
-    values = _column(energies, "temperature")
-    if values is None:
-        return None
-    figure, axes = new_page_figure(11.0, 2.5)
-    shade_stages(axes, energies, named=True)
-    draw_column(axes, energies, values, MM)
-    targets = stage_temperatures(run)
-    for name, span in _spans(energies):
-        if math.isfinite(targets.get(name, math.nan)) and name != "nve":
-            times = energies["time_ps"][span]
-            axes.plot([times[0], times[-1]], [targets[name]] * 2, color=ACCENT, linewidth=1.2, linestyle="--")
-    axes.set(xlabel="time / ps", ylabel="temperature / K")
-    caption = "Kinetic temperature; dashed: the target of the stage."
-    return page_plot(figure, "temperature", "Temperature", caption)
-
-
-def _conservation(run: dict, energies: dict) -> Plot | None:
-    values = _column(energies, "total")
-    chosen = energies["stage"] == "nve"
-    if values is not None:
-        chosen &= np.isfinite(values) & np.isfinite(energies["time_ps"])
-    if values is None or chosen.sum() < 3:
-        return None
-    time = energies["time_ps"][chosen]
-    slope, offset = np.polyfit(time - time[0], values[chosen] - values[chosen][0], 1)
-    figure, axes = new_page_figure(5.4, 2.7)
-    draw_column(axes, energies, values - values[chosen][0], MM, ["nve"])
-    axes.plot(
-        time[[0, -1]],
-        offset + slope * (time[[0, -1]] - time[0]),
-        color=ACCENT,
-        linewidth=1.2,
-        linestyle="--",
-    )
-    axes.set(xlabel="time / ps", ylabel="total energy - first / (kJ/mol)")
-    freedom = as_float(look_up(run, "system", "degrees_of_freedom"))
-    caption = f"Total energy at constant energy; dashed: fitted line, {in_digits(slope)} kJ/mol/ps"
-    if freedom > 0:
-        caption += f" ({in_digits(slope * NANOSECOND / freedom)} kJ/mol/ns per degree of freedom)"
-    return page_plot(figure, "conservation", "Energy conservation in NVE", caption + ".")
-
-
-def _spread(energies: dict) -> Plot | None:
-    values = _column(energies, "committee_spread")
-    if values is None:
-        return None
-    figure, axes = new_page_figure(5.4, 2.7)
-    shade_stages(axes, energies, named=True)
-    draw_column(axes, energies, values, ACCENT)
-    axes.set(xlabel="time / ps", ylabel="spread / (kJ/mol)")
-    axes.set_ylim(bottom=0.0)
-    caption = "Standard deviation of the region's energy over the committee members; "
-    caption += f"mean {in_digits(np.nanmean(values))} kJ/mol, largest {in_digits(np.nanmax(values))} kJ/mol."
-    return page_plot(figure, "spread", "Committee spread", caption)
-
-
-def _occupancy(energies: dict) -> Plot | None:
-    """Molecules in a zone that moves: a number that runs away calls for a compensation."""
-    counts, sums = _column(energies, "zone_molecules"), _column(energies, "zone_lambda")
-    if counts is None or sums is None:
-        return None
-    figure, axes = new_page_figure(5.4, 2.7)
-    shade_stages(axes, energies)
-    draw_column(axes, energies, counts, MM)
-    draw_column(axes, energies, sums, ACCENT)
-    axes.set(xlabel="time / ps", ylabel="molecules")
-    axes.set_ylim(bottom=0.0)
-    caption = f"Blue: molecules with λ > 0, mean {in_digits(np.nanmean(counts))}; "
-    caption += f"orange: sum of their λ, mean {in_digits(np.nanmean(sums))}."
-    return page_plot(figure, "occupancy", "Molecules in the adaptive zone", caption)
-
-
-def _groups(energies: dict) -> Plot | None:
-    """One small panel per force group, so that each keeps its own scale."""
-    names = [name for name in energies if name.startswith("E_") and _column(energies, name) is not None]
-    names += ["potential"] if _column(energies, "potential") is not None else []
-    if not names:
-        return None
-    columns = min(len(names), 3)
-    rows = math.ceil(len(names) / columns)
-    figure, grid = new_page_figure(
-        11.0, 1.9 * rows + 0.3, nrows=rows, ncols=columns, squeeze=False, sharex=True
-    )
-    for axes, name in zip(grid.flat, names, strict=False):
-        values = energies[name]
-        shade_stages(axes, energies)
-        colour = ACCENT if name == "E_ml" else SOFT if name == "potential" else MM
-        draw_column(axes, energies, values - values[np.isfinite(values)][0], colour)
-        axes.set_title(
-            name.removeprefix("E_").replace("_", " "), loc="left", fontsize=9, color=colour, fontweight="bold"
-        )
-    for axes in list(grid.flat)[len(names) :]:
-        axes.remove()
-    for axes in list(grid.flat)[max(0, len(names) - columns) : len(names)]:
-        axes.tick_params(labelbottom=True)  # the panel below it may be one that was removed
-    figure.supxlabel("time / ps", fontsize=9)
-    figure.supylabel("energy - first / (kJ/mol)", fontsize=9)
-    caption = "Potential energy of each force group relative to its first value; shaded: every other stage."
-    return page_plot(figure, "groups", "Energy by force group", caption)

@@ -5,10 +5,29 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Any
 
-__all__ = ["ACCENT", "INK", "MM", "SOFT", "file_style", "new_figure", "new_page_figure", "page_style"]
+__all__ = [
+    "ACCENT",
+    "INK",
+    "MM",
+    "SERIES",
+    "SOFT",
+    "file_style",
+    "new_figure",
+    "new_page_figure",
+    "page_style",
+]
 
 #: Model, force field, axes and captions, text. The colours of the page itself stand in templates/style.css.
 ACCENT, MM, SOFT, INK = "#d9480f", "#3d6a94", "#6b7785", "#1c2530"
+#: Colour and line of one curve among several; told apart without colour too.
+SERIES = (
+    (MM, "-"),
+    (ACCENT, "--"),
+    ("#00795c", "-."),
+    ("#8e4a86", ":"),
+    ("#a06a00", (0, (5, 1, 1, 1, 1, 1))),
+    (SOFT, (0, (1, 1))),
+)
 
 _COMMON: dict[Any, Any] = {
     "font.size": 9,
@@ -42,14 +61,14 @@ def file_style() -> AbstractContextManager[None]:
     return matplotlib.rc_context(_COMMON)
 
 
-def new_page_figure(width: float, height: float, **grid: Any) -> tuple[Any, Any]:
-    """Return a figure for SVG and its axes, outside pyplot's list of open figures, sized in inches."""
+def new_page_figure(width: float, height: float) -> Any:
+    """Return a figure for SVG, outside pyplot's list of open figures, sized in inches."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasSVG(figure)
-    return figure, figure.subplots(**grid)
+    return figure
 
 
 def new_figure(width: float, height: float, columns: int, **grid: Any) -> tuple[Any, Any]:

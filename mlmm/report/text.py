@@ -83,6 +83,22 @@ def split_citation(text: str) -> dict[str, str]:
     return {"before": text[: found.start()], "doi": doi, "after": text[found.start(1) + len(doi) :]}
 
 
+def planned_stages(run: dict) -> dict[str, dict]:
+    """Facts of each stage by name: as it was planned and, where it is done, as it was carried out."""
+    stages = [*map(as_mapping, as_list(run.get("plan"))), *map(as_mapping, as_list(run.get("stages")))]
+    found: dict[str, dict] = {}
+    for stage in stages:
+        name = str(stage.get("name"))
+        found[name] = found.get(name, {}) | stage
+    return found
+
+
 def stage_temperatures(run: dict) -> dict[str, float]:
-    stages = as_list(run.get("stages"))
-    return {str(look_up(stage, "name")): as_float(look_up(stage, "temperature")) for stage in stages}
+    return {name: as_float(stage.get("temperature")) for name, stage in planned_stages(run).items()}
+
+
+def production_stages(run: dict) -> set[str]:
+    """Names of the stages that are kept: those that write frames; the others prepare or check."""
+    return {name for name, stage in planned_stages(run).items() if stage.get("trajectory") is True} or {
+        "produce"
+    }

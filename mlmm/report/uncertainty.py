@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from mlmm.report.plots import Plot, draw_column, page_plot, shade_stages
-from mlmm.report.style import ACCENT, MM, new_page_figure, page_style
-from mlmm.report.text import as_float, as_list, as_mapping, in_digits, in_words
+from mlmm.report.plots import Sketch, draw_column, lay_out, shade_stages
+from mlmm.report.reading import production_rows
+from mlmm.report.style import ACCENT, MM
+from mlmm.report.text import as_float, as_list, as_mapping, in_digits, in_words, production_stages
 
 _MEASURES = {
     "committee_spread": ("spread of the energy", "kJ/mol"),
@@ -32,28 +33,33 @@ def uncertainty_section(run: dict, energies: dict[str, np.ndarray]) -> dict[str,
     ]
     if not shown:
         return {}
-    with page_style():
-        plots = [_plot(name, energies, as_float(limits.get(name))) for name in shown]
-    return {"plots": plots, **_verdict(facts, limits)}
+    sketches = [_sketch(name, run, energies, as_float(limits.get(name))) for name in shown]
+    return {"plots": lay_out(sketches), **_limits(facts, limits)}
 
 
-def _plot(name: str, energies: dict, limit: float) -> Plot:
+def _sketch(name: str, run: dict, energies: dict, limit: float) -> Sketch:
     what, unit = _MEASURES[name]
-    values = np.where(np.isfinite(energies[name]), energies[name], np.nan)
-    figure, axes = new_page_figure(5.4, 2.5)
-    shade_stages(axes, energies)
-    draw_column(axes, energies, values, ACCENT)
-    caption = f"{what.capitalize()}; mean {in_digits(np.nanmean(values), unit)}"
-    caption += f", largest {in_digits(np.nanmax(values), unit)}"
+    values = production_rows(run, energies, name)
+    caption = f"{what.capitalize()}; no production yet"
+    if values.size:
+        caption = f"{what.capitalize()}; production mean {in_digits(values.mean(), unit)}"
+        caption += f", largest {in_digits(values.max(), unit)}"
     if math.isfinite(limit):
-        axes.axhline(limit, color=MM, linestyle="--", linewidth=1.2)
         caption += f"; dashed: limit {in_digits(limit, unit)}"
-    axes.set(xlabel="time / ps", ylabel=name.replace("_", " ") + (f" / ({unit})" if unit else ""))
-    axes.set_ylim(bottom=0.0)
-    return page_plot(figure, name.replace("_", "-"), what.capitalize(), caption + ".")
+
+    def draw(figure: Any) -> None:
+        axes = figure.subplots()
+        shade_stages(axes, energies, production_stages(run))
+        draw_column(axes, energies, energies[name], ACCENT)
+        if math.isfinite(limit):
+            axes.axhline(limit, color=MM, linestyle="--", linewidth=1.2)
+        axes.set(xlabel="time / ps", ylabel=name.replace("_", " ") + (f" / ({unit})" if unit else ""))
+        axes.set_ylim(bottom=0.0)
+
+    return Sketch(name.replace("_", "-"), what.capitalize(), caption + ".", draw)
 
 
-def _verdict(facts: dict, limits: dict) -> dict[str, Any]:
+def _limits(facts: dict, limits: dict) -> dict[str, Any]:
     """How many frames were beyond the limits, and the first of those that were saved."""
     saved = [as_mapping(entry) for entry in as_list(facts.get("saved"))]
     return {

@@ -14,7 +14,7 @@ from mlmm.report.style import ACCENT, INK, MM, SOFT, file_style, new_figure
 if TYPE_CHECKING:
     from mlmm.validation.scan_zones import ZoneScan
 
-__all__ = ["draw_scan", "histogram_figure"]
+__all__ = ["draw_histogram", "draw_scan"]
 
 
 def _cell(mean: float, error: float) -> str:
@@ -132,27 +132,32 @@ def draw_scan(scan: ZoneScan, path: str | Path, target_percent: float = 5.0) -> 
     return path
 
 
-def histogram_figure(edges: np.ndarray, atoms: np.ndarray, mean: np.ndarray, deviation: np.ndarray) -> Any:
+def draw_histogram(
+    figure: Any, edges: np.ndarray, atoms: np.ndarray, mean: np.ndarray, deviation: np.ndarray
+) -> None:
     """Draw the number of atoms and Delta per residue by lambda, without Delta where all of it is NaN.
 
     Parameters
     ----------
+    figure : matplotlib.figure.Figure
+        With room for both side by side, or a narrow one.
     edges : ndarray, shape (B + 1,)
     atoms, mean, deviation : ndarray, shape (B + 1,)
         See `LambdaHistogram`.
     """
     names = [f"{a:.2g}–{b:.2g}" for a, b in itertools.pairwise(edges)] + ["1"]
     x = np.arange(len(names))
-    known = bool(np.isfinite(mean).any())
-    figure, panels = new_figure(9.0 if known else 4.5, 2.8, 2 if known else 1)
+    count = 2 if np.isfinite(mean).any() else 1
+    narrow = figure.get_figwidth() < 4.5
+    shape = (count, 1) if narrow else (1, count)
+    panels = figure.subplots(*shape, squeeze=False).flat
     panels[0].bar(x, atoms, color=MM, width=0.8)
     for place, number in zip(x, atoms, strict=True):
         panels[0].text(place, number, f"{number:.0f}", ha="center", va="bottom", fontsize=8.5)
     panels[0].set(ylabel="atoms")
-    if known:
+    if count == 2:
         panels[1].errorbar(x, mean, deviation, fmt="o", color=ACCENT, capsize=3, markersize=5, linewidth=1.2)
         panels[1].set(ylabel="Δ per residue / (kJ/mol)")
     for axes in panels:
-        axes.set_xticks(x, names)
+        axes.set_xticks(x, names, rotation=45 if narrow and len(names) > 5 else 0)
         axes.set(xlabel="λ", xlim=(-0.6, len(names) - 0.4))
-    return figure

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from mlmm.report.plots import Plot, page_plot
-from mlmm.report.style import page_style
+from mlmm.report.plots import Plot, Sketch
 from mlmm.report.text import as_float, as_list, as_mapping, in_digits, in_words, look_up
-from mlmm.report.zone_plots import histogram_figure
+from mlmm.report.zone_plots import draw_histogram
 
 __all__ = ["zone_section"]
 
@@ -28,11 +27,11 @@ _MM_SIDES = {
 
 def zone_section(run: dict) -> dict[str, Any]:
     """Return the tables and the picture of the section, as the template names them."""
-    warnings, notes = as_list(run.get("warnings")), as_list(run.get("zone_notes"))
+    warnings, notes = as_list(run.get("warnings")), as_list(run.get("zone_notes"))  # warnings stand on top
     return {
         "counts": _counts(run),
         "setup": _setup(run),
-        "remarks": [*warnings, *(note for note in notes if note not in warnings)],
+        "remarks": [note for note in notes if note not in warnings],
         "histogram": _histogram(as_mapping(run.get("histogram"))),
     }
 
@@ -83,9 +82,14 @@ def _histogram(record: dict) -> Plot | None:
     fits = len(edges) >= 2 and len(atoms) == len(mean) == len(deviation) == len(edges)
     if not fits or not np.isfinite(edges).all() or not np.isfinite(atoms).all():
         return None
-    with page_style():
-        figure = histogram_figure(edges, atoms, mean, deviation)
-        caption = f"Atoms by λ in the built structure, as counted above; {in_digits(atoms.sum())} have λ > 0."
-        if np.isfinite(mean).any():
-            caption += " Right: what the potential changes, per residue, with its standard deviation."
-        return page_plot(figure, "histogram", "Atoms by lambda", caption)
+    caption = f"Atoms by λ in the built structure, as counted above; {in_digits(atoms.sum())} have λ > 0."
+    known = bool(np.isfinite(mean).any())
+    if known:
+        caption += " Points: what the potential changes, per residue, with its standard deviation."
+    return Sketch(
+        "histogram",
+        "Atoms by lambda",
+        caption,
+        lambda figure: draw_histogram(figure, edges, atoms, mean, deviation),
+        lambda width: 2.8 if width > 4.5 or not known else 5.2,
+    ).at(full=known)

@@ -24,7 +24,7 @@ from mlmm.hybrid.system import HybridSystem, check_hybrid
 from mlmm.kernels.direct_pairs import REGION_PAIRS, ZONE_PAIRS
 from mlmm.options import Quantity, with_changes
 from mlmm.potentials.base import scriptable_module
-from mlmm.statistics import linear_drift
+from mlmm.statistics import drift_limit, linear_drift
 from mlmm.units import FEMTOSECOND, NANOSECOND, parse
 from mlmm.validation.zone_checks import check_zones
 
@@ -156,8 +156,7 @@ def check_drift(
             system, hybrid.built.positions, run, equilibration=before, length=length
         )
     (mm, mm_error, mm_noise), (ml, ml_error, ml_noise) = measured["pure MM"], measured["hybrid"]
-    # Both drifts are sampled, and often zero within their errors: a bare ratio of the two would be noise.
-    limit = float(2 * abs(mm) + 2 * np.hypot(ml_error, 2 * mm_error))
+    limit = drift_limit(mm, mm_error, ml_error)
     passed = abs(ml) <= limit
     what = f"{length:g} ps at {step / FEMTOSECOND:g} fs"
     rate = "kJ/mol/ns/dof"

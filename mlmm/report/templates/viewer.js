@@ -44,8 +44,8 @@
     const element = { H: "#e9ecef", N: "#4263eb", O: "#e03131", S: "#e6b800", P: "#e8850c", F: "#37b24d", CL: "#37b24d", BR: "#a0522d", I: "#7b2cbf" };
     return (atom) => element[atom.elem.toUpperCase()] || (atom.elem === "C" ? carbon : "#8d99a6");
   };
+  const lit = { predicate: (atom) => atom.b > 0 };
   function draw() {
-    const ml = members(data.ml), transition = members(data.transition);
     viewer.setStyle({}, {});
     if (show.cartoon) {
       viewer.setStyle(members(data.polymer), { cartoon: { color: "#a9b8c8", opacity: 0.65 } });
@@ -59,12 +59,10 @@
       viewer.setStyle(members(data.ions), { sphere: { scale: 0.3, color: "#9775fa" } });
     }
     const blended = by_lambda();
-    for (const atoms of [transition, ml]) {
-      viewer.setStyle(atoms, {
-        stick: { radius: 0.2, colorfunc: blended },
-        sphere: { scale: 0.27, colorfunc: blended }
-      });
-    }
+    viewer.setStyle(lit, {
+      stick: { radius: 0.2, colorfunc: blended },
+      sphere: { scale: 0.27, colorfunc: blended }
+    });
     viewer.setBackgroundColor(colour("--card"));
     viewer.render();
   }
@@ -80,16 +78,69 @@
       draw();
     });
   }
-  const region = data.ml.concat(data.transition);
-  document.getElementById("zoom-region").addEventListener("click", () => focus(region, data.small ? 0.9 : 0.55));
+  document.getElementById("zoom-region").addEventListener("click", () => focus(data.focus, data.small ? 0.9 : 0.55));
   document.getElementById("zoom-all").addEventListener("click", () => { viewer.zoomTo(); viewer.render(); });
   toggle("toggle-cartoon", "cartoon");
   toggle("toggle-water", "water");
   document.getElementById("toggle-cartoon").hidden = !data.cartoon;
   document.getElementById("toggle-water").hidden = !(data.water.length || data.ions.length);
   controls.hidden = false;
+
+  // Frames: coordinates of every atom of the view as whole numbers of a small step; the last one is the view's own.
+  function player(played) {
+    const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+    const atoms = viewer.getModel().selectedAtoms({});
+    const own = atoms.map((atom) => [atom.x, atom.y, atom.z, atom.b]);
+    const packed = new DataView(bytes(played.xyz).buffer), weights = played.weights && bytes(played.weights);
+    const count = played.numbers.length, axes = ["x", "y", "z"];
+    const slider = document.getElementById("frame"), play = document.getElementById("play");
+    const when = document.getElementById("when");
+    const label = (k) => {
+      if (k === count) { return data.source; }
+      const time = played.times[k];
+      return time === null ? "frame " + played.numbers[k] : Number(time.toPrecision(6)) + " ps";
+    };
+    function place(k) {
+      atoms.forEach((atom, i) => {
+        axes.forEach((axis, j) => {
+          atom[axis] = k === count ? own[i][j]
+            : played.centre[j] + played.step * packed.getInt16(6 * (k * atoms.length + i) + 2 * j, true);
+        });
+        if (weights) { atom.b = k === count ? own[i][3] : weights[k * atoms.length + i] / 255; }
+      });
+      when.value = label(k);
+      slider.setAttribute("aria-valuetext", label(k));
+      draw();
+    }
+    const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    let timer = 0;
+    function stop() {
+      clearInterval(timer);
+      timer = 0;
+      play.textContent = "Play";
+      play.setAttribute("aria-pressed", "false");
+    }
+    function start() {
+      if (+slider.value >= count) { slider.value = 0; place(0); }
+      timer = setInterval(() => {
+        slider.value = +slider.value + 1;
+        place(+slider.value);
+        if (+slider.value >= count) { stop(); }
+      }, still ? 400 : 100);
+      play.textContent = "Pause";
+      play.setAttribute("aria-pressed", "true");
+    }
+    slider.max = count;
+    slider.value = count;
+    slider.setAttribute("aria-valuetext", label(count));
+    when.value = label(count);
+    slider.addEventListener("input", () => { stop(); place(+slider.value); });
+    play.addEventListener("click", () => { if (timer) { stop(); } else { start(); } });
+    document.getElementById("player").hidden = false;
+  }
+  if (data.played) { player(data.played); }
   draw();
-  focus(region, data.small ? 0.9 : 0.55);
+  focus(data.focus, data.small ? 0.9 : 0.55);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
   // A drawing surface prints blank; a picture of it does not.
   addEventListener("beforeprint", () => { document.getElementById("printed").src = viewer.pngURI(); });
