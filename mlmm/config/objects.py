@@ -209,6 +209,7 @@ def hybrid_from(config: RunConfig, built: BuiltSystem, precision: str | None = N
         electrostatics=embedding.electrostatics,
         charges="model" if embedding.charges == "model" else None,
         charge_range=embedding.charge_range,
+        charge_width=embedding.charge_width,
         charge=config.region.charge,
         multiplicity=config.region.multiplicity,
     )

@@ -223,6 +223,7 @@ def hybrid_system(
     electrostatics: str = "mechanical",
     charges: Charges | None = None,
     charge_range: str | float = "1.2 nm",
+    charge_width: str | float = "0.03 nm",
 ) -> HybridSystem:
     """Replace the force field inside the region by a machine-learned potential, with one conserved energy.
 
@@ -270,6 +271,9 @@ def hybrid_system(
         and 1 they are mixed with the force field's; the total charge stays.
     charge_range : str or float
         Where predicted charges cease to act in a periodic system, nm.
+    charge_width : str or float
+        Standard deviation of the Gaussian charges around an embedded region, nm, at most 0.05: as points
+        beyond a bond's length, and finite on top of an atom. 0: points.
 
     Raises
     ------
@@ -288,6 +292,7 @@ def hybrid_system(
     facts = potential.spec
     scheme = choose_scheme(scheme, zones, facts)
     reach = parse(charge_range, "length", "charge_range")
+    width = parse(charge_width, "length", "charge_width")
     check_options(scheme, electrostatics, mm_tail, multiplicity)
     zones, warnings = seen_zones(built, zones, facts)
     check_box(built, zones, facts)
@@ -327,6 +332,7 @@ def hybrid_system(
         compensation=compensation,
         electrostatics=electrostatics,
         charge_range=reach,
+        charge_width=width,
     )
     check_room(built, zones, scheme, potential, on_gpu)
     if charges is not None:

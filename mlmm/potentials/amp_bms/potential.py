@@ -70,7 +70,7 @@ class AMPModule(Module):
         self, positions: torch.Tensor, cell: Optional[torch.Tensor], centres: Optional[torch.Tensor] = None
     ) -> torch.Tensor:
         """Energies (1, C), kJ/mol, for positions (N, 3) and cell (3, 3) in nm, without charges around."""
-        energies, _, _, _ = self.in_field(positions, cell, positions[:0], self.charge.new_zeros(0))
+        energies, _, _, _ = self.in_field(positions, cell, positions[:0], self.charge.new_zeros(0), 0.0)
         chosen = self.centres if centres is None else centres
         return energies.index_select(0, chosen).unsqueeze(0)
 
@@ -81,6 +81,7 @@ class AMPModule(Module):
         cell: Optional[torch.Tensor],
         external_positions: torch.Tensor,
         external_charges: torch.Tensor,
+        charge_width: float = 0.0,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Energies within a region that point charges polarise, and its multipoles; without Coulomb's law.
 
@@ -94,6 +95,9 @@ class AMPModule(Module):
         external_positions : torch.Tensor, shape (M, 3), nm
             Charges further than 0.8 nm from every atom have no part in this.
         external_charges : torch.Tensor, shape (M,), e
+        charge_width : float
+            Standard deviation of Gaussian charges, nm; 0: points. A charge polarises an atom by the square
+            of the share of it that is nearer than the atom, so that nothing diverges on top of it.
 
         Returns
         -------
@@ -120,6 +124,7 @@ class AMPModule(Module):
             atom,
             field[atom, source],
             external_charges.to(torch.float64).index_select(0, source),
+            charge_width / self.angstrom,
         )
         charges = raw / self.root_coulomb
         charges = charges - (charges.sum() - self.charge) / charges.shape[0]
