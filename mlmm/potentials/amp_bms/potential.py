@@ -154,7 +154,7 @@ class AMPModule(Module):
         strengths: torch.Tensor,
         charge_width: float,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The network in torch: energies, charges, dipoles, quadrupoles and factors of C6 as it gives them."""
+        """The network in torch: energies, charges, dipoles, quadrupoles and factors of C6."""
         i, j = self.pairs.first, self.pairs.second
         near = ((r < self.message_cutoff) & (r > self.shortest)).nonzero().squeeze(1)
         bonds, u, v = vectors.index_select(0, near), i.index_select(0, near), j.index_select(0, near)
