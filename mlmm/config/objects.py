@@ -243,6 +243,7 @@ def hybrid_from(
         electrostatics=embedding.electrostatics,
         charges="model" if embedding.charges == "model" else None,
         charge_range=embedding.charge_range,
+        charge_width=embedding.charge_width,
         charge=config.region.charge,
         multiplicity=config.region.multiplicity,
         variables=variables,

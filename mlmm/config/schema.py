@@ -262,6 +262,13 @@ class EmbeddingSettings:
     charge_range: Quantity = quantity(
         "1.2 nm", "length", "where predicted charges cease to act in a periodic system", above=0
     )
+    charge_width: Quantity = quantity(
+        "0.03 nm",
+        "length",
+        "standard deviation of the Gaussian charges around an embedded region, at most 0.05 nm: a charge on "
+        "top of an atom pulls with a finite force; 0 nm: points",
+        least=0,
+    )
 
 
 @dataclass(frozen=True)

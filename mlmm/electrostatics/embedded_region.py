@@ -1,8 +1,9 @@
 """Electrostatic embedding: a region's potential in the field of all charges of the force field around it.
 
-The model sees the point charges within its own range of polarisation, and its multipoles meet the potential
-of all of them: under PME by Ewald insertion, in an open system by the plain sum. Lennard-Jones between the
-region and its surroundings, and everything among the surroundings, stay with the force field.
+The model sees the charges within its own range of polarisation, and its multipoles meet the potential of all
+of them: under PME by Ewald insertion, in an open system by the plain sum. Lennard-Jones between the region
+and its surroundings, and everything among the surroundings, stay with the force field. The charges are
+Gaussians of a small width, so that one without a repulsive wall cannot fall onto an atom.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ import torch
 from mlmm.electrostatics.ewald_insertion import EwaldInsertion
 from mlmm.errors import EmbeddingError
 from mlmm.modules import Module
-from mlmm.potentials.multipoles import multipoles_among_charges
 from mlmm.structures import minimum_image
 
-__all__ = ["EmbeddedRegion"]
+__all__ = ["CHARGE_WIDTH", "EmbeddedRegion"]
+
+#: nm; at 0.16 nm, a hydrogen bond, the potential is that of a point to 1e-7.
+CHARGE_WIDTH = 0.03
 
 
 class EmbeddedRegion(Module):
@@ -30,8 +33,9 @@ class EmbeddedRegion(Module):
     Parameters
     ----------
     model : torch.nn.Module
-        ``in_field(positions, cell, external_positions, external_charges)`` -> energies (n,) without Coulomb's
-        law between region and charges, charges (n,), dipoles (n, 3) and quadrupoles (n, 3, 3) in nm and e.
+        ``in_field(positions, cell, external_positions, external_charges, charge_width)`` -> energies (n,)
+        without Coulomb's law between region and charges, charges (n,), dipoles (n, 3) and quadrupoles
+        (n, 3, 3) in nm and e.
     atoms : sequence of int
         The region.
     charges : ndarray, shape (N,), e
@@ -44,6 +48,8 @@ class EmbeddedRegion(Module):
         Box when it is set up; None for an open system.
     tolerance : float
         Of the Ewald sum.
+    charge_width : float
+        Standard deviation of the Gaussian charges around the region, nm; 0: points.
 
     Raises
     ------
@@ -61,6 +67,7 @@ class EmbeddedRegion(Module):
         cell: torch.Tensor | None = None,
         *,
         tolerance: float = 1e-4,
+        charge_width: float = CHARGE_WIDTH,
     ):
         super().__init__()
         every = torch.tensor(np.asarray(charges, dtype=np.float64))
@@ -82,12 +89,8 @@ class EmbeddedRegion(Module):
         self.register_buffer("reference", reference)
         self.range = float(polarisation_range)
         self.periodic = cell is not None
-        box = torch.eye(3, dtype=torch.float64) if cell is None else cell
-        sources = self.charges if cell is not None else self.charges[:0]
-        # An open system has no Ewald sum; the module is there for TorchScript and never called.
-        self.insertion = EwaldInsertion(
-            reference, sources, box if cell is not None else 10.0 * box, tolerance
-        )
+        self.charge_width = float(charge_width)
+        self.insertion = EwaldInsertion(reference, self.charges, cell, tolerance, width=charge_width)
 
     def forward(self, positions: torch.Tensor, box: Optional[torch.Tensor] = None) -> torch.Tensor:
         """For the positions (N, 3) of the whole system and its box vectors (3, 3), nm."""
@@ -100,20 +103,35 @@ class EmbeddedRegion(Module):
         if box is not None and self.periodic:
             cell = box.to(self.charges.device, torch.float64)
         region, sources = where.index_select(0, self.atoms), where.index_select(0, self.outside)
-        with torch.no_grad():
-            between = minimum_image(sources.unsqueeze(0) - region.unsqueeze(1), cell)
-            near = (between.square().sum(2).amin(0) < self.range**2).nonzero().squeeze(1)
+        near = self._near(region.detach(), sources.detach(), cell)
         energies, charges, dipoles, quadrupoles = self.model.in_field(
-            region, cell, sources.index_select(0, near), self.charges.index_select(0, near)
+            region,
+            cell,
+            sources.index_select(0, near),
+            self.charges.index_select(0, near),
+            self.charge_width,
         )
-        if cell is not None:
-            outer = self.insertion(region, sources, charges, dipoles, quadrupoles, cell)
-        else:
-            # In the force field the region's fixed charges meet those around: their part is taken out here.
-            vectors = sources.unsqueeze(0) - region.unsqueeze(1)
-            excess = charges - self.reference
-            outer = multipoles_among_charges(excess, dipoles, quadrupoles, vectors, self.charges)
+        outer = self.insertion(region, sources, charges, dipoles, quadrupoles, cell)
         return (energies + outer).unsqueeze(0)
+
+    def _near(
+        self, region: torch.Tensor, sources: torch.Tensor, cell: Optional[torch.Tensor]
+    ) -> torch.Tensor:
+        """Sources that the model may see: those within its range of some atom, and some more."""
+        extent = float(minimum_image(region - region[0], cell).square().sum(1).max().sqrt())
+        if cell is not None:
+            smallest = float(torch.diagonal(cell).min())
+            if not smallest >= 2.0 * self.range:
+                message = (
+                    f"Expected a box at least {2.0 * self.range} nm wide, twice the range of polarisation, "
+                    f"but got {smallest} nm. Build a larger box, or run without a barostat."
+                )
+                raise ValueError(message)
+            if not 2.0 * (self.range + extent) < smallest:
+                # An image is the shortest only up to half of the box.
+                return torch.arange(sources.shape[0], device=sources.device)
+        square = minimum_image(sources - region[0], cell).square().sum(1)
+        return (square < (self.range + extent) ** 2).nonzero().squeeze(1)
 
     @property
     def visible(self) -> torch.Tensor:

@@ -16,17 +16,29 @@ zero. q0 drops out of the energy up to E_images, the region's interaction with i
 q0, to leading order in a cube: K (2 pi/3V) [Q Theta − (|d|² − |d0|²)], d = sum(q r + mu), d0 = sum q0 r,
 Theta = sum(Dq r² + 2 mu·r). The energy is one function of the positions: charges that answer to the field are
 differentiated with everything else, which is where truncated sums go wrong.
+
+In an open system a = 0, r_c is infinite and nothing is reciprocal. In a box r_c is a fixed share of its
+smallest width and a r_c a number, so that the sum follows a box that a barostat changes: with all lengths
+scaled, its error is what it was.
+
+The charges c may be Gaussians of a small width, c erf(b r)/r with b = 1/(sqrt(2) width): beyond 8.5 widths
+points to the last digit, yet of finite potential on top of an atom, where a point charge without a repulsive
+wall of its own (a hydrogen of most water models) would pull without limit. The bare q0 c/r of the force field
+is taken out there.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Optional
 
 import torch
 from scipy.special import erfcinv
 
 from mlmm.errors import EmbeddingError
+from mlmm.kernels.ewald import native_ewald_wanted
 from mlmm.modules import Module
+from mlmm.potentials.multipoles import WIDEST_CHARGE, smeared_potentials
 from mlmm.structures import minimum_image
 from mlmm.units import COULOMB
 
@@ -34,71 +46,96 @@ __all__ = ["EwaldInsertion", "box_widths"]
 
 #: Where the end of the direct sum is made smooth, as a share of its cutoff.
 _TAPER = 0.9
-_NARROWEST, _WIDEST = 1.2, 2.4  # nm; cutoff of the direct sum, if nothing else is said
+#: Cost of a pair in units of that of a charge and a wave, as measured with the compiled kernel.
+_PAIR_COST = 50.0
+#: 1/b beyond which a Gaussian charge is a point: erfc(6) = 2e-17.
+_REACH = 6.0
 
 
 def box_widths(cell: torch.Tensor) -> torch.Tensor:
     """Distances between opposite faces of a box in reduced form, nm (3,)."""
-    volume = torch.linalg.det(cell)
-    faces = torch.stack([torch.linalg.cross(cell[(k + 1) % 3], cell[(k + 2) % 3]) for k in range(3)])
-    return volume / faces.norm(dim=1)
+    a, b, c = cell[0], cell[1], cell[2]
+    faces = torch.stack([torch.linalg.cross(b, c), torch.linalg.cross(c, a), torch.linalg.cross(a, b)])
+    return torch.linalg.det(cell) / faces.square().sum(1).sqrt()
 
 
 class EwaldInsertion(Module):
-    """Energy of flexible multipoles among fixed charges of a periodic system, beyond that of q0.
+    """Energy of flexible multipoles among fixed charges, beyond that of q0; TorchScript can compile it.
 
     Parameters
     ----------
     reference_charges : torch.Tensor, shape (n,), e
-        q0 of the region's atoms in OpenMM's PME.
+        q0 of the region's atoms in OpenMM.
     external_charges : torch.Tensor, shape (M,), e
         Of all other particles.
-    cell : torch.Tensor, shape (3, 3), nm
-        Box when the sum is set up; the same k-vectors go with a box that changes.
+    cell : torch.Tensor, shape (3, 3), nm, optional
+        Box when the sum is set up; None for an open system.
     tolerance : float
         erfc(a r_c), the relative error of the potential.
     cutoff : float, optional
-        r_c, nm; between 1.2 and 2.4 nm by the width of the box, which balances both sums.
+        r_c in this box, nm; by default such that both sums together cost least.
+    width : float
+        Standard deviation of Gaussian charges, nm; 0: points.
 
     Raises
     ------
     EmbeddingError
-        A cutoff beyond half of the box, or a tolerance that is none.
+        A cutoff beyond half of the box, a tolerance that is none, or charges wider than a bond is long.
     """
 
     def __init__(
         self,
         reference_charges: torch.Tensor,
         external_charges: torch.Tensor,
-        cell: torch.Tensor,
+        cell: torch.Tensor | None,
         tolerance: float = 1e-4,
         cutoff: float | None = None,
+        width: float = 0.0,
     ):
         super().__init__()
-        cell = cell.to(torch.float64).cpu()
-        width = float(box_widths(cell).min())
-        if cutoff is None:
-            cutoff = min(max(0.4 * width, _NARROWEST), _WIDEST, 0.5 * width)
-        if not 0.0 < cutoff <= 0.5 * width:
-            raise EmbeddingError(
-                f"a cutoff of the direct sum up to half of the box, {0.5 * width:.3g} nm",
-                f"{cutoff:g} nm",
-                "leave it out, or use a larger box",
-            )
         if not 1e-12 < tolerance < 0.1:
             raise EmbeddingError(
                 "a tolerance of the Ewald sum between 1e-12 and 0.1", f"{tolerance:g}", "write 1e-4"
             )
-        s = float(erfcinv(tolerance))
-        self.cutoff, self.alpha, self.tolerance = float(cutoff), s / cutoff, float(tolerance)
+        if not 0.0 <= width <= WIDEST_CHARGE:
+            raise EmbeddingError(
+                f"Gaussian charges between 0 (points) and {WIDEST_CHARGE:g} nm wide",
+                f"{width:g} nm",
+                'write charge_width = "0.03 nm"',
+            )
         self.register_buffer("reference", reference_charges.to(torch.float64).clone())
         self.register_buffer("external", external_charges.to(torch.float64).clone())
-        self.register_buffer("triples", _half_space(cell, 2.0 * s * self.alpha))
-        self.total = float(self.reference.sum())
-        self.coulomb, self.taper, self.pi = COULOMB, _TAPER, math.pi
-        lengths = torch.diagonal(cell)
-        skewed = float((cell - torch.diag(lengths)).abs().max())
-        self.images = skewed < 1e-6 and float(lengths.max() - lengths.min()) < 1e-3 * width
+        self.periodic, self.images, self.share = cell is not None, False, 0.0
+        self.argument, self.tolerance = float(erfcinv(tolerance)), float(tolerance)
+        triples = torch.zeros(0, 3, dtype=torch.float64)
+        if cell is not None:
+            cell = cell.to(torch.float64).cpu()
+            smallest = float(box_widths(cell).min())
+            if cutoff is None:
+                volume, n = float(torch.linalg.det(cell)), max(len(reference_charges), 1)
+                cutoff = min(_cheapest_cutoff(volume, n, self.argument), 0.5 * smallest)
+            if not 0.0 < cutoff <= 0.5 * smallest:
+                raise EmbeddingError(
+                    f"a cutoff of the direct sum up to half of the box, {0.5 * smallest:.3g} nm",
+                    f"{cutoff:g} nm",
+                    "leave it out, or use a larger box",
+                )
+            self.share = cutoff / smallest
+            triples = _half_space(cell, 2.0 * self.argument**2 / cutoff)
+            lengths = torch.diagonal(cell)
+            skewed = float((cell - torch.diag(lengths)).abs().max())
+            self.images = skewed < 1e-6 and float(lengths.max() - lengths.min()) < 1e-3 * smallest
+        self.register_buffer("triples", triples)
+        self.total, self.width = float(self.reference.sum()), float(width)
+        self.coulomb, self.taper, self.pi, self.reach = COULOMB, _TAPER, math.pi, _REACH
+        self.native = native_ewald_wanted()
+
+    @torch.jit.export
+    def cutoff(self, cell: Optional[torch.Tensor]) -> float:
+        """r_c in a box, nm; it is never more than half of its smallest width."""
+        if cell is None:
+            return float("inf")
+        return self.share * float(box_widths(cell.detach()).min())
 
     def forward(
         self,
@@ -107,7 +144,7 @@ class EwaldInsertion(Module):
         charges: torch.Tensor,
         dipoles: torch.Tensor,
         quadrupoles: torch.Tensor,
-        cell: torch.Tensor,
+        cell: Optional[torch.Tensor],
     ) -> torch.Tensor:
         """Energy of each atom of the region, kJ/mol (n,).
 
@@ -116,15 +153,34 @@ class EwaldInsertion(Module):
         positions, external_positions : torch.Tensor, shapes (n, 3) and (M, 3), nm
         charges, dipoles, quadrupoles : torch.Tensor, shapes (n,), (n, 3), (n, 3, 3)
             e, e nm, e nm².
-        cell : torch.Tensor, shape (3, 3), nm
-            Reduced form.
+        cell : torch.Tensor, shape (3, 3), nm, optional
+            Reduced form; None for an open system.
         """
-        excess = charges - self.reference
-        direct = self._direct(positions, external_positions, excess, dipoles, quadrupoles, cell)
-        reciprocal = self._reciprocal(positions, external_positions, excess, dipoles, quadrupoles, cell)
-        energies = self.coulomb * (direct + reciprocal)
-        if self.images:
-            own = self._images(positions, charges, excess, dipoles, cell)
+        cutoff = self.cutoff(cell)
+        alpha = 0.0 if cell is None else self.argument / cutoff
+        if self.native and positions.device.type == "cpu":
+            energies = torch.ops.mlmm.ewald_energies(
+                positions,
+                external_positions,
+                charges,
+                dipoles,
+                quadrupoles,
+                cell,
+                self.external,
+                self.reference,
+                self.triples,
+                [alpha, cutoff, self.taper, self.width, self.coulomb],
+            )
+        else:
+            energies = self.coulomb * self._direct(
+                positions, external_positions, charges, dipoles, quadrupoles, cell, alpha, cutoff
+            )
+            if cell is not None:
+                energies = energies + self.coulomb * self._reciprocal(
+                    positions, external_positions, charges, dipoles, quadrupoles, cell, alpha
+                )
+        if self.images and cell is not None:
+            own = self._images(positions, charges, dipoles, cell)
             energies = energies + self.coulomb * own / charges.shape[0]
         return energies
 
@@ -132,75 +188,122 @@ class EwaldInsertion(Module):
         self,
         positions: torch.Tensor,
         external_positions: torch.Tensor,
-        excess: torch.Tensor,
+        charges: torch.Tensor,
         dipoles: torch.Tensor,
         quadrupoles: torch.Tensor,
-        cell: torch.Tensor,
+        cell: Optional[torch.Tensor],
+        alpha: float,
+        cutoff: float,
     ) -> torch.Tensor:
         """Screened part, pair by pair within the cutoff, in units of K."""
+        blurred = self.reach * math.sqrt(2.0) * self.width
         with torch.no_grad():
             between = external_positions.unsqueeze(0) - positions.unsqueeze(1)
-            near = (minimum_image(between, cell).square().sum(2) < self.cutoff**2).nonzero()
+            squares = minimum_image(between, cell).square().sum(2)
+            near = ((squares < cutoff**2) & (squares >= blurred**2)).nonzero()
+            close = (squares < blurred**2).nonzero()
+        excess = charges - self.reference
         i, m = near[:, 0], near[:, 1]
         vectors = external_positions.index_select(0, m) - positions.index_select(0, i)
         vectors = minimum_image(vectors, cell)
         square = vectors.square().sum(1)
         distance = square.sqrt()
-        a = self.alpha
-        gaussian = (2.0 * a / math.sqrt(self.pi)) * torch.exp(-(a * a) * square)
-        b0 = torch.erfc(a * distance) / distance
+        gaussian = (2.0 * alpha / self.pi**0.5) * torch.exp(-(alpha * alpha) * square)
+        b0 = torch.erfc(alpha * distance) / distance
         b1 = (b0 + gaussian) / square
-        b2 = (3.0 * b1 + 2.0 * a * a * gaussian) / square
-        along = (dipoles.index_select(0, i) * vectors).sum(1)
-        twice = torch.bmm(quadrupoles.index_select(0, i), vectors.unsqueeze(2)).squeeze(2)
-        twice = (twice * vectors).sum(1)
+        b2 = (3.0 * b1 + 2.0 * alpha * alpha * gaussian) / square
+        along, twice = _projections(dipoles, quadrupoles, i, vectors)
         pair = excess.index_select(0, i) * b0 + along * b1 + twice * b2
         # What is left at the cutoff is of the size of the tolerance; it ends smoothly all the same.
-        t = ((distance / self.cutoff - self.taper) / (1.0 - self.taper)).clamp(0.0, 1.0)
+        t = ((distance / cutoff - self.taper) / (1.0 - self.taper)).clamp(0.0, 1.0)
         pair = pair * (1.0 - t * t * t * (10.0 - t * (15.0 - 6.0 * t)))
-        pair = pair * self.external.index_select(0, m)
-        return torch.zeros_like(excess).index_add(0, i, pair)
+        sums = torch.zeros_like(excess).index_add(0, i, pair * self.external.index_select(0, m))
+        if self.width == 0.0 or close.shape[0] == 0:
+            return sums
+        i, m = close[:, 0], close[:, 1]
+        vectors = external_positions.index_select(0, m) - positions.index_select(0, i)
+        vectors = minimum_image(vectors, cell)
+        square = vectors.square().sum(1)
+        f0, f1, f2 = smeared_potentials(math.sqrt(0.5) / self.width, square)
+        s0, s1, s2 = smeared_potentials(alpha, square)
+        along, twice = _projections(dipoles, quadrupoles, i, vectors)
+        pair = charges.index_select(0, i) * f0 - excess.index_select(0, i) * s0
+        pair = pair - self.reference.index_select(0, i) * square.rsqrt()
+        pair = pair + along * (f1 - s1) + twice * (f2 - s2)
+        return sums.index_add(0, i, pair * self.external.index_select(0, m))
 
     def _reciprocal(
         self,
         positions: torch.Tensor,
         external_positions: torch.Tensor,
-        excess: torch.Tensor,
+        charges: torch.Tensor,
         dipoles: torch.Tensor,
         quadrupoles: torch.Tensor,
         cell: torch.Tensor,
+        alpha: float,
     ) -> torch.Tensor:
         """Smooth part, in units of K."""
-        vectors = 2.0 * self.pi * self.triples @ torch.linalg.inv(cell).t()
+        inverse = torch.linalg.inv(cell)
+        vectors = 2.0 * self.pi * self.triples @ inverse.t()
         square = vectors.square().sum(1)
-        strength = torch.exp(-square / (4.0 * self.alpha**2)) / square
+        strength = torch.exp(-square / (4.0 * alpha**2)) / square
         strength = strength * (8.0 * self.pi / torch.linalg.det(cell))
-        phases = external_positions @ vectors.t()
-        real = self.external @ torch.cos(phases)
-        imaginary = self.external @ torch.sin(phases)
+        of_all = self._structure_factor(external_positions @ inverse)
         own = positions @ vectors.t()
         cosine, sine = torch.cos(own), torch.sin(own)
-        even = excess.unsqueeze(1) - ((quadrupoles @ vectors.t()) * vectors.t()).sum(1)
+        even = (charges - self.reference).unsqueeze(1)
+        even = even - ((quadrupoles @ vectors.t()) * vectors.t()).sum(1)
         odd = dipoles @ vectors.t()
         of_real = even * cosine - odd * sine
         of_imaginary = even * sine + odd * cosine
-        return of_real @ (strength * real) + of_imaginary @ (strength * imaginary)
+        return of_real @ (strength * of_all[0]) + of_imaginary @ (strength * of_all[1])
+
+    def _structure_factor(self, coordinates: torch.Tensor) -> torch.Tensor:
+        """Real and imaginary part of sum_m c_m exp(2 pi i n·s_m) of all triples, (2, K)."""
+        most = self.triples.abs().amax(0).to(torch.int64)
+        x, y, z = int(most[0]), int(most[1]), int(most[2])
+        angles = 2.0 * self.pi * coordinates
+        steps = torch.arange(x + 1, dtype=torch.float64, device=angles.device)
+        first = angles[:, 0:1] * steps
+        second = angles[:, 1:2] * torch.arange(-y, y + 1, dtype=torch.float64, device=angles.device)
+        third = angles[:, 2:3] * torch.arange(-z, z + 1, dtype=torch.float64, device=angles.device)
+        # One product for each pair of numbers along x and y, and a product of matrices over all charges.
+        plane = (first.unsqueeze(2) + second.unsqueeze(1)).flatten(1)
+        real = torch.cos(plane) * self.external.unsqueeze(1)
+        imaginary = torch.sin(plane) * self.external.unsqueeze(1)
+        cosine, sine = torch.cos(third), torch.sin(third)
+        whole_real = real.t() @ cosine - imaginary.t() @ sine
+        whole_imaginary = real.t() @ sine + imaginary.t() @ cosine
+        n = self.triples.to(torch.int64)
+        places = (n[:, 0] * (2 * y + 1) + n[:, 1] + y) * (2 * z + 1) + n[:, 2] + z
+        return torch.stack([whole_real.flatten(), whole_imaginary.flatten()]).index_select(1, places)
 
     def _images(
-        self,
-        positions: torch.Tensor,
-        charges: torch.Tensor,
-        excess: torch.Tensor,
-        dipoles: torch.Tensor,
-        cell: torch.Tensor,
+        self, positions: torch.Tensor, charges: torch.Tensor, dipoles: torch.Tensor, cell: torch.Tensor
     ) -> torch.Tensor:
         """The region with its own images, beyond that of the reference charges; in units of K."""
         r = minimum_image(positions - positions[0], cell)
         d = (charges.unsqueeze(1) * r + dipoles).sum(0)
         d0 = (self.reference.unsqueeze(1) * r).sum(0)
-        theta = (excess * r.square().sum(1)).sum() + 2.0 * (dipoles * r).sum()
+        theta = ((charges - self.reference) * r.square().sum(1)).sum() + 2.0 * (dipoles * r).sum()
         factor = 2.0 * self.pi / (3.0 * torch.linalg.det(cell))
         return factor * (self.total * theta - (d.square().sum() - d0.square().sum()))
+
+
+def _cheapest_cutoff(volume: float, n: int, argument: float) -> float:
+    """r_c that minimises N K + `_PAIR_COST` n N (4 pi/3) r_c³/V with K waves up to 2 (a r_c)²/r_c, nm."""
+    waves = volume * 8.0 * argument**6 / (12.0 * math.pi**2)
+    pairs = _PAIR_COST * n * 4.0 * math.pi / (3.0 * volume)
+    return float((waves / pairs) ** (1.0 / 6.0))
+
+
+def _projections(
+    dipoles: torch.Tensor, quadrupoles: torch.Tensor, atoms: torch.Tensor, vectors: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """mu·D and D·Q·D of pairs."""
+    along = (dipoles.index_select(0, atoms) * vectors).sum(1)
+    twice = torch.bmm(quadrupoles.index_select(0, atoms), vectors.unsqueeze(2)).squeeze(2)
+    return along, (twice * vectors).sum(1)
 
 
 def _half_space(cell: torch.Tensor, largest: float) -> torch.Tensor:

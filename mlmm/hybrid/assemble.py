@@ -210,6 +210,7 @@ def _embedded_region(spec: HybridSpec) -> EmbeddedRegion:
         potential.spec.polarisation_range,
         spec.charge,
         built_cell(built),
+        charge_width=spec.charge_width,
     )
     return region.to(getattr(potential, "device", "cpu"))
 

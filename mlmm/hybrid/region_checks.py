@@ -13,6 +13,7 @@ from mlmm.electrostatics.fixed_charges import read_charges
 from mlmm.elements import element_names
 from mlmm.errors import ConfigError, EmbeddingError, PotentialError, check_kind
 from mlmm.hybrid.spec import atom_labels, atomic_numbers, built_cell, visible_atoms
+from mlmm.neighbours import minimum_images, pairs_within
 from mlmm.potentials.base import PotentialModel, scriptable_module
 from mlmm.potentials.spec import PotentialSpec
 from mlmm.potentials.training import check_elements, check_polarisable
@@ -32,6 +33,7 @@ __all__ = [
     "zone_warnings",
 ]
 
+_ON_TOP = 0.05  # nm; a charge nearer than half a bond is none that a potential was trained with
 _WHOLE = 0.3  # e; a fragment farther from an integer charge has lost part of a charged group
 
 
@@ -132,8 +134,9 @@ def check_embedding(built: BuiltSystem, zones: ZonePartition, potential: Potenti
     PotentialError
         A potential that does not see charges around.
     EmbeddingError
-        Bonds between the region and its surroundings, or fixed charges of the region that add up to another
-        charge than the region's.
+        Bonds between the region and its surroundings, fixed charges of the region that add up to another
+        charge than the region's, a region or a range of polarisation beyond half of the box, or a charge on
+        top of an atom.
     """
     spec = potential.spec
     check_polarisable(spec, scriptable=scriptable_module(potential) is not None)
@@ -151,6 +154,36 @@ def check_embedding(built: BuiltSystem, zones: ZonePartition, potential: Potenti
             f"fixed charges of the region that add up to its charge, {charge:+d} e",
             f"{fixed:+.4f} e",
             "correct region.charge, or the charges of the force field",
+        )
+    _check_field(built, list(zones.core), spec.polarisation_range)
+
+
+def _check_field(built: BuiltSystem, region: list[int], reach: float) -> None:
+    """Whether images and distances in the built structure are those that the sums are made for."""
+    cell = built.box_vectors if built.periodic else None
+    inside = built.positions[region]
+    whole = minimum_images(inside - inside[0], cell)
+    extent = float(np.sqrt(((whole[:, None] - whole[None]) ** 2).sum(2)).max())
+    if cell is not None:
+        width = float(np.diag(cell).min())
+        needed = max(2.0 * reach, 2.0 * extent)
+        if width < needed:
+            raise EmbeddingError(
+                f"a box at least {needed:.2f} nm wide (twice the {reach:g} nm within which charges polarise, "
+                "and twice the region)",
+                f"{width:.2f} nm",
+                'set system.padding = "1.0 nm" or more',
+            )
+    charges = read_charges(built.system).charge
+    outside = np.setdiff1d(np.flatnonzero(charges), region)
+    pairs = pairs_within(inside, built.positions[outside], _ON_TOP, cell)
+    if len(pairs):
+        label = atom_labels(built)
+        atom, other = region[pairs[0, 0]], int(outside[pairs[0, 1]])
+        raise EmbeddingError(
+            f"charges at least {_ON_TOP:g} nm from the atoms of an embedded region",
+            f"{label(other)} on top of {label(atom)}",
+            "move it away, or minimise the structure with the force field first",
         )
 
 

@@ -72,6 +72,8 @@ class HybridSpec:
         Fixed charges, those that the potential predicts at every step, or electrostatic embedding.
     charge_range : float
         Up to which predicted charges act, nm.
+    charge_width : float
+        Standard deviation of the Gaussian charges around an embedded region, nm.
     cuda_graphs : {"off", "auto", "on"}
         Whether a TorchForce records CUDA graphs.
     reference_charges : dict of int to float
@@ -95,6 +97,7 @@ class HybridSpec:
     compensation: Compensation | None = None
     electrostatics: str = "mechanical"
     charge_range: float = 1.2
+    charge_width: float = 0.03
     cuda_graphs: str = "off"
     reference_charges: Mapping[int, float] = field(default_factory=dict)
     biases: Biases = field(default_factory=Biases)

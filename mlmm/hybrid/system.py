@@ -256,6 +256,7 @@ def hybrid_system(
     restraints: Sequence[Restraint] = (),
     variables: Sequence[Variable] = (),
     outside_training: str = "stop",
+    charge_width: str | float = "0.03 nm",
 ) -> HybridSystem:
     """Replace the force field inside the region by a machine-learned potential, with one conserved energy.
 
@@ -312,6 +313,9 @@ def hybrid_system(
     outside_training : {"stop", "warn"}
         A charge or multiplicity of the region that the potential was not trained on is refused, or gives a
         warning that the run's record and report repeat.
+    charge_width : str or float
+        Standard deviation of the Gaussian charges around an embedded region, nm, at most 0.05: as points
+        beyond a bond's length, and finite on top of an atom. 0: points.
 
     Raises
     ------
@@ -334,6 +338,7 @@ def hybrid_system(
     )
     scheme = choice.name
     reach = parse(charge_range, "length", "charge_range")
+    width = parse(charge_width, "length", "charge_width")
     check_options(scheme, electrostatics, mm_tail, multiplicity)
     zones, warnings = seen_zones(built, zones, facts)
     check_box(built, zones, facts)
@@ -381,6 +386,7 @@ def hybrid_system(
         electrostatics=electrostatics,
         charge_range=reach,
         biases=bind(built, restraints, variables),
+        charge_width=width,
     )
     check_room(built, zones, scheme, potential, on_gpu)
     if charges is not None:

@@ -73,8 +73,9 @@ class PotentialModel(Protocol):
     ``multiplicity=1``.
 
     A model with a `polarisation_range` has ``scriptable`` whose module also has ``in_field(positions, cell,
-    external_positions, external_charges)`` -> energies (N,) within the region, charges (N,), dipoles (N, 3)
-    and quadrupoles (N, 3, 3) in e and nm; Coulomb's law with the charges around is the engine's.
+    external_positions, external_charges, charge_width)`` -> energies (N,) within the region, charges (N,),
+    dipoles (N, 3) and quadrupoles (N, 3, 3) in e and nm; Coulomb's law with the charges around, Gaussians of
+    that width, is the engine's.
 
     An adapter may have ``own_energy_and_forces(structure) -> (float, (N, 3))``: the original's total energy,
     isolated-atom energies included, and forces, by its own code; `check_potential` compares with them.

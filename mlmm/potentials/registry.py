@@ -107,7 +107,7 @@ def load_potential(
     if kind == "amp":
         from mlmm.potentials.amp_bms.potential import AMPPotential
 
-        return AMPPotential.from_file(path, precision=precision, device=device)
+        return AMPPotential.from_file(path, precision=precision, device=device, kernel=kernel)
     if kind == "torchscript":
         from mlmm.potentials.adapters.torchscript import TorchScriptPotential
 

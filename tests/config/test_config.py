@@ -47,8 +47,9 @@ def test_choices_of_the_schema_are_those_of_the_package():
         default = inspect.signature(adaptive_zones).parameters[key].default
         assert default == ZoneSettings.keys_of("adaptive")[key]
     assert embedding["electrostatics"].choices == ELECTROSTATICS
-    default = inspect.signature(hybrid_system).parameters["charge_range"].default
-    assert default_of(EmbeddingSettings, "charge_range") == default
+    for key in ("charge_range", "charge_width"):
+        default = inspect.signature(hybrid_system).parameters[key].default
+        assert default_of(EmbeddingSettings, key) == default
     assert options_of(UncertaintySettings)["action"].choices == ACTIONS
     assert options_of(SystemSettings)["water"].choices == tuple(WATER_MODELS)
     assert options_of(SystemSettings)["box_shape"].choices == tuple(BOX_SHAPES)

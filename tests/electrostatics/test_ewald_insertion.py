@@ -147,12 +147,12 @@ def test_energy_has_no_step_where_a_charge_crosses_the_cutoff():
     """Second differences across r_c are those of a smooth function; a bare end would leave a step."""
     region, outside, charges, reference, flexible, box = system_of(5, CUBIC)
     insertion = EwaldInsertion(reference, charges, box, tolerance=1e-3)
-    direction = torch.tensor([0.0, 0.6, 0.8], dtype=torch.float64)
+    direction, cutoff = torch.tensor([0.0, 0.6, 0.8], dtype=torch.float64), insertion.cutoff(box)
 
     def energies(taper: float) -> np.ndarray:
         insertion.taper = taper
         values = []
-        for distance in np.arange(insertion.cutoff - 2e-4, insertion.cutoff + 2e-4, 1e-5):
+        for distance in np.arange(cutoff - 2e-4, cutoff + 2e-4, 1e-5):
             moved = outside.clone()
             moved[0] = region[0] + distance * direction
             values.append(float(insertion(region, moved, flexible, *no_dipoles(5), box).sum()))
@@ -190,12 +190,101 @@ def test_bad_settings_are_refused():
         EwaldInsertion(reference, charges, box, cutoff=1.4)
     with pytest.raises(EmbeddingError, match="tolerance"):
         EwaldInsertion(reference, charges, box, tolerance=0.5)
+    for width in (-0.01, 0.2, float("nan")):
+        with pytest.raises(EmbeddingError, match="Gaussian charges"):
+            EwaldInsertion(reference, charges, box, width=width)
+
+
+def test_a_box_that_shrinks_below_the_range_of_polarisation_is_refused():
+    region, outside, charges, reference, _, box = system_of(13, CUBIC)
+    module = EmbeddedRegion(Springs(), range(5), torch.cat([reference, charges]).numpy(), 0.8, 1, box)
+    positions = torch.cat([region, outside])
+    assert bool(torch.isfinite(module(positions, box)))
+    with pytest.raises(ValueError, match=r"at least 1.6 nm wide.*got 1.56"):
+        module(positions, 0.6 * box)
+
+
+@pytest.mark.parametrize("cell", [CUBIC, LEANING], ids=["cube", "leaning"])
+def test_the_sum_follows_a_box_that_is_scaled(cell):
+    """As a barostat does it: energy and cutoff in a new box, by a sum that was made for the old one."""
+    region, outside, charges, reference, flexible, box = system_of(10, cell)
+    insertion = EwaldInsertion(reference, charges, box)
+    insertion.images = False
+    for factors in ([0.7, 0.7, 0.7], [1.1, 0.9, 0.8]):
+        new = box * torch.tensor(factors, dtype=torch.float64)
+        centre = region.mean(0)
+        moved = region + centre * (torch.tensor(factors, dtype=torch.float64) - 1.0)
+        arguments = (
+            moved,
+            outside * torch.tensor(factors, dtype=torch.float64),
+            flexible,
+            *no_dipoles(5),
+            new,
+        )
+        converged = EwaldInsertion(reference, charges, new, tolerance=1e-9)
+        converged.images = False
+        exact = converged(*arguments).sum()
+        assert insertion.cutoff(new) <= 0.5 * float(box_widths(new).min())
+        assert float(insertion(*arguments).sum()) == pytest.approx(float(exact), abs=0.4)
+        # Control: in the old box it is another energy.
+        assert abs(float(insertion(*arguments[:-1], box).sum() - exact)) > 2.0
+
+
+def test_strain_of_the_energy_is_the_slope_that_a_barostat_meets(monkeypatch):
+    """dE/dL of box and positions scaled together: central differences against the gradient by the box."""
+    region, outside, charges, reference, flexible, box = system_of(11, LEANING)
+    compiled = EwaldInsertion(reference, charges, box, tolerance=1e-9)
+    monkeypatch.setenv("MLMM_KERNEL", "torch")
+    in_torch = EwaldInsertion(reference, charges, box, tolerance=1e-9)
+    dipoles, quadrupoles = no_dipoles(5)
+    dipoles = dipoles + 0.02
+
+    def energy(insertion: EwaldInsertion, scale: torch.Tensor) -> torch.Tensor:
+        x = region + region.mean(0) * (scale - 1.0)
+        return insertion(x, outside * scale, flexible, dipoles, quadrupoles, box * scale).sum()
+
+    scale = torch.ones((), dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(energy(in_torch, scale), scale)
+    step = 1e-4
+    scales = [torch.tensor(1.0 + sign * step, dtype=torch.float64) for sign in (1, -1)]
+    found = [float(energy(compiled, moved)) for moved in scales]
+    assert (found[0] - found[1]) / (2 * step) == pytest.approx(float(slope), rel=1e-6)
+    # Control: positions alone have another slope.
+    x = (region + region.mean(0) * (scale - 1.0), outside * scale)
+    (wrong,) = torch.autograd.grad(in_torch(*x, flexible, dipoles, quadrupoles, box).sum(), scale)
+    assert abs(float(wrong - slope)) > 0.01 * abs(float(slope))
+
+
+def test_gaussian_charges_are_points_beyond_a_bond_and_finite_on_top():
+    """Energy and force of a charge that is drawn onto an atom, with K q0 c/r of the force field."""
+    _, _, _, reference, flexible, box = system_of(12, CUBIC)
+    region = torch.tensor(np.random.default_rng(12).standard_normal((5, 3)) * 0.15 + 1.3)
+    one = torch.tensor([0.5], dtype=torch.float64)
+    dipoles, quadrupoles = no_dipoles(5)
+    dipoles[0, 0], quadrupoles[0, 0, 0], quadrupoles[0, 1, 1] = 0.02, 0.003, -0.003
+
+    def whole(width: float, distance: float) -> tuple[float, float]:
+        source = region[:1] + distance * torch.tensor([[0.36, 0.48, 0.8]]).double()
+        source.requires_grad_(True)
+        insertion = EwaldInsertion(reference, one, box, width=width)
+        energy = insertion(region, source, flexible, dipoles, quadrupoles, box)[0]
+        energy = energy + COULOMB * reference[0] * one[0] / (source - region[0]).norm()
+        (gradient,) = torch.autograd.grad(energy, source)
+        return float(energy.detach()), float(gradient.norm())
+
+    near = [whole(0.03, distance) for distance in (0.02, 0.01, 1e-3, 1e-4, 1e-5)]
+    assert max(abs(energy) for energy, _ in near) < 2e4 and max(force for _, force in near) < 1e6
+    assert near[-1][0] == pytest.approx(near[-2][0], abs=2.0)
+    assert abs(whole(0.0, 1e-4)[0]) > 50 * max(abs(energy) for energy, _ in near)
+    # The charge is whole: beyond 8.5 widths no digit differs, at a hydrogen bond hardly one.
+    assert whole(0.03, 0.27) == pytest.approx(whole(0.0, 0.27), rel=1e-12)
+    assert whole(0.03, 0.16)[0] == pytest.approx(whole(0.0, 0.16)[0], rel=1e-5)
 
 
 class Springs(torch.nn.Module):
     """Charges and dipoles that answer to the field, with an energy that is known."""
 
-    def in_field(self, positions, cell, external_positions, external_charges):
+    def in_field(self, positions, cell, external_positions, external_charges, charge_width):
         d = positions - positions.mean(0)
         charges = 0.2 * (d[:, 0] - d[:, 0].mean())
         return d.square().sum(1), charges + 1.0 / len(d), 0.05 * d, 0.0 * d.unsqueeze(2) * d.unsqueeze(1)

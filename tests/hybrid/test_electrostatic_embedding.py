@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import openmm
 import pytest
@@ -9,10 +11,12 @@ import torch
 
 import mlmm
 from mlmm.build import BuiltSystem, build_system
+from mlmm.electrostatics.fixed_charges import read_charges
 from mlmm.errors import ConfigError, EmbeddingError, PotentialError
 from mlmm.hybrid.system import hybrid_system
 from mlmm.potentials.amp_bms.potential import AMPPotential
 from mlmm.structures import Structure
+from mlmm.units import COULOMB
 from mlmm.zones.region import select_region
 from mlmm.zones.static import hard_zones
 
@@ -128,12 +132,66 @@ def test_the_total_charge_reaches_the_network(acetate, amp):
     assert abs(energies["torchforce", 1] - energies["torchforce", -1]) > 1.0
 
 
+def test_a_box_that_a_barostat_scaled_is_the_box_of_a_fresh_build(acetate, amp):
+    """Molecules and box scaled in a running context: the energy of a system that was built that way."""
+    hybrid = embedded(acetate, amp)
+    context, group = context_of(hybrid.system), 1 << hybrid.force_groups["ml"]
+    molecules = np.array([atom.residue.index for atom in acetate.topology.atoms()])
+    for scale in (0.97, 1.03):
+        positions = np.array(acetate.positions)
+        for molecule in range(molecules.max() + 1):
+            own = molecules == molecule
+            positions[own] += (scale - 1.0) * positions[own].mean(0)
+        box = scale * acetate.box_vectors
+        context.setPeriodicBoxVectors(*box)
+        system = openmm.XmlSerializer.clone(acetate.system)
+        system.setDefaultPeriodicBoxVectors(*box)
+        fresh = dataclasses.replace(acetate, system=system, positions=positions)
+        moved = context_of(embedded(fresh, amp).system)
+        # OpenMM's own mesh stays that of the old box; this is the force of the region.
+        found = energy_of(context, positions, group)
+        assert found == pytest.approx(energy_of(moved, positions, group), abs=1e-3)
+        assert abs(found - energy_of(context, acetate.positions, group)) > 0.1
+
+
+def test_a_charge_that_falls_onto_an_atom_is_bounded(acetate, amp):
+    """A hydrogen of water without a wall, drawn onto acetate: Gaussian charges hold, points do not."""
+    water = next(r for r in acetate.topology.residues() if r.index > 0 and len(list(r.atoms())) == 3)
+    hydrogen = [atom.index for atom in water.atoms()][1]
+    oxygen = next(
+        a.index for a in acetate.topology.atoms() if a.residue.index == 0 and a.element.symbol == "O"
+    )
+    direction = np.array([0.48, 0.6, 0.64])
+
+    def energies(width: float) -> np.ndarray:
+        hybrid = embedded(acetate, amp, charge_width=width, bridge="pythonforce")
+        groups = 1 << hybrid.force_groups["ml"]
+        context, values = context_of(hybrid.system), []
+        charge = read_charges(acetate.system).charge
+        for distance in (0.03, 0.01, 3e-3, 1e-3, 3e-4):
+            positions = np.array(acetate.positions)
+            positions[hydrogen] = positions[oxygen] + distance * direction
+            fixed = COULOMB * charge[oxygen] * charge[hydrogen] / distance
+            values.append(energy_of(context, positions, groups) + fixed)
+        return np.array(values)
+
+    smooth, bare = energies(0.03), energies(0.0)
+    assert np.ptp(smooth) < 3000.0
+    assert np.ptp(bare) > 30 * np.ptp(smooth)
+
+
 def test_what_cannot_be_embedded_is_refused(acetate, amp, ani1x, dipeptide_vacuum):
     zones = hard_zones(acetate, select_region(acetate, "resid 0"))
     with pytest.raises(PotentialError, match="sees the charges around it"):
         hybrid_system(acetate, zones, ani1x, scheme="additive", electrostatics="embedded")
     with pytest.raises(EmbeddingError, match="add up to its charge"):
         embedded(acetate, amp, charge=0)
+    with pytest.raises(EmbeddingError, match="Gaussian charges"):
+        embedded(acetate, amp, charge_width="0.2 nm")
+    on_top = np.array(acetate.positions)
+    on_top[-1] = on_top[0] + 0.01
+    with pytest.raises(EmbeddingError, match="on top of"):
+        embedded(dataclasses.replace(acetate, positions=on_top), amp)
     with pytest.raises(ConfigError, match="looks at all charges"):
         embedded(acetate, amp, bridge="native")
     side_chain = hard_zones(dipeptide_vacuum, select_region(dipeptide_vacuum, "resname ALA"))

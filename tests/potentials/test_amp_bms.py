@@ -44,11 +44,13 @@ def nothing_around() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.zeros(0, 3, dtype=torch.float64), torch.zeros(0, dtype=torch.float64)
 
 
+@pytest.mark.parametrize("kernel", ["auto", "torch"])
 @pytest.mark.parametrize("run", SCALING)
 @pytest.mark.parametrize("system", SYSTEMS)
-def test_equals_the_published_program(system, run):
+def test_equals_the_published_program(system, run, kernel):
     """Energy to 1e-8 kJ/mol, forces on atoms and on charges to 1e-7 kJ/mol/Å, multipoles to 1e-10."""
-    potential = AMPPotential.from_file(WEIGHTS, precision="float64", polarisation_scaling=SCALING[run])
+    options = {"precision": "float64", "polarisation_scaling": SCALING[run], "kernel": kernel}
+    potential = AMPPotential.from_file(WEIGHTS, **options)
     structure = structure_of(system, requires_grad=True)
     around = nothing_around() if run == "vacuum" else charges_around(system, requires_grad=True)
     energies, multipoles = potential.in_field(structure, *around)

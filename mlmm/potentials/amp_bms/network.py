@@ -14,6 +14,7 @@ import torch
 
 from mlmm.modules import Module
 from mlmm.potentials.amp_bms.weights import AMPWeights
+from mlmm.potentials.multipoles import enclosed_share
 
 __all__ = ["CHANNELS", "MESSAGE_CUTOFF", "POLARISATION_CUTOFF", "AMPNetwork"]
 
@@ -136,6 +137,7 @@ class AMPNetwork(Module):
         external_atom: torch.Tensor,
         external_vectors: torch.Tensor,
         external_charges: torch.Tensor,
+        charge_width: float = 0.0,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Evaluate the network.
 
@@ -152,6 +154,8 @@ class AMPNetwork(Module):
         external_vectors : torch.Tensor, shape (P, 3), float64, angstrom
             From the atom to the charge.
         external_charges : torch.Tensor, shape (P,), float64, e
+        charge_width : float
+            Standard deviation of Gaussian charges, angstrom; 0: points.
 
         Returns
         -------
@@ -182,7 +186,7 @@ class AMPNetwork(Module):
 
         coefficients = torch.nn.functional.softplus(self.coefficients(h))
         dipole, quadrupole = self._response(
-            coefficients, external_atom, external_vectors, external_charges, n
+            coefficients, external_atom, external_vectors, external_charges, charge_width, n
         )
         parts = self.second_multipoles(h, torch.cat([a, e], 1), sender, receiver) * w
         mu, q = self._multipoles(parts, u, receiver, n)
@@ -257,6 +261,7 @@ class AMPNetwork(Module):
         atom: torch.Tensor,
         vectors: torch.Tensor,
         charges: torch.Tensor,
+        charge_width: float,
         n: int,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Dipole (N, 3) and quadrupole (N, 3, 3) that point charges within `POLARISATION_CUTOFF` induce."""
@@ -264,7 +269,8 @@ class AMPNetwork(Module):
         x = distance / self.external_cutoff
         w = envelope(x)
         basis = w.unsqueeze(1) * torch.sin(x.unsqueeze(1) * self.external_frequencies)
-        strength = (w * self.scaling * charges / distance.square()).to(self.dtype).unsqueeze(1)
+        seen = charges * enclosed_share(charge_width, distance).square()
+        strength = (w * self.scaling * seen / distance.square()).to(self.dtype).unsqueeze(1)
         b = self.polarisation(basis.to(self.dtype)) * strength
         v = (vectors / distance.unsqueeze(1)).to(self.dtype)
         outer = (v.unsqueeze(2) * v.unsqueeze(1)).flatten(1)

@@ -11,6 +11,7 @@ import torch
 
 from mlmm.errors import PotentialError
 from mlmm.modules import Module
+from mlmm.potentials.amp_bms.native import choose_amp_kernel, load_amp_weights
 from mlmm.potentials.amp_bms.network import MESSAGE_CUTOFF, POLARISATION_CUTOFF, AMPNetwork
 from mlmm.potentials.amp_bms.pair_energies import PairEnergies
 from mlmm.potentials.amp_bms.weights import AMPWeights, read_amp_weights
@@ -43,6 +44,8 @@ class AMPModule(Module):
         Atoms whose energies are wanted; all by default. Each costs the whole region.
     polarisation_scaling : float
         See `AMPNetwork`.
+    compiled : bool
+        Evaluate the network by the compiled kernel where the positions lie on the processor.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class AMPModule(Module):
         charge: int = 0,
         centres: Sequence[int] | None = None,
         polarisation_scaling: float = 0.35,
+        compiled: bool = False,
     ):
         super().__init__()
         species = torch.tensor([int(number) for number in numbers], dtype=torch.int64)
@@ -65,12 +69,15 @@ class AMPModule(Module):
         self.angstrom, self.root_coulomb = ANGSTROM, math.sqrt(COULOMB / ANGSTROM)
         self.message_cutoff, self.shortest = MESSAGE_CUTOFF, _SHORTEST_EDGE
         self.polarisation_cutoff = POLARISATION_CUTOFF
+        self.compiled, self.model = compiled, 0
+        if compiled:
+            self.model = load_amp_weights(weights, dtype == torch.float64, polarisation_scaling)
 
     def forward(
         self, positions: torch.Tensor, cell: Optional[torch.Tensor], centres: Optional[torch.Tensor] = None
     ) -> torch.Tensor:
         """Energies (1, C), kJ/mol, for positions (N, 3) and cell (3, 3) in nm, without charges around."""
-        energies, _, _, _ = self.in_field(positions, cell, positions[:0], self.charge.new_zeros(0))
+        energies, _, _, _ = self.in_field(positions, cell, positions[:0], self.charge.new_zeros(0), 0.0)
         chosen = self.centres if centres is None else centres
         return energies.index_select(0, chosen).unsqueeze(0)
 
@@ -81,6 +88,7 @@ class AMPModule(Module):
         cell: Optional[torch.Tensor],
         external_positions: torch.Tensor,
         external_charges: torch.Tensor,
+        charge_width: float = 0.0,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Energies within a region that point charges polarise, and its multipoles; without Coulomb's law.
 
@@ -94,6 +102,9 @@ class AMPModule(Module):
         external_positions : torch.Tensor, shape (M, 3), nm
             Charges further than 0.8 nm from every atom have no part in this.
         external_charges : torch.Tensor, shape (M,), e
+        charge_width : float
+            Standard deviation of Gaussian charges, nm; 0: points. A charge polarises an atom by the square
+            of the share of it that is nearer than the atom, so that nothing diverges on top of it.
 
         Returns
         -------
@@ -106,27 +117,60 @@ class AMPModule(Module):
         i, j = self.pairs.first, self.pairs.second
         vectors = minimum_image(x.index_select(0, j) - x.index_select(0, i), cell) / self.angstrom
         r = vectors.square().sum(1).sqrt()
-        near = ((r < self.message_cutoff) & (r > self.shortest)).nonzero().squeeze(1)
-        bonds, u, v = vectors.index_select(0, near), i.index_select(0, near), j.index_select(0, near)
-        outside = external_positions.to(torch.float64)
-        field = minimum_image(outside.unsqueeze(0) - x.unsqueeze(1), cell) / self.angstrom
-        close = (field.detach().square().sum(2) < self.polarisation_cutoff**2).nonzero()
-        atom, source = close[:, 0], close[:, 1]
-        node, raw, dipoles, quadrupoles, factors = self.network(
-            self.species,
-            torch.cat([u, v]),
-            torch.cat([v, u]),
-            torch.cat([bonds, -bonds]),
-            atom,
-            field[atom, source],
-            external_charges.to(torch.float64).index_select(0, source),
-        )
+        outside, strengths = external_positions.to(torch.float64), external_charges.to(torch.float64)
+        if self.compiled and x.device.type == "cpu":
+            scaled: Optional[torch.Tensor] = None
+            if cell is not None:
+                scaled = cell / self.angstrom
+            out = torch.ops.mlmm.amp_network(
+                x / self.angstrom,
+                outside / self.angstrom,
+                strengths,
+                scaled,
+                self.species,
+                charge_width / self.angstrom,
+                self.model,
+            )
+            node, raw, factors = out[:, 0], out[:, 1], out[:, 2]
+            dipoles, quadrupoles = out[:, 3:6], out[:, 6:].unflatten(1, (3, 3))
+        else:
+            node, raw, dipoles, quadrupoles, factors = self._in_torch(
+                x, cell, vectors, r, outside, strengths, charge_width
+            )
         charges = raw / self.root_coulomb
         charges = charges - (charges.sum() - self.charge) / charges.shape[0]
         by_pair = self.pairs(r, charges, factors)
         energies = node.index_add(0, i, 0.5 * by_pair).index_add(0, j, 0.5 * by_pair)
         unit = self.angstrom / self.root_coulomb
         return energies, charges, dipoles * unit, quadrupoles * (unit * self.angstrom)
+
+    def _in_torch(
+        self,
+        x: torch.Tensor,
+        cell: Optional[torch.Tensor],
+        vectors: torch.Tensor,
+        r: torch.Tensor,
+        outside: torch.Tensor,
+        strengths: torch.Tensor,
+        charge_width: float,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The network in torch: energies, charges, dipoles, quadrupoles and factors of C6."""
+        i, j = self.pairs.first, self.pairs.second
+        near = ((r < self.message_cutoff) & (r > self.shortest)).nonzero().squeeze(1)
+        bonds, u, v = vectors.index_select(0, near), i.index_select(0, near), j.index_select(0, near)
+        field = minimum_image(outside.unsqueeze(0) - x.unsqueeze(1), cell) / self.angstrom
+        close = (field.detach().square().sum(2) < self.polarisation_cutoff**2).nonzero()
+        atom, source = close[:, 0], close[:, 1]
+        return self.network(
+            self.species,
+            torch.cat([u, v]),
+            torch.cat([v, u]),
+            torch.cat([bonds, -bonds]),
+            atom,
+            field[atom, source],
+            strengths.index_select(0, source),
+            charge_width / self.angstrom,
+        )
 
 
 class AMPPotential:
@@ -140,6 +184,8 @@ class AMPPotential:
     device : str
     polarisation_scaling : float
         See `AMPNetwork`.
+    kernel : {"auto", "torch", "native"}
+        Networks in torch or in C++; both give the same numbers.
     """
 
     def __init__(
@@ -149,12 +195,14 @@ class AMPPotential:
         precision: str = "float32",
         device: str = "cpu",
         polarisation_scaling: float = 0.35,
+        kernel: str = "auto",
     ):
         if precision not in _DTYPES:
             raise PotentialError(f"precision = {' | '.join(_DTYPES)}", repr(precision), "choose one of them")
         self.device = torch.device(device)
         self.polarisation_scaling = float(polarisation_scaling)
         self._weights, self._dtype = weights, _DTYPES[precision]
+        self.compiled = choose_amp_kernel(kernel, self.device)
         self._modules: dict[tuple, AMPModule] = {}
         self.spec = PotentialSpec(
             name="AMP-BMS",
@@ -183,7 +231,15 @@ class AMPPotential:
         self, numbers: Sequence[int], centres: Sequence[int] | None = None, charge: int = 0
     ) -> AMPModule:
         """The module for a region of these elements and this charge."""
-        module = AMPModule(self._weights, numbers, self._dtype, charge, centres, self.polarisation_scaling)
+        module = AMPModule(
+            self._weights,
+            numbers,
+            self._dtype,
+            charge,
+            centres,
+            self.polarisation_scaling,
+            self.compiled,
+        )
         return module.to(self.device)
 
     def atom_energies(self, structure: Structure) -> AtomEnergies:

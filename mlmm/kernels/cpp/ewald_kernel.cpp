@@ -1,0 +1,123 @@
+// Multipoles of a region among point charges, in a box by Ewald's sum, behind a plain C interface; loaded by
+// mlmm/kernels/ewald.py.
+//
+// An evaluation is kept between energies and gradient. Functions return 0 when they did what they were asked,
+// else a code, and never throw.
+
+#include <limits>
+#include <memory>
+
+#include "ewald_waves.h"
+#include "export.h"
+#include "idle.h"
+
+namespace {
+
+using namespace mlmm;
+
+constexpr int kNoMemory = 2;
+// Beyond it an image cannot be told in double precision.
+constexpr double kLargest = 1e12;
+
+struct Insertion {
+    EwaldPairs pairs;
+    EwaldWaves waves;
+    std::vector<AtomMultipoles> multipoles;
+    std::vector<AtomField> fields;
+    std::vector<double> by_energy;
+    int64_t n = 0, n_sources = 0;
+    bool periodic = false, broken = false;
+    double coulomb = 1.0;
+};
+
+bool usable(const double* x, int64_t n) {
+    int64_t broken = 0;
+    for (int64_t i = 0; i < n; ++i) broken += !(std::fabs(x[i]) <= kLargest);
+    return broken == 0;
+}
+
+}  // namespace
+
+// Energies (n) of multipoles at the positions (n, 3) among charges at the sources (m, 3), all in nm and e.
+// cell: reduced box vectors in rows, or null. triples: see EwaldWaves. ranges: alpha, cutoff, taper, width of
+// the charges, Coulomb's constant. reference: charges (n) that the force field has already.
+EXPORT int mlmm_ewald_forward(int64_t n, const double* positions, int64_t m, const double* sources,
+                              const double* source_charges, const double* cell, int64_t n_waves,
+                              const double* triples, const double* ranges, const double* reference,
+                              const double* charges, const double* dipoles, const double* quadrupoles,
+                              int threads, double* energies, void** held) try {
+    auto own = idle<Insertion>().borrow();
+    own->n = n, own->n_sources = m, own->periodic = cell != nullptr, own->coulomb = ranges[4];
+    own->broken = !usable(positions, 3 * n) || !usable(sources, 3 * m) || (cell && !usable(cell, 9));
+    own->fields.assign(n, AtomField());
+    if (own->broken) {
+        std::fill(energies, energies + n, std::nan(""));
+        *held = own.release();
+        return 0;
+    }
+    own->multipoles.resize(n);
+    for (int64_t i = 0; i < n; ++i) {
+        AtomMultipoles& a = own->multipoles[i];
+        const double* q = quadrupoles + 9 * i;
+        a.charge = charges[i], a.excess = charges[i] - reference[i];
+        std::copy(dipoles + 3 * i, dipoles + 3 * i + 3, a.dipole);
+        a.quadrupole[0] = q[0], a.quadrupole[1] = q[4], a.quadrupole[2] = q[8];
+        a.quadrupole[3] = 0.5 * (q[1] + q[3]), a.quadrupole[4] = 0.5 * (q[2] + q[6]);
+        a.quadrupole[5] = 0.5 * (q[5] + q[7]);
+    }
+    Box box;
+    if (cell) {
+        box.periodic = true, box.ax = cell[0], box.bx = cell[3], box.by = cell[4];
+        box.cx = cell[6], box.cy = cell[7], box.cz = cell[8];
+    }
+    own->pairs.evaluate({ranges[0], ranges[1], ranges[2], ranges[3]}, box, n, positions,
+                        own->multipoles.data(), m, sources, source_charges, threads, own->fields.data());
+    if (cell)
+        own->waves.evaluate(ranges[0], cell, n, positions, own->multipoles.data(), m, sources, source_charges,
+                            n_waves, triples, threads, own->fields.data());
+    for (int64_t i = 0; i < n; ++i) energies[i] = ranges[4] * own->fields[i].energy;
+    *held = own.release();
+    return 0;
+} catch (...) {
+    return kNoMemory;
+}
+
+// Adds gradients by the positions (n, 3), sources (m, 3), charges (n), dipoles (n, 3) and quadrupoles (n, 3, 3)
+// for derivatives by the energies.
+EXPORT int mlmm_ewald_backward(void* held, const double* by_energy, int threads, double* by_position,
+                               double* by_source, double* by_charge, double* by_dipole,
+                               double* by_quadrupole) try {
+    Insertion& own = *static_cast<Insertion*>(held);
+    if (own.broken) {
+        std::fill(by_position, by_position + 3 * own.n, std::nan(""));
+        std::fill(by_source, by_source + 3 * own.n_sources, std::nan(""));
+        return 0;
+    }
+    own.by_energy.resize(own.n);
+    for (int64_t i = 0; i < own.n; ++i) {
+        const double g = own.coulomb * by_energy[i];
+        own.by_energy[i] = g;
+        const AtomField& f = own.fields[i];
+        by_charge[i] += g * f.potential;
+        static constexpr int kPlace[9] = {0, 3, 4, 3, 1, 5, 4, 5, 2};
+        for (int a = 0; a < 3; ++a) {
+            by_position[3 * i + a] += g * f.gradient[a];
+            by_dipole[3 * i + a] += g * f.slope[a];
+        }
+        for (int a = 0; a < 9; ++a) by_quadrupole[9 * i + a] += g * f.curvature[kPlace[a]];
+    }
+    own.pairs.backward(own.by_energy.data(), by_source);
+    if (own.periodic) own.waves.backward(own.by_energy.data(), threads, by_source);
+    return 0;
+} catch (...) {
+    return kNoMemory;
+}
+
+EXPORT void mlmm_ewald_release(void* held) {
+    std::unique_ptr<Insertion> own(static_cast<Insertion*>(held));
+    try {
+        idle<Insertion>().give_back(std::move(own));
+    } catch (...) {
+        // Only the work space is lost.
+    }
+}

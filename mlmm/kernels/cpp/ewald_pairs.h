@@ -1,0 +1,274 @@
+// Direct part of an Ewald sum: screened pairs of a region's multipoles and the charges within a cutoff.
+//
+// Energy of an atom: sum_m c_m f(r) [Dq B0 + (mu.D) B1 + (D.Q.D) B2], D = x_m - r_i, B0 = erfc(a r)/r,
+// B(k+1) = -B(k)'/r, f the taper; see mlmm/electrostatics/ewald_insertion.py. Charges that are Gaussians of a
+// width act on near atoms as erf(b r)/r, b = 1/(sqrt(2) width); where the force field has q0/r, that is taken out.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <vector>
+
+#include "error_function.h"
+#include "neighbours.h"
+#include "pieces.h"
+#include "simd.h"
+
+namespace mlmm {
+
+// nm; the taper ends at the cutoff and begins at this share of it. No width: point charges.
+struct EwaldRanges {
+    double alpha, cutoff, taper, width;
+};
+
+// Of one atom: charge and its excess over the force field's, dipole, quadrupole xx yy zz xy xz yz.
+struct AtomMultipoles {
+    double charge, excess, dipole[3], quadrupole[6];
+};
+
+// What an atom's multipoles meet, and the gradient of its energy by its own position.
+struct AtomField {
+    double energy = 0, potential = 0, slope[3] = {}, curvature[6] = {}, gradient[3] = {};
+
+    void add(const AtomField& other) {
+        energy += other.energy, potential += other.potential;
+        for (int a = 0; a < 3; ++a) slope[a] += other.slope[a], gradient[a] += other.gradient[a];
+        for (int a = 0; a < 6; ++a) curvature[a] += other.curvature[a];
+    }
+};
+
+// F0 = erf(b r)/r and F(k+1) = -F(k)'/r up to F3, without loss of digits at r = 0.
+inline void smeared_potential(double b, double r, double* f) {
+    const double t = b * b * r * r, scale = 1.12837916709551257390 * b;  // 2/sqrt(pi)
+    if (t > 1.5) {
+        const double g = scale * std::exp(-t), inverse = 1.0 / (r * r);
+        f[0] = std::erf(b * r) / r;
+        f[1] = (f[0] - g) * inverse;
+        f[2] = (3.0 * f[1] - 2.0 * b * b * g) * inverse;
+        f[3] = (5.0 * f[2] - 4.0 * b * b * b * b * g) * inverse;
+        return;
+    }
+    double power = scale;
+    for (int k = 0; k < 4; ++k) {
+        double term = 1.0, sum = 1.0 / (2 * k + 1);
+        for (int j = 1; j < 24; ++j) {
+            term *= -t / j;
+            sum += term / (2 * (k + j) + 1);
+        }
+        f[k] = power * sum;
+        power *= 2.0 * b * b;
+    }
+}
+
+class EwaldPairs {
+   public:
+    // Sources in rows filled up to whole vectors. Fields (n) get what the pairs give them.
+    void evaluate(const EwaldRanges& ranges, const Box& box, int64_t n, const double* positions,
+                  const AtomMultipoles* multipoles, int64_t n_sources, const double* sources,
+                  const double* charges, int threads, AtomField* fields) {
+        collect(ranges, box, n, positions, n_sources, sources, charges);
+        if (pairs_.size() < static_cast<size_t>(n)) pairs_.resize(n);
+        n_ = n;
+        for_each_piece(static_cast<int>(n), threads, [&](int i, int) {
+            find(ranges, box, positions + 3 * i, pairs_[i]);
+            fields[i].add(screened(ranges, multipoles[i], pairs_[i]));
+            for (int k = pairs_[i].size; k < pairs_[i].all; ++k)
+                fields[i].add(close(ranges, multipoles[i], pairs_[i], k));
+        });
+    }
+
+    // Adds to the gradient (sources, 3) for derivatives by the energies of the atoms.
+    void backward(const double* by_energy, double* gradient) const {
+        for (int64_t i = 0; i < n_; ++i) {
+            const Pairs& own = pairs_[i];
+            const auto give = [&](int k) {
+                double* g = gradient + 3 * own.source[k];
+                g[0] += by_energy[i] * own.x[k], g[1] += by_energy[i] * own.y[k];
+                g[2] += by_energy[i] * own.z[k];
+            };
+            for (int k = 0; k < own.found; ++k) give(k);
+            for (int k = own.size; k < own.all; ++k) give(k);
+        }
+    }
+
+   private:
+    static constexpr int kLanes = Lanes<double>::n;
+    // Beyond this many 1/b a Gaussian is a point: erfc(6) = 2e-17.
+    static constexpr double kReach = 6.0;
+
+    // Of one atom: displacements, which become gradients by them. First `found` pairs, filled up to `size`,
+    // then the close ones.
+    struct Pairs {
+        std::vector<double> x, y, z, charge, dx, dy, dz, squared;
+        std::vector<int64_t> source;
+        std::vector<size_t> close;
+        int found = 0, size = 0, all = 0;
+
+        void put(int k, size_t candidate, double c, int64_t m) {
+            x[k] = dx[candidate], y[k] = dy[candidate], z[k] = dz[candidate];
+            charge[k] = c, source[k] = m;
+        }
+    };
+
+    // Sources that may be within the cutoff of some atom.
+    void collect(const EwaldRanges& ranges, const Box& box, int64_t n, const double* positions,
+                 int64_t n_sources, const double* sources, const double* charges) {
+        const double largest = 0.5 * std::fmin(box.ax, std::fmin(box.by, box.cz));
+        double extent = 0.0;
+        for (int64_t i = 1; i < n; ++i) {
+            double d[3];
+            for (int a = 0; a < 3; ++a) d[a] = positions[3 * i + a] - positions[a];
+            if (box.periodic) box.shorten(d[0], d[1], d[2]);
+            extent = std::fmax(extent, std::sqrt(d[0] * d[0] + d[1] * d[1] + d[2] * d[2]));
+        }
+        const double reach = ranges.cutoff + extent;
+        // Images are those of a sphere up to half of the box.
+        const bool all = !box.periodic || !(reach < 0.999 * largest);
+        const double limit = reach * reach * (1.0 + 1e-9);
+        for (auto& axis : where_) axis.clear();
+        strength_.clear(), which_.clear();
+        for (int64_t m = 0; m < n_sources; ++m) {
+            const double *s = sources + 3 * m;
+            double x = s[0] - positions[0], y = s[1] - positions[1], z = s[2] - positions[2];
+            if (box.periodic) box.shorten(x, y, z);
+            if (!all && x * x + y * y + z * z >= limit) continue;
+            for (int a = 0; a < 3; ++a) where_[a].push_back(s[a]);
+            strength_.push_back(charges[m]);
+            which_.push_back(m);
+        }
+    }
+
+    void find(const EwaldRanges& ranges, const Box& box, const double* atom, Pairs& own) const {
+        const size_t n = which_.size(), room = n + kPad;
+        for (auto* v : {&own.x, &own.y, &own.z, &own.charge, &own.dx, &own.dy, &own.dz, &own.squared})
+            if (v->size() < room) v->resize(room + room / 4);
+        if (own.source.size() < room) own.source.resize(room + room / 4);
+        displace(box, atom, n, own);
+        own.close.clear();
+        const double limit = ranges.cutoff * ranges.cutoff;
+        const double near = ranges.width > 0.0 ? 2.0 * kReach * kReach * ranges.width * ranges.width : 0.0;
+        int k = 0;
+        for (size_t c = 0; c < n; ++c) {
+            const double squared = own.squared[c];
+            if (squared >= limit) continue;
+            if (squared < near)
+                own.close.push_back(c);
+            else
+                own.put(k++, c, strength_[c], which_[c]);
+        }
+        own.found = k;
+        for (; k % kLanes; ++k) own.x[k] = 1.0, own.y[k] = own.z[k] = own.charge[k] = 0.0, own.source[k] = 0;
+        own.size = k;
+        for (const size_t c : own.close) own.put(k++, c, strength_[c], which_[c]);
+        own.all = k;
+    }
+
+    // Shortest displacements of all sources from an atom, and their squares.
+    void displace(const Box& box, const double* atom, size_t n, Pairs& own) const {
+        const double x0 = atom[0], y0 = atom[1], z0 = atom[2];
+        const double *x = where_[0].data(), *y = where_[1].data(), *z = where_[2].data();
+        double *dx = own.dx.data(), *dy = own.dy.data(), *dz = own.dz.data(), *squared = own.squared.data();
+        const double ix = box.periodic ? 1.0 / box.ax : 0.0, iy = box.periodic ? 1.0 / box.by : 0.0;
+        const double iz = box.periodic ? 1.0 / box.cz : 0.0;
+#pragma omp simd
+        for (size_t c = 0; c < n; ++c) {
+            double a = x[c] - x0, b = y[c] - y0, d = z[c] - z0;
+            double k = Box::nearest(d * iz);
+            a -= k * box.cx, b -= k * box.cy, d -= k * box.cz;
+            k = Box::nearest(b * iy);
+            a -= k * box.bx, b -= k * box.by;
+            a -= Box::nearest(a * ix) * box.ax;
+            dx[c] = a, dy[c] = b, dz[c] = d, squared[c] = a * a + b * b + d * d;
+        }
+    }
+
+    // The pairs beyond the width of a charge, in vectors.
+    static AtomField screened(const EwaldRanges& ranges, const AtomMultipoles& m, Pairs& own) {
+        const double a = ranges.alpha, aa = 2.0 * a * a, scale = 1.12837916709551257390 * a;
+        const double inner = 1.0 / (1.0 - ranges.taper), inverse_cutoff = 1.0 / ranges.cutoff;
+        const VectorD zero = {}, one = broadcast(1.0);
+        VectorD energy = {}, potential = {}, s[3] = {}, h[6] = {}, gx = {}, gy = {}, gz = {};
+        for (int k = 0; k < own.size; k += kLanes) {
+            const VectorD x = load(&own.x[k]), y = load(&own.y[k]), z = load(&own.z[k]);
+            const VectorD squared = x * x + y * y + z * z, r = square_root(squared);
+            const VectorD inverse = 1.0 / r, inverse2 = inverse * inverse;
+            VectorD erfc, gauss;
+            error_function(a * r, erfc, gauss);
+            gauss *= scale;
+            const VectorD b0 = erfc * inverse, b1 = (b0 + gauss) * inverse2;
+            const VectorD b2 = (3.0 * b1 + aa * gauss) * inverse2;
+            const VectorD b3 = (5.0 * b2 + aa * aa * gauss) * inverse2;
+            VectorD t = (r * inverse_cutoff - ranges.taper) * inner;
+            t = t < zero ? zero : t;
+            t = t > one ? one : t;
+            const VectorD f = 1.0 - t * t * t * (10.0 - t * (15.0 - 6.0 * t));
+            const VectorD df = t * t * (1.0 - t) * (1.0 - t) * (-30.0 * inner * inverse_cutoff);
+            const VectorD c = load(&own.charge[k]), cf = c * f;
+            const VectorD qx = m.quadrupole[0] * x + m.quadrupole[3] * y + m.quadrupole[4] * z;
+            const VectorD qy = m.quadrupole[3] * x + m.quadrupole[1] * y + m.quadrupole[5] * z;
+            const VectorD qz = m.quadrupole[4] * x + m.quadrupole[5] * y + m.quadrupole[2] * z;
+            const VectorD along = m.dipole[0] * x + m.dipole[1] * y + m.dipole[2] * z;
+            const VectorD twice = qx * x + qy * y + qz * z;
+            const VectorD pair = m.excess * b0 + along * b1 + twice * b2;
+            const VectorD radial = c * df * pair * inverse - cf * (m.excess * b1 + along * b2 + twice * b3);
+            const VectorD u1 = cf * b1, u2 = cf * b2, v2 = u2 + u2;
+            energy += cf * pair, potential += cf * b0;
+            s[0] += u1 * x, s[1] += u1 * y, s[2] += u1 * z;
+            const VectorD hx = u2 * x, hy = u2 * y, hz = u2 * z;
+            h[0] += hx * x, h[1] += hy * y, h[2] += hz * z;
+            h[3] += hx * y, h[4] += hx * z, h[5] += hy * z;
+            const VectorD px = radial * x + u1 * m.dipole[0] + v2 * qx;
+            const VectorD py = radial * y + u1 * m.dipole[1] + v2 * qy;
+            const VectorD pz = radial * z + u1 * m.dipole[2] + v2 * qz;
+            gx -= px, gy -= py, gz -= pz;
+            store(&own.x[k], px), store(&own.y[k], py), store(&own.z[k], pz);
+        }
+        AtomField field;
+        field.energy = sum_of<double>(energy), field.potential = sum_of<double>(potential);
+        for (int k = 0; k < 3; ++k) field.slope[k] = sum_of<double>(s[k]);
+        for (int k = 0; k < 6; ++k) field.curvature[k] = sum_of<double>(h[k]);
+        field.gradient[0] = sum_of<double>(gx), field.gradient[1] = sum_of<double>(gy);
+        field.gradient[2] = sum_of<double>(gz);
+        return field;
+    }
+
+    // One pair within the width of a charge: erf(b r) - erf(a r) for the model's multipoles, less the bare q0/r
+    // of the force field.
+    static AtomField close(const EwaldRanges& ranges, const AtomMultipoles& m, Pairs& own, int k) {
+        const double x = own.x[k], y = own.y[k], z = own.z[k], c = own.charge[k];
+        const double r = std::sqrt(x * x + y * y + z * z);
+        double f[4], smooth[4];
+        smeared_potential(std::sqrt(0.5) / ranges.width, r, f);
+        smeared_potential(ranges.alpha, r, smooth);
+        const double fixed = m.charge - m.excess;
+        const double along = m.dipole[0] * x + m.dipole[1] * y + m.dipole[2] * z;
+        const double q[3] = {m.quadrupole[0] * x + m.quadrupole[3] * y + m.quadrupole[4] * z,
+                             m.quadrupole[3] * x + m.quadrupole[1] * y + m.quadrupole[5] * z,
+                             m.quadrupole[4] * x + m.quadrupole[5] * y + m.quadrupole[2] * z};
+        const double twice = q[0] * x + q[1] * y + q[2] * z;
+        const double u1 = c * (f[1] - smooth[1]), u2 = c * (f[2] - smooth[2]), u3 = c * (f[3] - smooth[3]);
+        const double radial = c * (fixed / (r * r * r) - m.charge * f[1] + m.excess * smooth[1]) -
+                              (along * u2 + twice * u3);
+        AtomField field;
+        field.potential = c * (f[0] - smooth[0]);
+        field.energy = c * (m.charge * f[0] - m.excess * smooth[0] - fixed / r) + along * u1 + twice * u2;
+        const double d[3] = {x, y, z};
+        double p[3];
+        for (int a = 0; a < 3; ++a) {
+            field.slope[a] = u1 * d[a];
+            field.curvature[a] = u2 * d[a] * d[a];
+            p[a] = radial * d[a] + u1 * m.dipole[a] + 2.0 * u2 * q[a];
+            field.gradient[a] = -p[a];
+        }
+        field.curvature[3] = u2 * x * y, field.curvature[4] = u2 * x * z, field.curvature[5] = u2 * y * z;
+        own.x[k] = p[0], own.y[k] = p[1], own.z[k] = p[2];
+        return field;
+    }
+
+    int64_t n_ = 0;
+    std::vector<double> where_[3], strength_;
+    std::vector<int64_t> which_;
+    std::vector<Pairs> pairs_;
+};
+
+}  // namespace mlmm
