@@ -44,7 +44,7 @@ def without_steps(built):
     for force in system.getForces():
         if isinstance(force, openmm.NonbondedForce):
             force.setUseSwitchingFunction(True)
-            force.setSwitchingDistance(0.75)
+            force.setSwitchingDistance(0.65)
             force.setEwaldErrorTolerance(1e-6)
     return mlmm.BuiltSystem.from_openmm(built.topology, system, built.positions)
 
@@ -69,8 +69,8 @@ def rigid_water(root):
     """Alanine dipeptide among rigid waters, with springs instead of a trained potential."""
     built = mlmm.build_system(
         root / "systems/alanine_dipeptide/input.pdb",
-        padding="0.5 nm",
-        nonbonded_cutoff="0.9 nm",
+        padding="0.35 nm",
+        nonbonded_cutoff="0.75 nm",
         constraints="none",
         seed=3,
     )
