@@ -82,7 +82,7 @@ def relax(context: openmm.Context, free: np.ndarray, tolerance: float) -> None:
         Forces that stay above the tolerance.
     """
     residual = residual_force(context, free)
-    # OpenMM's L-BFGS holds constraints by stiff springs, and is three times slower than FIRE with rigid water.
+    # OpenMM's L-BFGS holds constraints by stiff springs, and is slower than FIRE with rigid water.
     for _ in range(0 if context.getSystem().getNumConstraints() else _ROUNDS):
         if residual > tolerance:
             openmm.LocalEnergyMinimizer.minimize(context, tolerance, _ITERATIONS)

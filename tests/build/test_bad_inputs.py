@@ -411,3 +411,9 @@ def test_reading_the_fragment_changes_nothing(tmp_path):
     assert [a.name for a in structure.atoms] == [name(line) for line in GOOD]
     assert not any(is_hydrogen(a) for a in structure.atoms)
     assert issubclass(StructureError, MLMMError)
+
+
+def test_the_guide_counts_the_kinds_of_bad_input(root):
+    controls = [case for case in CASES if case.startswith("00")]
+    text = (root / "examples/guide/builder.md").read_text()
+    assert f"{len(CASES) - len(controls)} kinds of bad input" in text
