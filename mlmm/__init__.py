@@ -39,6 +39,7 @@ _HOME = {
     "ZonePartition": "zones.static",
     "double_counting": "validation.double_counting",
     "adaptive_zones": "zones.adaptive",
+    "as_ase": "interfaces.ase",
     "build_bulk_water": "build.surroundings.bulk",
     "build_system": "build",
     "calibrate": "compensation.calibrate",

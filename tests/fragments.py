@@ -1,4 +1,4 @@
-"""A good fragment of trypsin as PDB lines, and ways to spoil it."""
+"""Structures that are not shipped, and ways to spoil the lines of a PDB file."""
 
 import os
 from pathlib import Path
@@ -9,17 +9,6 @@ FOLDERS = [Path(folder) for folder in os.environ.get("MLMM_STRUCTURES", "").spli
 def structure_file(name):
     """Path of a structure in the folders of MLMM_STRUCTURES, or None."""
     return next((folder / name for folder in FOLDERS if (folder / name).is_file()), None)
-
-
-def trypsin_fragment(count=30):
-    """Heavy atoms of the first residues of 3PTB, the last with OXT where the next residue's N was."""
-    lines = [line for line in structure_file("3PTB.pdb").read_text().splitlines() if line.startswith("ATOM")]
-    keys = list(dict.fromkeys(line[21:27] for line in lines))
-    kept = [line for line in lines if line[21:27] in keys[:count]]
-    after = next(line for line in lines if line[21:27] == keys[count] and line[12:16] == " N  ")
-    end = kept[-1]
-    oxt = end[:6] + f"{len(kept) + 1:5d}  OXT" + end[16:30] + after[30:54] + end[54:76] + " O"
-    return [line.rstrip() for line in [*kept, oxt]]
 
 
 def put(line, column, text):

@@ -7,7 +7,9 @@ import itertools
 
 import numpy as np
 import openmm
+from openmm import app, unit
 
+import mlmm
 from mlmm.units import COULOMB
 
 CUBIC = np.eye(3) * 2.2
@@ -149,3 +151,20 @@ def mixed_system():
         for other in source.getForces():
             system.addForce(copy.deepcopy(other))
     return system, np.random.default_rng(4).normal(0, 0.25, (9, 3))
+
+
+def four_site_water():
+    """A small box of TIP4P-Ew with flexible bonds between its real atoms."""
+    model = app.Modeller(app.Topology(), [] * unit.nanometer)
+    force_field = app.ForceField("amber14/tip4pew.xml")
+    model.addSolvent(force_field, model="tip4pew", boxSize=openmm.Vec3(1.7, 1.7, 1.7) * unit.nanometer)
+    system = force_field.createSystem(
+        model.topology,
+        nonbondedMethod=app.PME,
+        nonbondedCutoff=0.8 * unit.nanometer,
+        constraints=None,
+        rigidWater=False,
+    )
+    return mlmm.BuiltSystem.from_openmm(
+        model.topology, system, np.array(model.positions.value_in_unit(unit.nanometer))
+    )

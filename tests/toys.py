@@ -302,3 +302,16 @@ class ChargedContacts:
         energies = torch.zeros(len(structure), dtype=torch.float64).index_add(0, first, 5.0 * close)
         charges = self.charges(structure.positions, structure.cell)
         return AtomEnergies(energies, charges=charges if self.attached else charges.detach())
+
+
+class OnRealAtoms:
+    """Short-range repulsion between real atoms: what a model makes of water with four sites."""
+
+    def __init__(self):
+        self.spec = toy_spec("real", cutoff=0.4, receptive_field=0.4, trained_on="total", elements=(1, 8))
+
+    def atom_energies(self, structure):
+        first, _, vectors = neighbour_pairs(structure.positions, structure.cell, 0.4)
+        close = (1.0 - vectors.square().sum(-1) / 0.16).clamp(min=0.0) ** 3
+        zeros = torch.zeros(len(structure), dtype=torch.float64)
+        return AtomEnergies(zeros.index_add(0, first, 30.0 * close))

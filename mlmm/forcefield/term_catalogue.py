@@ -286,7 +286,7 @@ def empty_copy(force: openmm.Force) -> openmm.Force:
 
 
 def refuse_uncopyable(system: openmm.System) -> None:
-    """Refuse forces that hold code: copying a TorchForce ends the process with openmmtorch 1.5.
+    """Refuse forces that hold code: a TorchForce cannot be copied, a copied PythonForce shares its callable.
 
     Raises
     ------

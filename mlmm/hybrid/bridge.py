@@ -3,8 +3,8 @@
 Three bridges give the same numbers. A TorchForce runs the model as TorchScript without Python in the loop; a
 PythonForce runs any model through its `atom_energies`; where the energy is that of the C++ kernel with
 constant weights, "native" is a PythonForce that hands arrays to it, without torch and without the arrays of
-all atoms that a TorchForce copies. A force is made by calling `make_force` again, never by copying: copying a
-TorchForce ends the process with openmmtorch 1.5.
+all atoms that a TorchForce copies. A force is made by calling `make_force` again: a TorchForce of
+openmmtorch 1.5 cannot be copied (OpenMM raises an error).
 """
 
 from __future__ import annotations

@@ -125,7 +125,7 @@ class HybridSystem:
     def system(self) -> openmm.System:
         """Ready for a `Context` or `Simulation`.
 
-        Do not copy it (a TorchForce cannot be copied): `create_system` makes another one.
+        A TorchForce in it cannot be copied (OpenMM raises an error): `create_system` makes another one.
         """
         return self.assembled.system
 

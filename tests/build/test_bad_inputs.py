@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from fragments import hetatm, moved, name, number, put, structure_file, trypsin_fragment
+from fragments import hetatm, moved, name, number, put
+from peptides import peptide, peptide_mmcif
 
 from mlmm.build import build_system
 from mlmm.build.files.atoms import coordinates, is_hydrogen
@@ -16,10 +17,7 @@ from mlmm.build.files.reading import read_structure
 from mlmm.build.files.selection import Selection
 from mlmm.errors import MLMMError, StructureError
 
-pytestmark = pytest.mark.skipif(
-    structure_file("3PTB.pdb") is None, reason="needs 3PTB.pdb in MLMM_STRUCTURES"
-)
-GOOD = trypsin_fragment() if structure_file("3PTB.pdb") else []
+GOOD = peptide()
 
 
 class Reads(NamedTuple):
@@ -93,10 +91,6 @@ def full_sequence():
 
 def with_sequence(lines):
     return [*sequence_lines([residue for residue, _ in full_sequence()]), *lines]
-
-
-def mmcif():
-    return structure_file("3PTB.cif").read_bytes()
 
 
 def hybrid36(value, width=5):
@@ -228,7 +222,10 @@ CASES = {
     "22 header only": lambda: (["HEADER    HYDROLASE", "END"], Stops(("none in the 2 lines", "coordinates"))),
     "23 cut within a line": lambda: ([*GOOD[:99], GOOD[99][:40]], Stops(("line 100", "truncated"))),
     "24 binary": lambda: (bytes(range(256)) * 9, Stops(("no text", "not an archive"))),
-    "25 mmCIF named .pdb": lambda: (mmcif(), Reads(1701, holds=lambda s: s.format == "mmcif")),
+    "25 mmCIF named .pdb": lambda: (
+        peptide_mmcif().encode(),
+        Reads(holds=lambda s: s.format == "mmcif" and same_as_good(s)),
+    ),
     "26 gzip named .pdb": lambda: (gzip.compress("\n".join(GOOD).encode()), Reads(holds=same_as_good)),
     "27 nan": lambda: (
         [put(GOOD[0], 31, "     nan"), *GOOD[1:]],
@@ -414,3 +411,9 @@ def test_reading_the_fragment_changes_nothing(tmp_path):
     assert [a.name for a in structure.atoms] == [name(line) for line in GOOD]
     assert not any(is_hydrogen(a) for a in structure.atoms)
     assert issubclass(StructureError, MLMMError)
+
+
+def test_the_guide_counts_the_kinds_of_bad_input(root):
+    controls = [case for case in CASES if case.startswith("00")]
+    text = (root / "examples/guide/builder.md").read_text()
+    assert f"{len(CASES) - len(controls)} kinds of bad input" in text

@@ -2,19 +2,14 @@
 
 import gzip
 
-import pytest
-from fragments import structure_file, trypsin_fragment
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from peptides import peptide, peptide_mmcif
 
 from mlmm.build.files.inspection import inspect_file
 from mlmm.build.files.reading import read_file, settle
 from mlmm.build.files.selection import Selection
 from mlmm.errors import MLMMError
-
-pytestmark = pytest.mark.skipif(
-    structure_file("3PTB.pdb") is None, reason="needs 3PTB.pdb in MLMM_STRUCTURES"
-)
 
 REMARKS = [
     "CRYST1   54.890   58.520   67.630  90.00  90.00  90.00 P 21 21 21    4",
@@ -28,7 +23,7 @@ REMARKS = [
 ]
 LINES = [
     *REMARKS,
-    *(trypsin_fragment(5) if structure_file("3PTB.pdb") else []),
+    *peptide(5),
     "TER",
     "CONECT    1    2",
     "END",
@@ -36,28 +31,7 @@ LINES = [
 TEXT = "\n".join(LINES)
 
 
-def _cif():
-    """The first rows of the mmCIF file, with the tables that are read besides."""
-    lines = structure_file("3PTB.cif").read_text().splitlines()
-    atoms = [i for i, line in enumerate(lines) if line.startswith(("ATOM ", "HETATM "))]
-    conn = next(i for i, line in enumerate(lines) if line.startswith("_struct_conn.id"))
-    end = next(i for i in range(conn, len(lines)) if lines[i].startswith("#"))
-    head = next(i for i, line in enumerate(lines) if line.startswith("_atom_site.group_PDB"))
-    return "\n".join(
-        [
-            "data_3PTB",
-            "loop_",
-            *lines[conn:end],
-            "#",
-            "loop_",
-            *lines[head : atoms[0]],
-            *lines[atoms[0] : atoms[30]],
-            "#",
-        ]
-    )
-
-
-CIF = _cif() if structure_file("3PTB.cif") else ""
+CIF = peptide_mmcif(5, joined=True)
 BOUNDS = settings(
     max_examples=120,
     deadline=None,

@@ -5,7 +5,8 @@ from functools import cache
 
 import numpy as np
 import pytest
-from fragments import hetatm, moved, put, structure_file, trypsin_fragment
+from fragments import hetatm, moved, put, structure_file
+from peptides import peptide
 
 from mlmm.build import inspect_structure, plan_system
 from mlmm.build.draft import draft_topology
@@ -24,7 +25,7 @@ def needs(*names):
 
 trypsin = needs("3PTB.pdb", "3PTB.cif")
 mutase = needs("2CHT.pdb", "2CHT.cif")
-GOOD = trypsin_fragment() if structure_file("3PTB.pdb") else []
+GOOD = peptide()
 
 
 def write(folder, lines, name="case.pdb"):
@@ -150,7 +151,6 @@ REMARK 350   BIOMT2   2  0.000000 -1.000000  0.000000        0.00000
 REMARK 350   BIOMT3   2  0.000000  0.000000  1.000000        0.00000""".splitlines()
 
 
-@trypsin
 def test_an_assembly_is_made_by_its_operations(tmp_path):
     on_axis = hetatm(900, "NA  ", "NA", "A", 300, (40.0, 0.0, 20.0), "NA")
     path = write(tmp_path, [*ASSEMBLY, *GOOD, "TER", on_axis, "END"])
@@ -206,7 +206,6 @@ def test_waters_by_distance_are_those_within_it():
     assert 0 < len(found) < 62
 
 
-@trypsin
 def test_residues_missing_from_the_sequence_are_found_where_the_chain_is_broken(tmp_path):
     names = list(dict.fromkeys((line[17:20], line[22:27]) for line in GOOD))
     full = ["GLY", *(residue for residue, _ in names), "ALA", "ALA"]
@@ -220,14 +219,12 @@ def test_residues_missing_from_the_sequence_are_found_where_the_chain_is_broken(
     ]
 
 
-@trypsin
 def test_a_sequence_of_another_molecule_is_ignored_and_logged(tmp_path):
     path = write(tmp_path, [f"SEQRES   1 A   13  {' '.join(['TRP'] * 13)}", *GOOD, "END"])
     structure = read_structure(path)
     assert structure.missing == () and "does not fit its residues" in texts(structure)
 
 
-@trypsin
 def test_names_in_old_files_do_not_hide_the_chain_of_a_ligand(tmp_path):
     ligand = [hetatm(900 + i, f" C{i} ", "LIG", " ", 1, (i * 1.5, 0, 0), "C") for i in range(1, 3)]
     far = [put(moved(line, x=200), 22, "B") for line in GOOD]

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fragments import structure_file, trypsin_fragment
+from fragments import structure_file
+from peptides import peptide
 
 from mlmm.build import BuiltSystem, build_system
 from mlmm.cli.program import main
@@ -40,14 +41,17 @@ def test_a_build_is_saved_with_its_log_and_loads_again(tmp_path, capsys):
     assert main([*arguments, "--overwrite"]) == 0
 
 
-@trypsin
 def test_a_dry_run_shows_and_decides_but_writes_nothing(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "case.pdb").write_text("\n".join([*trypsin_fragment(), "END", ""]))
+    (tmp_path / "case.pdb").write_text("\n".join([*peptide(), "END", ""]))
     assert main(["build", "case.pdb", "--dry-run"]) == 0
     shown = capsys.readouterr().out
     assert "protein, 30 residues, ILE 16 to ILE 47" in shown and "nothing is in the way" in shown
     assert sorted(path.name for path in tmp_path.iterdir()) == ["case.pdb"]
+
+
+@trypsin
+def test_a_dry_run_of_an_entry_by_its_id_names_its_chains(capsys):
     assert main(["build", "3PTB", "--dry-run", "--set", 'system.chains=["B"]']) == 2
     assert "the build would stop: Expected chains A of 3PTB.pdb" in capsys.readouterr().out
 
@@ -79,9 +83,8 @@ def test_settings_given_with_a_structure_are_checked_as_in_a_run_file():
             structure_config("1ABC", [wrong])
 
 
-@trypsin
 def test_the_same_input_and_seed_give_the_same_coordinates(tmp_path):
-    (tmp_path / "case.pdb").write_text("\n".join([*trypsin_fragment(12)[:-4], "END", ""]))
+    (tmp_path / "case.pdb").write_text("\n".join([*peptide(12)[:-4], "END", ""]))
     one, two = (build_system(tmp_path / "case.pdb", solvate=False, seed=3) for _ in range(2))
     np.testing.assert_array_equal(one.positions, two.positions)
     other = build_system(tmp_path / "case.pdb", solvate=False, seed=4)

@@ -47,9 +47,12 @@ def test_the_users_objects_are_not_touched():
 
 
 def test_a_hybrid_system_cannot_be_the_start_of_another():
-    """Its TorchForce must not be copied: a message, not the end of the process."""
+    """Its TorchForce cannot be copied: OpenMM says so, and a sentence here says what to do."""
     built = chains()
     hybrid = mlmm.hybrid_system(built, zones_of(built), SpringPotential(), bridge="torchforce")
+    with pytest.raises(openmm.OpenMMException):
+        copy.deepcopy(hybrid.system)
+    assert hybrid.create_system().getNumForces() == hybrid.system.getNumForces()
     with pytest.raises(
         EmbeddingError, match=r"TorchForce .*cannot be copied safely\. Build the hybrid system first"
     ):

@@ -10,10 +10,11 @@ import pytest
 import tolerances
 import torch
 from differences import Messages
-from openmm import app, unit
+from mm_systems import four_site_water
 from toys import (
     ForceFieldPotential,
     InPython,
+    OnRealAtoms,
     PlainSprings,
     chains,
     energy_and_forces,
@@ -233,42 +234,9 @@ def test_a_tail_leaves_distant_pairs_of_the_region_to_the_force_field(dipeptide_
     assert abs(expected) > 1.0
 
 
-def four_site_water():
-    """A small box of TIP4P-Ew with flexible bonds between its real atoms."""
-    model = app.Modeller(app.Topology(), [] * unit.nanometer)
-    force_field = app.ForceField("amber14/tip4pew.xml")
-    model.addSolvent(force_field, model="tip4pew", boxSize=openmm.Vec3(1.7, 1.7, 1.7) * unit.nanometer)
-    system = force_field.createSystem(
-        model.topology,
-        nonbondedMethod=app.PME,
-        nonbondedCutoff=0.8 * unit.nanometer,
-        constraints=None,
-        rigidWater=False,
-    )
-    return mlmm.BuiltSystem.from_openmm(
-        model.topology, system, np.array(model.positions.value_in_unit(unit.nanometer))
-    )
-
-
 @pytest.fixture(scope="module")
 def tip4p():
     return four_site_water()
-
-
-class OnRealAtoms:
-    """Short-range repulsion between real atoms: what a model makes of water with four sites."""
-
-    def __init__(self):
-        self.spec = toy_spec("real", cutoff=0.4, receptive_field=0.4, trained_on="total", elements=(1, 8))
-
-    def atom_energies(self, structure):
-        from mlmm.potentials import AtomEnergies
-        from mlmm.structures import neighbour_pairs
-
-        first, _, vectors = neighbour_pairs(structure.positions, structure.cell, 0.4)
-        close = (1.0 - vectors.square().sum(-1) / 0.16).clamp(min=0.0) ** 3
-        zeros = torch.zeros(len(structure), dtype=torch.float64)
-        return AtomEnergies(zeros.index_add(0, first, 30.0 * close))
 
 
 def moved_with_sites(context, positions):

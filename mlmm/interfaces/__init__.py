@@ -1,0 +1,1 @@
+"""The hybrid system in other programs' terms."""
