@@ -22,17 +22,18 @@ from mlmm.build.files.atoms import CheckedStructure, ResidueKey
 from mlmm.build.files.reading import read_structure
 from mlmm.build.files.sources import find_structure
 from mlmm.build.ligands.alone import structure_from_smiles
-from mlmm.build.ligands.definition import plan_ligands
+from mlmm.build.ligands.definition import LigandPlan, plan_ligands
 from mlmm.build.ligands.settling import settle_ligands
 from mlmm.build.options import BuildOptions
 from mlmm.build.parametrise import (
     check_charge,
+    chosen_templates,
     complete_ligands,
     force_field_files,
-    known_residues,
     load_force_field,
     retold,
 )
+from mlmm.build.protons.by_template import hydrogens_by_template
 from mlmm.build.protons.hydrogens import mend_hydrogens
 from mlmm.build.protons.protonation import TITRATED, choose_states, named_by_user
 from mlmm.build.repair import apply_repairs, find_repairs
@@ -105,8 +106,7 @@ def build_system(
     decisions = as_decisions("read", source.decisions)
 
     progress("repair")
-    known = known_residues(force_field) | plan.names
-    repairs = find_repairs(source, plan.names, known, gaps=options.gaps, tails=options.tails)
+    repairs = find_repairs(source, plan, force_field, options)
     decisions += as_decisions("repair", repairs.decisions)
     topology, positions = apply_repairs(repairs, options.seed)
     decisions += as_decisions("repair", _settle_cell(topology, source, options.solvate))
@@ -121,7 +121,7 @@ def build_system(
 
     with _seeded(options.seed):
         progress("hydrogens")
-        added = _add_hydrogens(model, force_field, source, plan.by_name, options)
+        added = _add_hydrogens(model, force_field, source, plan, options)
         decisions += as_decisions("protonate", added)
         check_templates(force_field, model.topology)
         # Water comes around the shape that a changed molecule really has.
@@ -219,6 +219,7 @@ def _parametrised(
             constraints=app.HBonds if options.constraints == "hbonds" else None,
             rigidWater=options.rigid_water,
             hydrogenMass=options.hydrogen_mass,
+            residueTemplates=chosen_templates(topology, force_field),
         )
 
 
@@ -257,7 +258,7 @@ def _add_hydrogens(
     model: app.Modeller,
     force_field: app.ForceField,
     source: CheckedStructure,
-    ligand_names: set[str],
+    plan: LigandPlan,
     options: BuildOptions,
 ) -> list[Decision | str]:
     """Add missing hydrogens with the force field; those in the file stay where they are."""
@@ -266,7 +267,7 @@ def _add_hydrogens(
     model.delete(
         [a for i in given for a in residues[i].atoms() if a.name in TITRATED.get(residues[i].name, ())]
     )
-    ligand_hydrogens, notes = complete_ligands(model.topology, force_field, ligand_names)
+    ligand_hydrogens, notes = complete_ligands(model.topology, force_field, plan.by_name)
     named = {}
     for residue in model.topology.residues():
         key = ResidueKey(residue.chain.id.strip(), residue.id, residue.insertionCode.strip())
@@ -282,7 +283,10 @@ def _add_hydrogens(
         named=named,
         symmetry=options.symmetry,
     )
-    variants: list[Any] = [states.get(i, ligand_hydrogens.get(i)) for i in range(len(residues))]
+    user = plan.names | set(plan.mutate.values())
+    described = {i for i, residue in enumerate(residues) if residue.name in user}
+    listed = ligand_hydrogens | hydrogens_by_template(model.topology, force_field, described, states)
+    variants: list[Any] = [listed.get(i, states.get(i)) for i in range(len(residues))]
     before = model.topology.getNumAtoms()
     with retold(model.topology, "adding hydrogens"):
         actual = model.addHydrogens(
@@ -290,6 +294,7 @@ def _add_hydrogens(
             pH=options.ph,
             variants=variants,
             platform=openmm.Platform.getPlatformByName("Reference"),
+            residueTemplates=chosen_templates(model.topology, force_field),
         )
     positions, mended = mend_hydrogens(model.topology, _coordinates(model))
     model.positions = as_quantity(positions)

@@ -11,7 +11,9 @@ from openmm import app, unit
 
 from mlmm.build.build_log import Decision
 from mlmm.build.files.stretched import check_peptide_bonds
-from mlmm.build.repair import describe_residue
+from mlmm.build.gaps import describe_residue
+from mlmm.build.parametrise import chosen_templates
+from mlmm.build.templates import unmatched_residues
 from mlmm.errors import StructureError
 from mlmm.neighbours import closest_pair
 
@@ -188,7 +190,7 @@ def check_templates(force_field: app.ForceField, topology: app.Topology) -> None
     ------
     StructureError
     """
-    unmatched = force_field.getUnmatchedResidues(topology)
+    unmatched = unmatched_residues(force_field, topology, chosen_templates(topology, force_field))
     if unmatched:
         names = ", ".join(describe_residue(residue) for residue in unmatched[:6])
         more = f" and {len(unmatched) - 6} more" if len(unmatched) > 6 else ""

@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 import openmm
 from openmm import app, unit
-from pdbfixer.pdbfixer import proteinResidues
 
 from mlmm.build.foreign_xml import check_force_field_files
-from mlmm.build.repair import describe_residue
+from mlmm.build.gaps import describe_residue
 from mlmm.errors import ConfigError, StructureError
 
 logger = logging.getLogger(__name__)
@@ -139,11 +138,22 @@ def residue_templates(force_field: app.ForceField) -> dict[str, Any]:
     return force_field._templates
 
 
-def known_residues(force_field: app.ForceField) -> set[str]:
-    """Residue names for which parameters exist, under the names that structure files use."""
-    names = set(residue_templates(force_field))
-    # Files say HIS where force fields distinguish HID, HIE and HIP.
-    return names | set(proteinResidues) if "ALA" in names else names
+def chosen_templates(topology: app.Topology, force_field: app.ForceField) -> dict[app.topology.Residue, str]:
+    """Templates of ions that exist with several charges, by the name of the residue (FE, FE2)."""
+    counts: dict[str, int] = {}
+    counted: set[str] = set()
+    for template in residue_templates(force_field).values():
+        if len(template.atoms) == 1 and template.atoms[0].element is not None:
+            symbol = template.atoms[0].element.symbol
+            counts[symbol] = counts.get(symbol, 0) + 1
+            counted.add(template.name)
+    chosen = {}
+    for residue in topology.residues():
+        atoms = list(residue.atoms())
+        ion = len(atoms) == 1 and atoms[0].element is not None
+        if ion and counts.get(atoms[0].element.symbol, 0) > 1 and residue.name in counted:
+            chosen[residue] = residue.name
+    return chosen
 
 
 def complete_ligands(

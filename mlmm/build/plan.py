@@ -13,7 +13,7 @@ from mlmm.build.files.reading import read_file, settle
 from mlmm.build.files.sources import find_structure
 from mlmm.build.ligands.definition import plan_ligands
 from mlmm.build.options import BuildOptions
-from mlmm.build.parametrise import force_field_files, known_residues, load_force_field
+from mlmm.build.parametrise import force_field_files, load_force_field
 from mlmm.build.repair import find_repairs
 from mlmm.errors import MLMMError
 from mlmm.options import with_changes
@@ -74,8 +74,7 @@ def plan_system(
         ligands = plan_ligands(options.ligands, options.mutate)
         files = force_field_files(options.forcefield, options.water)
         force_field = load_force_field([*files, *ligands.files], options.trust)
-        known = known_residues(force_field) | ligands.names
-        repairs = find_repairs(structure, ligands.names, known, gaps=options.gaps, tails=options.tails)
+        repairs = find_repairs(structure, ligands, force_field, options)
         decisions += as_decisions("repair", repairs.decisions)
     except MLMMError as error:
         return BuildPlan(inspection, tuple(decisions), error)

@@ -11,9 +11,9 @@ import numpy as np
 from openmm import app
 
 from mlmm.build.build_log import Decision
+from mlmm.build.gaps import describe_residue
 from mlmm.build.protons.propka_run import pka_values
 from mlmm.build.protons.tautomers import tautomer_score
-from mlmm.build.repair import describe_residue
 from mlmm.errors import ConfigError
 
 __all__ = ["choose_states", "named_by_user", "related_positions"]

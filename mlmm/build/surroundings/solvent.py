@@ -6,7 +6,7 @@ import numpy as np
 from openmm import app, unit
 from openmm.vec3 import Vec3
 
-from mlmm.build.parametrise import WATER_MODELS, retold
+from mlmm.build.parametrise import WATER_MODELS, chosen_templates, retold
 from mlmm.errors import StructureError
 
 #: Lattice vectors for images at distance 1; volumes 1, 0.71 and 0.77.
@@ -45,6 +45,7 @@ def add_solvent(
             boxVectors=unit.Quantity([Vec3(*row) for row in box.tolist()], unit.nanometer),
             ionicStrength=strength * unit.molar,
             neutralize=neutralise,
+            residueTemplates=chosen_templates(model.topology, force_field),
         )
 
 
