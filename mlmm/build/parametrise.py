@@ -21,37 +21,7 @@ from mlmm.errors import ConfigError, StructureError
 
 logger = logging.getLogger(__name__)
 
-_PROTEIN = {"amber14": "amber14/protein.ff14SB.xml"}
-#: Water model: (force-field file, pre-equilibrated box that OpenMM ships).
-WATER_MODELS = {
-    "tip3p": ("amber14/tip3p.xml", "tip3p"),
-    "tip3pfb": ("amber14/tip3pfb.xml", "tip3p"),
-    "spce": ("amber14/spce.xml", "spce"),
-}
 _WHOLE_CHARGE = 1e-3  # e
-
-
-def force_field_files(forcefield: str | Sequence[str], water: str) -> list[str]:
-    """File names for `openmm.app.ForceField`.
-
-    Raises
-    ------
-    ConfigError
-        An unknown force field or water model.
-    """
-    if water not in WATER_MODELS:
-        raise ConfigError(f"water as one of {', '.join(WATER_MODELS)}", repr(water), 'write water = "tip3p"')
-    if not isinstance(forcefield, str):
-        return [str(name) for name in forcefield]
-    if forcefield in _PROTEIN:
-        return [_PROTEIN[forcefield], WATER_MODELS[water][0]]
-    if forcefield.endswith(".xml"):
-        return [forcefield]
-    raise ConfigError(
-        'forcefield as "amber14" or a list of OpenMM XML files',
-        repr(forcefield),
-        'write forcefield = "amber14" or forcefield = ["amber14/protein.ff14SB.xml", "amber14/tip3p.xml"]',
-    )
 
 
 def forcefields_folder() -> Path:

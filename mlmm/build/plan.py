@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlmm.build.build_log import Decision, as_decisions, log_text
+from mlmm.build.families import force_field_files
 from mlmm.build.files.inspection import Inspection, inspect_file
 from mlmm.build.files.inspection_page import page
 from mlmm.build.files.reading import read_file, settle
 from mlmm.build.files.sources import find_structure
 from mlmm.build.ligands.definition import plan_ligands
 from mlmm.build.options import BuildOptions
-from mlmm.build.parametrise import force_field_files, load_force_field
+from mlmm.build.parametrise import load_force_field
 from mlmm.build.repair import find_repairs
 from mlmm.errors import MLMMError
 from mlmm.options import with_changes
@@ -72,7 +73,8 @@ def plan_system(
         structure = settle(file, options)
         decisions += structure.decisions
         ligands = plan_ligands(options.ligands, options.mutate)
-        files = force_field_files(options.forcefield, options.water)
+        names = {atom.residue_name for atom in structure.atoms}
+        files = force_field_files(options.forcefield, options.water, names)
         force_field = load_force_field([*files, *ligands.files], options.trust)
         repairs = find_repairs(structure, ligands, force_field, options)
         decisions += as_decisions("repair", repairs.decisions)

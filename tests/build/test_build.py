@@ -155,7 +155,8 @@ def test_openmm_template_errors_name_the_residue(tmp_path):
     [
         ({"forcefield": "amber99"}, ["amber14", "amber99"]),
         ({"forcefield": ["nothing.xml"]}, ["nothing.xml", "Correct the file names"]),
-        ({"water": "opc"}, ["tip3p", "opc"]),
+        ({"water": "tip7p"}, ["tip3p", "tip7p"]),
+        ({"water": "opc", "forcefield": "charmm36m"}, ["charmm36m: tip3p, spce, tip4pew", "'opc'"]),
         ({"constraints": "all"}, ["none | hbonds", "'all'", 'Write constraints = "hbonds"']),
         ({"box_shape": "sphere"}, ["cube | dodecahedron | octahedron", "'sphere'"]),
         ({"padding": "1.0"}, ["padding", "without a unit"]),
