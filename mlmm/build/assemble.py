@@ -16,35 +16,40 @@ from openmm import app, unit
 
 from mlmm.build.build_log import Decision, as_decisions, log_decisions
 from mlmm.build.built import BuiltSystem, package_versions
-from mlmm.build.checks import check_built, check_templates, handedness
+from mlmm.build.checks import check_built, check_templates, handedness, with_virtual_sites
 from mlmm.build.draft import as_quantity
+from mlmm.build.families import force_field_files
 from mlmm.build.files.atoms import CheckedStructure, ResidueKey
 from mlmm.build.files.reading import read_structure
 from mlmm.build.files.sources import find_structure
 from mlmm.build.ligands.alone import structure_from_smiles
-from mlmm.build.ligands.definition import plan_ligands
+from mlmm.build.ligands.definition import LigandPlan, plan_ligands
 from mlmm.build.ligands.settling import settle_ligands
 from mlmm.build.options import BuildOptions
 from mlmm.build.parametrise import (
     check_charge,
+    chosen_templates,
     complete_ligands,
-    force_field_files,
-    known_residues,
     load_force_field,
     retold,
 )
+from mlmm.build.protons.by_template import hydrogens_by_template
 from mlmm.build.protons.hydrogens import mend_hydrogens
+from mlmm.build.protons.metals import metal_states
 from mlmm.build.protons.protonation import TITRATED, choose_states, named_by_user
 from mlmm.build.repair import apply_repairs, find_repairs
 from mlmm.build.settle import settle_in_place
 from mlmm.build.surroundings.droplet import add_water_sphere, cut_droplet, droplet_centre, relaxed_whole
 from mlmm.build.surroundings.solvent import add_solvent, check_width, widths
+from mlmm.build.surroundings.water_sites import add_water_sites
 from mlmm.build.topology_json import set_topology_box, topology_box
 from mlmm.errors import ConfigError
 from mlmm.options import with_changes
 
 logger = logging.getLogger(__name__)
 
+#: OpenMM's definitions place the hydrogens of a thiolate as those of a cysteine in a disulfide.
+_THIOLATE = {"CYM": "CYX"}
 _LEAST_CELL = 1.0  # nm; smaller CRYST1 cells (1 angstrom in many NMR entries) are place-holders
 
 
@@ -95,18 +100,21 @@ def build_system(
         got = "neither" if pdb is None else "both"
         raise ConfigError("a structure file or a SMILES", got, 'write pdb = "file.pdb", or smiles = "…"')
     plan = plan_ligands(options.ligands, options.mutate)
-    files = force_field_files(options.forcefield, options.water)
-    force_field = load_force_field([*files, *plan.files], options.trust)
+    force_field_files(
+        options.forcefield, options.water
+    )  # a word that is none is said before the file is read
     if pdb is None:
         source = structure_from_smiles(smiles, plan)
     else:
         path = find_structure(pdb, download=options.download, sha256=options.sha256)
         source = read_structure(path, options)
     decisions = as_decisions("read", source.decisions)
+    names = {atom.residue_name for atom in source.atoms}
+    files = force_field_files(options.forcefield, options.water, names)
+    force_field = load_force_field([*files, *plan.files], options.trust)
 
     progress("repair")
-    known = known_residues(force_field) | plan.names
-    repairs = find_repairs(source, plan.names, known, gaps=options.gaps, tails=options.tails)
+    repairs = find_repairs(source, plan, force_field, options)
     decisions += as_decisions("repair", repairs.decisions)
     topology, positions = apply_repairs(repairs, options.seed)
     decisions += as_decisions("repair", _settle_cell(topology, source, options.solvate))
@@ -121,7 +129,7 @@ def build_system(
 
     with _seeded(options.seed):
         progress("hydrogens")
-        added = _add_hydrogens(model, force_field, source, plan.by_name, options)
+        added = _add_hydrogens(model, force_field, source, plan, options)
         decisions += as_decisions("protonate", added)
         check_templates(force_field, model.topology)
         # Water comes around the shape that a changed molecule really has.
@@ -152,6 +160,7 @@ def build_system(
     topology, coordinates = model.topology, _coordinates(model)
     progress("parametrise")
     system = _parametrised(topology, force_field, options)
+    coordinates = with_virtual_sites(system, coordinates)
     charge = check_charge(system)
     if options.solvent == "droplet":
         progress("relax")
@@ -219,6 +228,7 @@ def _parametrised(
             constraints=app.HBonds if options.constraints == "hbonds" else None,
             rigidWater=options.rigid_water,
             hydrogenMass=options.hydrogen_mass,
+            residueTemplates=chosen_templates(topology, force_field),
         )
 
 
@@ -257,32 +267,40 @@ def _add_hydrogens(
     model: app.Modeller,
     force_field: app.ForceField,
     source: CheckedStructure,
-    ligand_names: set[str],
+    plan: LigandPlan,
     options: BuildOptions,
 ) -> list[Decision | str]:
     """Add missing hydrogens with the force field; those in the file stay where they are."""
+    add_water_sites(model, force_field)
     given = named_by_user(model.topology, options.protonate)
     residues = list(model.topology.residues())
     model.delete(
         [a for i in given for a in residues[i].atoms() if a.name in TITRATED.get(residues[i].name, ())]
     )
-    ligand_hydrogens, notes = complete_ligands(model.topology, force_field, ligand_names)
+    ligand_hydrogens, notes = complete_ligands(model.topology, force_field, plan.by_name)
     named = {}
     for residue in model.topology.residues():
         key = ResidueKey(residue.chain.id.strip(), residue.id, residue.insertionCode.strip())
         name = source.protonation.get(key)
         if name is not None and residue.name[:2] == name[:2] and residue.index not in given:
             named[residue.index] = name
+    at_metals, metal_notes = metal_states(
+        model.topology, _coordinates(model), force_field, {**named, **given}
+    )
     states, chosen = choose_states(
         model.topology,
         _coordinates(model),
         ph=options.ph,
         method=options.protonation,
         given=given,
-        named=named,
+        named=named | at_metals,
         symmetry=options.symmetry,
     )
-    variants: list[Any] = [states.get(i, ligand_hydrogens.get(i)) for i in range(len(residues))]
+    user = plan.names | set(plan.mutate.values())
+    described = {i for i, residue in enumerate(residues) if residue.name in user}
+    listed = ligand_hydrogens | hydrogens_by_template(model.topology, force_field, described, states)
+    spelled = {i: _THIOLATE.get(state, state) for i, state in states.items()}
+    variants: list[Any] = [listed.get(i, spelled.get(i)) for i in range(len(residues))]
     before = model.topology.getNumAtoms()
     with retold(model.topology, "adding hydrogens"):
         actual = model.addHydrogens(
@@ -290,10 +308,12 @@ def _add_hydrogens(
             pH=options.ph,
             variants=variants,
             platform=openmm.Platform.getPlatformByName("Reference"),
+            residueTemplates=chosen_templates(model.topology, force_field),
         )
     positions, mended = mend_hydrogens(model.topology, _coordinates(model))
     model.positions = as_quantity(positions)
-    entries: list[Decision | str] = [*notes, *chosen, *mended]
+    chosen = [entry for entry in chosen if entry.residue not in {note.residue for note in metal_notes}]
+    entries: list[Decision | str] = [*notes, *metal_notes, *chosen, *mended]
     entries.append(f"{model.topology.getNumAtoms() - before} hydrogens added at pH {options.ph:g}")
     for residue, variant in zip(model.topology.residues(), actual, strict=True):
         if isinstance(variant, str) and variant != residue.name and residue.index not in states:

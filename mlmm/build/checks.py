@@ -9,9 +9,12 @@ import numpy as np
 import openmm
 from openmm import app, unit
 
+from mlmm.build.bounds import check_bounds
 from mlmm.build.build_log import Decision
 from mlmm.build.files.stretched import check_peptide_bonds
-from mlmm.build.repair import describe_residue
+from mlmm.build.gaps import describe_residue
+from mlmm.build.parametrise import chosen_templates
+from mlmm.build.templates import unmatched_residues
 from mlmm.errors import StructureError
 from mlmm.neighbours import closest_pair
 
@@ -26,6 +29,7 @@ __all__ = [
     "cpu_context",
     "handedness",
     "relaxed",
+    "with_virtual_sites",
 ]
 
 logger = logging.getLogger(__name__)
@@ -53,6 +57,15 @@ def cpu_context(system: openmm.System, positions: np.ndarray, steady: bool = Fal
     context = openmm.Context(system, openmm.VerletIntegrator(0.001), platform, properties)
     context.setPositions(positions)
     return context
+
+
+def with_virtual_sites(system: openmm.System, positions: np.ndarray) -> np.ndarray:
+    """Positions (N, 3) in nm with virtual sites where the system's rules put them."""
+    if not any(system.isVirtualSite(index) for index in range(system.getNumParticles())):
+        return positions
+    context = cpu_context(system, positions)
+    context.computeVirtualSites()
+    return context.getState(positions=True).getPositions(asNumpy=True)._value.astype(np.float64)
 
 
 def handedness(topology: app.Topology, positions: np.ndarray) -> dict[tuple[str, str, str], float]:
@@ -158,7 +171,7 @@ def check_built(
     """
     check_extent(positions, name)
     check_peptide_bonds(topology, positions, name)
-    positions, remarks = check_energy(system, positions, topology, iterations)
+    positions, remarks = check_energy(system, positions, topology, iterations, bounds=True)
     # After the minimisation, which resolves the clashes that hydrogens may have.
     check_clashes(topology, positions, name)
     check_handedness(hands, handedness(topology, positions), name)
@@ -188,7 +201,7 @@ def check_templates(force_field: app.ForceField, topology: app.Topology) -> None
     ------
     StructureError
     """
-    unmatched = force_field.getUnmatchedResidues(topology)
+    unmatched = unmatched_residues(force_field, topology, chosen_templates(topology, force_field))
     if unmatched:
         names = ", ".join(describe_residue(residue) for residue in unmatched[:6])
         more = f" and {len(unmatched) - 6} more" if len(unmatched) > 6 else ""
@@ -217,7 +230,12 @@ def charge_of(system: openmm.System) -> tuple[float, list[str]]:
 
 
 def check_energy(
-    system: openmm.System, positions: np.ndarray, topology: app.Topology, iterations: int = 0
+    system: openmm.System,
+    positions: np.ndarray,
+    topology: app.Topology,
+    iterations: int = 0,
+    *,
+    bounds: bool = False,
 ) -> tuple[np.ndarray, list[str]]:
     """Check that energy and largest force are finite, after some steps of minimisation if asked.
 
@@ -228,6 +246,8 @@ def check_energy(
     topology : openmm.app.Topology
     iterations : int
         Of L-BFGS, before; 0 leaves the positions as they are.
+    bounds : bool
+        Also refuse what `check_bounds` does.
 
     Returns
     -------
@@ -257,6 +277,8 @@ def check_energy(
             f"{energy:g} kJ/mol, and {forces[worst]:g} kJ/mol/nm on {where}",
             f"look for overlapping atoms around {where}",
         )
+    if bounds:
+        check_bounds(topology, positions, system, forces)
     remarks.append(f"energy {energy:.1f} kJ/mol, largest force {forces[worst]:.3g} kJ/mol/nm on {where}")
     return positions, remarks
 

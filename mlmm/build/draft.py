@@ -10,13 +10,19 @@ from openmm.app.internal.unitcell import computePeriodicBoxVectors
 from openmm.vec3 import Vec3
 
 from mlmm.build.files.atoms import METALS, CheckedStructure
+from mlmm.build.joints import Sources, bond_backbone, bond_by_distance, bond_inside, name_of
 
 
-def draft_topology(structure: CheckedStructure) -> tuple[app.Topology, np.ndarray]:
-    """Topology and coordinates (N, 3) in nm, in the order of the file.
+def draft_topology(structure: CheckedStructure) -> tuple[app.Topology, np.ndarray, Sources]:
+    """Topology and coordinates (N, 3) in nm, in the order of the file, and the sources of joints.
 
     Residues and atoms get OpenMM's names (HSD becomes HIS, WAT becomes HOH); bonds come from OpenMM's table
-    of standard residues, from sulfurs near each other, and from the file's own connections.
+    of standard residues, from sulfurs near each other, from the file's own connections, and from distances.
+
+    Raises
+    ------
+    StructureError
+        A water or ion on top of another atom.
     """
     app.PDBFile._loadNameReplacementTables()  # OpenMM has no public access to them
     residue_names, atom_names = app.PDBFile._residueNameReplacements, app.PDBFile._atomNameReplacements
@@ -47,11 +53,21 @@ def draft_topology(structure: CheckedStructure) -> tuple[app.Topology, np.ndarra
         )
     topology.createStandardBonds()
     topology.createDisulfideBonds(as_quantity(positions))
+    bond_backbone(topology, positions)
     bonded = {frozenset((one.index, other.index)) for one, other in topology.bonds()}
-    for i, j in structure.bonds:
-        if frozenset((i, j)) not in bonded and not _metal_on_protein(atoms[i], atoms[j]):
+    sources: Sources = {}
+    for i, j, record in structure.bonds:
+        if _metal_on_protein(atoms[i], atoms[j]):
+            continue
+        if atoms[i].residue is not atoms[j].residue:
+            records = sources.setdefault(frozenset((name_of(atoms[i]), name_of(atoms[j]))), [])
+            records += [record] if record not in records else []
+        if frozenset((i, j)) not in bonded:
             topology.addBond(atoms[i], atoms[j])
-    return topology, positions
+            bonded.add(frozenset((i, j)))
+    bond_inside(topology, positions)
+    sources |= bond_by_distance(topology, positions, structure.name)
+    return topology, positions, sources
 
 
 def as_quantity(positions: np.ndarray) -> unit.Quantity:

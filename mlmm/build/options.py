@@ -206,11 +206,16 @@ class BuildOptions(ForceOptions, Selection):
 
     forcefield: str | Sequence[str] = setting(
         "amber14",
-        "amber14 (ff14SB and the water model of the key water), or OpenMM XML files, water included",
+        "amber14 (ff14SB, OL15, OL3), amber19 (ff19SB, OL21, OL3) or charmm36m, with the model of the key "
+        "water; or OpenMM XML files, water included",
         single=True,
         example=["amber14/protein.ff14SB.xml", "amber14/tip3p.xml"],
     )
-    water: str = word("tip3p", ("tip3p", "tip3pfb", "spce"), "water model")
+    water: str = word(
+        "tip3p",
+        ("tip3p", "tip3pfb", "spce", "opc3", "opc", "tip4pew", "tip4pfb"),
+        "water model; opc, tip4pew and tip4pfb have a fourth site, amber19 was made for opc",
+    )
     trust: bool = setting(False, "load force-field files with <Script>, which run code when they are loaded")
     ligands: Sequence[Any] = setting(
         (),

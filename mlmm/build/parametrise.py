@@ -14,45 +14,14 @@ from typing import Any
 import numpy as np
 import openmm
 from openmm import app, unit
-from pdbfixer.pdbfixer import proteinResidues
 
 from mlmm.build.foreign_xml import check_force_field_files
-from mlmm.build.repair import describe_residue
+from mlmm.build.gaps import describe_residue
 from mlmm.errors import ConfigError, StructureError
 
 logger = logging.getLogger(__name__)
 
-_PROTEIN = {"amber14": "amber14/protein.ff14SB.xml"}
-#: Water model: (force-field file, pre-equilibrated box that OpenMM ships).
-WATER_MODELS = {
-    "tip3p": ("amber14/tip3p.xml", "tip3p"),
-    "tip3pfb": ("amber14/tip3pfb.xml", "tip3p"),
-    "spce": ("amber14/spce.xml", "spce"),
-}
 _WHOLE_CHARGE = 1e-3  # e
-
-
-def force_field_files(forcefield: str | Sequence[str], water: str) -> list[str]:
-    """File names for `openmm.app.ForceField`.
-
-    Raises
-    ------
-    ConfigError
-        An unknown force field or water model.
-    """
-    if water not in WATER_MODELS:
-        raise ConfigError(f"water as one of {', '.join(WATER_MODELS)}", repr(water), 'write water = "tip3p"')
-    if not isinstance(forcefield, str):
-        return [str(name) for name in forcefield]
-    if forcefield in _PROTEIN:
-        return [_PROTEIN[forcefield], WATER_MODELS[water][0]]
-    if forcefield.endswith(".xml"):
-        return [forcefield]
-    raise ConfigError(
-        'forcefield as "amber14" or a list of OpenMM XML files',
-        repr(forcefield),
-        'write forcefield = "amber14" or forcefield = ["amber14/protein.ff14SB.xml", "amber14/tip3p.xml"]',
-    )
 
 
 def forcefields_folder() -> Path:
@@ -139,11 +108,22 @@ def residue_templates(force_field: app.ForceField) -> dict[str, Any]:
     return force_field._templates
 
 
-def known_residues(force_field: app.ForceField) -> set[str]:
-    """Residue names for which parameters exist, under the names that structure files use."""
-    names = set(residue_templates(force_field))
-    # Files say HIS where force fields distinguish HID, HIE and HIP.
-    return names | set(proteinResidues) if "ALA" in names else names
+def chosen_templates(topology: app.Topology, force_field: app.ForceField) -> dict[app.topology.Residue, str]:
+    """Templates of ions that exist with several charges, by the name of the residue (FE, FE2)."""
+    counts: dict[str, int] = {}
+    counted: set[str] = set()
+    for template in residue_templates(force_field).values():
+        if len(template.atoms) == 1 and template.atoms[0].element is not None:
+            symbol = template.atoms[0].element.symbol
+            counts[symbol] = counts.get(symbol, 0) + 1
+            counted.add(template.name)
+    chosen = {}
+    for residue in topology.residues():
+        atoms = list(residue.atoms())
+        ion = len(atoms) == 1 and atoms[0].element is not None
+        if ion and counts.get(atoms[0].element.symbol, 0) > 1 and residue.name in counted:
+            chosen[residue] = residue.name
+    return chosen
 
 
 def complete_ligands(

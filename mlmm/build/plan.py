@@ -9,6 +9,7 @@ from typing import Any
 from openmm import app
 
 from mlmm.build.build_log import Decision, as_decisions, log_text
+from mlmm.build.families import force_field_files
 from mlmm.build.files.atoms import CheckedStructure
 from mlmm.build.files.inspection import Inspection, inspect_file
 from mlmm.build.files.inspection_page import page
@@ -17,7 +18,7 @@ from mlmm.build.files.sources import find_structure
 from mlmm.build.ligands.alone import structure_from_smiles
 from mlmm.build.ligands.definition import LigandPlan, plan_ligands
 from mlmm.build.options import BuildOptions
-from mlmm.build.parametrise import force_field_files, known_residues, load_force_field
+from mlmm.build.parametrise import load_force_field
 from mlmm.build.repair import find_repairs
 from mlmm.errors import MLMMError
 from mlmm.options import with_changes
@@ -138,10 +139,10 @@ def plan_structure(
 
 
 def _planned(source: CheckedStructure, ligands: LigandPlan, options: BuildOptions) -> PlannedStructure:
-    files = force_field_files(options.forcefield, options.water)
+    names = {atom.residue_name for atom in source.atoms}
+    files = force_field_files(options.forcefield, options.water, names)
     force_field = load_force_field([*files, *ligands.files], options.trust)
-    known = known_residues(force_field) | ligands.names
-    repairs = find_repairs(source, ligands.names, known, gaps=options.gaps, tails=options.tails)
+    repairs = find_repairs(source, ligands, force_field, options)
     return PlannedStructure(
         repairs.fixer.topology,
         {residue: [atom.name for atom in atoms] for residue, atoms in repairs.fixer.missingAtoms.items()},

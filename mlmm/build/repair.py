@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from io import StringIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 import openmm
@@ -17,18 +18,30 @@ from openmm import app, unit
 from pdbfixer.pdbfixer import ModifiedResidue
 
 from mlmm.build.build_log import Decision
+from mlmm.build.described import (
+    check_described,
+    check_joints,
+    five_prime_phosphates,
+    replace_residues,
+    settle_ions,
+)
 from mlmm.build.draft import as_quantity, draft_topology
 from mlmm.build.files.atoms import CheckedStructure
 from mlmm.build.files.stretched import check_bonds_within_residues, check_peptide_bonds
 from mlmm.build.gaps import describe_residue, mend_chains
+from mlmm.build.joints import Sources, joints, told
+from mlmm.build.options import BuildOptions
+from mlmm.build.templates import TemplateGraphs
 from mlmm.build.topology_json import set_topology_box, topology_box
 from mlmm.errors import StructureError
+
+if TYPE_CHECKING:
+    from mlmm.build.ligands.definition import LigandPlan
 
 logger = logging.getLogger(__name__)
 
 _BACKBONE = {"N", "CA", "C"}
 _ONE_ATOM = "ATOM      1  CA  GLY A   1       0.000   0.000   0.000  1.00  0.00           C\nEND\n"
-_WATER = {"HOH"}
 
 
 @dataclass
@@ -48,12 +61,7 @@ class Repairs:
 
 
 def find_repairs(
-    source: CheckedStructure,
-    ligand_names: set[str],
-    known_names: set[str],
-    *,
-    gaps: str = "refuse",
-    tails: str = "charged",
+    source: CheckedStructure, plan: LigandPlan, force_field: app.ForceField, options: BuildOptions
 ) -> Repairs:
     """Find what is missing or has to be replaced, and refuse what cannot be mended.
 
@@ -61,14 +69,12 @@ def find_repairs(
     ----------
     source : CheckedStructure
         One model with one location per atom.
-    ligand_names : set of str
-        Residues that the user's ligand files describe; never replaced.
-    known_names : set of str
-        Residues that the force field describes, ligands included.
-    gaps : {"refuse", "split", "cap"}
-        What to do where residues are missing inside a chain.
-    tails : {"charged", "cap"}
-        What to do where they are missing at an end.
+    plan : LigandPlan
+        Residues that the user describes (never replaced), and those to mutate.
+    force_field : openmm.app.ForceField
+        Its templates say what can be kept.
+    options : BuildOptions
+        `gaps` and `tails`.
 
     Raises
     ------
@@ -76,8 +82,9 @@ def find_repairs(
         Gaps in a chain, unknown residues, or a chain with less than half of its
         heavy atoms.
     """
-    fixer = _load(source)
+    fixer, sources = _load(source)
     positions = _positions(fixer)
+    gaps, tails, names = options.gaps, options.tails, plan.names
     decisions: list[Decision | str] = []
     decisions += check_bonds_within_residues(fixer.topology, positions, source.name)
     decisions += _missing_residues(fixer, source, gaps, tails)
@@ -86,11 +93,40 @@ def find_repairs(
     topology, positions, mended = mend_chains(fixer.topology, positions, source.missing, gaps, tails)
     fixer.topology, fixer.positions = topology, as_quantity(positions)
     decisions += mended
-    decisions += _replace_nonstandard(fixer, ligand_names)
-    _check_known(fixer.topology, known_names, source.name)
+    graphs = TemplateGraphs(force_field)
+    decisions += settle_ions(fixer.topology, force_field, names, source.name)
+    decisions += replace_residues(fixer, graphs, names, plan.substitute)
+    decisions += _drop_phosphates(fixer, graphs)
     decisions += _find_missing_atoms(fixer, source.name)
+    told_joints = {joint: told(joint, _positions(fixer), sources) for joint in joints(fixer.topology)}
+    molecules = set(plan.definitions) | set(plan.mutate)
+    skipped = {residue for residue in fixer.topology.residues() if residue.name in names - molecules}
+    skipped |= {*fixer.missingAtoms, *fixer.missingTerminals}
+    check_joints(fixer.topology, graphs, skipped, molecules, told_joints, source.name)
+    check_described(fixer.topology, graphs, names, set(fixer.templates), source.name)
+    decisions += [
+        Decision("repair", "bond", f"bond between residues: {text}", numbers={})
+        for text in told_joints.values()
+    ]
     _check_last_residue(fixer, source)
     return Repairs(fixer, decisions)
+
+
+def _drop_phosphates(fixer: pdbfixer.PDBFixer, graphs: TemplateGraphs) -> list[Decision]:
+    """Leave out phosphates at 5' ends that no template describes: Amber's nucleic acids begin with O5'."""
+    atoms = five_prime_phosphates(fixer.topology, graphs)
+    if not atoms:
+        return []
+    decisions = []
+    for residue in dict.fromkeys(atom.residue for atom in atoms):
+        names = ", ".join(atom.name for atom in atoms if atom.residue is residue)
+        who = describe_residue(residue)
+        text = f"{who}: 5' phosphate ({names}) left out, the force field begins a chain with O5'"
+        decisions.append(Decision("repair", "5' phosphate", text, who, warning=True))
+    model = app.Modeller(fixer.topology, fixer.positions)
+    model.delete(atoms)
+    fixer.topology, fixer.positions = model.topology, model.positions
+    return decisions
 
 
 def apply_repairs(repairs: Repairs, seed: int) -> tuple[app.Topology, np.ndarray]:
@@ -117,19 +153,19 @@ def _list(items: list[str], limit: int = 8) -> str:
     return ", ".join(items[:limit]) + (f" and {len(items) - limit} more" if len(items) > limit else "")
 
 
-def _load(structure: CheckedStructure) -> pdbfixer.PDBFixer:
+def _load(structure: CheckedStructure) -> tuple[pdbfixer.PDBFixer, Sources]:
     """PDBFixer around our topology; the Reference platform makes every later minimisation repeatable."""
     platform = openmm.Platform.getPlatformByName("Reference")
     # PDBFixer wants a file; it holds one atom that is replaced at once.
     fixer = pdbfixer.PDBFixer(platform=platform, pdbfile=StringIO(_ONE_ATOM))
-    topology, positions = draft_topology(structure)
+    topology, positions, sources = draft_topology(structure)
     fixer.topology, fixer.positions = topology, as_quantity(positions)
     fixer.sequences = []
     fixer.modifiedResidues = [
         ModifiedResidue(key.chain, key.number, name, parent)
         for (key, name), parent in structure.replacements.items()
     ]
-    return fixer
+    return fixer, sources
 
 
 def _positions(fixer: pdbfixer.PDBFixer) -> np.ndarray:
@@ -175,41 +211,10 @@ def _missing_residues(
     return decisions
 
 
-def _replace_nonstandard(fixer: pdbfixer.PDBFixer, ligand_names: set[str]) -> list[Decision]:
-    """Modified residues (MSE, CSO ...) become the standard one, unless a ligand file describes them."""
-    fixer.findNonstandardResidues()
-    fixer.nonstandardResidues = [
-        pair for pair in fixer.nonstandardResidues if pair[0].name not in ligand_names
-    ]
-    decisions = [
-        Decision("repair", "modified residue", f"{who} replaced by {new}", who, {"parent": new}, warning=True)
-        for residue, new in fixer.nonstandardResidues
-        if (who := describe_residue(residue))
-    ]
-    fixer.replaceNonstandardResidues()
-    return decisions
-
-
-def _check_known(topology: app.Topology, known_names: set[str], name: str) -> None:
-    """Refuse residues without parameters, all at once and before anything slow begins."""
-    unknown = [residue for residue in topology.residues() if residue.name not in known_names]
-    if unknown:
-        first = unknown[0].name
-        raise StructureError(
-            "residues that the force field or a ligand file describes",
-            f"unknown {_list([describe_residue(residue) for residue in unknown])} in {name}",
-            f'write [system.ligand.{first}] with smiles = "…"; or make a file with `mlmm ligand "SMILES" '
-            f'--name {first}` and name it in [system] ligands; or leave it out: remove = ["{first}"]',
-        )
-    if all(residue.name in _WATER for residue in topology.residues()):
-        raise StructureError(
-            "a molecule besides water", f"only water in {name}", "give a file that holds the solute"
-        )
-
-
 def _find_missing_atoms(fixer: pdbfixer.PDBFixer, name: str) -> list[Decision]:
     """Heavy atoms that a residue lacks; refuse where most of a chain would be invented."""
     fixer.findMissingAtoms()
+    _leave_joined_atoms(fixer)
     for chain in fixer.topology.chains():
         missing = sum(len(fixer.missingAtoms.get(residue, ())) for residue in chain.residues())
         present = sum(
@@ -235,6 +240,21 @@ def _find_missing_atoms(fixer: pdbfixer.PDBFixer, name: str) -> list[Decision]:
         who = describe_residue(residue)
         decisions.append(Decision("repair", "terminus", f"{who}: terminal {', '.join(names)} added", who))
     return decisions
+
+
+def _leave_joined_atoms(fixer: pdbfixer.PDBFixer) -> None:
+    """Add nothing to an atom that is bonded to another residue in place of what is missing."""
+    joined = {(atom.residue, atom.name) for joint in joints(fixer.topology) for atom in joint}
+    for residue, missing in list(fixer.missingAtoms.items()):
+        bonds = [(one.name, other.name) for one, other in fixer.templates[residue.name].topology.bonds()]
+        beside = {atom.name: {n for pair in bonds for n in pair if atom.name in pair} for atom in missing}
+        kept = [atom for atom in missing if not any((residue, name) in joined for name in beside[atom.name])]
+        fixer.missingAtoms[residue] = kept
+        if not kept:
+            del fixer.missingAtoms[residue]
+    for residue in list(fixer.missingTerminals):
+        if (residue, "C") in joined:
+            del fixer.missingTerminals[residue]
 
 
 def _check_last_residue(fixer: pdbfixer.PDBFixer, structure: CheckedStructure) -> None:

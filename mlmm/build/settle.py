@@ -9,8 +9,8 @@ from openmm import app
 
 from mlmm.build.build_log import Decision
 from mlmm.build.checks import cpu_context, relaxed
-from mlmm.build.parametrise import retold
-from mlmm.build.repair import describe_residue
+from mlmm.build.gaps import describe_residue
+from mlmm.build.parametrise import chosen_templates, retold
 
 __all__ = ["settle_in_place"]
 
@@ -50,6 +50,7 @@ def settle_in_place(
             nonbondedCutoff=_CUTOFF,
             constraints=None,
             rigidWater=False,
+            residueTemplates=chosen_templates(topology, force_field),
         )
     for atom in topology.atoms():
         if atom.residue.name not in names and atom.element != app.element.hydrogen:

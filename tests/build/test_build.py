@@ -139,8 +139,8 @@ def test_missing_file_and_directory_list_what_is_there(tmp_path):
 
 
 def test_openmm_template_errors_name_the_residue(tmp_path):
-    # A hydrogen too many on the alanine nitrogen: no template has it.
-    extra = "ATOM     90  HX  ALA A   2       2.900   4.900   1.000  1.00  0.00           H"
+    # An oxygen that belongs to nothing: no template has it.
+    extra = "ATOM     90  OX  ALA A   2       2.900   6.900   1.000  1.00  0.00           O"
     lines = [*DIPEPTIDE[:10], extra, *DIPEPTIDE[10:]]
     with pytest.raises(
         StructureError, match=r"ALA 2 of chain A while adding hydrogens.*Compare ALA 2"
@@ -155,7 +155,8 @@ def test_openmm_template_errors_name_the_residue(tmp_path):
     [
         ({"forcefield": "amber99"}, ["amber14", "amber99"]),
         ({"forcefield": ["nothing.xml"]}, ["nothing.xml", "Correct the file names"]),
-        ({"water": "opc"}, ["tip3p", "opc"]),
+        ({"water": "tip7p"}, ["tip3p", "tip7p"]),
+        ({"water": "opc", "forcefield": "charmm36m"}, ["charmm36m: tip3p, spce, tip4pew", "'opc'"]),
         ({"constraints": "all"}, ["none | hbonds", "'all'", 'Write constraints = "hbonds"']),
         ({"box_shape": "sphere"}, ["cube | dodecahedron | octahedron", "'sphere'"]),
         ({"padding": "1.0"}, ["padding", "without a unit"]),

@@ -27,7 +27,7 @@ def test_choices_of_the_schema_are_those_of_the_package():
     """The file is read without the numerical libraries, so it has its own copy of the words."""
     import inspect
 
-    from mlmm.build.parametrise import WATER_MODELS
+    from mlmm.build.families import WATER_MODELS
     from mlmm.build.surroundings.solvent import BOX_SHAPES
     from mlmm.dynamics.uncertainty import ACTIONS
     from mlmm.hybrid.system import hybrid_system

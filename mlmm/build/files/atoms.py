@@ -14,13 +14,16 @@ from mlmm.build.build_log import Decision
 
 #: Names that fix a protonation state; PDB readers turn all of them into the parent residue.
 VARIANTS = {
-    **{name: name for name in ("HID", "HIE", "HIP", "ASH", "GLH", "LYN", "CYX")},
+    **{name: name for name in ("HID", "HIE", "HIP", "ASH", "GLH", "LYN", "CYX", "CYM")},
     **{"HSD": "HID", "HSE": "HIE", "HSP": "HIP"},
 }
 CAPS = {"ACE", "NME", "NMA", "NH2", "NHE"}
-AMINO_ACIDS = {*proteinResidues, "CYX", "CYM", *VARIANTS}
+AMINO_ACIDS = {*proteinResidues, *VARIANTS}
 NUCLEOTIDES = {*rnaResidues, *dnaResidues}
-WATERS = {"HOH", "WAT", "H2O", "DOD", "TIP3", "TIP", "TP3", "SOL", "SPC"}
+_WATER_NAMES = (
+    "HOH WAT H2O DOD SOL TIP TIP3 TIP4 TIP5 TP3 TP4 TP5 T3P T4P T5P T3H TIP3P TIP4P TIP5P SPC SPCE OPC OPC3"
+)
+WATERS = set(_WATER_NAMES.split())
 _METAL_SYMBOLS = (
     "LI NA K RB CS BE MG CA SR BA AL SC TI V CR MN FE CO NI CU ZN GA Y ZR MO RU RH PD AG CD IN SN LA CE SM "
     "EU GD TB YB LU W RE OS IR PT AU HG TL PB BI U"
@@ -67,6 +70,14 @@ class AtomRecord(NamedTuple):
         return ResidueKey(self.chain, self.number, self.insertion_code)
 
 
+class Connection(NamedTuple):
+    """Two atoms that a record of the file bonds: their places in its list of atoms, and the record's name."""
+
+    one: int
+    other: int
+    source: str
+
+
 class Assembly(NamedTuple):
     """One biological unit: copies of chains, each by rotation (3, 3) and shift (3,) in nm."""
 
@@ -97,8 +108,8 @@ class StructureFile:
         Author chain id to the residue names of SEQRES (mmCIF: entity_poly_seq).
     replacements : dict
         Residue and its name to its standard parent, from MODRES.
-    connections : tuple of (int, int)
-        Indices in `atoms`, from CONECT (mmCIF: covalent struct_conn).
+    connections : tuple of Connection
+        Places in `atoms`, from CONECT, LINK and SSBOND (mmCIF: struct_conn, chem_comp_bond).
     assemblies : tuple of Assembly
     ended : bool
         Whether something in the file says that it is complete (END, MASTER, CONECT after the atoms).
@@ -114,7 +125,7 @@ class StructureFile:
     space_group: str = ""
     sequences: dict[str, tuple[str, ...]] = field(default_factory=dict)
     replacements: dict[tuple[ResidueKey, str], str] = field(default_factory=dict)
-    connections: tuple[tuple[int, int], ...] = ()
+    connections: tuple[Connection, ...] = ()
     assemblies: tuple[Assembly, ...] = ()
     ended: bool = True
     notes: tuple[Decision, ...] = ()
@@ -143,8 +154,8 @@ class CheckedStructure:
     atoms : tuple of AtomRecord
     runs : tuple of int
         Where in `atoms` a new chain of the topology begins; the first is 0.
-    bonds : tuple of (int, int)
-        Indices in `atoms`, as the file connects them.
+    bonds : tuple of Connection
+        Places in `atoms`, as the file connects them.
     protonation : dict
         Residues whose name in the file fixes the protonation, such as HIP.
     missing : tuple of MissingSegment
@@ -160,7 +171,7 @@ class CheckedStructure:
     format: str
     atoms: tuple[AtomRecord, ...]
     runs: tuple[int, ...] = (0,)
-    bonds: tuple[tuple[int, int], ...] = ()
+    bonds: tuple[Connection, ...] = ()
     cell: tuple[float, ...] | None = None
     space_group: str = ""
     replacements: dict[tuple[ResidueKey, str], str] = field(default_factory=dict)

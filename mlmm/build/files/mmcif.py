@@ -8,8 +8,17 @@ import gemmi
 from gemmi import cif
 
 from mlmm.build.build_log import Decision
-from mlmm.build.files.atoms import AMINO_ACIDS, NUCLEOTIDES, Assembly, AtomRecord, ResidueKey, StructureFile
+from mlmm.build.files.atoms import (
+    AMINO_ACIDS,
+    NUCLEOTIDES,
+    Assembly,
+    AtomRecord,
+    Connection,
+    ResidueKey,
+    StructureFile,
+)
 from mlmm.build.files.fixed_columns import FARTHEST
+from mlmm.build.files.links import linked_pairs
 from mlmm.build.files.pdb_text import assembly_of
 from mlmm.errors import StructureError
 
@@ -196,7 +205,7 @@ def _replacements(block: cif.Block) -> dict[tuple[ResidueKey, str], str]:
     }
 
 
-def _connections(block: cif.Block, atoms: list[AtomRecord]) -> tuple[tuple[int, int], ...]:
+def _connections(block: cif.Block, atoms: list[AtomRecord]) -> tuple[Connection, ...]:
     """Covalent bonds of struct_conn within the asymmetric unit, and chem_comp_bond within ligands."""
     places: dict[tuple[str, ...], list[int]] = {}
     for index, atom in enumerate(atoms):
@@ -220,11 +229,11 @@ def _connections(block: cif.Block, atoms: list[AtomRecord]) -> tuple[tuple[int, 
     symmetry = [
         _column(block, f"_struct_conn.ptnr{which}_symmetry") or ["1_555"] * len(kinds) for which in (1, 2)
     ]
-    pairs = set()
+    found: list[Connection] = []
     for kind, one, other, here, there in zip(kinds, partner(1), partner(2), *symmetry, strict=False):
-        if kind.lower().startswith("covale") and (here or "1_555") == (there or "1_555"):
-            for i in places.get(one, []):
-                pairs |= {(min(i, j), max(i, j)) for j in places.get(other, []) if i != j}
+        bond = kind.lower().startswith(("covale", "disulf", "modres"))
+        if bond and (here or "1_555") == (there or "1_555"):
+            found += linked_pairs(atoms, places.get(one, []), places.get(other, []), "struct_conn")
     components = zip(
         *(_column(block, f"_chem_comp_bond.{tag}") for tag in ("comp_id", "atom_id_1", "atom_id_2")),
         strict=False,
@@ -233,11 +242,12 @@ def _connections(block: cif.Block, atoms: list[AtomRecord]) -> tuple[tuple[int, 
     for residue, one, other in components:
         if residue not in AMINO_ACIDS and residue not in NUCLEOTIDES:
             bonds.setdefault(residue, []).append((one, other))
+    inside: set[tuple[int, int]] = set()
     for identity in {key[:4] for key in places if key[1] in bonds}:
         for one, other in bonds[identity[1]]:
             for i in places.get((*identity, one), []):
-                pairs |= {(min(i, j), max(i, j)) for j in places.get((*identity, other), [])}
-    return tuple(sorted(pairs))
+                inside |= {(min(i, j), max(i, j)) for j in places.get((*identity, other), [])}
+    return tuple(sorted({*found, *(Connection(*pair, "chem_comp_bond") for pair in inside)}))
 
 
 def _assemblies(block: cif.Block) -> tuple[tuple[Assembly, ...], list[Decision]]:

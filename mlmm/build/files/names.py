@@ -22,6 +22,7 @@ from mlmm.build.files.atoms import (
     is_polymer,
     residues,
 )
+from mlmm.build.files.dialects import settle_dialects
 from mlmm.errors import StructureError
 from mlmm.neighbours import nearest
 
@@ -36,20 +37,23 @@ def settle_names(file: StructureFile) -> tuple[list[AtomRecord], list[Decision]]
 
     In a standard residue the name decides: a CA of isoleucine is carbon whatever the element columns say.
     """
-    decisions: list[Decision] = []
     atoms: list[AtomRecord] = []
     lower, heavy_hydrogens, sites = 0, 0, 0
     guessed: list[AtomRecord] = []
     corrected: list[tuple[AtomRecord, str]] = []
     odd: list[AtomRecord] = []
+    upper: list[AtomRecord] = []
     for atom in file.atoms:
         name, residue_name = atom.name.upper(), atom.residue_name.upper()
-        if residue_name in WATERS and name.startswith(("LP", "EP", "MW")):
+        if residue_name in WATERS and (name.startswith(("LP", "EP", "MW")) or name in ("M", "OM")):
             sites += 1  # lone pairs and charge sites of another water model
             continue
         lower += (name, residue_name) != (atom.name, atom.residue_name)
         residue_name = "HOH" if residue_name in WATERS else residue_name
-        atom = atom._replace(name=name, residue_name=residue_name)
+        upper.append(atom._replace(name=name, residue_name=residue_name))
+    upper, decisions = settle_dialects(upper)
+    for atom in upper:
+        name, residue_name = atom.name, atom.residue_name
         element = atom.element
         if residue_name in _STANDARD:
             element = _first_letter(name)

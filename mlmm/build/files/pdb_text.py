@@ -9,8 +9,9 @@ import gemmi
 import numpy as np
 
 from mlmm.build.build_log import Decision
-from mlmm.build.files.atoms import Assembly, AtomRecord, ResidueKey, StructureFile
+from mlmm.build.files.atoms import Assembly, AtomRecord, Connection, ResidueKey, StructureFile
 from mlmm.build.files.fixed_columns import parse_atom_line
+from mlmm.build.files.links import read_links
 from mlmm.errors import StructureError
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,8 @@ def parse_pdb(text: str, name: str, sha256: str) -> StructureFile:
     _check_pqr(atoms, name)
     cell, space_group = _cell(lines, name)
     connections, notes = _connections(lines, atoms)
+    links, remarks = read_links(lines, atoms)
+    notes += remarks
     last = atoms[-1].line
     ended = any(
         line.split()[:1] for line in lines[last:] if line.startswith(("END", "TER", "MASTER", "CONECT"))
@@ -53,7 +56,7 @@ def parse_pdb(text: str, name: str, sha256: str) -> StructureFile:
         space_group=space_group,
         sequences=_sequences(lines),
         replacements=_replacements(lines),
-        connections=connections,
+        connections=(*connections, *links),
         assemblies=assemblies,
         ended=ended,
         notes=(*notes, *more, *_count_note(lines, atoms)),
@@ -143,9 +146,7 @@ def _replacements(lines: list[str]) -> dict[tuple[ResidueKey, str], str]:
     return found
 
 
-def _connections(
-    lines: list[str], atoms: list[AtomRecord]
-) -> tuple[tuple[tuple[int, int], ...], list[Decision]]:
+def _connections(lines: list[str], atoms: list[AtomRecord]) -> tuple[list[Connection], list[Decision]]:
     """Pairs of atoms from CONECT records; serial numbers that stand for no or several atoms are left out."""
     first = atoms[0].model
     places: dict[str, int | None] = {}
@@ -178,7 +179,7 @@ def _connections(
                 warning=True,
             )
         )
-    return tuple(sorted(pairs)), notes
+    return [Connection(*pair, "CONECT") for pair in sorted(pairs)], notes
 
 
 def _assemblies(lines: list[str]) -> tuple[tuple[Assembly, ...], list[Decision]]:

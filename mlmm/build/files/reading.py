@@ -21,6 +21,7 @@ from mlmm.build.files.atoms import (
     VARIANTS,
     AtomRecord,
     CheckedStructure,
+    Connection,
     ResidueKey,
     StructureFile,
     coordinates,
@@ -28,6 +29,7 @@ from mlmm.build.files.atoms import (
     is_polymer,
     residues,
 )
+from mlmm.build.files.hydrogen_names import settle_hydrogen_names
 from mlmm.build.files.mmcif import parse_mmcif
 from mlmm.build.files.names import settle_chains, settle_names
 from mlmm.build.files.pdb_text import parse_pdb
@@ -95,6 +97,8 @@ def settle(file: StructureFile, selection: Selection) -> CheckedStructure:
     atoms, more = choose_chains(file, atoms, selection)
     decisions += more
     atoms, more = leave_out(file, atoms, selection)
+    decisions += more
+    atoms, more = settle_hydrogen_names(file, atoms)
     decisions += more
     atoms, more = check_place(file, atoms)
     decisions += more
@@ -197,34 +201,36 @@ def _runs(atoms: list[AtomRecord]) -> tuple[int, ...]:
     return tuple(starts)
 
 
-def _bonds(
-    file: StructureFile, atoms: list[AtomRecord]
-) -> tuple[tuple[tuple[int, int], ...], list[Decision]]:
+def _bonds(file: StructureFile, atoms: list[AtomRecord]) -> tuple[tuple[Connection, ...], list[Decision]]:
     """The file's connections between atoms that are kept, without those that are too long for a bond."""
     places: dict[int, list[int]] = {}
     for index, atom in enumerate(atoms):
         places.setdefault(atom.line, []).append(index)
     points = coordinates(atoms)
-    bonds: list[tuple[int, int, float]] = []
-    long: list[tuple[int, int, float]] = []
-    for one, other in file.connections:
+    bonds: list[Connection] = []
+    long: list[tuple[int, int, float, str]] = []
+    for one, other, source in file.connections:
         for i, j in zip(
             places.get(file.atoms[one].line, []), places.get(file.atoms[other].line, []), strict=False
         ):
             distance = float(np.linalg.norm(points[i] - points[j]))
-            (bonds if distance <= _LONGEST_BOND else long).append((i, j, distance))
+            if distance <= _LONGEST_BOND:
+                bonds.append(Connection(i, j, source))
+            else:
+                long.append((i, j, distance, source))
     decisions = []
     if long:
-        i, j, distance = max(long, key=lambda entry: entry[2])
+        i, j, distance, source = max(long, key=lambda entry: (entry[3] != "CONECT", entry[2]))
         ends = " and ".join(
             f"{atom.name} of {describe_key(atom.residue_name, atom.key)}" for atom in (atoms[i], atoms[j])
         )
         text = (
-            f"{len(long)} connections in the file are longer than {_LONGEST_BOND} nm and are no bonds (up to "
-            f"{distance:.3f} nm, {ends})"
+            f"{len(long)} connections in the file are longer than {_LONGEST_BOND} nm and are no bonds ("
+            f"{distance:.3f} nm, {ends}, {source})"
         )
-        decisions.append(Decision("read", "CONECT", text, numbers={"connections": len(long)}))
-    return tuple((i, j) for i, j, _ in bonds), decisions
+        numbers, warning = {"connections": len(long)}, source != "CONECT"
+        decisions.append(Decision("read", "CONECT", text, numbers=numbers, warning=warning))
+    return tuple(bonds), decisions
 
 
 def _protonation(atoms: list[AtomRecord]) -> dict[ResidueKey, str]:

@@ -194,6 +194,8 @@ def _metals(atoms: list[AtomRecord]) -> list[Decision]:
         names = ", ".join(_who(partner) for partner in partners[:8]) or "nothing within 0.3 nm"
         who = describe_key(metal.residue_name, metal.key)
         text = f"{who} is held by charge alone, without bonds; near it {names}"
+        if partners and metal.element not in _ALKALI:
+            text += "; its coordination may change in a simulation: for a bonded model use prmtop"
         decisions.append(Decision("read", "metal", text, who, {"partners": len(partners)}, warning=True))
     return decisions
 

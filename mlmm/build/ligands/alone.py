@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlmm.build.files.atoms import AtomRecord, CheckedStructure
+from mlmm.build.files.atoms import AtomRecord, CheckedStructure, Connection
 from mlmm.build.ligands.definition import Definition, Ligand, LigandPlan
 from mlmm.build.ligands.matching import set_positions
 from mlmm.build.ligands.molecules import (
@@ -139,7 +139,9 @@ def structure_from_smiles(smiles: str, plan: LigandPlan) -> CheckedStructure:
                 element=atom.GetSymbol().upper(),
             )
         )
-    bonds = tuple((bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()) for bond in complete.GetBonds())
+    bonds = tuple(
+        Connection(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx(), "SMILES") for bond in complete.GetBonds()
+    )
     return CheckedStructure(
         f"SMILES {plain_smiles(complete)}",
         hashlib.sha256(smiles.encode()).hexdigest(),

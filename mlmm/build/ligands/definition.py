@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pdbfixer.pdbfixer import proteinResidues
 
 from mlmm.build.build_log import Decision
 from mlmm.build.ligands.molecules import formal_charge, molecule_from_file, molecule_from_smiles, plain_smiles
@@ -102,6 +103,8 @@ class LigandPlan:
         By residue name.
     mutate : dict
         Residue name in the file -> the name in `definitions` that it turns into.
+    substitute : dict
+        Residue name, or ``"A:ARG90"`` -> the standard residue that it turns into.
     by_name : set of str
         Residues of XML files that do not say which molecule they are: matched by OpenMM alone.
     decisions : list
@@ -112,6 +115,7 @@ class LigandPlan:
     mutate: dict[str, str]
     by_name: set[str]
     decisions: list[Decision] = field(default_factory=list)
+    substitute: dict[str, str] = field(default_factory=dict)
 
     @property
     def names(self) -> set[str]:
@@ -129,7 +133,8 @@ def plan_ligands(
     entries : iterable of paths and `Ligand`
         An SDF or mol2 file describes the residue that has its name: ``BEN.sdf``.
     mutate : mapping or sequence of str
-        ``{"TSA": "CHA"}`` or ``["TSA -> CHA"]``.
+        ``{"TSA": "CHA"}`` or ``["TSA -> CHA"]``; a standard amino acid as target is a mutation of the
+        protein, ``["A:ARG90 -> ALA"]``, or stands for a modified residue, ``["SEP -> SER"]``.
 
     Raises
     ------
@@ -146,7 +151,12 @@ def plan_ligands(
         else:
             files.append(find_ligand_file(entry))
     files += [find_ligand_file(ligand.xml) for ligand in ligands if ligand.xml]
-    plan = LigandPlan(files, {}, _mutations(mutate), set())
+    mutations = _mutations(mutate)
+    standard = {old: new for old, new in mutations.items() if new.upper() in proteinResidues}
+    changed = {old: new for old, new in mutations.items() if old not in standard}
+    plan = LigandPlan(
+        files, {}, changed, set(), substitute={old: new.upper() for old, new in standard.items()}
+    )
     for ligand in ligands:
         if ligand.name in plan.definitions:
             raise ConfigError("one definition per ligand", f"two of {ligand.name}", "leave one out")

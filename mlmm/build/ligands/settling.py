@@ -11,13 +11,13 @@ import numpy as np
 from openmm import app
 
 from mlmm.build.build_log import Decision
+from mlmm.build.gaps import describe_residue
 from mlmm.build.ligands.definition import LigandPlan
 from mlmm.build.ligands.matching import Placement, ResidueAtoms, place
 from mlmm.build.ligands.molecules import canonical, from_canonical, order_in_canonical, plain_smiles
 from mlmm.build.ligands.parameters import AM1BCC, gaff_parameters
 from mlmm.build.ligands.templates import shipped_template, template_xml
 from mlmm.build.parametrise import forcefields_folder
-from mlmm.build.repair import describe_residue
 from mlmm.build.topology_json import set_topology_box, topology_box
 from mlmm.errors import StructureError
 

@@ -6,7 +6,7 @@ import numpy as np
 from openmm import app
 
 from mlmm.build.build_log import Decision
-from mlmm.build.repair import describe_residue
+from mlmm.build.gaps import describe_residue
 
 __all__ = ["mend_hydrogens"]
 

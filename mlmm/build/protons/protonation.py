@@ -11,9 +11,9 @@ import numpy as np
 from openmm import app
 
 from mlmm.build.build_log import Decision
+from mlmm.build.gaps import describe_residue
 from mlmm.build.protons.propka_run import pka_values
 from mlmm.build.protons.tautomers import tautomer_score
-from mlmm.build.repair import describe_residue
 from mlmm.errors import ConfigError
 
 __all__ = ["choose_states", "named_by_user", "related_positions"]
@@ -33,7 +33,7 @@ VARIANTS = {
     "ASP": ("ASP", "ASH"),
     "GLU": ("GLU", "GLH"),
     "LYS": ("LYS", "LYN"),
-    "CYS": ("CYS", "CYX"),
+    "CYS": ("CYS", "CYX", "CYM"),
 }
 #: Hydrogens that a protonation state decides about.
 TITRATED = {
@@ -202,8 +202,18 @@ def named_by_user(topology: app.Topology, given: Mapping[str, str]) -> dict[int,
                 raise ConfigError(
                     f"a state of {describe_residue(residue)}: {choices}", repr(value), "correct protonate"
                 )
+            if state == "CYX" and not _sulfur_is_bonded(residue):
+                raise ConfigError(
+                    f"another sulfur bonded to {describe_residue(residue)} for CYX, half of a disulfide",
+                    "none",
+                    'write "CYM" for a thiolate, as at a metal, or "CYS"',
+                )
             chosen[residue.index] = state
     return chosen
+
+
+def _sulfur_is_bonded(residue: app.topology.Residue) -> bool:
+    return any("SG" in (one.name, other.name) for one, other in residue.external_bonds())
 
 
 def related_positions(topology: app.Topology, symmetry: bool) -> list[tuple[app.topology.Residue, ...]]:

@@ -13,8 +13,10 @@ from openmm.vec3 import Vec3
 
 from mlmm import units
 from mlmm.build.built import BuiltSystem, package_versions
+from mlmm.build.checks import with_virtual_sites
+from mlmm.build.families import WATER_MODELS, force_field_files, water_box
 from mlmm.build.masses import repartition
-from mlmm.build.parametrise import WATER_MODELS, force_field_files, load_force_field, retold
+from mlmm.build.parametrise import load_force_field, retold
 from mlmm.errors import ConfigError, StructureError
 from mlmm.zones.region import molecules_of
 
@@ -39,7 +41,7 @@ def build_bulk_water(
     edge : length
         Of the cube.
     water : str
-        ``tip3p``, ``tip3pfb`` or ``spce``.
+        A name of `mlmm.build.families.WATER_MODELS`.
     forcefield : str or list of str
         As for `build_system`.
     nonbonded_cutoff : length
@@ -67,7 +69,9 @@ def build_bulk_water(
     force_field = load_force_field(files)
     model = app.Modeller(app.Topology(), unit.Quantity([], unit.nanometer))
     model.addSolvent(
-        force_field, model=WATER_MODELS[water][1], boxSize=Vec3(length, length, length) * unit.nanometer
+        force_field,
+        model=water_box(force_field, water),
+        boxSize=Vec3(length, length, length) * unit.nanometer,
     )
     with retold(model.topology, "assigning parameters"):
         system = force_field.createSystem(
@@ -81,6 +85,7 @@ def build_bulk_water(
     if mass is not None:
         repartition(system, model.topology, mass)
     positions = np.array(model.positions.value_in_unit(unit.nanometer), dtype=float)
+    positions = with_virtual_sites(system, positions)
     provenance: dict[str, object] = {
         "source": f"bulk {water}",
         "forcefield_files": files,

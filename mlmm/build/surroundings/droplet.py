@@ -18,8 +18,9 @@ from openmm.vec3 import Vec3
 from mlmm.build.build_log import Decision
 from mlmm.build.checks import cpu_context, relaxed
 from mlmm.build.draft import as_quantity
+from mlmm.build.families import water_box
 from mlmm.build.options import DropletOptions
-from mlmm.build.parametrise import WATER_MODELS, retold
+from mlmm.build.parametrise import chosen_templates, retold
 from mlmm.build.subset import subset_system, subset_topology
 from mlmm.build.surroundings.walls import spherical_wall
 from mlmm.errors import SelectionError, StructureError
@@ -71,10 +72,11 @@ def add_water_sphere(
     with retold(model.topology, "adding water"):
         model.addSolvent(
             force_field,
-            model=WATER_MODELS[water][1],
+            model=water_box(force_field, water),
             boxVectors=unit.Quantity([Vec3(*row) for row in np.diag(edges).tolist()], unit.nanometer),
             ionicStrength=0 * unit.molar,
             neutralize=False,
+            residueTemplates=chosen_templates(model.topology, force_field),
         )
     model.positions = as_quantity(_positions(model) - shift)
     positions = _positions(model)
@@ -107,6 +109,7 @@ def relaxed_whole(
             nonbondedCutoff=_RELAX_CUTOFF,
             constraints=None,
             rigidWater=False,
+            residueTemplates=chosen_templates(topology, force_field),
         )
     context = cpu_context(flexible, positions, steady=True)
     before = context.getState(energy=True).getPotentialEnergy()._value

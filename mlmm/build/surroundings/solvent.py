@@ -6,7 +6,8 @@ import numpy as np
 from openmm import app, unit
 from openmm.vec3 import Vec3
 
-from mlmm.build.parametrise import WATER_MODELS, retold
+from mlmm.build.families import water_box
+from mlmm.build.parametrise import chosen_templates, retold
 from mlmm.errors import StructureError
 
 #: Lattice vectors for images at distance 1; volumes 1, 0.71 and 0.77.
@@ -41,10 +42,11 @@ def add_solvent(
     with retold(model.topology, "adding water and ions"):
         model.addSolvent(
             force_field,
-            model=WATER_MODELS[water][1],
+            model=water_box(force_field, water),
             boxVectors=unit.Quantity([Vec3(*row) for row in box.tolist()], unit.nanometer),
             ionicStrength=strength * unit.molar,
             neutralize=neutralise,
+            residueTemplates=chosen_templates(model.topology, force_field),
         )
 
 

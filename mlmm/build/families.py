@@ -1,0 +1,124 @@
+"""Force fields and water models by one word, as files that OpenMM ships."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from openmm import app
+
+from mlmm.build.files.atoms import NUCLEOTIDES
+from mlmm.errors import ConfigError
+
+__all__ = ["FAMILIES", "WATER_MODELS", "force_field_files", "water_box"]
+
+#: Water model -> pre-equilibrated box that OpenMM ships, with as many sites.
+WATER_MODELS = {
+    "tip3p": "tip3p",
+    "tip3pfb": "tip3p",
+    "spce": "spce",
+    "opc3": "tip3p",
+    "opc": "tip4pew",
+    "tip4pew": "tip4pew",
+    "tip4pfb": "tip4pew",
+}
+_BOX_BY_SITES = {3: "tip3p", 4: "tip4pew", 5: "tip5p"}
+
+
+@dataclass(frozen=True)
+class Family:
+    """Files of one force field: for proteins, for nucleic acids, for each water model."""
+
+    protein: tuple[str, ...]
+    nucleic: tuple[str, ...]
+    water: dict[str, str]
+
+
+FAMILIES = {
+    "amber14": Family(
+        ("amber14/protein.ff14SB.xml",),
+        ("amber14/DNA.OL15.xml", "amber14/RNA.OL3.xml"),
+        {name: f"amber14/{name}.xml" for name in WATER_MODELS},
+    ),
+    "amber19": Family(
+        ("amber19/protein.ff19SB.xml",),
+        ("amber19/DNA.OL21.xml", "amber14/RNA.OL3.xml"),
+        {name: f"amber19/{name}.xml" for name in WATER_MODELS},
+    ),
+    "charmm36m": Family(
+        ("charmm36_2024.xml",),
+        (),
+        {
+            "tip3p": "charmm36_2024/water.xml",
+            "spce": "charmm36_2024/spce.xml",
+            "tip4pew": "charmm36_2024/tip4pew.xml",
+        },
+    ),
+}
+
+
+def force_field_files(
+    forcefield: str | Sequence[str], water: str, residue_names: Iterable[str] = ()
+) -> list[str]:
+    """File names for `openmm.app.ForceField`.
+
+    Parameters
+    ----------
+    forcefield : str or sequence of str
+        A name of `FAMILIES`, or XML files.
+    water : str
+        A name of `WATER_MODELS`; files that are given hold their own water.
+    residue_names : iterable of str
+        Of the structure: nucleotides bring the family's nucleic-acid files.
+
+    Raises
+    ------
+    ConfigError
+        An unknown force field or water model.
+    """
+    if water not in WATER_MODELS:
+        raise ConfigError(f"water as one of {', '.join(WATER_MODELS)}", repr(water), 'write water = "tip3p"')
+    if not isinstance(forcefield, str):
+        return [str(name) for name in forcefield]
+    if forcefield in FAMILIES:
+        family = FAMILIES[forcefield]
+        if water not in family.water:
+            raise ConfigError(
+                f"a water model for {forcefield}: {', '.join(family.water)}",
+                repr(water),
+                f'write water = "{next(iter(family.water))}"',
+            )
+        nucleic = family.nucleic if NUCLEOTIDES.intersection(residue_names) else ()
+        return [*family.protein, *nucleic, family.water[water]]
+    if forcefield.endswith(".xml"):
+        return [forcefield]
+    raise ConfigError(
+        f"forcefield as one of {', '.join(FAMILIES)}, or a list of OpenMM XML files",
+        repr(forcefield),
+        'write forcefield = "amber14" or forcefield = ["amber14/protein.ff14SB.xml", "amber14/tip3p.xml"]',
+    )
+
+
+def water_box(force_field: app.ForceField, water: str) -> str:
+    """Pre-equilibrated box with as many sites as the water of a force field has.
+
+    Parameters
+    ----------
+    force_field : openmm.app.ForceField
+    water : str
+        Name of the model, which decides among boxes of three sites.
+    """
+    sites = {len(template.atoms) for template in water_templates(force_field)}
+    if sites == {3}:
+        return WATER_MODELS[water] if WATER_MODELS[water] in ("tip3p", "spce") else "tip3p"
+    return _BOX_BY_SITES.get(max(sites, default=3), "tip3p")
+
+
+def water_templates(force_field: app.ForceField) -> list:
+    """Templates of one oxygen with two hydrogens, and perhaps sites without mass."""
+    found = []
+    for template in force_field._templates.values():  # OpenMM has no public access to templates
+        numbers = [0 if atom.element is None else atom.element.atomic_number for atom in template.atoms]
+        if sorted(number for number in numbers if number) == [1, 1, 8]:
+            found.append(template)
+    return found
