@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mlmm.cli.progress import Stages
 from mlmm.cli.session import add_config, start
+from mlmm.config.checks import outlook
 from mlmm.config.explain import key_lines
 from mlmm.config.load import load_config, structure_config
 from mlmm.config.objects import build_from, build_options
@@ -50,6 +51,8 @@ def run(options: argparse.Namespace) -> int:
     if options.dry_run:
         text, possible = _plan(config)
         print(text)
+        if possible and config.region.select:
+            print(outlook(config))
         return 0 if possible else 2
     print(_build(config, options))
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from mlmm.config.checks import outlook
 from mlmm.config.explain import explain
 from mlmm.config.load import load_config
 from mlmm.config.schema import SECTIONS, TABLES
@@ -17,7 +18,8 @@ EPILOG = f"""sections: {", ".join([*SECTIONS, *TABLES])}
 examples:
   mlmm config --explain                       every key: default, unit, choices, meaning
   mlmm config --explain zones                 those of [zones]
-  mlmm config my/run.toml                     check a run file; its settings with all defaults filled in
+  mlmm config my/run.toml                     check a run file; its settings with all defaults filled in, and
+                                              the scheme that it comes down to
   mlmm config my/run.toml --set run.produce="1 ns"
 """
 
@@ -44,5 +46,7 @@ def run(options: argparse.Namespace) -> int:
         )
     import tomli_w
 
-    print(tomli_w.dumps(load_config(options.config, options.set).as_dict()), end="")
+    config = load_config(options.config, options.set)
+    print(f"# {outlook(config)}")
+    print(tomli_w.dumps(config.as_dict()), end="")
     return 0

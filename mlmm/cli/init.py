@@ -8,7 +8,9 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlmm.config.checks import outlook
 from mlmm.config.explain import start_file
+from mlmm.config.load import load_config
 from mlmm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -71,6 +73,8 @@ def run(options: argparse.Namespace) -> int:
         out.write_text(start_file(values, notes), encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"a writable file {out}", str(error), "choose another --out") from error
+    if options.pdb and not remarks:
+        remarks = [outlook(load_config(out))]
     print("\n".join([f"written: {out}, region {values['region.select']!r}", *remarks]))
     print(f"next: look it over, then  mlmm build {out} --dry-run  and  mlmm run {out}")
     return 0

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mlmm.build.preview import RegionPreview
     from mlmm.potentials.spec import PotentialSpec
 
-__all__ = ["check_keys", "check_structure"]
+__all__ = ["check_keys", "check_structure", "outlook"]
 
 
 def check_keys(config: RunConfig) -> None:
@@ -99,6 +99,21 @@ def check_structure(config: RunConfig, facts: PotentialSpec | None = None) -> Sc
     if choice is not None:
         _check_flexible(config, choice, preview)
     return choice
+
+
+def outlook(config: RunConfig) -> str:
+    """Say which scheme a run would take and why, or what would stop it, in one line."""
+    try:
+        check_keys(config)
+        choice = check_structure(config)
+    except MLMMError as error:
+        return f"mlmm run would stop: {error}"
+    if choice is None:
+        return (
+            "scheme: additive if the region is whole molecules, else per_atom, as far as the potential "
+            "allows; the built system decides"
+        )
+    return f"scheme: {choice}"
 
 
 def _checked_scheme(config: RunConfig, facts: PotentialSpec, cuts: bool | None) -> SchemeChoice | None:
