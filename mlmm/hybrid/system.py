@@ -298,10 +298,8 @@ def hybrid_system(
         and 1 they are mixed with the force field's; the total charge stays.
     charge_range : str or float
         Where predicted charges cease to act in a periodic system, nm.
-    restraints : sequence of Restraint
-        Biases on collective variables, added to the energy in a force group of their own.
-    variables : sequence of Variable
-        Further collective variables that a run follows.
+    restraints, variables : sequence of Restraint, of Variable
+        Biases in a force group of their own, and further collective variables that a run follows.
     outside_training : {"stop", "warn"}
         A charge or multiplicity of the region that the potential was not trained on is refused, or gives a
         warning that the run's record and report repeat.
