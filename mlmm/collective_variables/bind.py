@@ -16,6 +16,7 @@ from mlmm.collective_variables.definitions import Biases, BoundRestraint, BoundV
 from mlmm.collective_variables.options import Restraint, Variable
 from mlmm.collective_variables.rules import is_empty
 from mlmm.collective_variables.values import squared_deviations
+from mlmm.elements import element_names
 from mlmm.errors import ConfigError, SelectionError
 from mlmm.zones.region import select_atoms
 
@@ -140,29 +141,38 @@ def _coordinates(source: Any, atoms: Sequence[int], built: BuiltSystem, name: st
     """Places of the atoms of a group, (K, n, 3) in nm, from a file, an array or the built structure."""
     if is_empty(source):
         return np.array(built.positions)[None, list(atoms)]
-    found = np.array(_read(source, name) if isinstance(source, str) else source, dtype=np.float64)
+    found, elements = _read(source, name) if isinstance(source, str) else (source, None)
+    found = np.array(found, dtype=np.float64)
     found = found[None] if found.ndim == 2 else found
     if found.ndim != 3 or found.shape[2] != 3 or found.shape[1] not in (len(atoms), built.n_atoms):
         raise ConfigError(
             f"coordinates of the {len(atoms)} selected or of all {built.n_atoms} atoms for variable {name}",
-            f"an array of shape {found.shape}"
-            if not isinstance(source, str)
-            else f"{found.shape[1]} in {source}",
+            f"{len(elements)} in {source}" if elements else f"an array of shape {found.shape}",
             "give a structure of these atoms",
         )
     if not np.isfinite(found).all():
         raise ConfigError(f"finite coordinates for variable {name}", "NaN or infinity", "correct them")
-    return found if found.shape[1] == len(atoms) else found[:, list(atoms)]
+    if found.shape[1] != len(atoms):
+        found, elements = found[:, list(atoms)], elements and [elements[atom] for atom in atoms]
+    for atom, number in zip(atoms, elements or (), strict=False):
+        if number not in (0, built.numbers[atom]):
+            raise ConfigError(
+                f"the atoms of variable {name} in the order of the system in {source}",
+                f"{element_names([number])} in the place of {built.label(atom)}",
+                "write it from a structure that mlmm built",
+            )
+    return found
 
 
-def _read(path: str, name: str) -> np.ndarray:
-    """Coordinates of every model of a PDB or mmCIF file, nm."""
+def _read(path: str, name: str) -> tuple[np.ndarray, list[int]]:
+    """Coordinates (K, n, 3) in nm of every model of a PDB or mmCIF file, and atomic numbers, 0 if unknown."""
     kind = app.PDBxFile if path.lower().endswith((".cif", ".mmcif")) else app.PDBFile
     try:
         with open(path) as file:
             found = kind(file)
         frames = [found.getPositions(asNumpy=True, frame=k)._value for k in range(found.getNumFrames())]
-        return np.array(frames)
+        elements = [atom.element.atomic_number if atom.element else 0 for atom in found.topology.atoms()]
+        return np.array(frames), elements
     except OSError as error:
         raise ConfigError(
             f"a structure file for variable {name}", f"{path}: {error.strerror}", "correct its path"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from mlmm.config.objects import build_options, check_sizes, potential_from, scheme_of
 from mlmm.config.schema import RunConfig, ZoneSettings
+from mlmm.config.tables import check_references, groups_of
 from mlmm.errors import ConfigError, EmbeddingError, MLMMError
 from mlmm.schemes import SCHEMES, SchemeChoice, check_bridge, check_options, check_zones
 
@@ -50,6 +51,7 @@ def check_keys(config: RunConfig) -> None:
         raise ConfigError(
             "a training_set that is there", f"no file {training_set}", "correct the path, or leave it out"
         )
+    check_references(config)
     _check_selections(config)
 
 
@@ -91,6 +93,8 @@ def check_structure(config: RunConfig, facts: PotentialSpec | None = None) -> Sc
     options = build_options(config)
     planned = plan_structure(system.pdb or None, options, smiles=system.smiles)
     _check_ensemble(config, planned)
+    for group in groups_of(config):
+        preview_region(planned, options, group, "atoms")
     preview = preview_region(planned, options, config.region.select, config.region.complete)
     if preview is None:
         return _checked_scheme(config, facts, None)
@@ -162,7 +166,8 @@ def _check_selections(config: RunConfig) -> None:
 
     zones, droplet = config.zones, config.system.droplet
     centre = droplet.get("centre", "") if isinstance(droplet, dict) else ""
-    for selection in (config.region.select, zones.centre, zones.plateau_select, *zones.residues, centre):
+    of_zones = (zones.centre, zones.plateau_select, *zones.residues, centre)
+    for selection in (config.region.select, *of_zones, *groups_of(config)):
         if selection:
             check_selection(selection)
 

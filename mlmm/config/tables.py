@@ -6,6 +6,7 @@ Only the standard library is imported here, see `mlmm.config.load`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from mlmm.collective_variables.options import Restraint, Variable
@@ -14,7 +15,14 @@ from mlmm.config.schema import RunConfig
 from mlmm.errors import ConfigError
 from mlmm.options import check_names, check_section, options_of
 
-__all__ = ["check_tables", "find_files", "set_in_table", "variables_and_restraints"]
+__all__ = [
+    "check_references",
+    "check_tables",
+    "find_files",
+    "groups_of",
+    "set_in_table",
+    "variables_and_restraints",
+]
 
 
 def check_tables(content: Mapping[str, Any], path: str) -> dict[str, Any]:
@@ -69,6 +77,22 @@ def variables_and_restraints(config: RunConfig) -> tuple[list[Variable], list[Re
     """The variables and restraints of a run file."""
     variables = [Variable(name, **table) for name, table in config.variable.items()]
     return variables, [Restraint(**table) for table in config.restraint]
+
+
+def groups_of(config: RunConfig) -> list[str]:
+    """The selections of all variables, each once."""
+    return list(dict.fromkeys(group for table in config.variable.values() for group in table["groups"]))
+
+
+def check_references(config: RunConfig) -> None:
+    """Refuse reference structures that are not there (ConfigError)."""
+    for name, table in config.variable.items():
+        for key in ("reference", "images"):
+            path = table.get(key)
+            if path and not Path(path).is_file():
+                raise ConfigError(
+                    f"{key} of variable {name}, a structure file", f"no file {path}", "correct its path"
+                )
 
 
 def find_files(config: RunConfig, find: Callable[[str], str]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,9 @@ class Barostat:
     seed : int
     facts : mapping, optional
         Of the barostat that this one continues.
+    molecules : sequence of sequence of int, optional
+        What moves as a whole; by default the molecules of the context, among which OpenMM counts all atoms of
+        a restraint as one.
     """
 
     def __init__(
@@ -59,10 +62,11 @@ class Barostat:
         temperature: float,
         seed: int,
         facts: Mapping[str, Any] | None = None,
+        molecules: Sequence[Sequence[int]] | None = None,
     ):
         self._context, self._integrator, self._seed = context, integrator, seed
         self._pressure, self._kt = BAR_NM3 * pressure, GAS_CONSTANT * temperature
-        molecules = context.getMolecules()
+        molecules = context.getMolecules() if molecules is None else molecules
         self._count = len(molecules)
         self._molecule = np.empty(context.getSystem().getNumParticles(), dtype=np.int64)
         for index, atoms in enumerate(molecules):

@@ -8,9 +8,10 @@ from mlmm.dynamics.barostat import own_barostats
 from mlmm.dynamics.reporters import energy_columns
 from mlmm.dynamics.stages import Dynamics, Minimise
 from mlmm.errors import ConfigError
+from mlmm.forcefield.reference_platform import reference_context
 from mlmm.hybrid.system import HybridSystem
 
-__all__ = ["check_biases"]
+__all__ = ["check_biases", "unjoined_molecules"]
 
 
 def check_biases(hybrid: HybridSystem, stages: Sequence[Minimise | Dynamics]) -> None:
@@ -37,3 +38,14 @@ def check_biases(hybrid: HybridSystem, stages: Sequence[Minimise | Dynamics]) ->
             ", ".join(own),
             'remove it, and write ensemble = "NPT"',
         )
+
+
+def unjoined_molecules(hybrid: HybridSystem) -> Sequence[Sequence[int]] | None:
+    """Molecules as they are without restraints, for a barostat; None where there is nothing to undo.
+
+    OpenMM takes all atoms of a restraint for one molecule. The centre of all water would then move as one
+    body, and the volume not at all.
+    """
+    if not hybrid.biases.restraints:
+        return None
+    return reference_context(hybrid.built.system).getMolecules()

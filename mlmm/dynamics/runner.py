@@ -14,6 +14,7 @@ import openmm
 from mlmm.build.foreign_xml import read_serialised
 from mlmm.collective_variables.openmm_forces import set_parameters
 from mlmm.dynamics.barostat import Barostat, own_barostats
+from mlmm.dynamics.biases import unjoined_molecules
 from mlmm.dynamics.drift import measure_drift
 from mlmm.dynamics.failures import broken_positions, retold
 from mlmm.dynamics.frames import positions_and_box
@@ -180,7 +181,9 @@ class Runner:
         if stage.ensemble == "NPT":
             facts = checkpoint.summary.get("barostat") if checkpoint is not None else None
             numbers = self._stage_seed(index, 2)
-            barostat = Barostat(context, integrator, stage.pressure, stage.temperature, numbers, facts)
+            conditions = stage.pressure, stage.temperature, numbers
+            molecules = unjoined_molecules(self.hybrid)
+            barostat = Barostat(context, integrator, *conditions, facts, molecules)
             self.summary["barostat"] = barostat.facts
         step = checkpoint.step if checkpoint is not None else 0
         before = self._seconds_so_far(stage)

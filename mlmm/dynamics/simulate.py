@@ -99,6 +99,12 @@ def simulate(
     check_hybrid(hybrid)
     check_stages(stages)
     options = with_changes(RunOptions, options, changes)
+    if restraints is None and variables and hybrid.biases.restraints:
+        raise ConfigError(
+            "restraints beside variables for a hybrid that has restraints of its own",
+            "variables alone",
+            "write restraints=[…] as well; an empty list leaves them out",
+        )
     if restraints is not None or variables:
         hybrid = hybrid.restrained(restraints or (), variables)
     check_pressure(stages, options)

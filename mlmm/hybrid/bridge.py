@@ -30,6 +30,7 @@ from mlmm.potentials.base import (
 __all__ = [
     "BRIDGES",
     "choose_bridge",
+    "has_gpu",
     "make_force",
     "torchforce_problem",
 ]
@@ -225,3 +226,9 @@ def _load_plugins() -> None:
         # A kernel for hardware that is not here fails to load; the test that follows finds what is missing.
         with contextlib.suppress(openmm.OpenMMException):
             openmm.Platform.loadPluginLibrary(str(library))
+
+
+def has_gpu() -> bool:
+    """Whether OpenMM can run on a GPU here."""
+    names = {openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())}
+    return not names.isdisjoint(("CUDA", "HIP", "OpenCL"))

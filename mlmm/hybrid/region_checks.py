@@ -14,7 +14,7 @@ from mlmm.elements import element_names
 from mlmm.errors import ConfigError, EmbeddingError, PotentialError, check_kind
 from mlmm.hybrid.spec import atom_labels, atomic_numbers, built_cell, visible_atoms
 from mlmm.neighbours import minimum_images, pairs_within
-from mlmm.potentials.base import PotentialModel, scriptable_module
+from mlmm.potentials.base import AtomEnergies, PotentialModel, scriptable_module
 from mlmm.potentials.spec import PotentialSpec
 from mlmm.potentials.training import check_elements, check_polarisable
 from mlmm.schemes import SCHEMES
@@ -25,6 +25,7 @@ __all__ = [
     "check_arguments",
     "check_box",
     "check_charges",
+    "check_contract",
     "check_embedding",
     "check_room",
     "net_charge",
@@ -305,3 +306,34 @@ def zone_warnings(built: BuiltSystem, zones: ZonePartition, charge: int, spec: P
             f"bonds join atoms of different lambda: {names}{more}; forces near them are neither ML nor MM"
         )
     return warnings + list(zones.notes)
+
+
+def check_contract(result: AtomEnergies, count: int | None) -> None:
+    """Refuse what a broken model gives for the built structure, here and not inside a simulation.
+
+    Parameters
+    ----------
+    result : AtomEnergies
+        What it gives; by a broken model anything else.
+    count : int, optional
+        Energies that there have to be.
+
+    Raises
+    ------
+    PotentialError
+    """
+    energies = getattr(result, "energies", None)
+    shape = tuple(energies.shape) if isinstance(energies, torch.Tensor) else None
+    if energies is None or shape is None or (count is not None and shape != (count,)):
+        expected = "" if count is None else f" of shape ({count},)"
+        raise PotentialError(
+            f"atom_energies(structure) to return AtomEnergies with energies{expected}",
+            f"{type(result).__name__} with energies of shape {shape}",
+            "return mlmm.AtomEnergies(energies=…)",
+        )
+    if not bool(torch.isfinite(energies).all()):
+        raise PotentialError(
+            "finite energies on the built structure",
+            "NaN or infinity",
+            "look at the region for clashing atoms",
+        )

@@ -16,6 +16,7 @@ from mlmm.forcefield.remove_terms import RemovedTerms
 from mlmm.modules import Module
 from mlmm.potentials.base import PotentialModel, PotentialSpec
 from mlmm.schemes import SCHEMES, Scheme
+from mlmm.structures import Structure, neighbour_pairs
 from mlmm.term_weights import TermWeights, make_term_weights
 from mlmm.zones.compensation import Compensation
 from mlmm.zones.static import ZonePartition
@@ -31,8 +32,10 @@ __all__ = [
     "hybrid_term_weights",
     "kept_whole",
     "model_atoms",
+    "region_structure",
     "replaceable_atoms",
     "visible_atoms",
+    "zone_counts",
 ]
 
 #: Where the switching function of contacts begins, in units of the model's cutoff, where it ends.
@@ -204,3 +207,41 @@ def built_cell(built: BuiltSystem) -> torch.Tensor | None:
 def atomic_numbers(built: BuiltSystem, atoms: Collection[int]) -> list[int]:
     """Atomic numbers of some atoms; 0 for a particle without element, which no potential knows."""
     return [int(built.numbers[i]) for i in atoms]
+
+
+def zone_counts(spec: HybridSpec, visible: Collection[int] | None) -> dict[str, int]:
+    """Number of atoms by zone in the built structure.
+
+    Parameters
+    ----------
+    spec : HybridSpec
+    visible : collection of int, optional
+        Atoms that the model sees beside the region; none by default.
+
+    Returns
+    -------
+    dict of str to int
+        ``core transition buffer environment``; buffer: lambda = 0, seen by the model.
+    """
+    built, positions, cell = spec.built, torch.tensor(spec.built.positions), built_cell(spec.built)
+    weights = spec.zones.weights(positions, cell)
+    active = (weights > 0).nonzero().squeeze(1)
+    core, buffer = int((weights == 1).sum()), 0
+    if visible is not None:
+        _, seen, _ = neighbour_pairs(positions, cell, spec.potential.spec.receptive_field, active)
+        buffer = len(set(seen.tolist()) & set(visible) - set(active.tolist()))
+    counts = {"core": core, "transition": len(active) - core, "buffer": buffer}
+    return counts | {"environment": built.n_atoms - sum(counts.values())}
+
+
+def region_structure(
+    spec: HybridSpec, positions: np.ndarray, box_vectors: np.ndarray | None = None
+) -> Structure:
+    """The zone's atoms alone; arguments as for `HybridSystem.region_structure`."""
+    built, atoms = spec.built, model_atoms(spec)
+    cell = None
+    if built.periodic:
+        cell = torch.tensor(built.box_vectors if box_vectors is None else box_vectors, dtype=torch.float64)
+    numbers = torch.tensor(atomic_numbers(built, atoms))
+    where = torch.tensor(positions[atoms], dtype=torch.float64)
+    return Structure(numbers, where, cell, spec.charge, spec.multiplicity)

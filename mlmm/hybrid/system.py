@@ -16,17 +16,18 @@ from mlmm.build import BuiltSystem
 from mlmm.collective_variables.bind import bind
 from mlmm.collective_variables.definitions import Biases
 from mlmm.collective_variables.options import Restraint, Variable
-from mlmm.errors import PotentialError, check_kind
+from mlmm.errors import check_kind
 from mlmm.forcefield.remove_terms import RemovedTerms
 from mlmm.hybrid.alignment import with_compensation
 from mlmm.hybrid.assemble import assemble
-from mlmm.hybrid.bridge import choose_bridge
+from mlmm.hybrid.bridge import choose_bridge, has_gpu
 from mlmm.hybrid.charges import Charges, check_predicted, predicted_charges, with_charges
 from mlmm.hybrid.mm_tail import tail_warning
 from mlmm.hybrid.region_checks import (
     check_arguments,
     check_box,
     check_charges,
+    check_contract,
     check_embedding,
     check_room,
     net_charge,
@@ -35,12 +36,19 @@ from mlmm.hybrid.region_checks import (
     zone_warnings,
 )
 from mlmm.hybrid.rules import choose_host, choose_scheme
-from mlmm.hybrid.spec import AssembledSystem, HybridSpec, atomic_numbers, built_cell, model_atoms
+from mlmm.hybrid.spec import (
+    AssembledSystem,
+    HybridSpec,
+    atomic_numbers,
+    model_atoms,
+    region_structure,
+    zone_counts,
+)
 from mlmm.modules import Module
 from mlmm.potentials.base import AtomEnergies, PotentialModel
 from mlmm.potentials.training import check_training
 from mlmm.schemes import check_options
-from mlmm.structures import Structure, neighbour_pairs
+from mlmm.structures import Structure
 from mlmm.units import parse
 from mlmm.zones.compensation import Compensation
 from mlmm.zones.static import ZonePartition
@@ -185,15 +193,7 @@ class HybridSystem:
 
     def zone_counts(self) -> dict[str, int]:
         """Number of atoms by zone in the built structure; buffer: lambda = 0, seen by the model."""
-        positions, cell = torch.tensor(self.built.positions), built_cell(self.built)
-        weights = self.zones.weights(positions, cell)
-        active = (weights > 0).nonzero().squeeze(1)
-        core, buffer = int((weights == 1).sum()), 0
-        if self.blend is not None:
-            _, seen, _ = neighbour_pairs(positions, cell, self.potential.spec.receptive_field, active)
-            buffer = len(set(seen.tolist()) & set(self.blend.visible.tolist()) - set(active.tolist()))
-        counts = {"core": core, "transition": len(active) - core, "buffer": buffer}
-        return counts | {"environment": self.built.n_atoms - sum(counts.values())}
+        return zone_counts(self.spec, None if self.blend is None else self.blend.visible.tolist())
 
     def region_structure(self, positions: np.ndarray, box_vectors: np.ndarray | None = None) -> Structure:
         """The zone's atoms (the region, under scheme ``additive``) alone.
@@ -205,15 +205,7 @@ class HybridSystem:
         box_vectors : ndarray, shape (3, 3), nm, optional
             The system's own box by default; ignored for an open system.
         """
-        atoms = model_atoms(self.spec)
-        cell = None
-        if self.built.periodic:
-            cell = torch.tensor(
-                self.built.box_vectors if box_vectors is None else box_vectors, dtype=torch.float64
-            )
-        numbers = torch.tensor(atomic_numbers(self.built, atoms))
-        where = torch.tensor(positions[atoms], dtype=torch.float64)
-        return Structure(numbers, where, cell, self.charge, self.multiplicity)
+        return region_structure(self.spec, positions, box_vectors)
 
     def region_energies(self, positions: np.ndarray, box_vectors: np.ndarray | None = None) -> AtomEnergies:
         """Energies of the zone's atoms by the model, times lambda, with the spread of a committee.
@@ -306,10 +298,8 @@ def hybrid_system(
         and 1 they are mixed with the force field's; the total charge stays.
     charge_range : str or float
         Where predicted charges cease to act in a periodic system, nm.
-    restraints : sequence of Restraint
-        Biases on collective variables, added to the energy in a force group of their own.
-    variables : sequence of Variable
-        Further collective variables that a run follows.
+    restraints, variables : sequence of Restraint, of Variable
+        Biases in a force group of their own, and further collective variables that a run follows.
     outside_training : {"stop", "warn"}
         A charge or multiplicity of the region that the potential was not trained on is refused, or gives a
         warning that the run's record and report repeat.
@@ -358,7 +348,7 @@ def hybrid_system(
         outside_training,
     )
     warnings += [*outside, *zone_warnings(built, zones, charge, facts)]
-    on_gpu = _on_gpu()
+    on_gpu = has_gpu()
     host = choose_host(
         bridge,
         built,
@@ -397,7 +387,9 @@ def hybrid_system(
     assembled, tail = assemble(spec), tail_warning(spec)
     warnings += [tail] if tail else []
     hybrid = HybridSystem(spec, assembled, tuple(warnings), tuple(outside))
-    _check_contract(hybrid)
+    # Caps, whole energies and zones that move come in other numbers.
+    count = len(model_atoms(spec)) if hybrid.blend is None else None
+    check_contract(hybrid.region_energies(built.positions), count)
     if electrostatics == "charges":
         found, total = predicted_charges(hybrid.spec, hybrid.blend)
         check_predicted(hybrid.spec, found, total)
@@ -405,30 +397,3 @@ def hybrid_system(
     for warning in warnings:
         logger.warning(warning)
     return hybrid
-
-
-def _on_gpu() -> bool:
-    """Whether OpenMM can run on a GPU here."""
-    names = {openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())}
-    return not names.isdisjoint(("CUDA", "HIP", "OpenCL"))
-
-
-def _check_contract(hybrid: HybridSystem) -> None:
-    """Evaluate the model once, so that a broken one fails here and not inside a simulation."""
-    n = len(model_atoms(hybrid.spec))
-    result = hybrid.region_energies(hybrid.built.positions)
-    energies = getattr(result, "energies", None)
-    shape = tuple(energies.shape) if isinstance(energies, torch.Tensor) else None
-    # Caps, whole energies and zones that move come in other numbers.
-    if energies is None or shape is None or (hybrid.blend is None and shape != (n,)):
-        raise PotentialError(
-            f"atom_energies(structure) to return AtomEnergies with energies of shape ({n},)",
-            f"{type(result).__name__} with energies of shape {shape}",
-            "return mlmm.AtomEnergies(energies=…)",
-        )
-    if not bool(torch.isfinite(energies).all()):
-        raise PotentialError(
-            "finite energies on the built structure",
-            "NaN or infinity",
-            "look at the region for clashing atoms",
-        )

@@ -54,8 +54,8 @@ def cell_of(built: BuiltSystem) -> torch.Tensor | None:
     return None if built.box_vectors is None else torch.tensor(np.array(built.box_vectors))
 
 
-def context_of(built: BuiltSystem, *forces: openmm.Force) -> openmm.Context:
-    """Forces alone on the particles of a system, on the Reference platform."""
+def context_of(built: BuiltSystem, *forces: openmm.Force, platform: str = "Reference") -> openmm.Context:
+    """Forces alone on the particles of a system."""
     system = openmm.System()
     for k in range(built.n_atoms):
         system.addParticle(built.system.getParticleMass(k))
@@ -63,7 +63,7 @@ def context_of(built: BuiltSystem, *forces: openmm.Force) -> openmm.Context:
         system.setDefaultPeriodicBoxVectors(*np.array(built.box_vectors).tolist())
     for force in forces:
         system.addForce(force)
-    platform = openmm.Platform.getPlatformByName("Reference")
-    context = openmm.Context(system, openmm.VerletIntegrator(0.001), platform)
+    chosen = openmm.Platform.getPlatformByName(platform)
+    context = openmm.Context(system, openmm.VerletIntegrator(0.001), chosen)
     follow_box(context)
     return context

@@ -141,10 +141,16 @@ def test_files_give_references_and_images(tmp_path):
         ConfigError, match=r"of the 3 selected or of all 8 atoms for variable x, but got 4 in"
     ):
         bind_variable(built, Variable("x", "path_s", [[0, 1, 2]], images=str(part)))
+    text = part.read_text().replace("           C  ", "           N  ", 1)
+    (tmp_path / "other.pdb").write_text(text)
+    with pytest.raises(
+        ConfigError, match=r"order of the system in .*other.pdb, but got N in the place of CH0"
+    ):
+        bind_variable(built, Variable("x", "rmsd", [[0, 1, 2, 3]], reference=str(tmp_path / "other.pdb")))
     with pytest.raises(ConfigError, match=r"nowhere\.pdb: No such file"):
         bind_variable(built, Variable("x", "rmsd", [[0, 1, 2]], reference="nowhere.pdb"))
     (tmp_path / "broken.pdb").write_text("nothing\n")
-    with pytest.raises(ConfigError, match=r"variable x.*broken\.pdb|of the 3 selected or of all 8 atoms"):
+    with pytest.raises(ConfigError, match=r"file for variable x in PDB or mmCIF, but got .*broken\.pdb"):
         bind_variable(built, Variable("x", "rmsd", [[0, 1, 2]], reference=str(tmp_path / "broken.pdb")))
 
 

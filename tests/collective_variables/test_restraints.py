@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -65,6 +66,19 @@ def test_energies_and_forces_of_both_twins(kind, shape, box):
         off = variable_values(biases, where.detach(), cell_of(built))[restraint.variable.name] - restraint.at
         off = abs(off) - (0.01 if shape == "flat_bottom" else 0.0)
         assert energy == pytest.approx(250.0 * off**2, rel=1e-9)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_single_precision_of_the_cpu_platform(kind):
+    """What a run has: 1e-4 of the energy, 1e-4 of the largest force, in a box."""
+    built, biases, positions = with_restraint(kind, "harmonic", "periodic")
+    forces = bias_forces(biases)
+    exact, single = (
+        evaluate(context_of(built, *copy.deepcopy(forces), platform=name), positions)
+        for name in ("Reference", "CPU")
+    )
+    assert single[0] == pytest.approx(exact[0], rel=1e-4)
+    assert np.abs(single[1] - exact[1]).max() < 1e-4 * np.abs(exact[1]).max()
 
 
 def test_position_restraints_act_on_each_atom():

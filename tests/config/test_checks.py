@@ -39,6 +39,21 @@ KEYS = {
         {"zones": 'kind = "adaptive"\ncentre = "nam C"'},
         "a selection in mdtraj's language, but got 'nam C'",
     ),
+    "selection of a variable": (
+        {"run": '[variable.d]\ngroups = ["name CA", "nam CB"]'},
+        "a selection in mdtraj's language, but got 'nam CB'",
+    ),
+    "reference of a variable": (
+        {"run": '[variable.r]\nkind = "rmsd"\ngroups = ["all"]\nreference = "none.pdb"'},
+        "reference of variable r, a structure file, but got no file none.pdb",
+    ),
+    "unit of a restraint": (
+        {
+            "run": '[variable.d]\ngroups = ["name CA", "name CB"]\n[[restraint]]\nvariable = "d"\n'
+            'at = "3 K"\nforce_constant = "1 kJ/mol/nm^2"'
+        },
+        "at of the restraint on d as a length",
+    ),
     "tail": ({"embedding": 'scheme = "per_atom"\nmm_tail = true'}, "mm_tail = true under scheme 'additive'"),
     "scheme": ({"embedding": 'scheme = "delta"'}, 'Use scheme = "per_atom"'),
     "embedded": ({"embedding": 'electrostatics = "embedded"'}, "Use amp-bms"),
@@ -56,6 +71,10 @@ KEYS = {
 #: The structure is read, nothing is built.
 STRUCTURE = {
     "nothing selected": ({"select": "resname LIG"}, "matches none"),
+    "nothing in a variable": (
+        {"run": '[variable.d]\ngroups = ["name CA HA", "resname LIG"]'},
+        "'resname LIG', which matches none",
+    ),
     "element": (
         {
             "pdb": "lysozyme_xylene/input.pdb",

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import openmm
 import pytest
 from chain_hybrids import chain_hybrid
+from openmm import app
 from toys import SpringPotential, chains
 
+from mlmm.build import BuiltSystem
 from mlmm.cli.program import main
+from mlmm.collective_variables.bind import bind
+from mlmm.collective_variables.openmm_forces import bias_forces
+from mlmm.collective_variables.options import Restraint, Variable
 from mlmm.dynamics.barostat import INTERVAL, Barostat
 from mlmm.dynamics.integrators import multiple_time_steps
 from mlmm.dynamics.options import RunOptions
@@ -66,6 +73,50 @@ def test_volume_of_an_ideal_gas(atoms, joined, stiffness):
     assert blocks.mean() == pytest.approx(exact, abs=4 * error)
     assert 4 * error < exact / (molecules + 1)  # n in place of n + 1 would show
     assert 0.2 < barostat.facts["changes"] / barostat.facts["moves"] < 0.8
+
+
+def test_a_restraint_joins_no_molecules_under_pressure():
+    """A wall that nothing touches, on the centre of atoms of an ideal gas: <V> stays that of six molecules.
+
+    OpenMM takes the four for one molecule; with that (control) it would be that of three.
+    """
+    built = BuiltSystem.from_openmm(*ideal_gas(6))
+    far = Restraint(Variable("d", "distance", [[0, 1, 2], [3]]), 50.0, 1.0, "upper")
+    biases = bind(built, [far])
+    for molecules in ([[k] for k in range(6)], None):
+        system = copy.deepcopy(built.system)
+        for force in bias_forces(biases):
+            system.addForce(force)
+        context = openmm.Context(system, openmm.VerletIntegrator(0.001), REFERENCE)
+        context.setPositions(built.positions)
+        facts = {"scale": 25.0, "attempted": 0, "accepted": 0, "moves": 0, "changes": 0}
+        barostat = Barostat(context, context.getIntegrator(), 10.0, 300.0, 7, facts, molecules)
+        volumes = []
+        for k in range(4000):
+            barostat.move(k * INTERVAL)
+            volumes.append(context.getState().getPeriodicBoxVolume()._value)
+        blocks = np.array(volumes).reshape(25, -1).mean(axis=1)
+        count = 6 if molecules else 3
+        exact = (count + 1) * GAS_CONSTANT * 300 / (BAR_NM3 * 10.0)
+        assert blocks.mean() == pytest.approx(exact, abs=4 * blocks.std(ddof=1) / 5)
+
+
+def ideal_gas(atoms: int) -> tuple[app.Topology, openmm.System, np.ndarray]:
+    """Carbon atoms in a box, with a force that is always 0."""
+    topology, system = app.Topology(), openmm.System()
+    chain = topology.addChain()
+    for k in range(atoms):
+        topology.addAtom("C", app.element.carbon, topology.addResidue(f"C{k}", chain))
+        system.addParticle(12.011)
+    system.setDefaultPeriodicBoxVectors([EDGE, 0, 0], [0, EDGE, 0], [0, 0, EDGE])
+    nothing = openmm.NonbondedForce()
+    nothing.setNonbondedMethod(openmm.NonbondedForce.CutoffPeriodic)
+    nothing.setCutoffDistance(0.01)
+    for _ in range(atoms):
+        nothing.addParticle(0.0, 1.0, 0.0)
+    system.addForce(nothing)
+    # Inside one image of the box, as the centre of some of them asks for.
+    return topology, system, np.random.default_rng(1).uniform(0, 0.49 * EDGE, (atoms, 3))
 
 
 def test_molecules_move_whole_with_their_centres():

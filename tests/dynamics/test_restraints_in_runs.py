@@ -225,6 +225,8 @@ def test_what_a_run_cannot_have_is_refused_before_it_begins(tmp_path):
     taken = mlmm.Variable("temperature", "distance", [[1], [6]])
     with pytest.raises(ConfigError, match=r"no column of energies.csv has, but got temperature"):
         run_in(tmp_path / "run", hybrid, variables=[taken])
+    with pytest.raises(ConfigError, match="restraints beside variables"):
+        run_in(tmp_path / "run", restrained(), variables=[ACROSS])
     built = chains(**SMALL)
     built.system.addForce(openmm.MonteCarloBarostat(1.0, 300.0))
     zones = hard_zones(built, region_from_atoms(built.topology, range(4)))

@@ -170,7 +170,7 @@ def test_a_structure_with_too_many_neighbours_is_refused_before_the_run(water):
 
 def test_a_run_that_ends_in_nan_says_what_else_makes_it(dipeptide_vacuum, tmp_path, monkeypatch):
     """Where lists have a fixed length, the room in them is in the message; elsewhere it is not."""
-    for check in ("check_room", "_check_contract"):
+    for check in ("check_room", "check_contract"):
         monkeypatch.setattr(f"mlmm.hybrid.system.{check}", lambda *_: None)
     region = region_from_atoms(dipeptide_vacuum.topology, range(22), "molecule")
     on_top = np.array(dipeptide_vacuum.positions)

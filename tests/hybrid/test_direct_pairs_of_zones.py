@@ -194,7 +194,7 @@ def test_zone_pairs_of_every_scheme_and_potential(water, scheme, options):
 def test_where_there_is_a_gpu_or_no_compiler_openmm_keeps_the_pairs(water, monkeypatch):
     """A GPU platform would wait for the processor; the native bridge runs there all the same."""
     with monkeypatch.context() as patch:
-        patch.setattr("mlmm.hybrid.system._on_gpu", lambda: True)
+        patch.setattr("mlmm.hybrid.system.has_gpu", lambda: True)
         for bridge in ("auto", "pythonforce", "native"):
             assert (ZONE_PAIRS in names_of(make(water, bridge).system)) == (bridge == "native")
     monkeypatch.setenv("MLMM_KERNEL", "torch")

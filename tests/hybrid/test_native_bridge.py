@@ -148,7 +148,7 @@ def test_auto_takes_the_kernel_where_it_is_all_that_the_potential_adds(water, ki
         if potential is networks or kind == "adaptive":
             with pytest.raises(ConfigError, match="constant lambda and nothing added, for bridge 'native'"):
                 make(water, kind, potential, "native")
-    monkeypatch.setattr("mlmm.hybrid.system._on_gpu", lambda: True)
+    monkeypatch.setattr("mlmm.hybrid.system.has_gpu", lambda: True)
     assert make(water, kind, compiled, "auto").bridge == "torchforce"
 
 
