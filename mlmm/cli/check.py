@@ -8,16 +8,17 @@ import re
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from mlmm.cli import check_energy, check_frames, check_schemes, check_timestep, check_zones
+from mlmm.cli import check_embedding, check_energy, check_frames, check_schemes, check_timestep, check_zones
 
 __all__ = ["EPILOG", "HELP", "VerbParser", "add_options"]
 
-HELP = "Check a hybrid system: energy and forces, zones, schemes, time steps, the frames of a run."
+HELP = "Check a hybrid system: energy and forces, zones, schemes, time steps, embedding, frames of a run."
 _VERBS = {
     "energy": check_energy,
     "zones": check_zones,
     "schemes": check_schemes,
     "timestep": check_timestep,
+    "embedding": check_embedding,
     "frames": check_frames,
 }
 EPILOG = """examples:
@@ -26,6 +27,7 @@ EPILOG = """examples:
   mlmm check zones my/run.toml         how wide must a smooth zone be?
   mlmm check schemes my/run.toml       which scheme leaves the smallest error on the region?
   mlmm check timestep my/run.toml      which time steps are stable?
+  mlmm check embedding my/run.toml     which residues hold the region, and what embedding changes
   mlmm check frames runs/my            does anything still drive molecules across an adaptive zone?
 
 each of them explains itself: mlmm check zones --help
