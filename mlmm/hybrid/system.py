@@ -36,10 +36,12 @@ from mlmm.hybrid.region_checks import (
 )
 from mlmm.hybrid.rules import choose_host, choose_scheme
 from mlmm.hybrid.spec import AssembledSystem, HybridSpec, atomic_numbers, built_cell, model_atoms
+from mlmm.hybrid.summary import hybrid_summary
 from mlmm.modules import Module
 from mlmm.potentials.base import AtomEnergies, PotentialModel
 from mlmm.potentials.training import check_training
 from mlmm.schemes import check_options
+from mlmm.short_repr import ShortRepr
 from mlmm.structures import Structure, neighbour_pairs
 from mlmm.units import parse
 from mlmm.zones.compensation import Compensation
@@ -50,8 +52,8 @@ __all__ = ["HybridSystem", "check_hybrid", "hybrid_system"]
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, eq=False)
-class HybridSystem:
+@dataclass(frozen=True, eq=False, repr=False)
+class HybridSystem(ShortRepr):
     """A force field whose region is described by a machine-learned potential.
 
     Parameters
@@ -70,6 +72,9 @@ class HybridSystem:
     assembled: AssembledSystem
     warnings: tuple[str, ...] = ()
     outside_training: tuple[str, ...] = ()
+
+    def _summary(self) -> dict[str, str]:
+        return hybrid_summary(self.spec, self.warnings)
 
     @property
     def built(self) -> BuiltSystem:
