@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
+
+from mlmm.short_repr import ShortRepr
 
 __all__ = ["CheckReport", "CheckResult", "aligned"]
 
@@ -50,8 +53,8 @@ class CheckResult:
     detail: str = ""
 
 
-@dataclass(frozen=True)
-class CheckReport:
+@dataclass(frozen=True, repr=False)
+class CheckReport(ShortRepr):
     """All figures of a check; prints as a table.
 
     Parameters
@@ -68,6 +71,16 @@ class CheckReport:
     def passed(self) -> bool:
         """Whether every figure is within its limit."""
         return all(result.passed for result in self.results)
+
+    def _summary(self) -> dict[str, str]:
+        failed = [result.name for result in self.results if not result.passed]
+        return {
+            "figures": str(len(self.results)),
+            "verdict": f"failed: {', '.join(failed)}" if failed else "all within their limits",
+        }
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"
 
     def __str__(self) -> str:
         rows = [("check", "value", "limit", "", "")]

@@ -7,13 +7,15 @@ from typing import Optional
 
 import torch
 
+from mlmm.elements import element_names
 from mlmm.errors import PotentialError
+from mlmm.short_repr import ShortRepr
 
 __all__ = ["Structure", "minimum_image", "near_squares", "neighbour_pairs", "possible_neighbours"]
 
 
-@dataclass(frozen=True)
-class Structure:
+@dataclass(frozen=True, repr=False)
+class Structure(ShortRepr):
     """Atoms in space: the only thing that a potential sees.
 
     Parameters
@@ -40,6 +42,18 @@ class Structure:
     cell: torch.Tensor | None = None
     charge: int = 0
     spin: int = 1
+
+    def _summary(self) -> dict[str, str]:
+        kinds, counts = (x.tolist() for x in torch.unique(self.numbers, return_counts=True))
+        return {
+            "atoms": f"{len(self.numbers):,}",
+            "elements": " ".join(
+                f"{element_names([kind])}{count}" for kind, count in zip(kinds, counts, strict=True)
+            ),
+            "cell": "open" if self.cell is None else "periodic",
+            "charge": f"{self.charge:+d} e" if self.charge else "0 e",
+            "multiplicity": str(self.spin),
+        }
 
     def __post_init__(self) -> None:
         n = len(self.numbers)

@@ -21,6 +21,7 @@ from mlmm.build.foreign_xml import read_serialised
 from mlmm.build.topology_json import set_topology_box, topology_box, topology_from_dict, topology_to_dict
 from mlmm.errors import ConfigError, StructureError
 from mlmm.forcefield.term_catalogue import refuse_uncopyable
+from mlmm.short_repr import ShortRepr, shortened
 from mlmm.zones.bond_graph import bond_pairs
 from mlmm.zones.cut_bonds import atom_labels
 from mlmm.zones.region import molecules_of
@@ -31,8 +32,8 @@ _FORMAT = 1
 _SYSTEM, _POSITIONS, _INDEX = "system.xml", "positions.npy", "built.json"
 
 
-@dataclass(frozen=True, eq=False)
-class BuiltSystem:
+@dataclass(frozen=True, eq=False, repr=False)
+class BuiltSystem(ShortRepr):
     """Topology, coordinates and pure-MM force field of one system.
 
     Elements, bonds, virtual sites, molecules and labels are read once. To add bonds or sites, make another
@@ -94,6 +95,16 @@ class BuiltSystem:
         _check_box(self.system)
         positions.setflags(write=False)
         object.__setattr__(self, "positions", positions)
+
+    def _summary(self) -> dict[str, str]:
+        edges = [] if self.box_vectors is None else np.linalg.norm(self.box_vectors, axis=1).tolist()
+        return {
+            "atoms": f"{self.n_atoms:,}",
+            "residues": f"{self.topology.getNumResidues():,}",
+            "box": " × ".join(f"{edge:.2f}" for edge in edges) + " nm" if edges else "none",
+            "constraints": f"{self.system.getNumConstraints():,}",
+            "source": shortened(str(self.provenance.get("source", ""))),
+        }
 
     @property
     def n_atoms(self) -> int:

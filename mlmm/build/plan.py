@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 from openmm import app
@@ -22,6 +23,7 @@ from mlmm.build.parametrise import load_force_field
 from mlmm.build.repair import find_repairs
 from mlmm.errors import MLMMError
 from mlmm.options import with_changes
+from mlmm.short_repr import ShortRepr, shortened
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,8 @@ class PlannedStructure:
     named: bool = False
 
 
-@dataclass(frozen=True)
-class BuildPlan:
+@dataclass(frozen=True, repr=False)
+class BuildPlan(ShortRepr):
     """Inspection and decisions of a build that was not made; `str` gives a page to read.
 
     Parameters
@@ -70,6 +72,16 @@ class BuildPlan:
     decisions: tuple[Decision, ...]
     problem: MLMMError | None = None
     planned: PlannedStructure | None = None
+
+    def _summary(self) -> dict[str, str]:
+        return {
+            "file": self.inspection.name,
+            "decisions": str(len(self.decisions)),
+            "would stop": "" if self.problem is None else shortened(str(self.problem), 120),
+        }
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"
 
     def __str__(self) -> str:
         end = (

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlmm.dynamics.lock import LOCK, check_unlocked
 from mlmm.errors import ConfigError
+from mlmm.short_repr import ShortRepr, shortened
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,8 +63,8 @@ class Checkpoint:
     summary: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class RunDirectory:
+@dataclass(frozen=True, repr=False)
+class RunDirectory(ShortRepr):
     """One run: settings, versions, trajectory, energies, checkpoint, report.
 
     Parameters
@@ -75,6 +76,21 @@ class RunDirectory:
 
     path: Path
     settings: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
+
+    def _summary(self) -> dict[str, str]:
+        said = {"path": str(self.path)}
+        try:
+            facts = self.summary
+        except ConfigError:
+            return said | {"state": "no readable run.json"}
+        stages = ", ".join(str(stage.get("name", "")) for stage in facts.get("stages", []))
+        machine = facts.get("platform", "")
+        return said | {
+            "state": str(facts.get("state", "")),
+            "title": shortened(str(facts.get("title", ""))),
+            "stages": shortened(stages),
+            "platform": str(machine) + (f", {facts['threads']} threads" if "threads" in facts else ""),
+        }
 
     @property
     def summary(self) -> dict[str, Any]:

@@ -44,10 +44,12 @@ from mlmm.hybrid.spec import (
     region_structure,
     zone_counts,
 )
+from mlmm.hybrid.summary import hybrid_summary
 from mlmm.modules import Module
 from mlmm.potentials.base import AtomEnergies, PotentialModel
 from mlmm.potentials.training import check_training
 from mlmm.schemes import check_options
+from mlmm.short_repr import ShortRepr
 from mlmm.structures import Structure
 from mlmm.units import parse
 from mlmm.zones.compensation import Compensation
@@ -58,8 +60,8 @@ __all__ = ["HybridSystem", "check_hybrid", "hybrid_system"]
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, eq=False)
-class HybridSystem:
+@dataclass(frozen=True, eq=False, repr=False)
+class HybridSystem(ShortRepr):
     """A force field whose region is described by a machine-learned potential.
 
     Parameters
@@ -78,6 +80,9 @@ class HybridSystem:
     assembled: AssembledSystem
     warnings: tuple[str, ...] = ()
     outside_training: tuple[str, ...] = ()
+
+    def _summary(self) -> dict[str, str]:
+        return hybrid_summary(self.spec, self.warnings)
 
     @property
     def built(self) -> BuiltSystem:

@@ -17,6 +17,7 @@ from mlmm.errors import PotentialError
 from mlmm.modules import Module
 from mlmm.potentials.spec import PotentialSpec
 from mlmm.potentials.training import check_electrons, check_elements
+from mlmm.short_repr import ShortRepr
 from mlmm.structures import Structure
 
 __all__ = [
@@ -31,8 +32,8 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class AtomEnergies:
+@dataclass(frozen=True, repr=False)
+class AtomEnergies(ShortRepr):
     """Per-atom energies of a structure, isolated-atom energies removed, kJ/mol.
 
     Parameters
@@ -48,6 +49,14 @@ class AtomEnergies:
     energies: torch.Tensor
     members: torch.Tensor | None = None
     charges: torch.Tensor | None = None
+
+    def _summary(self) -> dict[str, str]:
+        return {
+            "atoms": f"{len(self.energies):,}",
+            "sum": f"{float(self.energies.detach().sum()):.3f} kJ/mol",
+            "members": "1" if self.members is None else str(len(self.members)),
+            "charges": "" if self.charges is None else f"sum {float(self.charges.detach().sum()):+.3f} e",
+        }
 
     @property
     def spread(self) -> torch.Tensor | None:

@@ -21,7 +21,7 @@ from mlmm.zones.static import ZonePartition, check_region
 __all__ = ["AdaptiveWeights", "AdaptiveZones", "UniformWeights", "adaptive_zones", "molecule_anchors"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AdaptiveZones(ZonePartition):
     """A fixed core (lambda = 1, the region) and whole molecules whose lambda follows their distance.
 

@@ -21,14 +21,15 @@ from scipy.interpolate import CubicSpline
 
 from mlmm.errors import ConfigError
 from mlmm.modules import Module
+from mlmm.short_repr import ShortRepr, shortened
 
 __all__ = ["Compensation", "CompensationEnergy", "natural_spline"]
 
 _FORMAT = 1
 
 
-@dataclass(frozen=True)
-class Compensation:
+@dataclass(frozen=True, repr=False)
+class Compensation(ShortRepr):
     """What one molecule of each kind gets besides lambda Delta: −lambda·alignment − G(lambda).
 
     Parameters
@@ -64,6 +65,14 @@ class Compensation:
                 f"knots {knots.tolist()}",
                 "calibrate again: mlmm calibrate",
             )
+
+    def _summary(self) -> dict[str, str]:
+        ends = {kind: float(self.alignment[kind]) for kind in self.alignment}
+        return {
+            "alignment": shortened(", ".join(f"{kind} {value:.2f} kJ/mol" for kind, value in ends.items())),
+            "G(1)": shortened(", ".join(f"{k} {row[-1]:.2f} kJ/mol" for k, row in self.values.items())),
+            "knots": str(len(self.knots)),
+        }
 
     def as_dict(self) -> dict[str, Any]:
         """Lists and numbers, for JSON; `from_dict` takes them back."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlmm.errors import SelectionError
+from mlmm.short_repr import ShortRepr, shortened
 
 __all__ = [
     "Region",
@@ -42,8 +43,8 @@ _KEYWORDS = (
 _COMPLETIONS = ("atoms", "residue", "molecule")
 
 
-@dataclass(frozen=True)
-class Region:
+@dataclass(frozen=True, repr=False)
+class Region(ShortRepr):
     """The atoms that the machine-learned potential describes.
 
     Parameters
@@ -65,6 +66,14 @@ class Region:
     selection: str
     residues: tuple[str, ...]
     notes: tuple[str, ...] = ()
+
+    def _summary(self) -> dict[str, str]:
+        return {
+            "atoms": f"{len(self.atoms):,}",
+            "selection": shortened(self.selection),
+            "residues": shortened(", ".join(self.residues)),
+            "cut bonds": str(len(self.cut_bonds) or ""),
+        }
 
     def __len__(self) -> int:
         return len(self.atoms)

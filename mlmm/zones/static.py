@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from mlmm.errors import ConfigError, SelectionError, check_kind
+from mlmm.short_repr import ShortRepr, counted, shortened
 from mlmm.zones.bond_graph import bond_distances, bond_pairs
 from mlmm.zones.cut_bonds import named_cuts, residue_groups, snap_groups
 from mlmm.zones.region import Region, select_region
@@ -20,8 +21,8 @@ __all__ = ["ZonePartition", "hard_zones", "residue_zones", "static_zones"]
 _NAMED = 20  # bonds by name in the notes; the rest is counted
 
 
-@dataclass(frozen=True)
-class ZonePartition:
+@dataclass(frozen=True, repr=False)
+class ZonePartition(ShortRepr):
     """Atoms by zone.
 
     Parameters
@@ -52,6 +53,19 @@ class ZonePartition:
     cut_bonds: tuple[tuple[int, int], ...] = ()
     notes: tuple[str, ...] = ()
     setup: tuple[tuple[str, str], ...] = field(default=(), compare=False)
+
+    def _summary(self) -> dict[str, str]:
+        made = dict(self.setup)
+        return {
+            "kind": made.pop("kind", ""),
+            "atoms": f"{self.n_atoms:,}",
+            "lambda = 1": f"{len(self.core):,}",
+            "0 < lambda < 1": f"{len(self.transition):,}",
+            "may change": counted(len(self.switchable_atoms), "atom") if self.moves else "",
+            "region": self.region.label,
+            "setup": shortened(", ".join(f"{name} {value}" for name, value in made.items())),
+            "bonds of different lambda": str(len(self.cut_bonds) or ""),
+        }
 
     @property
     def moves(self) -> bool:

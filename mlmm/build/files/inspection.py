@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from html import escape
 from itertools import pairwise
 from typing import Any
 
@@ -33,6 +34,7 @@ from mlmm.build.files.sequences import missing_segments
 from mlmm.build.files.sources import find_structure
 from mlmm.errors import StructureError
 from mlmm.neighbours import pairs_within
+from mlmm.short_repr import ShortRepr, shortened
 
 _PEPTIDE_BOND = 0.2  # nm
 _SAME_GROUP = 0.2  # of the strongest contact in the file; below it a crystal contact
@@ -99,8 +101,8 @@ class LigandFacts:
         return self.heavy_atoms == 1 and self.elements[0] in METALS
 
 
-@dataclass(frozen=True)
-class Inspection:
+@dataclass(frozen=True, repr=False)
+class Inspection(ShortRepr):
     """Facts about a structure file; `str` gives a page to read.
 
     Parameters
@@ -140,6 +142,19 @@ class Inspection:
     assemblies: tuple[str, ...]
     decisions: tuple[Decision, ...]
     problems: tuple[str, ...]
+
+    def _summary(self) -> dict[str, str]:
+        return {
+            "file": self.name,
+            "atoms": f"{self.atoms:,}",
+            "chains": shortened(", ".join(chain.chain for chain in self.chains)),
+            "ligands": shortened(", ".join(dict.fromkeys(ligand.name for ligand in self.ligands))),
+            "waters": str(self.waters or ""),
+            "problems": shortened("; ".join(self.problems)),
+        }
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"
 
     def __str__(self) -> str:
         from mlmm.build.files.inspection_page import page
