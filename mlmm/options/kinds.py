@@ -334,35 +334,32 @@ class Many(Option):
         return f"write {name} = {toml(self.example)}"
 
 
+#: What a table leads to: how it is called, and whether an entry is of that kind.
+_ENTRIES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "texts": ("from text to text", lambda entry: isinstance(entry, str)),
+    "weights": (
+        "of weights above 0 and up to 1",
+        lambda entry: isinstance(entry, (int, float)) and not isinstance(entry, bool) and 0 < entry <= 1,
+    ),
+    "pairs": (
+        "from a name to two texts",
+        lambda entry: isinstance(entry, (list, tuple)) and [type(text) for text in entry] == [str, str],
+    ),
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Table(Option):
-    """A table from text to text, (`weights`) to numbers above 0 and up to 1, or (`pairs`) to two texts."""
+    """A table from text to one kind of `entries`: "texts", "weights" or "pairs" of texts."""
 
-    weights: bool = False
-    pairs: bool = False
+    entries: str = "texts"
 
     @property
     def values(self) -> str:
-        if self.pairs:
-            return "a table from a name to two texts"
-        return "a table of weights above 0 and up to 1" if self.weights else "a table from text to text"
+        return f"a table {_ENTRIES[self.entries][0]}"
 
     def accepts(self, value: Any) -> bool:
-        if not isinstance(value, Mapping):
-            return False
-        if self.pairs:
-            return all(
-                isinstance(entry, (list, tuple))
-                and len(entry) == 2
-                and all(isinstance(text, str) for text in entry)
-                for entry in value.values()
-            )
-        if not self.weights:
-            return all(isinstance(entry, str) for entry in value.values())
-        return all(
-            isinstance(entry, (int, float)) and not isinstance(entry, bool) and 0 < entry <= 1
-            for entry in value.values()
-        )
+        return isinstance(value, Mapping) and all(map(_ENTRIES[self.entries][1], value.values()))
 
     def check(self, name: str, value: Any, where: str = "") -> Any:
         return dict(super().check(name, value, where))
