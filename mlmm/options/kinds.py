@@ -18,7 +18,7 @@ from typing import Any
 from mlmm import units
 from mlmm.errors import ConfigError
 
-__all__ = ["Choice", "Flag", "Many", "Number", "Option", "Quantity", "Table", "Text", "toml"]
+__all__ = ["Choice", "Flag", "Many", "Number", "Option", "Quantity", "Text", "toml"]
 
 _BONDS = re.compile(r"^\s*\d+\s*bonds?\s*$")
 
@@ -332,40 +332,6 @@ class Many(Option):
         if isinstance(value, (self.item, os.PathLike)) and not isinstance(value, bool):
             return f"write {name} = {toml([os.fspath(value) if isinstance(value, os.PathLike) else value])}"
         return f"write {name} = {toml(self.example)}"
-
-
-#: What a table leads to: how it is called, and whether an entry is of that kind.
-_ENTRIES: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "texts": ("from text to text", lambda entry: isinstance(entry, str)),
-    "weights": (
-        "of weights above 0 and up to 1",
-        lambda entry: isinstance(entry, (int, float)) and not isinstance(entry, bool) and 0 < entry <= 1,
-    ),
-    "pairs": (
-        "from a name to two texts",
-        lambda entry: isinstance(entry, (list, tuple)) and [type(text) for text in entry] == [str, str],
-    ),
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table(Option):
-    """A table from text to one kind of `entries`: "texts", "weights" or "pairs" of texts."""
-
-    entries: str = "texts"
-
-    @property
-    def values(self) -> str:
-        return f"a table {_ENTRIES[self.entries][0]}"
-
-    def accepts(self, value: Any) -> bool:
-        return isinstance(value, Mapping) and all(map(_ENTRIES[self.entries][1], value.values()))
-
-    def check(self, name: str, value: Any, where: str = "") -> Any:
-        return dict(super().check(name, value, where))
-
-    def parse(self, name: str, value: Any) -> Any:
-        return self.check(name, {} if value is None else value)
 
 
 def _each(option: Any, name: str, value: Any) -> tuple[Any, ...]:
