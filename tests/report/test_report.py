@@ -432,13 +432,23 @@ def test_a_dollar_is_a_dollar(run_directory, name):
 def test_warnings_stand_on_top_and_open(run_directory):
     _change(
         run_directory,
-        warnings=["a long bond", "twice"],
-        system={"provenance": {"warnings": ["no hydrogens in the input", "twice"]}},
+        warnings=["a long bond", "twice", "charge +1"],
+        region={"outside_training": ["charge +1"]},
+        system={
+            "provenance": {
+                "log": [
+                    {"text": "no hydrogens in the input", "warning": True},
+                    {"text": "twice", "warning": True},
+                    {"text": "nothing to see", "warning": False},
+                    "damaged",
+                ]
+            }
+        },
     )
     page = _page(run_directory)
     top = page.text[: page.text.index("Mean temperature")]
     assert all(said in top for said in ("a long bond", "no hydrogens in the input"))
-    assert page.text.count("twice") == 1
+    assert [page.text.count(said) for said in ("twice", "charge +1", "nothing to see")] == [1, 1, 0]
     _change(run_directory, warnings=[])
     assert "Warnings" not in _page(run_directory).text
 
