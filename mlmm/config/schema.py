@@ -147,7 +147,7 @@ class ZoneSettings:
     residues: Mapping[str, float] = setting(
         {},
         "lambda by selection",
-        weights=True,
+        entries="weights",
         kinds={"residues": {}},
         example={"resid 3": 0.5},
     )

@@ -112,7 +112,7 @@ class RunOptions:
         {},
         "distances that the report follows: a name, and two selections in mdtraj's language, between whose "
         "centres each is measured",
-        pairs=True,
+        entries="pairs",
         example={"ligand to residue 99": ["resname LIG", "resSeq 99 and name CA"]},
         **_REPORT,
     )

@@ -279,14 +279,13 @@ class Runner:
         if stage.trajectory:
             self.summary["timing"] = measure_timing(self.hybrid, stage, context, seconds)
         if stage.ensemble == "NVE":
-            name = f"{stage.name}, force field"
 
             def going_on(done: int, total: int) -> bool:
-                self.progress(Progress(name, done, total))
+                self.progress(Progress(f"{stage.name}, force field", done, total))
                 return not self.stop
 
-            arguments = self.hybrid, stage, self.run, context, self.platform, going_on
-            self.summary["drift"] = measure_drift(*arguments)
+            arguments = self.hybrid, stage, self.run, context, self.options
+            self.summary["drift"] = measure_drift(*arguments, going_on)
 
     def _stage_seed(self, index: int, use: int) -> int:
         """A different, never zero seed for each stage and use (OpenMM takes 0 as "choose one")."""

@@ -18,7 +18,7 @@ from typing import Any
 from mlmm import units
 from mlmm.errors import ConfigError
 
-__all__ = ["Choice", "Flag", "Many", "Number", "Option", "Quantity", "Table", "Text", "toml"]
+__all__ = ["Choice", "Flag", "Many", "Number", "Option", "Quantity", "Text", "toml"]
 
 _BONDS = re.compile(r"^\s*\d+\s*bonds?\s*$")
 
@@ -332,43 +332,6 @@ class Many(Option):
         if isinstance(value, (self.item, os.PathLike)) and not isinstance(value, bool):
             return f"write {name} = {toml([os.fspath(value) if isinstance(value, os.PathLike) else value])}"
         return f"write {name} = {toml(self.example)}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table(Option):
-    """A table from text to text, (`weights`) to numbers above 0 and up to 1, or (`pairs`) to two texts."""
-
-    weights: bool = False
-    pairs: bool = False
-
-    @property
-    def values(self) -> str:
-        if self.pairs:
-            return "a table from a name to two texts"
-        return "a table of weights above 0 and up to 1" if self.weights else "a table from text to text"
-
-    def accepts(self, value: Any) -> bool:
-        if not isinstance(value, Mapping):
-            return False
-        if self.pairs:
-            return all(
-                isinstance(entry, (list, tuple))
-                and len(entry) == 2
-                and all(isinstance(text, str) for text in entry)
-                for entry in value.values()
-            )
-        if not self.weights:
-            return all(isinstance(entry, str) for entry in value.values())
-        return all(
-            isinstance(entry, (int, float)) and not isinstance(entry, bool) and 0 < entry <= 1
-            for entry in value.values()
-        )
-
-    def check(self, name: str, value: Any, where: str = "") -> Any:
-        return dict(super().check(name, value, where))
-
-    def parse(self, name: str, value: Any) -> Any:
-        return self.check(name, {} if value is None else value)
 
 
 def _each(option: Any, name: str, value: Any) -> tuple[Any, ...]:

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from mlmm.errors import ConfigError
-from mlmm.options.kinds import Choice, Flag, Many, Number, Option, Quantity, Table, Text, toml
+from mlmm.options.kinds import Choice, Flag, Many, Number, Option, Quantity, Text, toml
+from mlmm.options.tables import Table
 from mlmm.units import internal_unit
 
 __all__ = [

@@ -12,6 +12,7 @@ from mlmm.report.reading import production_rows
 from mlmm.report.style import ACCENT, MM, SOFT
 from mlmm.report.text import (
     as_float,
+    as_list,
     as_mapping,
     in_digits,
     in_words,
@@ -25,6 +26,7 @@ from mlmm.units import AMU_PER_NM3, NANOSECOND
 
 __all__ = ["energy_sketches", "followed_sketches", "group_sketch"]
 
+_DOTS = 1500  # points of an angle that turns, at most
 _KNOWN = {
     *("stage", "step", "time_ps", "potential", "kinetic", "total", "temperature", "volume"),
     *("committee_spread", "atom_spread", "force_spread", "training_distance"),
@@ -47,7 +49,7 @@ def energy_sketches(run: dict, energies: dict[str, np.ndarray]) -> list[Sketch]:
 
 
 def followed_sketches(run: dict, energies: dict[str, np.ndarray]) -> list[Sketch]:
-    """Columns that the engine has no name for: restraints and what else a run was asked to write."""
+    """Columns that are not the engine's own: the variables that a run follows or restrains."""
     names = [name for name in energies if name not in _KNOWN and not name.startswith("E_")]
     return [_followed(name, k, run, energies) for k, name in enumerate(names) if _filled(energies, name)]
 
@@ -167,14 +169,39 @@ def _occupancy(run: dict, energies: dict) -> Sketch | None:
 
 
 def _followed(name: str, number: int, run: dict, energies: dict) -> Sketch:
-    """A column under the name that it has in the table, with what run.json says about it."""
-    facts = as_mapping(run.get("restraints")).get(name)
-    unit = str(look_up(facts, "unit") or "")
-    words = f" {in_words(facts)}." if facts is not None else ""
-    caption = f"Column {name} of energies.csv; {_average(run, energies, name, unit)}.{words}"
-    label = f"{name} / {unit}" if unit else name
-    draw = _over_time(run, energies, [(energies[name], MM)], label)
-    return Sketch(f"followed-{number}", name, caption, draw)
+    """A variable under the name of its column, with the restraints on it; angles in degrees."""
+    facts = next((v for v in map(as_mapping, as_list(run.get("variables"))) if v.get("name") == name), {})
+    unit, kind = str(facts.get("unit") or ""), str(facts.get("kind") or "")
+    factor = 1.0
+    if unit == "rad":
+        unit, factor = "°", math.degrees(1.0)
+    table = energies | {name: factor * energies[name]}
+    restraints = [r for r in map(as_mapping, as_list(run.get("restraints"))) if r.get("variable") == name]
+    places = [factor * as_float(restraint.get("at")) for restraint in restraints]
+    turns = kind == "torsion"
+
+    def draw(figure: Any) -> None:
+        axes = figure.subplots()
+        shade_stages(axes, energies, production_stages(run))
+        if turns:  # a line would cross the plot wherever the angle passes 180°
+            every = max(1, len(table[name]) // _DOTS)
+            axes.plot(energies["time_ps"][::every], table[name][::every], ".", color=MM, markersize=3)
+        else:
+            draw_column(axes, energies, table[name], MM)
+        for place in places:
+            if math.isfinite(place):
+                axes.axhline(place, color=ACCENT, linewidth=1.2, linestyle="--")
+        axes.set(xlabel="time / ps", ylabel=f"{name} / {unit}" if unit else name)
+
+    caption = f"Column {name} of energies.csv" + (f", a {kind}" if kind else "")
+    if not turns:
+        caption += f"; {_average(run, table, name, unit)}"
+    for restraint, place in zip(restraints, places, strict=True):
+        caption += f". Restrained, {in_words(restraint.get('shape')).replace('_', ' ')}"
+        caption += f" at {in_digits(place, unit)} (dashed)" if math.isfinite(place) else ""
+        constant = in_digits(restraint.get("force_constant"), in_words(restraint.get("force_constant_unit")))
+        caption += f", {constant}"
+    return Sketch(f"followed-{number}", name, f"{caption}.", draw)
 
 
 def group_sketch(run: dict, energies: dict[str, np.ndarray]) -> Sketch | None:

@@ -105,10 +105,12 @@ def save_page(path: pathlib.Path, page: str) -> pathlib.Path:
 
 
 def _warnings(run: dict) -> list[str]:
-    """Warnings of the build and of the set-up, each once."""
-    provenance = as_mapping(look_up(run, "system", "provenance"))
-    said = [*as_list(run.get("warnings")), *as_list(provenance.get("warnings"))]
-    return list(dict.fromkeys(map(in_words, said)))
+    """Warnings of the build and of the set-up, each once; the verdict has those on the training."""
+    decisions = map(as_mapping, as_list(look_up(run, "system", "provenance", "log")))
+    build = [decision.get("text") for decision in decisions if decision.get("warning") is True]
+    said = [*build, *as_list(run.get("warnings"))]
+    judged = as_list(look_up(run, "region", "outside_training"))
+    return list(dict.fromkeys(in_words(text) for text in said if text not in judged))
 
 
 def key_results(run: dict, energies: dict[str, np.ndarray]) -> dict[str, tuple[str, str, str]]:
@@ -210,7 +212,7 @@ def _record(run: dict) -> dict[str, list]:
     """List what it takes to repeat the run: versions, build decisions, origin of the system."""
     provenance = dict(as_mapping(look_up(run, "system", "provenance")))
     decisions = as_list(provenance.pop("decisions", None))
-    provenance.pop("warnings", None)
+    provenance.pop("log", None)  # the decisions again
     return {
         "software": [(name, in_words(version)) for name, version in as_mapping(run.get("versions")).items()],
         "decisions": decisions,

@@ -7,15 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import openmm
 import torch
-from openmm import unit
 
 from mlmm.check_report import CheckReport, CheckResult
 from mlmm.collective_variables.definitions import merged
+from mlmm.dynamics.drift import USED, energy_drift
 from mlmm.dynamics.options import RunOptions
-from mlmm.dynamics.platforms import platform_arguments
-from mlmm.dynamics.reporters import degrees_of_freedom
 from mlmm.errors import ConfigError
 from mlmm.forcefield.reference_platform import forces_of, potential_of, reference_context
 from mlmm.hybrid.bridge import torchforce_problem
@@ -24,8 +21,8 @@ from mlmm.hybrid.system import HybridSystem, check_hybrid
 from mlmm.kernels.direct_pairs import REGION_PAIRS, ZONE_PAIRS
 from mlmm.options import Quantity, with_changes
 from mlmm.potentials.base import scriptable_module
-from mlmm.statistics import drift_limit, linear_drift
-from mlmm.units import FEMTOSECOND, NANOSECOND, parse
+from mlmm.statistics import drift_limit
+from mlmm.units import FEMTOSECOND, parse
 from mlmm.validation.zone_checks import check_zones
 
 __all__ = [
@@ -34,14 +31,10 @@ __all__ = [
     "check",
     "check_drift",
     "check_energy",
-    "energy_drift",
     "finite_difference_error",
 ]
 
 logger = logging.getLogger(__name__)
-_SAMPLES = 200  # energies along a run
-#: Fields of `RunOptions` that a run without thermostat makes use of.
-USED = ("timestep", "temperature", "seed", "platform", "threads")
 _LIMITS = {
     "float64": {"forces": 1e-6, "bridges": 1e-9, "images": 1e-8},
     "float32": {"forces": 1e-2, "bridges": 1e-5, "images": 1e-3},
@@ -237,65 +230,6 @@ def _coordinates(hybrid: HybridSystem, n: int, generator: np.random.Generator) -
         places = generator.permutation(3 * len(atoms))[:count]
         coordinates += [(int(atoms[place // 3]), int(place % 3)) for place in places]
     return coordinates
-
-
-def energy_drift(
-    system: openmm.System,
-    positions: np.ndarray,
-    run: RunOptions | None = None,
-    *,
-    equilibration: float,
-    length: float,
-    **changes: Any,
-) -> tuple[float, float, float]:
-    """Drift of the total energy in NVE after minimisation and a thermostatted start.
-
-    Parameters
-    ----------
-    system : openmm.System
-    positions : ndarray, shape (N, 3), nm
-    run : RunOptions, optional
-        Time step, temperature, seed, platform and threads are used.
-    equilibration, length : float
-        ps.
-    **changes
-        Fields of `run` that are used.
-
-    Returns
-    -------
-    drift, error, fluctuation : float
-        Slope and standard error in kJ/mol/ns per degree of freedom; standard deviation around the line,
-        kJ/mol.
-    """
-    run = with_changes(RunOptions, run, changes, USED)
-    timestep, arguments = run.timestep, platform_arguments(run.platform, run.threads, system)
-    integrator = openmm.LangevinMiddleIntegrator(run.temperature, 5.0, timestep)
-    integrator.setRandomNumberSeed(run.seed + 1)
-    integrator.setConstraintTolerance(1e-7)
-    context = openmm.Context(system, integrator, *arguments)
-    context.setPositions(positions)
-    openmm.LocalEnergyMinimizer.minimize(context, 10.0, 200)
-    context.setVelocitiesToTemperature(run.temperature, run.seed + 1)
-    integrator.step(round(equilibration / timestep))
-    state = context.getState(positions=True, velocities=True)
-    verlet = openmm.VerletIntegrator(timestep)
-    verlet.setConstraintTolerance(1e-7)
-    context = openmm.Context(system, verlet, *arguments)
-    context.setPositions(state.getPositions())
-    context.setVelocities(state.getVelocities())
-    interval = max(1, round(length / timestep / _SAMPLES))
-    times, energies = [], []
-    for k in range(1, round(length / timestep) // interval + 1):
-        verlet.step(interval)
-        now = context.getState(energy=True)
-        times.append(k * interval * timestep / NANOSECOND)
-        energies.append(
-            (now.getPotentialEnergy() + now.getKineticEnergy()).value_in_unit(unit.kilojoule_per_mole)
-        )
-    slope, error = linear_drift(np.array(times), np.array(energies))
-    around = np.array(energies) - np.polyval(np.polyfit(times, energies, 1), times)
-    freedom = degrees_of_freedom(system)
-    return slope / freedom, error / freedom, float(np.std(around))
 
 
 def _has_both_bridges(hybrid: HybridSystem) -> bool:

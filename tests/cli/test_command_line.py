@@ -54,6 +54,7 @@ def test_run_writes_a_complete_directory(tmp_path, run_file, capsys):
     printed = capsys.readouterr()
     assert f"report: {out}/report.html" in printed.out
     assert "ms per step" in printed.out and "ns/day" in printed.err
+    assert sum(line.startswith("verdict: ") for line in printed.out.splitlines()) == 1
     for name in [
         "resolved.toml",
         "topology.pdb",

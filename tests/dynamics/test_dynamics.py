@@ -12,6 +12,7 @@ from openmm import unit
 from toys import PlainSprings, SpringPotential, Swirl, WrongForces, chains
 
 import mlmm
+from mlmm.dynamics.drift import energy_drift
 from mlmm.dynamics.options import RunOptions
 from mlmm.dynamics.run_directory import RunDirectory
 from mlmm.dynamics.simulate import simulate
@@ -19,7 +20,7 @@ from mlmm.dynamics.stages import Equilibrate, Minimise, NVECheck, Produce
 from mlmm.errors import ConfigError
 from mlmm.hybrid.system import hybrid_system
 from mlmm.units import GAS_CONSTANT
-from mlmm.validation.check import check_drift, energy_drift
+from mlmm.validation.check import check_drift
 from mlmm.zones.region import region_from_atoms, select_region
 from mlmm.zones.static import hard_zones
 

@@ -20,12 +20,12 @@ from toys import (
 
 import mlmm
 from mlmm.build.surroundings.bulk import build_bulk_water
+from mlmm.dynamics.drift import energy_drift
 from mlmm.errors import SelectionError
 from mlmm.forcefield.scale_terms import scale_terms
 from mlmm.hybrid.spec import SWITCHING_START
 from mlmm.hybrid.system import hybrid_system
 from mlmm.term_weights import make_term_weights
-from mlmm.validation.check import energy_drift
 from mlmm.zones.adaptive import adaptive_zones
 from mlmm.zones.compensation import Compensation
 from mlmm.zones.region import molecules_of, region_from_atoms

@@ -432,30 +432,44 @@ def test_a_dollar_is_a_dollar(run_directory, name):
 def test_warnings_stand_on_top_and_open(run_directory):
     _change(
         run_directory,
-        warnings=["a long bond", "twice"],
-        system={"provenance": {"warnings": ["no hydrogens in the input", "twice"]}},
+        warnings=["a long bond", "twice", "charge +1"],
+        region={"outside_training": ["charge +1"]},
+        system={
+            "provenance": {
+                "log": [
+                    {"text": "no hydrogens in the input", "warning": True},
+                    {"text": "twice", "warning": True},
+                    {"text": "nothing to see", "warning": False},
+                    "damaged",
+                ]
+            }
+        },
     )
     page = _page(run_directory)
     top = page.text[: page.text.index("Mean temperature")]
     assert all(said in top for said in ("a long bond", "no hydrogens in the input"))
-    assert page.text.count("twice") == 1
+    assert [page.text.count(said) for said in ("twice", "charge +1", "nothing to see")] == [1, 1, 0]
     _change(run_directory, warnings=[])
     assert "Warnings" not in _page(run_directory).text
 
 
-def test_columns_of_restraints_are_drawn(run_directory):
+def test_variables_and_their_restraints_are_drawn(run_directory):
     """What the energy table has beyond the engine's own columns, with what run.json says about it."""
     path = run_directory / "energies.csv"
     header, *rows = path.read_text().splitlines()
-    rows = [f"{row},{0.3 + 0.001 * (k % 5)},{k}" for k, row in enumerate(rows)]
-    path.write_text("\n".join([f"{header},C-O distance,pull <b>", *rows, ""]))
-    facts = {"C-O distance": {"unit": "nm", "kind": "harmonic", "target": 0.3}}
-    _change(run_directory, restraints=facts)
+    rows = [f"{row},{0.3 + 0.001 * (k % 5)},{math.pi * (-1) ** k},{k}" for k, row in enumerate(rows)]
+    path.write_text("\n".join([f"{header},C-O,phi,pull <b>", *rows, ""]))
+    names = {"C-O": ("distance", "nm"), "phi": ("torsion", "rad")}
+    variables = [{"name": name, "kind": kind, "unit": unit} for name, (kind, unit) in names.items()]
+    constant = {"force_constant": 1000.0, "force_constant_unit": "kJ/mol/nm^2"}
+    restraint = {"name": "C-O", "variable": "C-O", "shape": "flat_bottom", "at": 0.31} | constant
+    _change(run_directory, variables=variables, restraints=[restraint, 5])
     page = _page(run_directory)
     labels = " ".join(value for tag, name, value in page.attributes if name == "aria-label")
-    assert "C-O distance. Column C-O distance of energies.csv; production 0.3" in labels
-    assert "kind: harmonic; target: 0.3" in page.text and "pull <b>" in page.text
-    assert "unit: nm" in page.text and page.tags.count("b") == 0
+    assert "Column C-O of energies.csv, a distance; production 0.30" in labels
+    assert "Restrained, flat bottom at 0.31 nm (dashed), 1,000 kJ/mol/nm^2." in labels
+    assert "Column phi of energies.csv, a torsion." in labels and "phi / °" in page.text
+    assert "pull <b>" in page.text and page.tags.count("b") == 0
 
 
 def test_averages_are_of_the_production_alone(run_directory):
