@@ -206,7 +206,8 @@ class BuildOptions(ForceOptions, Selection):
 
     forcefield: str | Sequence[str] = setting(
         "amber14",
-        "amber14 (ff14SB and the water model of the key water), or OpenMM XML files, water included",
+        "amber14 (ff14SB, OL15 for DNA, OL3 for RNA, and the water model of the key water), or OpenMM XML "
+        "files, water included",
         single=True,
         example=["amber14/protein.ff14SB.xml", "amber14/tip3p.xml"],
     )

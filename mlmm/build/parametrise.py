@@ -22,7 +22,7 @@ from mlmm.errors import ConfigError, StructureError
 
 logger = logging.getLogger(__name__)
 
-_PROTEIN = {"amber14": "amber14/protein.ff14SB.xml"}
+_POLYMERS = {"amber14": [f"amber14/{name}.xml" for name in ("protein.ff14SB", "DNA.OL15", "RNA.OL3")]}
 #: Water model: (force-field file, pre-equilibrated box that OpenMM ships).
 WATER_MODELS = {
     "tip3p": ("amber14/tip3p.xml", "tip3p"),
@@ -44,8 +44,8 @@ def force_field_files(forcefield: str | Sequence[str], water: str) -> list[str]:
         raise ConfigError(f"water as one of {', '.join(WATER_MODELS)}", repr(water), 'write water = "tip3p"')
     if not isinstance(forcefield, str):
         return [str(name) for name in forcefield]
-    if forcefield in _PROTEIN:
-        return [_PROTEIN[forcefield], WATER_MODELS[water][0]]
+    if forcefield in _POLYMERS:
+        return [*_POLYMERS[forcefield], WATER_MODELS[water][0]]
     if forcefield.endswith(".xml"):
         return [forcefield]
     raise ConfigError(
