@@ -237,7 +237,16 @@ def zone_counts(spec: HybridSpec, visible: Collection[int] | None) -> dict[str, 
 def region_structure(
     spec: HybridSpec, positions: np.ndarray, box_vectors: np.ndarray | None = None
 ) -> Structure:
-    """The zone's atoms alone; arguments as for `HybridSystem.region_structure`."""
+    """The zone's atoms (the region, under scheme ``additive``) alone.
+
+    Parameters
+    ----------
+    spec : HybridSpec
+    positions : ndarray, shape (N, 3), nm
+        Of the whole system.
+    box_vectors : ndarray, shape (3, 3), nm, optional
+        The system's own box by default; ignored for an open system.
+    """
     built, atoms = spec.built, model_atoms(spec)
     cell = None
     if built.periodic:

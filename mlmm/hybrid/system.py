@@ -201,15 +201,7 @@ class HybridSystem(ShortRepr):
         return zone_counts(self.spec, None if self.blend is None else self.blend.visible.tolist())
 
     def region_structure(self, positions: np.ndarray, box_vectors: np.ndarray | None = None) -> Structure:
-        """The zone's atoms (the region, under scheme ``additive``) alone.
-
-        Parameters
-        ----------
-        positions : ndarray, shape (N, 3), nm
-            Of the whole system.
-        box_vectors : ndarray, shape (3, 3), nm, optional
-            The system's own box by default; ignored for an open system.
-        """
+        """The zone's atoms alone; arguments as for `mlmm.hybrid.spec.region_structure`."""
         return region_structure(self.spec, positions, box_vectors)
 
     def region_energies(self, positions: np.ndarray, box_vectors: np.ndarray | None = None) -> AtomEnergies:

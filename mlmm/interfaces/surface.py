@@ -8,6 +8,7 @@ import numpy as np
 import openmm
 from openmm import unit
 
+from mlmm.collective_variables.openmm_forces import follow_box
 from mlmm.dynamics.platforms import platform_arguments
 from mlmm.errors import ConfigError, EmbeddingError, SelectionError, SimulationError
 from mlmm.hybrid.system import HybridSystem
@@ -198,6 +199,7 @@ class Surface:
                 self._context.setPeriodicBoxVectors(*box.tolist())
             except openmm.OpenMMException as error:
                 raise _too_small(error) from error
+            follow_box(self._context)
         self._context.setPositions(positions)
         if self._sites.any():
             self._context.computeVirtualSites()

@@ -15,7 +15,7 @@ BOXES = {"open": None, "periodic": 1.5}
 
 
 def system_of(box: float | None) -> BuiltSystem:
-    return chains(n_molecules=2, box=box, seed=2)
+    return chains(n_molecules=2, box=box, seed=2, cutoff=0.7)
 
 
 def images(built: BuiltSystem, n: int = 5) -> np.ndarray:

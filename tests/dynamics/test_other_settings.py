@@ -34,6 +34,7 @@ OTHER = {
     "platform": "CPU",
     "threads": 1,
     "unstable": "warn",
+    "distances": {"ends": ("index 0", "index 3")},
     "report_interval": 5,
     "trajectory_interval": 11,
     "checkpoint_interval": 26,

@@ -9,6 +9,7 @@ import ase
 import numpy as np
 import openmm
 import pytest
+import torch
 from ase import units
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
@@ -18,9 +19,10 @@ from ase.stress import voigt_6_to_full_3x3_stress
 from mm_systems import four_site_water
 from openmm import unit
 from scipy.spatial.transform import Rotation
-from toys import OnRealAtoms, PlainSprings
+from toys import OnRealAtoms, PlainSprings, SpringPotential, chains
 
 import mlmm
+from mlmm.collective_variables.values import bias_energy
 from mlmm.errors import (
     ConfigError,
     EmbeddingError,
@@ -358,3 +360,22 @@ def test_without_ase_there_is_a_line_to_type(vacuum, monkeypatch):
     monkeypatch.setitem(sys.modules, "ase", None)
     with pytest.raises(MissingPackageError, match=r"pip install 'mlmm\[ase\]'"):
         mlmm.as_ase(vacuum)
+
+
+def test_a_restraint_and_its_places_follow_the_cell():
+    """Energy of the restrained less that of the free hybrid in a larger cell: the bias by torch."""
+    built = chains(box=1.5, cutoff=0.7)
+    zones = mlmm.hard_zones(built, region_from_atoms(built.topology, range(4)))
+    free = mlmm.hybrid_system(built, zones, SpringPotential())
+    places = mlmm.Variable("places", "position", [[0, 1, 2, 3]])
+    held = free.restrained([mlmm.Restraint(places, force_constant=1000.0)])
+    cell = 1.02 * np.array(built.box_vectors)
+    moved = built.positions + np.random.default_rng(0).normal(0, 0.01, built.positions.shape)
+    energies = [
+        Surface(hybrid, np.arange(8), built.positions, built.box_vectors).energy_and_forces(moved, cell)[0]
+        for hybrid in (held, free)
+    ]
+    bias = float(bias_energy(held.biases, torch.tensor(moved), torch.tensor(cell)))
+    assert energies[0] - energies[1] == pytest.approx(bias, abs=1e-3) and bias > 0.1
+    stuck = float(bias_energy(held.biases, torch.tensor(moved), torch.tensor(built.box_vectors)))
+    assert abs(stuck - bias) > 0.1
