@@ -10,6 +10,7 @@ from openmm import unit
 
 import mlmm
 from mlmm.build import BuiltSystem, build_system
+from mlmm.check_report import CheckReport
 from mlmm.hybrid.system import HybridSystem, hybrid_system
 from mlmm.potentials.amp_bms.potential import AMPModule
 from mlmm.validation.check import check_drift
@@ -35,16 +36,21 @@ def embedded(built: BuiltSystem, selection: str, **options) -> HybridSystem:
     return hybrid_system(built, zones, mlmm.load_potential("amp-bms"), electrostatics="embedded", **options)
 
 
+def fluctuations(report: CheckReport) -> float:
+    """Of the energy around its drift, relative to pure MM."""
+    mm, hybrid = (result.value for result in report.results if result.name.startswith("fluctuation"))
+    return hybrid / mm
+
+
 @pytest.mark.parametrize("ion", IONS)
 def test_nve_of_an_ion_in_water_drifts_no_more_than_the_force_field(ion):
-    """At most twice pure MM, within two standard errors; its fluctuation at most ten times as large."""
+    """At most twice pure MM, within two standard errors; its fluctuation is that of pure MM."""
     report = check_drift(embedded(ion_in_water(IONS[ion]), "resid 0"), **RUN)
-    print(report)
-    assert report.passed, str(report)
+    assert report.passed and fluctuations(report) < 1.5, str(report)
 
 
 def test_multipoles_that_do_not_answer_in_the_force_lose_the_energy(monkeypatch):
-    """Control: without the response the forces are no gradient, and the same check fails."""
+    """Control: without the response the forces are no gradient, and the energy of acetate wanders."""
     whole = AMPModule.in_field
 
     def frozen(self, *arguments):
@@ -52,8 +58,8 @@ def test_multipoles_that_do_not_answer_in_the_force_lose_the_energy(monkeypatch)
         return energies, *(values.detach() for values in multipoles)
 
     monkeypatch.setattr(AMPModule, "in_field", frozen)
-    hybrid = embedded(ion_in_water(IONS["methylammonium"]), "resid 0", bridge="pythonforce")
-    assert not check_drift(hybrid, **RUN).passed
+    hybrid = embedded(ion_in_water(IONS["acetate"]), "resid 0", bridge="pythonforce")
+    assert fluctuations(check_drift(hybrid, **RUN)) > 3.0
 
 
 @pytest.mark.skipif(structure_file("3PTB.pdb") is None, reason="no 3PTB.pdb in MLMM_STRUCTURES")
