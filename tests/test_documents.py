@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -211,6 +212,42 @@ def test_example_runs(root, tmp_path, name):
     )
     assert printed.returncode == 0, printed.stderr
     assert name in (root / "examples/README.md").read_text()
+
+
+def run_notebook_file(root, notebook, replaced):
+    """Cell after cell in a process of its own, from the folder of the notebook, as Jupyter does."""
+    words = [word for pair in replaced.items() for word in pair]
+    return subprocess.run(
+        [sys.executable, str(root / "tests/notebooks.py"), str(notebook), *words],
+        cwd=notebook.parent,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"},
+    )
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.ipynb")), ids=lambda path: path.name)
+def test_notebook_runs(root, tmp_path, path):
+    short = {'"2 ps"': '"0.02 ps"', 'root / "runs/notebook"': f'"{tmp_path}/run"'}
+    printed = run_notebook_file(root, path, short)
+    assert printed.returncode == 0, printed.stderr
+    for words in ("<b>HybridSystem</b>", "forces vs finite differences", "state", "largest force"):
+        assert words in printed.stdout
+    assert "FAILED" not in printed.stdout and (tmp_path / "run/report.html").exists()
+    assert path.name in (root / "examples/README.md").read_text()
+    # Outputs are made by the reader, and differ from one machine to the next.
+    cells = json.loads(path.read_text())["cells"]
+    assert not [cell for cell in cells if cell.get("outputs") or cell.get("execution_count")]
+
+
+def test_a_notebook_that_fails_is_found(root, tmp_path):
+    """Control: an error in a cell, and a text to shorten that stands nowhere."""
+    cells = [{"cell_type": "code", "source": ["x = 1\n", "x / 0"]}]
+    (tmp_path / "bad.ipynb").write_text(json.dumps({"cells": cells}))
+    printed = run_notebook_file(root, tmp_path / "bad.ipynb", {})
+    assert printed.returncode == 1 and "ZeroDivisionError" in printed.stderr
+    printed = run_notebook_file(root, tmp_path / "bad.ipynb", {'"2 ps"': '"1 fs"'})
+    assert printed.returncode == 1 and "stands in no cell" in printed.stderr
 
 
 @pytest.mark.slow

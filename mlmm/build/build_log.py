@@ -76,8 +76,10 @@ def write_build_log(provenance: Mapping[str, Any], folder: str | os.PathLike[str
     entries = [Decision(**entry) for entry in provenance.get("log", [])]
     paths = folder / "build_log.json", folder / "build_log.txt"
     paths[0].write_text(json.dumps(dict(provenance), indent=1) + "\n", encoding="utf-8")
-    head = f"{provenance['source']}, sha256 {provenance['sha256']}\n"
-    paths[1].write_text(
-        f"{head}net charge {provenance['net_charge']} e\n{log_text(entries)}\n", encoding="utf-8"
-    )
+    head = str(provenance.get("source", "not stated"))
+    if "sha256" in provenance:
+        head += f", sha256 {provenance['sha256']}"
+    if "net_charge" in provenance:
+        head += f"\nnet charge {provenance['net_charge']} e"
+    paths[1].write_text(f"{head}\n{log_text(entries)}\n", encoding="utf-8")
     return paths

@@ -43,9 +43,11 @@ mlmm config --explain prints all of them with units and choices:
 """
 _TREE = """  report.html      the page to look at
   energies.csv     energies by force group, temperature, committee spread, bias and collective variables
-  trajectory.dcd   frames around the region; topology.pdb first, final.pdb last (B-factor: lambda)
+  trajectory.dcd   frames around the region; topology.pdb first, final.pdb last (B-factor: lambda;
+                   .cif beside them where ids do not fit a PDB file)
   lambda.npy       lambda of every atom in every frame, for adaptive zones only
   to_label.xyz     frames beyond a limit of [uncertainty], with the reason, if there are any
+  build_log.txt    every decision of the build that was taken for you; build_log.json the same as data
   run.json         facts and state; resolved.toml, run.log, built/ and checkpoint.zip: to repeat or resume
 """
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import openmm
+from openmm import app
 
 from mlmm.dynamics.frames import as_tensors
 from mlmm.dynamics.lambda_histogram import lambda_histogram
@@ -167,6 +168,8 @@ def _histogram_facts(hybrid: HybridSystem) -> dict[str, Any] | None:
 def write_pdb(path: Path, hybrid: HybridSystem, positions: np.ndarray, box: np.ndarray | None) -> None:
     """A PDB file with lambda of each atom in the B-factor column; that of a moving zone as it is here.
 
+    Where names and numbers of the structure do not fit a PDB file, mmCIF stands beside it with all of them.
+
     Parameters
     ----------
     path : Path
@@ -182,6 +185,36 @@ def write_pdb(path: Path, hybrid: HybridSystem, positions: np.ndarray, box: np.n
         frame.unitcell_vectors = box[None].astype(np.float32)
     weights = hybrid.zones.weights(*as_tensors(positions, box)).numpy()
     frame.save_pdb(str(path), bfactors=weights)
+    _keep_insertion_codes(path, hybrid.built.topology)
+    if not _fits_pdb(hybrid.built.topology):
+        where = openmm.unit.Quantity(positions, openmm.unit.nanometer)
+        with open(path.with_suffix(".cif"), "w", encoding="utf-8") as file:
+            app.PDBxFile.writeFile(hybrid.built.topology, where, file, keepIds=True)
+
+
+def _keep_insertion_codes(path: Path, topology: app.Topology) -> None:
+    """Write the insertion codes, which mdtraj does not know, into column 27 of the lines of atoms."""
+    codes = [atom.residue.insertionCode.strip() for atom in topology.atoms()]
+    if not any(codes):
+        return
+    lines, rest = path.read_text().splitlines(keepends=True), iter(codes)
+    for k, line in enumerate(lines):
+        if line.startswith(("ATOM", "HETATM")):
+            lines[k] = line[:26] + f"{next(rest):1.1s}" + line[27:]
+    path.write_text("".join(lines))
+
+
+def _fits_pdb(topology: app.Topology) -> bool:
+    """Whether chains, residues and atoms keep their ids in fixed columns; water is counted, not named."""
+    return all(
+        len(residue.chain.id) <= 1
+        and len(residue.name) <= 3
+        and len(residue.id) <= 4
+        and len(residue.insertionCode) <= 1
+        and all(len(atom.name) <= 4 for atom in residue.atoms())
+        for residue in topology.residues()
+        if residue.name != "HOH"
+    )
 
 
 @contextmanager

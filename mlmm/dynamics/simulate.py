@@ -9,6 +9,7 @@ from typing import Any
 
 import openmm
 
+from mlmm.build.build_log import write_build_log
 from mlmm.collective_variables.options import Restraint, Variable
 from mlmm.dynamics.barostat import own_barostats
 from mlmm.dynamics.biases import check_biases
@@ -143,6 +144,8 @@ def simulate(
             if checkpoint is None:
                 run.make(summary)
                 hybrid.built.save(run.built_folder)
+                if hybrid.built.provenance.get("log"):
+                    write_build_log(hybrid.built.provenance, run.path)
                 write_pdb(run.file("topology.pdb"), hybrid, hybrid.built.positions, hybrid.built.box_vectors)
             run.write_settings()
             if checkpoint is None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mlmm.report.pdb_file import load_pdb
 from mlmm.report.reading import read_energies, read_run
 from mlmm.report.structure import last_structure, read_weights
 from mlmm.report.structure_series import Frames, StructureSeries, open_frames, structure_series
@@ -87,9 +88,7 @@ def _last_finite(directory: pathlib.Path, run: dict[str, Any], n_atoms: int) -> 
     if path is None or path.name != "last_finite_frame.pdb":
         return None
     try:
-        import mdtraj
-
-        positions = mdtraj.load_pdb(str(path)).xyz[0].astype(np.float64)
+        positions = load_pdb(path).xyz[0].astype(np.float64)
     # Atoms that flew away may not even fit into the columns of the file.
     except Exception:
         return None

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mlmm.report.pdb_file import load_pdb
 from mlmm.report.player import packed_frames
 from mlmm.report.structure_series import Frames
 from mlmm.report.text import as_float, as_list, look_up
@@ -44,9 +45,7 @@ def structure_view(
         return None
     region = as_list(look_up(run, "region", "atoms"))
     try:
-        import mdtraj
-
-        frame = mdtraj.load_pdb(str(path))[0]
+        frame = load_pdb(path)[0]
         weights = read_weights(path, frame.n_atoms, region)
         fits = frames is not None and frame.n_atoms == len(frames.start.positions)
         playing = frames.trajectory if frames is not None and fits else None

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from mlmm.report.pdb_file import load_pdb
 from mlmm.report.text import as_float, as_list, as_mapping
 from mlmm.units import ANGSTROM
 
@@ -52,7 +53,7 @@ def read_start(directory: pathlib.Path) -> Start | None:
             topology = mdtraj.Topology.from_openmm(topology_from_dict(index["topology"]))
             positions = np.load(built / "positions.npy", allow_pickle=False)
         elif (directory / "topology.pdb").is_file():
-            frame = mdtraj.load_pdb(str(directory / "topology.pdb"))[0]
+            frame = load_pdb(directory / "topology.pdb")[0]
             topology, positions = frame.topology, frame.xyz[0]
         else:
             return None
