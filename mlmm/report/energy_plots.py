@@ -186,6 +186,8 @@ def _followed(name: str, number: int, run: dict, energies: dict) -> Sketch:
         if turns:  # a line would cross the plot wherever the angle passes 180°
             every = max(1, len(table[name]) // _DOTS)
             axes.plot(energies["time_ps"][::every], table[name][::every], ".", color=MM, markersize=3)
+            axes.set_ylim(-180, 180)
+            axes.set_yticks([-180, -90, 0, 90, 180])
         else:
             draw_column(axes, energies, table[name], MM)
         for place in places:
@@ -206,7 +208,8 @@ def _followed(name: str, number: int, run: dict, energies: dict) -> Sketch:
 
 def group_sketch(run: dict, energies: dict[str, np.ndarray]) -> Sketch | None:
     """One small panel per force group, so that each keeps its own scale."""
-    names = [name for name in energies if name.startswith("E_") and _filled(energies, name)]
+    groups = [name for name in energies if name.startswith("E_") and _filled(energies, name)]
+    names = [name for name in groups if np.nanmax(energies[name]) > np.nanmin(energies[name])]
     names += ["potential"] if _filled(energies, "potential") else []
     if not names:
         return None
@@ -237,4 +240,6 @@ def group_sketch(run: dict, energies: dict[str, np.ndarray]) -> Sketch | None:
         return 1.7 * math.ceil(len(names) / columns(width)) + 0.4
 
     caption = "Potential energy of each force group relative to its first value; shaded: not production."
+    still = [name.removeprefix("E_") for name in groups if name not in names]
+    caption += f" Constant: {', '.join(still)}." if still else ""
     return Sketch("groups", "Energy by force group", caption, draw, height)

@@ -334,5 +334,5 @@ def _spread(run: dict, energies: Mapping[str, np.ndarray]) -> Judgement | None:
         if share > allowed:
             levels.append("bad" if float(np.median(values)) > 2.0 * limit else "look")
     level = min(levels, key=LEVELS.index)
-    advice = 'action = "save" in [uncertainty] keeps such frames: compare some with a better method'
+    advice = 'keep such frames (action = "save" in [uncertainty]) and compare some with a better method'
     return Judgement(name, level, "; ".join(findings), "" if level == "ok" else advice)
