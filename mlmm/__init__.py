@@ -33,6 +33,7 @@ _HOME = {
     "Region": "zones.region",
     "RunDirectory": "dynamics.run_directory",
     "RunOptions": "dynamics.options",
+    "Start": "dynamics.start",
     "Structure": "structures",
     "ZonePartition": "zones.static",
     "double_counting": "validation.double_counting",
