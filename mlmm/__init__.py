@@ -34,6 +34,7 @@ _HOME = {
     "Restraint": "collective_variables.options",
     "RunDirectory": "dynamics.run_directory",
     "RunOptions": "dynamics.options",
+    "Start": "dynamics.start",
     "Structure": "structures",
     "Variable": "collective_variables.options",
     "ZonePartition": "zones.static",

@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,20 +86,20 @@ def settings_of(
     return {name: _plain(value, name not in _TOLERANCES) for name, value in found.items()}
 
 
-def differences(then: Mapping[str, Any], now: Mapping[str, Any], may_grow: str = "") -> list[str]:
+def differences(then: Mapping[str, Any], now: Mapping[str, Any], may_grow: Collection[str] = ()) -> list[str]:
     """Describe what differs between two sets of settings.
 
     Parameters
     ----------
     then, now : mapping
         As `settings_of` returns them.
-    may_grow : str
-        Name of a length that may be longer now.
+    may_grow : collection of str
+        Names of lengths that may be longer now.
     """
     found = []
     for name in [*then, *(name for name in now if name not in then)]:
         old, new = then.get(name), now.get(name)
-        if name == may_grow and old is not None and new is not None and new > old:
+        if name in may_grow and old is not None and new is not None and new > old:
             continue
         if not _same(old, new, _TOLERANCES.get(name, 0.0)):
             found.append(f"{name} = {_shown(new)} (the run: {_shown(old)})")

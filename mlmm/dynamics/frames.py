@@ -9,7 +9,7 @@ import openmm
 import torch
 from openmm import unit
 
-__all__ = ["as_tensors", "device_of", "positions_and_box"]
+__all__ = ["as_tensors", "device_of", "has_velocities", "positions_and_box"]
 
 
 @overload
@@ -22,6 +22,11 @@ def positions_and_box(state: openmm.State, periodic: bool) -> tuple[np.ndarray, 
     if not periodic:
         return positions, None
     return positions, state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.nanometer)
+
+
+def has_velocities(state: openmm.State | None) -> bool:
+    """Whether a State holds velocities; a minimised structure has none."""
+    return state is not None and (state.getDataTypes() & openmm.State.Velocities) != 0
 
 
 def as_tensors(

@@ -2,62 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mlmm.dynamics.fingerprint import differences, same_force_field
 from mlmm.dynamics.run_directory import Checkpoint, RunDirectory
-from mlmm.dynamics.stages import Dynamics, Minimise
+from mlmm.dynamics.stages import Dynamics, Minimise, NVECheck
 from mlmm.errors import ConfigError
 from mlmm.hybrid.system import HybridSystem
 
-__all__ = ["check_files", "check_same"]
+__all__ = ["check_files", "extensible", "take_up"]
 
 _DCD_HEADER = 276  # bytes before the first frame, as OpenMM writes it
 
 
-def check_same(
+def extensible(stages: Sequence[Minimise | Dynamics]) -> int:
+    """Index of the stage that may become longer: the last one before the NVE checks at the end."""
+    last = len(stages) - 1
+    index = last
+    while index > 0 and isinstance(stages[index], NVECheck):
+        index -= 1
+    return index if isinstance(stages[index], Dynamics) else last
+
+
+def take_up(
     run: RunDirectory,
-    checkpoint: Checkpoint,
     settings: Mapping[str, Any],
     hybrid: HybridSystem,
-    last: Minimise | Dynamics,
-) -> None:
-    """Refuse to go on with other settings, but for a last stage that is longer now.
+    stages: Sequence[Minimise | Dynamics],
+) -> tuple[Checkpoint, bool]:
+    """Find the checkpoint from which a run goes on, with its own settings.
+
+    The last stage may be longer now, and so may the one before the NVE checks at the end: these are repeated
+    from its new end.
 
     Parameters
     ----------
     run : RunDirectory
-    checkpoint : Checkpoint
     settings : mapping
         As `settings_of` returns them.
     hybrid : HybridSystem
-    last : Minimise or Dynamics
-        The last stage.
+    stages : sequence of Minimise or Dynamics
+
+    Returns
+    -------
+    Checkpoint
+    bool
+        Whether it is an earlier one than the last.
 
     Raises
     ------
     ConfigError
-        Settings that differ, each of them named; or a finished run whose last stage is no longer than it was.
+        Settings that differ, each of them named; or a finished run of which no stage is longer than it was.
     """
-    length, then = f"{last.name}.length", checkpoint.summary["settings"]
-    found = differences(then, settings, may_grow=length)
+    checkpoint = run.read_checkpoint()
+    then, index = checkpoint.summary["settings"], extensible(stages)
+    growing = f"{stages[index].name}.length"
+    lengths = {growing, f"{stages[-1].name}.length"}
+    found = differences(then, settings, may_grow=lengths)
     if not same_force_field(run.built_folder, hybrid.built.system):
         found.append("another force field, constraints or masses")
     if found:
         raise ConfigError(
             f"the settings of the run in {run.path}",
             "; ".join(found),
-            "resume without changes, or choose another --out; the last stage alone may become longer",
+            f"resume without changes, or choose another --out; {stages[index].name} alone may become longer",
         )
-    if run.state == "finished" and then.get(length) == settings.get(length):
+    if run.state == "finished" and all(then.get(name) == settings.get(name) for name in lengths):
         raise ConfigError(
-            "an unfinished run to resume, or a longer last stage",
+            f"an unfinished run to resume, or a longer {stages[index].name}",
             f"{run.path}, which is finished",
             "see its report.html"
-            + (f'; to make it longer: --resume --set run.{last.name}="…"' if length in then else ""),
+            + (
+                f'; to make it longer: --resume --set run.{stages[index].name}="…", more than the '
+                f"{then[growing]:g} ps that it has; to branch from it: --from {run.path} --out …"
+                if growing in then
+                else ""
+            ),
         )
+    if checkpoint.stage > index and then.get(growing) != settings.get(growing):
+        return run.kept_checkpoint(), True
+    return checkpoint, False
 
 
 def check_files(run: RunDirectory, checkpoint: Checkpoint) -> None:

@@ -28,6 +28,8 @@ __all__ = ["Checkpoint", "RunDirectory", "timestamp", "versions"]
 logger = logging.getLogger(__name__)
 _UNREADABLE = (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
 _UNNAMED = "run.json.tmp"
+#: At the end of the last stage before the closing NVE checks: from here a run can be made longer.
+_EXTENSIBLE = "checkpoint.before_nve.zip"
 _NEWEST, _PREVIOUS, _DAMAGED = "checkpoint.zip", "checkpoint.previous.zip", "checkpoint.damaged.zip"
 _PACKAGES = ("mlmm", "openmm", "torch", "openmmtorch", "numpy", "mdtraj", "parmed", "pdbfixer")
 
@@ -227,10 +229,37 @@ class RunDirectory(ShortRepr):
         os.replace(temporary, target)
         _sync(self.path)
 
-    def read_checkpoint(self) -> Checkpoint:
+    def keep_checkpoint(self) -> None:
+        """Keep the last checkpoint as the one from which the run can be made longer."""
+        _replace(self.path / _EXTENSIBLE, (self.path / _NEWEST).read_bytes())
+
+    def kept_checkpoint(self) -> Checkpoint:
+        """The checkpoint from which the run can be made longer (ConfigError where there is none)."""
+        path = self.path / _EXTENSIBLE
+        try:
+            return self._checkpoint_in(path)
+        except _UNREADABLE as error:
+            raise ConfigError(
+                f"{path}, from which the run becomes longer",
+                str(error) or type(error).__name__,
+                "put it back from a copy, or start another run from here: --from in mlmm run",
+            ) from error
+
+    def rewind(self, checkpoint: Checkpoint) -> None:
+        """Go back to an earlier checkpoint; files with more than it counts on are copied to ``replaced/``."""
+        for name, size in checkpoint.sizes.items():
+            path = self.file(name)
+            if path.exists() and path.stat().st_size > size:
+                folder = self.path / "replaced"
+                folder.mkdir(exist_ok=True)
+                number = 1 + len(list(folder.glob(f"{path.stem}.*{path.suffix}")))
+                _replace(folder / f"{path.stem}.{number}{path.suffix}", path.read_bytes())
+        self.write_checkpoint(checkpoint)
+
+    def read_checkpoint(self, put_aside: bool = True) -> Checkpoint:
         """The last checkpoint, or the one before where the last is damaged.
 
-        A damaged one is put aside as ``checkpoint.damaged.zip``.
+        A damaged one is put aside as ``checkpoint.damaged.zip``, unless the run is only read.
 
         Raises
         ------
@@ -259,7 +288,7 @@ class RunDirectory(ShortRepr):
             checkpoint.stage + 1,
         )
         # Aside, or the next checkpoint would make it the one before.
-        if newest.exists():
+        if put_aside and newest.exists():
             os.replace(newest, self.path / _DAMAGED)
         return checkpoint
 

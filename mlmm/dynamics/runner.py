@@ -17,7 +17,7 @@ from mlmm.dynamics.barostat import Barostat, own_barostats
 from mlmm.dynamics.biases import unjoined_molecules
 from mlmm.dynamics.drift import measure_drift
 from mlmm.dynamics.failures import broken_positions, retold
-from mlmm.dynamics.frames import positions_and_box
+from mlmm.dynamics.frames import has_velocities, positions_and_box
 from mlmm.dynamics.imaging import RegionImages
 from mlmm.dynamics.integrators import make_integrator, separate_reciprocal
 from mlmm.dynamics.interruption import StopRequest
@@ -26,6 +26,7 @@ from mlmm.dynamics.options import RunOptions
 from mlmm.dynamics.progress import Progress
 from mlmm.dynamics.records import measure_timing, write_pdb
 from mlmm.dynamics.reporters import EnergyTable, TrajectoryWriter
+from mlmm.dynamics.resuming import extensible
 from mlmm.dynamics.run_directory import Checkpoint, RunDirectory
 from mlmm.dynamics.stability import ADVICE, StabilityCheck
 from mlmm.dynamics.stages import Dynamics, Minimise
@@ -85,19 +86,17 @@ class Runner:
         self.table: EnergyTable
         self.trajectory: TrajectoryWriter
 
-    def run_from(self, checkpoint: Checkpoint | None) -> RunDirectory:
-        """Run every stage that is not done yet."""
-        # The first checkpoint has no state: a run stopped while minimising starts from the built system.
-        written_state = checkpoint.state if checkpoint else ""
-        state = (
-            read_serialised(written_state, "State", "state.xml of the checkpoint") if written_state else None
-        )
+    def run_from(self, checkpoint: Checkpoint | None, state: openmm.State | None = None) -> RunDirectory:
+        """Run every stage that is not done yet; a new run from a state, or else from the built structure."""
+        # The first checkpoint of a run that starts from its built structure has no state.
+        if checkpoint and checkpoint.state:
+            state = read_serialised(checkpoint.state, "State", "state.xml of the checkpoint")
         first = checkpoint.stage if checkpoint else 0
         with ExitStack() as files:
             self._open(checkpoint, files)
             self.summary["state"] = "running"
             if checkpoint is None:
-                self._checkpoint(0, 0, None, b"")
+                self._checkpoint(0, 0, state, b"")
             self.run.write_summary(self.summary)
             try:
                 with self.stop.by_signals():
@@ -175,7 +174,7 @@ class Runner:
         context = self._context(stage, system, integrator, state)
         if checkpoint is not None:
             self._load(context, checkpoint)
-        elif not any(isinstance(earlier, Dynamics) for earlier in self.stages[:index]):
+        elif not has_velocities(state):
             context.setVelocitiesToTemperature(stage.temperature, self._stage_seed(index, 1))
         barostat = None
         if stage.ensemble == "NPT":
@@ -214,6 +213,8 @@ class Runner:
         complete = step == stage.steps
         self._checkpoint(index, step, *self._snapshot(context))
         if complete:
+            if stage is not self.stages[-1] and index == extensible(self.stages):
+                self.run.keep_checkpoint()
             # Only here, after the checkpoint: a longer stage has no such row.
             if step % self.options.report_interval:
                 self._row(index, stage, step, context)
@@ -308,7 +309,7 @@ class Runner:
             if self.hybrid.built.periodic:
                 context.setPeriodicBoxVectors(*state.getPeriodicBoxVectors())
             context.setPositions(state.getPositions())
-            if (state.getDataTypes() & openmm.State.Velocities) != 0:
+            if has_velocities(state):
                 context.setVelocities(state.getVelocities())
         set_parameters(context, self.hybrid.biases, stage.name)
         # TorchScript rewrites its graph after the first call and rounds differently from then on: without

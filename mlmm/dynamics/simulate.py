@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,19 +13,22 @@ import openmm
 from mlmm.build.build_log import write_build_log
 from mlmm.collective_variables.options import Restraint, Variable
 from mlmm.dynamics.barostat import own_barostats
+from mlmm.dynamics.beginning import begin
 from mlmm.dynamics.biases import check_biases
 from mlmm.dynamics.failures import disk_errors
 from mlmm.dynamics.fingerprint import settings_of
+from mlmm.dynamics.frames import positions_and_box
 from mlmm.dynamics.integrators import beyond_tested
 from mlmm.dynamics.lock import locked
 from mlmm.dynamics.options import RunOptions
 from mlmm.dynamics.platforms import choose_platform
 from mlmm.dynamics.progress import Progress
 from mlmm.dynamics.records import distance_facts, log_to, muted, run_facts, write_pdb
-from mlmm.dynamics.resuming import check_files, check_same
+from mlmm.dynamics.resuming import check_files, take_up
 from mlmm.dynamics.run_directory import RunDirectory
 from mlmm.dynamics.runner import Runner
 from mlmm.dynamics.stages import Dynamics, Minimise, check_pressure, check_stages
+from mlmm.dynamics.start import Start, check_start
 from mlmm.dynamics.uncertainty import UncertaintyMonitor
 from mlmm.errors import ConfigError
 from mlmm.hybrid.system import HybridSystem, check_hybrid
@@ -48,6 +52,7 @@ def simulate(
     variables: Sequence[Variable] = (),
     monitor: UncertaintyMonitor | None = None,
     progress: Callable[[Progress], None] | None = None,
+    start: Start | str | Path | None = None,
     **changes: Any,
 ) -> RunDirectory:
     """Run the stages one after the other and write a run directory.
@@ -57,7 +62,8 @@ def simulate(
     the Reference platform, gives the same numbers bit for bit as a run that was never interrupted, at
     constant pressure too. Not so where the System holds a barostat of its own: OpenMM's checkpoints leave
     out how far that one is from its next move, and how large. A longer last stage with ``resume=True`` makes
-    a run longer, a finished one too, with the numbers that it would have had from the start.
+    a run longer, a finished one too, with the numbers that it would have had from the start; NVE checks at
+    the end are repeated after the stage before them has become longer.
 
     Parameters
     ----------
@@ -78,7 +84,10 @@ def simulate(
         Measures the uncertainty of the potential and holds it against limits; the spreads of a committee
         without limits by default.
     progress : callable, optional
-        Called with `Progress` about twice a second.
+        Called with `Progress` twice a second or more often.
+    start : Start or path, optional
+        Another run of the same system: this one begins where that one is, or at one of its frames, with new
+        velocities or the same ones; see `mlmm.dynamics.start.Start`. The built structure by default.
     **changes
         Fields of `options`, such as ``timestep="1 fs"``.
 
@@ -92,8 +101,9 @@ def simulate(
     ------
     ConfigError
         A directory that is taken or in use, another run to resume, a file that cannot be read or written
-        (the run can be resumed), an option that is unknown or out of range, an unknown platform, NPT without
-        a box or beside a barostat of the System's own, a thermostat in the System, or a pressure without NPT.
+        (the run can be resumed), a start in a run of another system, an option that
+        is unknown or out of range, an unknown platform, NPT without a box or beside a barostat of the
+        System's own, a thermostat in the System, or a pressure without NPT.
     SimulationError
         Energies or positions that are not finite: the last finite frame is in ``last_finite_frame.pdb``.
     """
@@ -114,49 +124,60 @@ def simulate(
     check_biases(hybrid, stages)
     chosen = choose_platform(options.platform, options.threads, hybrid.system)
     plan = [stage.facts() if isinstance(stage, Dynamics) else {"name": stage.name} for stage in stages]
+    if start is not None and not isinstance(start, Start):
+        start = Start(start)
     run = out if isinstance(out, RunDirectory) else RunDirectory(Path(out))
     observer = monitor or UncertaintyMonitor(hybrid)
     untested = _untested(hybrid, stages)
     followed = distance_facts(hybrid, options.distances)
     with disk_errors(run.path):
+        check_start(start, run, resume)
         if resume:
             run.check_resumable()
         else:
             run.check_free(run.path, overwrite)
             run.path.mkdir(parents=True, exist_ok=True)
         with locked(run.path):
-            checkpoint = None
+            checkpoint, beginning, rewound = None, None, False
             if resume and run.begun:
-                checkpoint = run.read_checkpoint()
                 settings = settings_of(hybrid, stages, options, observer, run.built_positions)
-                check_same(run, checkpoint, settings, hybrid, stages[-1])
+                checkpoint, rewound = take_up(run, settings, hybrid, stages)
                 check_files(run, checkpoint)
                 summary = checkpoint.summary
             else:
                 # Once more: another process may have begun a run here, and ended, in between.
                 run.check_free(run.path, overwrite or resume, held=True)
                 settings = settings_of(hybrid, stages, options, observer, hybrid.built.positions)
+                start = start or (Start.recorded(run) if resume else None)
+                beginning = begin(start, hybrid.built, stages, options) if start else None
                 summary = run_facts(hybrid, plan, options.seed, options.title or run.path.name)
             summary |= {"message": None, "plan": plan, "settings": settings, **_platform_facts(*chosen)}
             summary |= {"distances": followed, "trajectory_interval": options.trajectory_interval}
             summary["title"] = options.title or summary["title"]
             summary["warnings"] += [said for said in untested if said not in summary["warnings"]]
+            positions, box = hybrid.built.positions, hybrid.built.box_vectors
+            if beginning is not None:
+                positions, box = positions_and_box(beginning.state, hybrid.built.periodic)
+                summary["start"] = beginning.facts
+                summary["warnings"] += beginning.warnings
             if checkpoint is None:
                 run.make(summary)
                 hybrid.built.save(run.built_folder)
                 if hybrid.built.provenance.get("log"):
                     write_build_log(hybrid.built.provenance, run.path)
-                write_pdb(run.file("topology.pdb"), hybrid, hybrid.built.positions, hybrid.built.box_vectors)
+                write_pdb(run.file("topology.pdb"), hybrid, positions, box)
+            elif rewound:
+                run.rewind(dataclasses.replace(checkpoint, summary=dict(summary)))
             run.write_settings()
             if checkpoint is None:
                 # On the terminal they stand since the hybrid system was made.
                 with muted(__name__), log_to(run.file("run.log")):
                     _log_hybrid(hybrid)
             with log_to(run.file("run.log")):
-                for said in untested:
+                for said in [*untested, *(beginning.warnings if beginning else ())]:
                     logger.warning("%s", said)
                 runner = Runner(hybrid, run, stages, options, chosen, summary, observer, progress)
-                runner.run_from(checkpoint)
+                runner.run_from(checkpoint, beginning.state if beginning else None)
     runner.stop.pass_on()
     return run
 
