@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 
 import pdbfixer
 from openmm import app
@@ -78,7 +78,7 @@ def replace_residues(
                 f'mutate = ["{residue.name} -> {parent}"] if {parent} is what you want',
             )
         changes.append((residue, parent))
-        text = f"{who} replaced by {parent}: the force field has no template for its atoms"
+        text = f"{who} replaced by {parent}: the force field has no template of its own for it"
         decisions.append(Decision("repair", "modified residue", text, who, {"parent": parent}, warning=True))
     fixer.nonstandardResidues = changes
     fixer.replaceNonstandardResidues()
@@ -244,34 +244,44 @@ def _is_single(residue: app.topology.Residue) -> bool:
 
 def check_described(
     topology: app.Topology, graphs: TemplateGraphs, ligand_names: set[str], standard: set[str], name: str
-) -> None:
+) -> list[Decision]:
     """Refuse residues without parameters, all at once and before anything slow begins.
+
+    Returns
+    -------
+    list of Decision
+        Residues that have the atoms and bonds of a template with another name, and take its parameters.
 
     Raises
     ------
     StructureError
     """
     bonded = bonded_atoms(topology)
-    unknown = [
-        residue
-        for residue in topology.residues()
-        if residue.name not in ligand_names
-        and not (residue.name in standard and _has_family(residue.name, graphs))
-        and not graphs.matches(residue, bonded)
-        and residue.name not in graphs.names
-    ]
+    unknown, decisions = [], []
+    for residue in topology.residues():
+        usual = residue.name in standard and _has_family(residue.name, graphs)
+        if residue.name in ligand_names or residue.name in graphs.names or usual:
+            continue
+        matches = graphs.matches(residue, bonded)
+        if not matches:
+            unknown.append(residue)
+        elif residue.name != "HOH" and not _is_single(residue):
+            who, template = describe_residue(residue), matches[0].template.name
+            text = f"{who} has the heavy atoms and bonds of {template}, and takes its parameters"
+            decisions.append(Decision("repair", "template", text, who, {"template": template}, warning=True))
     if unknown:
         shown = ", ".join(describe_residue(residue) for residue in unknown[:8])
         more = f" and {len(unknown) - 8} more" if len(unknown) > 8 else ""
         raise StructureError(
             "residues that the force field or a ligand file describes",
             f"unknown {shown}{more} in {name}",
-            _advice(unknown, topology),
+            _advice(unknown[0]),
         )
     if all(residue.name == "HOH" for residue in topology.residues()):
         raise StructureError(
             "a molecule besides water", f"only water in {name}", "give a file that holds the solute"
         )
+    return decisions
 
 
 def _has_family(name: str, graphs: TemplateGraphs) -> bool:
@@ -281,13 +291,17 @@ def _has_family(name: str, graphs: TemplateGraphs) -> bool:
     return "ALA" in graphs.names
 
 
-def _advice(unknown: Sequence[app.topology.Residue], topology: app.Topology) -> str:
-    first = unknown[0]
+def _advice(first: app.topology.Residue) -> str:
     if first.name in NUCLEOTIDES:
         return 'add a nucleic-acid force field: forcefield = ["amber14-all.xml", "amber14/tip3p.xml"]'
     if first.name in app.Topology._standardBonds:
         return 'add a force field of proteins, such as "amber14/protein.ff14SB.xml", to forcefield'
-    if _is_sugar(first, topology):
+    if any(a.element is not None and a.element.symbol.upper() in METALS for a in first.atoms()):
+        return (
+            "build it with bonded parameters in AmberTools (MCPB.py, or published ones of heme or clusters) "
+            'and write prmtop = "…" and inpcrd = "…" instead of pdb'
+        )
+    if _is_sugar(first):
         return (
             "build the glycan with GLYCAM parameters in AmberTools (tleap, leaprc.GLYCAM_06j-1) and write "
             'prmtop = "…" and inpcrd = "…" instead of pdb; or leave it out: remove = '
@@ -299,7 +313,7 @@ def _advice(unknown: Sequence[app.topology.Residue], topology: app.Topology) -> 
     )
 
 
-def _is_sugar(residue: app.topology.Residue, topology: app.Topology) -> bool:
+def _is_sugar(residue: app.topology.Residue) -> bool:
     """A ring of five carbons and an oxygen (or four and one) with three or more O and N beside it."""
     names = {atom.name for atom in residue.atoms()}
     ring = {"C1", "C2", "C3", "C4", "C5"} <= names

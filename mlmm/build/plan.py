@@ -11,7 +11,7 @@ from openmm import app
 
 from mlmm.build.build_log import Decision, as_decisions, log_text
 from mlmm.build.families import force_field_files
-from mlmm.build.files.atoms import CheckedStructure
+from mlmm.build.files.atoms import CheckedStructure, coordinates
 from mlmm.build.files.inspection import Inspection, inspect_file
 from mlmm.build.files.inspection_page import page
 from mlmm.build.files.reading import read_file, read_structure, settle
@@ -20,8 +20,10 @@ from mlmm.build.ligands.alone import structure_from_smiles
 from mlmm.build.ligands.definition import LigandPlan, plan_ligands
 from mlmm.build.options import BuildOptions
 from mlmm.build.parametrise import load_force_field
+from mlmm.build.protons.metals import BINDING, REACH
 from mlmm.build.repair import find_repairs
 from mlmm.errors import MLMMError
+from mlmm.neighbours import pairs_within
 from mlmm.options import with_changes
 from mlmm.short_repr import ShortRepr, shortened
 
@@ -42,7 +44,7 @@ class PlannedStructure:
     cell : bool
         Whether the file's cell would be kept without solvent.
     named : bool
-        Whether names in the file fix a protonation state, such as HIP.
+        Whether names in the file, such as HIP, or metals decide about protonation states.
     """
 
     topology: app.Topology
@@ -161,5 +163,12 @@ def _planned(source: CheckedStructure, ligands: LigandPlan, options: BuildOption
         ligands,
         tuple(as_decisions("repair", repairs.decisions)),
         source.cell is not None and source.space_group.replace(" ", "") in ("", "P1"),
-        bool(source.protonation),
+        bool(source.protonation) or _donors_at_metals(source),
     )
+
+
+def _donors_at_metals(source: CheckedStructure) -> bool:
+    """Whether a cysteine or histidine may lose a proton to a metal."""
+    metals = coordinates(atom for atom in source.atoms if atom.element in BINDING)
+    donors = coordinates(atom for atom in source.atoms if atom.name in REACH)
+    return len(pairs_within(metals, donors, max(REACH.values()))) > 0

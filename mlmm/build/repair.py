@@ -103,7 +103,7 @@ def find_repairs(
     skipped = {residue for residue in fixer.topology.residues() if residue.name in names - molecules}
     skipped |= {*fixer.missingAtoms, *fixer.missingTerminals}
     check_joints(fixer.topology, graphs, skipped, molecules, told_joints, source.name)
-    check_described(fixer.topology, graphs, names, set(fixer.templates), source.name)
+    decisions += check_described(fixer.topology, graphs, names, set(fixer.templates), source.name)
     decisions += [
         Decision("repair", "bond", f"bond between residues: {text}", numbers={})
         for text in told_joints.values()

@@ -3,6 +3,7 @@
 The geometry is rough: atoms, bonds, names and charges are judged, not energies.
 """
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,46 @@ def test_a_ligand_at_the_distance_of_molecules_is_built(tmp_path):
     assert plan.problem is None and "bond between residues" not in str(plan)
 
 
+def external_bond_file(path):
+    """An OpenMM file of the ligand whose C1 is bonded to another residue: what the refusal advises."""
+    chain = "C1 C2 N1 C3 C4 C5 C6 C7 C8 C9 C4".split()  # noqa: SIM905
+    bonds = [*(f"{one} {other}" for one, other in pairwise(chain)), "C2 O1"]
+    heavy = list(dict.fromkeys(name for bond in bonds for name in bond.split()))
+    light = ["C1", "C1", "N1", "C3", "C3", "C5", "C6", "C7", "C8", "C9"]
+    atoms = [(name, name[0]) for name in heavy] + [(f"H{i}", "H") for i in range(len(light))]
+    pairs = [bond.split() for bond in bonds] + [(parent, f"H{i}") for i, parent in enumerate(light)]
+    masses = {"C": 12.011, "N": 14.007, "O": 15.999, "H": 1.008}
+    lengths = {"CC": 0.14, "CO": 0.123, "CN": 0.134, "CH": 0.109, "NH": 0.101}
+    text = [
+        "<ForceField><AtomTypes>",
+        *(f'<Type name="L{e}" class="L{e}" element="{e}" mass="{m}"/>' for e, m in masses.items()),
+        '</AtomTypes><Residues><Residue name="LIG">',
+        *(f'<Atom name="{name}" type="L{element}" charge="0"/>' for name, element in atoms),
+        *(f'<Bond atomName1="{one}" atomName2="{other}"/>' for one, other in pairs),
+        '<ExternalBond atomName="C1"/></Residue></Residues><HarmonicBondForce>',
+        *(f'<Bond class1="L{p[0]}" class2="L{p[1]}" length="{r}" k="3e5"/>' for p, r in lengths.items()),
+        '<Bond type1="LC" type2="protein-S" length="0.182" k="2e5"/></HarmonicBondForce>',
+        '<NonbondedForce coulomb14scale="0.8333333333333334" lj14scale="0.5">',
+        '<UseAttributeFromResidue name="charge"/>',
+        *(f'<Atom type="L{e}" sigma="{0.1 if e == "H" else 0.33}" epsilon="0.3"/>' for e in masses),
+        "</NonbondedForce></ForceField>",
+    ]
+    path.write_text("\n".join(text))
+    return path
+
+
+def test_a_covalent_ligand_with_a_file_of_its_own_is_built_as_one_molecule(tmp_path):
+    """The advice of the refusal: the bond is a bond of the force field, and the sulfur has no proton."""
+    system = built("covalent_link_only", ligands=[external_bond_file(tmp_path / "LIG.xml")])
+    bonds = {frozenset((a.name, b.name)) for a, b in system.topology.bonds() if a.residue != b.residue}
+    assert frozenset(("SG", "C1")) in bonds
+    assert system.n_atoms == 68 and "HG" not in {atom.name for atom in system.topology.atoms()}
+    index = {(a.residue.name, a.name): a.index for a in system.topology.atoms()}
+    force = next(f for f in system.system.getForces() if isinstance(f, openmm.HarmonicBondForce))
+    pairs = {frozenset(force.getBondParameters(i)[:2]) for i in range(force.getNumBonds())}
+    assert frozenset((index["CYS", "SG"], index["LIG", "C1"])) in pairs
+
+
 def test_an_isopeptide_bond_is_rejected_by_its_name():
     with pytest.raises(StructureError) as caught:
         built("isopeptide_link")
@@ -125,6 +166,41 @@ def test_hydroxyproline_without_its_template_becomes_proline():
     system = built("hyp_h", forcefield=["amber99sb.xml", "tip3p.xml"])
     assert names(system) == ["GLY", "PRO", "PRO", "GLY"]
     assert "HYP 3 of chain A replaced by PRO" in log(system)
+
+
+def test_an_unknown_name_with_the_atoms_of_a_template_is_said(tmp_path):
+    """Its parameters are those of the template; D amino acids by name become their parent, with a warning."""
+    path = written(tmp_path, "af", lambda line: [line.replace("ALA A   2", "XYZ A   2")])
+    system = build_system(path, solvate=False)
+    entry = next(entry for entry in system.provenance["log"] if entry["kind"] == "template")
+    assert entry["warning"] and entry["text"].startswith(
+        "XYZ 2 of chain A has the heavy atoms and bonds of ALA"
+    )
+    assert system.n_atoms == built("af").n_atoms
+    assert not [e for e in built("af").provenance["log"] if e["kind"] == "template"]
+
+
+@pytest.mark.parametrize(
+    ("residue", "atoms", "advice"),
+    [
+        ("SF4", [("FE1", "FE"), ("FE2", "FE"), ("S1", "S"), ("S2", "S")], "bonded parameters in AmberTools"),
+        (
+            "NAG",
+            [(n, n[0]) for n in ["C1", "C2", "C3", "C4", "C5", "C6", "N2", "O3", "O4", "O5", "O6"]],
+            "leaprc.GLYCAM_06j-1",
+        ),
+        ("DRG", [("C1", "C"), ("C2", "C"), ("N1", "N")], "[system.ligand.DRG]"),
+    ],
+)
+def test_the_advice_for_an_unknown_residue_fits_its_kind(tmp_path, residue, atoms, advice):
+    lines = [
+        f"HETATM{900 + i:5d} {name:<4s} {residue} B 201    {20 + 1.45 * i:8.3f}  20.000  20.000  1.00  0.00"
+        f"          {element:>2s}"
+        for i, (name, element) in enumerate(atoms)
+    ]
+    path = written(tmp_path, "af", lambda line: [*lines, line] if line.startswith("END") else [line])
+    plan = plan_system(path, solvate=False)
+    assert f"unknown {residue} 201 of chain B" in str(plan.problem) and advice in str(plan.problem)
 
 
 @pytest.mark.slow

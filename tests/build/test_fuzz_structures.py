@@ -6,9 +6,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from peptides import peptide, peptide_mmcif
 
+from mlmm.build.files.dialects import ION_CHARGES
 from mlmm.build.files.inspection import inspect_file
 from mlmm.build.files.reading import read_file, settle
 from mlmm.build.files.selection import Selection
+from mlmm.build.plan import plan_system
 from mlmm.errors import MLMMError
 
 REMARKS = [
@@ -20,6 +22,8 @@ REMARKS = [
     "REMARK 350   BIOMT3   1  0.000000  0.000000  1.000000        0.00000",
     "SEQRES   1 A    6  ILE VAL GLY GLY TYR THR",
     "MODRES 3PTB VAL A   17  VAL",
+    "LINK         NZ  LYS A   2                 CG  ASP A   4     1555   1555  1.33",
+    "SSBOND   1 CYS A   22    CYS A  157                          1555   1555  2.04",
 ]
 LINES = [
     *REMARKS,
@@ -103,3 +107,37 @@ def test_columns_with_other_content(tmp_path, data):
 @given(content=st.binary(max_size=400), head=st.sampled_from([b"", b"data_x\n", b"ATOM  ", b"\x1f\x8b"]))
 def test_random_bytes_are_rejected(tmp_path, content, head):
     ends_well(tmp_path, head + content)
+
+
+_PROTEIN = "HISD HISH HSE NGLY CALA LYSH CYM CYX HYP SEP KCX MSE CSO ACE NH2 NLN"
+_OTHERS = "DA5 RU3 ADE U HOH TIP3 SOL WAT SOD CLA POT FE2 ZN2+ NA+ CL- UNK LIG HEM NAG"
+NAMES = [*_PROTEIN.split(), *_OTHERS.split(), *ION_CHARGES]
+ATOMS = st.sampled_from(["N", "CA", "C", "O", "CB", "SG", "NZ", "P", "FE", "XX"])
+PLACES = st.integers(-1, 8)
+
+
+@settings(BOUNDS, max_examples=30)
+@given(data=st.data())
+def test_any_names_and_records_of_bonds_are_planned_or_rejected(tmp_path, data):
+    """Residues and ions under any name, bonded by records to anything, up to the plan of a build."""
+    lines = peptide(5)
+    chosen, name = data.draw(PLACES), data.draw(st.sampled_from(NAMES))
+    lines = [
+        f"{line[:17]}{name[:4]:<4s}{line[21:]}" if line[22:26].strip() == str(chosen) else line
+        for line in lines
+    ]
+    ion, x = data.draw(st.sampled_from(NAMES)), data.draw(st.floats(-20, 20))
+    extra = f"HETATM  900 {ion[:4]:<4s} {ion[:4]:<4s}B 301    {x:8.3f}   5.000   5.000  1.00  0.00"
+    ends = [(data.draw(ATOMS), data.draw(st.sampled_from([*NAMES, "ALA"])), data.draw(PLACES)) for _ in "12"]
+    (a, one, i), (b, other, j) = ends
+    records = [
+        f"LINK        {a:^4s} {one[:3]:>3s} A{i:4d}{'':16s}{b:^4s} {other[:3]:>3s} A{j:4d}     1555   1555",
+        f"SSBOND   1 CYS A {i:4d}    CYS A {j:4d}                          1555   1555  2.04",
+    ]
+    bond = f"CONECT{data.draw(st.integers(0, 40)):5d}{data.draw(st.sampled_from([900, 1, 7])):5d}"
+    path = tmp_path / "case.pdb"
+    path.write_text("\n".join([*records, *lines, "TER", extra, bond, "END"]) + "\n")
+    try:
+        assert str(plan_system(path, solvate=False))
+    except MLMMError as error:
+        assert error.expected and error.got and error.do

@@ -14,11 +14,12 @@ from mlmm.build.templates import TemplateGraphs, bonded_atoms
 from mlmm.errors import StructureError
 from mlmm.neighbours import pairs_within
 
-__all__ = ["metal_states"]
+__all__ = ["BINDING", "REACH", "metal_states"]
 
-_ALKALI = {"LI", "NA", "K", "RB", "CS"}
+#: Metals to which thiolates and imidazoles bind.
+BINDING = METALS - {"LI", "NA", "K", "RB", "CS"}
 #: nm; bonds of transition metals have 0.23 (S) and 0.21 (N), strained models more.
-_REACH = {"SG": 0.285, "ND1": 0.27, "NE2": 0.27}
+REACH = {"SG": 0.285, "ND1": 0.27, "NE2": 0.27}
 #: Atom at the metal -> state in which it has no proton.
 _STATES = {"SG": "CYM", "ND1": "HIE", "NE2": "HID"}
 
@@ -46,9 +47,7 @@ def metal_states(
         A histidine between two metals, whose state only the user can decide.
     """
     atoms = list(topology.atoms())
-    metals = [
-        atom for atom in atoms if atom.element is not None and atom.element.symbol.upper() in METALS - _ALKALI
-    ]
+    metals = [atom for atom in atoms if atom.element is not None and atom.element.symbol.upper() in BINDING]
     donors = [
         atom
         for atom in atoms
@@ -59,9 +58,9 @@ def metal_states(
     bonded = bonded_atoms(topology)
     points = positions[[a.index for a in metals]], positions[[a.index for a in donors]]
     near: dict[app.topology.Residue, dict[str, tuple[app.topology.Atom, float]]] = {}
-    for i, j in pairs_within(*points, max(_REACH.values())):
+    for i, j in pairs_within(*points, max(REACH.values())):
         distance = float(np.linalg.norm(points[0][i] - points[1][j]))
-        if distance <= _REACH[donors[j].name]:
+        if distance <= REACH[donors[j].name]:
             near.setdefault(donors[j].residue, {})[donors[j].name] = (metals[i], distance)
     states: dict[int, str] = {}
     decisions = []
