@@ -21,7 +21,9 @@ from mlmm.build.built import BuiltSystem, package_versions
 from mlmm.build.checks import charge_of, check_clashes, check_energy, check_extent
 from mlmm.build.foreign_xml import read_serialised
 from mlmm.build.options import ForceOptions
+from mlmm.build.surroundings.solvent import check_width
 from mlmm.build.surroundings.walls import spherical_wall
+from mlmm.build.topology_json import topology_box
 from mlmm.errors import StructureError
 from mlmm.options import with_changes
 
@@ -86,6 +88,9 @@ def load_amber(
     decisions = []
     if box is not None and not periodic:
         decisions.append(f"the box in {inpcrd.name} was ignored: {prmtop.name} has none (IFBOX 0)")
+    shape = topology_box(parm.topology)
+    if periodic and shape is not None:
+        check_width(shape, cutoff)
     if not periodic:
         parm.topology.setPeriodicBoxVectors(None)
         decisions.append("no box: every pair is computed, without cutoff")
@@ -165,16 +170,7 @@ def load_openmm(
             f"{system_path.name}: {error}",
             "write it with openmm.XmlSerializer.serialize(system)",
         ) from error
-    _read_text(path)
-    reader = app.PDBxFile if path.suffix.lower() in (".cif", ".mmcif", ".pdbx") else app.PDBFile
-    try:
-        model = reader(str(path))
-    except Exception as error:  # OpenMM's readers raise exceptions of many kinds
-        raise StructureError(
-            "a PDB or mmCIF file that OpenMM can read",
-            f"{type(error).__name__} in {path.name}: {error}",
-            "write it with openmm.app.PDBxFile.writeFile from the topology of the system",
-        ) from error
+    model = structure_model(path)
     positions = np.array(model.positions.value_in_unit(unit.nanometer), dtype=float)
     facts: dict[str, object] = {
         "source": path.name,
@@ -189,6 +185,41 @@ def load_openmm(
     decisions = [*built.provenance["decisions"], *remarks]  # type: ignore[misc]
     provenance = built.provenance | {"net_charge": charge, "decisions": decisions, "log": _log(decisions)}
     return BuiltSystem(built.topology, built.positions, built.system, provenance)
+
+
+def structure_model(structure: str | os.PathLike[str]) -> Any:
+    """A PDB or mmCIF file as OpenMM reads it, with topology and positions.
+
+    Raises
+    ------
+    StructureError
+        No such file, or one that OpenMM cannot read.
+    """
+    path = Path(structure)
+    _read_text(path)
+    reader = app.PDBxFile if path.suffix.lower() in (".cif", ".mmcif", ".pdbx") else app.PDBFile
+    try:
+        return reader(str(path))
+    except Exception as error:  # OpenMM's readers raise exceptions of many kinds
+        raise StructureError(
+            "a PDB or mmCIF file that OpenMM can read",
+            f"{type(error).__name__} in {path.name}: {error}",
+            "write it with openmm.app.PDBxFile.writeFile from the topology of the system",
+        ) from error
+
+
+def amber_topology(prmtop: str | os.PathLike[str]) -> tuple[app.Topology, np.ndarray]:
+    """Topology and charges, e, of an Amber topology, without its forces.
+
+    Raises
+    ------
+    StructureError
+        A file that cannot be read.
+    """
+    path = Path(prmtop)
+    text, _ = _without_cap(_read_text(path), path.name)
+    parm = _parm(text, path.name, None)
+    return parm.topology, np.array(parm._prmtop.getCharges(), dtype=float)
 
 
 def _log(decisions: list[str]) -> list[dict[str, Any]]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import zip_longest
+from typing import Protocol
 
+import numpy as np
 from openmm import app
 
+from mlmm.build.amber import amber_topology, structure_model
 from mlmm.build.files.atoms import AMINO_ACIDS, CAPS, NUCLEOTIDES
 from mlmm.build.ligands.molecules import atom_names, formal_charge
 from mlmm.build.options import BuildOptions
@@ -15,7 +19,7 @@ from mlmm.build.plan import PlannedStructure
 from mlmm.errors import SelectionError
 from mlmm.zones.region import Region, region_from_atoms, select_region
 
-__all__ = ["RegionPreview", "preview_region"]
+__all__ = ["RegionPreview", "preview_parametrised", "preview_region"]
 
 #: Keywords of a selection whose values change while a system is built.
 _CHANGING = re.compile(r"\b(index|serial|n_bonds|mass|type|segname)\b")
@@ -54,6 +58,15 @@ class RegionPreview:
     numbers: tuple[int, ...]
     cuts: bool
     charge: int | None
+
+
+class SourceSettings(Protocol):
+    """The files of a system that was parametrised elsewhere."""
+
+    @property
+    def prmtop(self) -> str: ...
+    @property
+    def pdb(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -98,10 +111,10 @@ def preview_region(
             return None
         raise
     if not certain.intersection(region.atoms):
-        return None
-    atoms = list(topology.atoms())
+        # Solvent alone, or hydrogens of water: what there will be of it.
+        return RegionPreview(region, _numbers(topology, region.atoms), bool(region.cut_bonds), None)
     inside = set(region.atoms)
-    numbers = tuple(atoms[i].element.atomic_number for i in region.atoms if i in certain)
+    numbers = _numbers(topology, certain.intersection(region.atoms))
     residues = [residue for residue in topology.residues() if any(a.index in inside for a in residue.atoms())]
     whole = all(
         atom.index in inside
@@ -113,6 +126,41 @@ def preview_region(
     return RegionPreview(
         region, numbers, cuts, _charge(residues, certain, planned, options) if whole else None
     )
+
+
+def preview_parametrised(settings: SourceSettings, selection: str, complete: str) -> RegionPreview:
+    """The region of a system that has its parameters: the charge is that of an Amber topology.
+
+    Parameters
+    ----------
+    settings : SourceSettings
+        With prmtop, or with xml and pdb.
+    selection, complete
+        As for `mlmm.select_region`.
+
+    Raises
+    ------
+    StructureError, SelectionError
+        Files that cannot be read, or a selection that matches nothing.
+    """
+    charges: np.ndarray | None = None
+    if settings.prmtop:
+        topology, charges = amber_topology(settings.prmtop)
+    else:
+        topology = structure_model(settings.pdb).topology
+    region = select_region(_Previewed(topology), selection, complete)
+    inside = list(region.atoms)
+    # Part of a charged group has no charge of its own.
+    whole = charges is not None and not region.cut_bonds
+    charge = round(float(charges[inside].sum())) if charges is not None and whole else None
+    return RegionPreview(region, _numbers(topology, inside), bool(region.cut_bonds), charge)
+
+
+def _numbers(topology: app.Topology, atoms: Collection[int]) -> tuple[int, ...]:
+    """Atomic numbers, without virtual sites."""
+    chosen = set(atoms)
+    found = (atom.element for atom in topology.atoms() if atom.index in chosen)
+    return tuple(element.atomic_number for element in found if element is not None)
 
 
 def _understood(topology: app.Topology, selection: str) -> bool:

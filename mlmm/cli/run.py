@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from mlmm.cli.progress import ProgressLine
-from mlmm.cli.session import add_config, build_system_of, run_name, start
+from mlmm.cli.session import add_config, build_shown, checked_potential, run_name, start
 from mlmm.config.explain import key_lines
 from mlmm.config.load import load_config
 from mlmm.config.objects import (
@@ -73,11 +73,11 @@ def run(options: argparse.Namespace) -> int:
     config = load_config(out / "resolved.toml" if going_on else options.config, options.set)
     start(config, options)
     stages = stages_from(config)
-    print(f"{out}/\n{_TREE}", end="")
+    potential = potential_from(config) if going_on else checked_potential(config)
     from mlmm.dynamics.simulate import simulate
     from mlmm.report import read_record, write_report
 
-    potential = potential_from(config)
+    print(f"{out}/\n{_TREE}", end="")
     if going_on:
         from mlmm.build import BuiltSystem
 
@@ -87,7 +87,7 @@ def run(options: argparse.Namespace) -> int:
             )
         built = BuiltSystem.load(RunDirectory(out).built_folder)
     else:
-        built = build_system_of(config, potential.spec)
+        built = build_shown(config)
     hybrid = hybrid_from(config, built, potential=potential)
     print(describe(hybrid))
     config = resolved(config, hybrid)

@@ -5,20 +5,21 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlmm.cli.progress import LogHandler, Stages
 from mlmm.config.checks import check_keys, check_structure
-from mlmm.config.objects import build_from
+from mlmm.config.objects import build_from, potential_from
 from mlmm.config.schema import RunConfig
 
 if TYPE_CHECKING:
     from mlmm.build import BuiltSystem
-    from mlmm.potentials.spec import PotentialSpec
+    from mlmm.potentials import PotentialModel
 
-__all__ = ["add_config", "build_system_of", "run_name", "start"]
+__all__ = ["add_config", "build_shown", "build_system_of", "checked_potential", "run_name", "start"]
 
 
 def add_config(
@@ -56,7 +57,7 @@ def start(config: RunConfig, options: argparse.Namespace, *, build: bool = False
     os.environ["OMP_NUM_THREADS"] = str(config.run.ml_threads or 1)
     if config.run.threads:
         os.environ["OPENMM_CPU_THREADS"] = str(config.run.threads)
-    if not build:
+    if "torch" in sys.modules:  # else it reads the environment when it starts
         import torch
 
         torch.set_num_threads(config.run.ml_threads or 1)
@@ -67,16 +68,26 @@ def start(config: RunConfig, options: argparse.Namespace, *, build: bool = False
     logging.getLogger("mlmm").setLevel(logging.INFO)
 
 
-def build_system_of(config: RunConfig, facts: PotentialSpec | None = None) -> BuiltSystem:
-    """Build the system of a run file, its stages on the terminal, unless the region cannot be described.
+def build_system_of(config: RunConfig) -> BuiltSystem:
+    """Build the system of a run file, unless its region cannot be described."""
+    check_structure(config)
+    return build_shown(config)
 
-    Parameters
-    ----------
-    config : RunConfig
-    facts : PotentialSpec, optional
-        Of its potential, where that is loaded already.
-    """
-    check_structure(config, facts)
+
+def checked_potential(config: RunConfig) -> PotentialModel:
+    """The potential of a run file, whose region was checked; torch starts after that, where a name tells."""
+    from mlmm.potentials.known import facts_by_name
+
+    if facts_by_name(config.potential.name) is None:
+        potential = potential_from(config)
+        check_structure(config, potential.spec)
+        return potential
+    check_structure(config)
+    return potential_from(config)
+
+
+def build_shown(config: RunConfig) -> BuiltSystem:
+    """Build the system of a run file, its stages on the terminal."""
     started = time.monotonic()
     with Stages() as stages:
         built = build_from(config, stages.show)

@@ -80,22 +80,10 @@ def check_structure(config: RunConfig, facts: PotentialSpec | None = None) -> Sc
     """
     from mlmm.potentials.known import facts_by_name
 
-    system = config.system
     if facts is None:
         facts = facts_by_name(config.potential.name) or potential_from(config).spec
     _check_machine(config)
-    if system.prmtop or system.xml:
-        # Their systems are there in seconds, and have the last word.
-        return _checked_scheme(config, facts, None)
-    from mlmm.build.plan import plan_structure
-    from mlmm.build.preview import preview_region
-
-    options = build_options(config)
-    planned = plan_structure(system.pdb or None, options, smiles=system.smiles)
-    _check_ensemble(config, planned)
-    for group in groups_of(config):
-        preview_region(planned, options, group, "atoms")
-    preview = preview_region(planned, options, config.region.select, config.region.complete)
+    preview = _preview(config)
     if preview is None:
         return _checked_scheme(config, facts, None)
     choice = _checked_scheme(config, facts, preview.cuts)
@@ -151,6 +139,22 @@ def _check_together(config: RunConfig, scheme: str, facts: PotentialSpec | None 
         check_polarisable(facts)
 
 
+def _preview(config: RunConfig) -> RegionPreview | None:
+    """The region in the structure that would be built, or in files that have their parameters."""
+    from mlmm.build.plan import plan_structure
+    from mlmm.build.preview import preview_parametrised, preview_region
+
+    system, region = config.system, config.region
+    if system.prmtop or system.xml:
+        return preview_parametrised(system, region.select, region.complete)
+    options = build_options(config)
+    planned = plan_structure(system.pdb or None, options, smiles=system.smiles)
+    _check_ensemble(config, planned)
+    for group in groups_of(config):
+        preview_region(planned, options, group, "atoms")
+    return preview_region(planned, options, region.select, region.complete)
+
+
 def _smooth(zones: ZoneSettings) -> str:
     """What is asked for between lambda 0 and 1, in words."""
     if zones.kind == "static":
@@ -201,8 +205,8 @@ def _check_region(config: RunConfig, facts: PotentialSpec, preview: RegionPrevie
     from mlmm.potentials.training import check_electrons, check_elements, check_training
 
     region = config.region
-    check_elements(facts, preview.numbers)
     charge = preview.charge if region.charge is None else region.charge
+    check_elements(facts, preview.numbers, charge or 0)
     check_training(facts, preview.numbers, charge or 0, region.multiplicity, region.outside_training)
     if preview.charge is not None and charge is not None and not preview.cuts:
         # Whole molecules of a structure file have closed shells at their formal charge.
@@ -214,6 +218,8 @@ def _check_flexible(config: RunConfig, choice: SchemeChoice, preview: RegionPrev
     rules, system = SCHEMES[choice.name], config.system
     if not rules.takes_terms or rules.isolated or len(preview.numbers) < 2:
         return
+    if system.xml:
+        return  # what it holds rigid is its own
     held = 'constraints = "hbonds"' if system.constraints == "hbonds" else ""
     if not held and config.zones.kind == "adaptive" and system.rigid_water:
         held = "rigid_water = true"

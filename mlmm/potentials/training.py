@@ -52,8 +52,16 @@ def potentials_for(
     return sorted(ready, key=lambda name: not ready[name])
 
 
-def check_elements(spec: PotentialSpec, numbers: Sequence[int]) -> None:
+def check_elements(spec: PotentialSpec, numbers: Sequence[int], charge: int = 0) -> None:
     """Make sure that the model knows every element of the region.
+
+    Parameters
+    ----------
+    spec : PotentialSpec
+    numbers : sequence of int
+        Atomic numbers.
+    charge : int
+        Of the region, for the potentials that are named instead.
 
     Raises
     ------
@@ -66,7 +74,7 @@ def check_elements(spec: PotentialSpec, numbers: Sequence[int]) -> None:
         raise PotentialError(
             f"only elements that {spec.name} knows ({element_names(spec.elements, ' ')})",
             element_names(unknown),
-            f"choose a smaller region, or {_others(potentials_for(wanted), 'all elements of the region')}",
+            f"choose a smaller region, or {_others(potentials_for(wanted, charge), 'all of it')}",
         )
 
 
@@ -183,6 +191,7 @@ def check_training(
 def _others(names: Sequence[str], what: str) -> str:
     """A clause that names potentials."""
     if not names:
-        return f"choose another potential (none that `mlmm models` lists knows {what})"
+        return f"choose a potential of another source (none that `mlmm models` lists knows {what})"
     verb = "knows" if len(names) == 1 else "know"
-    return f"use {' or '.join(names)}, which {verb} {what} (`mlmm models`)"
+    more = f" or {len(names) - 3} others" if len(names) > 3 else ""
+    return f"use {' or '.join(names[:3])}{more}, which {verb} {what} (`mlmm models` lists them)"

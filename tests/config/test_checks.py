@@ -130,14 +130,23 @@ def message(root, tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize("problem", KEYS)
 def test_keys_are_checked_before_the_structure_and_the_potential_are_read(problem, message):
     changes, sentence = KEYS[problem]
-    shut = ("mlmm.cli.session.check_structure", "mlmm.cli.session.build_from", "mlmm.cli.run.potential_from")
+    shut = (
+        "mlmm.cli.session.check_structure",
+        "mlmm.cli.session.build_from",
+        "mlmm.cli.session.potential_from",
+    )
     assert sentence in message(changes, *shut)
 
 
 @pytest.mark.parametrize("problem", STRUCTURE)
 def test_the_region_is_checked_in_the_structure_before_anything_is_built(problem, message):
     changes, sentence = STRUCTURE[problem]
-    assert sentence in message(changes, "mlmm.cli.session.build_from", "mlmm.build.repair.apply_repairs")
+    shut = (
+        "mlmm.cli.session.potential_from",
+        "mlmm.cli.session.build_from",
+        "mlmm.build.repair.apply_repairs",
+    )
+    assert sentence in message(changes, *shut)
 
 
 def test_a_run_file_that_is_right_is_built(message):
@@ -145,7 +154,7 @@ def test_a_run_file_that_is_right_is_built(message):
     with pytest.raises(AssertionError, match="too late"):
         message({}, "mlmm.cli.session.build_from")
     with pytest.raises(AssertionError, match="too late"):
-        message({}, "mlmm.cli.run.potential_from")
+        message({}, "mlmm.cli.session.potential_from")
 
 
 def test_no_numerical_library_is_needed_for_the_keys(root):

@@ -13,6 +13,7 @@ import numpy as np
 from pdbfixer.pdbfixer import proteinResidues
 
 from mlmm.build.build_log import Decision
+from mlmm.build.files.atoms import AMINO_ACIDS
 from mlmm.build.ligands.molecules import formal_charge, molecule_from_file, molecule_from_smiles, plain_smiles
 from mlmm.build.ligands.templates import molecules_of_template
 from mlmm.build.options import LigandOptions
@@ -181,6 +182,13 @@ def plan_ligands(
             plan.definitions.setdefault(name, Definition(name, molecule, template=True, required=False))
     plan.by_name -= set(plan.definitions)
     for old, new in plan.mutate.items():
+        if new in AMINO_ACIDS:
+            raise ConfigError(
+                "mutations of one ligand into another with the same heavy atoms",
+                f"{old} -> {new}, which changes a protein",
+                "change the residue in a structure editor or with PDBFixer (applyMutations), name the file "
+                "that it writes, and leave mutate out",
+            )
         if new not in plan.definitions:
             raise ConfigError(
                 f"a ligand {new} that {old} is turned into",

@@ -32,7 +32,7 @@ def add_solvent(
     radius = bounding_radius(np.array(model.positions.value_in_unit(unit.nanometer), dtype=float))
     shape = BOX_SHAPES[box_shape]
     box = 2 * (radius + padding) * shape
-    if widths(box).min() < 2 * cutoff:
+    if widths(box).min() < 2 * cutoff * (1 - 1e-9):
         needed = cutoff / widths(shape).min() - radius
         raise StructureError(
             f"a box at least {2 * cutoff:.3f} nm wide, twice the cutoff",
