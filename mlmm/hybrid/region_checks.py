@@ -16,7 +16,7 @@ from mlmm.hybrid.spec import atom_labels, atomic_numbers, built_cell, visible_at
 from mlmm.neighbours import minimum_images, pairs_within
 from mlmm.potentials.base import AtomEnergies, PotentialModel, scriptable_module
 from mlmm.potentials.spec import PotentialSpec
-from mlmm.potentials.training import check_elements, check_polarisable
+from mlmm.potentials.training import check_elements, check_polarisable, check_training
 from mlmm.schemes import SCHEMES
 from mlmm.structures import Structure, minimum_image
 from mlmm.zones.static import ZonePartition
@@ -29,6 +29,7 @@ __all__ = [
     "check_embedding",
     "check_room",
     "net_charge",
+    "outside_of_training",
     "seen_zones",
     "trusted_charge",
     "zone_warnings",
@@ -291,6 +292,34 @@ def trusted_charge(built: BuiltSystem, zones: ZonePartition, *, given: bool) -> 
         return True
     total = float(read_charges(built.system).charge[list(zones.active)].sum())
     return abs(total - round(total)) <= _WHOLE
+
+
+def outside_of_training(
+    built: BuiltSystem,
+    zones: ZonePartition,
+    spec: PotentialSpec,
+    state: tuple[int, int],
+    outside_training: str,
+    *,
+    given: bool,
+) -> list[str]:
+    """What of the region the potential was not trained on, see `mlmm.potentials.training.check_training`.
+
+    Parameters
+    ----------
+    built : BuiltSystem
+    zones : ZonePartition
+    spec : PotentialSpec
+    state : (int, int)
+        Charge and multiplicity of the region.
+    outside_training : {"stop", "warn"}
+    given : bool
+        Whether the user named the charge; else it counts only where it is one of molecules.
+    """
+    charge, multiplicity = state
+    numbers = atomic_numbers(built, zones.region.atoms)
+    charge = charge if trusted_charge(built, zones, given=given) else 0
+    return check_training(spec, numbers, charge, multiplicity, outside_training)
 
 
 def zone_warnings(built: BuiltSystem, zones: ZonePartition, charge: int, spec: PotentialSpec) -> list[str]:

@@ -31,15 +31,14 @@ from mlmm.hybrid.region_checks import (
     check_embedding,
     check_room,
     net_charge,
+    outside_of_training,
     seen_zones,
-    trusted_charge,
     zone_warnings,
 )
 from mlmm.hybrid.rules import choose_host, choose_scheme
 from mlmm.hybrid.spec import (
     AssembledSystem,
     HybridSpec,
-    atomic_numbers,
     model_atoms,
     region_structure,
     zone_counts,
@@ -47,7 +46,6 @@ from mlmm.hybrid.spec import (
 from mlmm.hybrid.summary import hybrid_summary
 from mlmm.modules import Module
 from mlmm.potentials.base import AtomEnergies, PotentialModel
-from mlmm.potentials.training import check_training
 from mlmm.schemes import check_options
 from mlmm.short_repr import ShortRepr
 from mlmm.structures import Structure
@@ -337,13 +335,7 @@ def hybrid_system(
     given, charge = charge is not None, by_force_field if charge is None else charge
     if electrostatics == "embedded":
         check_embedding(built, zones, potential, charge)
-    outside = check_training(
-        facts,
-        atomic_numbers(built, zones.region.atoms),
-        charge if trusted_charge(built, zones, given=given) else 0,
-        multiplicity,
-        outside_training,
-    )
+    outside = outside_of_training(built, zones, facts, (charge, multiplicity), outside_training, given=given)
     warnings += [*outside, *zone_warnings(built, zones, charge, facts)]
     on_gpu = has_gpu()
     host = choose_host(

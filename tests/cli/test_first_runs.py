@@ -11,7 +11,6 @@ import warnings
 
 import openmm
 import parmed
-import pdbfixer
 import pytest
 from ligands import needs_ambertools
 from openmm import app, unit
@@ -54,12 +53,6 @@ REFUSED = {
     ),
     "ion": ("use amp-bms", lambda text: text.replace("ani1x", "amp-bms")),
     "nucleic acid": ("use amp-bms", lambda text: text.replace("ani1x", "amp-bms")),
-    "mutant": (
-        "with PDBFixer (applyMutations), name the file that it writes, and leave mutate out",
-        lambda text: text.replace("peptide.pdb", "mutant.pdb").replace(
-            'system.mutate = ["SER -> ALA"]\n', ""
-        ),
-    ),
 }
 _SCHEMES = {"cut side chain": "per_atom"}
 _MARKS = {"ligand in protein": pytest.mark.slow, "SMILES alone": needs_ambertools()}
@@ -83,10 +76,6 @@ def folder(root, tmp_path_factory, dipeptide_water):
         structure = parmed.openmm.load_topology(built.topology, built.system, positions)
         structure.save(str(folder / "system.parm7"), overwrite=True)
         structure.save(str(folder / "system.rst7"), overwrite=True)
-    fixer = pdbfixer.PDBFixer(filename=str(folder / "peptide.pdb"))
-    fixer.applyMutations(["SER-3-ALA"], "A")
-    with (folder / "mutant.pdb").open("w") as file:
-        app.PDBFile.writeFile(fixer.topology, fixer.positions, file)
     return folder
 
 
