@@ -213,7 +213,9 @@ class PotentialSettings:
     )
     device: str = setting("cpu", "torch device of the networks", example="cuda")
     kernel: str = word(
-        "auto", ("auto", "torch", "native"), "evaluate ANI in torch or in C++; auto: C++ on a processor"
+        "auto",
+        ("auto", "torch", "native"),
+        "evaluate ANI and AMP-BMS in torch or in C++; auto: C++ on a processor",
     )
     bridge: str = word(
         "auto",
