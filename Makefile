@@ -48,7 +48,7 @@ venv: .venv/installed
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed: install one, or say make PYTHON=/path/to/python3.12"; exit 2; }
 	@echo "Set-up 1 of 3: an environment in .venv with $$($(PYTHON) --version)"
 	$(PYTHON) -m venv .venv
-	@echo "Set-up 2 of 3: $$(grep -c == requirements.lock) pinned packages, about 4 GB to download and 7 GB on disk"
+	@echo "Set-up 2 of 3: $$(grep -c == requirements.lock) pinned packages, about 4 GB to download and 8 GB on disk"
 	@echo "  (a few minutes; pip says nothing while it unpacks, after \"Installing collected packages\")"
 	$(PIP) install -r requirements.lock
 	@echo "Set-up 3 of 3: this package, with its C++ kernels where there is a compiler"
