@@ -33,7 +33,7 @@ from mlmm.units import AMU_PER_NM3, FEMTOSECOND
 __all__ = ["write_comparison"]
 
 _GENERATOR = '<meta name="generator" content="mlmm'
-_ROWS = 40  # settings that are listed
+_ROWS = 40  # settings that are seen at once; the others are folded away
 
 
 def write_comparison(
@@ -65,7 +65,7 @@ def write_comparison(
         found = ", ".join(str(record.directory) for record in records) or "none"
         raise ConfigError("two or more different runs to compare", found, "give each run directory once")
     _check_replaceable(path)
-    names = _names(records)
+    names, settings = _names(records), _differences(records)
     page = render(
         "comparison.html",
         {},
@@ -76,7 +76,8 @@ def write_comparison(
         ],
         header=["", *names],
         numbers=_numbers(records),
-        settings=_differences(records),
+        settings=settings[:_ROWS],
+        further=settings[_ROWS:],
         plots=_plots(names, records),
     )
     return save_page(path, page)
@@ -214,7 +215,7 @@ def _differences(records: Sequence[RunRecord]) -> list[list[str]]:
         cells = [_setting(table[name]) if name in table else "" for table in tables]
         if len({in_words(table.get(name)) for table in tables}) > 1:
             rows.append([name, *cells])
-    return rows[:_ROWS]
+    return rows
 
 
 def _setting(value: Any) -> str:

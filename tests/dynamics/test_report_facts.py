@@ -15,7 +15,7 @@ from mlmm.build import BuiltSystem
 from mlmm.dynamics.drift import measure_drift
 from mlmm.dynamics.options import RunOptions
 from mlmm.dynamics.simulate import simulate
-from mlmm.dynamics.stages import Equilibrate, NVECheck, Produce
+from mlmm.dynamics.stages import Equilibrate, Minimise, NVECheck, Produce
 from mlmm.errors import ConfigError, SelectionError
 from mlmm.hybrid.system import hybrid_system
 from mlmm.report import read_record
@@ -90,10 +90,12 @@ def test_mass_and_water_are_recorded(tmp_path):
 def test_drift_beside_that_of_the_force_field(tmp_path, potential, kept):
     """Both conserve their energy; a force that is no gradient shows in the hybrid alone."""
     hybrid = chain_hybrid(potential, n_molecules=3)
-    stages = [Equilibrate("0.2 ps"), NVECheck("2 ps")]
-    run = simulate(
-        hybrid, tmp_path / "run", stages, platform="Reference", timestep="0.5 fs", seed=2, report_interval=20
+    # Relaxed and cold, so that no two atoms of these chains meet.
+    stages = [Minimise(), Equilibrate("0.2 ps"), NVECheck("2 ps")]
+    options = RunOptions(
+        timestep="0.5 fs", temperature="30 K", platform="Reference", seed=2, report_interval=20
     )
+    run = simulate(hybrid, tmp_path / "run", stages, options)
     drift = run.summary["drift"]
     alone = drift["force_field"]
     assert alone["length_ps"] == 2.0 and abs(alone["kj_per_mol_per_ns_per_dof"]) < 5.0

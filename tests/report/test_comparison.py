@@ -92,6 +92,16 @@ def test_only_settings_that_differ_are_listed(runs, tmp_path):
     assert "run.seed" not in rows and "produce.pressure" not in rows
 
 
+def test_many_settings_are_all_there(tmp_path):
+    """The first ones are seen, the others are folded away; none is lost."""
+    for k, name in enumerate("ab"):
+        _run(tmp_path / name, 0.0, title=name, settings={f"key{n}": n + k for n in range(60)})
+    text = _page([tmp_path / "a", tmp_path / "b"], tmp_path / "c.html")
+    rows = _Tables(text).rows
+    assert [rows[f"key{n}"] for n in range(60)] == [[str(n), str(n + 1)] for n in range(60)]
+    assert "Further settings that differ (20)" in text
+
+
 def test_what_no_run_recorded_is_left_out(runs, tmp_path):
     rows = _Tables(_page(runs, tmp_path / "c.html")).rows
     assert "Speed" not in rows and "Density" not in rows and "Energy drift" not in rows
