@@ -112,13 +112,14 @@ def simulate(
     untested = _untested(hybrid, stages)
     with disk_errors(run.path):
         check_start(start, run, resume)
+        beginning = begin(start, hybrid.built, stages, options) if start else None
         if resume:
             run.check_resumable()
         else:
             run.check_free(run.path, overwrite)
             run.path.mkdir(parents=True, exist_ok=True)
         with locked(run.path):
-            checkpoint, beginning, rewound = None, None, False
+            checkpoint, rewound = None, False
             if resume and run.begun:
                 settings = settings_of(hybrid, stages, options, observer, run.built_positions)
                 checkpoint, rewound = take_up(run, settings, hybrid, stages)
@@ -128,8 +129,8 @@ def simulate(
                 # Once more: another process may have begun a run here, and ended, in between.
                 run.check_free(run.path, overwrite or resume, held=True)
                 settings = settings_of(hybrid, stages, options, observer, hybrid.built.positions)
-                start = start or (Start.recorded(run) if resume else None)
-                beginning = begin(start, hybrid.built, stages, options) if start else None
+                if resume and (recorded := Start.recorded(run)):
+                    beginning = begin(recorded, hybrid.built, stages, options)
                 summary = run_facts(hybrid, plan, options.seed, options.title or run.path.name)
             summary |= {"message": None, "plan": plan, "settings": settings, **_platform_facts(*chosen)}
             summary["title"] = options.title or summary["title"]
@@ -142,9 +143,11 @@ def simulate(
             if checkpoint is None:
                 run.make(summary)
                 hybrid.built.save(run.built_folder)
-                write_pdb(run.file("topology.pdb"), hybrid, positions, box)
             elif rewound:
                 run.rewind(dataclasses.replace(checkpoint, summary=dict(summary)))
+            if checkpoint is None or "start" not in summary:
+                # Again in a resumed run, whose file may be damaged; that of a branch is all there is.
+                write_pdb(run.file("topology.pdb"), hybrid, positions, box)
             run.write_settings()
             with log_to(run.file("run.log")):
                 for said in [*untested, *(beginning.warnings if beginning else ())]:
