@@ -203,16 +203,29 @@ def test_the_advice_for_an_unknown_residue_fits_its_kind(tmp_path, residue, atom
     assert f"unknown {residue} 201 of chain B" in str(plan.problem) and advice in str(plan.problem)
 
 
-@pytest.mark.slow
-def test_charmm36_with_its_ends_and_water():
-    """Ends of chains are patches there, and water has another name; energies as by plain OpenMM."""
-    system = built("with_water", constraints="none", rigid_water=False, **CHARMM)
-    assert system.n_atoms == 84 and system.provenance["net_charge"] == -1
-    force_field = app.ForceField(*CHARMM["forcefield"])
+SYSTEMS = [
+    pytest.param("with_water", {"forcefield": "amber19", "water": "opc"}, 85, -1, id="ff19SB and OPC"),
+    pytest.param("dna", {"water": "tip4pew"}, 126, -3, id="OL15"),
+    pytest.param("zncys4", {}, 109, -2, id="zinc"),
+    pytest.param("hyp_h", {}, 46, 0, id="hydroxyproline"),
+    pytest.param("cyclic", {"forcefield": "amber19"}, 51, 0, id="ring"),
+    pytest.param("with_water", CHARMM, 84, -1, id="CHARMM36", marks=pytest.mark.slow),
+    pytest.param("cyclic", {"forcefield": "charmm36m"}, 51, 0, id="CHARMM36m", marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "atoms", "charge"), SYSTEMS)
+def test_energies_term_by_term_are_those_of_plain_openmm(name, options, atoms, charge):
+    """CHARMM's ends are patches and its water has another name; OPC has a site more than the file."""
+    system = built(name, constraints="none", rigid_water=False, **options)
+    assert (system.n_atoms, system.provenance["net_charge"]) == (atoms, charge)
+    force_field = app.ForceField(*system.provenance["forcefield_files"])
     plain = force_field.createSystem(system.topology, nonbondedMethod=app.NoCutoff, rigidWater=False)
     found, expected = (energies(one, system.positions) for one in (system.system, plain))
-    assert found.keys() == expected.keys() and len(found) > 5
+    assert found.keys() == expected.keys() and len(found) > 4
     assert found == pytest.approx(expected, rel=1e-9)
+    other = {key: value for key, value in energies(plain, 1.001 * system.positions).items() if value}
+    assert other != pytest.approx({key: found[key] for key in other}, rel=1e-6)
 
 
 def energies(system, positions):

@@ -8,6 +8,7 @@ import pytest
 from openmm import app
 
 from mlmm.build import build_system, checks
+from mlmm.build.bounds import check_bounds
 from mlmm.build.files import stretched
 from mlmm.build.parametrise import load_force_field
 from mlmm.errors import ConfigError, StructureError
@@ -108,3 +109,44 @@ def test_relaxation_at_the_end_is_a_choice(root, dipeptide_vacuum):
     np.testing.assert_array_equal(again.positions, relaxed.positions)
     with pytest.raises(ConfigError, match="relax of 0 or more"):
         build_system(pdb, relax=-1, **options)
+
+
+def spoiled(built, kind):
+    """Positions with a methyl group too far from its nitrogen, or as they are."""
+    positions = np.array(built.positions)
+    index = {f"{a.residue.name} {a.name}": a.index for a in built.topology.atoms()}
+    if kind == "bond":
+        positions[index["NME C"]] += 0.08 * (positions[index["NME C"]] - positions[index["NME N"]]) / 0.1449
+        for atom in built.topology.atoms():  # its hydrogens go with it
+            if atom.residue.name == "NME" and atom.name in ("H1", "H2", "H3"):
+                positions[atom.index] += positions[index["NME C"]] - built.positions[index["NME C"]]
+    return positions
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("bond", r"0\.2\d\d nm, not 0\.14\d nm, from C of NME 3 of chain A to N of NME 3"),
+        ("force", "forces below 2e\\+06"),
+    ],
+)
+def test_a_built_system_has_upper_bounds(dipeptide_vacuum, kind, words):
+    """Control: the system as it was built."""
+    built = dipeptide_vacuum
+    forces = np.full(built.n_atoms, 100.0)
+    check_bounds(built.topology, built.positions, built.system, forces)
+    if kind == "force":
+        forces[3] = 1.4e7
+    with pytest.raises(StructureError, match=words) as caught:
+        check_bounds(built.topology, spoiled(built, kind), built.system, forces)
+    assert "relax = 500" in caught.value.do
+
+
+def test_a_contact_of_atoms_that_are_not_bonded_has_a_lower_bound(dipeptide_water):
+    built = dipeptide_water
+    check_bounds(built.topology, built.positions, built.system, np.zeros(built.n_atoms))
+    waters = [[a.index for a in r.atoms()] for r in built.topology.residues() if r.name == "HOH"]
+    positions = np.array(built.positions)
+    positions[waters[0]] += positions[waters[1][0]] + [0.15, 0, 0] - positions[waters[0][0]]
+    with pytest.raises(StructureError, match=r"at least 0\.16 nm apart.*0\.150 nm between O of HOH"):
+        check_bounds(built.topology, positions, built.system, np.zeros(built.n_atoms))
