@@ -15,8 +15,8 @@ from mlmm.build.foreign_xml import read_serialised
 from mlmm.collective_variables.openmm_forces import set_parameters
 from mlmm.dynamics.barostat import Barostat, own_barostats
 from mlmm.dynamics.biases import unjoined_molecules
-from mlmm.dynamics.drift import measure_drift
 from mlmm.dynamics.checksums import GrowingChecksums
+from mlmm.dynamics.drift import measure_drift
 from mlmm.dynamics.failures import broken_positions, retold
 from mlmm.dynamics.frames import has_velocities, positions_and_box
 from mlmm.dynamics.imaging import RegionImages
