@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from mlmm.dynamics.barostat import own_barostats
 from mlmm.dynamics.reporters import energy_columns
 from mlmm.dynamics.stages import Dynamics, Minimise
+from mlmm.dynamics.start import Start
 from mlmm.errors import ConfigError
 from mlmm.forcefield.reference_platform import reference_context
 from mlmm.hybrid.system import HybridSystem
@@ -14,8 +15,12 @@ from mlmm.hybrid.system import HybridSystem
 __all__ = ["check_biases", "unjoined_molecules"]
 
 
-def check_biases(hybrid: HybridSystem, stages: Sequence[Minimise | Dynamics]) -> None:
-    """Refuse restraints in stages that a run does not have, names of its columns, and a foreign barostat.
+def check_biases(
+    hybrid: HybridSystem, stages: Sequence[Minimise | Dynamics], start: Start | None = None
+) -> None:
+    """Refuse restraints in stages that a run does not have, names of its columns, and places that are lost.
+
+    Places in space are left behind by a barostat in the System, and by frames that are centred on the region.
 
     Raises
     ------
@@ -31,8 +36,15 @@ def check_biases(hybrid: HybridSystem, stages: Sequence[Minimise | Dynamics]) ->
                     repr(stage),
                     f"choose of {', '.join(names)}",
                 )
+    places = [r.variable.name for r in hybrid.biases if r.variable.kind == "position"]
+    if places and hybrid.built.periodic and start is not None and start.frame is not None:
+        raise ConfigError(
+            f"a start from a checkpoint with the restraint on positions {places[0]}",
+            f"frame {start.frame}, which is centred on the region",
+            "leave the frame out, or the restraint",
+        )
     own = own_barostats(hybrid.system)
-    if own and any(restraint.variable.kind == "position" for restraint in hybrid.biases):
+    if own and places:
         raise ConfigError(
             "restraints on positions without a barostat in the System, which leaves their references behind",
             ", ".join(own),

@@ -11,6 +11,7 @@ import numpy as np
 import openmm
 from openmm import unit
 
+from mlmm.collective_variables.openmm_forces import follow_box
 from mlmm.dynamics.barostat import own_barostats
 from mlmm.dynamics.frames import positions_and_box
 from mlmm.dynamics.options import RunOptions
@@ -171,6 +172,7 @@ def energy_drift(
     context = openmm.Context(system, integrator, *arguments)
     if box is not None:
         context.setPeriodicBoxVectors(*box)
+        follow_box(context)
     context.setPositions(positions)
     openmm.LocalEnergyMinimizer.minimize(context, 10.0, 200)
     context.setVelocitiesToTemperature(run.temperature, run.seed + 1)
@@ -193,6 +195,7 @@ def energy_drift(
     context = openmm.Context(system, verlet, *arguments)
     if box is not None:
         context.setPeriodicBoxVectors(*box)
+        follow_box(context)
     context.setPositions(state.getPositions())
     context.setVelocities(state.getVelocities())
     times, energies = [], []

@@ -121,11 +121,11 @@ def simulate(
     check_pressure(stages, options)
     stages = [stage.under(options) if isinstance(stage, Dynamics) else stage for stage in stages]
     _check_forces(hybrid, stages)
-    check_biases(hybrid, stages)
-    chosen = choose_platform(options.platform, options.threads, hybrid.system)
-    plan = [stage.facts() if isinstance(stage, Dynamics) else {"name": stage.name} for stage in stages]
     if start is not None and not isinstance(start, Start):
         start = Start(start)
+    check_biases(hybrid, stages, start)
+    chosen = choose_platform(options.platform, options.threads, hybrid.system)
+    plan = [stage.facts() if isinstance(stage, Dynamics) else {"name": stage.name} for stage in stages]
     run = out if isinstance(out, RunDirectory) else RunDirectory(Path(out))
     observer = monitor or UncertaintyMonitor(hybrid)
     untested = _untested(hybrid, stages)

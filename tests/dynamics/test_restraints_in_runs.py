@@ -17,6 +17,7 @@ import mlmm
 from mlmm.collective_variables.values import bias_energy, value
 from mlmm.dynamics.reporters import EnergyTable
 from mlmm.dynamics.stages import Minimise, NVECheck, Produce
+from mlmm.dynamics.start import Start
 from mlmm.errors import ConfigError
 from mlmm.hybrid.system import hybrid_system
 from mlmm.zones.region import region_from_atoms
@@ -276,3 +277,17 @@ def test_the_check_sees_the_bias():
     wrong.addBond(5, 6)
     hybrid.system.addForce(wrong)
     assert finite_difference_error(hybrid, n_coordinates=30) > 1e-3
+
+
+def test_a_window_starts_where_its_neighbour_is(tmp_path):
+    """Another target, the places of the structure as built; a centred frame has lost those."""
+    first = run_in(tmp_path / "first", restrained(SMALL), "2 fs")
+    target = mlmm.Restraint(ACROSS, "0.5 nm", "2000 kJ/mol/nm^2")
+    window = chain_hybrid(**SMALL).restrained([target, *RESTRAINTS[1:]])
+    second = run_in(tmp_path / "second", window, "2 fs", start=first.path)
+    facts = [run.summary["settings"] for run in (first, second)]
+    assert [settings["restraint.d.at"] for settings in facts] == pytest.approx([0.4, 0.5])
+    assert facts[0]["variable.places.references"] == facts[1]["variable.places.references"]
+    with pytest.raises(ConfigError, match="got frame -1, which is centred on the region"):
+        run_in(tmp_path / "third", window, "2 fs", start=Start(first.path, frame=-1))
+    assert not (tmp_path / "third").exists()
