@@ -1,6 +1,7 @@
 # make demo     set up and run the main job
 # make test     set up, lint, and run the quick tests
 # make slow     the slow tests
+# make faults   what happens to runs that are killed, damaged or lied to, as a table; some minutes
 # make bench    the tables of tests/benchmarks anew
 # make lint     rules of style, of imports and of types
 # make types    types only
@@ -15,7 +16,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # One process a core, but no more than eight: each needs up to 2 GB. tests/conftest.py gives each one thread.
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses=8 --durations=15
 
-.PHONY: demo test slow bench lint types format venv clean
+.PHONY: demo test slow faults bench lint types format venv clean
 
 demo: .venv/installed
 	$(BIN)/mlmm run systems/lysozyme_xylene/run.toml --overwrite
@@ -25,6 +26,9 @@ test: lint
 
 slow: .venv/installed
 	$(PYTEST) -m slow
+
+faults: .venv/installed
+	$(BIN)/python tests/fault_table.py
 
 bench: .venv/installed
 	$(BIN)/python tests/benchmarks/run.py --write

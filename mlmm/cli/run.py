@@ -104,7 +104,9 @@ def run(options: argparse.Namespace) -> int:
     going_on = options.resume and directory.begun
     if options.resume and not going_on:
         start = Start.recorded(directory)
-    config = load_config(out / "resolved.toml" if going_on else options.config, options.set)
+    # Without its own settings the run file does: other settings than those of the checkpoint are refused.
+    own = out / "resolved.toml"
+    config = load_config(own if going_on and own.exists() else options.config, options.set)
     set_up(config, options)
     stages = stages_from(config)
     potential = potential_from(config) if going_on else checked_potential(config)

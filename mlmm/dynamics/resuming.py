@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mlmm.dynamics.checksums import GrowingChecksums, header_length
 from mlmm.dynamics.fingerprint import differences, same_force_field
 from mlmm.dynamics.run_directory import Checkpoint, RunDirectory
 from mlmm.dynamics.stages import Dynamics, Minimise, NVECheck
@@ -13,8 +14,6 @@ from mlmm.errors import ConfigError
 from mlmm.hybrid.system import HybridSystem
 
 __all__ = ["check_files", "extensible", "take_up"]
-
-_DCD_HEADER = 276  # bytes before the first frame, as OpenMM writes it
 
 
 def extensible(stages: Sequence[Minimise | Dynamics]) -> int:
@@ -87,7 +86,7 @@ def take_up(
 
 
 def check_files(run: RunDirectory, checkpoint: Checkpoint) -> None:
-    """Refuse to go on where a file is shorter than it was at the checkpoint.
+    """Refuse to go on where a file is shorter than it was at the checkpoint, or holds other bytes.
 
     Parameters
     ----------
@@ -97,7 +96,7 @@ def check_files(run: RunDirectory, checkpoint: Checkpoint) -> None:
     Raises
     ------
     ConfigError
-        A file that is missing or too short; the message says how much of it is whole.
+        A file that is missing, changed or too short; the message says how much of that is whole.
     """
     for name, size in checkpoint.sizes.items():
         path = run.file(name)
@@ -107,6 +106,14 @@ def check_files(run: RunDirectory, checkpoint: Checkpoint) -> None:
                 f"{path} with the {size} bytes that it had at the checkpoint",
                 f"{found} bytes{_whole_part(path, found, checkpoint)}" if path.exists() else "no such file",
                 "put the whole file back and resume again, or choose another --out; nothing was changed",
+            )
+    for name, value in GrowingChecksums(run.path).up_to(checkpoint.sizes).items():
+        if checkpoint.sums.get(name, value) != value:
+            raise ConfigError(
+                f"{run.file(name)} as it was at the checkpoint",
+                "other bytes: it was changed or damaged since",
+                "put the file back from a copy and resume again, or branch into another folder with --from; "
+                "nothing was changed",
             )
 
 
@@ -118,12 +125,7 @@ def _whole_part(path: Path, found: int, checkpoint: Checkpoint) -> str:
         return f", the last good row of which is step {last[1]} of {last[0]}" if len(last) > 1 else ", no row"
     if path.suffix not in (".dcd", ".npy") or not checkpoint.frames:
         return ""
-    header = _DCD_HEADER
-    if path.suffix == ".npy":
-        with path.open("rb") as file:
-            start = file.read(10)
-        # numpy's format 1.0: ten bytes, of which the last two are the length of what follows.
-        header = 10 + int.from_bytes(start[8:10], "little")
+    header = header_length(path)
     frame = (checkpoint.sizes[path.name] - header) // checkpoint.frames
     whole = max(0, (found - header) // frame)
     return f", the last good frame of which is number {whole} of {checkpoint.frames}"

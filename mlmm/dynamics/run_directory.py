@@ -54,6 +54,8 @@ class Checkpoint:
         Of the trajectory.
     summary : dict
         The facts of `run.json` at that moment.
+    sums : dict of str to int
+        CRC-32 of what the files held then, without headers that change; see `GrowingChecksums`.
     """
 
     stage: int
@@ -63,6 +65,7 @@ class Checkpoint:
     sizes: dict[str, int]
     frames: int
     summary: dict[str, Any]
+    sums: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, repr=False)

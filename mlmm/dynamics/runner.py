@@ -15,6 +15,7 @@ from mlmm.build.foreign_xml import read_serialised
 from mlmm.collective_variables.openmm_forces import set_parameters
 from mlmm.dynamics.barostat import Barostat, own_barostats
 from mlmm.dynamics.biases import unjoined_molecules
+from mlmm.dynamics.checksums import GrowingChecksums
 from mlmm.dynamics.drift import measure_drift
 from mlmm.dynamics.failures import broken_positions, retold
 from mlmm.dynamics.frames import has_velocities, positions_and_box
@@ -83,6 +84,7 @@ class Runner:
         self.last_box = hybrid.built.box_vectors
         self._stability = StabilityCheck(hybrid)
         self._images = RegionImages(hybrid.built.topology, hybrid.zones.region.atoms)
+        self._sums: GrowingChecksums
         self.table: EnergyTable
         self.trajectory: TrajectoryWriter
 
@@ -132,6 +134,7 @@ class Runner:
                 file.close()
 
         sizes = checkpoint.sizes if checkpoint else {}
+        self._sums = GrowingChecksums(self.run.path, sizes, checkpoint.sums if checkpoint else None)
         table = self.run.file("energies.csv")
         self.table = EnergyTable(table, self.hybrid, sizes.get(table.name), self.monitor)
         files.callback(close, self.table)
@@ -334,8 +337,9 @@ class Runner:
     def _checkpoint(self, stage: int, step: int, state: openmm.State | None, context: bytes) -> None:
         xml = "" if state is None else openmm.XmlSerializer.serialize(state)
         sizes = {"energies.csv": self.table.size, **self.trajectory.sizes, **self.monitor.sizes}
-        frames = self.trajectory.frames
-        self.run.write_checkpoint(Checkpoint(stage, step, xml, context, sizes, frames, dict(self.summary)))
+        frames, sums = self.trajectory.frames, self._sums.up_to(sizes)
+        facts = dict(self.summary)
+        self.run.write_checkpoint(Checkpoint(stage, step, xml, context, sizes, frames, facts, sums))
         self.run.write_summary(self.summary)
 
     def _write_final(self, state: openmm.State) -> None:

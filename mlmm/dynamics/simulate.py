@@ -132,13 +132,14 @@ def simulate(
     followed = distance_facts(hybrid, options.distances)
     with disk_errors(run.path):
         check_start(start, run, resume)
+        beginning = begin(start, hybrid.built, stages, options) if start else None
         if resume:
             run.check_resumable()
         else:
             run.check_free(run.path, overwrite)
             run.path.mkdir(parents=True, exist_ok=True)
         with locked(run.path):
-            checkpoint, beginning, rewound = None, None, False
+            checkpoint, rewound = None, False
             if resume and run.begun:
                 settings = settings_of(hybrid, stages, options, observer, run.built_positions)
                 checkpoint, rewound = take_up(run, settings, hybrid, stages)
@@ -148,8 +149,8 @@ def simulate(
                 # Once more: another process may have begun a run here, and ended, in between.
                 run.check_free(run.path, overwrite or resume, held=True)
                 settings = settings_of(hybrid, stages, options, observer, hybrid.built.positions)
-                start = start or (Start.recorded(run) if resume else None)
-                beginning = begin(start, hybrid.built, stages, options) if start else None
+                if resume and (recorded := Start.recorded(run)):
+                    beginning = begin(recorded, hybrid.built, stages, options)
                 summary = run_facts(hybrid, plan, options.seed, options.title or run.path.name)
             summary |= {"message": None, "plan": plan, "settings": settings, **_platform_facts(*chosen)}
             summary |= {"distances": followed, "trajectory_interval": options.trajectory_interval}
@@ -165,9 +166,11 @@ def simulate(
                 hybrid.built.save(run.built_folder)
                 if hybrid.built.provenance.get("log"):
                     write_build_log(hybrid.built.provenance, run.path)
-                write_pdb(run.file("topology.pdb"), hybrid, positions, box)
             elif rewound:
                 run.rewind(dataclasses.replace(checkpoint, summary=dict(summary)))
+            if checkpoint is None or "start" not in summary:
+                # Again in a resumed run, whose file may be damaged; that of a branch is all there is.
+                write_pdb(run.file("topology.pdb"), hybrid, positions, box)
             run.write_settings()
             if checkpoint is None:
                 # On the terminal they stand since the hybrid system was made.

@@ -55,7 +55,7 @@ class Start:
 
 
 def check_start(start: Start | None, run: RunDirectory, resume: bool) -> None:
-    """Refuse a start for a run that has begun, or in the run that would be replaced (ConfigError)."""
+    """Refuse a start without a run, for a run that has begun, or in the one to be replaced (ConfigError)."""
     if start is None:
         return
     if resume:
@@ -64,6 +64,7 @@ def check_start(start: Start | None, run: RunDirectory, resume: bool) -> None:
             str(start.run),
             "leave the start (--from) out, or leave --resume out and choose another --out",
         )
+    _ = RunDirectory(Path(start.run)).summary
     if Path(start.run).resolve() == run.path.resolve():
         raise ConfigError(
             "another folder for a run that starts from an earlier one",

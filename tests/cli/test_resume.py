@@ -92,3 +92,31 @@ def test_ctrl_c_ends_with_130_and_says_how_to_go_on(run, tmp_path, monkeypatch, 
     assert run("run", "--resume") == 0
     assert run("whole") == 0
     assert results(tmp_path / "run") == results(tmp_path / "whole")
+
+
+def test_a_branch_takes_the_system_of_its_source(run, tmp_path, capsys):
+    """Another seed, with which a build would differ; velocities kept; the record says where it began."""
+    assert run("first") == 0
+    more = {"run__seed": "2", "run__minimise": "0", "run__equilibrate": "0 ps"}
+    source = str(tmp_path / "first")
+    assert run("second", "--from", source, "--velocities", "kept", **more) == 0
+    first, second = (RunDirectory(tmp_path / name) for name in ("first", "second"))
+    assert (second.file("built/system.xml")).read_bytes() == first.file("built/system.xml").read_bytes()
+    facts = second.summary["start"]
+    assert (facts["run"], facts["velocities"], facts["seed"]) == (source, "kept", 1)
+    assert second.summary["seed"] == 2 and not second.summary["warnings"]
+    assert run("third", "--from", source, "--frame", "2", **more) == 0
+    capsys.readouterr()
+    for arguments, changes, said in (
+        (["--from", source, "--velocities", "kept"], {"run__seed": "2"}, "--set run.minimise=0"),
+        (["--from", source, "--frame", "2", "--velocities", "kept"], more, "which holds none"),
+        (["--from", source], {"system__constraints": "hbonds"}, "constraints = 'hbonds' (there: "),
+        (["--frame", "2"], {}, "--from RUN with --frame"),
+        (["--from", str(tmp_path / "none")], more, "run.json"),
+    ):
+        assert run("refused", *arguments, **changes) == 2
+        assert said in capsys.readouterr().err and not (tmp_path / "refused").exists()
+    assert run("first", "--from", source, "--overwrite", **more) == 2
+    assert "another folder" in capsys.readouterr().err and first.state == "finished"
+    assert run("second", "--resume", "--from", source) == 2
+    assert "no start for a run that is resumed" in capsys.readouterr().err

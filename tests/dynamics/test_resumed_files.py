@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import zlib
 
 import numpy as np
 import pytest
 from runs import CrashError, crash_at, results, run_in
 
+from mlmm.dynamics.checksums import GrowingChecksums
 from mlmm.dynamics.resuming import check_files
 from mlmm.dynamics.run_directory import Checkpoint, RunDirectory
 from mlmm.errors import ConfigError
@@ -45,6 +47,31 @@ def test_a_file_shorter_than_at_the_checkpoint_is_refused(tmp_path, crashed, nam
     assert (path.read_bytes() if path.exists() else None) == left
     path.write_bytes(content)
     assert results(run_in(crashed.path, resume=True)) == results(run_in(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize(("name", "place"), [("energies.csv", 0.5), ("trajectory.dcd", 0.9)])
+def test_a_file_with_a_flipped_bit_is_refused(tmp_path, crashed, name, place):
+    path = crashed.file(name)
+    content = path.read_bytes()
+    at = int(place * crashed.read_checkpoint().sizes[name])
+    path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+    with pytest.raises(ConfigError, match=f"{name} as it was at the checkpoint.*nothing was changed"):
+        run_in(crashed.path, resume=True)
+    path.write_bytes(content)
+    assert results(run_in(crashed.path, resume=True)) == results(run_in(tmp_path / "whole"))
+
+
+def test_checksums_grow_as_they_would_from_the_start(tmp_path):
+    """Piece by piece as in one go; the header that counts the frames is left out."""
+    path = tmp_path / "trajectory.dcd"
+    content = np.random.default_rng(1).bytes(2000)
+    growing = GrowingChecksums(tmp_path)
+    for size in (276, 900, 901, 2000):
+        path.write_bytes(np.random.default_rng(size).bytes(276) + content[276:size])
+        found = growing.up_to({path.name: size, "missing": 3})
+    assert found == {path.name: zlib.crc32(content[276:])}
+    assert found == GrowingChecksums(tmp_path).up_to({path.name: 2000})
+    assert found != GrowingChecksums(tmp_path).up_to({path.name: 1999})
 
 
 def test_frames_of_lambda_are_counted_too(tmp_path):
