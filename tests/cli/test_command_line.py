@@ -194,7 +194,7 @@ def test_interrupted_run_resumes(tmp_path, run_file):
     assert b"--resume" in stopped.stdout
     table = out / "energies.csv"
     assert RunDirectory(out).state == "interrupted"
-    assert "not finished" in (out / "report.html").read_text()
+    assert "interrupted in " in (out / "report.html").read_text()
     again = subprocess.run(command("run", run_file, "--out", str(out)), capture_output=True, text=True)
     assert again.returncode == 2
     assert "a run that is interrupted. Add --resume" in again.stderr
@@ -412,9 +412,8 @@ def bad_files(tmp_path, root) -> dict[str, str]:
         cysteine.append(line.replace("ALA", "CYS"))
         if line[17:20] == "ALA" and line[12:16].strip() == "CB":
             x, y, z = (float(line[30 + 8 * k : 38 + 8 * k]) for k in range(3))
-            cysteine.append(
-                f"ATOM     98  SG  CYS A   2    {x - 1:8.3f}{y:8.3f}{z + 1.5:8.3f}  1.00  0.00           S  "
-            )
+            place = f"{x - 0.893:8.3f}{y + 0.498:8.3f}{z - 1.493:8.3f}"  # where HB1 was, at 1.81 angstrom
+            cysteine.append(f"ATOM     98  SG  CYS A   2    {place}  1.00  0.00           S  ")
     (tmp_path / "cysteine.pdb").write_text("\n".join(cysteine) + "\n")
     return {
         name.upper(): str(tmp_path / f"{name}.pdb") for name in ("empty", "binary", "unknown", "cysteine")

@@ -7,6 +7,7 @@ import tomllib
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from toys import toy_spec
 
 from mlmm.build import BuiltSystem
@@ -16,7 +17,7 @@ from mlmm.errors import ConfigError, EmbeddingError, PotentialError
 from mlmm.hybrid.system import hybrid_system
 from mlmm.potentials import AtomEnergies
 from mlmm.report.style import file_style
-from mlmm.report.zone_plots import draw_scan, histogram_figure
+from mlmm.report.zone_plots import draw_histogram, draw_scan
 from mlmm.units import parse
 from mlmm.validation.boundary_error import boundary_error
 from mlmm.validation.scan_zones import ZoneScan, draw_frames, scan_zones
@@ -173,7 +174,8 @@ def test_picture_shows_every_number(tmp_path):
 def test_picture_of_the_histogram(dipeptide_water, region, tmp_path):
     zones = static_zones(dipeptide_water, region, "0.1 nm", "0.3 nm")
     histogram = lambda_histogram(hybrid_system(dipeptide_water, zones, Contacts(), scheme="per_atom"))
-    figure = histogram_figure(histogram.edges, histogram.atoms, histogram.mean, histogram.deviation)
+    figure = Figure(figsize=(9.0, 2.8))
+    draw_histogram(figure, histogram.edges, histogram.atoms, histogram.mean, histogram.deviation)
     with file_style():
         figure.savefig(tmp_path / "histogram.svg")
     text = (tmp_path / "histogram.svg").read_text()
