@@ -1,5 +1,7 @@
-"""The compiled kernels, one library for several levels of processor, and the OpenMM plugin; nothing where there is no
-compiler, and no plugin without the headers in the wheel of OpenMM."""
+"""The compiled kernels, one library for several levels of processor, and the OpenMM plugin.
+
+Nothing is built where there is no compiler, and no plugin without the headers in the wheel of OpenMM.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +81,7 @@ def kernels() -> list[Extension]:
 
 
 def plugin() -> list[Extension]:
-    """ANIForce, for the OpenMM that is in the environment of the build: it is not imported, its headers are read."""
+    """ANIForce, for the OpenMM in the environment of the build: its headers are read, it is not imported."""
     try:
         openmm = metadata.distribution("OpenMM")
     except metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""ANI networks as an OpenMM Force, for Reference, CPU, CUDA, HIP and OpenCL; usable without the rest of mlmm."""
+"""ANI networks as an OpenMM Force on Reference, CPU, CUDA, HIP and OpenCL, for any script with OpenMM."""
 
 from mlmm.plugin.ani_force import ANIForce
 from mlmm.plugin.library import plugin_problem

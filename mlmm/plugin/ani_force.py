@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["ANIForce"]
 
 _EMPTY = (
-    '<Force type="ANIForce" version="1" periodic="{periodic}" precision="{precision}"><Particles/><Caps/></Force>'
+    '<Force type="ANIForce" version="1" periodic="{periodic}" precision="{precision}">'
+    "<Particles/><Caps/></Force>"
 )
 _PRECISIONS = ("float32", "float64")
 
@@ -32,25 +33,25 @@ _PRECISIONS = ("float32", "float64")
 class ANIForce(openmm.Force):
     """sum_i w_i eps_i of some particles among all that the networks see, kJ/mol, by an ANI committee.
 
-    A Force like OpenMM's own: it can be added to a System, copied, pickled and written to XML with its weights,
-    and be evaluated on the platforms Reference, CPU, CUDA, HIP and OpenCL.
+    A Force like OpenMM's own: it can be added to a System, copied, pickled and written to XML with its
+    weights, and be evaluated on the platforms Reference, CPU, CUDA, HIP and OpenCL.
 
     Parameters
     ----------
     parameters : str or ANIParameters
-        A committee: ``"ani1x"``, ``"ani2x"``, ``"ani1ccx"``, an ANI file or a folder in NeuroChem format; or the
-        networks themselves.
+        A committee: ``"ani1x"``, ``"ani2x"``, ``"ani1ccx"``, an ANI file or a folder in NeuroChem format; or
+        the networks themselves.
     numbers : sequence of int
         Atomic numbers of the particles.
     particles : sequence of int, optional
         Their indices in the System; 0, 1, 2, … by default.
     weights : sequence of float, optional
-        w of each of them, 1 by default. Those of weight 0 act as neighbours of the others and cost no network.
+        w of each of them, 1 by default. Those of weight 0 are neighbours of the others and cost no network.
     periodic : bool
         Whether distances are those of the nearest images.
     caps : sequence of (int, int, float)
-        Hydrogens on bonds that are cut: the particle that stays, the one beyond, and the length of the bond to
-        the hydrogen, nm.
+        Hydrogens on bonds that are cut: the particle that stays, the one beyond, and the length of the bond
+        to the hydrogen, nm.
     precision : {"float32", "float64"}
         Arithmetic of the networks on Reference and CPU; a GPU computes in that of its platform.
 
@@ -97,7 +98,9 @@ class ANIForce(openmm.Force):
             outer, inner = (np.ascontiguousarray([cap[k] for cap in caps], dtype=np.int32) for k in (0, 1))
             lengths = np.ascontiguousarray([cap[2] for cap in caps], dtype=np.float64)
             hydrogen = parameters.elements.index("H")
-            call("mlmm_plugin_set_caps", self._pointer, len(caps), *_addresses(outer, inner, lengths), hydrogen)
+            call(
+                "mlmm_plugin_set_caps", self._pointer, len(caps), *_addresses(outer, inner, lengths), hydrogen
+            )
 
     @classmethod
     def cast(cls, force: openmm.Force) -> ANIForce:
@@ -203,7 +206,7 @@ class ANIForce(openmm.Force):
         call("mlmm_plugin_set_options", self._pointer, int(periodic), self._sizes()[4])
 
     def updateParametersInContext(self, context: openmm.Context) -> None:
-        """Bring the weights into a Context whose System holds this very force; none may become or cease to be 0.
+        """Bring the weights into a Context whose System holds this very force; what is 0 stays 0.
 
         Raises
         ------
@@ -215,8 +218,8 @@ class ANIForce(openmm.Force):
     def getMemberEnergies(self, context: openmm.Context) -> np.ndarray:
         """eps of each particle, and then each cap, by each member at the last evaluation, kJ/mol.
 
-        Nothing is evaluated for it: after ``context.getState(energy=True)`` it belongs to the positions of that
-        state. Their spread over the members is the uncertainty of the committee.
+        Nothing is evaluated for it: after ``context.getState(energy=True)`` they belong to the positions of
+        that state. Their spread over the members is the uncertainty of the committee.
 
         Returns
         -------
@@ -225,7 +228,13 @@ class ANIForce(openmm.Force):
         """
         particles, caps, members = self._sizes()[:3]
         energies = np.zeros((members, particles + caps))
-        call("mlmm_plugin_atom_energies", self._pointer, int(context.this), energies.size, *_addresses(energies))
+        call(
+            "mlmm_plugin_atom_energies",
+            self._pointer,
+            int(context.this),
+            energies.size,
+            *_addresses(energies),
+        )
         return energies
 
 
@@ -245,7 +254,7 @@ def _committee(parameters: Any) -> ANIParameters:
     raise PotentialError(
         "an ANI potential for an ANIForce: a name, a file or ANIParameters",
         type(parameters).__name__,
-        "write the name, such as \"ani2x\", or use mlmm.hybrid_system for potentials of other families",
+        'write the name, such as "ani2x", or use mlmm.hybrid_system for potentials of other families',
     )
 
 
@@ -279,12 +288,12 @@ def _give_networks(force: int, parameters: ANIParameters, symbols: set[str]) -> 
             weights = [np.ascontiguousarray(w, dtype=np.float32) for w in parameters.weights[symbol]]
             biases = [np.ascontiguousarray(b, dtype=np.float32) for b in parameters.biases[symbol]]
             widths = np.array([w.shape[1] for w in weights], dtype=np.int64)
-            counts = np.array([[w.size, b.size] for w, b in zip(weights, biases, strict=True)], dtype=np.int64)
+            counts = np.array(
+                [[w.size, b.size] for w, b in zip(weights, biases, strict=True)], dtype=np.int64
+            )
             pointers = [(ctypes.c_void_p * len(a))(*_addresses(*a)) for a in (weights, biases)]
             place = parameters.elements.index(symbol)
-            call(
-                "mlmm_plugin_element", made, place, len(widths), *_addresses(widths, counts), *pointers
-            )
+            call("mlmm_plugin_element", made, place, len(widths), *_addresses(widths, counts), *pointers)
     except BaseException:
         call("mlmm_plugin_give", made, None)
         raise

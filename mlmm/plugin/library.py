@@ -10,7 +10,7 @@ from pathlib import Path
 import openmm
 
 from mlmm.errors import MissingPackageError
-from mlmm.kernels.library import check_sources
+from mlmm.kernels.library import builds, check_sources
 
 __all__ = ["call", "load_plugin", "plugin_problem", "register_platforms"]
 
@@ -41,8 +41,11 @@ def load_plugin() -> ctypes.CDLL:
     """
     what = "the OpenMM plugin of mlmm"
     if not _PATH.exists():
-        raise MissingPackageError(what, "not built: there was no C++ compiler, or no header of OpenMM", _ADVICE)
+        raise MissingPackageError(
+            what, "not built: there was no C++ compiler, or no header of OpenMM", _ADVICE
+        )
     try:
+        builds()  # the networks on the processor
         library = ctypes.CDLL(str(_PATH))
         check_sources(library, _PATH)
         openmm.Platform.loadPluginLibrary(str(_PATH))

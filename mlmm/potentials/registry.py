@@ -10,8 +10,8 @@ from typing import Any
 from zipfile import is_zipfile
 
 from mlmm.errors import PotentialError
-from mlmm.potentials.ani.fixed_shape import NEIGHBOUR_DENSITY
 from mlmm.potentials.ani.files import load_ani_file
+from mlmm.potentials.ani.fixed_shape import NEIGHBOUR_DENSITY
 from mlmm.potentials.ani.neurochem import read_neurochem
 from mlmm.potentials.ani.potential import ANIPotential
 from mlmm.potentials.base import PotentialModel

@@ -154,7 +154,8 @@ class ReferenceANIKernel : public ANIKernel {
         double cell[9];
         for (int i = 0; box && i < 9; ++i) cell[i] = box[i / 3][i % 3];
         const int n = static_cast<int>(centres.size());
-        const int threads = std::max(1, std::min(data.threads.getNumThreads(), n / kCentresPerThread));
+        if (most_threads == 0) most_threads = threads_of(context);
+        const int threads = std::max(1, std::min(most_threads, n / kCentresPerThread));
         void* held = nullptr;
         check(library.forward(model, species.size(), positions.data(), box ? cell : nullptr, species.data(), n,
                               centres.data(), members, threads, energies.data(), forces ? &held : nullptr));
@@ -177,6 +178,12 @@ class ReferenceANIKernel : public ANIKernel {
         if (code != 0)
             throw OpenMMException("Expected memory for the ANI networks, but got none (code " +
                                   std::to_string(code) + "). Use fewer atoms or members.");
+    }
+
+    // Those of the platform CPU; Reference has one.
+    static int threads_of(ContextImpl& context) {
+        const Platform& platform = context.getPlatform();
+        return platform.getName() == "CPU" ? std::stoi(platform.getPropertyValue(context.getOwner(), "Threads")) : 1;
     }
 
     void put(size_t i, const Vec3& r) {
@@ -213,7 +220,7 @@ class ReferenceANIKernel : public ANIKernel {
     std::vector<int64_t> species, centres;
     std::vector<double> by_energy, positions, gradient, energies;
     int64_t model = 0;
-    int members = 0;
+    int members = 0, most_threads = 0;
     bool periodic = false;
 };
 

@@ -9,8 +9,9 @@ import torch
 
 from mlmm.elements import SYMBOLS
 from mlmm.errors import PotentialError
+from mlmm.kernels.library import requested_kernel
 from mlmm.potentials.ani.fixed_shape import NEIGHBOUR_DENSITY, neighbour_room
-from mlmm.potentials.ani.native import NativeANI, choose_kernel
+from mlmm.potentials.ani.native import NativeANI, choose_kernel, has_one_output
 from mlmm.potentials.ani.networks import SHAPES, ANINetworks
 from mlmm.potentials.ani.neurochem import ANIParameters
 from mlmm.potentials.base import AtomEnergies, PotentialSpec
@@ -81,6 +82,8 @@ class ANIPotential:
         self.device = torch.device(device)
         self.shapes, self.neighbour_density = shapes, float(neighbour_density)
         self.kernel = choose_kernel(kernel, parameters, self.device)
+        #: Whether OpenMM's plugin may evaluate it: on any device, unless torch is asked for.
+        self.in_openmm = requested_kernel(kernel) != "torch" and has_one_output(parameters)
         radial_cutoff = float(parameters.constants["Rcr"]) * ANGSTROM
         self.spec = PotentialSpec(
             name=name,
