@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 
 from mlmm.blending.link_atoms import CappedModel
 from mlmm.hybrid.hosts import RegionEnergy
@@ -49,6 +50,7 @@ def native_force(spec: HybridSpec, energy: RegionEnergy | Module, name: str) -> 
         periodic=built.periodic,
         caps=caps,
         precision=potential.spec.precision,
+        threads=torch.get_num_threads(),
     )
     force.setName(name)
     return force

@@ -54,6 +54,9 @@ class ANIForce(openmm.Force):
         to the hydrogen, nm.
     precision : {"float32", "float64"}
         Arithmetic of the networks on Reference and CPU; a GPU computes in that of its platform.
+    threads : int
+        Of the networks on Reference and CPU, at most one for 16 particles with weight; 0 for those of the
+        platform CPU, and one on Reference. No number of them changes a bit of the result.
 
     Raises
     ------
@@ -73,6 +76,7 @@ class ANIForce(openmm.Force):
         periodic: bool = False,
         caps: Sequence[tuple[int, int, float]] = (),
         precision: str = "float32",
+        threads: int = 0,
     ):
         register_platforms()
         if precision not in _PRECISIONS:
@@ -91,6 +95,7 @@ class ANIForce(openmm.Force):
             )
         xml = _EMPTY.format(periodic=int(periodic), precision=precision)
         self.this = openmm.XmlSerializer.deserialize(xml).this
+        call("mlmm_plugin_set_options", self._pointer, int(periodic), max(0, int(threads)))
         _give_networks(self._pointer, parameters, set(symbols))
         elements = np.array([parameters.elements.index(s) for s in symbols[: len(numbers)]], dtype=np.int32)
         self._set(places, elements, shares)
@@ -125,7 +130,7 @@ class ANIForce(openmm.Force):
         return int(self.this)
 
     def _sizes(self) -> list[int]:
-        sizes = np.zeros(5, dtype=np.int64)
+        sizes = np.zeros(6, dtype=np.int64)
         call("mlmm_plugin_sizes", self._pointer, *_addresses(sizes))
         return sizes.tolist()
 
@@ -203,7 +208,7 @@ class ANIForce(openmm.Force):
 
     def setUsesPeriodicBoundaryConditions(self, periodic: bool) -> None:
         """Whether distances are those of the nearest images; for Contexts that are made later."""
-        call("mlmm_plugin_set_options", self._pointer, int(periodic), self._sizes()[4])
+        call("mlmm_plugin_set_options", self._pointer, int(periodic), self._sizes()[5])
 
     def updateParametersInContext(self, context: openmm.Context) -> None:
         """Bring the weights into a Context whose System holds this very force; what is 0 stays 0.

@@ -51,7 +51,7 @@ def test_networks_that_are_no_numbers_or_of_another_shape():
     good = parameters()
     weights = [layer.copy() for layer in good.weights["O"]]
     weights[1][0, 2, 3] = np.nan
-    with pytest.raises(openmm.OpenMMException, match="finite weights .* each layer of O, but got NaN"):
+    with pytest.raises(openmm.OpenMMException, match=r"finite weights .* each layer of O, but got NaN"):
         ANIForce(dataclasses.replace(good, weights=good.weights | {"O": weights}), [8])
     ANIForce(dataclasses.replace(good, weights=good.weights | {"O": weights}), [1])
     short = {symbol: layers[1:] for symbol, layers in good.weights.items()}

@@ -139,10 +139,10 @@ def test_lists_of_neighbours_grow(platform):
 
 
 def test_threads_change_no_bit(positions):
-    """The platform CPU with one, two and three of them."""
+    """Those of the platform CPU, one, two and three of them; and the force's own."""
     results = []
-    for threads in ("1", "2", "3", "2"):
-        force = force_of(NUMBERS * 3, periodic=False)
+    for threads, own in (("1", 0), ("2", 0), ("3", 0), ("1", 2), ("2", 1)):
+        force = force_of(NUMBERS * 3, threads=own)
         system = system_of(3 * N, force)
         shifted = np.concatenate([positions + 1.3 * k for k in range(3)])
         results.append(evaluated(context_of(system, ("CPU", {"Threads": threads})), shifted))

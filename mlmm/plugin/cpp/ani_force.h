@@ -49,6 +49,8 @@ class ANIForce : public OpenMM::Force {
     bool periodic = false;
     // Arithmetic of the networks on the processor; a GPU has that of its platform.
     bool twofold = false;
+    // Of the networks on the processor; 0: those of the platform CPU, one on Reference.
+    int threads = 0;
 
    protected:
     OpenMM::ForceImpl* createImpl() const override;

@@ -117,12 +117,12 @@ EXPORT int mlmm_plugin_give(void* made, Force* force) {
 
 EXPORT int mlmm_plugin_is(Force* force) { return dynamic_cast<ANIForce*>(force) != nullptr; }
 
-// particles, caps, members, 1 if periodic, 1 if in double precision
+// particles, caps, members, 1 if periodic, 1 if in double precision, threads
 EXPORT int mlmm_plugin_sizes(Force* force, int64_t* sizes) {
     return guarded([&] {
         const ANIForce& own = ani(force);
         sizes[0] = own.particles.size(), sizes[1] = own.caps.size(), sizes[2] = own.committee->members;
-        sizes[3] = own.periodic, sizes[4] = own.twofold;
+        sizes[3] = own.periodic, sizes[4] = own.twofold, sizes[5] = own.threads;
     });
 }
 
@@ -168,8 +168,8 @@ EXPORT int mlmm_plugin_get_caps(Force* force, int32_t* outer, int32_t* inner, do
     });
 }
 
-EXPORT int mlmm_plugin_set_options(Force* force, int periodic, int twofold) {
-    return guarded([&] { ani(force).periodic = periodic != 0, ani(force).twofold = twofold != 0; });
+EXPORT int mlmm_plugin_set_options(Force* force, int periodic, int threads) {
+    return guarded([&] { ani(force).periodic = periodic != 0, ani(force).threads = threads; });
 }
 
 EXPORT int mlmm_plugin_update(Force* force, Context* context) {

@@ -120,6 +120,7 @@ class ANIForceProxy : public SerializationProxy {
         node.setIntProperty("version", 1).setIntProperty("forceGroup", force.getForceGroup());
         node.setStringProperty("name", force.getName()).setBoolProperty("periodic", force.periodic);
         node.setStringProperty("precision", force.twofold ? "float64" : "float32");
+        node.setIntProperty("threads", force.threads);
         if (!force.committee->elements.empty()) write(*force.committee, node.createChildNode("Committee"));
         SerializationNode& particles = node.createChildNode("Particles");
         for (const SeenParticle& p : force.particles)
@@ -148,6 +149,7 @@ class ANIForceProxy : public SerializationProxy {
         force->setName(node.getStringProperty("name", "ANIForce"));
         force->periodic = node.getBoolProperty("periodic");
         force->twofold = node.getStringProperty("precision", "float32") == "float64";
+        force->threads = node.getIntProperty("threads", 0);
         for (const SerializationNode& p : node.getChildNode("Particles").getChildren())
             force->particles.push_back({p.getIntProperty("p"), p.getIntProperty("e"), p.getDoubleProperty("w")});
         for (const SerializationNode& cap : node.getChildNode("Caps").getChildren())

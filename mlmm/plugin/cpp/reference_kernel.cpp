@@ -131,6 +131,7 @@ class ReferenceANIKernel : public ANIKernel {
         species.assign(atoms.element.begin(), atoms.element.end());
         centres.assign(atoms.centres.begin(), atoms.centres.end());
         caps = force.caps, periodic = force.periodic, members = force.committee->members;
+        most_threads = std::max(0, force.threads);
         particles.clear();
         for (const SeenParticle& p : force.particles) particles.push_back(p.particle);
         positions.resize(3 * species.size());
