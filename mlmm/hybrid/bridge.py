@@ -223,6 +223,6 @@ def _load_plugins() -> None:
 
 
 def has_gpu() -> bool:
-    """Whether OpenMM can run on a GPU here."""
+    """Whether OpenMM runs on a GPU here by default; on OpenCL it does only by its name."""
     names = {openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())}
-    return not names.isdisjoint(("CUDA", "HIP", "OpenCL"))
+    return not names.isdisjoint(("CUDA", "HIP"))
