@@ -24,6 +24,8 @@ from mlmm.zones.static import hard_zones, static_zones
 
 pytestmark = pytest.mark.skipif(instruction_set() is None, reason="the package was built without a compiler")
 
+NAMES = {openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())}
+
 
 @pytest.fixture(scope="module")
 def water():
@@ -134,6 +136,28 @@ def test_nan_position_ends_the_run(dipeptide_vacuum, bridge):
     context.setPositions(positions)
     energy = context.getState(energy=True, groups=1 << hybrid.force_groups["ml"]).getPotentialEnergy()
     assert np.isnan(energy._value)
+
+
+@pytest.mark.skipif("OpenCL" not in NAMES, reason="no OpenCL driver: tests/README.md says how to have one")
+def test_on_opencl_it_is_what_it_is_on_reference(water, kind):
+    """Force field, subtracted pairs and networks, in OpenMM's mixed precision.
+
+    Compared where the platform has the atoms: it moves molecules into the box, which costs 2e-7 nm.
+    """
+    if kind == "adaptive":
+        pytest.skip("lambda that changes is torch's")
+    hybrid = make(water, kind, load_potential("ani1x", kernel="native", members=[0, 1]), "native")
+    platform = openmm.Platform.getPlatformByName("OpenCL")
+    properties = {"Precision": "mixed"}
+    context = openmm.Context(hybrid.system, openmm.VerletIntegrator(0.001), platform, properties)
+    context.setPositions(water.positions)
+    for groups in (1 << hybrid.force_groups["ml"], -1):
+        state = context.getState(energy=True, forces=True, positions=True, groups=groups)
+        where = state.getPositions(asNumpy=True)._value
+        energy, forces = energy_and_forces(hybrid.system, where, groups=groups)
+        assert state.getPotentialEnergy()._value == pytest.approx(energy, rel=1e-5, abs=0.05)
+        difference = state.getForces(asNumpy=True)._value - forces
+        assert np.abs(difference).max() < (1e-5 if groups > 0 else 5e-5) * np.abs(forces).max()
 
 
 def test_auto_takes_the_plugin_where_it_is_all_that_the_potential_adds(water, kind, monkeypatch, caplog):
