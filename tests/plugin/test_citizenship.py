@@ -238,6 +238,22 @@ def test_contexts_in_threads_do_not_mix(platform, positions):
     assert not wrong
 
 
+@pytest.mark.parametrize("platform", [p for p in PLATFORMS if p.id == "OpenCL-double"])
+def test_on_two_devices_it_is_what_it_is_on_one(platform, water):
+    """OpenMM clears the buffers of each device in a thread of its own: nothing may be added before."""
+    weights = np.where(np.arange(water.n_atoms) < 60, 1.0, 0.0)
+    force, found = force_of(water.numbers.tolist(), weights, periodic=True), []
+    for devices in ("0", "0,0"):
+        system = copy.deepcopy(water.system)
+        system.addForce(copy.deepcopy(force))
+        context = context_of(system, (platform[0], platform[1] | {"DeviceIndex": devices}))
+        context.setPositions(water.positions)
+        found += [evaluated(context) for _ in range(3)]
+    for energy, forces in found[1:]:
+        assert energy == pytest.approx(found[0][0], abs=1e-3)
+        assert np.abs(forces - found[0][1]).max() < 1e-6 * np.abs(forces).max()
+
+
 @pytest.mark.parametrize("platform", ON_PROCESSOR)
 def test_inside_a_customcvforce(platform, positions):
     """As a collective variable: half of its energy has half of its forces."""
