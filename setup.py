@@ -28,7 +28,8 @@ PLUGIN_SOURCES = (
     *("reference_kernel.cpp", "source_hash.cpp"),
 )
 PLUGIN_HEADERS = (
-    *("ani_force.h", "centres.h", "committee.h", "device_geometry.h", "device_networks.h", "packing.h"),
+    *("ani_force.h", "centres.h", "committee.h", "packing.h"),
+    *("device_forces.h", "device_neighbours.h", "device_networks.h", "device_symmetry.h"),
 )
 # Nothing that assumes finite numbers: what is not a number must reach the host.
 OPTIONS = [

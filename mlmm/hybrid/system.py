@@ -366,7 +366,8 @@ def hybrid_system(
         biases=bind(built, restraints, variables),
         charge_width=width,
     )
-    check_room(built, zones, scheme, potential, on_gpu)
+    # The plugin's lists of neighbours grow.
+    check_room(built, zones, scheme, potential, on_gpu and host != "native")
     if charges is not None:
         spec = with_charges(spec, charges)
     if zones.moves:

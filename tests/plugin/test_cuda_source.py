@@ -51,7 +51,7 @@ KERNELS = {
 
 
 def device_code() -> str:
-    names = ("device_geometry.h", "device_networks.h")
+    names = [f"device_{part}.h" for part in ("neighbours", "symmetry", "networks", "forces")]
     texts = [re.findall(r'R"KERNEL\((.*?)\)KERNEL"', (CPP / name).read_text(), re.DOTALL) for name in names]
     return "".join(text for found in texts for text in found)
 

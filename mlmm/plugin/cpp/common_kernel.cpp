@@ -6,8 +6,10 @@
 #include <memory>
 
 #include "centres.h"
-#include "device_geometry.h"
+#include "device_forces.h"
+#include "device_neighbours.h"
 #include "device_networks.h"
+#include "device_symmetry.h"
 #include "openmm/common/ComputeContext.h"
 #include "openmm/common/ContextSelector.h"
 #include "openmm/cuda/CudaPlatform.h"
@@ -68,7 +70,8 @@ class CommonANIKernel : public ANIKernel {
         make_arrays();
         read_weights(force);
         compile();
-        if (contexts.size() > 1) cc.getPostComputations().push_back(new PostComputation(*this, force.getForceGroup()));
+        if (contexts.size() > 1)
+            cc.getPostComputations().push_back(new PostComputation(*this, force.getForceGroup()));
     }
 
     void read_weights(const ANIForce& force) override {
@@ -139,8 +142,8 @@ class CommonANIKernel : public ANIKernel {
 
     void make_arrays() {
         const Packing& p = *packing;
-        integers("particles", p.particles), integers("capParticles", p.cap_particles), integers("centres", p.centres);
-        integers("speciesStart", p.species_start), integers("tiles", p.tiles), integers("widths", p.widths);
+        integers("particles", p.particles), integers("capParticles", p.cap_particles);
+        integers("centres", p.centres), integers("speciesStart", p.species_start), integers("tiles", p.tiles), integers("widths", p.widths);
         integers("layers", p.layers), integers("status", {0});
         integers("starts", std::vector<int>(2 * n * (p.species_start.size() + 1), 0));
         numbers("capDistances", p.cap_distances, true), numbers("constants", p.constants);
@@ -185,10 +188,13 @@ class CommonANIKernel : public ANIKernel {
         int tasks = kNetworkGroup / 32;
         for (const int width : packing->most) tasks = std::max(tasks, width / 32);
         defines["SEARCH_GROUP"] = std::to_string(kSearchGroup), defines["SYMMETRY_GROUP"] = std::to_string(group);
-        defines["FORCE_GROUP"] = std::to_string(kForceGroup), defines["FORCE_SHARES"] = std::to_string(kForceShares);
+        defines["FORCE_GROUP"] = std::to_string(kForceGroup);
+        defines["FORCE_SHARES"] = std::to_string(kForceShares);
         defines["NETWORK_GROUP"] = std::to_string(kNetworkGroup), defines["MOST_TASKS"] = std::to_string(tasks);
         defines["PADDED_NUM_ATOMS"] = std::to_string(cc.getPaddedNumAtoms());
-        program = cc.compileProgram(std::string(kDeviceGeometry) + kDeviceNetworks, defines);
+        const std::string source =
+            std::string(kDeviceNeighbours) + kDeviceSymmetry + kDeviceNetworks + kDeviceForces;
+        program = cc.compileProgram(source, defines);
     }
 
     ComputeKernel kernel(const std::string& name, int values, const std::vector<std::string>& names) {

@@ -27,10 +27,11 @@ DEVICE real slopeOf(real value) {
 }
 
 /**
- * Rows in local memory (rows of `stride`) times a matrix (inputs, outputs in rows of `width`): sums of the shares of
- * the inputs.
+ * Rows in local memory (rows of `stride`) times a matrix (inputs, outputs in rows of `width`): sums of the shares
+ * of the inputs.
  */
-DEVICE void multiplyRows(LOCAL_ARG const real4* x, int stride, GLOBAL const real* RESTRICT weights, int inputs, int outputs, int width,
+DEVICE void multiplyRows(LOCAL_ARG const real4* x, int stride, GLOBAL const real* RESTRICT weights, int inputs,
+    int outputs, int width,
         LOCAL_ARG real* parts) {
     const int lane = LOCAL_ID%32, blocks = outputs/32;
     const int shares = (blocks < WARPS ? WARPS/blocks : 1);
@@ -60,7 +61,8 @@ DEVICE real sumOfShares(LOCAL_ARG const real* parts, int outputs, int row, int c
 /**
  * Symmetry functions to the first hidden layer.
  */
-KERNEL void firstLayer(GLOBAL const int* RESTRICT tiles, GLOBAL const int* RESTRICT widths, GLOBAL const real* RESTRICT weights,
+KERNEL void firstLayer(GLOBAL const int* RESTRICT tiles, GLOBAL const int* RESTRICT widths,
+    GLOBAL const real* RESTRICT weights,
         GLOBAL const real* RESTRICT biases, GLOBAL const real* RESTRICT functions, GLOBAL real* RESTRICT hidden) {
     LOCAL real parts[WARPS*ROWS*32];
     const int lane = LOCAL_ID%32, warp = LOCAL_ID/32, blocks = WIDTH_0/32;
@@ -97,7 +99,8 @@ KERNEL void firstLayer(GLOBAL const int* RESTRICT tiles, GLOBAL const int* RESTR
 }
 
 /**
- * The other layers, the energies, and the way back to the gradient in the first hidden layer, which takes its place.
+ * The other layers, the energies, and the way back to the gradient in the first hidden layer, which takes its
+ * place.
  * layers: (inputs, outputs, weights, transposed weights, biases) from the second on; last: weights and bias.
  */
 KERNEL void otherLayers(int includeForces, GLOBAL const int* RESTRICT tiles, GLOBAL const int* RESTRICT widths,
@@ -122,7 +125,8 @@ KERNEL void otherLayers(int includeForces, GLOBAL const int* RESTRICT tiles, GLO
         for (int l = 1; l < HIDDEN; l++) {
             GLOBAL const int* RESTRICT layer = layers+5*(l-1);
             int inputs = layer[0], outputs = layer[1];
-            multiplyRows(values4+offset/4, inputs, weights+layer[2]+place*inputs*outputs, width[l-1], width[l], outputs, parts);
+            multiplyRows(values4+offset/4, inputs, weights+layer[2]+place*inputs*outputs, width[l-1], width[l],
+                outputs, parts);
             SYNC_THREADS;
             offset += ROWS*inputs;
             for (int i = LOCAL_ID; i < ROWS*width[l]; i += NETWORK_GROUP) {
@@ -162,13 +166,15 @@ KERNEL void otherLayers(int includeForces, GLOBAL const int* RESTRICT tiles, GLO
             for (int i = LOCAL_ID; i < ROWS*width[HIDDEN-1]; i += NETWORK_GROUP) {
                 int r = i/width[HIDDEN-1], c = i%width[HIDDEN-1];
                 real value = values[offset+r*WIDTH_LAST+c];
-                values[offset+r*WIDTH_LAST+c] = (r < rows ? slopeOf(value)*lastWeights[c]*rowWeights[first+r] : (real) 0);
+                values[offset+r*WIDTH_LAST+c] = (r < rows ? slopeOf(value)*lastWeights[c]*rowWeights[first+r] :
+                    (real) 0);
             }
             SYNC_THREADS;
             for (int l = HIDDEN-1; l > 0; l--) {
                 GLOBAL const int* RESTRICT layer = layers+5*(l-1);
                 int inputs = layer[0], outputs = layer[1];
-                multiplyRows(values4+offset/4, outputs, weights+layer[3]+place*inputs*outputs, width[l], width[l-1], inputs, parts);
+                multiplyRows(values4+offset/4, outputs, weights+layer[3]+place*inputs*outputs, width[l],
+                    width[l-1], inputs, parts);
                 SYNC_THREADS;
                 offset -= ROWS*inputs;
                 for (int i = LOCAL_ID; i < ROWS*width[l-1]; i += NETWORK_GROUP) {
@@ -190,7 +196,8 @@ KERNEL void otherLayers(int includeForces, GLOBAL const int* RESTRICT tiles, GLO
 /**
  * From the gradients in the first hidden layers of all members to that in the symmetry functions.
  */
-KERNEL void firstLayerBack(GLOBAL const int* RESTRICT tiles, GLOBAL const int* RESTRICT widths, GLOBAL const real* RESTRICT transposed,
+KERNEL void firstLayerBack(GLOBAL const int* RESTRICT tiles, GLOBAL const int* RESTRICT widths,
+    GLOBAL const real* RESTRICT transposed,
         GLOBAL const real* RESTRICT hidden, GLOBAL real* RESTRICT slopes) {
     LOCAL real parts[WARPS*ROWS*32];
     const int lane = LOCAL_ID%32, warp = LOCAL_ID/32, blocks = FUNCTIONS/32;
@@ -206,7 +213,8 @@ KERNEL void firstLayerBack(GLOBAL const int* RESTRICT tiles, GLOBAL const int* R
         for (int i = warp*share; i < end; i++) {
             int member = i/quarters, k = i-member*quarters;
             GLOBAL const real4* RESTRICT x = (GLOBAL const real4*) (hidden+(member*NUM_CENTRES+first)*WIDTH_0);
-            GLOBAL const real* RESTRICT w = transposed+((element*MEMBERS+member)*WIDTH_0+4*k)*FUNCTIONS+block*32+lane;
+            GLOBAL const real* RESTRICT w =
+                transposed+((element*MEMBERS+member)*WIDTH_0+4*k)*FUNCTIONS+block*32+lane;
             MULTIPLY(x[(r < rows ? r : 0)*(WIDTH_0/4)+k], w, FUNCTIONS)
         }
         for (int r = 0; r < ROWS; r++)

@@ -1,4 +1,4 @@
-// Atoms and weights as the device code of device_geometry.h and device_networks.h reads them.
+// Atoms and weights as the device code of device_*.h reads them.
 #pragma once
 
 #include <map>
