@@ -43,6 +43,7 @@ def test_the_build_and_the_environment_have_one_openmm():
     (built,) = (name for name in project["build-system"]["requires"] if name.startswith("openmm"))
     assert built in project["project"]["dependencies"] and "==" in built
     assert built in (ROOT / "requirements.lock").read_text().lower().split()
+    assert f"pip install {built}," in (ROOT / "mlmm/plugin/library.py").read_text()
 
 
 def test_no_flag_assumes_finite_numbers():

@@ -212,6 +212,23 @@ def test_a_checkpoint_leads_to_the_same_place(platform, positions):
     assert np.abs(ends[1] - ends[0]).max() <= (0.0 if platform[0] == "Reference" else 1e-5)
 
 
+@pytest.mark.parametrize("platform", BRIEF)
+def test_without_weight_or_particles_there_is_no_energy(platform, positions):
+    """All of weight 0, nothing at all; and a Context that is made anew is what it was."""
+    nothing = ANIForce("ani1x", [], periodic=True)
+    for force in (force_of(NUMBERS, np.zeros(N), periodic=True), nothing):
+        context = context_of(system_of(N, force, cell=CUBE), platform)
+        energy, forces = evaluated(context, positions)
+        assert energy == 0.0 and not forces.any()
+        assert np.isnan(force.getMemberEnergies(context)).all()
+    force = force_of(NUMBERS, WEIGHTS, periodic=True)
+    context = context_of(system_of(N, force, cell=CUBE), platform)
+    before = evaluated(context, positions)
+    context.reinitialize(preserveState=True)
+    after = evaluated(context)
+    assert after[0] == pytest.approx(before[0], rel=1e-6) and np.abs(before[1]).max() > 100
+
+
 @pytest.mark.parametrize("platform", ON_PROCESSOR)
 def test_contexts_in_threads_do_not_mix(platform, positions):
     """Four at once, with positions of their own."""
