@@ -95,7 +95,6 @@ def plugin() -> list[Extension]:
             f"{PLUGIN_FOLDER.replace('/', '.')}.ani_plugin",
             [f"{PLUGIN_FOLDER}/{source}" for source in PLUGIN_SOURCES],
             depends=[f"{PLUGIN_FOLDER}/{header}" for header in PLUGIN_HEADERS],
-            include_dirs=[str(libraries / "include")],
             library_dirs=[str(libraries / "lib")],
             libraries=["OpenMM", "dl"],
             define_macros=[
@@ -105,7 +104,8 @@ def plugin() -> list[Extension]:
                 # That of OpenMM's wheels; some older compilers have another one by default.
                 ("_GLIBCXX_USE_CXX11_ABI", "1"),
             ],
-            extra_compile_args=OPTIONS,
+            # Of the system: warnings of OpenMM's own headers are not ours to change.
+            extra_compile_args=[*OPTIONS, "-isystem", str(libraries / "include")],
             # A symbol that this OpenMM lacks is an error here or at loading, not an abort in a run.
             extra_link_args=["-Wl,-z,now", "-Wl,-z,defs"],
             language="c++",

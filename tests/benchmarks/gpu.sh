@@ -5,6 +5,6 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 python=${PYTHON:-python}
-"$python" setup.py -q build_ext --inplace
+"$python" -m pip install -q --no-deps -e .
 "$python" -m pytest -q tests/plugin -p no:cacheprovider
 PYTHONPATH="$PWD:$PWD/tests${PYTHONPATH:+:$PYTHONPATH}" exec "$python" -m benchmarks.gpu "$@"
