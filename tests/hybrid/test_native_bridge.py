@@ -15,6 +15,7 @@ from toys import energy_and_forces
 from mlmm.build.surroundings.bulk import build_bulk_water
 from mlmm.errors import ConfigError
 from mlmm.hybrid.system import hybrid_system
+from mlmm.plugin import plugin_problem
 from mlmm.potentials import load_potential
 from mlmm.potentials.ani.native import instruction_set
 from mlmm.zones.adaptive import adaptive_zones
@@ -22,7 +23,9 @@ from mlmm.zones.compensation import Compensation
 from mlmm.zones.region import region_from_atoms
 from mlmm.zones.static import hard_zones, static_zones
 
-pytestmark = pytest.mark.skipif(instruction_set() is None, reason="the package was built without a compiler")
+pytestmark = pytest.mark.skipif(
+    instruction_set() is None or plugin_problem() is not None, reason="built without a compiler or the plugin"
+)
 
 NAMES = {openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())}
 
