@@ -1,4 +1,7 @@
-"""The compiled kernels: one library for several levels of processor; nothing where there is no compiler."""
+"""The compiled kernels, one library for several levels of processor, and the OpenMM plugin.
+
+Nothing is built where there is no compiler, and no plugin without the headers in the wheel of OpenMM.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import hashlib
 import pathlib
 import platform
 import sys
+from importlib import metadata
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -17,6 +21,15 @@ HEADERS = (
     *("error_function.h", "ewald_pairs.h", "ewald_waves.h", "export.h", "gemm.h", "idle.h", "model.h"),
     *("neighbours.h", "networks.h", "pairs.h", "pieces.h"),
     *("region_pairs.h", "simd.h", "symmetry.h", "symmetry_gradient.h"),
+)
+PLUGIN_FOLDER = "mlmm/plugin/cpp"
+PLUGIN_SOURCES = (
+    *("ani_force.cpp", "committee.cpp", "common_kernel.cpp", "packing.cpp", "plugin.cpp", "proxy.cpp"),
+    *("reference_kernel.cpp", "source_hash.cpp"),
+)
+PLUGIN_HEADERS = (
+    *("ani_force.h", "centres.h", "committee.h", "packing.h"),
+    *("device_forces.h", "device_neighbours.h", "device_networks.h", "device_symmetry.h"),
 )
 # Nothing that assumes finite numbers: what is not a number must reach the host.
 OPTIONS = [
@@ -33,11 +46,11 @@ if platform.machine().lower() in ("x86_64", "amd64"):
     INSTRUCTION_SETS |= {"v3": ["-march=x86-64-v3"], "v4": ["-march=x86-64-v4"]}
 
 
-def source_hash() -> str:
+def source_hash(folder: str, files: tuple[str, ...]) -> str:
     """Of all its files, as `mlmm.kernels.library.source_hash` takes it: so a library tells that it is old."""
     digest = hashlib.sha256()
-    for name in sorted((*SOURCES, *HEADERS)):
-        digest.update(name.encode() + b"\0" + pathlib.Path(FOLDER, name).read_bytes() + b"\0")
+    for name in sorted(files):
+        digest.update(name.encode() + b"\0" + pathlib.Path(folder, name).read_bytes() + b"\0")
     return f"0x{digest.hexdigest()[:16]}ULL"
 
 
@@ -51,19 +64,54 @@ class BuildKernel(build_ext):
         return []
 
 
-setup(
-    cmdclass={"build_ext": BuildKernel},
-    ext_modules=[
+def kernels() -> list[Extension]:
+    """The ANI networks and the pairs, for each level of processor."""
+    return [
         Extension(
             f"{FOLDER.replace('/', '.')}.ani_{level}",
             [f"{FOLDER}/{source}" for source in SOURCES],
             depends=[f"{FOLDER}/{header}" for header in HEADERS],
-            define_macros=[("MLMM_SOURCE_HASH", source_hash())],
+            define_macros=[("MLMM_SOURCE_HASH", source_hash(FOLDER, (*SOURCES, *HEADERS)))],
             extra_compile_args=OPTIONS + flags,
             extra_link_args=[] if sys.platform == "win32" else ["-pthread"],
             language="c++",
             optional=True,
         )
         for level, flags in INSTRUCTION_SETS.items()
-    ],
-)
+    ]
+
+
+def plugin() -> list[Extension]:
+    """ANIForce, for the OpenMM in the environment of the build: its headers are read, it is not imported."""
+    try:
+        openmm = metadata.distribution("OpenMM")
+    except metadata.PackageNotFoundError:
+        return []
+    libraries = pathlib.Path(str(openmm.locate_file("OpenMM.libs")))
+    if sys.platform != "linux" or not (libraries / "include" / "OpenMM.h").exists():
+        return []
+    return [
+        Extension(
+            f"{PLUGIN_FOLDER.replace('/', '.')}.ani_plugin",
+            [f"{PLUGIN_FOLDER}/{source}" for source in PLUGIN_SOURCES],
+            depends=[f"{PLUGIN_FOLDER}/{header}" for header in PLUGIN_HEADERS],
+            library_dirs=[str(libraries / "lib")],
+            libraries=["OpenMM", "dl"],
+            define_macros=[
+                ("MLMM_SOURCE_HASH", source_hash(PLUGIN_FOLDER, (*PLUGIN_SOURCES, *PLUGIN_HEADERS))),
+                ("MLMM_KERNELS_HASH", source_hash(FOLDER, (*SOURCES, *HEADERS))),
+                ("MLMM_OPENMM_VERSION", f'"{openmm.version}"'),
+                # That of OpenMM's wheels; some older compilers have another one by default.
+                ("_GLIBCXX_USE_CXX11_ABI", "1"),
+            ],
+            # Of the system: warnings of OpenMM's own headers are not ours to change.
+            extra_compile_args=[*OPTIONS, "-isystem", str(libraries / "include")],
+            # A symbol that this OpenMM lacks is an error here or at loading, not an abort in a run.
+            extra_link_args=["-Wl,-z,now", "-Wl,-z,defs"],
+            language="c++",
+            optional=True,
+        )
+    ]
+
+
+setup(cmdclass={"build_ext": BuildKernel}, ext_modules=kernels() + plugin())

@@ -1,20 +1,21 @@
-"""Energy and forces of a hybrid system's potential without OpenMM, evaluated as its bridge evaluates them."""
+"""Energy and forces of a hybrid system's potential alone, evaluated as its bridge evaluates them."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import openmm
 import torch
 
 from mlmm.bench.measure import Task
 from mlmm.errors import SimulationError
-from mlmm.hybrid.spec import atomic_numbers, model_atoms
 from mlmm.hybrid.system import HybridSystem
 from mlmm.potentials.base import energy_and_forces, scriptable_module
 
-__all__ = ["energy_task", "potential_task"]
+__all__ = ["energy_task", "plugin_task", "potential_task"]
 
 
 def energy_task(call: Callable[[], Any]) -> Task:
@@ -52,7 +53,8 @@ def potential_task(hybrid: HybridSystem, positions: np.ndarray, box: np.ndarray 
     box : ndarray, shape (3, 3), nm, or None
     """
     if hybrid.bridge == "native":
-        return energy_task(_native(hybrid, positions, box))
+        (force,) = (f for f in hybrid.system.getForces() if f.getForceGroup() == hybrid.force_groups["ml"])
+        return plugin_task(force, positions, box)
     if hybrid.blend is not None:
         blend = hybrid.blend.eval()
         if hybrid.bridge == "torchforce":
@@ -68,20 +70,33 @@ def potential_task(hybrid: HybridSystem, positions: np.ndarray, box: np.ndarray 
     return energy_task(lambda: energy_and_forces(hybrid.potential, structure))
 
 
-def _native(hybrid: HybridSystem, positions: np.ndarray, box: np.ndarray | None) -> Callable[[], Any]:
-    """The compiled kernel as its own host calls it."""
-    kernel: Any
-    if hybrid.blend is None:
-        atoms = model_atoms(hybrid.spec)
-        scriptable = scriptable_module(hybrid.potential)
-        assert scriptable is not None, "the compiled kernel has a TorchScript form"
-        module: Any = scriptable(atomic_numbers(hybrid.built, atoms))
-        kernel = module.weighted([1.0] * len(atoms))
-    else:
-        blend: Any = hybrid.blend
-        atoms, kernel = blend.visible.tolist(), blend.weighted_kernel()
-    seen = np.ascontiguousarray(positions[atoms])
-    return lambda: kernel(seen, box)
+def plugin_task(force: openmm.Force, positions: np.ndarray, box: np.ndarray | None) -> Task:
+    """Energy and forces of a force on the platform CPU with no other beside it, as a task.
+
+    Parameters
+    ----------
+    force : openmm.Force
+        It is copied.
+    positions : ndarray, shape (N, 3), nm
+        Of the whole system.
+    box : ndarray, shape (3, 3), nm, or None
+    """
+    system = openmm.System()
+    for _ in range(len(positions)):
+        system.addParticle(0.0)  # it stays where it is
+    if box is not None:
+        system.setDefaultPeriodicBoxVectors(*box)
+    system.addForce(copy.deepcopy(force))
+    integrator = openmm.VerletIntegrator(0.001)
+    context = openmm.Context(system, integrator, openmm.Platform.getPlatformByName("CPU"))
+    context.setPositions(positions)
+
+    def check() -> None:
+        energy = context.getState(energy=True).getPotentialEnergy()._value
+        if not np.isfinite(energy):
+            raise SimulationError("a finite energy", str(energy), "look at the structure")
+
+    return Task(integrator.step, check=check)
 
 
 def _module(model: Any, positions: np.ndarray, box: np.ndarray | None) -> Callable[[], Any]:

@@ -9,7 +9,7 @@ single precision.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import Optional
 
 import torch
 
@@ -49,11 +49,6 @@ class WeightedModel(Module):
     def forward(self, positions: torch.Tensor, box: Optional[torch.Tensor] = None) -> torch.Tensor:
         """For the positions (N, 3) of the whole system and its box vectors (3, 3), nm."""
         return self.contributions(positions, box).mean(dim=0).sum()
-
-    def weighted_kernel(self) -> Any:
-        """Energy and gradient in numpy by the compiled kernel; None where the model is not compiled."""
-        weighted = getattr(self.model, "weighted", None)
-        return None if weighted is None else weighted(self.weights.tolist())
 
     def contributions(self, positions: torch.Tensor, box: Optional[torch.Tensor]) -> torch.Tensor:
         """lambda times the energies of the zone's atoms by each member, (members, S)."""

@@ -11,8 +11,8 @@ import argparse
 import tempfile
 import zipfile
 
+from mlmm.potentials.ani.files import save_ani_file
 from mlmm.potentials.ani.neurochem import read_neurochem
-from mlmm.potentials.ani.potential import save_ani_file
 
 ABOUT = {
     "name": "ANI-1x",

@@ -32,6 +32,7 @@ from mlmm.hybrid.cuda_graphs import has_cuda_graphs
 from mlmm.hybrid.direct_pairs import pair_correction
 from mlmm.hybrid.force_groups import grouped, join_molecules
 from mlmm.hybrid.hosts import PairEnergy, RegionEnergy
+from mlmm.hybrid.native_force import native_force
 from mlmm.hybrid.spec import (
     SWITCHING_START,
     AssembledSystem,
@@ -152,18 +153,22 @@ def join(
     built, name = spec.built, spec.potential.spec.name
     if pairs is not None:
         host = PairEnergy(pairs)
-        system.addForce(make_force(host, bridge="native", periodic=pairs.periodic, name=pairs.name))
+        system.addForce(make_force(host, bridge="pythonforce", periodic=pairs.periodic, name=pairs.name))
     blend = None
     if not isinstance(energy, RegionEnergy):
         energy = blend = _charged(spec, energy) if spec.electrostatics == "charges" else energy
-    force = make_force(
-        energy,
-        bridge=spec.bridge,
-        periodic=built.periodic,
-        name=f"{name} region" if blend is None else f"{name} blend",
-        cuda_graphs=spec.cuda_graphs,
-        n_particles=built.n_atoms,
-    )
+    label = f"{name} region" if blend is None else f"{name} blend"
+    if spec.bridge == "native":
+        force = native_force(spec, energy, label)
+    else:
+        force = make_force(
+            energy,
+            bridge=spec.bridge,
+            periodic=built.periodic,
+            name=label,
+            cuda_graphs=spec.cuda_graphs,
+            n_particles=built.n_atoms,
+        )
     join_molecules(system, built, spec.zones.active)
     groups = grouped(system, force, bias_forces(spec.biases))
     return AssembledSystem(system, removed, groups, blend, has_cuda_graphs(force))

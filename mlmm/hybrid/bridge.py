@@ -1,10 +1,10 @@
 """The host of a potential: which one suits, and an energy as an OpenMM Force.
 
 Three bridges give the same numbers. A TorchForce runs the model as TorchScript without Python in the loop; a
-PythonForce runs any model through its `atom_energies`; where the energy is that of the C++ kernel with
-constant weights, "native" is a PythonForce that hands arrays to it, without torch and without the arrays of
-all atoms that a TorchForce copies. A force is made by calling `make_force` again: a TorchForce of
-openmmtorch 1.5 cannot be copied (OpenMM raises an error).
+PythonForce runs any model through its `atom_energies`; where the energy is that of ANI networks with constant
+weights, "native" is `mlmm.plugin.ANIForce`, a force of OpenMM's own kind, see `mlmm.hybrid.native_force`. A
+TorchForce is made by calling `make_force` again: one of openmmtorch 1.5 cannot be copied (OpenMM raises an
+error).
 """
 
 from __future__ import annotations
@@ -22,10 +22,8 @@ from mlmm.errors import ConfigError, MissingPackageError, PotentialError
 from mlmm.hybrid.cuda_graphs import EnergyAndForces, SamePlaces, wants_graphs
 from mlmm.hybrid.hosts import BlendEnergy, PairEnergy, PythonHost, RegionEnergy, RegionModule, WholeModule
 from mlmm.modules import Module
-from mlmm.potentials.base import (
-    PotentialModel,
-    scriptable_module,
-)
+from mlmm.plugin.library import load_plugin, plugin_problem
+from mlmm.potentials.base import PotentialModel, scriptable_module
 
 __all__ = [
     "BRIDGES",
@@ -39,10 +37,8 @@ logger = logging.getLogger(__name__)
 BRIDGES = ("auto", "torchforce", "pythonforce", "native")
 
 
-def choose_bridge(
-    bridge: str, model: PotentialModel, *, constant_weights: bool = False, on_gpu: bool = False
-) -> str:
-    """Resolve ``"auto"``: the kernel itself where it suffices, else a working TorchForce, else PythonForce.
+def choose_bridge(bridge: str, model: PotentialModel, *, constant_weights: bool = False) -> str:
+    """Resolve ``"auto"``: the plugin where it suffices, else a working TorchForce, else PythonForce.
 
     Parameters
     ----------
@@ -50,8 +46,6 @@ def choose_bridge(
     model : PotentialModel
     constant_weights : bool
         Whether all that the model adds is sum_i lambda_i eps_i with constant lambda_i.
-    on_gpu : bool
-        Whether a TorchForce may run on a GPU: then "auto" leaves the model to it.
 
     Returns
     -------
@@ -61,25 +55,32 @@ def choose_bridge(
     Raises
     ------
     ConfigError
-        Another word, or the kernel where the energy is more than it gives or the model is not compiled.
+        Another word, or the plugin where the energy is more than it gives or the model is none of its family.
     PotentialError
         A TorchForce for a model without TorchScript form.
     MissingPackageError
-        A TorchForce where openmm-torch is missing or does not work.
+        A TorchForce where openmm-torch is missing or does not work, or the plugin where it was not built or
+        is for another OpenMM.
     """
     if bridge not in BRIDGES:
         raise ConfigError(f"bridge = {' | '.join(BRIDGES)}", repr(bridge), 'write bridge = "auto"')
     if bridge == "pythonforce":
         return bridge
-    compiled = getattr(model, "kernel", None) == "native"
-    if bridge == "native" and not (compiled and constant_weights):
+    of_family = bool(getattr(model, "in_openmm", False))
+    if bridge == "native" and not (of_family and constant_weights):
         raise ConfigError(
-            "a potential by the compiled kernel, with constant lambda and nothing added, for bridge 'native'",
-            "an energy with more to it" if compiled else f"{model.spec.name}, which is not compiled here",
+            "ANI networks, not in torch, with constant lambda and nothing added, for bridge 'native'",
+            "an energy with more to it" if of_family else model.spec.name,
             'write bridge = "auto"',
         )
-    if compiled and constant_weights and (bridge == "native" or (bridge == "auto" and not on_gpu)):
-        return "native"
+    if bridge == "native":
+        load_plugin()
+        return bridge
+    if bridge == "auto" and of_family and constant_weights:
+        problem = plugin_problem()
+        if problem is None:
+            return "native"
+        logger.warning("%s not by OpenMM's plugin: %s", model.spec.name, problem)
     if scriptable_module(model) is None:
         if bridge == "torchforce":
             raise PotentialError(
@@ -136,9 +137,7 @@ def make_force(
     ----------
     energy : RegionEnergy, BlendEnergy, PairEnergy, or torch.nn.Module
         A module is a blend, see `mlmm.hybrid.hosts.BlendEnergy`.
-    bridge : {"torchforce", "pythonforce", "native"}
-        As `choose_bridge` returns it; "native" for pairs, and for a blend whose `weighted_kernel` and
-        `visible` are all that it is, a `WeightedModel`.
+    bridge : {"torchforce", "pythonforce"}
     periodic : bool
         Whether the energy gets the box (minimum image).
     name : str
@@ -164,12 +163,7 @@ def make_force(
     if bridge == "torchforce":
         assert module is not None
         force = _torch_force(energy, module, n_particles if graphs else None)
-    elif bridge == "native":
-        evaluate, atoms = energy.native()
-        force = openmm.PythonForce(PythonHost(evaluate, periodic))
-        force.setParticles(atoms)
     else:
-        assert not isinstance(energy, PairEnergy)
         force = openmm.PythonForce(PythonHost(energy, periodic))
         if energy.atoms is not None:
             force.setParticles(energy.atoms)
@@ -229,6 +223,6 @@ def _load_plugins() -> None:
 
 
 def has_gpu() -> bool:
-    """Whether OpenMM can run on a GPU here."""
+    """Whether OpenMM runs on a GPU here by default; on OpenCL it does only by its name."""
     names = {openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())}
-    return not names.isdisjoint(("CUDA", "HIP", "OpenCL"))
+    return not names.isdisjoint(("CUDA", "HIP"))

@@ -1,8 +1,8 @@
 """What runs inside an OpenMM Force: two hosts, torch and Python, and the energies that they evaluate.
 
 Positions and box vectors are converted here and nowhere else: energies get float64 tensors in nm on their
-own device, or float64 arrays where the C++ kernel evaluates them. A torch host is TorchScript inside a
-TorchForce; a Python host is the callable of a PythonForce, and calls either torch or the kernel ("native").
+own device, or float64 arrays where the C++ kernel evaluates pairs. A torch host is TorchScript inside a
+TorchForce; a Python host is the callable of a PythonForce, and calls either torch or the kernel of the pairs.
 """
 
 from __future__ import annotations
@@ -86,11 +86,6 @@ class RegionEnergy:
         assert module is not None  # `choose_bridge` asks
         return module
 
-    def native(self) -> tuple[Evaluation, list[int]]:
-        """The C++ kernel, and the atoms whose positions it gets."""
-        weighted: Any = self.bound().weighted
-        return _Native(weighted([1.0] * len(self.atoms))), self.atoms
-
     def __call__(self, positions: np.ndarray, cell: np.ndarray | None) -> tuple[float, np.ndarray]:
         """See `Evaluation`."""
         box = None if cell is None else torch.from_numpy(cell)
@@ -113,11 +108,6 @@ class BlendEnergy:
     def __init__(self, blend: torch.nn.Module):
         self.blend, self.device = blend, device_of(blend)
 
-    def native(self) -> tuple[Evaluation, list[int]]:
-        """The C++ kernel of a `WeightedModel`, and the atoms whose positions it gets."""
-        blend: Any = self.blend
-        return _Native(blend.weighted_kernel()), blend.visible.tolist()
-
     def __call__(self, positions: np.ndarray, cell: np.ndarray | None) -> tuple[float, np.ndarray]:
         """See `Evaluation`."""
         where = torch.tensor(positions, device=self.device, requires_grad=True)
@@ -138,19 +128,9 @@ class PairEnergy:
     def __init__(self, pairs: Any):
         self.pairs, self.atoms = pairs, pairs.atoms.tolist()
 
-    def native(self) -> tuple[Evaluation, list[int]]:
-        """As of the other energies."""
-        return _Native(self.pairs), self.atoms
-
-
-class _Native:
-    """Energy and gradient of a C++ kernel as energy and forces."""
-
-    def __init__(self, kernel: Callable[[np.ndarray, np.ndarray | None], tuple[float, np.ndarray]]):
-        self.kernel = kernel
-
     def __call__(self, positions: np.ndarray, cell: np.ndarray | None) -> tuple[float, np.ndarray]:
-        energy, gradient = self.kernel(positions, cell)
+        """See `Evaluation`."""
+        energy, gradient = self.pairs(positions, cell)
         return energy, -gradient
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from mlmm.build import BuiltSystem
 from mlmm.hybrid.bridge import choose_bridge
-from mlmm.hybrid.spec import bonds_of
 from mlmm.potentials.base import PotentialModel, PotentialSpec
 from mlmm.schemes import SCHEMES, SchemeChoice, check_bridge, check_zones, take_scheme, whole_energies
 from mlmm.zones.static import ZonePartition
@@ -60,7 +59,6 @@ def choose_host(
     *,
     electrostatics: str = "mechanical",
     mm_tail: bool = False,
-    on_gpu: bool = False,
 ) -> str:
     """The bridge that was asked for, or that suits the energy; see `mlmm.hybrid.bridge.choose_bridge`.
 
@@ -75,13 +73,6 @@ def choose_host(
         return choose_bridge("pythonforce" if bridge == "auto" else bridge, potential)
     if electrostatics == "embedded":
         return choose_bridge(bridge, potential)
-    constant = _has_constant_weights(built, zones, scheme, mm_tail)
-    return choose_bridge(bridge, potential, constant_weights=constant, on_gpu=on_gpu)
-
-
-def _has_constant_weights(built: BuiltSystem, zones: ZonePartition, scheme: str, mm_tail: bool) -> bool:
-    """Whether the potential adds sum_i lambda_i eps_i with constant lambda_i, and nothing else."""
-    if SCHEMES[scheme].isolated:
-        inside = set(zones.core)
-        return not mm_tail and all((a in inside) == (b in inside) for a, b in bonds_of(built))
-    return SCHEMES[scheme].has_shares and not zones.moves
+    # Caps are functions of two atoms, which the plugin knows; a zone that moves has no constant weights.
+    constant = SCHEMES[scheme].isolated or (SCHEMES[scheme].has_shares and not zones.moves)
+    return choose_bridge(bridge, potential, constant_weights=constant)

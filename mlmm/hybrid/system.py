@@ -269,8 +269,8 @@ def hybrid_system(
         ``per_atom``, or what suits the energies on which the potential was trained, where the region cuts
         bonds or there is a static, residue or adaptive zone; `HybridSystem.spec` holds the reason.
     bridge : {"auto", "torchforce", "pythonforce", "native"}
-        Host of the potential; all give the same numbers. "native" hands positions straight to the C++
-        networks: ``delta``, ``additive`` without caps, ``per_atom`` in a static zone.
+        Host of the potential; all give the same numbers. "native" is a force of OpenMM's own kind, for ANI
+        networks under ``delta``, ``additive``, and ``per_atom`` in a static zone.
     keep : collection of str
         Names of forces that stay whole although they act inside the region (biases, restraints).
     charge : int, optional
@@ -346,7 +346,6 @@ def hybrid_system(
         scheme,
         electrostatics=electrostatics,
         mm_tail=mm_tail,
-        on_gpu=on_gpu,
     )
     spec = HybridSpec(
         built,
@@ -359,7 +358,7 @@ def hybrid_system(
         keep=tuple(keep),
         scheme_reason=choice.reason,
         # A GPU platform keeps a neighbour list for the custom forces, and would wait for the processor.
-        direct_pairs=bridge == "native" or not on_gpu,
+        direct_pairs=not on_gpu,
         mm_tail=mm_tail,
         compensation=compensation,
         electrostatics=electrostatics,
@@ -367,7 +366,8 @@ def hybrid_system(
         biases=bind(built, restraints, variables),
         charge_width=width,
     )
-    check_room(built, zones, scheme, potential, on_gpu)
+    # The plugin's lists of neighbours grow.
+    check_room(built, zones, scheme, potential, on_gpu and host != "native")
     if charges is not None:
         spec = with_charges(spec, charges)
     if zones.moves:

@@ -18,6 +18,7 @@ __all__ = [
     "check_sources",
     "decide_kernel",
     "open_build",
+    "requested_kernel",
     "source_hash",
 ]
 
@@ -96,6 +97,11 @@ def open_build(what: str, load: Callable[[Path], ctypes.CDLL]) -> ctypes.CDLL:
         ) from error
 
 
+def requested_kernel(kernel: str) -> str:
+    """The word itself, or for "auto" that of the environment variable ``MLMM_KERNEL``, if it is set."""
+    return (os.environ.get("MLMM_KERNEL") or kernel) if kernel == "auto" else kernel
+
+
 def decide_kernel(kernel: str, what: str, problem: str | None, load: Callable[[], object]) -> str:
     """Resolve ``"auto"``: compiled where that is possible and the library is there, else torch.
 
@@ -122,8 +128,7 @@ def decide_kernel(kernel: str, what: str, problem: str | None, load: Callable[[]
     MissingPackageError
         ``"native"`` where the library was not built.
     """
-    if kernel == "auto":
-        kernel = os.environ.get("MLMM_KERNEL") or "auto"
+    kernel = requested_kernel(kernel)
     if kernel not in KERNELS:
         raise PotentialError(f"kernel = {' | '.join(KERNELS)}", repr(kernel), 'write kernel = "auto"')
     if kernel == "torch":

@@ -18,8 +18,8 @@ import torch
 
 from mlmm.elements import SYMBOLS
 from mlmm.errors import PotentialError
+from mlmm.potentials.ani.files import load_ani_file
 from mlmm.potentials.ani.neurochem import ANIParameters
-from mlmm.potentials.ani.potential import load_ani_file
 from mlmm.potentials.ani.symmetry_functions import SymmetryFunctions
 from mlmm.structures import Structure
 from mlmm.units import ANGSTROM

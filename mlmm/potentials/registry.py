@@ -10,9 +10,10 @@ from typing import Any
 from zipfile import is_zipfile
 
 from mlmm.errors import PotentialError
+from mlmm.potentials.ani.files import load_ani_file
 from mlmm.potentials.ani.fixed_shape import NEIGHBOUR_DENSITY
 from mlmm.potentials.ani.neurochem import read_neurochem
-from mlmm.potentials.ani.potential import ANIPotential, load_ani_file
+from mlmm.potentials.ani.potential import ANIPotential
 from mlmm.potentials.base import PotentialModel
 from mlmm.potentials.known import (
     check_checksum,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import openmm
 import pytest
 import torch
 from toys import energy_and_forces
 
-from benchmarks import suites, variants
+from benchmarks import gpu, suites, variants
 from benchmarks.process import in_own_process
 from benchmarks.report import BenchReport, Target
 from benchmarks.run import main
@@ -22,6 +23,7 @@ from benchmarks.systems import (
 )
 from mlmm.errors import MissingPackageError, SimulationError
 
+NAMES = {openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())}
 ROW = {"system", "variant", "members", "ml_atoms", "atoms", "cpu_ms", "wall_ms", "wall_ms_p10", "rss_mb"}
 
 
@@ -222,6 +224,24 @@ def test_a_figure_that_is_not_reached_says_so():
     )
     report = BenchReport(machine, (), (Target("a", 1.6, 1.5, "x"),))
     assert "1.6 x" in str(report) and "NO" in str(report)
+
+
+@pytest.mark.skipif("CUDA" in NAMES, reason="there is a GPU")
+def test_gpu_program_without_a_gpu_says_what_is_missing(capsys):
+    assert gpu.main([]) == 2
+    assert "Expected OpenMM's platform CUDA, but got Reference" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("OpenCL" not in NAMES, reason="no OpenCL driver: tests/README.md says how to have one")
+def test_gpu_program_runs_on_opencl_and_tells_a_wrong_force(capsys, monkeypatch):
+    """In its quick form, on whatever device that is."""
+    assert gpu.main(["OpenCL", "--quick"]) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if "native" in line]
+    assert len(rows) == 2 and all(float(row.split("|")[-2]) > 1.0 for row in rows)
+    monkeypatch.setattr(gpu, "force_error", lambda *_: 1e-3)
+    monkeypatch.setattr(gpu, "timed", lambda *_: (1.0, 1.0))
+    assert gpu.main(["OpenCL", "--quick"]) == 1
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ import torch
 from benchmarks.peers import openmm_ml_system, torchani_model
 from benchmarks.systems import rigid_outside
 from mlmm.bench.measure import Task, step_task
-from mlmm.bench.potential_call import energy_task
+from mlmm.bench.potential_call import energy_task, plugin_task
 from mlmm.build import BuiltSystem
 from mlmm.dynamics.platforms import choose_platform
 from mlmm.errors import ConfigError
@@ -20,6 +20,7 @@ from mlmm.hybrid.bridge import make_force
 from mlmm.hybrid.hosts import RegionEnergy
 from mlmm.hybrid.spec import atomic_numbers
 from mlmm.hybrid.system import hybrid_system
+from mlmm.plugin import ANIForce, plugin_problem
 from mlmm.potentials import load_potential
 from mlmm.potentials.ani.potential import ANIPotential
 from mlmm.potentials.base import AtomEnergies, PotentialSpec
@@ -201,8 +202,13 @@ def trivial_system(built: BuiltSystem, region: Region, *, bridge: str | None) ->
         system.addParticle(built.system.getParticleMass(i))
     if bridge is None:
         return Timed("no force", system)
-    energy = RegionEnergy(_NoPotential(), atomic_numbers(built, region.atoms), region.atoms)
-    force = make_force(energy, bridge=bridge, periodic=True, name="no potential")
+    numbers = atomic_numbers(built, region.atoms)
+    if bridge == "native":
+        # Particles of weight 0 are seen by nobody.
+        force = ANIForce("ani1x", numbers, region.atoms, [0.0] * len(region), periodic=True)
+    else:
+        energy = RegionEnergy(_NoPotential(), numbers, region.atoms)
+        force = make_force(energy, bridge=bridge, periodic=True, name="no potential")
     force.setForceGroup(ML_GROUP)
     system.addForce(force)
     return Timed(bridge, system, len(region), 1, ML_GROUP)
@@ -237,11 +243,9 @@ def bare_call(variant: str, built: BuiltSystem, region: Region, potential: ANIPo
             return energy.detach().sum()
 
         return energy_task(peer)
-    if variant == "mlmm" and potential.kernel == "native":
-        # As the native bridge calls it.
-        kernel = potential.scriptable(numbers).weighted([1.0] * len(numbers))
-        x, box_vectors = positions.numpy(), cell.numpy()
-        return energy_task(lambda: kernel(x, box_vectors))
+    if variant == "mlmm" and potential.in_openmm and plugin_problem() is None:
+        force = ANIForce(potential.parameters, numbers, periodic=True, precision=potential.spec.precision)
+        return plugin_task(force, positions.numpy(), cell.numpy())
     # As a TorchForce does it: compiled and frozen.
     module = torch.jit.freeze(torch.jit.script(potential.scriptable(numbers).eval()))
 

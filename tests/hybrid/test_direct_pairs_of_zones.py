@@ -58,7 +58,7 @@ def direct(system, owned, positions, box, pairs=None) -> openmm.System:
         pairs = ZonePairs(tables, owned, near)
     embedded, _ = scale_terms(system, owned, near=pairs.emptied)
     host = PairEnergy(pairs)
-    embedded.addForce(make_force(host, bridge="native", periodic=pairs.periodic, name=pairs.name))
+    embedded.addForce(make_force(host, bridge="pythonforce", periodic=pairs.periodic, name=pairs.name))
     return embedded
 
 
@@ -192,11 +192,11 @@ def test_zone_pairs_of_every_scheme_and_potential(water, scheme, options):
 
 
 def test_where_there_is_a_gpu_or_no_compiler_openmm_keeps_the_pairs(water, monkeypatch):
-    """A GPU platform would wait for the processor; the native bridge runs there all the same."""
+    """A GPU platform would wait for the processor."""
     with monkeypatch.context() as patch:
         patch.setattr("mlmm.hybrid.system.has_gpu", lambda: True)
         for bridge in ("auto", "pythonforce", "native"):
-            assert (ZONE_PAIRS in names_of(make(water, bridge).system)) == (bridge == "native")
+            assert ZONE_PAIRS not in names_of(make(water, bridge).system)
     monkeypatch.setenv("MLMM_KERNEL", "torch")
     assert ZONE_PAIRS not in names_of(make(water).system)
 

@@ -39,7 +39,7 @@ def direct(system: openmm.System, atoms: list[int], positions, box, pairs=None) 
     assert pairs is not None
     embedded, _ = remove_region_terms(system, atoms, emptied=pairs.emptied.tolist())
     host = PairEnergy(pairs)
-    embedded.addForce(make_force(host, bridge="native", periodic=pairs.periodic, name=pairs.name))
+    embedded.addForce(make_force(host, bridge="pythonforce", periodic=pairs.periodic, name=pairs.name))
     return embedded
 
 

@@ -25,14 +25,25 @@ from mlmm.kernels.library import (
 
 ROOT = Path(__file__).parents[2]
 KERNEL = ROOT / "mlmm/kernels/cpp"
+PLUGIN = ROOT / "mlmm/plugin/cpp"
 
 
-def test_setup_names_every_header():
+@pytest.mark.parametrize("folder", [KERNEL, PLUGIN], ids=["kernels", "plugin"])
+def test_setup_names_every_header(folder):
     """A header that setup.py does not know would not start a new build when it changes."""
     text = (ROOT / "setup.py").read_text()
-    assert all(f'"{header.name}"' in text for header in KERNEL.glob("*.h"))
+    assert all(f'"{file.name}"' in text for file in (*folder.glob("*.h"), *folder.glob("*.cpp")))
     included = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
     assert any(name.startswith("setuptools") for name in included)
+
+
+def test_the_build_and_the_environment_have_one_openmm():
+    """The plugin works with the OpenMM for which it was compiled and with no other."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    (built,) = (name for name in project["build-system"]["requires"] if name.startswith("openmm"))
+    assert built in project["project"]["dependencies"] and "==" in built
+    assert built in (ROOT / "requirements.lock").read_text().lower().split()
+    assert f"pip install {built}," in (ROOT / "mlmm/plugin/library.py").read_text()
 
 
 def test_no_flag_assumes_finite_numbers():
@@ -71,7 +82,8 @@ def wheel(folder: Path, out: Path, **environment: str) -> set[str]:
 def test_a_wheel_holds_the_kernel(copy, tmp_path):
     if shutil.which("c++") is None:
         pytest.skip("no C++ compiler")
-    assert "mlmm/kernels/cpp/ani_generic.so" in wheel(copy, tmp_path)
+    names = wheel(copy, tmp_path)
+    assert {"mlmm/kernels/cpp/ani_generic.so", "mlmm/plugin/cpp/ani_plugin.so"} <= names
 
 
 @pytest.mark.slow
@@ -89,10 +101,13 @@ def test_setup_gives_the_library_the_hash_of_its_sources(monkeypatch):
     monkeypatch.setattr(setuptools, "setup", lambda **arguments: given.update(arguments))
     monkeypatch.chdir(ROOT)
     runpy.run_path(str(ROOT / "setup.py"))
-    sources = {path.name for path in KERNEL.glob("*.cpp")}
+    kernels = f"0x{source_hash(KERNEL):016x}ULL"
     for extension in given["ext_modules"]:
-        assert extension.define_macros == [("MLMM_SOURCE_HASH", f"0x{source_hash(KERNEL):016x}ULL")]
-        assert {Path(source).name for source in extension.sources} == sources
+        of_plugin = extension.name.endswith("ani_plugin")
+        folder, macros = PLUGIN if of_plugin else KERNEL, dict(extension.define_macros)
+        assert macros["MLMM_SOURCE_HASH"] == f"0x{source_hash(folder):016x}ULL"
+        assert {Path(source).name for source in extension.sources} == {f.name for f in folder.glob("*.cpp")}
+        assert not of_plugin or macros["MLMM_KERNELS_HASH"] == kernels
 
 
 def compiled(folder: Path, *macros: str, source: str = "source_hash.cpp") -> ctypes.CDLL:
@@ -157,5 +172,6 @@ def test_the_library_of_this_checkout_is_that_of_its_sources():
         paths = kernel_library.builds()
     except OSError:
         pytest.skip("the package was installed without a C++ compiler")
-    for path in paths:
+    plugin = PLUGIN / "ani_plugin.so"
+    for path in (*paths, *([plugin] if plugin.exists() else [])):
         check_sources(ctypes.CDLL(str(path)), path)

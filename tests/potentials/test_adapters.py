@@ -253,7 +253,7 @@ def test_charge_and_multiplicity_must_fit_the_electrons(lennard_jones):
 
 
 def test_ani_file_with_weights_that_are_not_finite(tmp_path):
-    from mlmm.potentials.ani.potential import load_ani_file, save_ani_file
+    from mlmm.potentials.ani.files import load_ani_file, save_ani_file
 
     parameters, about = load_ani_file(mlmm.potentials.find_model(mlmm.potentials.known_potentials()[0]))
     parameters.biases["C"][0][0, 0] = np.nan

@@ -210,22 +210,6 @@ def test_the_same_bit_by_bit_with_any_number_of_threads():
         assert torch.equal(energies, results[0][0]) and torch.equal(gradient, results[0][1])
 
 
-def test_weighted_energy_is_the_same_bit_by_bit_with_any_number_of_threads():
-    """For a host without torch, which asks torch for the number all the same."""
-    structure = gas(120, 1.25, elements("ani1x"), cell=CUBE, seed=10)
-    module = load_potential("ani1x", kernel="native").scriptable(structure.numbers.tolist())
-    kernel = module.weighted(np.linspace(1, 0, 120))
-    before, results = torch.get_num_threads(), []
-    try:
-        for threads in (1, 2, 3, 2, 1):
-            torch.set_num_threads(threads)
-            results.append(kernel(structure.positions.numpy(), CUBE.numpy()))
-    finally:
-        torch.set_num_threads(before)
-    assert len({energy for energy, _ in results}) == 1
-    assert all(np.array_equal(gradient, results[0][1]) for _, gradient in results)
-
-
 def test_calls_from_several_threads_do_not_mix():
     structures = [gas(30, 0.8, elements("ani1x"), seed=seed) for seed in range(4)]
     potential = load_potential("ani1x", kernel="native")

@@ -13,8 +13,8 @@ import torch
 
 import mlmm
 from mlmm.errors import PotentialError
+from mlmm.potentials.ani.files import load_ani_file, save_ani_file
 from mlmm.potentials.ani.neurochem import read_neurochem
-from mlmm.potentials.ani.potential import load_ani_file, save_ani_file
 from mlmm.structures import Structure
 
 DATA = Path(mlmm.__file__).parent / "data"

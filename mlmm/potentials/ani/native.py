@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional
 
@@ -25,7 +24,7 @@ from mlmm.potentials.ani.neurochem import ANIParameters
 from mlmm.potentials.ani.symmetry_functions import grid
 from mlmm.units import ANGSTROM, HARTREE
 
-__all__ = ["KERNELS", "NativeANI", "WeightedKernel", "choose_kernel", "instruction_set"]
+__all__ = ["KERNELS", "NativeANI", "choose_kernel", "has_one_output", "instruction_set"]
 
 # Below so many centres a second thread costs more than it saves.
 _CENTRES_PER_THREAD = 16
@@ -63,9 +62,14 @@ def choose_kernel(kernel: str, parameters: ANIParameters, device: torch.device) 
     problem = None
     if device.type != "cpu":
         problem = f"device {device}"
-    elif any(parameters.weights[element][-1].shape[1] != 1 for element in parameters.elements):
+    elif not has_one_output(parameters):
         problem = "networks with several outputs"
     return decide_kernel(kernel, "ANI networks", problem, _library)
+
+
+def has_one_output(parameters: ANIParameters) -> bool:
+    """Whether each network ends in the energy alone."""
+    return all(parameters.weights[element][-1].shape[1] == 1 for element in parameters.elements)
 
 
 def instruction_set() -> str | None:
@@ -268,11 +272,6 @@ class NativeANI(Module):
         elements = [network.species for network in networks.networks]
         self.model = load_weights(parameters, precision, elements)
 
-    @torch.jit.unused
-    def weighted(self, weights: Sequence[float]) -> WeightedKernel:
-        """The energy weighted by lambda of the centres, for a host without torch."""
-        return WeightedKernel(self, weights)
-
     def forward(
         self, positions: torch.Tensor, cell: Optional[torch.Tensor], centres: Optional[torch.Tensor] = None
     ) -> torch.Tensor:
@@ -281,70 +280,6 @@ class NativeANI(Module):
             return self.networks(positions, cell, centres)
         central = self.centres if centres is None else centres
         return torch.ops.mlmm.ani_energies(positions, cell, self.species, central, self.model, self.members)
-
-
-class WeightedKernel:
-    """sum_i lambda_i eps_i, mean over the members, with its gradient and without torch on the way.
-
-    It uses as many threads as torch has, and no more than one for 16 centres; the result is the same bit by
-    bit with any number of them. A second thread costs 2 to 9 % more processor time for 100 to 300 atoms.
-
-    Parameters
-    ----------
-    module : NativeANI
-        Bound to the atoms and centres.
-    weights : sequence of float
-        lambda of the centres.
-    """
-
-    def __init__(self, module: NativeANI, weights: Sequence[float]):
-        self.species = module.species.to(torch.int64).numpy().copy()
-        self.centres = module.centres.to(torch.int64).numpy().copy()
-        self.model, self.members = module.model, module.members
-        shares = np.asarray(weights, dtype=np.float64) / self.members
-        if shares.shape != self.centres.shape:
-            raise PotentialError(
-                f"weights of shape {self.centres.shape}", str(shares.shape), "one for each centre"
-            )
-        self.by_energy = np.tile(shares, (self.members, 1))
-
-    def __call__(self, positions: np.ndarray, cell: np.ndarray | None) -> tuple[float, np.ndarray]:
-        """Energy, kJ/mol, and gradient (N, 3), kJ/mol/nm, for positions (N, 3) and cell (3, 3) in nm."""
-        positions = np.ascontiguousarray(positions, dtype=np.float64)
-        if positions.shape != (len(self.species), 3):
-            raise PotentialError(
-                f"positions of shape ({len(self.species)}, 3)",
-                str(positions.shape),
-                "bind the potential to these atoms",
-            )
-        if cell is not None:
-            cell = np.ascontiguousarray(cell, dtype=np.float64)
-            if cell.shape != (3, 3):
-                raise PotentialError(
-                    "a cell of shape (3, 3)", str(cell.shape), "pass the box vectors in rows"
-                )
-        # Of this call alone: contexts may step side by side, and the library lets go of Python's lock.
-        energies, gradient = np.empty_like(self.by_energy), np.zeros_like(positions)
-        library, pointer, threads = _library(), ctypes.c_void_p(), _threads(len(self.centres))
-        code = library.mlmm_ani_forward(
-            self.model,
-            len(positions),
-            positions.ctypes.data,
-            None if cell is None else cell.ctypes.data,
-            self.species.ctypes.data,
-            len(self.centres),
-            self.centres.ctypes.data,
-            self.members,
-            threads,
-            energies.ctypes.data,
-            ctypes.byref(pointer),
-        )
-        _check(code)
-        held = _Held(library, pointer)
-        _check(
-            library.mlmm_ani_backward(held.pointer, self.by_energy.ctypes.data, threads, gradient.ctypes.data)
-        )
-        return float((self.by_energy * energies).sum()), gradient
 
 
 def load_weights(parameters: ANIParameters, precision: str, elements: list[int]) -> int:

@@ -1,19 +1,17 @@
-"""ANI potentials: a committee by the contract of `base`, evaluated in torch or compiled; its file."""
+"""ANI potentials: a committee by the contract of `base`, evaluated in torch or compiled."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
-import numpy as np
 import torch
 
 from mlmm.elements import SYMBOLS
 from mlmm.errors import PotentialError
+from mlmm.kernels.library import requested_kernel
 from mlmm.potentials.ani.fixed_shape import NEIGHBOUR_DENSITY, neighbour_room
-from mlmm.potentials.ani.native import NativeANI, choose_kernel
+from mlmm.potentials.ani.native import NativeANI, choose_kernel, has_one_output
 from mlmm.potentials.ani.networks import SHAPES, ANINetworks
 from mlmm.potentials.ani.neurochem import ANIParameters
 from mlmm.potentials.base import AtomEnergies, PotentialSpec
@@ -21,7 +19,7 @@ from mlmm.potentials.training import check_elements
 from mlmm.structures import Structure, neighbour_pairs
 from mlmm.units import ANGSTROM, HARTREE
 
-__all__ = ["ANIPotential", "load_ani_file", "save_ani_file"]
+__all__ = ["ANIPotential"]
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -84,6 +82,8 @@ class ANIPotential:
         self.device = torch.device(device)
         self.shapes, self.neighbour_density = shapes, float(neighbour_density)
         self.kernel = choose_kernel(kernel, parameters, self.device)
+        #: Whether OpenMM's plugin may evaluate it: on any device, unless torch is asked for.
+        self.in_openmm = requested_kernel(kernel) != "torch" and has_one_output(parameters)
         radial_cutoff = float(parameters.constants["Rcr"]) * ANGSTROM
         self.spec = PotentialSpec(
             name=name,
@@ -173,60 +173,3 @@ def _choose_members(parameters: ANIParameters, members: Sequence[int]) -> ANIPar
         {element: [layer[chosen] for layer in layers] for element, layers in parameters.weights.items()},
         {element: [layer[chosen] for layer in layers] for element, layers in parameters.biases.items()},
     )
-
-
-def save_ani_file(parameters: ANIParameters, path: str | Path, about: dict[str, str]) -> None:
-    """Write a committee to one safetensors file: float32 weights, float64 constants, metadata."""
-    from safetensors.numpy import save_file
-
-    tensors = {f"constants.{name}": np.atleast_1d(value) for name, value in parameters.constants.items()}
-    tensors["self_energies"] = parameters.self_energies
-    for element in parameters.elements:
-        for k, (weight, bias) in enumerate(
-            zip(parameters.weights[element], parameters.biases[element], strict=True)
-        ):
-            tensors[f"{element}.{k}.weight"] = np.ascontiguousarray(weight)
-            tensors[f"{element}.{k}.bias"] = np.ascontiguousarray(bias)
-    # One entry: safetensors writes several in an order that changes from run to run.
-    facts = json.dumps(about | {"elements": parameters.elements}, sort_keys=True)
-    save_file(tensors, str(path), metadata={"ani": facts})
-
-
-def load_ani_file(path: str | Path) -> tuple[ANIParameters, dict[str, str]]:
-    """Read a file of `save_ani_file`; returns the parameters and the metadata.
-
-    Raises
-    ------
-    PotentialError
-        A file that is missing, damaged or not an ANI committee.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(str(path), framework="numpy") as file:
-            about = json.loads((file.metadata() or {})["ani"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
-        elements = tuple(about.pop("elements"))
-        constants = {
-            name.removeprefix("constants."): value
-            if len(value) > 1 or name[-3:] not in ("Rcr", "Rca")
-            else value[0]
-            for name, value in tensors.items()
-            if name.startswith("constants.")
-        }
-        depth = max(int(name.split(".")[1]) for name in tensors if name.endswith(".weight")) + 1
-        weights = {e: [tensors[f"{e}.{k}.weight"] for k in range(depth)] for e in elements}
-        biases = {e: [tensors[f"{e}.{k}.bias"] for k in range(depth)] for e in elements}
-        parameters = ANIParameters(elements, constants, tensors["self_energies"], weights, biases)
-        for name, value in tensors.items():
-            if not np.isfinite(value).all():
-                raise PotentialError(
-                    f"finite weights in {path}", f"NaN or infinity in {name}", "get the file again"
-                )
-    except PotentialError:
-        raise
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise PotentialError(
-            f"an ANI committee in {path}", f"{type(error).__name__}: {error}", "install the package again"
-        ) from error
-    return parameters, about

@@ -1,0 +1,170 @@
+// Device code of the forces, in OpenMM's common dialect; it stands behind that of the symmetry functions.
+//
+// Gradients in kJ/mol/nm, summed in OpenMM's fixed point: the same bits in any order.
+#pragma once
+
+static const char* const kDeviceForces = R"KERNEL(
+
+DEVICE mm_long fixedPoint(real value) {
+    return (mm_long) (value*0x100000000);
+}
+
+/**
+ * Adds minus a gradient to the force on an atom.
+ */
+DEVICE void push(GLOBAL mm_ulong* RESTRICT forces, GLOBAL mm_ulong* RESTRICT capForces, int particle,
+    mm_long x, mm_long y, mm_long z) {
+#if NUM_CAPS > 0
+    if (particle < 0) {
+        int cap = -1-particle;
+        ATOMIC_ADD(&capForces[cap], (mm_ulong) -x);
+        ATOMIC_ADD(&capForces[cap+NUM_CAPS], (mm_ulong) -y);
+        ATOMIC_ADD(&capForces[cap+2*NUM_CAPS], (mm_ulong) -z);
+        return;
+    }
+#endif
+    ATOMIC_ADD(&forces[particle], (mm_ulong) -x);
+    ATOMIC_ADD(&forces[particle+PADDED_NUM_ATOMS], (mm_ulong) -y);
+    ATOMIC_ADD(&forces[particle+2*PADDED_NUM_ATOMS], (mm_ulong) -z);
+}
+
+/**
+ * One group for each centre: from the gradient in its symmetry functions to that in the positions of its
+ * neighbours.
+ * A pair of neighbours is met from both sides, so that each thread has the whole gradient of one neighbour.
+ */
+KERNEL void addForces(int radialRoom, int angularRoom, GLOBAL const real4* RESTRICT radial,
+        GLOBAL const real2* RESTRICT radialCut, GLOBAL const int* RESTRICT radialAtom,
+            GLOBAL const real4* RESTRICT angular,
+        GLOBAL const real2* RESTRICT angularCut, GLOBAL const int* RESTRICT angularAtom,
+            GLOBAL const int* RESTRICT starts,
+        GLOBAL const real* RESTRICT constants, GLOBAL const real* RESTRICT slopes,
+            GLOBAL const int* RESTRICT particles,
+        GLOBAL const int* RESTRICT centres, GLOBAL mm_ulong* RESTRICT capForces,
+            GLOBAL mm_ulong* RESTRICT forces) {
+    LOCAL real byFunction[FUNCTIONS];
+    LOCAL mm_long own[3*FORCE_GROUP];
+    GLOBAL const real* RESTRICT etaRadial = constants;
+    GLOBAL const real* RESTRICT shiftRadial = etaRadial+NUM_RADIAL;
+    GLOBAL const real* RESTRICT etaMean = shiftRadial+NUM_RADIAL;
+    GLOBAL const real* RESTRICT shiftMean = etaMean+NUM_MEANS;
+    GLOBAL const real* RESTRICT zeta = shiftMean+NUM_MEANS;
+    GLOBAL const real* RESTRICT halfCos = zeta+NUM_ANGLES;
+    GLOBAL const real* RESTRICT halfSin = halfCos+NUM_ANGLES;
+    for (int row = GROUP_ID; row < NUM_CENTRES; row += NUM_GROUPS) {
+        for (int k = LOCAL_ID; k < FUNCTIONS; k += FORCE_GROUP)
+            byFunction[k] = LENGTH*slopes[row*FUNCTIONS+k];
+        SYNC_THREADS;
+        mm_long sumX = 0, sumY = 0, sumZ = 0;
+        GLOBAL const int* RESTRICT start = starts+(2*row)*(NUM_SPECIES+1);
+        for (int i = LOCAL_ID; i < start[NUM_SPECIES]; i += FORCE_GROUP) {
+            int s = 0;
+            while (i >= start[s+1])
+                s++;
+            real4 u = radial[row*radialRoom+i];
+            real2 f = radialCut[row*radialRoom+i];
+            real along = 0;
+            for (int k = 0; k < NUM_RADIAL; k++) {
+                real d = u.w-shiftRadial[k];
+                along += byFunction[s*NUM_RADIAL+k]*EXP(-etaRadial[k]*d*d)*(f.y-2*etaRadial[k]*d*f.x);
+            }
+            along *= NUMBER(0.25);
+            mm_long x = fixedPoint(along*u.x), y = fixedPoint(along*u.y), z = fixedPoint(along*u.z);
+            push(forces, capForces, particles[radialAtom[row*radialRoom+i]], x, y, z);
+            sumX += x; sumY += y; sumZ += z;
+        }
+        start += NUM_SPECIES+1;
+        int count = start[NUM_SPECIES];
+        for (int item = LOCAL_ID; item < count*FORCE_SHARES; item += FORCE_GROUP) {
+            int i = item/FORCE_SHARES, s = 0;
+            while (i >= start[s+1])
+                s++;
+            real4 u = angular[row*angularRoom+i];
+            real2 f = angularCut[row*angularRoom+i];
+            real gx = 0, gy = 0, gz = 0, byRadius = 0;
+            for (int j = item-i*FORCE_SHARES; j < count; j += FORCE_SHARES) {
+                if (j == i)
+                    continue;
+                int t = 0;
+                while (j >= start[t+1])
+                    t++;
+                int low = (s < t ? s : t), high = (s < t ? t : s);
+                int pair = low*NUM_SPECIES-(low*(low-1))/2+high-low;
+                LOCAL_ARG const real* RESTRICT block = byFunction+NUM_SPECIES*NUM_RADIAL+pair*NUM_MEANS*NUM_ANGLES;
+                real4 v = angular[row*angularRoom+j];
+                real2 g = angularCut[row*angularRoom+j];
+                real cosine = u.x*v.x+u.y*v.y+u.z*v.z, c = NUMBER(0.95)*cosine;
+                real sine = SQRT(1-c*c), tangent = c/sine, mean = NUMBER(0.5)*(u.w+v.w);
+                real values[NUM_MEANS], turns[NUM_MEANS];
+                for (int k = 0; k < NUM_MEANS; k++)
+                    values[k] = turns[k] = 0;
+                for (int z = 0; z < NUM_ANGLES; z++) {
+                    real x = NUMBER(0.5)+c*halfCos[z]+sine*halfSin[z];
+                    real p = power(x, zeta[z]);
+                    real turn = zeta[z]*p*(halfCos[z]-tangent*halfSin[z]);
+                    p *= x;
+                    for (int k = 0; k < NUM_MEANS; k++) {
+                        values[k] += block[k*NUM_ANGLES+z]*p;
+                        turns[k] += block[k*NUM_ANGLES+z]*turn;
+                    }
+                }
+                real byCosine = 0, byMean = 0, byWeight = 0;
+                for (int k = 0; k < NUM_MEANS; k++) {
+                    real d = mean-shiftMean[k], e = EXP(-etaMean[k]*d*d);
+                    byCosine += e*turns[k];
+                    byMean -= 2*etaMean[k]*d*e*values[k];
+                    byWeight += e*values[k];
+                }
+                real weight = 2*f.x*g.x, across = NUMBER(0.95)*weight*byCosine/u.w;
+                gx += across*(v.x-cosine*u.x);
+                gy += across*(v.y-cosine*u.y);
+                gz += across*(v.z-cosine*u.z);
+                byRadius += NUMBER(0.5)*weight*byMean+2*g.x*f.y*byWeight;
+            }
+            mm_long x = fixedPoint(gx+byRadius*u.x), y = fixedPoint(gy+byRadius*u.y),
+                z = fixedPoint(gz+byRadius*u.z);
+            push(forces, capForces, particles[angularAtom[row*angularRoom+i]], x, y, z);
+            sumX += x; sumY += y; sumZ += z;
+        }
+        own[LOCAL_ID] = sumX;
+        own[FORCE_GROUP+LOCAL_ID] = sumY;
+        own[2*FORCE_GROUP+LOCAL_ID] = sumZ;
+        SYNC_THREADS;
+        if (LOCAL_ID == 0) {
+            sumX = sumY = sumZ = 0;
+            for (int t = 0; t < FORCE_GROUP; t++) {
+                sumX += own[t]; sumY += own[FORCE_GROUP+t]; sumZ += own[2*FORCE_GROUP+t];
+            }
+            push(forces, capForces, particles[centres[row]], -sumX, -sumY, -sumZ);
+        }
+        SYNC_THREADS;
+    }
+}
+
+#if NUM_CAPS > 0
+/**
+ * The force on a cap to both particles of its bond: along the bond all of it stays with the outer one.
+ */
+KERNEL void spreadCapForces(mixed4 boxA, mixed4 boxB, mixed4 boxC, GLOBAL const real4* RESTRICT posq,
+        GLOBAL const real4* RESTRICT correction, GLOBAL const int* RESTRICT capParticles,
+            GLOBAL const mixed* RESTRICT capDistances,
+        GLOBAL mm_ulong* RESTRICT capForces, GLOBAL mm_ulong* RESTRICT forces) {
+    for (int cap = GLOBAL_ID; cap < NUM_CAPS; cap += GLOBAL_SIZE) {
+        int outer = capParticles[2*cap], inner = capParticles[2*cap+1];
+        mixed3 d = separation(particlePosition(posq, correction, outer), particlePosition(posq, correction,
+            inner), boxA, boxB, boxC);
+        mixed inverse = 1/sqrt(d.x*d.x+d.y*d.y+d.z*d.z);
+        mixed ux = d.x*inverse, uy = d.y*inverse, uz = d.z*inverse;
+        mm_long wholeX = (mm_long) capForces[cap], wholeY = (mm_long) capForces[cap+NUM_CAPS],
+            wholeZ = (mm_long) capForces[cap+2*NUM_CAPS];
+        capForces[cap] = capForces[cap+NUM_CAPS] = capForces[cap+2*NUM_CAPS] = 0;
+        mixed along = wholeX*ux+wholeY*uy+wholeZ*uz, scale = capDistances[cap]*inverse;
+        mm_long x = (mm_long) (scale*(wholeX-along*ux)), y = (mm_long) (scale*(wholeY-along*uy)),
+            z = (mm_long) (scale*(wholeZ-along*uz));
+        push(forces, capForces, inner, -x, -y, -z);
+        push(forces, capForces, outer, x-wholeX, y-wholeY, z-wholeZ);
+    }
+}
+#endif
+
+)KERNEL";

@@ -1,0 +1,189 @@
+#include "packing.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <numeric>
+
+#include "centres.h"
+
+using OpenMM::OpenMMException;
+
+namespace mlmm {
+
+namespace {
+
+constexpr int kLanes = 32;
+
+int padded(int n) { return (n + kLanes - 1) / kLanes * kLanes; }
+
+std::string text(double value) {
+    char buffer[64];
+    std::snprintf(buffer, sizeof buffer, "%.17e", value);
+    return "NUMBER(" + std::string(buffer) + ")";
+}
+
+// Lines that take x to the power of a whole number, from `result` = x on; empty for another.
+std::string whole_power(const std::vector<double>& exponents) {
+    const int whole = static_cast<int>(exponents[0]) - 1;
+    for (const double e : exponents)
+        if (e != exponents[0] || e - 1 != whole || whole < 1 || whole > 1024) return "";
+    int bit = 1;
+    while (2 * bit <= whole) bit *= 2;
+    std::string lines;
+    for (bit /= 2; bit; bit /= 2) {
+        lines += "result = result*result;";
+        if (whole & bit) lines += "result = result*x;";
+    }
+    return lines.empty() ? ";" : lines;
+}
+
+}  // namespace
+
+Packing::Packing(const ANIForce& force, int rows) {
+    pack_atoms(force, rows);
+    pack_constants(*force.committee);
+    pack_networks(*force.committee);
+    defines["ROWS"] = std::to_string(rows);
+}
+
+void Packing::pack_atoms(const ANIForce& force, int rows) {
+    const Atoms atoms(force);
+    order.resize(atoms.size());
+    std::iota(order.begin(), order.end(), 0);
+    std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return atoms.element[a] < atoms.element[b]; });
+    const int n_particles = static_cast<int>(force.particles.size());
+    std::vector<int> row_of_atom(atoms.size(), -1);
+    for (int k = 0; k < atoms.size(); ++k) {
+        const int atom = order[k], element = atoms.element[atom];
+        if (species.empty() || species.back() != element) species.push_back(element), species_start.push_back(k);
+        particles.push_back(atom < n_particles ? force.particles[atom].particle : n_particles - 1 - atom);
+        if (atoms.weight[atom] == 0) continue;
+        if (elements.empty() || elements.back() != element) elements.push_back(element);
+        const int row = static_cast<int>(centres.size());
+        row_of_atom[atom] = row;
+        const int slot = static_cast<int>(elements.size()) - 1;
+        if (tiles.empty() || tiles[tiles.size() - 3] != slot || tiles.back() == rows)
+            tiles.insert(tiles.end(), {slot, row, 0});
+        ++tiles.back();
+        centres.push_back(k);
+    }
+    for (const int atom : atoms.centres) row_of_centre.push_back(row_of_atom[atom]);
+    for (const Cap& cap : force.caps) {
+        cap_particles.insert(cap_particles.end(), {cap.outer, cap.inner});
+        cap_distances.push_back(cap.distance);
+    }
+    defines["NUM_ATOMS"] = std::to_string(atoms.size());
+    defines["NUM_CENTRES"] = std::to_string(centres.size());
+    defines["NUM_CAPS"] = std::to_string(force.caps.size());
+    defines["NUM_SPECIES"] = std::to_string(species.size());
+    defines["NUM_BLOCKS"] = std::to_string(species.size() * (species.size() + 3) / 2);
+    defines["NUM_TILES"] = std::to_string(tiles.size() / 3);
+    if (force.periodic) defines["USE_PERIODIC"] = "1";
+}
+
+void Packing::pack_constants(const Committee& committee) {
+    for (const auto* list : {&committee.eta_radial, &committee.shift_radial, &committee.eta_mean,
+                             &committee.shift_mean, &committee.zeta})
+        constants.insert(constants.end(), list->begin(), list->end());
+    for (const double angle : committee.angle) constants.push_back(0.5 * std::cos(angle));
+    for (const double angle : committee.angle) constants.push_back(0.5 * std::sin(angle));
+    const int n = static_cast<int>(species.size());
+    functions = padded(n * committee.radial() + n * (n + 1) / 2 * committee.angular());
+    const std::string power = whole_power(committee.zeta);
+    if (!power.empty()) defines["WHOLE_POWER"] = power;
+    defines["RADIAL_CUTOFF"] = text(committee.radial_cutoff);
+    defines["ANGULAR_CUTOFF"] = text(committee.angular_cutoff);
+    defines["LENGTH"] = text(committee.length), defines["ENERGY"] = text(committee.energy);
+    defines["NUM_RADIAL"] = std::to_string(committee.radial());
+    defines["NUM_MEANS"] = std::to_string(committee.eta_mean.size());
+    defines["NUM_ANGLES"] = std::to_string(committee.zeta.size());
+    defines["MOST_FUNCTIONS"] = std::to_string(std::max(committee.radial(), committee.angular()));
+    defines["FUNCTIONS"] = std::to_string(functions);
+    defines["MEMBERS"] = std::to_string(committee.members);
+}
+
+// Where the functions of the elements that are there stand among the inputs of a network.
+std::vector<int> Packing::places_of_functions(const Committee& committee) const {
+    const int all = static_cast<int>(committee.elements.size());
+    std::vector<int> places;
+    for (const int s : species)
+        for (int k = 0; k < committee.radial(); ++k) places.push_back(s * committee.radial() + k);
+    for (size_t i = 0; i < species.size(); ++i)
+        for (size_t j = i; j < species.size(); ++j) {
+            const int s = species[i], t = species[j], pair = s * all - s * (s - 1) / 2 + t - s;
+            for (int k = 0; k < committee.angular(); ++k)
+                places.push_back(all * committee.radial() + pair * committee.angular() + k);
+        }
+    return places;
+}
+
+void Packing::pack_networks(const Committee& committee) {
+    const size_t depth = elements.empty() ? 0 : committee.networks[elements[0]].widths.size();
+    for (const int e : elements)
+        if (committee.networks[e].widths.size() != depth || depth < 2)
+            throw OpenMMException("Expected networks with as many hidden layers for each element, at least one, on a "
+                                  "GPU, but got others. Use the platform CPU.");
+    const int hidden = static_cast<int>(depth) - 1, members = committee.members;
+    most.assign(hidden, 0);
+    for (const int e : elements)
+        for (int k = 0; k < hidden; ++k) {
+            widths.push_back(padded(committee.networks[e].widths[k]));
+            most[k] = std::max(most[k], widths.back());
+        }
+    const std::vector<int> places = places_of_functions(committee);
+    const size_t blocks = elements.size() * members;
+    first.assign(blocks * functions * most[0], 0.0), first_back = first;
+    first_bias.assign(blocks * most[0], 0.0), last.assign(blocks * (most.back() + 1), 0.0);
+    size_t size = 0;
+    for (int k = 1; k < hidden; ++k) {
+        const size_t matrix = blocks * most[k - 1] * most[k];
+        for (const size_t entry : {static_cast<size_t>(most[k - 1]), static_cast<size_t>(most[k]), size, size + matrix,
+                                   size + 2 * matrix})
+            layers.push_back(static_cast<int>(entry));
+        size += 2 * matrix + blocks * most[k];
+    }
+    others.assign(size + 1, 0.0), layers.push_back(0);
+    for (size_t slot = 0; slot < elements.size(); ++slot) {
+        const ElementWeights& networks = committee.networks[elements[slot]];
+        for (int m = 0; m < members; ++m) {
+            const size_t block = slot * members + m;
+            size_t inputs = committee.length_of_functions();
+            for (int k = 0; k < hidden; ++k) {
+                const int outputs = networks.widths[k], in = k == 0 ? functions : most[k - 1], out = most[k];
+                const float* w = networks.weights[k].data() + m * outputs * inputs;
+                double* there = k == 0 ? first.data() : others.data() + layers[5 * (k - 1) + 2];
+                double* back = k == 0 ? first_back.data() : others.data() + layers[5 * (k - 1) + 3];
+                double* bias = k == 0 ? first_bias.data() : others.data() + layers[5 * (k - 1) + 4];
+                there += block * in * out, back += block * in * out, bias += block * out;
+                const int taken = k == 0 ? static_cast<int>(places.size()) : static_cast<int>(inputs);
+                for (int o = 0; o < outputs; ++o) {
+                    for (int i = 0; i < taken; ++i) {
+                        const double value = w[o * inputs + (k == 0 ? places[i] : i)];
+                        there[i * out + o] = value, back[o * in + i] = value;
+                    }
+                    bias[o] = networks.biases[k][m * outputs + o];
+                }
+                inputs = outputs;
+            }
+            double* end = last.data() + block * (most.back() + 1);
+            for (size_t i = 0; i < inputs; ++i) end[i] = networks.weights[hidden][m * inputs + i];
+            end[most.back()] = networks.biases[hidden][m];
+        }
+    }
+    defines["HIDDEN"] = std::to_string(hidden);
+    defines["WIDTH_0"] = std::to_string(most[0]);
+    defines["WIDTH_LAST"] = std::to_string(most.back());
+    defines["ALL_WIDTHS"] = std::to_string(std::accumulate(most.begin(), most.end(), 0));
+}
+
+std::vector<double> Packing::row_weights(const ANIForce& force) const {
+    const Atoms atoms(force);
+    std::vector<double> weights(centres.size());
+    for (size_t c = 0; c < atoms.centres.size(); ++c)
+        weights[row_of_centre[c]] =
+            atoms.weight[atoms.centres[c]] * force.committee->energy / force.committee->members;
+    return weights;
+}
+
+}  // namespace mlmm

@@ -1,0 +1,100 @@
+"""The plugin that is compiled with the package: whether it is there for this OpenMM, and its functions."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+from pathlib import Path
+
+import openmm
+
+from mlmm.errors import MissingPackageError
+from mlmm.kernels.library import builds, check_sources
+
+__all__ = ["call", "load_plugin", "plugin_problem", "register_platforms"]
+
+_PATH = Path(__file__).with_name("cpp") / "ani_plugin.so"
+_ADVICE = (
+    "pip install openmm==8.6.1, install a C++17 compiler (g++ or clang++) and the package again, "
+    'or use bridge = "auto"'
+)
+
+
+def plugin_problem() -> str | None:
+    """Why `ANIForce` cannot be used here; None where it can."""
+    try:
+        load_plugin()
+    except MissingPackageError as error:
+        return str(error)
+    return None
+
+
+@functools.cache
+def load_plugin() -> ctypes.CDLL:
+    """The library, its kernels registered with OpenMM's platforms.
+
+    Raises
+    ------
+    MissingPackageError
+        A library that was not built, or for another OpenMM, or from other sources.
+    """
+    what = "the OpenMM plugin of mlmm"
+    if not _PATH.exists():
+        raise MissingPackageError(
+            what, "not built: there was no C++ compiler, or no header of OpenMM", _ADVICE
+        )
+    try:
+        builds()  # the networks on the processor
+        library = ctypes.CDLL(str(_PATH))
+        check_sources(library, _PATH)
+        openmm.Platform.loadPluginLibrary(str(_PATH))
+    except (OSError, openmm.OpenMMException) as error:
+        raise MissingPackageError(what, str(error).strip().rstrip("."), _ADVICE) from error
+    _declare(library)
+    return library
+
+
+def register_platforms() -> None:
+    """Register with platforms that OpenMM loaded after the plugin."""
+    load_plugin().registerKernelFactories()
+
+
+def call(name: str, *arguments: object) -> None:
+    """Call a function that returns 0 or leaves a message.
+
+    Raises
+    ------
+    openmm.OpenMMException
+        With that message.
+    """
+    library = load_plugin()
+    if getattr(library, name)(*arguments) != 0:
+        raise openmm.OpenMMException(library.mlmm_plugin_error().decode())
+
+
+def _declare(library: ctypes.CDLL) -> None:
+    pointer, integer, word = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
+    library.mlmm_plugin_error.restype = ctypes.c_char_p
+    library.registerKernelFactories.restype = None
+    for name, types in {
+        "committee": [ctypes.c_char_p, pointer, pointer, pointer],
+        "element": [pointer, word, word, pointer, pointer, pointer, pointer],
+        "give": [pointer, pointer],
+        "is": [pointer],
+        "sizes": [pointer, pointer],
+        "symbols": [pointer, ctypes.c_char_p, integer],
+        "set_particles": [pointer, integer, pointer, pointer, pointer],
+        "get_particles": [pointer, pointer, pointer, pointer],
+        "set_caps": [pointer, integer, pointer, pointer, pointer, word],
+        "get_caps": [pointer, pointer, pointer, pointer],
+        "set_options": [pointer, word, word],
+        "update": [pointer, pointer],
+        "atom_energies": [pointer, pointer, integer, pointer],
+    }.items():
+        getattr(library, f"mlmm_plugin_{name}").argtypes = types
+
+
+with contextlib.suppress(MissingPackageError):
+    # So that a System with an ANIForce can be read from XML once this is imported.
+    load_plugin()

@@ -1,0 +1,130 @@
+"""Is the hybrid right on a GPU, and what does a step cost there? Run by gpu.sh: ``python -m benchmarks.gpu``.
+
+Forces are compared with those of the Reference platform where the GPU has the atoms, in mixed and double
+precision; then steps of the force field and of the hybrids are timed in turn, in mixed precision.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import numpy as np
+import openmm
+import torch
+
+from benchmarks.systems import dipeptide_in_water, nearest_region, replicated, rigid_outside
+from mlmm.bench.measure import Task, device_name, interleaved, step_task
+from mlmm.build import BuiltSystem
+from mlmm.hybrid.system import HybridSystem, hybrid_system
+from mlmm.potentials import load_potential
+from mlmm.units import FEMTOSECOND
+from mlmm.zones.static import hard_zones, static_zones
+
+#: Of max|F|: what OpenMM's arithmetic leaves of the force field, and float32 of the networks.
+LIMITS = {"mixed": 1e-4, "double": 1e-6}
+_SEED = 3
+
+
+def cases(quick: bool) -> dict[str, tuple[BuiltSystem, HybridSystem]]:
+    """The force field and the hybrid of each row."""
+    potential = load_potential("ani1x")
+    flexible, rigid = dipeptide_in_water(rigid=False), dipeptide_in_water()
+    found = {}
+    sizes = (22,) if quick else (22, 301)
+    for n in sizes:
+        region = nearest_region(flexible, n)
+        built = rigid_outside(flexible, rigid, region.atoms)
+        name = f"additive, {n} of {built.n_atoms:,} atoms"
+        found[name] = built, hybrid_system(built, hard_zones(built, region), potential, scheme="additive")
+    region = nearest_region(flexible, 22)
+    zones = static_zones(flexible, region, "0.3 nm", "0.3 nm")
+    hybrid = hybrid_system(flexible, zones, potential, scheme="per_atom")
+    found[f"per_atom, {len(hybrid.zones.active)} of {flexible.n_atoms:,} atoms"] = flexible, hybrid
+    if not quick:
+        large_flexible = replicated(flexible, (3, 2, 2))
+        large = rigid_outside(large_flexible, replicated(rigid, (3, 2, 2)), region.atoms)
+        hybrid = hybrid_system(large, hard_zones(large, region), potential, scheme="additive")
+        found[f"additive, 22 of {large.n_atoms:,} atoms"] = large, hybrid
+    return found
+
+
+def context_on(system: openmm.System, platform: str, precision: str, positions: np.ndarray) -> openmm.Context:
+    """With Langevin steps of 1 fs at 300 K."""
+    integrator = openmm.LangevinMiddleIntegrator(300.0, 1.0, FEMTOSECOND)
+    integrator.setRandomNumberSeed(_SEED)
+    properties = {"Precision": precision}
+    context = openmm.Context(system, integrator, openmm.Platform.getPlatformByName(platform), properties)
+    context.setPositions(positions)
+    context.setVelocitiesToTemperature(300.0, _SEED)
+    return context
+
+
+def force_error(hybrid: HybridSystem, platform: str, precision: str) -> float:
+    """Largest difference from Reference, of max|F|, where the platform has the atoms."""
+    context = context_on(hybrid.system, platform, precision, hybrid.built.positions)
+    state = context.getState(positions=True, forces=True)
+    reference = openmm.Context(
+        hybrid.system, openmm.VerletIntegrator(FEMTOSECOND), openmm.Platform.getPlatformByName("Reference")
+    )
+    reference.setPeriodicBoxVectors(*state.getPeriodicBoxVectors())
+    reference.setPositions(state.getPositions(asNumpy=True)._value)
+    expected = reference.getState(forces=True).getForces(asNumpy=True)._value
+    difference = state.getForces(asNumpy=True)._value - expected
+    return float(np.abs(difference).max() / np.abs(expected).max())
+
+
+def start(built: BuiltSystem) -> np.ndarray:
+    """Positions after a short minimisation of the force field on the processor."""
+    cpu = openmm.Platform.getPlatformByName("CPU")
+    context = openmm.Context(built.system, openmm.VerletIntegrator(FEMTOSECOND), cpu)
+    context.setPositions(built.positions)
+    openmm.LocalEnergyMinimizer.minimize(context, 100.0, 100)
+    return context.getState(positions=True).getPositions(asNumpy=True)._value
+
+
+def timed(built: BuiltSystem, hybrid: HybridSystem, platform: str, rounds: int) -> tuple[float, float]:
+    """Milliseconds of a step: the force field's, and the hybrid's in units of it."""
+    where = start(built)
+    tasks: dict[str, Task] = {
+        name: step_task(context_on(system, platform, "mixed", where))
+        for name, system in (("force field", built.system), ("hybrid", hybrid.system))
+    }
+    timings, lost = interleaved(tasks, rounds)
+    if lost:
+        raise SystemExit(f"lost: {lost}")
+    field, both = timings["force field"].wall, timings["hybrid"].wall
+    return float(np.median(field)), float(np.median(both / field))
+
+
+def main(arguments: list[str]) -> int:
+    """Print the table; 1 if a force is wrong."""
+    names = [openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())]
+    gpus = [name for name in ("CUDA", "HIP") if name in names]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("platform", nargs="?", default=gpus[0] if gpus else "CUDA", choices=[*names, "CUDA"])
+    parser.add_argument("--quick", action="store_true", help="two small systems, few rounds")
+    given = parser.parse_args(arguments)
+    if given.platform not in names:
+        failures = openmm.Platform.getPluginLoadFailures()
+        print(f"Expected OpenMM's platform {given.platform}, but got {', '.join(names)}.", file=sys.stderr)
+        print(*(line for line in failures if given.platform in line), sep="\n", file=sys.stderr)
+        return 2
+    torch.set_num_threads(1)
+    print(f"{device_name(openmm.Platform.getPlatformByName(given.platform))}, {given.platform}, ANI-1x × 8\n")
+    print("| | bridge | F, mixed | F, double | force field, ms | hybrid / force field |")
+    print("|---|---|---|---|---|---|")
+    wrong = False
+    for name, (built, hybrid) in cases(given.quick).items():
+        errors = {precision: force_error(hybrid, given.platform, precision) for precision in LIMITS}
+        wrong |= any(not errors[precision] < limit for precision, limit in LIMITS.items())
+        field, ratio = timed(built, hybrid, given.platform, 3 if given.quick else 15)
+        shown = " | ".join(f"{error:.1e}" for error in errors.values())
+        print(f"| {name} | {hybrid.bridge} | {shown} | {field:.3f} | {ratio:.2f} |", flush=True)
+    if wrong:
+        print(f"\nA force is wrong: more than {LIMITS} of the largest.", file=sys.stderr)
+    return int(wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

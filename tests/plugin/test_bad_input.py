@@ -1,0 +1,231 @@
+"""What `ANIForce` refuses, and how: a sentence with the next step, never the end of the process."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import openmm
+import pytest
+import torch
+from ani_contexts import PLATFORMS, context_of, evaluated, force_of, in_torch, parameters, system_of
+from ani_gases import gas
+
+from mlmm.errors import MissingPackageError, PotentialError
+from mlmm.plugin import ANIForce, library, plugin_problem
+
+pytestmark = pytest.mark.skipif(plugin_problem() is not None, reason="the plugin was not built")
+
+CUBE = 1.2 * np.eye(3)
+NUMBERS = [8, 1, 1, 6, 7, 1]
+REFERENCE = ("Reference", {})
+
+
+@pytest.fixture(scope="module")
+def positions() -> np.ndarray:
+    return gas(6, 0.6, [1, 6, 7, 8], cell=torch.tensor(CUBE), seed=4).positions.numpy()
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "message"),
+    [
+        (("mace-off23-small", [1]), {}, "which is of another family"),
+        (("ani9x", [1]), {}, "ANI networks by name .*but got 'ani9x'"),
+        ((3.0, [1]), {}, "a name, a file or ANIParameters, but got float"),
+        (("ani1x", [8, 17]), {}, "elements H, C, N, O of the ANI networks, but got Cl"),
+        (("ani1x", [8, 1], [0]), {}, "one particle and one weight for each of 2 atomic numbers"),
+        (("ani1x", [8, 1], None, [1.0]), {}, "one particle and one weight for each of 2 atomic numbers"),
+        (("ani1x", [8]), {"precision": "half"}, "precision = float32"),
+    ],
+)
+def test_arguments_that_do_not_fit(given, options, message):
+    with pytest.raises(PotentialError, match=message):
+        ANIForce(*given, **options)
+
+
+def test_networks_that_are_no_numbers_or_of_another_shape():
+    """NaN anywhere in the networks of an element that is there; a layer that is missing; a wrong cutoff."""
+    good = parameters()
+    weights = [layer.copy() for layer in good.weights["O"]]
+    weights[1][0, 2, 3] = np.nan
+    with pytest.raises(openmm.OpenMMException, match=r"finite weights .* each layer of O, but got NaN"):
+        ANIForce(dataclasses.replace(good, weights=good.weights | {"O": weights}), [8])
+    ANIForce(dataclasses.replace(good, weights=good.weights | {"O": weights}), [1])
+    short = {symbol: layers[1:] for symbol, layers in good.weights.items()}
+    biases = {symbol: layers[1:] for symbol, layers in good.biases.items()}
+    with pytest.raises(openmm.OpenMMException, match="numbers in layer 0"):
+        ANIForce(dataclasses.replace(good, weights=short, biases=biases), [8])
+    constants = good.constants | {"Rcr": np.array(np.nan)}
+    with pytest.raises(openmm.OpenMMException, match="finite constants of ANI symmetry functions"):
+        ANIForce(dataclasses.replace(good, constants=constants), [8])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"particles": [0, 1, 1, 2, 3, 4]}, "every particle once in an ANIForce, but got 1 twice"),
+        ({"particles": [0, 1, 2, 3, 4, 6]}, "particles between 0 and 5 in an ANIForce, but got 6"),
+        ({"particles": [0, 1, 2, 3, 4, -1]}, "particles between 0 and 5 in an ANIForce, but got -1"),
+        ({"weights": [1, 1, 1, np.nan, 1, 1]}, "finite weights of particles, but got NaN or infinity for"),
+        ({"caps": [(0, 0, 0.1)]}, "a cap on a bond between two particles"),
+        ({"caps": [(0, 1, -0.1)]}, "a cap on a bond between two particles"),
+        ({"caps": [(0, 9, 0.1)]}, "particles between 0 and 5 in an ANIForce, but got 9"),
+    ],
+)
+def test_a_context_is_refused(options, message):
+    with pytest.raises(openmm.OpenMMException, match=message):
+        context_of(system_of(6, ANIForce(parameters(), NUMBERS, **options)), REFERENCE)
+
+
+def test_another_force_and_another_context(positions):
+    force = force_of(NUMBERS)
+    context = context_of(system_of(6, force), REFERENCE)
+    evaluated(context, positions)
+    with pytest.raises(TypeError, match="Expected an ANIForce, but got 'NonbondedForce'"):
+        ANIForce.cast(openmm.NonbondedForce())
+    foreign = force_of(NUMBERS)
+    for call in (foreign.updateParametersInContext, foreign.getMemberEnergies):
+        with pytest.raises(openmm.OpenMMException):
+            call(context)
+    with pytest.raises(PotentialError, match="6 weights"):
+        force.setWeights([1.0])
+    for weights, message in (
+        ([0, 1, 1, 1, 1, 1], "a weight that becomes zero"),
+        ([np.inf, 1, 1, 1, 1, 1], "finite weights"),
+    ):
+        force.setWeights(weights)
+        with pytest.raises(openmm.OpenMMException, match=message):
+            force.updateParametersInContext(context)
+    assert np.isfinite(evaluated(context)[0])
+
+
+@pytest.mark.parametrize("platform", [p for p in PLATFORMS if p.id in ("Reference", "OpenCL-mixed")])
+def test_a_box_that_is_too_small_ends_the_run(platform, positions):
+    """Below twice the cutoff an atom would see another one twice; a larger box goes on."""
+    integrator = openmm.VerletIntegrator(0.0005)
+    context = context_of(system_of(6, force_of(NUMBERS, periodic=True), cell=CUBE), platform, integrator)
+    context.setPositions(positions)
+    context.setPeriodicBoxVectors(*(1.03 * np.eye(3)))
+    with pytest.raises(openmm.OpenMMException, match=r"a periodic box of at least 1\.04.* nm"):
+        integrator.step(1)
+    context.setPeriodicBoxVectors(*CUBE)
+    integrator.step(1)
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_nan_reaches_the_host_from_the_processor(positions, broken):
+    """Energy and forces, also where it is a neighbour without weight that is nowhere."""
+    for weights in (np.ones(6), np.array([1.0, 1, 1, 1, 1, 0])):
+        context = context_of(system_of(6, force_of(NUMBERS, weights)), REFERENCE)
+        moved = positions.copy()
+        moved[5, 1] = broken
+        context.setPositions(moved)
+        assert np.isnan(context.getState(energy=True).getPotentialEnergy()._value)
+        assert np.isfinite(evaluated(context, positions)[0])
+
+
+@pytest.mark.parametrize("platform", [p for p in PLATFORMS if p.id in ("OpenCL-mixed", "OpenCL-single")])
+def test_nan_reaches_the_host_from_a_gpu_as_an_error(platform, positions):
+    """When the energy is asked for at once, within 64 steps otherwise; then all is as before."""
+    integrator = openmm.VerletIntegrator(1e-6)
+    context = context_of(system_of(6, force_of(NUMBERS)), platform, integrator)
+    energy = evaluated(context, positions)[0]
+    overlap, lost = positions.copy(), positions.copy()
+    overlap[4] = overlap[3]
+    lost[5, 1] = np.nan
+    for moved in (overlap, lost):
+        context.setPositions(moved)
+        with pytest.raises(openmm.OpenMMException, match="finite energies of the atoms of an ANIForce"):
+            context.getState(energy=True)
+        assert evaluated(context, positions)[0] == energy
+    context.setPositions(overlap)
+    with pytest.raises(openmm.OpenMMException):
+        integrator.step(65)
+
+
+def run_with_plugin(path, code: str) -> subprocess.CompletedProcess:
+    """A process that looks for the plugin elsewhere."""
+    script = (
+        "import logging, pathlib, openmm\n"
+        "from mlmm.plugin import library\n"
+        "library.load_plugin.cache_clear()\n"
+        f"library._PATH = pathlib.Path({str(path)!r})\n" + code
+    )
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+
+
+_FALL_BACK = """
+from mlmm.plugin import plugin_problem
+from mlmm.hybrid.bridge import choose_bridge
+from mlmm.potentials import load_potential
+from mlmm.errors import MissingPackageError
+logging.basicConfig()
+print(plugin_problem())
+potential = load_potential("ani1x", members=[0])
+print(choose_bridge("auto", potential, constant_weights=True))
+try:
+    choose_bridge("native", potential, constant_weights=True)
+except MissingPackageError as error:
+    print(error)
+"""
+
+
+def test_another_openmm_is_refused_and_the_hybrid_goes_another_way(tmp_path):
+    """The library as it would be if it had been compiled for another version."""
+    content = library._PATH.read_bytes()
+    assert content.count(b"8.6.1") > 0
+    other = tmp_path / "ani_plugin.so"
+    other.write_bytes(content.replace(b"8.6.1", b"8.5.9"))
+    # Registered already in this process: the real one is loaded first when mlmm.plugin is imported.
+    done = run_with_plugin(other, _FALL_BACK)
+    assert done.returncode == 0, done.stderr
+    problem, bridge, error = done.stdout.strip().splitlines()
+    assert "Expected OpenMM 8.5.9, for which ANIForce was compiled, but got 8.6.1" in problem
+    assert bridge == "torchforce" and "pip install openmm==8.6.1" in error
+    assert done.stderr.count("not by OpenMM's plugin") == 1
+
+
+def test_without_the_plugin_there_is_one_line_and_another_way(tmp_path, monkeypatch):
+    """Nothing compiled; a library that is damaged; one of other sources."""
+    for content in (None, b"no library"):
+        path = tmp_path / "ani_plugin.so"
+        if content is not None:
+            path.write_bytes(content)
+        done = run_with_plugin(path, _FALL_BACK)
+        assert done.returncode == 0, done.stderr
+        problem, bridge, error = done.stdout.strip().splitlines()
+        assert bridge == "torchforce" and "install a C++17 compiler" in error and problem == error
+        assert done.stderr.count("not by OpenMM's plugin") == 1
+    shutil.copy(library._PATH, path)
+    (tmp_path / "plugin.cpp").write_text("// newer\n")
+    monkeypatch.setattr(library, "_PATH", path)
+    library.load_plugin.cache_clear()
+    try:
+        with pytest.raises(MissingPackageError, match="of other sources"):
+            library.load_plugin()
+    finally:
+        monkeypatch.undo()
+        library.load_plugin.cache_clear()
+    assert plugin_problem() is None
+
+
+def test_damaged_xml_is_refused():
+    """A newer version, weights that are no base64, an element that lost a layer."""
+    xml = openmm.XmlSerializer.serialize(force_of([8, 1, 1]))
+    for change, message in (
+        (('version="1"', 'version="2"'), "version 1 of the XML of an ANIForce, but got 2"),
+        (('biases="', 'biases="*'), "base64 in the weights of an ANIForce"),
+        (('width="1"', 'width="2"'), "each layer of"),
+    ):
+        assert change[0] in xml
+        with pytest.raises(openmm.OpenMMException, match=message):
+            openmm.XmlSerializer.deserialize(xml.replace(*change))
+
+
+def test_the_energy_tells_members_apart(positions):
+    """The control of all that is called equal here: another member is another energy."""
+    _, _, members = in_torch(NUMBERS, positions, np.ones(6))
+    assert abs(members[0].sum() - members[1].sum()) > 1.0

@@ -1,0 +1,111 @@
+"""The device code of `ANIForce` compiles for CUDA, with NVIDIA's run-time compiler and without a GPU."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from importlib import util
+from pathlib import Path
+
+import pytest
+
+import mlmm
+
+CPP = Path(mlmm.__file__).parent / "plugin/cpp"
+_FOUND = util.find_spec("nvidia.cuda_nvrtc") if util.find_spec("nvidia") else None
+_FOLDERS = list(_FOUND.submodule_search_locations or []) if _FOUND else []
+LIBRARY = next((path for folder in _FOLDERS for path in Path(folder, "lib").glob("libnvrtc.so.*")), None)
+
+#: What OpenMM's CUDA platform puts before a program of the common dialect.
+_PRELUDE = """
+#define KERNEL extern "C" __global__
+#define DEVICE __device__
+#define LOCAL __shared__
+#define LOCAL_ARG
+#define GLOBAL
+#define RESTRICT __restrict__
+#define LOCAL_ID threadIdx.x
+#define GLOBAL_ID (blockIdx.x*blockDim.x+threadIdx.x)
+#define GLOBAL_SIZE (blockDim.x*gridDim.x)
+#define GROUP_ID blockIdx.x
+#define NUM_GROUPS gridDim.x
+#define SYNC_THREADS __syncthreads();
+#define ATOMIC_ADD(dest, value) atomicAdd(dest, value)
+typedef long long mm_long;
+typedef unsigned long long mm_ulong;
+"""
+#: Of ANI-1x on alanine dipeptide, with a cap.
+_DEFINES = {
+    **{"NUM_ATOMS": 23, "NUM_CENTRES": 23, "NUM_CAPS": 1, "NUM_SPECIES": 4, "NUM_BLOCKS": 14, "NUM_TILES": 5},
+    **{"NUM_RADIAL": 16, "NUM_MEANS": 4, "NUM_ANGLES": 8, "MOST_FUNCTIONS": 32, "FUNCTIONS": 384},
+    **{"MEMBERS": 8, "ROWS": 8, "HIDDEN": 3, "WIDTH_0": 160, "WIDTH_LAST": 96, "ALL_WIDTHS": 384},
+    **{"SEARCH_GROUP": 64, "SYMMETRY_GROUP": 128, "FORCE_GROUP": 64, "FORCE_SHARES": 4, "NETWORK_GROUP": 256},
+    **{"MOST_TASKS": 8, "PADDED_NUM_ATOMS": 2336, "USE_PERIODIC": 1},
+    **{"RADIAL_CUTOFF": "NUMBER(5.2e+00)", "ANGULAR_CUTOFF": "NUMBER(3.5e+00)"},
+    **{"LENGTH": "NUMBER(1.0e+01)", "ENERGY": "NUMBER(2.6e+03)"},
+}
+KERNELS = {
+    *("findNeighbours", "symmetryFunctions", "firstLayer", "otherLayers", "firstLayerBack", "addForces"),
+    "spreadCapForces",
+}
+
+
+def device_code() -> str:
+    names = [f"device_{part}.h" for part in ("neighbours", "symmetry", "networks", "forces")]
+    texts = [re.findall(r'R"KERNEL\((.*?)\)KERNEL"', (CPP / name).read_text(), re.DOTALL) for name in names]
+    return "".join(text for found in texts for text in found)
+
+
+def source(precision: str, whole_power: bool) -> str:
+    """The program as OpenMM would hand it to the compiler."""
+    twofold = precision == "double"
+    real, mixed = "double" if twofold else "float", "float" if precision == "single" else "double"
+    ending = "" if twofold else "f"
+    macros = {"SQRT": "sqrt", "EXP": "exp", "LOG": "log"}
+    defines = {name: function + ending for name, function in macros.items()}
+    for name, kind in (("real", real), ("mixed", mixed)):
+        defines |= {f"make_{name}{n}": f"make_{kind}{n}" for n in (2, 3, 4)}
+    defines |= {"USE_MIXED_PRECISION": 1} if precision == "mixed" else {}
+    defines |= {"USE_DOUBLE_PRECISION": 1} if twofold else {}
+    defines |= _DEFINES | (
+        {"WHOLE_POWER": "result = result*result;result = result*x;"} if whole_power else {}
+    )
+    lines = [f"#define {name} {value}" for name, value in defines.items()]
+    for name, kind in (("real", real), ("mixed", mixed)):
+        lines += [f"typedef {kind}{n} {name}{n};" for n in ("", 2, 3, 4)]
+    return "\n".join(lines) + _PRELUDE + device_code()
+
+
+def compiled(program: str) -> tuple[str, str]:
+    """PTX, or nothing, and what the compiler says."""
+    library, pointer, size = ctypes.CDLL(str(LIBRARY)), ctypes.c_void_p(), ctypes.c_size_t()
+    assert library.nvrtcCreateProgram(ctypes.byref(pointer), program.encode(), None, 0, None, None) == 0
+    options = (ctypes.c_char_p * 2)(b"-arch=compute_80", b"--use_fast_math")
+    code = library.nvrtcCompileProgram(pointer, 2, options)
+    texts = []
+    for what in ("PTX", "ProgramLog") if code == 0 else ("ProgramLog",):
+        getattr(library, f"nvrtcGet{what}Size")(pointer, ctypes.byref(size))
+        text = ctypes.create_string_buffer(size.value)
+        getattr(library, f"nvrtcGet{what}")(pointer, text)
+        texts.append(text.value.decode())
+    return ("", *texts) if code else (texts[0], texts[1])
+
+
+@pytest.mark.skipif(LIBRARY is None, reason="torch came without NVIDIA's run-time compiler")
+@pytest.mark.parametrize("precision", ["single", "mixed", "double"])
+def test_device_code_compiles_for_cuda(precision):
+    """All kernels, for whole exponents (ANI-1x) and others (ANI-2x); with a typing error it does not."""
+    for whole_power in (True, False):
+        ptx, log = compiled(source(precision, whole_power))
+        assert set(re.findall(r"\.entry (\w+)", ptx)) == KERNELS, log
+        assert "red.global.add.u64" in ptx or "atom.global.add.u64" in ptx
+    ptx, log = compiled(source(precision, True).replace("real sine", "reel sine"))
+    assert not ptx and "error" in log
+
+
+def test_device_code_computes_in_no_precision_of_its_own():
+    """No number of a fixed type, which one of the precisions would not have, and no word of one dialect."""
+    code = device_code()
+    assert not re.search(r"\b(float|double|long long|size_t)\b", code)
+    assert not re.search(r"\b\d+\.\d*f?\b", re.sub(r"NUMBER\([^)]*\)|\(mixed\) 0\.5f", "", code))
+    assert "get_global_id" not in code and "threadIdx" not in code and "blockIdx" not in code
