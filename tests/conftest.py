@@ -57,3 +57,11 @@ def models_folder() -> Path:
         if folder and (Path(folder) / "ani-2x_8x").is_dir():
             return Path(folder)
     pytest.skip("set MLMM_MODELS to a folder that holds ani-2x_8x (NeuroChem format, ANI model zoo)")
+
+
+@pytest.fixture(scope="module")
+def kernels_by_default():
+    """For tests of the compiled kernels: they are taken where they are built, whatever MLMM_KERNEL says."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLMM_KERNEL", raising=False)
+        yield

@@ -32,6 +32,8 @@ from mlmm.zones.adaptive import AdaptiveZones, adaptive_zones
 from mlmm.zones.compensation import Compensation
 from mlmm.zones.region import region_from_atoms, select_region
 
+pytestmark = pytest.mark.usefixtures("kernels_by_default")
+
 
 class Toy(ContactPotential):
     """With a TorchScript form for chosen atoms, too."""

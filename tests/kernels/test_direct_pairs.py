@@ -31,6 +31,8 @@ from mlmm.validation.check import _bridge_difference, finite_difference_error
 from mlmm.zones.region import region_from_atoms
 from mlmm.zones.static import hard_zones
 
+pytestmark = pytest.mark.usefixtures("kernels_by_default")
+
 
 def direct(system: openmm.System, atoms: list[int], positions, box, pairs=None) -> openmm.System:
     """The force field without the region's own pairs, by a few exceptions and the host."""

@@ -10,6 +10,8 @@ from mlmm.electrostatics.ewald_insertion import EwaldInsertion
 from mlmm.errors import EmbeddingError, MissingPackageError
 from mlmm.kernels.ewald import _library
 
+pytestmark = pytest.mark.usefixtures("kernels_by_default")
+
 CELLS = {
     "cube": np.diag([2.6, 2.6, 2.6]),
     "flat": np.diag([3.1, 2.2, 4.0]),

@@ -23,6 +23,8 @@ from mlmm.kernels.library import (
     source_hash,
 )
 
+pytestmark = pytest.mark.usefixtures("kernels_by_default")
+
 ROOT = Path(__file__).parents[2]
 KERNEL = ROOT / "mlmm/kernels/cpp"
 PLUGIN = ROOT / "mlmm/plugin/cpp"

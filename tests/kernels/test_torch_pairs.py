@@ -35,7 +35,10 @@ def _built() -> bool:
     return True
 
 
-pytestmark = pytest.mark.skipif(not _built(), reason="the package was built without a compiler")
+pytestmark = [
+    pytest.mark.usefixtures("kernels_by_default"),
+    pytest.mark.skipif(not _built(), reason="the package was built without a compiler"),
+]
 
 CUBE = np.eye(3) * 1.9
 # Reduced forms: a rhombic dodecahedron, and a box that leans to all sides and barely holds the cutoff.

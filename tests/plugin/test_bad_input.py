@@ -17,7 +17,10 @@ from ani_gases import gas
 from mlmm.errors import MissingPackageError, PotentialError
 from mlmm.plugin import ANIForce, library, plugin_problem
 
-pytestmark = pytest.mark.skipif(plugin_problem() is not None, reason="the plugin was not built")
+pytestmark = [
+    pytest.mark.usefixtures("kernels_by_default"),
+    pytest.mark.skipif(plugin_problem() is not None, reason="the plugin was not built"),
+]
 
 CUBE = 1.2 * np.eye(3)
 NUMBERS = [8, 1, 1, 6, 7, 1]

@@ -18,7 +18,10 @@ from mlmm.potentials.ani.neurochem import ANIParameters
 from mlmm.potentials.ani.potential import ANIPotential
 from mlmm.structures import Structure
 
-pytestmark = pytest.mark.skipif(instruction_set() is None, reason="the package was built without a compiler")
+pytestmark = [
+    pytest.mark.usefixtures("kernels_by_default"),
+    pytest.mark.skipif(instruction_set() is None, reason="the package was built without a compiler"),
+]
 
 # Of the largest energy of an atom, and of the largest force.
 ENERGY = {"float32": 1e-6, "float64": 1e-12}
