@@ -101,24 +101,26 @@ class Table:
     def killed(self) -> Iterator[Row]:
         """At random times; and at the calls by which checkpoints and records come about."""
         for number in range(self.kills):
-            shutil.rmtree(self.out, ignore_errors=True)
-            times = 0
-            # Again and again, until the rest of the run is short enough to end before its kill.
-            while True:
-                resume = ("--resume",) if self.out.is_dir() else ()
-                process = Process(self.file, self.out, *resume)
-                delay = self.random.uniform(0.02, 1.1 * self.seconds)
-                time.sleep(delay)
-                process.kill()
-                status, _ = process.end()
-                if status != "SIGKILL" or times >= 2:
-                    break
-                times += 1
-            lost, equal = ("", "")
-            row = self.resumed("", "", "") if status == "SIGKILL" else None
-            lost, equal = (row.lost, row.equal) if row else compared(self.out, self.whole)
-            where = row.happened if row and row.happened else f"killed {times + (status == 'SIGKILL')} times"
-            yield Row(f"SIGKILL at random times {number + 1}", where, "SIGKILL", lost, equal)
+            times, status = 0, ""
+            while not times:  # anew where the run ended before its kill
+                shutil.rmtree(self.out, ignore_errors=True)
+                # Up to three kills of one run, each but the first in what was resumed.
+                for _ in range(3):
+                    resume = ("--resume",) if self.out.is_dir() else ()
+                    process = Process(self.file, self.out, *resume)
+                    time.sleep(self.random.uniform(0.0, self.seconds))
+                    process.kill()
+                    status, _ = process.end()
+                    if status != "SIGKILL":
+                        break
+                    times += 1
+            fault, happened = f"SIGKILL at random times {number + 1}", f"killed {times} times"
+            if status != "SIGKILL":
+                yield Row(fault, f"{happened}, then finished", "SIGKILL", *compared(self.out, self.whole))
+            elif not self.out.is_dir():
+                yield Row(fault, f"{happened}, before there was a folder", status, "", "-")
+            else:
+                yield self.resumed(fault, happened, status)
         calls = ((os, "replace", 60), (os, "fsync", 90), (zipfile.ZipFile, "writestr", 55))
         for number in range(self.kills):
             owner, name, most = calls[number % 3]
@@ -177,8 +179,9 @@ class Table:
         return self.resumed(fault, f"refused: {said}", status, lost)
 
     def doubled(self) -> Row:
-        """Two processes on one directory."""
+        """Two processes on one directory: the first is halted while it holds the lock."""
         interrupted(self.file, self.out)
+        (self.out / "lock.json").unlink(missing_ok=True)  # what the killed process left
         first = Process(self.file, self.out, "--resume")
         wait_for(self.out / "lock.json")
         first.kill(signal.SIGSTOP)
@@ -186,7 +189,9 @@ class Table:
         first.kill(signal.SIGCONT)
         ended, _ = first.end()
         lost, equal = compared(self.out, self.whole)
-        return Row("two processes on one directory", said, f"{status} and {ended}", lost, equal)
+        if status != "2" or ended != "0" or f"process {first.pid} " not in said:
+            lost = ", ".join(part for part in ("the lock", lost) if part)
+        return Row("two processes on one directory", said, f"{ended} and {status}", lost, equal)
 
     def signalled(self) -> Iterator[Row]:
         """Signals that ask a run to end."""
