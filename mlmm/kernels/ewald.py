@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from mlmm.errors import EmbeddingError
-from mlmm.kernels.library import decide_kernel, open_build
+from mlmm.kernels.library import Held, decide_kernel, open_build
 
 __all__ = ["native_ewald_wanted"]
 
@@ -49,16 +49,6 @@ def _library() -> ctypes.CDLL:
     return open_build("the compiled kernel for Ewald sums", _load)
 
 
-class _Held:
-    """An evaluation that the library keeps for its gradient."""
-
-    def __init__(self, library: ctypes.CDLL, pointer: ctypes.c_void_p):
-        self.library, self.pointer = library, pointer
-
-    def __del__(self) -> None:
-        self.library.mlmm_ewald_release(self.pointer)
-
-
 def _check(code: int) -> None:
     if code:
         raise EmbeddingError("enough memory for the Ewald sum", "none left", "use a smaller system")
@@ -80,7 +70,7 @@ def _evaluate(
     reference: torch.Tensor,
     triples: torch.Tensor,
     ranges: Sequence[float],
-) -> tuple[torch.Tensor, _Held]:
+) -> tuple[torch.Tensor, Held]:
     """Energies (n,), and what their gradient needs."""
     n, m = reference.shape[0], source_charges.shape[0]
     expected = [(n, 3), (m, 3), (n,), (n, 3), (n, 3, 3)]
@@ -119,7 +109,7 @@ def _evaluate(
         ctypes.byref(pointer),
     )
     _check(code)
-    return energies, _Held(library, pointer)
+    return energies, Held(library, library.mlmm_ewald_release, pointer)
 
 
 class _Energies(torch.autograd.Function):

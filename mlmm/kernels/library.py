@@ -13,6 +13,7 @@ from mlmm.errors import MissingPackageError, PotentialError
 
 __all__ = [
     "KERNELS",
+    "Held",
     "OutdatedKernelError",
     "builds",
     "check_sources",
@@ -95,6 +96,27 @@ def open_build(what: str, load: Callable[[Path], ctypes.CDLL]) -> ctypes.CDLL:
             str(error),
             'install a C++17 compiler (g++ or clang++) and the package again, or write kernel = "torch"',
         ) from error
+
+
+class Held:
+    """An evaluation that the library keeps for its gradient, released with this object.
+
+    Parameters
+    ----------
+    library : ctypes.CDLL
+        Which made it, and computes the gradient.
+    release : callable
+        Its function that takes the pointer back.
+    pointer : ctypes.c_void_p
+    """
+
+    def __init__(
+        self, library: ctypes.CDLL, release: Callable[[ctypes.c_void_p], None], pointer: ctypes.c_void_p
+    ):
+        self.library, self.release, self.pointer = library, release, pointer
+
+    def __del__(self) -> None:
+        self.release(self.pointer)
 
 
 def requested_kernel(kernel: str) -> str:

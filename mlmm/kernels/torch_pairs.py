@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from mlmm.errors import EmbeddingError
-from mlmm.kernels.library import decide_kernel, open_build
+from mlmm.kernels.library import Held, decide_kernel, open_build
 
 __all__ = ["native_pairs_wanted", "partners"]
 
@@ -65,16 +65,6 @@ def _library() -> ctypes.CDLL:
     return open_build("the compiled kernel for force-field pairs", _load)
 
 
-class _Held:
-    """An evaluation that the library keeps for its gradient."""
-
-    def __init__(self, library: ctypes.CDLL, pointer: ctypes.c_void_p):
-        self.library, self.pointer = library, pointer
-
-    def __del__(self) -> None:
-        self.library.mlmm_pairs_release(self.pointer)
-
-
 def _evaluate(
     positions: torch.Tensor,
     cell: torch.Tensor | None,
@@ -84,7 +74,7 @@ def _evaluate(
     special_start: torch.Tensor,
     special_other: torch.Tensor,
     ranges: Sequence[float],
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, _Held]:
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Held]:
     """Both atoms and half of the energy of each pair, (P,) each, and what the gradient needs."""
     positions = positions.detach().to(torch.float64).contiguous()
     n = parameters.shape[0]
@@ -120,7 +110,7 @@ def _evaluate(
     )
     if code:
         raise EmbeddingError(*_PROBLEMS[code], "select the atoms again")
-    held = _Held(library, pointer)
+    held = Held(library, library.mlmm_pairs_release, pointer)
     first, second = torch.empty(2, size.value, dtype=torch.int64).unbind()
     half = torch.empty(size.value, dtype=torch.float64)
     library.mlmm_pairs_take(pointer, first.data_ptr(), second.data_ptr(), half.data_ptr())

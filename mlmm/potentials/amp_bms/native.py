@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from mlmm.errors import PotentialError
-from mlmm.kernels.library import decide_kernel, open_build
+from mlmm.kernels.library import Held, decide_kernel, open_build
 from mlmm.potentials.amp_bms.network import MESSAGE_CUTOFF, POLARISATION_CUTOFF
 from mlmm.potentials.amp_bms.weights import AMPWeights
 
@@ -78,16 +78,6 @@ def _check(code: int) -> None:
         raise PotentialError(*_PROBLEMS[code], "bind the potential to these atoms again")
 
 
-class _Held:
-    """An evaluation that the library keeps for its gradient."""
-
-    def __init__(self, library: ctypes.CDLL, pointer: ctypes.c_void_p):
-        self.library, self.pointer = library, pointer
-
-    def __del__(self) -> None:
-        self.library.mlmm_amp_release(self.pointer)
-
-
 def _evaluate(
     positions: torch.Tensor,
     sources: torch.Tensor,
@@ -96,7 +86,7 @@ def _evaluate(
     species: torch.Tensor,
     charge_width: float,
     model: int,
-) -> tuple[torch.Tensor, _Held]:
+) -> tuple[torch.Tensor, Held]:
     """Outputs (n, 15), and what their gradient needs."""
     n, m = species.shape[0], source_charges.shape[0]
     if positions.shape != (n, 3) or sources.shape != (m, 3):
@@ -125,7 +115,7 @@ def _evaluate(
         ctypes.byref(pointer),
     )
     _check(code)
-    return outputs, _Held(library, pointer)
+    return outputs, Held(library, library.mlmm_amp_release, pointer)
 
 
 class _Network(torch.autograd.Function):

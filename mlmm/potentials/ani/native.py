@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from mlmm.errors import MissingPackageError, PotentialError
-from mlmm.kernels.library import KERNELS, decide_kernel, open_build
+from mlmm.kernels.library import KERNELS, Held, decide_kernel, open_build
 from mlmm.modules import Module
 from mlmm.potentials.ani.networks import ANINetworks
 from mlmm.potentials.ani.neurochem import ANIParameters
@@ -109,16 +109,6 @@ def _check(code: int) -> None:
         raise PotentialError(*_PROBLEMS[code], "bind the potential to these atoms again")
 
 
-class _Held:
-    """An evaluation that the library keeps for its gradient."""
-
-    def __init__(self, library: ctypes.CDLL, pointer: ctypes.c_void_p):
-        self.library, self.pointer = library, pointer
-
-    def __del__(self) -> None:
-        self.library.mlmm_ani_release(self.pointer)
-
-
 def _evaluate(
     positions: torch.Tensor,
     cell: torch.Tensor | None,
@@ -128,7 +118,7 @@ def _evaluate(
     members: int,
     threads: int,
     keep: bool,
-) -> tuple[torch.Tensor, _Held | None]:
+) -> tuple[torch.Tensor, Held | None]:
     """Energies (members, C) and, if wanted, what their gradient needs."""
     positions = positions.detach().to(torch.float64).contiguous()
     if positions.dim() != 2 or positions.shape[1] != 3 or species.shape != positions.shape[:1]:
@@ -160,7 +150,7 @@ def _evaluate(
         ctypes.byref(held) if keep else None,
     )
     _check(code)
-    return energies, _Held(library, held) if keep else None
+    return energies, Held(library, library.mlmm_ani_release, held) if keep else None
 
 
 class _Energies(torch.autograd.Function):
