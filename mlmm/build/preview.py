@@ -11,10 +11,13 @@ from typing import Protocol
 import numpy as np
 from openmm import app
 
-from mlmm.build.amber import amber_topology, structure_model
 from mlmm.build.files.atoms import AMINO_ACIDS, CAPS, NUCLEOTIDES
 from mlmm.build.ligands.molecules import atom_names, formal_charge
 from mlmm.build.options import BuildOptions
+from mlmm.build.parametrised.amber import amber_topology
+from mlmm.build.parametrised.charmm import charmm_topology
+from mlmm.build.parametrised.gromacs import gromacs_topology
+from mlmm.build.parametrised.serialised import structure_model
 from mlmm.build.plan import PlannedStructure
 from mlmm.errors import SelectionError
 from mlmm.zones.region import Region, region_from_atoms, select_region
@@ -64,7 +67,15 @@ class SourceSettings(Protocol):
     """The files of a system that was parametrised elsewhere."""
 
     @property
+    def parametrised(self) -> str: ...
+    @property
     def prmtop(self) -> str: ...
+    @property
+    def top(self) -> str: ...
+    @property
+    def include_dir(self) -> str: ...
+    @property
+    def psf(self) -> str: ...
     @property
     def pdb(self) -> str: ...
 
@@ -129,12 +140,12 @@ def preview_region(
 
 
 def preview_parametrised(settings: SourceSettings, selection: str, complete: str) -> RegionPreview:
-    """The region of a system that has its parameters: the charge is that of an Amber topology.
+    """The region of a system that has its parameters: the charge is that of its topology.
 
     Parameters
     ----------
     settings : SourceSettings
-        With prmtop, or with xml and pdb.
+        Of a system that has its parameters.
     selection, complete
         As for `mlmm.select_region`.
 
@@ -144,8 +155,12 @@ def preview_parametrised(settings: SourceSettings, selection: str, complete: str
         Files that cannot be read, or a selection that matches nothing.
     """
     charges: np.ndarray | None = None
-    if settings.prmtop:
+    if settings.parametrised == "prmtop":
         topology, charges = amber_topology(settings.prmtop)
+    elif settings.parametrised == "top":
+        topology, charges = gromacs_topology(settings.top, settings.include_dir or None)
+    elif settings.parametrised == "psf":
+        topology, charges = charmm_topology(settings.psf)
     else:
         topology = structure_model(settings.pdb).topology
     region = select_region(_Previewed(topology), selection, complete)

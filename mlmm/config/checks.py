@@ -145,7 +145,7 @@ def _preview(config: RunConfig) -> RegionPreview | None:
     from mlmm.build.preview import preview_parametrised, preview_region
 
     system, region = config.system, config.region
-    if system.prmtop or system.xml:
+    if system.parametrised:
         for group in groups_of(config):
             preview_parametrised(system, group, "atoms")
         return preview_parametrised(system, region.select, region.complete)

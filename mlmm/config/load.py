@@ -14,10 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from mlmm.build.options import ForceOptions
-from mlmm.config.schema import SECTIONS, TABLES, RunConfig, SourceSettings, SystemSettings, ZoneSettings
+from mlmm.config.schema import (
+    FILES_OF,
+    SECTIONS,
+    TABLES,
+    RunConfig,
+    SourceSettings,
+    SystemSettings,
+    ZoneSettings,
+)
 from mlmm.config.tables import check_tables, find_files, set_in_table
 from mlmm.errors import ConfigError
 from mlmm.options import check_names, check_section, default_of, fields_of, options_of
+from mlmm.options.kinds import toml
 
 __all__ = ["load_config", "structure_config"]
 
@@ -101,28 +110,33 @@ def _checked(content: dict[str, Any], path: str, folder: Path, needs: Sequence[s
     _check_sources(config.system, f" in {path} [system]")
     for key in needs:
         section, _, name = key.partition(".")
-        instead = (config.system.smiles or config.system.prmtop) if key == "system.pdb" else ""
+        instead = (config.system.smiles or config.system.parametrised) if key == "system.pdb" else ""
         if not getattr(getattr(config, section), name) and not instead:
             raise ConfigError(f"{key} in {path}", "nothing", f'add {name} = "…" to [{section}]')
     return _with_paths(config, folder)
 
 
 def _check_sources(system: SystemSettings, where: str) -> None:
-    """A structure that is built, one with an OpenMM System, or an Amber topology with its coordinates."""
-    if bool(system.prmtop) != bool(system.inpcrd) or (system.prmtop and (system.pdb or system.xml)):
-        given = [
-            f'{key} = "{value}"' for key in options_of(SourceSettings) if (value := getattr(system, key))
-        ]
+    """A structure that is built, or the files of one system that has its parameters."""
+    given = {key for key in options_of(SourceSettings) if getattr(system, key)}
+    kind = system.parametrised
+    needed, possible = FILES_OF.get(kind, ((), ()))
+    allowed = {kind, *needed, *possible} if kind else {"pdb", "smiles"}
+    if given - allowed or not {*needed} <= given:
         raise ConfigError(
-            f"pdb, or pdb and xml, or prmtop and inpcrd{where}",
-            ", ".join(given),
-            "give the files of one system",
+            "pdb, or "
+            + ", or ".join(" and ".join((key, *others)) for key, (others, _) in FILES_OF.items())
+            + where,
+            ", ".join(
+                f"{key} = {toml(getattr(system, key))}" for key in options_of(SourceSettings) if key in given
+            ),
+            f"add {' and '.join(key for key in needed if key not in given)}"
+            if given <= allowed
+            else "give the files of one system",
         )
-    if not (system.prmtop or system.xml):
+    if not kind:
         return
-    used = {*options_of(SourceSettings)} - {"smiles"} | (
-        {*options_of(ForceOptions)} if system.prmtop else set()
-    )
+    used = {*options_of(SourceSettings)} | ({*options_of(ForceOptions)} if kind != "xml" else set())
     for name in fields_of(SystemSettings).values():
         if name not in used and getattr(system, name) != default_of(SystemSettings, name):
             raise ConfigError(

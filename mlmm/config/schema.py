@@ -17,6 +17,7 @@ from mlmm.dynamics.options import ProtocolOptions, RunOptions
 from mlmm.options import Quantity, default_of, fields_of, number, options_of, quantity, section, setting, word
 
 __all__ = [
+    "FILES_OF",
     "SECTIONS",
     "TABLES",
     "EmbeddingSettings",
@@ -30,6 +31,13 @@ __all__ = [
     "ZoneSettings",
 ]
 
+#: Files of a system that has its parameters, by the key of the first: what belongs to it, what may.
+FILES_OF: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "prmtop": (("inpcrd",), ()),
+    "top": (("gro",), ("include_dir",)),
+    "psf": (("coordinates", "parameters"), ("box",)),
+    "xml": (("pdb",), ()),
+}
 _ZONE_KINDS = ("auto", "hard", "static", "residues", "adaptive")
 _SNAPS = ("residue", "molecule", "fragment", "hydrogen", "atom")
 
@@ -45,8 +53,36 @@ class SourceSettings:
         "", "Amber topology, with inpcrd, instead of pdb", path=True, example="system.prmtop"
     )
     inpcrd: str = setting("", "its coordinates", path=True, example="system.inpcrd")
+    top: str = setting("", "GROMACS topology, with gro, instead of pdb", path=True, example="topol.top")
+    gro: str = setting("", "its coordinates, and its box", path=True, example="conf.gro")
+    include_dir: str = setting(
+        "",
+        "folder of the files that top includes; that of an installed GROMACS by default",
+        path=True,
+        example="/usr/share/gromacs/top",
+    )
+    psf: str = setting(
+        "",
+        "CHARMM structure file, with coordinates and parameters, instead of pdb",
+        path=True,
+        example="x.psf",
+    )
+    coordinates: str = setting("", "its coordinates: .crd, PDB or mmCIF", path=True, example="x.crd")
+    parameters: Sequence[str] = setting(
+        (), "its .rtf, .prm and .str files", path=True, example=["par_all36m_prot.prm"]
+    )
+    box: Sequence[str] = setting(
+        (),
+        "three lengths of its rectangular box, where coordinates has none",
+        example=["6.2 nm", "6.2 nm", "6.2 nm"],
+    )
     xml: str = setting("", "OpenMM System as XML, of the atoms in pdb", path=True, example="system.xml")
     smiles: str = setting("", "one molecule instead of a file", example="CCO")
+
+    @property
+    def parametrised(self) -> str:
+        """Key of the file that brings parameters: prmtop, top, psf or xml; empty for a structure alone."""
+        return next((key for key in FILES_OF if getattr(self, key)), "")
 
 
 @dataclass(frozen=True)
