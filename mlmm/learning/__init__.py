@@ -1,0 +1,1 @@
+"""Potentials from labels: data sets, acquisition, training, uncertainty, active learning."""
