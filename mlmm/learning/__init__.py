@@ -1,1 +1,1 @@
-"""Potentials from labels: data sets, acquisition, training, uncertainty, active learning."""
+"""Learning a potential from labels: data sets, training, uncertainty, active learning."""
