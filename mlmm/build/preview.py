@@ -55,12 +55,15 @@ class RegionPreview:
         Whether the region cuts bonds.
     charge : int, optional
         Net charge, e; None where a pH, a program or a force-field file decides it.
+    there : tuple of int
+        Its atoms that the planned structure has already, by their indices there.
     """
 
     region: Region
     numbers: tuple[int, ...]
     cuts: bool
     charge: int | None
+    there: tuple[int, ...] = ()
 
 
 class SourceSettings(Protocol):
@@ -109,7 +112,7 @@ def preview_region(
     SelectionError
         A selection that is not understood, or that will match nothing.
     """
-    topology, certain = _topology(planned, options.solvate)
+    topology, certain, places = _topology(planned, options.solvate)
     if _CHANGING.search(selection):
         return None
     try:
@@ -134,9 +137,9 @@ def preview_region(
         if atom.index in certain and atom.element is not app.element.hydrogen
     )
     cuts = bool(region.cut_bonds) or not whole
-    return RegionPreview(
-        region, numbers, cuts, _charge(residues, certain, planned, options) if whole else None
-    )
+    charge = _charge(residues, certain, planned, options) if whole else None
+    there = tuple(atom for atom, place in places.items() if place.index in inside)
+    return RegionPreview(region, numbers, cuts, charge, there)
 
 
 def preview_parametrised(settings: SourceSettings, selection: str, complete: str) -> RegionPreview:
@@ -188,8 +191,10 @@ def _understood(topology: app.Topology, selection: str) -> bool:
     return True
 
 
-def _topology(planned: PlannedStructure, solvated: bool) -> tuple[app.Topology, set[int]]:
-    """All atoms that the built system may have, and the indices of those that it will have."""
+def _topology(
+    planned: PlannedStructure, solvated: bool
+) -> tuple[app.Topology, set[int], dict[int, app.topology.Atom]]:
+    """All atoms that the built system may have, the indices of those that it will have, and the planned ones."""
     made, certain = app.Topology(), set()
     app.Topology().createStandardBonds()  # loads the table below
     standard = app.Topology._standardBonds  # OpenMM has no public access to it
@@ -226,7 +231,7 @@ def _topology(planned: PlannedStructure, solvated: bool) -> tuple[app.Topology, 
             for label in labels:
                 symbol = label.capitalize() if name != "HOH" else label[0]
                 made.addAtom(label, app.element.get_by_symbol(symbol), residue)
-    return made, certain
+    return made, certain, places
 
 
 def _element(label: str) -> app.element.Element:
