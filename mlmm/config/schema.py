@@ -15,9 +15,18 @@ from mlmm.build.options import BuildOptions, LigandOptions
 from mlmm.collective_variables.options import Restraint, Variable
 from mlmm.dynamics.options import ProtocolOptions, RunOptions
 from mlmm.options import Quantity, default_of, fields_of, number, options_of, quantity, section, setting, word
+from mlmm.reactions.options import (
+    FrequencyOptions,
+    IRCOptions,
+    NEBOptions,
+    ScanOptions,
+    SurfaceOptions,
+    TransitionStateOptions,
+)
 
 __all__ = [
     "FILES_OF",
+    "REACTIONS",
     "SECTIONS",
     "TABLES",
     "EmbeddingSettings",
@@ -353,7 +362,11 @@ class UncertaintySettings:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """A whole file, defaults filled in; [report] is the part of `run` that says how often to write."""
+    """A whole file, defaults filled in; [report] is the part of `run` that says how often to write.
+
+    `reactions` holds the sections of searches, [surface], [scan] and so on, as far as they are there and as
+    they were written.
+    """
 
     system: SystemSettings = field(default_factory=SystemSettings)
     region: RegionSettings = field(default_factory=RegionSettings)
@@ -364,6 +377,7 @@ class RunConfig:
     uncertainty: UncertaintySettings = field(default_factory=UncertaintySettings)
     variable: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     restraint: Sequence[Mapping[str, Any]] = ()
+    reactions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """The resolved settings by section, as they are written to the run directory."""
@@ -374,6 +388,7 @@ class RunConfig:
             sections[name] = {key: value for key, value in values.items() if value is not None}
         sections["zones"] = self.zones.given()
         tables = {"variable": dict(self.variable), "restraint": [dict(table) for table in self.restraint]}
+        tables |= {name: dict(table) for name, table in self.reactions.items()}
         return sections | {name: table for name, table in tables.items() if table}
 
 
@@ -390,3 +405,12 @@ SECTIONS: dict[str, tuple[type, str]] = {
 }
 #: Tables of which there may be several -> their schema: [variable.NAME] by name, [[restraint]] in a row.
 TABLES: dict[str, type] = {"variable": Variable, "restraint": Restraint}
+#: Sections of searches on an energy surface -> their schema; `mlmm run` leaves them alone.
+REACTIONS: dict[str, type] = {
+    "surface": SurfaceOptions,
+    "scan": ScanOptions,
+    "neb": NEBOptions,
+    "ts": TransitionStateOptions,
+    "irc": IRCOptions,
+    "freq": FrequencyOptions,
+}
