@@ -109,7 +109,7 @@ class SymmetryFunctions(Module):
         neighbour_species = self.species[neighbour[near]]
         r = distances.index_select(0, near)
         unit = vectors.index_select(0, near) / r.unsqueeze(1)
-        first, second = self._pairs_of_neighbours(centre, n_centres)
+        first, second = self.pairs_of_neighbours(centre, n_centres)
         cosine = 0.95 * (unit.index_select(0, first) * unit.index_select(0, second)).sum(-1)
         # cos(theta - angle) without arccos: |cosine| <= 0.95 keeps the root smooth.
         sine = (1.0 - cosine.square()).sqrt().to(self.dtype).unsqueeze(1)
@@ -129,7 +129,7 @@ class SymmetryFunctions(Module):
         sums = sums.index_add(0, centre[first] * self.n_species_pairs + pair, terms)
         return sums.reshape(n_centres, self.n_species_pairs * self.n_angular)
 
-    def _pairs_of_neighbours(self, centre: torch.Tensor, n_centres: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def pairs_of_neighbours(self, centre: torch.Tensor, n_centres: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Every unordered pair of neighbours of one centre: two index lists into the neighbour list."""
         counts = torch.bincount(centre, minlength=n_centres)
         ends = counts.cumsum(0)

@@ -1,0 +1,1 @@
+"""Learning a potential from labels: data sets, training, uncertainty, active learning."""
