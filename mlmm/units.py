@@ -30,6 +30,8 @@ BAR_NM3 = 0.0602214076
 AMU_PER_NM3 = 1.66053906660e-3
 #: nm per angstrom.
 ANGSTROM = 0.1
+#: nm per bohr (CODATA 2018).
+BOHR = 0.0529177210903
 #: ps per fs.
 FEMTOSECOND = 1e-3
 #: ps per ns.

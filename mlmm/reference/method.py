@@ -1,0 +1,100 @@
+"""What every reference method is: options that can be sent to another process, and one answer a molecule."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+from mlmm.elements import element_names
+from mlmm.errors import ConfigError
+from mlmm.options import as_written
+from mlmm.reference.labels import Label, Molecule
+
+__all__ = ["ReferenceMethod", "Stopwatch", "check_molecule", "failed", "settings_in_words"]
+
+
+@runtime_checkable
+class ReferenceMethod(Protocol):
+    """A level of theory in a program: options as fields of a frozen dataclass, labels one by one.
+
+    An instance can be pickled: libraries are loaded where `label` runs. The answer depends on the molecule
+    alone, never on the one before, so that an interrupted set comes out the same when it is resumed.
+
+    Attributes
+    ----------
+    title : str
+        Level of theory in one line, the same for all labels of a set.
+    point_charges : bool
+        Whether the molecule may stand among point charges.
+    """
+
+    point_charges: ClassVar[bool]
+
+    @property
+    def title(self) -> str: ...
+
+    def label(self, molecule: Molecule) -> Label:
+        """Energy, forces and charges of one molecule; one that does not converge is returned as such."""
+        ...
+
+
+class Stopwatch:
+    """Seconds since it was made, as they stand in a record."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+
+    def __str__(self) -> str:
+        return f"{time.perf_counter() - self._start:.3f}"
+
+
+def settings_in_words(options: Any, without: Collection[str] = ()) -> str:
+    """Settings of a method for the record: "accuracy 0.1, iterations 250"; empty ones are left out."""
+    return ", ".join(
+        f"{name.replace('_', ' ')} {value}"
+        for name, value in as_written(options).items()
+        if name not in without and value not in ("", [], {})
+    )
+
+
+def failed(method: str, reason: str, record: Mapping[str, str]) -> Label:
+    """The label of a molecule whose self-consistent field did not converge: no number, and the reason."""
+    return Label(float("nan"), converged=False, method=method, record={**record, "failure": reason})
+
+
+def check_molecule(molecule: Molecule, method: str, most: int, elements: Collection[int] = ()) -> None:
+    """Refuse what a method cannot describe.
+
+    Parameters
+    ----------
+    molecule : Molecule
+    method : str
+        Its name for the message.
+    most : int
+        Highest atomic number.
+    elements : collection of int
+        The only atomic numbers, if there are some.
+
+    Raises
+    ------
+    ConfigError
+        No atoms, another element, atoms on top of each other, or a multiplicity that does not go with the
+        number of electrons.
+    """
+    if not len(molecule):
+        raise ConfigError("at least one atom", "a molecule without atoms", "leave it out")
+    unknown = sorted({int(number) for number in molecule.numbers if not 1 <= number <= most})
+    unknown += sorted({int(z) for z in molecule.numbers if elements and z not in elements and 1 <= z <= most})
+    if unknown:
+        raise ConfigError(
+            f"elements that {method} knows", element_names(unknown), "choose another method for this molecule"
+        )
+    electrons = int(molecule.numbers.sum()) - molecule.charge
+    unpaired = molecule.multiplicity - 1
+    if electrons < 0 or unpaired < 0 or unpaired > electrons or (electrons - unpaired) % 2:
+        raise ConfigError(
+            "a charge and a multiplicity that go with the number of electrons",
+            f"{electrons} electrons at charge {molecule.charge:+d} with multiplicity {molecule.multiplicity}",
+            "correct the charge, or set multiplicity = 2 for one unpaired electron",
+        )
