@@ -207,7 +207,7 @@ class AMPNetwork(Module):
         x = vectors.square().sum(1).sqrt() / self.cutoff
         u = (vectors / (x * self.cutoff).unsqueeze(1)).to(self.dtype)
         w64 = envelope(x)
-        basis = (w64.unsqueeze(1) * torch.sin(x.unsqueeze(1) * self.frequencies)).to(self.dtype)
+        basis = (w64.unsqueeze(1) * torch.sin(x.unsqueeze(1) * self.frequencies.to(x.dtype))).to(self.dtype)
         w = w64.to(self.dtype).unsqueeze(1)
         h = self.elements.index_select(0, species)
         e = self.edge_embedding(h, basis, sender, receiver)
@@ -315,7 +315,7 @@ class AMPNetwork(Module):
         distance = vectors.square().sum(1).sqrt()
         x = distance / self.external_cutoff
         w = envelope(x)
-        basis = w.unsqueeze(1) * torch.sin(x.unsqueeze(1) * self.external_frequencies)
+        basis = w.unsqueeze(1) * torch.sin(x.unsqueeze(1) * self.external_frequencies.to(x.dtype))
         seen = charges * enclosed_share(charge_width, distance).square()
         strength = (w * self.scaling * seen / distance.square()).to(self.dtype).unsqueeze(1)
         b = self.polarisation(basis.to(self.dtype)) * strength
