@@ -18,6 +18,8 @@ from mlmm.errors import ConfigError
 COULOMB = 138.93545764438198
 #: Gas constant, kJ / (mol K) (CODATA 2018, exact).
 GAS_CONSTANT = 8.31446261815324e-3
+#: Planck's constant times Avogadro's, kJ ps/mol (CODATA 2018, exact).
+PLANCK = 0.3990312712893431
 #: kJ/mol per hartree (CODATA 2018).
 HARTREE = 2625.4996394798254
 #: kJ/mol per electronvolt (CODATA 2018).
