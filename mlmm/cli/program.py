@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from mlmm.cli import build, calibrate, check, config, init, ligand, models, report, run
+from mlmm.cli import build, calibrate, check, config, init, ligand, models, report, run, train
 from mlmm.cli.bench import BENCH_EPILOG, add_bench_options, bench_alternatives, bench_text
 from mlmm.cli.check import VerbParser
 from mlmm.cli.progress import say
@@ -29,6 +29,7 @@ _EPILOG = """examples:
   mlmm check timestep my/run.toml                    which time steps are stable
   mlmm calibrate my/run.toml --out water.json        G(lambda) of water, for an adaptive zone; hours
   mlmm check frames runs/my                          whether molecules still drift across that zone
+  mlmm train my/train.toml --out runs/model           a potential from labels of your own
   mlmm bench my/run.toml                             what a step costs here, part by part
   mlmm report runs/my                                write report.html again
 
@@ -45,6 +46,7 @@ _VERBS = {
     "report": report,
     "ligand": ligand,
     "models": models,
+    "train": train,
 }
 
 

@@ -143,7 +143,7 @@ def _joined(specs: list[PotentialSpec], name: str | None, whole: bool) -> Potent
         per_atom=specs[0].per_atom,
         charges=specs[0].charges,
         spins=specs[0].spins,
-        neutral=any(spec.neutral for spec in specs),
+        trained_charges=_common_charges(specs),
         long_range=specs[0].long_range,
         members=len(specs) if whole else sum(spec.members for spec in specs),
         reference_energies=mean([spec.reference_energies for spec in specs]),
@@ -156,6 +156,21 @@ def _joined(specs: list[PotentialSpec], name: str | None, whole: bool) -> Potent
         licence=" / ".join(dict.fromkeys(spec.licence for spec in specs)),
         citation="; ".join(dict.fromkeys(spec.citation for spec in specs)),
     )
+
+
+def _common_charges(specs: list[PotentialSpec]) -> tuple[int, ...]:
+    """Charges that all members were trained on, of those whose charges are known."""
+    known = [set(spec.trained_charges) for spec in specs if spec.trained_charges]
+    if not known:
+        return ()
+    common = set.intersection(*known)
+    if not common:
+        raise PotentialError(
+            "models trained on a common net charge in a committee",
+            "; ".join(f"{spec.name}: {spec.trained_charges}" for spec in specs),
+            "leave out those that differ",
+        )
+    return tuple(sorted(common))
 
 
 def committee_of(models: Sequence[PotentialModel], name: str | None = None) -> PotentialModel:
