@@ -83,7 +83,7 @@ def table(errors: Mapping[str, Errors]) -> str:
     width = max(10, *(len(name) for name in errors))
     lines = [f"{'':{width}}  labels   E MAE  E RMSE   E max  F MAE  F RMSE   F max   (kcal/mol, kcal/mol/Å)"]
     for name, e in errors.items():
-        values = (e.energy / energy, e.energy_rmse / energy, e.energy_largest / energy)
+        values: tuple[float, ...] = (e.energy / energy, e.energy_rmse / energy, e.energy_largest / energy)
         values += (e.force / force, e.force_rmse / force, e.force_largest / force)
         widths = (8, 8, 8, 7, 8, 8)
         numbers = "".join(f"{value:{w}.2f}" for value, w in zip(values, widths, strict=True))
