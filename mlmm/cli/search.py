@@ -31,7 +31,7 @@ __all__ = ["Search", "add_search_options", "epilog", "run_verb"]
 _EVERY = 2.0  # s between two lines of progress
 _FILES = """
 a run directory (default runs/NAME-VERB) holds report.html, the page to look at; path.xyz, structures;
-result.npz, all numbers; run.json, facts and state; state.npz, from which --resume goes on; resolved.toml, run.log
+result.npz, all numbers; run.json, facts and state; state.npz, from which --resume goes on; and run.log
 """
 
 

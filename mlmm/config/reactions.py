@@ -129,7 +129,7 @@ def search_settings(
 
 def _used(config: RunConfig, section: str) -> list[str]:
     options = options_from(config, section)
-    names = getattr(options, "variables", None) or getattr(options, "expected", ())
+    names: Any = getattr(options, "variables", None) or getattr(options, "expected", ())
     return [names] if isinstance(names, str) else list(names)
 
 

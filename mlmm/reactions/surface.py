@@ -46,7 +46,7 @@ class Evaluation:
 class Evaluator(Protocol):
     """Anything that gives energy and forces."""
 
-    def __call__(self, positions: np.ndarray, memory: np.ndarray | None) -> Evaluation:
+    def __call__(self, positions: np.ndarray, memory: np.ndarray | None, /) -> Evaluation:
         """Energy and forces at positions (n, 3) in nm."""
         ...
 
