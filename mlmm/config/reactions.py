@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlmm.config.schema import REACTIONS, RunConfig
+from mlmm.config.schema import RunConfig
+from mlmm.config.search_sections import REACTIONS
 from mlmm.config.tables import variables_and_restraints
 from mlmm.errors import ConfigError
 from mlmm.options import check_names
