@@ -136,6 +136,8 @@ def run_search(
                 summary |= {"surface": dict(surface.facts), "moving": _moving(surface)}
                 run.make(summary)
                 write_structure(run.file("topology.pdb"), surface)
+                if surface.whole is not None:
+                    surface.built.save(run.built_folder)
             summary |= {"versions": _versions(), "state": "running", "message": None}
             run.write_settings()
             run.write_summary(summary)
