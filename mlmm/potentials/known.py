@@ -38,7 +38,7 @@ _OFF = "https://raw.githubusercontent.com/ACEsuit/mace-off/main"
 
 #: What is not a name but can be given to `load_potential` all the same.
 KINDS: Mapping[str, str] = {
-    "FILE.safetensors": "ANI committee in this project's own format (`save_ani_file` writes it)",
+    "FILE.safetensors": "ANI committee, field-aware ANI or fine-tuned AMP-BMS in this project's own format",
     "FOLDER": "ANI committee as published, in NeuroChem format",
     "FILE.pt": "TorchScript: forward(positions, cell, numbers) -> per-atom energies, metadata mlmm.json",
     "FILE.model, FILE.pth": "MACE or SevenNet of its package; a pickle: --trust, or trust = true",

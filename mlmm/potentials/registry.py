@@ -108,7 +108,12 @@ def load_potential(
     if kind == "amp":
         from mlmm.potentials.amp_bms.potential import AMPPotential
 
-        return AMPPotential.from_file(path, precision=precision, device=device, kernel=kernel)
+        named = {"name": about["name"]} if known is None else {}
+        return AMPPotential.from_file(path, precision=precision, device=device, kernel=kernel, **named)
+    if kind == "field_ani":
+        from mlmm.potentials.field_ani.potential import FieldANIPotential
+
+        return FieldANIPotential.from_file(path, precision=precision, device=device)
     if kind == "torchscript":
         from mlmm.potentials.adapters.torchscript import TorchScriptPotential
 
@@ -129,9 +134,23 @@ def _kind_of(path: Path) -> str:
 
     if path.is_dir():
         return "ani"
+    if path.suffix == ".safetensors":
+        return _family_of(path)
     if is_torchscript(path) or (path.suffix in (".pt", ".jpt") and not is_zipfile(path)):
         return "torchscript"
     return {".model": "mace", ".pth": "sevennet", ".pt": "aimnet", ".jpt": "aimnet"}.get(path.suffix, "ani")
+
+
+def _family_of(path: Path) -> str:
+    """Which potentials of this package a safetensors file holds, by its metadata."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            about = file.metadata() or {}
+    except (OSError, SafetensorError):
+        return "ani"  # whose reader says what is wrong with it
+    return "field_ani" if "field_ani" in about else "amp" if "bohr_angstrom" in about else "ani"
 
 
 def _from_package(

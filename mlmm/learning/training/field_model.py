@@ -28,9 +28,7 @@ _ALPHA = 0.1  # of CELU in the published networks
 _RATES = {"zero": 600.0, "field": 6.0, "constants": 6.0}
 
 
-def start_field_parameters(
-    ani: ANIParameters, hidden: Sequence[int], seed: int
-) -> FieldANIParameters:
+def start_field_parameters(ani: ANIParameters, hidden: Sequence[int], seed: int) -> FieldANIParameters:
     """Networks of the field at the start: random, the last layer zero, so that constants alone count.
 
     Parameters
@@ -108,6 +106,8 @@ class TrainableFieldANI(torch.nn.Module):
             slope, by_square = torch.autograd.grad(
                 energies.sum(), [values, square], create_graph=differentiable
             )
+        if not differentiable:
+            energies, charges, dipoles = energies.detach(), charges.detach(), dipoles.detach()
         near = stored.neighbours[rows]
         pull = torch.bmm(slope.reshape(count * n, 1, -1), stored.jacobians[rows])
         target = near + (torch.arange(count).repeat_interleave(n) * n).unsqueeze(1)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 from mlmm.errors import PotentialError
 
-__all__ = ["AMPWeights", "read_amp_weights"]
+__all__ = ["AMPWeights", "read_amp_weights", "save_amp_weights"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,12 @@ class AMPWeights:
     def bohr(self) -> float:
         """Length of the atomic unit that the model was made with, angstrom."""
         return float(self.about["bohr_angstrom"])
+
+    @property
+    def reference_energies(self) -> dict[int, float]:
+        """Energies by atomic number that labels had and the model has not, kJ/mol; none as published."""
+        found = json.loads(self.about.get("reference_energies", "{}"))
+        return {int(number): float(energy) for number, energy in found.items()}
 
     @property
     def node_size(self) -> int:
@@ -86,3 +95,12 @@ def read_amp_weights(path: str | Path) -> AMPWeights:
             f"finite weights in {path}", f"others in {', '.join(broken)}", "fetch the file again"
         )
     return AMPWeights(tensors, about)
+
+
+def save_amp_weights(weights: AMPWeights, path: str | Path, about: Mapping[str, str] | None = None) -> None:
+    """Write one safetensors file that `read_amp_weights` takes, with further entries about the weights."""
+    save_file(
+        {name: tensor.contiguous() for name, tensor in sorted(weights.tensors.items())},
+        str(path),
+        metadata={**weights.about, **(about or {})},
+    )
