@@ -14,7 +14,7 @@ from mlmm.potentials.field_ani.potential import FieldANIPotential
 
 
 def field_parameters(numbers, seed: int = 1) -> FieldANIParameters:
-    """One network of ANI-1x for these elements, and networks of the field that matter: charges of some 0.3 e."""
+    """One network of ANI-1x for these elements, and networks of the field that matter."""
     ani = start_parameters(NetworkOptions(members=1), sorted(set(numbers)), seed)
     start = start_field_parameters(ani, (16,), seed)
     random = np.random.default_rng(seed)

@@ -99,10 +99,10 @@ def test_charges_that_do_not_answer_break_the_contract():
 
 
 def test_forces_and_net_force_among_charges():
-    """Central differences 1e-6 of the largest force, net force 1e-9; frozen charges would miss by far more."""
+    """Central differences 1e-6 of the largest force, net force 1e-9; frozen charges would miss far more."""
     potential = field_potential(METHANOL)
     structure = methanol(-2, charges_around(methanol()))
-    energy, forces, outer = energy_and_all_forces(potential, structure)
+    _, forces, outer = energy_and_all_forces(potential, structure)
     largest = float(torch.cat([forces, outer]).abs().max())
     assert float((forces.sum(0) + outer.sum(0)).abs().max()) < 1e-9 * largest
     step, external = 1e-5, structure.external

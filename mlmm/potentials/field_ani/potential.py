@@ -1,4 +1,4 @@
-"""Field-aware ANI as a potential: it knows the total charge and answers to the potential of the surroundings."""
+"""Field-aware ANI as a potential: it knows the total charge and answers to the field of the surroundings."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class FieldANIPotential:
 
     @classmethod
     def from_file(cls, path: str | Path, **options: Any) -> FieldANIPotential:
-        """Read a file of `save_field_ani`; options as for the class, where they replace what the file says."""
+        """Read a file of `save_field_ani`; options as for the class, in place of what the file says."""
         parameters, about = load_field_ani(path)
         facts = ("name", "trained_on", "level_of_theory", "licence", "citation")
         told = {key: about[key] for key in facts if key in about}
