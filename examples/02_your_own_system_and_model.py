@@ -22,6 +22,7 @@ class MorsePairs:
     depth, width = 400.0, 22.0  # kJ/mol, 1/nm
 
     def atom_energies(self, structure: mlmm.Structure) -> mlmm.AtomEnergies:
+        mlmm.potentials.check_state(self.spec, structure)
         first, second = torch.triu_indices(len(structure), len(structure), offset=1)
         distance = (structure.positions[first] - structure.positions[second]).norm(dim=1)
         # O-H bonds at 0.096 nm, the H-H distance at 0.152 nm; half of each pair belongs to either atom.

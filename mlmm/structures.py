@@ -1,8 +1,8 @@
-"""A structure as a potential sees it: elements, positions, cell. Minimum image and neighbour pairs."""
+"""A structure as a potential sees it: elements, positions, cell, charges around. Images and neighbours."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Optional
 
 import torch
@@ -11,7 +11,61 @@ from mlmm.elements import element_names
 from mlmm.errors import PotentialError
 from mlmm.short_repr import ShortRepr
 
-__all__ = ["Structure", "minimum_image", "near_squares", "neighbour_pairs", "possible_neighbours"]
+__all__ = [
+    "ExternalCharges",
+    "Structure",
+    "minimum_image",
+    "near_squares",
+    "neighbour_pairs",
+    "possible_neighbours",
+]
+
+
+@dataclass(frozen=True, repr=False)
+class ExternalCharges(ShortRepr):
+    """Point charges of the surroundings, or Gaussian ones, in whose field a structure is.
+
+    Parameters
+    ----------
+    positions : torch.Tensor, shape (M, 3), float64, nm
+        May require gradients: the forces on the charges.
+    charges : torch.Tensor, shape (M,), float64, e
+    width : float
+        Standard deviation of Gaussian charges, nm; 0: points.
+
+    Raises
+    ------
+    PotentialError
+        Shapes that do not belong together, or a negative width.
+    """
+
+    positions: torch.Tensor
+    charges: torch.Tensor
+    width: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.charges.ndim != 1 or self.positions.shape != (len(self.charges), 3):
+            raise PotentialError(
+                "external charges of shape (M,) and their positions of shape (M, 3)",
+                f"{tuple(self.charges.shape)} and {tuple(self.positions.shape)}",
+                "pass one charge for each position",
+            )
+        if not 0.0 <= self.width < float("inf"):
+            raise PotentialError("a width of 0 nm (points) or more", f"{self.width} nm", "pass width=0.0")
+
+    def __len__(self) -> int:
+        return len(self.charges)
+
+    def _summary(self) -> dict[str, str]:
+        return {
+            "charges": f"{len(self):,}",
+            "sum": f"{float(self.charges.detach().sum()):+.3f} e",
+            "width": f"{self.width:g} nm" if self.width else "points",
+        }
+
+    def to(self, device: torch.device | str) -> ExternalCharges:
+        """The same on a device; gradients flow back."""
+        return ExternalCharges(self.positions.to(device), self.charges.to(device), self.width)
 
 
 @dataclass(frozen=True, repr=False)
@@ -30,6 +84,9 @@ class Structure(ShortRepr):
         Net charge in units of e.
     spin : int
         Multiplicity, 1 for a closed shell.
+    external : ExternalCharges, optional
+        Charges around, whose Coulomb energy with the atoms is part of the energy; that of the charges among
+        themselves is not. In a cell by their shortest images. A potential that cannot take them refuses them.
 
     Raises
     ------
@@ -42,6 +99,7 @@ class Structure(ShortRepr):
     cell: torch.Tensor | None = None
     charge: int = 0
     spin: int = 1
+    external: ExternalCharges | None = None
 
     def _summary(self) -> dict[str, str]:
         kinds, counts = (x.tolist() for x in torch.unique(self.numbers, return_counts=True))
@@ -53,6 +111,7 @@ class Structure(ShortRepr):
             "cell": "open" if self.cell is None else "periodic",
             "charge": f"{self.charge:+d} e" if self.charge else "0 e",
             "multiplicity": str(self.spin),
+            "charges around": "" if self.external is None else f"{len(self.external):,}",
         }
 
     def __post_init__(self) -> None:
@@ -82,12 +141,17 @@ class Structure(ShortRepr):
 
     def to(self, device: torch.device | str) -> Structure:
         """The same on a device: gradients flow back, charge and spin stay; itself if it is there already."""
-        if all(
-            t is None or t.device == torch.device(device) for t in (self.numbers, self.positions, self.cell)
-        ):
+        outside = () if self.external is None else (self.external.positions, self.external.charges)
+        tensors = (self.numbers, self.positions, self.cell, *outside)
+        if all(t is None or t.device == torch.device(device) for t in tensors):
             return self
-        cell = None if self.cell is None else self.cell.to(device)
-        return Structure(self.numbers.to(device), self.positions.to(device), cell, self.charge, self.spin)
+        return replace(
+            self,
+            numbers=self.numbers.to(device),
+            positions=self.positions.to(device),
+            cell=None if self.cell is None else self.cell.to(device),
+            external=None if self.external is None else self.external.to(device),
+        )
 
 
 # The annotations of the functions below are what TorchScript can read.

@@ -1,7 +1,8 @@
 """Electrostatic embedding: a region's potential in the field of all charges of the force field around it.
 
-The model sees the charges within its own range of polarisation, and its multipoles meet the potential of all
-of them: under PME by Ewald insertion, in an open system by the plain sum. Lennard-Jones between the region
+Either the model sees the charges within its own range of polarisation, and its multipoles meet the potential
+of all of them; or it takes this potential and its derivatives and finds its own charges in it. The potential
+is that of Ewald insertion under PME, the plain sum in an open system. Lennard-Jones between the region
 and its surroundings, and everything among the surroundings, stay with the force field. The charges are
 Gaussians of a small width, so that one without a repulsive wall cannot fall onto an atom.
 """
@@ -33,15 +34,14 @@ class EmbeddedRegion(Module):
     Parameters
     ----------
     model : torch.nn.Module
-        ``in_field(positions, cell, external_positions, external_charges, charge_width)`` -> energies (n,)
-        without Coulomb's law between region and charges, charges (n,), dipoles (n, 3) and quadrupoles
-        (n, 3, 3) in nm and e.
+        With ``in_field`` or, where `polarisation_range` is 0, with ``in_potential``; see
+        `mlmm.potentials.base.PotentialModel`.
     atoms : sequence of int
         The region.
     charges : ndarray, shape (N,), e
         Of all particles of the system in the force field: q0 of the region, and the charges around it.
     polarisation_range : float
-        nm; charges beyond it do not enter the model.
+        nm; charges beyond it do not enter the model. 0 for one that takes the potential.
     charge : int
         Of the region, e.
     cell : torch.Tensor, shape (3, 3), nm, optional
@@ -82,37 +82,66 @@ class EmbeddedRegion(Module):
         reference = reference - (reference.sum() - charge) / len(reference)
         every[list(atoms)] = 0.0
         outside = every.nonzero().squeeze(1)
-        self.model = model
         self.register_buffer("atoms", torch.tensor([int(atom) for atom in atoms]))
         self.register_buffer("outside", outside)
         self.register_buffer("charges", every[outside])
         self.register_buffer("reference", reference)
-        self.range = float(polarisation_range)
         self.periodic = cell is not None
-        self.charge_width = float(charge_width)
-        self.insertion = EwaldInsertion(reference, self.charges, cell, tolerance, width=charge_width)
+        insertion = EwaldInsertion(reference, self.charges, cell, tolerance, width=charge_width)
+        if polarisation_range > 0.0:
+            self.field: Module = _AmongCharges(model, insertion, polarisation_range, charge_width)
+        else:
+            self.field = _InPotential(model, insertion)
+
+    @property
+    def insertion(self) -> EwaldInsertion:
+        """The sum over all charges."""
+        insertion: EwaldInsertion = self.field.insertion
+        return insertion
 
     def forward(self, positions: torch.Tensor, box: Optional[torch.Tensor] = None) -> torch.Tensor:
         """For the positions (N, 3) of the whole system and its box vectors (3, 3), nm."""
-        return self.members(positions, box).sum()
+        return self.members(positions, box).mean(0).sum()
 
     def members(self, positions: torch.Tensor, box: Optional[torch.Tensor]) -> torch.Tensor:
-        """Energy of each atom of the region, (1, n)."""
+        """Energy of each atom of the region by each member, (K, n)."""
         where = positions.to(self.charges.device, torch.float64)
         cell: Optional[torch.Tensor] = None
         if box is not None and self.periodic:
             cell = box.to(self.charges.device, torch.float64)
-        region, sources = where.index_select(0, self.atoms), where.index_select(0, self.outside)
+        return self.field(where.index_select(0, self.atoms), where.index_select(0, self.outside), cell)
+
+    @property
+    def visible(self) -> torch.Tensor:
+        """Atoms whose energies the model gives."""
+        return self.atoms
+
+    @torch.jit.unused
+    def contributions(self, positions: torch.Tensor, box: Optional[torch.Tensor]) -> torch.Tensor:
+        """As `members`."""
+        return self.members(positions, box)
+
+
+class _AmongCharges(Module):
+    """A model that sees charges: energies (K, n) of a region among them."""
+
+    def __init__(self, model: Module, insertion: EwaldInsertion, reach: float, charge_width: float):
+        super().__init__()
+        self.model, self.insertion = model, insertion
+        self.range, self.charge_width = float(reach), float(charge_width)
+
+    def forward(
+        self, region: torch.Tensor, sources: torch.Tensor, cell: Optional[torch.Tensor]
+    ) -> torch.Tensor:
         near = self._near(region.detach(), sources.detach(), cell)
         energies, charges, dipoles, quadrupoles = self.model.in_field(
             region,
             cell,
             sources.index_select(0, near),
-            self.charges.index_select(0, near),
+            self.insertion.external.index_select(0, near),
             self.charge_width,
         )
-        outer = self.insertion(region, sources, charges, dipoles, quadrupoles, cell)
-        return (energies + outer).unsqueeze(0)
+        return energies + self.insertion(region, sources, charges, dipoles, quadrupoles, cell)
 
     def _near(
         self, region: torch.Tensor, sources: torch.Tensor, cell: Optional[torch.Tensor]
@@ -133,12 +162,17 @@ class EmbeddedRegion(Module):
         square = minimum_image(sources - region[0], cell).square().sum(1)
         return (square < (self.range + extent) ** 2).nonzero().squeeze(1)
 
-    @property
-    def visible(self) -> torch.Tensor:
-        """Atoms whose energies the model gives."""
-        return self.atoms
 
-    @torch.jit.unused
-    def contributions(self, positions: torch.Tensor, box: Optional[torch.Tensor]) -> torch.Tensor:
-        """As `members`."""
-        return self.members(positions, box)
+class _InPotential(Module):
+    """A model that takes the potential of the charges: energies (K, n) of a region in it."""
+
+    def __init__(self, model: Module, insertion: EwaldInsertion):
+        super().__init__()
+        self.model, self.insertion = model, insertion
+
+    def forward(
+        self, region: torch.Tensor, sources: torch.Tensor, cell: Optional[torch.Tensor]
+    ) -> torch.Tensor:
+        offset, potential, gradient, curvature = self.insertion.potentials(region, sources, cell)
+        energies, charges, dipoles, _ = self.model.in_potential(region, cell, potential, gradient, curvature)
+        return energies + offset + self.insertion.images_energy(region, charges, dipoles, cell)

@@ -38,7 +38,12 @@ from scipy.special import erfcinv
 from mlmm.errors import EmbeddingError
 from mlmm.kernels.ewald import native_ewald_wanted
 from mlmm.modules import Module
-from mlmm.potentials.multipoles import WIDEST_CHARGE, smeared_potentials
+from mlmm.potentials.multipoles import (
+    WIDEST_CHARGE,
+    multipole_energies,
+    smeared_potentials,
+    traceless,
+)
 from mlmm.structures import minimum_image
 from mlmm.units import COULOMB
 
@@ -156,8 +161,6 @@ class EwaldInsertion(Module):
         cell : torch.Tensor, shape (3, 3), nm, optional
             Reduced form; None for an open system.
         """
-        cutoff = self.cutoff(cell)
-        alpha = 0.0 if cell is None else self.argument / cutoff
         if self.native and positions.device.type == "cpu":
             energies = torch.ops.mlmm.ewald_energies(
                 positions,
@@ -169,40 +172,96 @@ class EwaldInsertion(Module):
                 self.external,
                 self.reference,
                 self.triples,
-                [alpha, cutoff, self.taper, self.width, self.coulomb],
+                self._ranges(cell),
             )
         else:
-            energies = self.coulomb * self._direct(
-                positions, external_positions, charges, dipoles, quadrupoles, cell, alpha, cutoff
+            offset, potential, gradient, curvature = self._in_torch(positions, external_positions, cell)
+            energies = offset + multipole_energies(
+                charges, dipoles, quadrupoles, potential, gradient, curvature
             )
-            if cell is not None:
-                energies = energies + self.coulomb * self._reciprocal(
-                    positions, external_positions, charges, dipoles, quadrupoles, cell, alpha
-                )
-        if self.images and cell is not None:
-            own = self._images(positions, charges, dipoles, cell)
-            energies = energies + self.coulomb * own / charges.shape[0]
-        return energies
+        return energies + self.images_energy(positions, charges, dipoles, cell)
+
+    @torch.jit.export
+    def potentials(
+        self, positions: torch.Tensor, external_positions: torch.Tensor, cell: Optional[torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What a model takes that makes its own multipoles out of it.
+
+        Returns
+        -------
+        offset : torch.Tensor, shape (n,), kJ/mol
+            What the atoms' energies lack beside multipoles times potential: −q0 Phi of the fixed charges.
+        potential, gradient, curvature : torch.Tensor, shapes (n,), (n, 3) and (n, 3, 3)
+            Phi in kJ/mol/e, ∇Phi and the traceless part of ∇∇Phi; differentiable in the positions.
+        """
+        if self.native and positions.device.type == "cpu":
+            found = torch.ops.mlmm.ewald_potentials(
+                positions,
+                external_positions,
+                cell,
+                self.external,
+                self.reference,
+                self.triples,
+                self._ranges(cell),
+            )
+            curvature = traceless(found[:, 5:].unflatten(1, (3, 3)))
+            return found[:, 0], found[:, 1], found[:, 2:5], curvature
+        offset, potential, gradient, curvature = self._in_torch(positions, external_positions, cell)
+        return offset, potential, gradient, traceless(curvature)
+
+    @torch.jit.export
+    def images_energy(
+        self,
+        positions: torch.Tensor,
+        charges: torch.Tensor,
+        dipoles: torch.Tensor,
+        cell: Optional[torch.Tensor],
+    ) -> torch.Tensor:
+        """Share of each atom in E_images, kJ/mol (n,); zero without a cubic box."""
+        if cell is None or not self.images:
+            return torch.zeros_like(charges)
+        own = self.coulomb * self._images(positions, charges, dipoles, cell) / charges.shape[0]
+        return own.expand(charges.shape[0])
+
+    def _ranges(self, cell: Optional[torch.Tensor]) -> list[float]:
+        """Splitting, cutoff and constants, for the kernel."""
+        cutoff = self.cutoff(cell)
+        alpha = 0.0 if cell is None else self.argument / cutoff
+        return [alpha, cutoff, self.taper, self.width, self.coulomb]
+
+    def _in_torch(
+        self, positions: torch.Tensor, external_positions: torch.Tensor, cell: Optional[torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """As `potentials`, the second derivatives with a trace that traceless quadrupoles do not see."""
+        cutoff = self.cutoff(cell)
+        alpha = 0.0 if cell is None else self.argument / cutoff
+        bare, potential, gradient, curvature = self._direct(
+            positions, external_positions, cell, alpha, cutoff
+        )
+        if cell is not None:
+            more, slope, bend = self._reciprocal(positions, external_positions, cell, alpha)
+            bare, potential = bare + more, potential + more
+            gradient, curvature = gradient + slope, curvature + bend
+        offset = -self.coulomb * self.reference * bare
+        return offset, self.coulomb * potential, self.coulomb * gradient, self.coulomb * curvature
 
     def _direct(
         self,
         positions: torch.Tensor,
         external_positions: torch.Tensor,
-        charges: torch.Tensor,
-        dipoles: torch.Tensor,
-        quadrupoles: torch.Tensor,
         cell: Optional[torch.Tensor],
         alpha: float,
         cutoff: float,
-    ) -> torch.Tensor:
-        """Screened part, pair by pair within the cutoff, in units of K."""
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Screened part within the cutoff, in units of K: the potential of points, which the fixed charges
+        meet in the force field, and that of the charges with its derivatives, whose trace is left out.
+        """
         blurred = self.reach * math.sqrt(2.0) * self.width
         with torch.no_grad():
             between = external_positions.unsqueeze(0) - positions.unsqueeze(1)
             squares = minimum_image(between, cell).square().sum(2)
             near = ((squares < cutoff**2) & (squares >= blurred**2)).nonzero()
             close = (squares < blurred**2).nonzero()
-        excess = charges - self.reference
         i, m = near[:, 0], near[:, 1]
         vectors = external_positions.index_select(0, m) - positions.index_select(0, i)
         vectors = minimum_image(vectors, cell)
@@ -212,37 +271,38 @@ class EwaldInsertion(Module):
         b0 = torch.erfc(alpha * distance) / distance
         b1 = (b0 + gaussian) / square
         b2 = (3.0 * b1 + 2.0 * alpha * alpha * gaussian) / square
-        along, twice = _projections(dipoles, quadrupoles, i, vectors)
-        pair = excess.index_select(0, i) * b0 + along * b1 + twice * b2
         # What is left at the cutoff is of the size of the tolerance; it ends smoothly all the same.
         t = ((distance / cutoff - self.taper) / (1.0 - self.taper)).clamp(0.0, 1.0)
-        pair = pair * (1.0 - t * t * t * (10.0 - t * (15.0 - 6.0 * t)))
-        sums = torch.zeros_like(excess).index_add(0, i, pair * self.external.index_select(0, m))
+        strength = self.external.index_select(0, m) * (1.0 - t * t * t * (10.0 - t * (15.0 - 6.0 * t)))
+        n = positions.shape[0]
+        potential = torch.zeros_like(positions[:, 0]).index_add(0, i, strength * b0)
+        slopes = vectors * (strength * b1).unsqueeze(1)
+        bends = (vectors * (strength * b2).unsqueeze(1)).unsqueeze(2) * vectors.unsqueeze(1)
+        gradient = torch.zeros_like(positions).index_add(0, i, slopes)
+        curvature = torch.zeros_like(positions).unsqueeze(2).expand(n, 3, 3).index_add(0, i, bends)
         if self.width == 0.0 or close.shape[0] == 0:
-            return sums
+            return potential, potential, gradient, curvature
         i, m = close[:, 0], close[:, 1]
         vectors = external_positions.index_select(0, m) - positions.index_select(0, i)
         vectors = minimum_image(vectors, cell)
         square = vectors.square().sum(1)
         f0, f1, f2 = smeared_potentials(math.sqrt(0.5) / self.width, square)
         s0, s1, s2 = smeared_potentials(alpha, square)
-        along, twice = _projections(dipoles, quadrupoles, i, vectors)
-        pair = charges.index_select(0, i) * f0 - excess.index_select(0, i) * s0
-        pair = pair - self.reference.index_select(0, i) * square.rsqrt()
-        pair = pair + along * (f1 - s1) + twice * (f2 - s2)
-        return sums.index_add(0, i, pair * self.external.index_select(0, m))
+        strength = self.external.index_select(0, m)
+        bare = potential.index_add(0, i, strength * (square.rsqrt() - s0))
+        potential = potential.index_add(0, i, strength * (f0 - s0))
+        slopes = vectors * (strength * (f1 - s1)).unsqueeze(1)
+        bends = (vectors * (strength * (f2 - s2)).unsqueeze(1)).unsqueeze(2) * vectors.unsqueeze(1)
+        return bare, potential, gradient.index_add(0, i, slopes), curvature.index_add(0, i, bends)
 
     def _reciprocal(
         self,
         positions: torch.Tensor,
         external_positions: torch.Tensor,
-        charges: torch.Tensor,
-        dipoles: torch.Tensor,
-        quadrupoles: torch.Tensor,
         cell: torch.Tensor,
         alpha: float,
-    ) -> torch.Tensor:
-        """Smooth part, in units of K."""
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Smooth part and its derivatives, in units of K."""
         inverse = torch.linalg.inv(cell)
         vectors = 2.0 * self.pi * self.triples @ inverse.t()
         square = vectors.square().sum(1)
@@ -250,13 +310,12 @@ class EwaldInsertion(Module):
         strength = strength * (8.0 * self.pi / torch.linalg.det(cell))
         of_all = self._structure_factor(external_positions @ inverse)
         own = positions @ vectors.t()
+        real, imaginary = strength * of_all[0], strength * of_all[1]
         cosine, sine = torch.cos(own), torch.sin(own)
-        even = (charges - self.reference).unsqueeze(1)
-        even = even - ((quadrupoles @ vectors.t()) * vectors.t()).sum(1)
-        odd = dipoles @ vectors.t()
-        of_real = even * cosine - odd * sine
-        of_imaginary = even * sine + odd * cosine
-        return of_real @ (strength * of_all[0]) + of_imaginary @ (strength * of_all[1])
+        even = cosine * real + sine * imaginary
+        odd = cosine * imaginary - sine * real
+        products = (vectors.unsqueeze(2) * vectors.unsqueeze(1)).flatten(1)
+        return even.sum(1), odd @ vectors, -(even @ products).unflatten(1, (3, 3))
 
     def _structure_factor(self, coordinates: torch.Tensor) -> torch.Tensor:
         """Real and imaginary part of sum_m c_m exp(2 pi i n·s_m) of all triples, (2, K)."""
@@ -295,15 +354,6 @@ def _cheapest_cutoff(volume: float, n: int, argument: float) -> float:
     waves = volume * 8.0 * argument**6 / (12.0 * math.pi**2)
     pairs = _PAIR_COST * n * 4.0 * math.pi / (3.0 * volume)
     return float((waves / pairs) ** (1.0 / 6.0))
-
-
-def _projections(
-    dipoles: torch.Tensor, quadrupoles: torch.Tensor, atoms: torch.Tensor, vectors: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """mu·D and D·Q·D of pairs."""
-    along = (dipoles.index_select(0, atoms) * vectors).sum(1)
-    twice = torch.bmm(quadrupoles.index_select(0, atoms), vectors.unsqueeze(2)).squeeze(2)
-    return along, (twice * vectors).sum(1)
 
 
 def _half_space(cell: torch.Tensor, largest: float) -> torch.Tensor:

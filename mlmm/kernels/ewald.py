@@ -1,8 +1,10 @@
 """Multipoles of a region among point charges, compiled for the processor: the torch operator.
 
 The operator ``mlmm::ewald_energies`` has the energies of the region's atoms as its value, by Ewald's sum in
-a box and by the plain sum without one, and analytic derivatives in all positions and in the multipoles. It
-keeps nothing between calls but work space, so that a saved module runs in any process.
+a box and by the plain sum without one, and analytic derivatives in all positions and in the multipoles. The
+operator ``mlmm::ewald_potentials`` has the potential itself: the energies are linear in the multipoles, so
+that their derivatives in these are the potential, its gradient and its second derivatives. Neither keeps
+anything between calls but work space, so that a saved module runs in any process.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import ctypes
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -112,6 +114,23 @@ def _evaluate(
     return energies, Held(library, library.mlmm_ewald_release, pointer)
 
 
+def _no_second_derivatives() -> NoReturn:
+    raise EmbeddingError(
+        "first derivatives of the compiled kernel",
+        "create_graph=True",
+        "set the environment variable MLMM_KERNEL=torch",
+    )
+
+
+def _no_gradient_by_cell(cell: torch.Tensor | None) -> None:
+    if cell is not None and cell.requires_grad:
+        raise EmbeddingError(
+            "a cell without gradient",
+            "one that requires it",
+            "set the environment variable MLMM_KERNEL=torch for derivatives in the cell",
+        )
+
+
 class _Energies(torch.autograd.Function):
     """The operator with its derivative."""
 
@@ -124,21 +143,8 @@ class _Energies(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, by_energy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         if torch.is_grad_enabled():
-            raise EmbeddingError(
-                "first derivatives of the compiled kernel",
-                "create_graph=True",
-                "set the environment variable MLMM_KERNEL=torch",
-            )
-        gradients = [torch.zeros(shape, dtype=torch.float64) for shape, _ in ctx.given]
-        by_energy, held = by_energy.to(torch.float64).contiguous(), ctx.held
-        _check(
-            held.library.mlmm_ewald_backward(
-                held.pointer,
-                by_energy.data_ptr(),
-                _threads(gradients[1].shape[0]),
-                *(gradient.data_ptr() for gradient in gradients),
-            )
-        )
+            _no_second_derivatives()
+        gradients = _backward(ctx.held, by_energy, [shape for shape, _ in ctx.given])
         types = [dtype for _, dtype in ctx.given]
         found = [gradient.to(dtype) for gradient, dtype in zip(gradients, types, strict=True)]
         return *found, *[None] * ctx.others
@@ -151,16 +157,71 @@ def _energies(*arguments: Any) -> torch.Tensor:
 
 def _differentiable(*arguments: Any) -> torch.Tensor:
     """The operator where a gradient may be wanted."""
-    cell = arguments[5]
-    if cell is not None and cell.requires_grad:
-        raise EmbeddingError(
-            "a cell without gradient",
-            "one that requires it",
-            "set the environment variable MLMM_KERNEL=torch for derivatives in the cell",
-        )
+    _no_gradient_by_cell(arguments[5])
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in arguments[:5]):
         return _Energies.apply(*arguments)
     return _energies(*arguments)
+
+
+def _backward(held: Held, seeds: torch.Tensor, shapes: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+    """Derivatives of sum(seeds · energies) in positions, sources, charges, dipoles and quadrupoles."""
+    gradients = [torch.zeros(tuple(shape), dtype=torch.float64) for shape in shapes]
+    seeds = seeds.to(torch.float64).contiguous()
+    where = [gradient.data_ptr() for gradient in gradients]
+    threads = _threads(gradients[1].shape[0])
+    _check(held.library.mlmm_ewald_backward(held.pointer, seeds.data_ptr(), threads, *where))
+    return gradients
+
+
+def _potentials(
+    positions: torch.Tensor, sources: torch.Tensor, cell: torch.Tensor | None, *settings: Any
+) -> torch.Tensor:
+    """Energies without multipoles, potential, gradient, second derivatives but for their trace: (n, 14)."""
+    n = positions.shape[0]
+    shapes = [(n, 3), tuple(sources.shape), (n,), (n, 3), (n, 3, 3)]
+    q, mu, theta = (torch.zeros(shape, dtype=torch.float64) for shape in shapes[2:])
+    charges, reference, triples, ranges = settings
+    energies, held = _evaluate(positions, sources, q, mu, theta, cell, charges, reference, triples, ranges)
+    *_, potential, gradient, curvature = _backward(held, torch.ones(n), shapes)
+    columns = [energies.unsqueeze(1), potential.unsqueeze(1), gradient, curvature.flatten(1)]
+    return torch.cat(columns, dim=1)
+
+
+class _Potentials(torch.autograd.Function):
+    """The operator with its derivative: that of the energy of what comes back as multipoles."""
+
+    @staticmethod
+    def forward(ctx: Any, positions: torch.Tensor, sources: torch.Tensor, *others: Any) -> torch.Tensor:
+        ctx.save_for_backward(positions, sources)
+        ctx.others = others
+        return _potentials(positions, sources, *others)
+
+    @staticmethod
+    def backward(ctx: Any, by_output: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            _no_second_derivatives()
+        positions, sources = ctx.saved_tensors
+        cell, source_charges, reference, triples, ranges = ctx.others
+        seeds = by_output.to(torch.float64)
+        n = positions.shape[0]
+        q, mu, theta = seeds[:, 1], seeds[:, 2:5], seeds[:, 5:].unflatten(1, (3, 3))
+        shapes = [(n, 3), tuple(sources.shape), (n,), (n, 3), (n, 3, 3)]
+        # The part of the fixed charges is linear in them too.
+        weighted = reference * seeds[:, 0]
+        _, held = _evaluate(positions, sources, q, mu, theta, cell, source_charges, weighted, triples, ranges)
+        by_positions, by_sources, *_ = _backward(held, torch.ones(n), shapes)
+        both = (by_positions.to(positions.dtype), by_sources.to(sources.dtype))
+        return *both, *[None] * len(ctx.others)
+
+
+def _differentiable_potentials(
+    positions: torch.Tensor, sources: torch.Tensor, cell: torch.Tensor | None, *settings: Any
+) -> torch.Tensor:
+    """The operator where a gradient may be wanted."""
+    _no_gradient_by_cell(cell)
+    if torch.is_grad_enabled() and (positions.requires_grad or sources.requires_grad):
+        return _Potentials.apply(positions, sources, cell, *settings)
+    return _potentials(positions, sources, cell, *settings)
 
 
 # Kept alive with the module: the operator goes when its library goes.
@@ -171,3 +232,9 @@ _OPERATORS.define(
 )
 _OPERATORS.impl("ewald_energies", _energies, "CPU")
 _OPERATORS.impl("ewald_energies", _differentiable, "AutogradCPU")
+_OPERATORS.define(
+    "ewald_potentials(Tensor positions, Tensor sources, Tensor? cell, Tensor source_charges,"
+    " Tensor reference, Tensor triples, float[] ranges) -> Tensor"
+)
+_OPERATORS.impl("ewald_potentials", _potentials, "CPU")
+_OPERATORS.impl("ewald_potentials", _differentiable_potentials, "AutogradCPU")

@@ -13,7 +13,13 @@ if TYPE_CHECKING:
     from mlmm.potentials.adapters.torchscript import save_torchscript
     from mlmm.potentials.alignment import AlignedPotential, align_energies
     from mlmm.potentials.ani.potential import ANIPotential
-    from mlmm.potentials.base import AtomEnergies, PotentialModel, energy_and_forces
+    from mlmm.potentials.base import (
+        AtomEnergies,
+        PotentialModel,
+        check_state,
+        energy_and_all_forces,
+        energy_and_forces,
+    )
     from mlmm.potentials.committee import Committee, committee_of, committee_spread
     from mlmm.potentials.contract.check import check_potential
     from mlmm.potentials.descriptors import TrainingSet
@@ -33,8 +39,10 @@ _HOME = {
     "TrainingSet": "descriptors",
     "align_energies": "alignment",
     "check_potential": "contract.check",
+    "check_state": "base",
     "committee_of": "committee",
     "committee_spread": "committee",
+    "energy_and_all_forces": "base",
     "energy_and_forces": "base",
     "find_model": "known",
     "install_model": "install",
@@ -53,8 +61,10 @@ __all__ = [
     "TrainingSet",
     "align_energies",
     "check_potential",
+    "check_state",
     "committee_of",
     "committee_spread",
+    "energy_and_all_forces",
     "energy_and_forces",
     "find_model",
     "install_model",

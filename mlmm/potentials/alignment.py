@@ -66,7 +66,7 @@ class AlignedPotential:
         found = self.model.atom_energies(structure)
         shifts = self._shifts(structure.numbers.tolist()).to(found.energies.device)
         members = None if found.members is None else found.members + shifts
-        return AtomEnergies(found.energies + shifts, members, found.charges)
+        return dataclasses.replace(found, energies=found.energies + shifts, members=members)
 
     @property
     def scriptable(self) -> Callable[..., torch.nn.Module] | None:

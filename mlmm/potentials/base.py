@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -18,18 +18,23 @@ from mlmm.modules import Module
 from mlmm.potentials.spec import PotentialSpec
 from mlmm.potentials.training import check_electrons, check_elements
 from mlmm.short_repr import ShortRepr
-from mlmm.structures import Structure
+from mlmm.structures import ExternalCharges, Structure, minimum_image
 
 __all__ = [
+    "ON_TOP",
     "AtomEnergies",
     "PotentialModel",
     "PotentialSpec",
     "bound_module",
     "check_state",
+    "energy_and_all_forces",
     "energy_and_forces",
     "is_capturable",
     "scriptable_module",
 ]
+
+#: nm; a point charge nearer to an atom is a mistake: its energy has no bound.
+ON_TOP = 0.01
 
 
 @dataclass(frozen=True, repr=False)
@@ -44,11 +49,17 @@ class AtomEnergies(ShortRepr):
         The same for each member of a committee.
     charges : torch.Tensor, shape (N,), optional
         Predicted charges, e.
+    dipoles : torch.Tensor, shape (N, 3), optional
+        Predicted, e nm.
+    quadrupoles : torch.Tensor, shape (N, 3, 3), optional
+        Predicted, traceless, half of a second moment, e nm².
     """
 
     energies: torch.Tensor
     members: torch.Tensor | None = None
     charges: torch.Tensor | None = None
+    dipoles: torch.Tensor | None = None
+    quadrupoles: torch.Tensor | None = None
 
     def _summary(self) -> dict[str, str]:
         return {
@@ -81,10 +92,18 @@ class PotentialModel(Protocol):
     knows the total charge or the multiplicity takes it as a further keyword, ``charge=0`` and
     ``multiplicity=1``.
 
-    A model with a `polarisation_range` has ``scriptable`` whose module also has ``in_field(positions, cell,
-    external_positions, external_charges, charge_width)`` -> energies (N,) within the region, charges (N,),
-    dipoles (N, 3) and quadrupoles (N, 3, 3) in e and nm; Coulomb's law with the charges around, Gaussians of
-    that width, is the engine's.
+    A model whose spec declares `external` takes ``structure.external``: its energies are then those in the
+    field of these charges, Coulomb's law with them included, and it returns charges, and dipoles and
+    quadrupoles where it has them. The TorchScript form of one that takes "charges" has ``in_field(positions,
+    cell, external_positions, external_charges, charge_width)``: energies (K, N) *without* Coulomb's law
+    between region and charges, Gaussians of that width, which the engine adds for all charges. That of one
+    that takes "potential" has ``in_potential(positions, cell, potential, gradient, curvature)`` with the
+    potential of all charges at the atoms in kJ/mol/e (N,), its gradient (N, 3) and the traceless part of its
+    second derivatives (N, 3, 3) in nm: energies (K, N) *with* the energy in the potential. Both also return
+    charges (N,), dipoles (N, 3) and quadrupoles (N, 3, 3) in e and nm, means over the members, zeros where
+    there are none; with "potential" they are the derivatives of the energy in what was given.
+
+    A model without it refuses such a structure; `check_state` does so.
 
     An adapter may have ``own_energy_and_forces(structure) -> (float, (N, 3))``: the original's total energy,
     isolated-atom energies included, and forces, by its own code; `check_potential` compares with them.
@@ -150,16 +169,37 @@ def energy_and_forces(model: PotentialModel, structure: Structure) -> tuple[floa
     forces : torch.Tensor, shape (N, 3), kJ/mol/nm
         Zero for an atom that the energy does not depend on.
     """
+    energy, forces, _ = energy_and_all_forces(model, structure)
+    return energy, forces
+
+
+def energy_and_all_forces(
+    model: PotentialModel, structure: Structure
+) -> tuple[float, torch.Tensor, torch.Tensor]:
+    """Energy, forces on the atoms and forces on the charges around them.
+
+    Returns
+    -------
+    energy : float
+        kJ/mol, isolated-atom energies removed.
+    forces, external_forces : torch.Tensor, shapes (N, 3) and (M, 3), kJ/mol/nm
+        By automatic differentiation; M is 0 without charges around.
+    """
     positions = structure.positions.detach().clone().requires_grad_(True)
-    moved = Structure(structure.numbers, positions, structure.cell, structure.charge, structure.spin)
-    energy = model.atom_energies(moved).energies.sum()
-    (gradient,) = torch.autograd.grad(energy, positions, allow_unused=True)
-    forces = torch.zeros_like(positions) if gradient is None else -gradient
-    return float(energy.detach()), forces
+    external = structure.external
+    sources = positions.detach()[:0].clone()
+    if external is not None:
+        sources = external.positions.detach().clone().requires_grad_(True)
+        external = replace(external, positions=sources)
+    wanted = [positions] if external is None else [positions, sources]
+    energy = model.atom_energies(replace(structure, positions=positions, external=external)).energies.sum()
+    found = torch.autograd.grad(energy, wanted, allow_unused=True)
+    forces = [torch.zeros_like(x) if g is None else -g for x, g in zip(wanted, found, strict=True)]
+    return float(energy.detach()), forces[0], forces[1] if external is not None else sources
 
 
 def check_state(spec: PotentialSpec, structure: Structure) -> None:
-    """Make sure that the model can describe these elements with this charge and multiplicity.
+    """Make sure that the model can describe these elements, charge and multiplicity, and charges around.
 
     A charge that the model does not take into account is a matter of judgement: see
     `mlmm.potentials.training.check_training`.
@@ -167,8 +207,8 @@ def check_state(spec: PotentialSpec, structure: Structure) -> None:
     Raises
     ------
     PotentialError
-        An unknown element, an open shell for a model of closed ones, or a number of electrons that cannot
-        have the multiplicity.
+        An unknown element, an open shell for a model of closed ones, a number of electrons that cannot have
+        the multiplicity, charges around for a model that does not take them, or one on top of an atom.
     """
     numbers = [int(number) for number in structure.numbers]
     check_elements(spec, numbers)
@@ -179,3 +219,27 @@ def check_state(spec: PotentialSpec, structure: Structure) -> None:
             "choose a potential with spins (`mlmm models` lists them)",
         )
     check_electrons(spec, sum(numbers) - structure.charge, structure.charge, structure.spin)
+    if structure.external is not None:
+        _check_external(spec, structure, structure.external)
+
+
+def _check_external(spec: PotentialSpec, structure: Structure, external: ExternalCharges) -> None:
+    """Refuse charges that the model would not see, and points on top of an atom."""
+    if spec.external == "none":
+        raise PotentialError(
+            f"no charges around a structure for {spec.name}, which does not take them",
+            f"{len(external):,} charges",
+            "leave Structure.external out, or choose a potential that sees them, such as amp-bms",
+        )
+    if external.width > 0.0 or not len(external):
+        return
+    where, outside = structure.positions.detach(), external.positions.detach()
+    between = minimum_image(outside.unsqueeze(0) - where.unsqueeze(1), structure.cell)
+    square = between.square().sum(2)
+    if bool((square < ON_TOP**2).any()):
+        atom, charge = divmod(int(square.argmin()), len(external))
+        raise PotentialError(
+            f"point charges at least {ON_TOP:g} nm from every atom",
+            f"charge {charge} on top of atom {atom}",
+            "move it away, or give the charges a width (ExternalCharges.width)",
+        )

@@ -6,7 +6,7 @@ Schran, Brezina, Marsalek, J. Chem. Phys. 153, 104105 (2020), doi 10.1063/5.0016
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Optional
 
 import numpy as np
@@ -87,15 +87,14 @@ class Committee:
 
     def atom_energies(self, structure: Structure) -> AtomEnergies:
         """Mean and members, kJ/mol."""
-        rows, charges = [], []
-        for model in self.models:
-            found = model.atom_energies(structure)
-            rows.append(found.energies.unsqueeze(0) if found.members is None or self.whole else found.members)
-            if found.charges is not None:
-                charges.append(found.charges)
-        members = torch.cat(rows)
-        mean_charges = torch.stack(charges).mean(dim=0) if len(charges) == len(self.models) else None
-        return AtomEnergies(members.mean(dim=0), members, mean_charges)
+        results = [model.atom_energies(structure) for model in self.models]
+        members = torch.cat(
+            [r.energies.unsqueeze(0) if r.members is None or self.whole else r.members for r in results]
+        )
+        multipoles = [
+            _mean([getattr(r, name) for r in results]) for name in ("charges", "dipoles", "quadrupoles")
+        ]
+        return AtomEnergies(members.mean(dim=0), members, *multipoles)
 
     @property
     def scriptable(self) -> Callable[..., torch.nn.Module] | None:
@@ -111,11 +110,17 @@ class Committee:
         return bind
 
 
+def _mean(values: list[torch.Tensor | None]) -> torch.Tensor | None:
+    """Mean of what all members predict; None where one of them does not."""
+    found = [value for value in values if value is not None]
+    return torch.stack(found).mean(dim=0) if len(found) == len(values) else None
+
+
 def _joined(specs: list[PotentialSpec], name: str | None, whole: bool) -> PotentialSpec:
     """What a committee knows is what all its members know; it sees as far as the farthest of them."""
     if len(specs) < 2:
         raise PotentialError("two models or more in a committee", f"{len(specs)}", "use the model alone")
-    for key in ("trained_on", "per_atom", "charges", "spins", "long_range"):
+    for key in ("trained_on", "per_atom", "charges", "external", "spins", "long_range"):
         values = {getattr(spec, key) for spec in specs}
         if len(values) > 1:
             raise PotentialError(
@@ -142,6 +147,8 @@ def _joined(specs: list[PotentialSpec], name: str | None, whole: bool) -> Potent
         trained_on=specs[0].trained_on,
         per_atom=specs[0].per_atom,
         charges=specs[0].charges,
+        external=specs[0].external,
+        polarisation_range=max(spec.polarisation_range for spec in specs),
         spins=specs[0].spins,
         neutral=any(spec.neutral for spec in specs),
         long_range=specs[0].long_range,
@@ -267,7 +274,7 @@ def committee_spread(model: PotentialModel, structure: Structure, *, forces: boo
         A model with a single member, or an element that it does not know.
     """
     positions = structure.positions.detach().clone().requires_grad_(forces)
-    moved = Structure(structure.numbers, positions, structure.cell, structure.charge, structure.spin)
+    moved = replace(structure, positions=positions)
     with torch.set_grad_enabled(forces):
         result = model.atom_energies(moved)
     if result.members is None or len(result.members) < 2:

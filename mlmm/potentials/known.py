@@ -100,6 +100,7 @@ class KnownPotential:
             per_atom=self.per_atom,
             charges=self.charges,
             neutral=not self.charges,
+            external="charges" if self.polarisation_range else "none",
             polarisation_range=self.polarisation_range,
             long_range=self.charges,
         )

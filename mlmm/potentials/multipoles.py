@@ -1,14 +1,12 @@
-"""Multipoles of atoms and their energy among point charges, for potentials that charges around polarise.
+"""Potential of charges at atoms, and the energy of the atoms' multipoles in it.
 
 Energy of an atom's charge q, dipole mu and traceless quadrupole Q (half of a second moment) in the potential
-phi of charges: q phi + mu·∇phi + Q:∇∇phi.
+phi of charges: q phi + mu·∇phi + Q:∇∇phi. Of ∇∇phi only the traceless part counts.
 
 A charge may be a Gaussian of a small width instead of a point: erf(b r)/r, b = 1/(sqrt(2) width).
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 
@@ -16,31 +14,15 @@ from mlmm.units import COULOMB
 
 __all__ = [
     "WIDEST_CHARGE",
-    "Multipoles",
     "enclosed_share",
-    "multipoles_among_charges",
+    "multipole_energies",
+    "potential_of_charges",
     "smeared_potentials",
+    "traceless",
 ]
 
 #: nm; wider Gaussian charges would blur hydrogen bonds, which are 0.16 nm long.
 WIDEST_CHARGE = 0.05
-
-
-@dataclass(frozen=True)
-class Multipoles:
-    """Charges, dipoles and quadrupoles of atoms.
-
-    Parameters
-    ----------
-    charges : torch.Tensor, shape (N,), e
-    dipoles : torch.Tensor, shape (N, 3), e nm
-    quadrupoles : torch.Tensor, shape (N, 3, 3), e nm²
-        Traceless, half of a second moment.
-    """
-
-    charges: torch.Tensor
-    dipoles: torch.Tensor
-    quadrupoles: torch.Tensor
 
 
 def smeared_potentials(b: float, square: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -97,29 +79,55 @@ def enclosed_share(width: float, distance: torch.Tensor) -> torch.Tensor:
     return torch.erf(x) - (2.0 / 3.141592653589793**0.5) * x * torch.exp(-x * x)
 
 
-def multipoles_among_charges(
-    charges: torch.Tensor,
-    dipoles: torch.Tensor,
-    quadrupoles: torch.Tensor,
-    vectors: torch.Tensor,
-    external_charges: torch.Tensor,
-    coulomb: float = COULOMB,
-) -> torch.Tensor:
-    """Coulomb energy of each atom's multipoles with all point charges, without cutoff, kJ/mol (N,).
+def traceless(tensors: torch.Tensor) -> torch.Tensor:
+    """Traceless part of tensors (N, 3, 3); TorchScript can compile it."""
+    third = tensors.diagonal(dim1=1, dim2=2).sum(1) / 3.0
+    return tensors - torch.diag_embed(third.unsqueeze(1).expand(-1, 3))
+
+
+def potential_of_charges(
+    vectors: torch.Tensor, charges: torch.Tensor, width: float = 0.0, coulomb: float = COULOMB
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Potential of charges at atoms, its gradient and the traceless part of its second derivatives.
+
+    The plain sum over all pairs, without cutoff; TorchScript can compile it.
 
     Parameters
     ----------
-    charges, dipoles, quadrupoles : torch.Tensor
-        As in `Multipoles`.
     vectors : torch.Tensor, shape (N, M, 3), nm
-        From the atom to the point charge.
-    external_charges : torch.Tensor, shape (M,), e
+        From the atom to the charge.
+    charges : torch.Tensor, shape (M,), e
+    width : float
+        Standard deviation of Gaussian charges, nm; 0: points.
     coulomb : float
         Coulomb's constant, kJ nm mol⁻¹ e⁻².
+
+    Returns
+    -------
+    potential, gradient, curvature : torch.Tensor, shapes (N,), (N, 3) and (N, 3, 3)
+        kJ/mol/e and nm.
     """
     square = vectors.square().sum(2)
-    inverse = square.rsqrt()
-    along = torch.bmm(vectors, dipoles.unsqueeze(2)).squeeze(2)
-    twice = (torch.bmm(vectors, quadrupoles) * vectors).sum(2)
-    potential = charges.unsqueeze(1) * inverse + (along + 3.0 * twice / square) * inverse / square
-    return coulomb * (potential @ external_charges)
+    if width > 0.0:
+        f0, f1, f2 = smeared_potentials(0.5**0.5 / width, square)
+    else:
+        f0 = square.rsqrt()
+        f1 = f0 / square
+        f2 = 3.0 * f1 / square
+    weighted = vectors * (f2 * charges).unsqueeze(2)
+    curvature = torch.bmm(weighted.transpose(1, 2), vectors)
+    gradient = (vectors * (f1 * charges).unsqueeze(2)).sum(1)
+    return coulomb * (f0 @ charges), coulomb * gradient, coulomb * traceless(curvature)
+
+
+def multipole_energies(
+    charges: torch.Tensor,
+    dipoles: torch.Tensor,
+    quadrupoles: torch.Tensor,
+    potential: torch.Tensor,
+    gradient: torch.Tensor,
+    curvature: torch.Tensor,
+) -> torch.Tensor:
+    """q phi + mu·∇phi + Q:∇∇phi of each atom, kJ/mol (N,); TorchScript can compile it."""
+    energies = charges * potential + (dipoles * gradient).sum(1)
+    return energies + (quadrupoles * curvature).flatten(1).sum(1)

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["PotentialSpec"]
+from mlmm.errors import PotentialError
+
+__all__ = ["EXTERNAL", "PotentialSpec"]
+
+#: What a model may take of the charges around a region.
+EXTERNAL = ("none", "charges", "potential")
 
 
 @dataclass(frozen=True)
@@ -33,9 +38,13 @@ class PotentialSpec:
     neutral : bool
         Whether the model was trained on neutral molecules alone and does not take the net charge into
         account, so that a charged region is refused; where that is not known, there is a warning.
+    external : {"none", "charges", "potential"}
+        What the model takes of charges around a region: nothing, and then it refuses them; the charges
+        themselves within `polarisation_range`; or their potential and its derivatives at the atoms. What its
+        TorchScript form has then, see `PotentialModel`.
     polarisation_range : float
-        Distance up to which point charges around a region change its energy and its multipoles, nm; 0 for a
-        model that does not see them. A model with a range has ``in_field``, see `PotentialModel`.
+        Distance up to which the charges themselves change the energy within a region and its multipoles, nm;
+        0 for a model that does not see them.
     spins : bool
         Whether the model takes the multiplicity into account; without it only closed shells are described.
     long_range : bool
@@ -67,6 +76,7 @@ class PotentialSpec:
     per_atom: bool = True
     charges: bool = False
     neutral: bool = False
+    external: str = "none"
     polarisation_range: float = 0.0
     spins: bool = False
     long_range: bool = False
@@ -80,3 +90,11 @@ class PotentialSpec:
     level_of_theory: str = "not stated"
     licence: str = "not stated"
     citation: str = "not stated"
+
+    def __post_init__(self) -> None:
+        if self.external not in EXTERNAL or (self.external == "charges") != (self.polarisation_range > 0.0):
+            raise PotentialError(
+                f"external = {' | '.join(EXTERNAL)}, with a polarisation_range for charges alone",
+                f"{self.external!r} and {self.polarisation_range:g} nm",
+                "declare what the model takes",
+            )

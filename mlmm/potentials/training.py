@@ -112,7 +112,7 @@ def check_polarisable(spec: PotentialSpec, *, scriptable: bool = True) -> None:
     ------
     PotentialError
     """
-    if spec.polarisation_range <= 0.0 or not scriptable:
+    if spec.external == "none" or not scriptable:
         raise PotentialError(
             'a potential that sees the charges around it for electrostatics = "embedded"',
             f"{spec.name}, which does not",

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 
 from mlmm.elements import element_names
 from mlmm.errors import ConfigError
 from mlmm.short_repr import ShortRepr
+from mlmm.structures import ExternalCharges, Structure
 
 __all__ = ["Label", "Molecule", "PointCharges"]
 
@@ -48,6 +50,26 @@ class PointCharges(ShortRepr):
 
     def __len__(self) -> int:
         return len(self.charges)
+
+    @classmethod
+    def of(cls, external: ExternalCharges) -> PointCharges:
+        """What a potential sees as charges around it; a width is refused, which no reference method knows.
+
+        Raises
+        ------
+        ConfigError
+        """
+        if external.width:
+            raise ConfigError(
+                "point charges",
+                f"Gaussian ones, {external.width:g} nm wide",
+                "pass ExternalCharges without a width",
+            )
+        return cls(external.positions.detach().cpu().numpy(), external.charges.detach().cpu().numpy())
+
+    def external(self, width: float = 0.0) -> ExternalCharges:
+        """As a potential takes them, with a standard deviation in nm or as points."""
+        return ExternalCharges(torch.tensor(self.positions), torch.tensor(self.charges), width)
 
     def _summary(self) -> dict[str, str]:
         return {"charges": f"{len(self):,}", "sum": f"{float(self.charges.sum()):+.3f} e"}
@@ -100,6 +122,17 @@ class Molecule(ShortRepr):
 
     def __len__(self) -> int:
         return len(self.numbers)
+
+    def structure(self, width: float = 0.0) -> Structure:
+        """As a potential sees it, among its charges, of that width in nm."""
+        return Structure(
+            torch.tensor(self.numbers),
+            torch.tensor(self.positions),
+            None,
+            self.charge,
+            self.multiplicity,
+            None if self.external is None else self.external.external(width),
+        )
 
     def _summary(self) -> dict[str, str]:
         kinds, counts = np.unique(self.numbers, return_counts=True)

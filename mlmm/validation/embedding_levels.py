@@ -24,8 +24,10 @@ from mlmm.electrostatics.fixed_charges import read_charges
 from mlmm.errors import EmbeddingError
 from mlmm.hybrid.region_checks import check_embedding, net_charge
 from mlmm.hybrid.spec import atomic_numbers
+from mlmm.modules import Module
 from mlmm.neighbours import minimum_images
 from mlmm.potentials.base import PotentialModel, bound_module
+from mlmm.potentials.multipoles import multipole_energies, potential_of_charges
 from mlmm.units import COULOMB
 from mlmm.zones.region import Region
 from mlmm.zones.static import hard_zones
@@ -139,7 +141,7 @@ def embedding_levels(
     inside = list(zones.core)
     module = bound_module(potential, atomic_numbers(built, inside), total)
     assert module is not None  # `check_embedding` asks
-    fixed = read_charges(built.system).charge
+    takes, fixed = potential.spec.external, read_charges(built.system).charge
     outside = np.setdiff1d(np.arange(built.n_atoms), inside)
     names, places = _residues(built, outside)
     cell = built.box_vectors if built.periodic else None
@@ -155,8 +157,8 @@ def embedding_levels(
         charges = torch.tensor(fixed[outside])
         box = None if cell is None else torch.tensor(cell)
         with torch.no_grad():
-            alone, predicted, *_ = module.in_field(x, box, sources[:0], charges[:0], 0.0)
-            field = module.in_field(x, box, sources, charges, charge_width)
+            alone, predicted, *_ = _evaluate(module, takes, x, box, sources[:0], charges[:0], 0.0)
+            field = _evaluate(module, takes, x, box, sources, charges, charge_width)
         nothing = np.zeros((len(inside), 3)), np.zeros((len(inside), 3, 3))
         levels = [
             _potential(where, around, q, mu, theta) * fixed[outside]
@@ -167,9 +169,28 @@ def embedding_levels(
             )
         ]
         energies.append([np.bincount(places, level, len(names)) for level in levels])
-        polarisation.append(float(field[0].sum() - alone.sum()))
+        polarisation.append(float(field[0] - alone))
     label = f"{', '.join(region.residues[:4])} in {potential.spec.name}"
     return EmbeddingLevels(names, np.array(energies).transpose(0, 2, 1), np.array(polarisation), label)
+
+
+def _evaluate(
+    module: Module,
+    takes: str,
+    x: torch.Tensor,
+    box: torch.Tensor | None,
+    sources: torch.Tensor,
+    charges: torch.Tensor,
+    width: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Energy within a region among charges without Coulomb's law with them, a scalar, and its multipoles."""
+    if takes == "charges":
+        energies, q, mu, theta = module.in_field(x, box, sources, charges, width)
+        return energies.mean(dim=0).sum(), q, mu, theta
+    around = potential_of_charges(sources.unsqueeze(0) - x.unsqueeze(1), charges, width)
+    energies, q, mu, theta = module.in_potential(x, box, *around)
+    outer = multipole_energies(q, mu, theta, *around)
+    return (energies.mean(dim=0) - outer).sum(), q, mu, theta
 
 
 def _residues(built: BuiltSystem, outside: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:

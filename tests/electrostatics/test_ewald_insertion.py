@@ -6,11 +6,13 @@ import numpy as np
 import openmm
 import pytest
 import torch
+from field_models import EquilibratedModule
 from openmm import unit
 
 from mlmm.electrostatics.embedded_region import EmbeddedRegion
 from mlmm.electrostatics.ewald_insertion import EwaldInsertion, box_widths
 from mlmm.errors import EmbeddingError
+from mlmm.potentials.multipoles import multipole_energies
 from mlmm.units import COULOMB
 
 CUBIC = np.diag([2.6, 2.6, 2.6])
@@ -287,16 +289,24 @@ class Springs(torch.nn.Module):
     def in_field(self, positions, cell, external_positions, external_charges, charge_width):
         d = positions - positions.mean(0)
         charges = 0.2 * (d[:, 0] - d[:, 0].mean())
-        return d.square().sum(1), charges + 1.0 / len(d), 0.05 * d, 0.0 * d.unsqueeze(2) * d.unsqueeze(1)
+        return (
+            d.square().sum(1).unsqueeze(0),
+            charges + 1.0 / len(d),
+            0.05 * d,
+            0.0 * d.unsqueeze(2) * d.unsqueeze(1),
+        )
 
 
+@pytest.mark.parametrize("takes", ["charges", "potential"])
 @pytest.mark.parametrize("cell", [None, CUBIC, LEANING], ids=["open", "cube", "leaning"])
-def test_forces_of_an_embedded_region_are_gradients(cell):
+def test_forces_of_an_embedded_region_are_gradients(cell, takes):
+    """Of multipoles that charges around induce, and of charges that a model finds in the potential."""
     region, outside, charges, reference, _, box = system_of(8, CUBIC if cell is None else cell)
     positions = torch.cat([outside[:10], region, outside[10:]])
     atoms = list(range(10, 15))
     every = torch.cat([charges[:10], reference, charges[10:]])
-    module = EmbeddedRegion(Springs(), atoms, every.numpy(), 0.8, 1, None if cell is None else box)
+    model, reach = (Springs(), 0.8) if takes == "charges" else (EquilibratedModule([1, 6, 8, 1, 1], 1), 0.0)
+    module = EmbeddedRegion(model, atoms, every.numpy(), reach, 1, None if cell is None else box)
     cellular = None if cell is None else box
     x = positions.clone().requires_grad_(True)
     (gradient,) = torch.autograd.grad(module(x, cellular), x)
@@ -309,6 +319,23 @@ def test_forces_of_an_embedded_region_are_gradients(cell):
             values.append(float(module(moved, cellular)))
         slope = (values[0] - values[1]) / 2e-5
         assert slope == pytest.approx(float(gradient[atom, axis]), abs=1e-6 * float(gradient.abs().max()))
+
+
+def test_a_model_that_takes_the_potential_sees_what_one_with_its_charges_sees():
+    """The energy of equilibrated charges is that of the same charges held, and the price of moving them."""
+    region, outside, charges, reference, _, box = system_of(14, CUBIC)
+    model = EquilibratedModule([1, 6, 8, 1, 1], 1)
+    every = torch.cat([reference, charges]).numpy()
+    module = EmbeddedRegion(model, range(5), every, 0.0, 1, box)
+    found = module(torch.cat([region, outside]), box)
+    _, *around = module.insertion.potentials(region, outside, box)
+    energies, q, dipoles, quadrupoles = model.in_potential(region, box, *around)
+    within = energies[0] - multipole_energies(q, dipoles, quadrupoles, *around)
+    outer = module.insertion(region, outside, q, dipoles, quadrupoles, box)
+    assert float(found) == pytest.approx(float((within + outer).sum()), abs=1e-8)
+    # Control: in half of the potential it has other charges.
+    other = model.in_potential(region, box, *(0.5 * part for part in around))[1]
+    assert float((q - other).abs().max()) > 0.01
 
 
 def test_charge_of_the_region_and_its_fixed_charges_belong_together():

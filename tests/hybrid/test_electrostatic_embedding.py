@@ -8,6 +8,7 @@ import numpy as np
 import openmm
 import pytest
 import torch
+from field_models import Equilibrated
 
 import mlmm
 from mlmm.build import BuiltSystem, build_system
@@ -84,6 +85,22 @@ def test_both_bridges_have_one_energy_and_no_net_force(acetate, amp):
         context.setPositions(acetate.positions)
         group = 1 << hybrid.force_groups["ml"]
         state = context.getState(energy=True, forces=True, groups=group)
+        forces = state.getForces(asNumpy=True)._value
+        assert np.abs(forces.sum(0)).max() < 1e-9 * np.abs(forces).max()
+        assert np.abs(forces[10:]).max() > 1.0
+        found.append((state.getPotentialEnergy()._value, forces))
+    assert found[1][0] == pytest.approx(found[0][0], rel=1e-10)
+    assert np.abs(found[1][1] - found[0][1]).max() < 1e-8
+
+
+def test_a_model_that_takes_the_potential_runs_through_both_bridges(acetate):
+    """One energy and one force, without net force; on a water far away too."""
+    found = []
+    for bridge in ("torchforce", "pythonforce"):
+        hybrid = embedded(acetate, Equilibrated(), bridge=bridge)
+        context = context_of(hybrid.system)
+        context.setPositions(acetate.positions)
+        state = context.getState(energy=True, forces=True, groups=1 << hybrid.force_groups["ml"])
         forces = state.getForces(asNumpy=True)._value
         assert np.abs(forces.sum(0)).max() < 1e-9 * np.abs(forces).max()
         assert np.abs(forces[10:]).max() > 1.0

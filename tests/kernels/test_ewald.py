@@ -9,6 +9,7 @@ import torch
 from mlmm.electrostatics.ewald_insertion import EwaldInsertion
 from mlmm.errors import EmbeddingError, MissingPackageError
 from mlmm.kernels.ewald import _library
+from mlmm.potentials.multipoles import multipole_energies, traceless
 
 pytestmark = pytest.mark.usefixtures("kernels_by_default")
 
@@ -75,6 +76,35 @@ def test_equals_torch(cell, width):
     less, _ = system_of(CELLS[cell], width=width)
     less.external[-1] = 0.0
     assert float((evaluate(less, arguments, True)[0] - exact[0]).abs().max()) > 1e-8
+
+
+def potentials(insertion: EwaldInsertion, arguments: list, native: bool) -> list[torch.Tensor]:
+    """What a model takes, and the gradients of a weighted sum of it by positions and sources."""
+    insertion.native = native
+    leaves = [tensor.clone().requires_grad_(True) for tensor in arguments[:2]]
+    found = insertion.potentials(*leaves, arguments[5])
+    generator = torch.Generator().manual_seed(4)
+    weights = [torch.randn(part.shape, generator=generator, dtype=part.dtype) for part in found]
+    total = sum((weight * part).sum() for weight, part in zip(weights, found, strict=True))
+    return [*(part.detach() for part in found), *torch.autograd.grad(total, leaves)]
+
+
+@pytest.mark.parametrize("width", [0.0, 0.03])
+@pytest.mark.parametrize("cell", CELLS)
+def test_potentials_are_what_the_energy_is_linear_in(cell, width):
+    """Kernel and torch give one potential and one gradient; multipoles times potential is the energy."""
+    insertion, arguments = system_of(CELLS[cell], width=width)
+    insertion.images = False
+    found, exact = (potentials(insertion, arguments, native) for native in (True, False))
+    for one, other in zip(found, exact, strict=True):
+        assert float((one - other).abs().max()) < 1e-11 * float(other.abs().max())
+    offset, *around = found[:4]
+    quadrupoles = traceless(arguments[4] + arguments[4].transpose(1, 2))
+    energies = offset + multipole_energies(*arguments[2:4], quadrupoles, *around)
+    direct = insertion(*arguments[:4], quadrupoles, arguments[5])
+    assert float((energies - direct).abs().max()) < 1e-10 * float(direct.abs().max())
+    # Control: without the part of the fixed charges it is another energy.
+    assert float((energies - offset - direct).abs().max()) > 1e-3 * float(direct.abs().max())
 
 
 def test_number_of_threads_changes_no_bit():

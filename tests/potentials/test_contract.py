@@ -10,7 +10,7 @@ from toys import toy_spec
 
 import mlmm
 from mlmm.errors import PotentialError
-from mlmm.potentials import AtomEnergies, check_potential
+from mlmm.potentials import AtomEnergies, check_potential, check_state
 from mlmm.structures import Structure, minimum_image
 
 CUTOFF = 0.4
@@ -48,6 +48,7 @@ class Sound:
         )
 
     def pairs(self, structure):
+        check_state(self.spec, structure)
         return Pairs(structure.numbers)(structure.positions, structure.cell)[0]
 
     def atom_energies(self, structure):
@@ -172,6 +173,13 @@ class Unwrapped(Sound):
         return AtomEnergies(Pairs(structure.numbers)(structure.positions, None)[0])
 
 
+class Deaf(Sound):
+    """Takes charges around and does nothing with them."""
+
+    def pairs(self, structure):
+        return Pairs(structure.numbers)(structure.positions, structure.cell)[0]
+
+
 class Single(Sound):
     def atom_energies(self, structure):
         return AtomEnergies(self.pairs(structure).to(torch.float32))
@@ -212,6 +220,7 @@ def test_a_sound_potential_keeps_the_contract(model):
         (Noisy(), "repeated call"),
         (Unwrapped(), "atoms moved by box vectors"),
         (Single(), "shapes, types"),
+        (Deaf(), "passed over in silence"),
         (CompiledOtherwise(), "TorchScript less eager"),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,

@@ -10,7 +10,7 @@ import mlmm
 from mlmm.build import build_system
 from mlmm.electrostatics.fixed_charges import read_charges
 from mlmm.errors import EmbeddingError, PotentialError
-from mlmm.potentials.multipoles import multipoles_among_charges
+from mlmm.potentials.multipoles import multipole_energies, potential_of_charges
 from mlmm.units import COULOMB
 from mlmm.validation.embedding_levels import LEVELS, embedding_levels
 from mlmm.zones.region import select_region
@@ -54,7 +54,7 @@ def test_levels_add_up_to_sums_over_all_charges(acetate, amp):
     charges = torch.tensor(charge[outside])
     energies, *multipoles = module.in_field(x, torch.tensor(acetate.box_vectors), sources, charges, 0.03)
     vectors = sources.unsqueeze(0) - x.unsqueeze(1)
-    whole = (energies + multipoles_among_charges(*multipoles, vectors, charges)).sum()
+    whole = (energies + multipole_energies(*multipoles, *potential_of_charges(vectors, charges))).sum()
     vacuum = module(x, None).sum()
     assert levels.totals[0, 2] == pytest.approx(float(whole - vacuum), abs=1e-6)
     # Control: the levels are three different numbers, and so are the energies within the region.

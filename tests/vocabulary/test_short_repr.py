@@ -36,6 +36,7 @@ def shown(root, dipeptide_water, ani1x):
             ("atoms: 589", "region: 22 atoms", "ANI-1x", "scheme: per_atom", "electrostatics: mechanical"),
         ),
         (structure, ("elements: H", "cell: periodic", "charge: 0 e")),
+        (mlmm.ExternalCharges(structure.positions[:1], torch.ones(1)), ("charges: 1", "sum: +1.000 e")),
         (hybrid.region_energies(built.positions), ("members: 8", "kJ/mol")),
         (mlmm.Compensation({"HOH": 5.0}), ("alignment: HOH 5.00 kJ/mol",)),
         (mlmm.inspect_structure(pdb), ("file: input.pdb", "chains: A")),
@@ -61,7 +62,7 @@ def test_tables_for_notebooks_are_well_formed(shown):
 def test_every_public_class_that_holds_arrays_is_among_them(shown):
     """Options and stages are numbers and words, whose dataclass line is what was given."""
     numbers = {"Structure", "AtomEnergies", "Compensation", "BuiltSystem", "HybridSystem", "RunDirectory"}
-    numbers |= {"Region", "ZonePartition", "CheckReport", "Inspection", "BuildPlan"}
+    numbers |= {"Region", "ZonePartition", "CheckReport", "Inspection", "BuildPlan", "ExternalCharges"}
     public = {name for name in mlmm.__all__ if inspect.isclass(getattr(mlmm, name))}
     short = {name for name in public if issubclass(getattr(mlmm, name), ShortRepr)}
     assert short == numbers

@@ -16,13 +16,28 @@ from mlmm.modules import Module
 from mlmm.potentials.amp_bms.weights import AMPWeights
 from mlmm.potentials.multipoles import enclosed_share
 
-__all__ = ["CHANNELS", "MESSAGE_CUTOFF", "POLARISATION_CUTOFF", "AMPNetwork"]
+__all__ = ["CHANNELS", "MESSAGE_CUTOFF", "PARTS", "POLARISATION_CUTOFF", "AMPNetwork"]
 
 #: Reach of a message and of the polarisation by point charges, angstrom.
 MESSAGE_CUTOFF = 4.0
 POLARISATION_CUTOFF = 8.0
 #: Dipole and quadrupole channels of the messages.
 CHANNELS = 8
+#: Parts of the network, by their attributes here, and their names in the published file.
+PARTS = {
+    "edge_embedding": "edge_embedding",
+    "first_multipoles": "eq_message_layers.0",
+    "second_multipoles": "eq_message_layers.1",
+    "first_message": "in_message_layers.0",
+    "second_message": "in_message_layers.1",
+    "first_update": "in_update_layers.0",
+    "second_update": "in_update_layers.1",
+    "polarisation": "B_coefficients",
+    "coefficients": "QM_coeffs",
+    "monopoles": "QM_monos",
+    "node_energy": "V.potential",
+}
+_ELEMENTS = "node_embedding.embedding.weight"
 
 
 def envelope(x: torch.Tensor) -> torch.Tensor:
@@ -39,15 +54,16 @@ class _Perceptron(Module):
         layers: list[torch.nn.Module] = []
         for number in weights.layers(prefix):
             weight, bias = weights.linear(f"{prefix}.{number}", dtype)
-            layer = torch.nn.Linear(weight.shape[1], weight.shape[0], bias is not None, dtype=dtype)
-            layer.weight = torch.nn.Parameter(weight, requires_grad=False)
-            if bias is not None:
-                layer.bias = torch.nn.Parameter(bias, requires_grad=False)
-            layers += [layer, torch.nn.SiLU()]
+            layers += [_linear(weight, bias), torch.nn.SiLU()]
         self.layers = torch.nn.Sequential(*(layers[:-1] if head else layers))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.layers(x)
+
+    @torch.jit.unused
+    def published(self) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
+        """Matrix and bias of each layer."""
+        return [(layer.weight, layer.bias) for layer in self.layers if isinstance(layer, torch.nn.Linear)]
 
 
 class _EdgePerceptron(Module):
@@ -67,19 +83,15 @@ class _EdgePerceptron(Module):
         size = weights.node_size
         edge = weight.shape[1] - 2 * size
         begin = 0 if nodes_first else edge
-        self.register_buffer("of_sender", weight[:, begin : begin + size].t().contiguous())
-        self.register_buffer("of_receiver", weight[:, begin + size : begin + 2 * size].t().contiguous())
-        rest = weight[:, 2 * size :] if nodes_first else weight[:, :edge]
-        self.register_buffer("of_edge", rest.t().contiguous())
-        self.register_buffer("bias", bias)
+        self.nodes_first = nodes_first
+        self.of_sender = _fixed(weight[:, begin : begin + size].t())
+        self.of_receiver = _fixed(weight[:, begin + size : begin + 2 * size].t())
+        self.of_edge = _fixed((weight[:, 2 * size :] if nodes_first else weight[:, :edge]).t())
+        assert bias is not None
+        self.bias = _fixed(bias)
         layers: list[torch.nn.Module] = [torch.nn.SiLU()]
         for number in numbers[1:]:
-            matrix, offset = weights.linear(f"{prefix}.{number}", dtype)
-            layer = torch.nn.Linear(matrix.shape[1], matrix.shape[0], offset is not None, dtype=dtype)
-            layer.weight = torch.nn.Parameter(matrix, requires_grad=False)
-            if offset is not None:
-                layer.bias = torch.nn.Parameter(offset, requires_grad=False)
-            layers += [layer, torch.nn.SiLU()]
+            layers += [_linear(*weights.linear(f"{prefix}.{number}", dtype)), torch.nn.SiLU()]
         self.layers = torch.nn.Sequential(*(layers[:-1] if head else layers))
 
     def forward(
@@ -88,6 +100,29 @@ class _EdgePerceptron(Module):
         of_nodes = (nodes @ self.of_sender).index_select(0, sender)
         of_nodes = of_nodes + (torch.addmm(self.bias, nodes, self.of_receiver)).index_select(0, receiver)
         return self.layers(torch.addmm(of_nodes, edges, self.of_edge))
+
+    @torch.jit.unused
+    def published(self) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
+        """Matrix and bias of each layer, the first one put together again."""
+        nodes = [self.of_sender, self.of_receiver]
+        parts = [*nodes, self.of_edge] if self.nodes_first else [self.of_edge, *nodes]
+        first: tuple[torch.Tensor, torch.Tensor | None] = (torch.cat(parts).t().contiguous(), self.bias)
+        linear = [layer for layer in self.layers if isinstance(layer, torch.nn.Linear)]
+        return [first, *((layer.weight, layer.bias) for layer in linear)]
+
+
+def _fixed(value: torch.Tensor) -> torch.nn.Parameter:
+    """A weight that only training, if it asks for it, changes."""
+    return torch.nn.Parameter(value.contiguous(), requires_grad=False)
+
+
+def _linear(weight: torch.Tensor, bias: torch.Tensor | None) -> torch.nn.Linear:
+    """A layer with these weights."""
+    layer = torch.nn.Linear(weight.shape[1], weight.shape[0], bias is not None, dtype=weight.dtype)
+    layer.weight = _fixed(weight)
+    if bias is not None:
+        layer.bias = _fixed(bias)
+    return layer
 
 
 class AMPNetwork(Module):
@@ -108,7 +143,7 @@ class AMPNetwork(Module):
         self.dtype = dtype
         self.cutoff, self.external_cutoff, self.channels = MESSAGE_CUTOFF, POLARISATION_CUTOFF, CHANNELS
         self.scaling = float(polarisation_scaling)
-        self.register_buffer("elements", weights.tensor("node_embedding.embedding.weight", dtype))
+        self.elements = _fixed(weights.tensor(_ELEMENTS, dtype))
         self.register_buffer(
             "frequencies", weights.tensor("radial_embedding.frequencies", torch.float64).flatten()
         )
@@ -172,7 +207,7 @@ class AMPNetwork(Module):
         x = vectors.square().sum(1).sqrt() / self.cutoff
         u = (vectors / (x * self.cutoff).unsqueeze(1)).to(self.dtype)
         w64 = envelope(x)
-        basis = (w64.unsqueeze(1) * torch.sin(x.unsqueeze(1) * self.frequencies)).to(self.dtype)
+        basis = (w64.unsqueeze(1) * torch.sin(x.unsqueeze(1) * self.frequencies.to(x.dtype))).to(self.dtype)
         w = w64.to(self.dtype).unsqueeze(1)
         h = self.elements.index_select(0, species)
         e = self.edge_embedding(h, basis, sender, receiver)
@@ -207,6 +242,18 @@ class AMPNetwork(Module):
             (q[:, 0] + quadrupole).to(torch.float64),
             coefficients[:, 0].to(torch.float64),
         )
+
+    @torch.jit.unused
+    def published(self) -> dict[str, torch.Tensor]:
+        """All weights by their published names, detached, float32."""
+        found = {_ELEMENTS: self.elements}
+        for attribute, prefix in PARTS.items():
+            for number, (matrix, bias) in enumerate(getattr(self, attribute).published()):
+                # Lin at .0, .2, .4: activations take the numbers between.
+                found[f"{prefix}.{2 * number}.weight"] = matrix
+                if bias is not None:
+                    found[f"{prefix}.{2 * number}.bias"] = bias
+        return {name: value.detach().to(torch.float32).contiguous().clone() for name, value in found.items()}
 
     def _multipoles(
         self, parts: torch.Tensor, u: torch.Tensor, receiver: torch.Tensor, n: int
@@ -268,7 +315,7 @@ class AMPNetwork(Module):
         distance = vectors.square().sum(1).sqrt()
         x = distance / self.external_cutoff
         w = envelope(x)
-        basis = w.unsqueeze(1) * torch.sin(x.unsqueeze(1) * self.external_frequencies)
+        basis = w.unsqueeze(1) * torch.sin(x.unsqueeze(1) * self.external_frequencies.to(x.dtype))
         seen = charges * enclosed_share(charge_width, distance).square()
         strength = (w * self.scaling * seen / distance.square()).to(self.dtype).unsqueeze(1)
         b = self.polarisation(basis.to(self.dtype)) * strength

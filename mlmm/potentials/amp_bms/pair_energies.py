@@ -78,12 +78,12 @@ class PairEnergies(Module):
         self.screened = _SCREENED
 
     def forward(self, r: torch.Tensor, charges: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
-        """Energy of each pair i < j, kJ/mol.
+        """Energy of each pair i < j, kJ/mol, of one geometry or of several at once.
 
         Parameters
         ----------
-        r : torch.Tensor, shape (P,), float64, angstrom
-        charges, factors : torch.Tensor, shape (N,), float64
+        r : torch.Tensor, shape (P,) or (B, P), float64, angstrom
+        charges, factors : torch.Tensor, shape (N,) or (B, N), float64
             Charges (e) and factors of C6 of the atoms.
         """
         i, j = self.first, self.second
@@ -94,10 +94,10 @@ class PairEnergies(Module):
         # Coulomb's law, switched on up to 4 Å, with a generalised reaction field.
         a, b, g, f = self.field
         bare = inverse + a * square + b * fourth + g * sixth - f
-        product = charges.index_select(0, i) * charges.index_select(0, j)
+        product = charges.index_select(-1, i) * charges.index_select(-1, j)
         energy = self.coulomb_constant * product * smooth_step(r / 4.0) * bare
         # Dispersion with rational damping.
-        strength = (factors.index_select(0, i) * factors.index_select(0, j)).sqrt() * self.c6
+        strength = (factors.index_select(-1, i) * factors.index_select(-1, j)).sqrt() * self.c6
         damped = 1.0 / (sixth + self.sixth_of_radius)
         damped = damped + self.eighth / (fourth * fourth + self.eighth_of_radius)
         energy = (energy - strength * damped) * (r < self.cutoff)

@@ -16,7 +16,7 @@ from mlmm.potentials.amp_bms.network import MESSAGE_CUTOFF, POLARISATION_CUTOFF,
 from mlmm.potentials.amp_bms.pair_energies import PairEnergies
 from mlmm.potentials.amp_bms.weights import AMPWeights, read_amp_weights
 from mlmm.potentials.base import AtomEnergies, PotentialSpec, check_state
-from mlmm.potentials.multipoles import Multipoles, multipoles_among_charges
+from mlmm.potentials.multipoles import multipole_energies, potential_of_charges
 from mlmm.structures import Structure, minimum_image
 from mlmm.units import ANGSTROM, COULOMB
 
@@ -79,7 +79,7 @@ class AMPModule(Module):
         """Energies (1, C), kJ/mol, for positions (N, 3) and cell (3, 3) in nm, without charges around."""
         energies, _, _, _ = self.in_field(positions, cell, positions[:0], self.charge.new_zeros(0), 0.0)
         chosen = self.centres if centres is None else centres
-        return energies.index_select(0, chosen).unsqueeze(0)
+        return energies.index_select(1, chosen)
 
     @torch.jit.export
     def in_field(
@@ -108,7 +108,7 @@ class AMPModule(Module):
 
         Returns
         -------
-        energies : torch.Tensor, shape (N,), kJ/mol
+        energies : torch.Tensor, shape (1, N), kJ/mol
             Node energies and half of each pair's.
         charges, dipoles, quadrupoles : torch.Tensor, shapes (N,), (N, 3), (N, 3, 3)
             e, e nm, e nm²; traceless quadrupoles, half of a second moment.
@@ -142,7 +142,7 @@ class AMPModule(Module):
         by_pair = self.pairs(r, charges, factors)
         energies = node.index_add(0, i, 0.5 * by_pair).index_add(0, j, 0.5 * by_pair)
         unit = self.angstrom / self.root_coulomb
-        return energies, charges, dipoles * unit, quadrupoles * (unit * self.angstrom)
+        return energies.unsqueeze(0), charges, dipoles * unit, quadrupoles * (unit * self.angstrom)
 
     def _in_torch(
         self,
@@ -212,6 +212,7 @@ class AMPPotential:
             trained_on="total",
             per_atom=False,
             charges=True,
+            external="charges",
             polarisation_range=POLARISATION_CUTOFF * ANGSTROM,
             long_range=True,
             precision=precision,
@@ -243,38 +244,30 @@ class AMPPotential:
         return module.to(self.device)
 
     def atom_energies(self, structure: Structure) -> AtomEnergies:
-        """Per-atom energies without charges around, kJ/mol, and predicted charges, e."""
-        energies, multipoles = self.in_field(
-            structure, structure.positions[:0], structure.positions.new_zeros(0)
-        )
-        return AtomEnergies(energies, charges=multipoles.charges)
-
-    def in_field(
-        self, structure: Structure, positions: torch.Tensor, charges: torch.Tensor
-    ) -> tuple[torch.Tensor, Multipoles]:
-        """Per-atom energies of a region among point charges, Coulomb's law with them included.
+        """Per-atom energies, kJ/mol, and multipoles; among charges with Coulomb's law of these included.
 
         Lennard-Jones with the surroundings is no part of it: that stays with the force field.
 
-        Parameters
-        ----------
-        structure : Structure
-        positions : torch.Tensor, shape (M, 3), nm
-            Of the point charges; may require gradients, as those of the structure.
-        charges : torch.Tensor, shape (M,), e
-
-        Returns
-        -------
-        energies : torch.Tensor, shape (N,), float64, kJ/mol
-        multipoles : Multipoles
+        Raises
+        ------
+        PotentialError
+            What `check_state` raises.
         """
         check_state(self.spec, structure)
         key = (tuple(structure.numbers.tolist()), structure.charge)
         if key not in self._modules:
             self._modules = {key: self.scriptable(key[0], charge=structure.charge)}
-        moved, home = structure.to(self.device), structure.positions.device
-        where, strengths = positions.to(self.device), charges.to(self.device, torch.float64)
-        energies, q, mu, theta = self._modules[key].in_field(moved.positions, moved.cell, where, strengths)
-        vectors = minimum_image(where.unsqueeze(0) - moved.positions.unsqueeze(1), moved.cell)
-        energies = energies + multipoles_among_charges(q, mu, theta, vectors, strengths)
-        return energies.to(home), Multipoles(q.to(home), mu.to(home), theta.to(home))
+        moved, home, external = structure.to(self.device), structure.positions.device, structure.external
+        x, cell = moved.positions, moved.cell
+        where, strengths, width = x[:0], x.new_zeros(0, dtype=torch.float64), 0.0
+        if external is not None:
+            where = external.positions.to(self.device)
+            strengths, width = external.charges.to(self.device, torch.float64), external.width
+        members, q, mu, theta = self._modules[key].in_field(x, cell, where, strengths, width)
+        energies = members[0]
+        if external is not None:
+            vectors = minimum_image(where.unsqueeze(0) - x.unsqueeze(1), cell).to(torch.float64)
+            around = potential_of_charges(vectors, strengths, width)
+            energies = energies + multipole_energies(q, mu, theta, *around)
+        multipoles = (q.to(home), mu.to(home), theta.to(home))
+        return AtomEnergies(energies.to(home), None, *multipoles)

@@ -103,20 +103,24 @@ class ANINetworks(Module):
             environments = self.fixed_functions(positions, cell)
         else:
             environments = self.symmetry_functions(positions, cell, centres)
-        energies: list[torch.Tensor] = []
         if centres is None:
-            for network in self.networks:
-                energies.append(network(environments, network.atoms))
-            order: torch.Tensor = self.order
-        else:
-            species = self.symmetry_functions.species.index_select(0, centres)
-            places: list[torch.Tensor] = []
-            for network in self.networks:
-                atoms = (species == network.species).nonzero().squeeze(1)
-                places.append(atoms)
-                energies.append(network(environments, atoms))
-            order = torch.argsort(torch.cat(places))
+            return self.of_environments(environments)
+        species = self.symmetry_functions.species.index_select(0, centres)
+        places: list[torch.Tensor] = []
+        energies: list[torch.Tensor] = []
+        for network in self.networks:
+            atoms = (species == network.species).nonzero().squeeze(1)
+            places.append(atoms)
+            energies.append(network(environments, atoms))
+        order = torch.argsort(torch.cat(places))
         return torch.cat(energies, dim=1).index_select(1, order).to(torch.float64) * self.hartree
+
+    def of_environments(self, environments: torch.Tensor) -> torch.Tensor:
+        """Energies of the bound centres (members, C), kJ/mol, from their symmetry functions (C, length)."""
+        energies: list[torch.Tensor] = []
+        for network in self.networks:
+            energies.append(network(environments, network.atoms))
+        return torch.cat(energies, dim=1).index_select(1, self.order).to(torch.float64) * self.hartree
 
     def _fixed(self, positions: torch.Tensor) -> bool:
         """On the processor lists are cheaper; on a GPU each of them would wait for the host."""

@@ -14,7 +14,7 @@ from mlmm.potentials.ani.fixed_shape import NEIGHBOUR_DENSITY, neighbour_room
 from mlmm.potentials.ani.native import NativeANI, choose_kernel, has_one_output
 from mlmm.potentials.ani.networks import SHAPES, ANINetworks
 from mlmm.potentials.ani.neurochem import ANIParameters
-from mlmm.potentials.base import AtomEnergies, PotentialSpec
+from mlmm.potentials.base import AtomEnergies, PotentialSpec, check_state
 from mlmm.potentials.training import check_elements
 from mlmm.structures import Structure, neighbour_pairs
 from mlmm.units import ANGSTROM, HARTREE
@@ -149,8 +149,10 @@ class ANIPotential:
         Raises
         ------
         PotentialError
-            An element that the networks do not know.
+            An element that the networks do not know, or charges around.
         """
+        if structure.external is not None:
+            check_state(self.spec, structure)
         numbers = tuple(structure.numbers.tolist())
         # The last region is kept: dynamics asks for the same atoms at every step.
         if self._bound is None or self._bound[0] != numbers:

@@ -1,7 +1,8 @@
 """What every potential has to keep, measured: the contract that the engine relies on, as one call.
 
-Symmetries, forces as the gradient of the energy, smoothness where neighbours enter, a range as declared, and
-the same numbers through every door: alone or among others, periodic or open, eager or compiled.
+Symmetries, forces as the gradient of the energy, smoothness where neighbours enter, a range as declared, the
+same numbers through every door: alone or among others, periodic or open, eager or compiled; and one energy
+for a structure and the charges around it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from mlmm.potentials.base import (
     energy_and_forces,
     scriptable_module,
 )
+from mlmm.potentials.contract.external import external_rows, refusal_row
 from mlmm.potentials.contract.probes import dimer, force_step, random_molecule, range_reached, wire
 from mlmm.potentials.contract.same_numbers import compiled_rows, reload_rows
 from mlmm.structures import Structure
@@ -102,6 +104,7 @@ def check_potential(
         ("receptive field", check.receptive_field),
         ("many and one", check.many),
         ("box", check.box),
+        ("charges around", lambda: check.among_charges(compiled)),
     ):
         progress(name)
         results += clause()
@@ -312,6 +315,14 @@ class _Check:
         )
         other = self.model.atom_energies(moved).energies.detach()
         return [*rows, self._energy_row("atoms moved by box vectors", _largest(other - found), 4)]
+
+    def among_charges(self, compiled: bool) -> list[CheckResult]:
+        """In the field of charges, or a refusal of them."""
+        if self.spec.external == "none":
+            return [refusal_row(self.model, self.structure)]
+        limits = self.limits
+        fractions = (limits.energy, limits.force, limits.difference, limits.displacement)
+        return external_rows(self.model, self.structure, fractions, self.scale, compiled=compiled)
 
     def _clearance(self) -> float:
         """Distance between copies that cannot see each other, nm."""

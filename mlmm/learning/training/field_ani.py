@@ -1,0 +1,100 @@
+"""Train field-aware ANI, from published ANI networks, on labels of one molecule among point charges."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mlmm.elements import SYMBOLS
+from mlmm.learning.training.amp_bms import check_one_molecule, predict_in_batches
+from mlmm.learning.training.field_model import TrainableFieldANI, start_field_parameters
+from mlmm.learning.training.field_options import FieldANIOptions
+from mlmm.learning.training.loop import EpochReport, FitResult, fit
+from mlmm.learning.training.networks import start_parameters
+from mlmm.learning.training.offsets import composition, fit_offsets
+from mlmm.learning.training.options import FitOptions, NetworkOptions
+from mlmm.learning.training.targets import Sample, data_sha256, targets_of
+from mlmm.potentials.field_ani.parameters import FieldANIParameters
+from mlmm.units import HARTREE
+
+__all__ = ["TrainedFieldANI", "train_field_ani"]
+
+
+@dataclass(frozen=True)
+class TrainedFieldANI:
+    """Networks and constants.
+
+    Parameters
+    ----------
+    parameters : FieldANIParameters
+        For `FieldANIPotential` and `save_field_ani`.
+    fit : FitResult
+    """
+
+    parameters: FieldANIParameters
+    fit: FitResult
+
+
+def train_field_ani(
+    train: Sequence[Sample],
+    validation: Sequence[Sample],
+    networks: FieldANIOptions | None = None,
+    options: FitOptions | None = None,
+    *,
+    checkpoint: Path | None = None,
+    progress: Callable[[EpochReport], None] | None = None,
+) -> TrainedFieldANI:
+    """Fit field-aware ANI to energies, forces, and forces on the point charges around.
+
+    Parameters
+    ----------
+    train, validation : sequence of (Molecule, Label)
+        What `check_samples` lets through: one molecule, its atoms in one order.
+    networks : FieldANIOptions, optional
+    options : FitOptions, optional
+    checkpoint : Path, optional
+        See `mlmm.learning.training.loop.fit`.
+    progress : callable, optional
+        Gets an `EpochReport` after each epoch.
+
+    Raises
+    ------
+    ConfigError, PotentialError, SimulationError
+        Several molecules; elements that the start does not know; a loss that is not finite.
+    """
+    networks, options = networks or FieldANIOptions(), options or FitOptions()
+    check_one_molecule(train, validation)
+    everything = [*train, *validation]
+    molecules = [molecule for molecule, _ in everything]
+    numbers = sorted({int(z) for z in molecules[0].numbers})
+    ani = start_parameters(NetworkOptions(start=networks.start, members=1), numbers, options.seed)
+    start = start_field_parameters(ani, networks.hidden, options.seed)
+    model = TrainableFieldANI(start, molecules)
+    first, second = range(len(train)), range(len(train), len(everything))
+    targets = targets_of(everything)
+    counts = composition(molecules, [SYMBOLS.index(e) for e in ani.elements])
+
+    def references() -> np.ndarray:
+        """Energies per element, kJ/mol, that make up for the mean error on the training set."""
+        own = predict_in_batches(model, first, options.batch).energies[0].double().numpy()
+        return fit_offsets(counts[: len(train)], targets.energies.numpy()[: len(train)] - own)
+
+    result = fit(
+        model,
+        targets.shifted(torch.as_tensor(counts @ references())),
+        first,
+        second,
+        options,
+        checkpoint=checkpoint,
+        fingerprint=f"{data_sha256(everything)} {networks!r}",
+        progress=progress,
+    )
+    model.zero.data.zero_()
+    parameters = model.exported()
+    networks_of_energy = dataclasses.replace(parameters.ani, self_energies=references() / HARTREE)
+    return TrainedFieldANI(dataclasses.replace(parameters, ani=networks_of_energy), result)

@@ -1,0 +1,1 @@
+"""ANI with charges that equilibrate in the potential of the surroundings."""
