@@ -18,6 +18,8 @@ from mlmm.errors import ConfigError
 COULOMB = 138.93545764438198
 #: Gas constant, kJ / (mol K) (CODATA 2018, exact).
 GAS_CONSTANT = 8.31446261815324e-3
+#: Planck's constant times Avogadro's, kJ ps/mol (CODATA 2018, exact).
+PLANCK = 0.3990312712893431
 #: kJ/mol per hartree (CODATA 2018).
 HARTREE = 2625.4996394798254
 #: kJ/mol per electronvolt (CODATA 2018).
@@ -28,6 +30,10 @@ KILOCALORIE = 4.184
 BAR_NM3 = 0.0602214076
 #: g/cm³ per amu/nm³: the atomic mass constant, 1.66053906660e-24 g.
 AMU_PER_NM3 = 1.66053906660e-3
+#: Planck's constant times Avogadro's, kJ ps/mol (CODATA 2018, exact).
+PLANCK = 0.3990312712893431
+#: Speed of light, cm/ps (exact): what turns frequencies into wavenumbers in 1/cm.
+LIGHT_SPEED = 0.0299792458
 #: nm per angstrom.
 ANGSTROM = 0.1
 #: nm per bohr (CODATA 2018).

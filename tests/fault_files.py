@@ -19,8 +19,8 @@ from test_foreign_xml import CODE, PDB, Harm, force_field, with_harm
 from toys import chains
 
 import mlmm
-from mlmm.build.amber import load_openmm
 from mlmm.build.foreign_xml import read_serialised
+from mlmm.build.parametrised.serialised import load_openmm
 from mlmm.errors import MLMMError
 from mlmm.potentials import known_potentials
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from openmm import app
+import numpy as np
+from openmm import app, unit
 
 from mlmm.build.build_log import Decision, as_decisions, log_text
 from mlmm.build.families import force_field_files
@@ -36,6 +37,8 @@ class PlannedStructure:
     ----------
     topology : openmm.app.Topology
         After caps and replaced residues; without the atoms that would be added.
+    positions : ndarray, shape (N, 3), nm
+        Of the atoms of `topology`.
     missing : dict
         Residue of `topology` -> names of the heavy atoms that would be added.
     ligands : LigandPlan
@@ -48,6 +51,7 @@ class PlannedStructure:
     """
 
     topology: app.Topology
+    positions: np.ndarray
     missing: dict[app.topology.Residue, list[str]]
     ligands: LigandPlan
     decisions: tuple[Decision, ...]
@@ -159,6 +163,7 @@ def _planned(source: CheckedStructure, ligands: LigandPlan, options: BuildOption
     repairs = find_repairs(source, ligands, force_field, options)
     return PlannedStructure(
         repairs.fixer.topology,
+        np.array(repairs.fixer.positions.value_in_unit(unit.nanometer)),
         {residue: [atom.name for atom in atoms] for residue, atoms in repairs.fixer.missingAtoms.items()},
         ligands,
         tuple(as_decisions("repair", repairs.decisions)),

@@ -11,10 +11,13 @@ from typing import Protocol
 import numpy as np
 from openmm import app
 
-from mlmm.build.amber import amber_topology, structure_model
 from mlmm.build.files.atoms import AMINO_ACIDS, CAPS, NUCLEOTIDES
 from mlmm.build.ligands.molecules import atom_names, formal_charge
 from mlmm.build.options import BuildOptions
+from mlmm.build.parametrised.amber import amber_topology
+from mlmm.build.parametrised.charmm import charmm_topology
+from mlmm.build.parametrised.gromacs import gromacs_topology
+from mlmm.build.parametrised.serialised import structure_model
 from mlmm.build.plan import PlannedStructure
 from mlmm.errors import SelectionError
 from mlmm.zones.region import Region, region_from_atoms, select_region
@@ -52,19 +55,30 @@ class RegionPreview:
         Whether the region cuts bonds.
     charge : int, optional
         Net charge, e; None where a pH, a program or a force-field file decides it.
+    there : tuple of int
+        Its atoms that the planned structure has already, by their indices there.
     """
 
     region: Region
     numbers: tuple[int, ...]
     cuts: bool
     charge: int | None
+    there: tuple[int, ...] = ()
 
 
 class SourceSettings(Protocol):
     """The files of a system that was parametrised elsewhere."""
 
     @property
+    def parametrised(self) -> str: ...
+    @property
     def prmtop(self) -> str: ...
+    @property
+    def top(self) -> str: ...
+    @property
+    def include_dir(self) -> str: ...
+    @property
+    def psf(self) -> str: ...
     @property
     def pdb(self) -> str: ...
 
@@ -98,7 +112,7 @@ def preview_region(
     SelectionError
         A selection that is not understood, or that will match nothing.
     """
-    topology, certain = _topology(planned, options.solvate)
+    topology, certain, places = _topology(planned, options.solvate)
     if _CHANGING.search(selection):
         return None
     try:
@@ -123,18 +137,18 @@ def preview_region(
         if atom.index in certain and atom.element is not app.element.hydrogen
     )
     cuts = bool(region.cut_bonds) or not whole
-    return RegionPreview(
-        region, numbers, cuts, _charge(residues, certain, planned, options) if whole else None
-    )
+    charge = _charge(residues, certain, planned, options) if whole else None
+    there = tuple(atom for atom, place in places.items() if place.index in inside)
+    return RegionPreview(region, numbers, cuts, charge, there)
 
 
 def preview_parametrised(settings: SourceSettings, selection: str, complete: str) -> RegionPreview:
-    """The region of a system that has its parameters: the charge is that of an Amber topology.
+    """The region of a system that has its parameters: the charge is that of its topology.
 
     Parameters
     ----------
     settings : SourceSettings
-        With prmtop, or with xml and pdb.
+        Of a system that has its parameters.
     selection, complete
         As for `mlmm.select_region`.
 
@@ -144,8 +158,12 @@ def preview_parametrised(settings: SourceSettings, selection: str, complete: str
         Files that cannot be read, or a selection that matches nothing.
     """
     charges: np.ndarray | None = None
-    if settings.prmtop:
+    if settings.parametrised == "prmtop":
         topology, charges = amber_topology(settings.prmtop)
+    elif settings.parametrised == "top":
+        topology, charges = gromacs_topology(settings.top, settings.include_dir or None)
+    elif settings.parametrised == "psf":
+        topology, charges = charmm_topology(settings.psf)
     else:
         topology = structure_model(settings.pdb).topology
     region = select_region(_Previewed(topology), selection, complete)
@@ -173,8 +191,10 @@ def _understood(topology: app.Topology, selection: str) -> bool:
     return True
 
 
-def _topology(planned: PlannedStructure, solvated: bool) -> tuple[app.Topology, set[int]]:
-    """All atoms that the built system may have, and the indices of those that it will have."""
+def _topology(
+    planned: PlannedStructure, solvated: bool
+) -> tuple[app.Topology, set[int], dict[int, app.topology.Atom]]:
+    """All atoms that the built system may have, the indices of those that it will have, and the planned ones."""
     made, certain = app.Topology(), set()
     app.Topology().createStandardBonds()  # loads the table below
     standard = app.Topology._standardBonds  # OpenMM has no public access to it
@@ -211,7 +231,7 @@ def _topology(planned: PlannedStructure, solvated: bool) -> tuple[app.Topology, 
             for label in labels:
                 symbol = label.capitalize() if name != "HOH" else label[0]
                 made.addAtom(label, app.element.get_by_symbol(symbol), residue)
-    return made, certain
+    return made, certain, places
 
 
 def _element(label: str) -> app.element.Element:

@@ -70,7 +70,7 @@ def _plan(config: RunConfig) -> tuple[str, bool]:
     """The page of a dry run, and whether the build would go through."""
     from mlmm.build import plan_system
 
-    if config.system.prmtop or config.system.xml:
+    if config.system.parametrised:
         raise ConfigError(
             "a structure to be built for --dry-run",
             "a system that has its parameters",

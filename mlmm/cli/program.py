@@ -6,7 +6,22 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from mlmm.cli import build, calibrate, check, config, init, ligand, models, report, run
+from mlmm.cli import (
+    build,
+    calibrate,
+    check,
+    config,
+    freq,
+    init,
+    irc,
+    ligand,
+    models,
+    neb,
+    report,
+    run,
+    scan,
+    ts,
+)
 from mlmm.cli.bench import BENCH_EPILOG, add_bench_options, bench_alternatives, bench_text
 from mlmm.cli.check import VerbParser
 from mlmm.cli.progress import say
@@ -30,6 +45,7 @@ _EPILOG = """examples:
   mlmm calibrate my/run.toml --out water.json        G(lambda) of water, for an adaptive zone; hours
   mlmm check frames runs/my                          whether molecules still drift across that zone
   mlmm bench my/run.toml                             what a step costs here, part by part
+  mlmm scan my/run.toml                              a relaxed scan along a variable; then neb, ts, irc, freq
   mlmm report runs/my                                write report.html again
 
 exit status: 0 done, 1 a physics check failed, 2 something to correct in the input or the run,
@@ -42,6 +58,11 @@ _VERBS = {
     "run": run,
     "check": check,
     "calibrate": calibrate,
+    "scan": scan,
+    "neb": neb,
+    "ts": ts,
+    "irc": irc,
+    "freq": freq,
     "report": report,
     "ligand": ligand,
     "models": models,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from mlmm.errors import ConfigError
 
@@ -11,7 +12,7 @@ __all__ = ["EPILOG", "HELP", "add_options", "run"]
 HELP = "Say whether a run went well, write its report.html again, or compare several runs."
 EPILOG = """examples:
   mlmm report runs/my            also of a run that is still going on, or was interrupted
-  mlmm report runs/*             the report of each, and comparison.html with all of them
+  mlmm report runs/*             the report of each, and comparison.html with all runs of dynamics
 
 ok: nothing speaks against it; look: decide yourself; bad: find the cause first; -: not measured, or too short
 """
@@ -27,6 +28,7 @@ def add_options(verb: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the verdicts, write the pages and say where they are."""
     from mlmm.report import read_record, write_comparison, write_report
+    from mlmm.report.reading import read_run
 
     directories = options.directory
     if options.out and len(directories) == 1:
@@ -35,6 +37,16 @@ def run(options: argparse.Namespace) -> int:
             "one; its page is report.html in its directory",
             "leave --out out",
         )
+    from mlmm.report.search_page import is_search, judge_search, write_search_report
+
+    searches = [directory for directory in directories if is_search(directory)]
+    for directory in searches:
+        verdict = judge_search(read_run(Path(directory) / "run.json"))
+        print(f"{directory}: {verdict.headline}")
+        for line in verdict.lines:
+            print(f"  {line}")
+        print(f"report: {write_search_report(directory)}")
+    directories = [directory for directory in directories if directory not in searches]
     records = [read_record(directory) for directory in directories]
     for directory, record in zip(directories, records, strict=True):
         print(f"{directory}: {record.verdict.headline}")

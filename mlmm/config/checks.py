@@ -83,13 +83,13 @@ def check_structure(config: RunConfig, facts: PotentialSpec | None = None) -> Sc
     if facts is None:
         facts = facts_by_name(config.potential.name) or potential_from(config).spec
     _check_machine(config)
-    preview = _preview(config)
+    preview, planned = _preview(config)
     if preview is None:
         return _checked_scheme(config, facts, None)
     choice = _checked_scheme(config, facts, preview.cuts)
     _check_region(config, facts, preview)
     if choice is not None:
-        _check_flexible(config, choice, preview)
+        _check_flexible(config, choice, preview, planned)
     return choice
 
 
@@ -139,22 +139,22 @@ def _check_together(config: RunConfig, scheme: str, facts: PotentialSpec | None 
         check_polarisable(facts)
 
 
-def _preview(config: RunConfig) -> RegionPreview | None:
-    """The region in the structure that would be built, or in files that have their parameters."""
+def _preview(config: RunConfig) -> tuple[RegionPreview | None, PlannedStructure | None]:
+    """The region in the structure that would be built, and that one; or in files that have parameters."""
     from mlmm.build.plan import plan_structure
     from mlmm.build.preview import preview_parametrised, preview_region
 
     system, region = config.system, config.region
-    if system.prmtop or system.xml:
+    if system.parametrised:
         for group in groups_of(config):
             preview_parametrised(system, group, "atoms")
-        return preview_parametrised(system, region.select, region.complete)
+        return preview_parametrised(system, region.select, region.complete), None
     options = build_options(config)
     planned = plan_structure(system.pdb or None, options, smiles=system.smiles)
     _check_ensemble(config, planned)
     for group in groups_of(config):
         preview_region(planned, options, group, "atoms")
-    return preview_region(planned, options, region.select, region.complete)
+    return preview_region(planned, options, region.select, region.complete), planned
 
 
 def _smooth(zones: ZoneSettings) -> str:
@@ -215,21 +215,41 @@ def _check_region(config: RunConfig, facts: PotentialSpec, preview: RegionPrevie
         check_electrons(facts, abs(charge - preview.charge), charge, region.multiplicity, "the region's")
 
 
-def _check_flexible(config: RunConfig, choice: SchemeChoice, preview: RegionPreview) -> None:
+def _check_flexible(
+    config: RunConfig, choice: SchemeChoice, preview: RegionPreview, planned: PlannedStructure | None
+) -> None:
     """Refuse rigid molecules where lambda is above 0, unless the potential has the region by itself."""
+    from mlmm.build.nearby_water import water_will_be_near
+
     rules, system = SCHEMES[choice.name], config.system
     if not rules.takes_terms or rules.isolated or len(preview.numbers) < 2:
         return
     if system.xml:
         return  # what it holds rigid is its own
     held = 'constraints = "hbonds"' if system.constraints == "hbonds" else ""
-    if not held and config.zones.kind == "adaptive" and system.rigid_water:
-        held = "rigid_water = true"
+    moves = config.zones.kind == "adaptive"
+    reach = _static_reach(config)
+    if not held and system.rigid_water:
+        if moves:
+            held = "rigid_water = true"
+        elif planned is not None and water_will_be_near(planned, build_options(config), preview.there, reach):
+            held = f"rigid_water = true, and there will be water within the {reach:.2g} nm of the zone"
     if held:
         reason = f", which is taken because {choice.reason}" if choice.reason else ""
-        zone = "an adaptive zone" if config.zones.kind == "adaptive" else "the zone"
+        zone = "an adaptive zone" if moves else "the zone"
         raise EmbeddingError(
             f"flexible molecules in {zone} under scheme {choice.name!r}{reason}",
             held,
             'write constraints = "none" and rigid_water = false in [system]',
         )
+
+
+def _static_reach(config: RunConfig) -> float:
+    """Distance from the region at which lambda of a smooth zone that stays with its atoms is 0, nm."""
+    from mlmm.zones.lengths import lengths
+
+    zones = config.zones.of_kind("static") if config.zones.kind == "auto" else config.zones
+    if zones.kind != "static":
+        return 0.0
+    plateau, width, in_bonds = lengths(zones.plateau, zones.width)
+    return 0.0 if in_bonds or zones.shape == "sphere" else plateau + width

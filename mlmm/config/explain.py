@@ -8,7 +8,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Mapping
 
-from mlmm.config.schema import SECTIONS, TABLES
+from mlmm.config.schema import REACTIONS, SECTIONS, TABLES
 from mlmm.options import Option, check_names, default_of, fields_of, options_of, toml
 
 __all__ = ["explain", "key_lines", "start_file"]
@@ -34,10 +34,10 @@ def explain(section: str = "") -> str:
     """
     if section:
         name = section.strip("[]")
-        known = [*SECTIONS, *TABLES]
+        known = [*SECTIONS, *TABLES, *REACTIONS]
         check_names([name], known, "a section of a run file", f"the sections are {', '.join(known)}")
         return "\n".join(_page(name))
-    return "\n\n".join("\n".join(_page(name)) for name in (*SECTIONS, *TABLES))
+    return "\n\n".join("\n".join(_page(name)) for name in (*SECTIONS, *TABLES, *REACTIONS))
 
 
 def _page(section: str) -> Iterator[str]:
@@ -106,17 +106,22 @@ def start_file(values: Mapping[str, object], notes: Mapping[str, str]) -> str:
 
 def _keys(section: str) -> Iterator[tuple[str, Option, str]]:
     """Key, option and default as text (empty where there is none) of a section."""
-    schema = TABLES[section] if section in TABLES else SECTIONS[section][0]
+    schema = _schema(section)
     fields = fields_of(schema, section)
     for key, entry in options_of(schema, section).items():
         default = default_of(schema, fields[key])
         yield key, entry, "" if default is None else toml(default)
 
 
+def _schema(section: str) -> type:
+    tables = TABLES | REACTIONS
+    return tables[section] if section in tables else SECTIONS[section][0]
+
+
 def _purpose(section: str) -> str:
     if section == "report":
         return "How often a run writes rows, frames and checkpoints."
-    schema = TABLES[section] if section in TABLES else SECTIONS[section][0]
+    schema = _schema(section)
     return (schema.__doc__ or "").strip().splitlines()[0]
 
 

@@ -14,10 +14,20 @@ from pathlib import Path
 from typing import Any
 
 from mlmm.build.options import ForceOptions
-from mlmm.config.schema import SECTIONS, TABLES, RunConfig, SourceSettings, SystemSettings, ZoneSettings
+from mlmm.config.schema import (
+    FILES_OF,
+    REACTIONS,
+    SECTIONS,
+    TABLES,
+    RunConfig,
+    SourceSettings,
+    SystemSettings,
+    ZoneSettings,
+)
 from mlmm.config.tables import check_tables, find_files, set_in_table
 from mlmm.errors import ConfigError
 from mlmm.options import check_names, check_section, default_of, fields_of, options_of
+from mlmm.options.kinds import toml
 
 __all__ = ["load_config", "structure_config"]
 
@@ -84,45 +94,60 @@ def load_config(
 
 def _checked(content: dict[str, Any], path: str, folder: Path, needs: Sequence[str]) -> RunConfig:
     """Sections from a table; a key of `needs` without a value is an error."""
-    known = [*SECTIONS, *TABLES]
+    known = [*SECTIONS, *TABLES, *REACTIONS]
     check_names(content, known, f"sections {', '.join(f'[{name}]' for name in known)} in {path}")
     tables = check_tables(content, path)
-    content = {name: table for name, table in content.items() if name not in TABLES}
+    tables["reactions"] = {
+        name: _section(schema, content[name], path, name)
+        for name, schema in REACTIONS.items()
+        if name in content
+    }
+    content = {name: table for name, table in content.items() if name in SECTIONS}
     values: dict[str, dict[str, Any]] = {attribute: {} for _, attribute in SECTIONS.values()}
     for name, table in content.items():
         schema, attribute = SECTIONS[name]
-        if not isinstance(table, Mapping):
-            raise ConfigError(f"a section [{name}] in {path}", repr(table), f"write [{name}] above its keys")
-        where, listing = f" in {path} [{name}]", f"mlmm config --explain {name} lists the keys"
-        values[attribute] |= check_section(schema, table, where, listing, name)
+        values[attribute] |= _section(schema, table, path, name)
     made = {attribute: schema(**values[attribute]) for schema, attribute in SECTIONS.values()}
     made["zones"] = _with_defaults(made["zones"], content.get("zones", {}), f" in {path} [zones]")
     config = RunConfig(**made, **tables)
     _check_sources(config.system, f" in {path} [system]")
     for key in needs:
         section, _, name = key.partition(".")
-        instead = (config.system.smiles or config.system.prmtop) if key == "system.pdb" else ""
+        instead = (config.system.smiles or config.system.parametrised) if key == "system.pdb" else ""
         if not getattr(getattr(config, section), name) and not instead:
             raise ConfigError(f"{key} in {path}", "nothing", f'add {name} = "…" to [{section}]')
     return _with_paths(config, folder)
 
 
+def _section(schema: type, table: Any, path: str, name: str) -> dict[str, Any]:
+    """The checked values of one section."""
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"a section [{name}] in {path}", repr(table), f"write [{name}] above its keys")
+    where, listing = f" in {path} [{name}]", f"mlmm config --explain {name} lists the keys"
+    return check_section(schema, table, where, listing, name)
+
+
 def _check_sources(system: SystemSettings, where: str) -> None:
-    """A structure that is built, one with an OpenMM System, or an Amber topology with its coordinates."""
-    if bool(system.prmtop) != bool(system.inpcrd) or (system.prmtop and (system.pdb or system.xml)):
-        given = [
-            f'{key} = "{value}"' for key in options_of(SourceSettings) if (value := getattr(system, key))
-        ]
+    """A structure that is built, or the files of one system that has its parameters."""
+    given = {key for key in options_of(SourceSettings) if getattr(system, key)}
+    kind = system.parametrised
+    needed, possible = FILES_OF.get(kind, ((), ()))
+    allowed = {kind, *needed, *possible} if kind else {"pdb", "smiles"}
+    if given - allowed or not {*needed} <= given:
         raise ConfigError(
-            f"pdb, or pdb and xml, or prmtop and inpcrd{where}",
-            ", ".join(given),
-            "give the files of one system",
+            "pdb, or "
+            + ", or ".join(" and ".join((key, *others)) for key, (others, _) in FILES_OF.items())
+            + where,
+            ", ".join(
+                f"{key} = {toml(getattr(system, key))}" for key in options_of(SourceSettings) if key in given
+            ),
+            f"add {' and '.join(key for key in needed if key not in given)}"
+            if given <= allowed
+            else "give the files of one system",
         )
-    if not (system.prmtop or system.xml):
+    if not kind:
         return
-    used = {*options_of(SourceSettings)} - {"smiles"} | (
-        {*options_of(ForceOptions)} if system.prmtop else set()
-    )
+    used = {*options_of(SourceSettings)} | ({*options_of(ForceOptions)} if kind != "xml" else set())
     for name in fields_of(SystemSettings).values():
         if name not in used and getattr(system, name) != default_of(SystemSettings, name):
             raise ConfigError(
@@ -190,17 +215,28 @@ def _with_paths(config: RunConfig, folder: Path) -> RunConfig:
     for schema, attribute in dict.fromkeys(SECTIONS.values()):
         settings, fields = getattr(config, attribute), fields_of(schema)
         found = {}
-        for key, entry in options_of(schema).items():
+        for key in options_of(schema):
             value = getattr(settings, fields[key])
-            found[fields[key]] = entry.located(value, beside)
-            missing = getattr(entry, "missing", "")
-            if missing and value and not Path(found[fields[key]]).exists():
-                raise ConfigError(f"a {key} beside the run file in {folder}", f"no file {value}", missing)
+            found[fields[key]] = _found(schema, key, value, beside, folder)
         changed[attribute] = dataclasses.replace(settings, **found)
+    changed["reactions"] = {
+        name: {key: _found(REACTIONS[name], key, value, beside, folder) for key, value in table.items()}
+        for name, table in config.reactions.items()
+    }
     system = changed["system"]
     if system.pdb:
         changed["system"] = dataclasses.replace(system, pdb=_structure_path(system.pdb, folder))
     return dataclasses.replace(config, **changed, **find_files(config, beside))
+
+
+def _found(schema: type, key: str, value: Any, find: Any, folder: Path) -> Any:
+    """A value of a section, its files found."""
+    entry = options_of(schema)[key]
+    found = entry.located(value, find)
+    missing = getattr(entry, "missing", "")
+    if missing and value and not Path(found).exists():
+        raise ConfigError(f"a {key} beside the run file in {folder}", f"no file {value}", missing)
+    return found
 
 
 def _structure_path(name: str, folder: Path) -> str:

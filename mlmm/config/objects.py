@@ -44,7 +44,7 @@ def build_from(config: RunConfig, progress: Callable[[str], None]) -> BuiltSyste
     from mlmm.build import build_system
 
     system = config.system
-    if system.prmtop or system.xml:
+    if system.parametrised:
         return _taken_over(config, progress)
     return build_system(system.pdb or None, build_options(config), smiles=system.smiles, progress=progress)
 
@@ -61,13 +61,23 @@ def build_options(config: RunConfig) -> BuildOptions:
 
 def _taken_over(config: RunConfig, progress: Callable[[str], None]) -> BuiltSystem:
     """A system that was parametrised elsewhere."""
-    from mlmm.build.amber import load_amber, load_openmm
+    from mlmm.build.parametrised.amber import load_amber
+    from mlmm.build.parametrised.charmm import load_charmm
+    from mlmm.build.parametrised.gromacs import load_gromacs
+    from mlmm.build.parametrised.serialised import load_openmm
 
-    settings = config.system
-    if settings.xml:
-        return load_openmm(settings.xml, settings.pdb, progress=progress)
-    options = ForceOptions(**_fields_of(ForceOptions, settings))
-    return load_amber(settings.prmtop, settings.inpcrd, options, progress=progress)
+    files = config.system
+    if files.parametrised == "xml":
+        return load_openmm(files.xml, files.pdb, progress=progress)
+    options = ForceOptions(**_fields_of(ForceOptions, files))
+    if files.parametrised == "top":
+        folder = files.include_dir or None
+        return load_gromacs(files.top, files.gro, options, include_dir=folder, progress=progress)
+    if files.parametrised == "psf":
+        return load_charmm(
+            files.psf, files.coordinates, files.parameters, options, box=files.box, progress=progress
+        )
+    return load_amber(files.prmtop, files.inpcrd, options, progress=progress)
 
 
 def potential_from(config: RunConfig, precision: str | None = None) -> PotentialModel:

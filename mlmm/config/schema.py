@@ -15,8 +15,18 @@ from mlmm.build.options import BuildOptions, LigandOptions
 from mlmm.collective_variables.options import Restraint, Variable
 from mlmm.dynamics.options import ProtocolOptions, RunOptions
 from mlmm.options import Quantity, default_of, fields_of, number, options_of, quantity, section, setting, word
+from mlmm.reactions.options import (
+    FrequencyOptions,
+    IRCOptions,
+    NEBOptions,
+    ScanOptions,
+    SurfaceOptions,
+    TransitionStateOptions,
+)
 
 __all__ = [
+    "FILES_OF",
+    "REACTIONS",
     "SECTIONS",
     "TABLES",
     "EmbeddingSettings",
@@ -30,6 +40,13 @@ __all__ = [
     "ZoneSettings",
 ]
 
+#: Files of a system that has its parameters, by the key of the first: what belongs to it, what may.
+FILES_OF: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "prmtop": (("inpcrd",), ()),
+    "top": (("gro",), ("include_dir",)),
+    "psf": (("coordinates", "parameters"), ("box",)),
+    "xml": (("pdb",), ()),
+}
 _ZONE_KINDS = ("auto", "hard", "static", "residues", "adaptive")
 _SNAPS = ("residue", "molecule", "fragment", "hydrogen", "atom")
 
@@ -45,8 +62,36 @@ class SourceSettings:
         "", "Amber topology, with inpcrd, instead of pdb", path=True, example="system.prmtop"
     )
     inpcrd: str = setting("", "its coordinates", path=True, example="system.inpcrd")
+    top: str = setting("", "GROMACS topology, with gro, instead of pdb", path=True, example="topol.top")
+    gro: str = setting("", "its coordinates, and its box", path=True, example="conf.gro")
+    include_dir: str = setting(
+        "",
+        "folder of the files that top includes; that of an installed GROMACS by default",
+        path=True,
+        example="/usr/share/gromacs/top",
+    )
+    psf: str = setting(
+        "",
+        "CHARMM structure file, with coordinates and parameters, instead of pdb",
+        path=True,
+        example="x.psf",
+    )
+    coordinates: str = setting("", "its coordinates: .crd, PDB or mmCIF", path=True, example="x.crd")
+    parameters: Sequence[str] = setting(
+        (), "its .rtf, .prm and .str files", path=True, example=["par_all36m_prot.prm"]
+    )
+    box: Sequence[str] = setting(
+        (),
+        "three lengths of its rectangular box, where coordinates has none",
+        example=["6.2 nm", "6.2 nm", "6.2 nm"],
+    )
     xml: str = setting("", "OpenMM System as XML, of the atoms in pdb", path=True, example="system.xml")
     smiles: str = setting("", "one molecule instead of a file", example="CCO")
+
+    @property
+    def parametrised(self) -> str:
+        """Key of the file that brings parameters: prmtop, top, psf or xml; empty for a structure alone."""
+        return next((key for key in FILES_OF if getattr(self, key)), "")
 
 
 @dataclass(frozen=True)
@@ -317,7 +362,11 @@ class UncertaintySettings:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """A whole file, defaults filled in; [report] is the part of `run` that says how often to write."""
+    """A whole file, defaults filled in; [report] is the part of `run` that says how often to write.
+
+    `reactions` holds the sections of searches, [surface], [scan] and so on, as far as they are there and as
+    they were written.
+    """
 
     system: SystemSettings = field(default_factory=SystemSettings)
     region: RegionSettings = field(default_factory=RegionSettings)
@@ -328,6 +377,7 @@ class RunConfig:
     uncertainty: UncertaintySettings = field(default_factory=UncertaintySettings)
     variable: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     restraint: Sequence[Mapping[str, Any]] = ()
+    reactions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """The resolved settings by section, as they are written to the run directory."""
@@ -338,6 +388,7 @@ class RunConfig:
             sections[name] = {key: value for key, value in values.items() if value is not None}
         sections["zones"] = self.zones.given()
         tables = {"variable": dict(self.variable), "restraint": [dict(table) for table in self.restraint]}
+        tables |= {name: dict(table) for name, table in self.reactions.items()}
         return sections | {name: table for name, table in tables.items() if table}
 
 
@@ -354,3 +405,12 @@ SECTIONS: dict[str, tuple[type, str]] = {
 }
 #: Tables of which there may be several -> their schema: [variable.NAME] by name, [[restraint]] in a row.
 TABLES: dict[str, type] = {"variable": Variable, "restraint": Restraint}
+#: Sections of searches on an energy surface -> their schema; `mlmm run` leaves them alone.
+REACTIONS: dict[str, type] = {
+    "surface": SurfaceOptions,
+    "scan": ScanOptions,
+    "neb": NEBOptions,
+    "ts": TransitionStateOptions,
+    "irc": IRCOptions,
+    "freq": FrequencyOptions,
+}

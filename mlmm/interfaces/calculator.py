@@ -94,6 +94,19 @@ class HybridCalculator(Calculator):
         """Positions (N, 3) of the whole system as last evaluated, its relaxed environment included, nm."""
         return self._surface.positions.copy()
 
+    def evaluate(self, positions: np.ndarray, whole: np.ndarray | None = None) -> tuple[float, np.ndarray]:
+        """Energy in kJ/mol and forces (n, 3) in kJ/mol/nm at positions (n, 3) of its atoms in nm.
+
+        Parameters
+        ----------
+        positions : ndarray, shape (n, 3), nm
+        whole : ndarray, shape (N, 3), nm, optional
+            Where an environment that relaxes begins; where it was last by default.
+        """
+        if whole is not None:
+            self._surface.positions = np.array(whole)
+        return self._surface.energy_and_forces(positions, self._box)
+
     def copy(self) -> HybridCalculator:
         """Another calculator of the same energy with a memory of its own, from where this one is now."""
         return HybridCalculator(

@@ -17,6 +17,10 @@ _ENTRIES: dict[str, tuple[str, Callable[[Any], bool]]] = {
         "of weights above 0 and up to 1",
         lambda entry: isinstance(entry, (int, float)) and not isinstance(entry, bool) and 0 < entry <= 1,
     ),
+    "numbers": (
+        "from text to a number above 0",
+        lambda entry: isinstance(entry, (int, float)) and not isinstance(entry, bool) and entry > 0,
+    ),
     "pairs": (
         "from a name to two texts",
         lambda entry: isinstance(entry, (list, tuple)) and [type(text) for text in entry] == [str, str],
@@ -26,7 +30,7 @@ _ENTRIES: dict[str, tuple[str, Callable[[Any], bool]]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Table(Option):
-    """A table from text to one kind of `entries`: "texts", "weights" or "pairs" of texts."""
+    """A table from text to one kind of `entries`: "texts", "numbers", "weights" or "pairs" of texts."""
 
     entries: str = "texts"
 

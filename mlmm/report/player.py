@@ -10,7 +10,7 @@ from scipy.spatial import cKDTree
 
 from mlmm.report.structure_series import Frames
 
-__all__ = ["packed_frames"]
+__all__ = ["packed_coordinates", "packed_frames"]
 
 #: Frames at most, and bytes of coordinates (a third more as text).
 _FRAMES, _BYTES = 120, 1_500_000
@@ -54,19 +54,26 @@ def packed_frames(frames: Frames | None, kept: np.ndarray, region: list[int]) ->
         xyz[k] = 10.0 * positions[atoms]
         if weights is not None and frames.weights is not None:
             weights[k] = np.round(255.0 * np.clip(frames.weights[shown[k]][atoms], 0.0, 1.0))
-    xyz = np.nan_to_num(xyz)
-    centre = np.median(xyz.reshape(-1, 3), axis=0)
-    offset = np.clip(xyz - centre, -_FARTHEST, _FARTHEST)
-    step = max(_FINEST, float(np.abs(offset).max()) / 32_000)
     times = trajectory.times[shown]
     return {
         "times": [round(float(time), 6) if np.isfinite(time) else None for time in times],
         "numbers": [k + 1 for k in shown],
         "of": len(trajectory),
+        **packed_coordinates(xyz),
+        "weights": None if weights is None else base64.b64encode(weights.tobytes()).decode(),
+    }
+
+
+def packed_coordinates(xyz: np.ndarray) -> dict[str, Any]:
+    """Coordinates (F, K, 3) in Å as the view reads them: ``step``, ``centre`` and ``xyz``."""
+    xyz = np.nan_to_num(xyz)
+    centre = np.median(xyz.reshape(-1, 3), axis=0)
+    offset = np.clip(xyz - centre, -_FARTHEST, _FARTHEST)
+    step = max(_FINEST, float(np.abs(offset).max()) / 32_000)
+    return {
         "step": step,
         "centre": [round(float(x), 3) for x in centre],
         "xyz": base64.b64encode(np.round(offset / step).astype("<i2").tobytes()).decode(),
-        "weights": None if weights is None else base64.b64encode(weights.tobytes()).decode(),
     }
 
 

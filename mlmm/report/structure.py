@@ -60,7 +60,7 @@ def structure_view(
             cell = frame.unitcell_vectors
             box = None if cell is None else cell[0].astype(np.float64)
             frame.xyz[0] = frames.superposition.place(frame.xyz[0].astype(np.float64), box)
-        view, kept = _thinned(frame, weights)
+        view, kept = thinned(frame, weights)
         played = packed_frames(frames if fits else None, np.array(kept, dtype=int), region)
         return {**view, "source": source, "played": played}
     # mdtraj reports damaged files with whatever its parsers raise; a picture is no reason to lose the page.
@@ -94,7 +94,7 @@ def read_weights(path: pathlib.Path, n_atoms: int, region_atoms: list) -> np.nda
     return weights
 
 
-def _thinned(frame: Any, weights: np.ndarray) -> tuple[dict[str, Any], list[int]]:
+def thinned(frame: Any, weights: np.ndarray) -> tuple[dict[str, Any], list[int]]:
     """Choose the atoms to draw and sort them into roles, which count the atoms of the thinned PDB text.
 
     Returns

@@ -1,4 +1,4 @@
-"""Distances that lambda falls with: lengths as users write them, shapes, the switch, room in the box."""
+"""Distances that lambda falls with: shapes, the switch, room in the box."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ import torch
 from mlmm.errors import ConfigError
 from mlmm.pair_formulas import smooth_step
 from mlmm.structures import minimum_image
-from mlmm.units import parse
 
-__all__ = ["SHAPES", "check_shape", "lengths", "room_around", "shape_distances", "switch"]
+__all__ = ["SHAPES", "check_shape", "room_around", "shape_distances", "switch"]
 
 SHAPES = ("skin", "sphere")
 
@@ -23,36 +22,6 @@ def check_shape(shape: str) -> None:
     """Refuse a `shape` that does not exist (ConfigError)."""
     if shape not in SHAPES:
         raise ConfigError(f"shape = {' | '.join(SHAPES)}", repr(shape), 'write shape = "skin"')
-
-
-def lengths(plateau: str | float, width: str | float) -> tuple[float, float, bool]:
-    """Plateau and width as numbers (nm or bonds), and whether they are numbers of bonds.
-
-    Raises
-    ------
-    ConfigError
-        Different units, a negative number, half a bond.
-    """
-    found = [
-        re.match(r"^\s*(\S+?)\s*bonds?\s*$", value) if isinstance(value, str) else None
-        for value in (plateau, width)
-    ]
-    if any(found) and not all(found):
-        raise ConfigError(
-            "plateau and width in one unit",
-            f"{plateau!r} and {width!r}",
-            'write both in nm, or both as "2 bonds"',
-        )
-    in_bonds = [match[1] for match in found if match is not None]
-    if in_bonds:
-        if not all(re.match(r"^[-+]?\d+$", number) for number in in_bonds):
-            raise ConfigError("whole numbers of bonds", f"{plateau!r} and {width!r}", 'write "2 bonds"')
-        reach, zone = (float(number) for number in in_bonds)
-    else:
-        reach, zone = parse(plateau, "length", "plateau"), parse(width, "length", "width")
-    if reach < 0 or zone < 0:
-        raise ConfigError("plateau and width not negative", f"{plateau} and {width}", "correct the zones")
-    return reach, zone, all(found)
 
 
 def switch(distances: np.ndarray, reach: float, zone: float) -> np.ndarray:

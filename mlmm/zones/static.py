@@ -14,7 +14,8 @@ from mlmm.short_repr import ShortRepr, counted, shortened
 from mlmm.zones.bond_graph import bond_distances, bond_pairs
 from mlmm.zones.cut_bonds import named_cuts, residue_groups, snap_groups
 from mlmm.zones.region import Region, select_region
-from mlmm.zones.shapes import check_shape, lengths, shape_distances, switch
+from mlmm.zones.lengths import lengths
+from mlmm.zones.shapes import check_shape, shape_distances, switch
 
 __all__ = ["ZonePartition", "hard_zones", "residue_zones", "static_zones"]
 

@@ -11,7 +11,8 @@ import openmm
 import pytest
 from openmm import app, unit
 
-from mlmm.build.amber import _numbers, _sections, load_amber, load_openmm
+from mlmm.build.parametrised.amber import _numbers, _sections, load_amber
+from mlmm.build.parametrised.serialised import load_openmm
 from mlmm.config.load import load_config
 from mlmm.config.objects import build_from, build_options
 from mlmm.errors import ConfigError, StructureError

@@ -10,8 +10,8 @@ from openmm import app, unit
 from toys import SpringPotential, chains
 
 from mlmm.build import BuiltSystem, build_system, plan_system
-from mlmm.build.amber import load_openmm
 from mlmm.build.foreign_xml import read_serialised
+from mlmm.build.parametrised.serialised import load_openmm
 from mlmm.dynamics.run_directory import RunDirectory
 from mlmm.dynamics.simulate import simulate
 from mlmm.dynamics.stages import Minimise

@@ -96,6 +96,10 @@ STRUCTURE = {
         {"zones": 'kind = "adaptive"', "system": 'constraints = "none"'},
         "under scheme 'per_atom', which is taken because a zone of kind adaptive",
     ),
+    "rigid water around a static zone": (
+        {"zones": 'kind = "static"', "system": 'constraints = "none"'},
+        "got rigid_water = true, and there will be water within the 0.5 nm of the zone. Write constraints",
+    ),
     "parity": ({"name": "amp-bms", "region": "charge = 1"}, "a multiplicity that the region's electrons can"),
     "no box": (
         {"system": "solvate = false", "run": 'ensemble = "NPT"'},

@@ -86,6 +86,23 @@
   document.getElementById("toggle-water").hidden = !(data.water.length || data.ions.length);
   controls.hidden = false;
 
+  // Bonds of the region by distance, anew in each frame: a reaction breaks some and makes others.
+  const radius = { H: 0.31, B: 0.84, C: 0.73, N: 0.71, O: 0.66, F: 0.57, SI: 1.11, P: 1.07, S: 1.05, CL: 1.02, BR: 1.2, I: 1.39 };
+  function rebond(atoms) {
+    const own = atoms.filter((atom) => atom.b > 0), inside = new Set(own.map((atom) => atom.index));
+    own.forEach((atom) => {
+      const outside = atom.bonds.map((k, i) => [k, atom.bondOrder[i]]).filter(([k]) => !inside.has(k));
+      own.forEach((other) => {
+        if (other === atom) { return; }
+        const limit = 1.25 * ((radius[atom.elem.toUpperCase()] || 1.5) + (radius[other.elem.toUpperCase()] || 1.5));
+        const apart = (atom.x - other.x) ** 2 + (atom.y - other.y) ** 2 + (atom.z - other.z) ** 2;
+        if (apart < limit * limit) { outside.push([other.index, 1]); }
+      });
+      atom.bonds = outside.map(([k]) => k);
+      atom.bondOrder = outside.map(([, order]) => order);
+    });
+  }
+
   // Frames: coordinates of every atom of the view as whole numbers of a small step; the last one is the view's own.
   function player(played) {
     const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
@@ -97,6 +114,7 @@
     const when = document.getElementById("when");
     const label = (k) => {
       if (k === count) { return data.source; }
+      if (played.labels) { return played.labels[k]; }
       const time = played.times[k];
       return time === null ? "frame " + played.numbers[k] : Number(time.toPrecision(6)) + " ps";
     };
@@ -108,6 +126,7 @@
         });
         if (weights) { atom.b = k === count ? own[i][3] : weights[k * atoms.length + i] / 255; }
       });
+      if (data.reacts) { rebond(atoms); }
       when.value = label(k);
       slider.setAttribute("aria-valuetext", label(k));
       draw();
@@ -125,7 +144,8 @@
       timer = setInterval(() => {
         slider.value = +slider.value + 1;
         place(+slider.value);
-        if (+slider.value >= count) { stop(); }
+        if (data.loops && +slider.value >= count) { slider.value = 0; place(0); }
+        else if (+slider.value >= count) { stop(); }
       }, still ? 400 : 100);
       play.textContent = "Pause";
       play.setAttribute("aria-pressed", "true");

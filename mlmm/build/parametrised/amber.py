@@ -1,9 +1,7 @@
-"""Systems parametrised elsewhere: Amber's prmtop and inpcrd, or an OpenMM System and a structure."""
+"""Amber's prmtop and inpcrd, parameters and all."""
 
 from __future__ import annotations
 
-import hashlib
-import logging
 import os
 import re
 import tempfile
@@ -16,21 +14,15 @@ import openmm
 from openmm import app, unit
 
 from mlmm import units
-from mlmm.build.build_log import Decision
-from mlmm.build.built import BuiltSystem, package_versions
-from mlmm.build.checks import charge_of, check_clashes, check_energy, check_extent
-from mlmm.build.foreign_xml import read_serialised
+from mlmm.build.built import BuiltSystem
 from mlmm.build.options import ForceOptions
-from mlmm.build.surroundings.solvent import check_width
+from mlmm.build.parametrised.common import create_system, read_text, same_atoms, taken_over
 from mlmm.build.surroundings.walls import spherical_wall
-from mlmm.build.topology_json import topology_box
 from mlmm.errors import StructureError
 from mlmm.options import with_changes
 
-__all__ = ["load_amber", "load_openmm"]
+__all__ = ["amber_topology", "load_amber"]
 
-logger = logging.getLogger(__name__)
-_CONSTRAINTS = {"none": None, "hbonds": app.HBonds}
 _FLAG = re.compile(r"^%FLAG +(\S+)", re.MULTILINE)
 _IFCAP = 29  # place in POINTERS
 
@@ -70,142 +62,28 @@ def load_amber(
     """
     progress = progress or (lambda stage: None)
     options = with_changes(ForceOptions, options, changes)
-    cutoff, mass = options.nonbonded_cutoff, options.hydrogen_mass
     progress("read")
     prmtop, inpcrd = Path(prmtop), Path(inpcrd)
-    text, cap = _without_cap(_read_text(prmtop), prmtop.name)
+    text, cap = _without_cap(read_text(prmtop), prmtop.name)
     positions, box = _coordinates(inpcrd)
     progress("parametrise")
     parm = _parm(text, prmtop.name, box)
-    n_atoms = parm.topology.getNumAtoms()
-    if n_atoms != len(positions):
-        raise StructureError(
-            "a topology and coordinates of the same atoms",
-            f"{n_atoms} atoms in {prmtop.name} and {len(positions)} in {inpcrd.name}",
-            "give the inpcrd that was written with this prmtop",
-        )
+    same_atoms(parm.topology.getNumAtoms(), len(positions), prmtop.name, inpcrd.name)
     periodic = bool(parm._prmtop.getIfBox())
     decisions = []
     if box is not None and not periodic:
         decisions.append(f"the box in {inpcrd.name} was ignored: {prmtop.name} has none (IFBOX 0)")
-    shape = topology_box(parm.topology)
-    if periodic and shape is not None:
-        check_width(shape, cutoff)
-    if not periodic:
-        parm.topology.setPeriodicBoxVectors(None)
-        decisions.append("no box: every pair is computed, without cutoff")
-    try:
-        system = parm.createSystem(
-            nonbondedMethod=app.PME if periodic else app.NoCutoff,
-            nonbondedCutoff=cutoff * unit.nanometer,
-            constraints=_CONSTRAINTS[options.constraints],
-            rigidWater=options.rigid_water,
-            hydrogenMass=None if mass is None else mass * unit.dalton,
-        )
-    except Exception as error:  # the parser raises bare Exception, KeyError, ValueError ...
-        raise StructureError(
-            "an Amber topology that OpenMM can turn into forces",
-            f"{type(error).__name__} in {prmtop.name}: {error}",
-            "write it again with tleap or ParmEd, without perturbation, polarisation or 10-12 terms",
-        ) from error
+    failure = (
+        prmtop.name,
+        "an Amber topology that OpenMM can turn into forces",
+        "write it again with tleap or ParmEd, without perturbation, polarisation or 10-12 terms",
+    )
+    system = create_system(parm.createSystem, parm.topology, options, periodic, failure)
     if cap is not None:
         decisions.append(_add_cap(system, parm.topology, *cap))
-    charge, remarks = charge_of(system)
     progress("check")
-    remarks += _checked(system, positions, parm.topology, inpcrd.name)
-    decisions += remarks
-    for decision in decisions:
-        logger.info("%s: %s", prmtop.name, decision)
-    provenance: dict[str, object] = {
-        "source": prmtop.name,
-        "coordinates": inpcrd.name,
-        "sha256": _sha256(prmtop),
-        "sha256_coordinates": _sha256(inpcrd),
-        "forcefield_files": [prmtop.name],
-        "options": {
-            "nonbonded_cutoff_nm": cutoff,
-            "nonbonded_method": "PME" if periodic else "NoCutoff",
-            "constraints": options.constraints,
-            "rigid_water": options.rigid_water,
-            "hydrogen_mass_amu": mass,
-        },
-        "net_charge": charge,
-        "decisions": decisions,
-        "log": _log(decisions),
-        "versions": package_versions(),
-    }
-    return BuiltSystem.from_openmm(parm.topology, system, positions, provenance)
-
-
-def load_openmm(
-    system: str | os.PathLike[str],
-    structure: str | os.PathLike[str],
-    *,
-    progress: Callable[[str], None] | None = None,
-) -> BuiltSystem:
-    """Take over an OpenMM System written as XML, with topology and coordinates from a PDB or mmCIF file.
-
-    Parameters
-    ----------
-    system : path
-        What ``openmm.XmlSerializer.serialize(system)`` gave; its forces and box are taken as they are.
-    structure : path
-        The same particles in the same order; bonds as OpenMM's reader finds them (standard residues and
-        CONECT records).
-
-    Raises
-    ------
-    StructureError
-        Files that cannot be read or do not belong together, or a system that fails the checks.
-    """
-    progress = progress or (lambda stage: None)
-    progress("read")
-    system_path, path = Path(system), Path(structure)
-    text = _read_text(system_path)
-    try:
-        forces = read_serialised(text, "System", system_path.name)
-    except openmm.OpenMMException as error:
-        raise StructureError(
-            "an OpenMM System as XML",
-            f"{system_path.name}: {error}",
-            "write it with openmm.XmlSerializer.serialize(system)",
-        ) from error
-    model = structure_model(path)
-    positions = np.array(model.positions.value_in_unit(unit.nanometer), dtype=float)
-    facts: dict[str, object] = {
-        "source": path.name,
-        "sha256": _sha256(path),
-        "sha256_system": _sha256(system_path),
-        "forcefield_files": [system_path.name],
-    }
-    built = BuiltSystem.from_openmm(model.topology, forces, positions, facts)
-    charge, remarks = charge_of(built.system)
-    progress("check")
-    remarks += _checked(built.system, built.positions, built.topology, path.name)
-    decisions = [*built.provenance["decisions"], *remarks]  # type: ignore[misc]
-    provenance = built.provenance | {"net_charge": charge, "decisions": decisions, "log": _log(decisions)}
-    return BuiltSystem(built.topology, built.positions, built.system, provenance)
-
-
-def structure_model(structure: str | os.PathLike[str]) -> Any:
-    """A PDB or mmCIF file as OpenMM reads it, with topology and positions.
-
-    Raises
-    ------
-    StructureError
-        No such file, or one that OpenMM cannot read.
-    """
-    path = Path(structure)
-    _read_text(path)
-    reader = app.PDBxFile if path.suffix.lower() in (".cif", ".mmcif", ".pdbx") else app.PDBFile
-    try:
-        return reader(str(path))
-    except Exception as error:  # OpenMM's readers raise exceptions of many kinds
-        raise StructureError(
-            "a PDB or mmCIF file that OpenMM can read",
-            f"{type(error).__name__} in {path.name}: {error}",
-            "write it with openmm.app.PDBxFile.writeFile from the topology of the system",
-        ) from error
+    files = {"source": prmtop, "coordinates": inpcrd}
+    return taken_over(parm.topology, system, positions, options, files, decisions, periodic)
 
 
 def amber_topology(prmtop: str | os.PathLike[str]) -> tuple[app.Topology, np.ndarray]:
@@ -217,33 +95,9 @@ def amber_topology(prmtop: str | os.PathLike[str]) -> tuple[app.Topology, np.nda
         A file that cannot be read.
     """
     path = Path(prmtop)
-    text, _ = _without_cap(_read_text(path), path.name)
+    text, _ = _without_cap(read_text(path), path.name)
     parm = _parm(text, path.name, None)
     return parm.topology, np.array(parm._prmtop.getCharges(), dtype=float)
-
-
-def _log(decisions: list[str]) -> list[dict[str, Any]]:
-    return [Decision("check", "note", text)._asdict() for text in decisions]
-
-
-def _checked(system: openmm.System, positions: np.ndarray, topology: app.Topology, name: str) -> list[str]:
-    """Geometry and energy as they are; what was prepared elsewhere is not changed."""
-    check_extent(positions, name)
-    check_clashes(topology, positions, name)
-    return check_energy(system, positions, topology)[1]
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise StructureError(
-            f"a file at {str(path)!r}", error.strerror or str(error), "check the path"
-        ) from error
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _sections(text: str) -> dict[str, tuple[int, int]]:
@@ -317,7 +171,7 @@ def _add_cap(system: openmm.System, topology: app.Topology, last: int, sphere: l
 
 def _coordinates(path: Path) -> tuple[np.ndarray, Any]:
     """Coordinates (N, 3) in nm and box vectors or None."""
-    _read_text(path)
+    read_text(path)
     try:
         restart = app.AmberInpcrdFile(str(path))
         positions = np.array(restart.positions.value_in_unit(unit.nanometer), dtype=float).reshape(-1, 3)

@@ -1,0 +1,1 @@
+"""Systems that bring their parameters: Amber, GROMACS and CHARMM files, OpenMM Systems."""

@@ -1,0 +1,1 @@
+"""Many calculations at once: executors over local processes or a cluster."""

@@ -1,0 +1,1 @@
+"""Labelled structures on disk: store, keys, imports, splits and checks."""

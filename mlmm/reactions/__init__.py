@@ -1,0 +1,1 @@
+"""Reactions on one energy: scans, paths, transition states, frequencies, free energies."""

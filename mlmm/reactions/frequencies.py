@@ -1,0 +1,232 @@
+"""Frequencies of one structure, its free energies, and barriers and isotope effects beside a reference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mlmm.errors import ConfigError
+from mlmm.reactions.hessian import Modes, normal_modes
+from mlmm.reactions.options import FrequencyOptions
+from mlmm.reactions.results import mode_movie
+from mlmm.reactions.surface import ReactionSurface
+from mlmm.reactions.thermochemistry import (
+    Thermochemistry,
+    eyring_rate,
+    isotope_effect,
+    thermochemistry,
+    wigner_factor,
+)
+from mlmm.units import parse
+
+__all__ = ["Barrier", "barriers", "frequency_result", "substituted", "temperatures_of"]
+
+#: Imaginary modes up to this are within the error of differences, 1/cm.
+_SMALL = -30.0
+
+
+@dataclass(frozen=True)
+class Barrier:
+    """A saddle point above its reactant at one temperature; kJ/mol, 1/s.
+
+    Parameters
+    ----------
+    temperature : float
+        K.
+    energy, zero_point, enthalpy, gibbs, quasi_gibbs : float
+        ΔE, ΔE with zero-point energy, ΔH, ΔG and ΔG with modes of low wavenumber as rotors.
+    rate : float
+        By Eyring from `quasi_gibbs`, transmission coefficient 1.
+    wigner : float
+        Factor for tunnelling, not in the rate.
+    isotopes : float, optional
+        k(light)/k(heavy).
+    """
+
+    temperature: float
+    energy: float
+    zero_point: float
+    enthalpy: float
+    gibbs: float
+    quasi_gibbs: float
+    rate: float
+    wigner: float
+    isotopes: float | None = None
+
+
+def temperatures_of(options: FrequencyOptions) -> list[float]:
+    """Temperatures in K."""
+    given = [options.temperatures] if isinstance(options.temperatures, str) else options.temperatures
+    return [parse(text, "temperature", "freq.temperatures") for text in given]
+
+
+def substituted(surface: ReactionSurface, isotopes: Mapping[str, float]) -> np.ndarray:
+    """Masses (n,) with isotopes by selection.
+
+    Raises
+    ------
+    SelectionError
+        A selection that matches nothing.
+    ConfigError
+        One that matches no atom that moves.
+    """
+    from mlmm.zones.region import select_atoms
+
+    masses = np.array(surface.masses, dtype=np.float64)
+    assert surface.indices is not None
+    place = {int(atom): k for k, atom in enumerate(surface.indices)}
+    for selection, mass in isotopes.items():
+        chosen = [place[atom] for atom in select_atoms(surface.built, selection) if atom in place]
+        if not chosen:
+            raise ConfigError(
+                "isotopes of atoms that move", f"{selection!r}, none of which does", "correct freq.isotopes"
+            )
+        masses[chosen] = mass
+    return masses
+
+
+def thermal(
+    wavenumbers: np.ndarray,
+    positions: np.ndarray,
+    masses: np.ndarray,
+    free: bool,
+    multiplicity: int,
+    options: FrequencyOptions,
+) -> list[Thermochemistry]:
+    """Thermal contributions at each temperature."""
+    gas: dict[str, Any] = {"masses": masses, "positions": positions} if free else {}
+    return [
+        thermochemistry(
+            wavenumbers * options.scale,
+            temperature,
+            pressure=options.pressure,
+            symmetry_number=options.symmetry_number,
+            multiplicity=multiplicity,
+            cutoff=options.cutoff,
+            **gas,
+        )
+        for temperature in temperatures_of(options)
+    ]
+
+
+def barriers(
+    energy: float,
+    modes: Modes,
+    own: Sequence[Thermochemistry],
+    reference: Mapping[str, np.ndarray],
+    heavy: np.ndarray | None,
+    options: FrequencyOptions,
+    free: bool,
+    multiplicity: int = 1,
+) -> list[Barrier]:
+    """A saddle point beside its reactant, whose arrays are `reference`, at each temperature.
+
+    Parameters
+    ----------
+    energy : float
+        kJ/mol.
+    modes : Modes
+    own : sequence of Thermochemistry
+    reference : mapping of str to ndarray
+        Result of `mlmm freq` for the reactant.
+    heavy : ndarray, shape (n,), optional
+        Masses with isotopes.
+    options : FrequencyOptions
+    free : bool
+    multiplicity : int
+    """
+    masses, where = reference["masses"], reference["positions"]
+    other = thermal(reference["wavenumbers"], where, masses, free, multiplicity, options)
+    found = []
+    for mine, theirs in zip(own, other, strict=True):
+        rise = energy - float(reference["energy"])
+        quasi = rise + mine.quasi_gibbs - theirs.quasi_gibbs
+        effect = None
+        if heavy is not None:
+            pairs = []
+            for matrix, places, light in (
+                (reference["hessian"], where, reference["wavenumbers"]),
+                (reference["saddle_hessian"], reference["saddle_positions"], modes.wavenumbers),
+            ):
+                replaced = normal_modes(matrix, heavy, places, free=free).wavenumbers
+                pairs.append((light * options.scale, replaced * options.scale))
+            effect = isotope_effect(pairs[0], pairs[1], mine.temperature)
+        found.append(
+            Barrier(
+                temperature=mine.temperature,
+                energy=rise,
+                zero_point=rise + mine.zero_point - theirs.zero_point,
+                enthalpy=rise + mine.enthalpy - theirs.enthalpy,
+                gibbs=rise + mine.gibbs - theirs.gibbs,
+                quasi_gibbs=quasi,
+                rate=eyring_rate(quasi, mine.temperature),
+                wigner=wigner_factor(modes.wavenumbers[0] * options.scale, mine.temperature),
+                isotopes=effect,
+            )
+        )
+    return found
+
+
+def frequency_result(
+    surface: ReactionSurface,
+    found: Any,
+    modes: Modes,
+    overlaps: Mapping[str, float],
+    options: FrequencyOptions,
+    reference: Mapping[str, np.ndarray] | None,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Facts and arrays of frequencies; `found` is the `Hessian`."""
+    from mlmm.reactions.surface import force_norm
+
+    multiplicity = int(surface.facts.get("multiplicity", 1))
+    own = thermal(modes.wavenumbers, found.positions, surface.masses, surface.free, multiplicity, options)
+    heavy = substituted(surface, options.isotopes) if options.isotopes else None
+    facts: dict[str, Any] = {
+        "energy": found.energy,
+        "force": force_norm(found.forces),
+        "imaginary": [float(x) for x in modes.imaginary],
+        "wavenumbers": [float(x) for x in modes.wavenumbers],
+        "removed": modes.removed,
+        "asymmetry": found.asymmetry,
+        "overlaps": dict(overlaps),
+        "free": surface.free,
+        "clear_imaginary": int((modes.wavenumbers < _SMALL).sum()),
+        "thermochemistry": [
+            {
+                "temperature": one.temperature,
+                "zero_point": one.zero_point,
+                "enthalpy": one.enthalpy,
+                "entropy": one.entropy,
+                "quasi_entropy": one.quasi_entropy,
+                "gibbs": one.gibbs,
+                "quasi_gibbs": one.quasi_gibbs,
+                "parts": one.parts,
+            }
+            for one in own
+        ],
+    }
+    if reference is not None:
+        both = {**reference, "saddle_hessian": found.matrix, "saddle_positions": found.positions}
+        rows = barriers(found.energy, modes, own, both, heavy, options, surface.free, multiplicity)
+        facts["barriers"] = [dict(row.__dict__) for row in rows]
+    elif heavy is not None:
+        replaced = normal_modes(found.matrix, heavy, found.positions, free=surface.free)
+        facts["isotope_wavenumbers"] = [float(x) for x in replaced.wavenumbers]
+    arrays = {
+        "numbers": surface.numbers,
+        "indices": surface.indices,
+        "masses": surface.masses,
+        "positions": found.positions,
+        "highest": found.positions,
+        "hessian": found.matrix,
+        "energy": found.energy,
+        "wavenumbers": modes.wavenumbers,
+        "vectors": modes.vectors,
+        "reduced_masses": modes.reduced_masses,
+        "movie": mode_movie(found.positions, modes.vectors[0]),
+        "movie_labels": [f"lowest mode, {modes.wavenumbers[0]:.0f} 1/cm".replace("-", "imaginary ")] * 20,
+    }
+    return facts, arrays

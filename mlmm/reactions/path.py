@@ -1,0 +1,249 @@
+"""Nudged elastic band: images of a path between two minima, held apart by springs along it.
+
+Henkelman, Uberuaga and Jónsson, J. Chem. Phys. 113, 9901 and 9978 (2000), doi 10.1063/1.1329672 and
+10.1063/1.1323224, as ASE has it; images are evaluated together, so that workers can take them in parallel.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from ase.data import covalent_radii
+from ase.mep import NEB
+from ase.mep.neb import idpp_interpolate
+
+from mlmm.errors import ConfigError
+from mlmm.reactions.minimise import minimise
+from mlmm.reactions.options import NEBOptions
+from mlmm.reactions.progress import Progress
+from mlmm.reactions.surface import FORCE_OF_ASE, ReactionSurface
+from mlmm.units import ANGSTROM, ELECTRONVOLT
+
+__all__ = ["PathResult", "check_apart", "folds", "interpolate", "nudged_elastic_band", "superposed"]
+
+#: Sum of covalent radii times this: atoms that are closer run into each other.
+_CLASH = 0.55
+#: Force across the path below which the highest image may begin to climb, kJ/mol/nm.
+_CLIMB = 300.0
+#: Å: longest displacement of an atom in a step.
+_LONGEST = 0.2
+#: Coordinates of a band above which a full matrix costs more than the energies.
+_DENSE = 900
+
+
+@dataclass(frozen=True)
+class PathResult:
+    """A path of K images, its ends among them.
+
+    Parameters
+    ----------
+    positions : ndarray, shape (K, n, 3), nm
+    energies : ndarray, shape (K,), kJ/mol
+    force : float
+        Largest force across the path on an atom of an image, kJ/mol/nm.
+    converged : bool
+    iterations : int
+    folds : tuple of int
+        Images at which the path turns back on itself.
+    """
+
+    positions: np.ndarray
+    energies: np.ndarray
+    force: float
+    converged: bool
+    iterations: int
+    folds: tuple[int, ...]
+
+    @property
+    def highest(self) -> int:
+        """Number of the highest image."""
+        return int(np.argmax(self.energies))
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Length of the path up to each image (K,), nm."""
+        steps = np.linalg.norm(np.diff(self.positions, axis=0).reshape(len(self.positions) - 1, -1), axis=1)
+        return np.concatenate([[0.0], np.cumsum(steps)])
+
+
+class _Band(NEB):
+    """ASE's band, whose images are evaluated together."""
+
+    def __init__(self, images: list[Any], surface: ReactionSurface, **options: Any):
+        super().__init__(images, method="improvedtangent", allow_shared_calculator=False, **options)
+        self._surface = surface
+
+    def get_forces(self) -> np.ndarray:
+        """Forces on all images; see ASE."""
+        new = [
+            image
+            for image in self.images[1:-1]
+            if image.calc.calculation_required(image, ["energy", "forces"])
+        ]
+        results = self._surface.evaluate_many(
+            [image.positions * ANGSTROM for image in new], [image.calc.memory for image in new]
+        )
+        for image, found in zip(new, results, strict=True):
+            image.calc.take(image, found)
+        return super().get_forces()
+
+
+def superposed(positions: np.ndarray, reference: np.ndarray, masses: np.ndarray) -> np.ndarray:
+    """Positions (n, 3) laid on a reference by the best rotation and translation, weighted with masses."""
+    weights = masses / masses.sum()
+    here, there = weights @ positions, weights @ reference
+    left, _, right = np.linalg.svd((positions - here).T @ ((reference - there) * weights[:, None]))
+    proper = np.diag([1.0, 1.0, np.sign(np.linalg.det(left @ right))])
+    return (positions - here) @ (left @ proper @ right) + there
+
+
+def interpolate(
+    surface: ReactionSurface, first: np.ndarray, last: np.ndarray, images: int, kind: str
+) -> np.ndarray:
+    """A first path (images + 2, n, 3) in nm: straight lines, or distances that change evenly (IDPP).
+
+    Smidstrup, Pedersen, Stokbro and Jónsson, J. Chem. Phys. 140, 214106 (2014), doi 10.1063/1.4878664.
+    """
+    last = superposed(last, first, surface.masses) if surface.free and len(surface) > 1 else last
+    straight = np.linspace(0.0, 1.0, images + 2)[:, None, None] * (last - first) + first
+    if kind != "idpp" or len(surface) < 2:
+        return straight
+    band = NEB(
+        [surface.atoms(image) for image in straight],
+        method="improvedtangent",
+        remove_rotation_and_translation=surface.free,
+    )
+    idpp_interpolate(band, traj=None, log=None, fmax=0.1, steps=200)
+    return np.array([image.positions * ANGSTROM for image in band.images])
+
+
+def check_apart(surface: ReactionSurface, path: np.ndarray) -> None:
+    """Refuse a path on which atoms run into each other (ConfigError)."""
+    if len(surface) < 2:
+        return
+    radii = covalent_radii[surface.numbers] * ANGSTROM
+    first, second = np.triu_indices(len(surface), 1)
+    limits = _CLASH * (radii[first] + radii[second])
+    for k, image in enumerate(path):
+        distances = np.linalg.norm(image[first] - image[second], axis=1)
+        worst = int(np.argmin(distances / limits))
+        if distances[worst] < limits[worst]:
+            names = [surface.labels[i] if surface.labels else str(i) for i in (first[worst], second[worst])]
+            raise ConfigError(
+                "a first path on which atoms stay apart",
+                f"{names[0]} and {names[1]} at {distances[worst]:.3f} nm in image {k + 1}",
+                'write interpolation = "idpp", begin from a scan with --from, or check that both ends have '
+                "their atoms in one order",
+            )
+
+
+def folds(path: np.ndarray) -> tuple[int, ...]:
+    """Images at which a path turns back: steps to and from them form an angle below 90°."""
+    steps = np.diff(path.reshape(len(path), -1), axis=0)
+    turns = [float(a @ b) for a, b in itertools.pairwise(steps)]
+    return tuple(k + 1 for k, turn in enumerate(turns) if turn < 0)
+
+
+def nudged_elastic_band(
+    surface: ReactionSurface,
+    first: np.ndarray,
+    last: np.ndarray,
+    options: NEBOptions | None = None,
+    *,
+    path: np.ndarray | None = None,
+    progress: Progress | None = None,
+) -> PathResult:
+    """Minimum energy path between two structures.
+
+    Parameters
+    ----------
+    surface : ReactionSurface
+    first, last : ndarray, shape (n, 3), nm
+    options : NEBOptions, optional
+    path : ndarray, shape (K, n, 3), nm, optional
+        A first path; interpolated by default.
+    progress : Progress, optional
+        Kept after each iteration; goes on from the images of the last one.
+
+    Raises
+    ------
+    ConfigError
+        A first path on which atoms run into each other.
+    """
+    options, progress = options or NEBOptions(), progress or Progress()
+    ends = _ends(surface, first, last, options, progress)
+    kept = progress.get("images")
+    if kept is not None:
+        path = kept
+    elif path is None:
+        path = interpolate(surface, ends[0], ends[1], options.images, options.interpolation)
+    else:
+        path = np.array([ends[0], *path[1:-1], ends[1]])
+    check_apart(surface, path)
+    return _relaxed(surface, path, options, progress)
+
+
+def _ends(
+    surface: ReactionSurface, first: np.ndarray, last: np.ndarray, options: NEBOptions, progress: Progress
+) -> tuple[np.ndarray, np.ndarray]:
+    """Both ends, minimised if asked for."""
+    found = []
+    for name, where in (("first", first), ("last", last)):
+        kept = progress.get(name)
+        if kept is None and options.relax_ends:
+            end = minimise(surface, where, tolerance=min(options.force_tolerance, 10.0), steps=500)
+            kept = end.positions
+            progress.keep(f"{name} end: {end.steps} steps, {end.energy:.2f} kJ/mol", **{name: kept})
+        found.append(where if kept is None else kept)
+    return found[0], found[1]
+
+
+def _relaxed(
+    surface: ReactionSurface, path: np.ndarray, options: NEBOptions, progress: Progress
+) -> PathResult:
+    """Relax a band of images: without climbing until it is near, then with."""
+    from ase.optimize import BFGS, FIRE, LBFGS
+
+    images = [surface.atoms(image) for image in path]
+    done = progress.get("iterations")
+    iterations = 0 if done is None else int(done)
+    band = _Band(
+        images,
+        surface,
+        k=options.spring / FORCE_OF_ASE * ANGSTROM,
+        climb=False,
+        remove_rotation_and_translation=surface.free and surface.dimensions == 3 and len(surface) > 1,
+    )
+    quasi_newton = BFGS if 3 * len(surface) * len(path) <= _DENSE else LBFGS
+    optimiser: Any = (FIRE if options.optimiser == "fire" else quasi_newton)(
+        band, logfile=None, maxstep=_LONGEST
+    )
+    force = np.inf
+    with optimiser:
+        tolerance = max(_CLIMB, options.force_tolerance) if options.climb else options.force_tolerance
+        while True:
+            force = float(np.linalg.norm(band.get_forces().reshape(-1, 3), axis=1).max()) * FORCE_OF_ASE
+            now = np.array([image.positions * ANGSTROM for image in images])
+            progress.keep(
+                f"iteration {iterations}: largest force {force:.0f} kJ/mol/nm",
+                images=now,
+                iterations=iterations,
+            )
+            if force <= tolerance:
+                if band.climb or not options.climb:
+                    break
+                band.climb, tolerance = True, options.force_tolerance
+                continue
+            if iterations >= options.steps:
+                break
+            optimiser.step()
+            iterations += 1
+    energies = np.array([image.get_potential_energy() for image in images]) * ELECTRONVOLT
+    positions = np.array([image.positions * ANGSTROM for image in images])
+    climbed = band.climb or not options.climb
+    return PathResult(
+        positions, energies, force, climbed and force <= options.force_tolerance, iterations, folds(positions)
+    )

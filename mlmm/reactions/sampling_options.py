@@ -1,0 +1,128 @@
+"""Options of free-energy sampling as a run file writes them: [umbrella], [metadynamics] and [switching].
+
+Only the standard library is imported here, since run files are read before any numerical library starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mlmm.collective_variables.rules import Measure
+from mlmm.options import Quantity, check_fields, documented, number, quantity, rising, setting, word
+
+__all__ = ["MetadynamicsOptions", "SwitchingOptions", "UmbrellaOptions"]
+
+_VARIABLE = "name of a [variable.NAME]"
+
+
+@documented
+@dataclass(frozen=True)
+class UmbrellaOptions:
+    """Umbrella windows along a variable; minimise, equilibrate and produce in [run] are those of a window."""
+
+    variable: str = setting("", _VARIABLE, example="d")
+    start: Any = setting("", "centre of the first window", kind=Measure, example="0.15 nm")
+    end: Any = setting("", "centre of the last window", kind=Measure, example="0.35 nm")
+    windows: int = number(0, "windows from start to end, both among them", least=0, example=12)
+    centres: Sequence[str] = setting(
+        (), "centres one by one, instead of start, end and windows", example=["0.15 nm", "0.17 nm"]
+    )
+    force_constant: Any = setting(
+        "auto",
+        "k of the bias k/2 (x - x0)² of every window; auto: chosen for each, so that neighbours are "
+        "`spacing` widths apart",
+        kind=Measure,
+        example="auto",
+    )
+    spacing: float = number(
+        1.5, "distance of neighbours in widths of a window, which force_constant = auto aims at", above=0.0
+    )
+    scan: str = setting(
+        "",
+        "table (CSV) of a relaxed scan with a column of the variable and one called energy: its curvature "
+        "makes windows on a barrier stiffer",
+        path=True,
+        missing="write one with mlmm scan, or leave scan out",
+        example="scan.csv",
+    )
+    structures: str = setting(
+        "",
+        "structure file (PDB or mmCIF) with models along the path, all atoms in each: every window starts "
+        "from the nearest; empty: from its neighbour",
+        path=True,
+        missing="correct the path, or leave structures out",
+        example="path.pdb",
+    )
+    exchange: Quantity = quantity(
+        "0 ps", "time", "between attempts to exchange the structures of neighbours; 0: none", least=0
+    )
+    add: int = number(0, "windows that may be added where neighbours do not overlap", least=0)
+    least_overlap: float = number(
+        0.03, "overlap of neighbours (MBAR) below which a window is missing", above=0.0, most=0.3
+    )
+    bins: int = number(0, "bins of the profile; 0: three for each window", least=0)
+    bootstraps: int = number(200, "resampled sets from which errors are taken", least=10)
+
+    def __post_init__(self) -> None:
+        check_fields(self, "umbrella.")
+
+
+@documented
+@dataclass(frozen=True)
+class MetadynamicsOptions:
+    """A bias that grows along one or two variables, to explore; produce in [run] is its length."""
+
+    variables: Sequence[str] = setting(
+        (), "one or two names of [variable.NAME]", single=True, example=["phi"]
+    )
+    low: Sequence[str] = setting((), "lower end of each variable", single=True, example=["-180 degree"])
+    high: Sequence[str] = setting((), "upper end of each variable", single=True, example=["180 degree"])
+    method: str = word(
+        "well_tempered",
+        ("well_tempered", "opes"),
+        "well_tempered: Gaussians that become lower (doi 10.1103/PhysRevLett.100.020603); opes: on-the-fly "
+        "probability enhanced sampling (doi 10.1021/acs.jpclett.0c00497)",
+    )
+    width: Sequence[str] = setting(
+        (), "standard deviation of a Gaussian in each variable", single=True, example=["20 degree"]
+    )
+    height: Quantity = quantity("1 kJ/mol", "energy", "of the first Gaussians (well_tempered)", above=0)
+    bias_factor: float = number(
+        10.0, "factor by which the temperature of the variables is raised (well_tempered)", above=1.0
+    )
+    barrier: Quantity = quantity(
+        "60 kJ/mol", "energy", "highest barrier that is to be crossed (opes)", above=0
+    )
+    every: int = number(500, "steps between two Gaussians", least=1)
+    bins: int = number(50, "bins of the profile along each variable", least=5)
+    discard: float = number(
+        0.3,
+        "part of the run that is left out of the profile: the bias still grows there",
+        least=0.0,
+        most=0.9,
+    )
+
+    def __post_init__(self) -> None:
+        check_fields(self, "metadynamics.")
+
+
+@documented
+@dataclass(frozen=True)
+class SwitchingOptions:
+    """From the force field (lambda = 0) to the hybrid (1): free energy of changing the description."""
+
+    method: str = word(
+        "states",
+        ("states", "switching"),
+        "states: equilibrium at every lambda, joined by MBAR; switching: both ends in equilibrium, and fast "
+        "changes from each to the other, joined by BAR (Crooks)",
+    )
+    weights: tuple[float, ...] = rising((0.0, 0.25, 0.5, 0.75, 1.0), "lambda of the states")
+    switches: int = number(50, "fast changes in each direction (switching)", least=5)
+    length: Quantity = quantity("1 ps", "time", "of a fast change (switching)", above=0)
+    bootstraps: int = number(200, "resampled sets from which errors are taken", least=10)
+
+    def __post_init__(self) -> None:
+        check_fields(self, "switching.")

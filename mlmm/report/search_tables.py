@@ -1,0 +1,189 @@
+"""Key numbers and tables of the page of a search."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from mlmm.report.text import as_float, as_list, as_mapping, duration, in_digits
+from mlmm.units import KILOCALORIE
+
+__all__ = ["search_cards", "search_tables"]
+
+Card = tuple[str, str, str, str]
+
+
+def search_cards(kind: str, run: dict, result: dict) -> list[Card]:
+    """Label, value, unit and remark of the numbers that are asked for first."""
+    cost = as_mapping(run.get("cost"))
+    calls = in_digits(cost.get("calls"))
+    effort = ("Energies computed", calls, "", f"{duration(cost.get('cpu'))} of processor time")
+    if not result:
+        return [effort]
+    if kind in ("scan", "neb"):
+        return [
+            _energy("Barrier", result.get("barrier"), "from the first point"),
+            _energy("Barrier back", result.get("barrier_back"), "from the last point"),
+            _energy("Reaction energy", result.get("reaction_energy"), "last point less first"),
+            effort,
+        ]
+    if kind == "irc":
+        ends = [as_mapping(end) for end in as_list(result.get("ends"))]
+        depths = [
+            _energy(f"Depth, {end.get('direction')}", end.get("depth"), "saddle point above the minimum")
+            for end in ends
+        ]
+        return [
+            *depths,
+            ("Points", in_digits(result.get("points")), "", "on the reaction coordinate"),
+            effort,
+        ]
+    imaginary = [as_float(x) for x in as_list(result.get("imaginary"))]
+    words = ", ".join(f"{abs(x):.0f}i" for x in imaginary) or "none"
+    modes = ("Imaginary modes", words, "1/cm" if imaginary else "", f"{len(imaginary)} in all")
+    if kind == "ts":
+        force = in_digits(result.get("force"))
+        return [modes, ("Largest force", force, "kJ/mol/nm", "on an atom"), _along(result), effort]
+    rows = [as_mapping(row) for row in as_list(result.get("barriers"))]
+    if rows:
+        temperature = in_digits(rows[0].get("temperature"), "K", 5)
+        rate = as_float(rows[0].get("rate"))
+        return [
+            _energy(
+                "Free energy of activation", rows[0].get("quasi_gibbs"), f"ΔG‡ at {temperature}, quasi-RRHO"
+            ),
+            _energy("Barrier", rows[0].get("energy"), "ΔE‡ without vibrations"),
+            ("Rate constant", f"{rate:.2e}", "1/s", f"Eyring, {temperature}, transmission 1"),
+            modes,
+        ]
+    thermal = [as_mapping(row) for row in as_list(result.get("thermochemistry"))]
+    first = thermal[0] if thermal else {}
+    temperature = in_digits(first.get("temperature"), "K", 5)
+    return [
+        modes,
+        _energy("Zero-point energy", first.get("zero_point"), ""),
+        _energy("G − E", first.get("quasi_gibbs"), f"at {temperature}, quasi-RRHO"),
+        effort,
+    ]
+
+
+def search_tables(kind: str, run: dict, result: dict) -> list[dict[str, Any]]:
+    """Tables beside the structure."""
+    found: list[dict[str, Any]] = []
+    if kind == "scan" and result:
+        found.append(_scan(run, result))
+    values = {
+        name: as_mapping(result.get(name)) for name in ("variables",) if isinstance(result.get(name), dict)
+    }
+    if kind == "irc":
+        names = ("variables_reverse", "variables_saddle", "variables_forward")
+        values = {name: as_mapping(result.get(name)) for name in names}
+    if any(values.values()):
+        found.append(_values(values))
+    rows = [as_mapping(row) for row in as_list(result.get("barriers"))]
+    if rows:
+        found.append(_barriers(rows))
+    thermal = [as_mapping(row) for row in as_list(result.get("thermochemistry"))]
+    if thermal:
+        found.append(_thermal(thermal, bool(result.get("free"))))
+    if not found:
+        found.append(
+            {"title": "Record", "header": [], "rows": [("State", str(run.get("state")))], "note": ""}
+        )
+    return found
+
+
+def _energy(label: str, value: Any, remark: str) -> Card:
+    number = as_float(value)
+    kilocalories = f"{number / KILOCALORIE:.2f} kcal/mol" if math.isfinite(number) else ""
+    text = f"{number:.1f}" if math.isfinite(number) else "not recorded"
+    return (label, text, "kJ/mol", "; ".join(part for part in (kilocalories, remark) if part))
+
+
+def _along(result: dict) -> Card:
+    overlaps = as_mapping(result.get("overlaps"))
+    if not overlaps:
+        return ("Along the reaction", "not judged", "", "name variables in ts.expected")
+    name, value = max(overlaps.items(), key=lambda item: abs(as_float(item[1])))
+    return ("Along the reaction", f"{as_float(value):+.2f}", "", f"cosine of mode and gradient of {name}")
+
+
+def _scan(run: dict, result: dict) -> dict[str, Any]:
+    settings = as_mapping(run.get("settings"))
+    held = str(settings.get("scan.hold"))
+    units = as_list(result.get("units"))
+    errors = [
+        f"{name}: {as_float(off):.1e} {unit}".strip()
+        for name, off, unit in zip(
+            as_list(result.get("variables")), as_list(result.get("deviation")), units, strict=False
+        )
+    ]
+    rows = [
+        ("Held by", held),
+        ("Largest deviation", "; ".join(errors)),
+        ("Points", " × ".join(str(n) for n in as_list(result.get("points")))),
+        (
+            "Highest at",
+            ", ".join(
+                f"{in_digits(x, '', 4)} {unit}".strip()
+                for x, unit in zip(as_list(result.get("highest")), units, strict=False)
+            ),
+        ),
+        ("Hysteresis", f"{as_float(result.get('hysteresis')):.2f} kJ/mol at most"),
+    ]
+    return {"title": "Scan", "header": [], "rows": rows, "note": ""}
+
+
+def _values(values: dict[str, dict]) -> dict[str, Any]:
+    names = list(dict.fromkeys(name for table in values.values() for name in table))
+    header = ["Variable"]
+    header += [key.removeprefix("variables_").capitalize() if len(values) > 1 else "Value" for key in values]
+    rows = []
+    for name in names:
+        cells = [name]
+        for table in values.values():
+            entry = as_mapping(table.get(name))
+            number, unit = as_float(entry.get("value")), str(entry.get("unit", ""))
+            cells.append(f"{math.degrees(number):.2f}°" if unit == "rad" else f"{number:.4f} {unit}".strip())
+        rows.append(cells)
+    return {"title": "Variables of the run file", "header": header, "rows": rows, "note": ""}
+
+
+def _barriers(rows: list[dict]) -> dict[str, Any]:
+    isotopes = any(row.get("isotopes") is not None for row in rows)
+    header = ["T / K", "ΔE‡", "ΔE‡ + ZPE", "ΔH‡", "ΔG‡ RRHO", "ΔG‡ quasi-RRHO", "k / (1/s)", "Wigner"]
+    header += ["k light/heavy"] if isotopes else []
+    cells = []
+    for row in rows:
+        energies = [
+            f"{as_float(row.get(key)):.1f} ({as_float(row.get(key)) / KILOCALORIE:.2f})"
+            for key in ("energy", "zero_point", "enthalpy", "gibbs", "quasi_gibbs")
+        ]
+        line = [f"{as_float(row.get('temperature')):.2f}", *energies]
+        line += [f"{as_float(row.get('rate')):.2e}", f"{as_float(row.get('wigner')):.3f}"]
+        cells.append(line + ([f"{as_float(row.get('isotopes')):.4f}"] if isotopes else []))
+    note = (
+        "kJ/mol (kcal/mol). The rate is Eyring's with a transmission coefficient of 1; Wigner's factor for "
+    )
+    note += "tunnelling is not in it."
+    return {"title": "Above the reactant", "header": header, "rows": cells, "note": note}
+
+
+def _thermal(rows: list[dict], free: bool) -> dict[str, Any]:
+    header = ["T / K", "ZPE", "H − E", "S RRHO", "S quasi-RRHO", "G − E RRHO", "G − E quasi-RRHO"]
+    cells = []
+    for row in rows:
+        cells.append(
+            [
+                f"{as_float(row.get('temperature')):.2f}",
+                f"{as_float(row.get('zero_point')):.2f}",
+                f"{as_float(row.get('enthalpy')):.2f}",
+                f"{as_float(row.get('entropy')) * 1e3:.2f}",
+                f"{as_float(row.get('quasi_entropy')) * 1e3:.2f}",
+                f"{as_float(row.get('gibbs')):.2f}",
+                f"{as_float(row.get('quasi_gibbs')):.2f}",
+            ]
+        )
+    note = "kJ/mol, entropies in J/mol/K. "
+    note += "Ideal gas." if free else "Vibrations alone: the environment holds the atoms in place."
+    return {"title": "Thermochemistry", "header": header, "rows": cells, "note": note}

@@ -1,0 +1,248 @@
+"""Profiles of wells by MBAR against exact ones, in standard errors; gaps; errors that are too small."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from wells import KT, LINE, TEMPERATURE, double_well, exact_bins, harmonic, metropolis
+
+from mlmm.errors import ConfigError
+from mlmm.reactions.mbar import log_mixture, resampled, solve_mbar
+from mlmm.reactions.rate import eyring_rate
+from mlmm.reactions.samples import load_pymbar, window_samples
+from mlmm.reactions.umbrella_analysis import analyse_windows, result_facts
+from mlmm.reactions.windows import Coordinate, Window, neighbours, plan_windows
+
+CENTRES = np.linspace(-0.13, 0.13, 9)
+
+
+def windows_on(ground) -> list[Window]:
+    """Stiffer where the ground curves down, as a scan would tell."""
+    h = 1e-4
+    curvatures = (ground(CENTRES + h) - 2 * ground(CENTRES) + ground(CENTRES - h)) / h**2
+    return plan_windows(CENTRES, None, TEMPERATURE, curvatures=curvatures)
+
+
+def results(ground, seeds, length: int, *, temperature: float = TEMPERATURE, bootstraps: int = 60):
+    windows = windows_on(ground)
+    found = []
+    for values in metropolis(ground, windows, seeds, length):
+        samples = [window_samples(w, x, LINE) for w, x in zip(windows, values, strict=True)]
+        found.append(analyse_windows(samples, LINE, temperature, bootstraps=bootstraps))
+    return found
+
+
+def deviations(found, ground, temperature: float = TEMPERATURE) -> np.ndarray:
+    """Of barrier (or difference of the ends) from the exact value in the same bins, in standard errors."""
+    off = []
+    for result in found:
+        exact = exact_bins(ground, result.profile.edges, temperature)
+        off.append((result.profile.step(result.profile.values) - result.profile.step(exact)) / result.error)
+    return np.array(off)
+
+
+@pytest.mark.parametrize("ground", [harmonic, double_well])
+def test_a_profile_is_exact_within_its_errors(ground):
+    """Three seeds, every bin: within 4 sigma; root mean square deviation of all bins about 1 sigma."""
+    squares = []
+    found = results(ground, range(3), 400)
+    for result in found:
+        profile = result.profile
+        exact = exact_bins(ground, profile.edges)
+        off = profile.values - (exact - exact[profile.landmarks.reactant])
+        known = profile.errors > 0
+        squares.append(np.mean((off[known] / profile.errors[known]) ** 2))
+        assert np.abs(off[known] / profile.errors[known]).max() < 4
+        assert profile.errors[known].max() < 2
+    assert 0.4 < np.sqrt(np.mean(squares)) < 1.6
+    assert np.abs(deviations(found, ground)).max() < 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ground", [harmonic, double_well])
+def test_errors_are_honest(ground):
+    """95 % of 20 seeds inside 2 sigma, and errors no larger than the deviations ask for."""
+    found = results(ground, range(100, 120), 600, bootstraps=100)
+    off = deviations(found, ground)
+    assert (np.abs(off) < 2).mean() >= 0.95
+    assert 0.5 < np.sqrt(np.mean(off**2)) < 1.3
+
+
+def test_landmarks_and_barrier_of_the_double_well():
+    (result,) = results(double_well, [3], 400)
+    centres, marks = result.profile.centres, result.profile.landmarks
+    width = centres[1] - centres[0]
+    assert centres[marks.reactant] == pytest.approx(-0.1, abs=1.5 * width)
+    assert centres[marks.transition_state] == pytest.approx(0.0, abs=1.5 * width)
+    assert centres[marks.product] == pytest.approx(0.1, abs=1.5 * width)
+    barrier, error = result.profile.barrier
+    assert error < 1
+    assert barrier == pytest.approx(20 + 3, abs=1.5)
+    facts = result_facts(result)
+    assert facts["barrier"] == [barrier, error]
+    assert len(facts["windows"]) == len(CENTRES)
+
+
+def test_another_temperature_shifts_the_profile():
+    """Control: samples of 300 K taken for those of 600 K are off by many errors, and right ones are not."""
+    seeds = range(3)
+    wrong = deviations(results(double_well, seeds, 300, temperature=600.0), double_well)
+    right = deviations(results(double_well, seeds, 300), double_well)
+    assert abs(wrong.sum()) / np.sqrt(len(wrong)) > 5
+    assert abs(right.sum()) / np.sqrt(len(right)) < 3
+
+
+def test_errors_that_are_too_small_are_detected():
+    """Control: a slow coordinate whose samples count as independent; its blocks scatter too much."""
+    windows = windows_on(double_well)
+    slow = metropolis(double_well, windows, [5], 600, step=0.01, every=1)[0]
+    kept = [window_samples(w, x, LINE) for w, x in zip(windows, slow, strict=True)]
+    naive = analyse_windows([entry.counted(1.0) for entry in kept], LINE, TEMPERATURE, bootstraps=60)
+    assert naive.block_probability < 0.01
+    assert naive.error > 2 * naive.profile.barrier[1]
+    fast = results(double_well, [5], 250)[0]
+    assert fast.block_probability > 0.01
+
+
+def test_bootstrap_error_is_that_of_repeated_experiments():
+    """The scatter of 24 independent experiments and the mean bootstrap error agree within 40 %."""
+    found = results(double_well, range(200, 224), 60, bootstraps=25)
+    heights = [
+        result.profile.step(result.profile.values)
+        - result.profile.step(exact_bins(double_well, result.profile.edges))
+        for result in found
+    ]
+    errors = [result.profile.barrier[1] for result in found]
+    assert np.mean(errors) == pytest.approx(np.std(heights, ddof=1), rel=0.4)
+
+
+def test_a_gap_is_named_with_the_window_that_closes_it():
+    """Without its window at the barrier the profile has a gap; the window that is proposed closes it."""
+    windows = windows_on(double_well)
+    left = [w for k, w in enumerate(windows) if k != 4]
+    values = metropolis(double_well, left, [1], 200)[0]
+    result = analyse_windows(
+        [window_samples(w, x, LINE) for w, x in zip(left, values, strict=True)],
+        LINE,
+        TEMPERATURE,
+        bootstraps=10,
+    )
+    ((below, above, shared),) = result.gaps
+    assert (below, above) == (left[3].centre, left[4].centre)
+    assert shared < 0.03
+    (added,) = result.missing
+    assert added.number == 9
+    assert added.added == 1
+    more = [*left, added]
+    values = metropolis(double_well, more, [1], 200)[0]
+    again = analyse_windows(
+        [window_samples(w, x, LINE) for w, x in zip(more, values, strict=True)],
+        LINE,
+        TEMPERATURE,
+        bootstraps=10,
+    )
+    assert again.gaps == ()
+    assert values[-1].mean() == pytest.approx(0.5 * (values[3].mean() + values[4].mean()), abs=0.01)
+
+
+def test_resampled_equations_are_those_of_pymbar():
+    """Each sample once: the solution of pymbar to 1e-6; drawn anew: pymbar's for the drawn samples."""
+    generator = np.random.default_rng(3)
+    windows = plan_windows(CENTRES, None, TEMPERATURE)
+    values = metropolis(double_well, windows, [2], 60)[0]
+    reduced = np.array([w.energies(values.ravel(), LINE) / KT for w in windows])
+    counts = np.full(len(windows), 60)
+    free = solve_mbar(reduced, counts)
+    once, weights = resampled(reduced, counts, np.ones(values.size), np.zeros(len(windows)))
+    np.testing.assert_allclose(once, free, atol=1e-6)
+    np.testing.assert_allclose(weights, -log_mixture(reduced, counts, free), atol=1e-5)
+    drawn = np.concatenate([generator.multinomial(60, np.full(60, 1 / 60)) for _ in windows])
+    again, _ = resampled(reduced, counts, drawn, free)
+    other = load_pymbar().MBAR(
+        np.repeat(reduced, drawn, axis=1), counts, solver_protocol=({"method": "adaptive"},)
+    )
+    np.testing.assert_allclose(again, other.f_k, atol=1e-5)
+    assert np.abs(again - free).max() > 1e-3
+
+
+def test_equilibration_is_left_out():
+    generator = np.random.default_rng(0)
+    values = generator.normal(0.1, 0.01, 1000)
+    values[:150] += np.linspace(0.2, 0, 150)
+    found = window_samples(Window(0.1, 1000.0), values, LINE)
+    assert 90 < found.dropped < 250
+    assert window_samples(Window(0.1, 1000.0), values[300:], LINE).dropped < 100
+
+
+def test_correlated_samples_count_less():
+    """An autoregressive series has g = (1 + a)/(1 - a)."""
+    generator = np.random.default_rng(1)
+    values = np.zeros(20000)
+    for k in range(1, len(values)):
+        values[k] = 0.8 * values[k - 1] + generator.normal()
+    found = window_samples(Window(0.0, 1.0), values, LINE)
+    assert found.inefficiency == pytest.approx(9.0, rel=0.15)
+    assert found.independent == pytest.approx(len(found.values) / 9, rel=0.15)
+
+
+def test_windows_on_a_circle():
+    """Neighbours go around; the profile of cos(3 phi) is exact within its errors."""
+    circle = Coordinate("phi", "rad", 2 * np.pi)
+    windows = plan_windows(np.linspace(-np.pi, np.pi, 16, endpoint=False), None, TEMPERATURE)
+    assert neighbours(windows, circle)[-1] == (15, 0)
+
+    def ground(x):
+        return 3.0 * np.cos(3 * x)
+
+    samples = []
+    for window in windows:
+        around = Window(0.0, window.force_constant)
+        values = metropolis(
+            lambda x, w=window: ground(x + w.centre), [around], [window.number], 300, step=0.3
+        )
+        samples.append(window_samples(window, window.centre + values[0, 0], circle))
+    result = analyse_windows(samples, circle, TEMPERATURE, bootstraps=60)
+    profile = result.profile
+    assert profile.edges[[0, -1]] == pytest.approx([-np.pi, np.pi])
+    exact = exact_bins(ground, profile.edges)
+    off = profile.values - (exact - exact[profile.landmarks.reactant])
+    known = profile.errors > 0
+    assert np.abs(off[known] / profile.errors[known]).max() < 4
+    assert profile.errors.max() < 1
+    assert profile.values.max() > 5
+
+
+def test_planned_windows_overlap_as_wanted():
+    """Neighbours 1.5 widths apart; on a barrier of curvature -F'' the window is stiffer by F''."""
+    flat = plan_windows([0.0, 0.1, 0.2], None, TEMPERATURE)
+    assert np.sqrt(KT / flat[1].force_constant) == pytest.approx(0.1 / 1.5)
+    curved = plan_windows([0.0, 0.1, 0.2], None, TEMPERATURE, curvatures=np.array([0.0, -400.0, 1e9]))
+    assert curved[1].force_constant == pytest.approx(flat[1].force_constant + 400)
+    assert curved[2].force_constant == pytest.approx(0.25 * flat[2].force_constant)
+
+
+@pytest.mark.parametrize("centres", [[0.1], [0.1, 0.1]])
+def test_bad_centres_are_refused(centres):
+    with pytest.raises(ConfigError):
+        plan_windows(centres, None, TEMPERATURE)
+
+
+def test_bad_samples_are_refused():
+    with pytest.raises(ConfigError, match="at least 10 samples"):
+        window_samples(Window(0.1, 1.0), np.zeros(3), LINE)
+    with pytest.raises(ConfigError, match="finite"):
+        window_samples(Window(0.1, 1.0), np.full(30, np.nan), LINE)
+    one = window_samples(Window(0.1, 1.0), np.random.default_rng(0).normal(0.1, 0.1, 30), LINE)
+    with pytest.raises(ConfigError, match="two windows"):
+        analyse_windows([one], LINE, TEMPERATURE)
+
+
+def test_eyring():
+    """k_B T/h at 298.15 K is 6.2124e12/s; 10 kJ/mol more slow it down by exp(10/RT)."""
+    assert eyring_rate(0.0, 0.0, 298.15).value == pytest.approx(6.21244e12, rel=1e-5)
+    found = eyring_rate(60.0, 2.0, 300.0)
+    assert found.value == pytest.approx(2.083661912e10 * 300 * np.exp(-60 / KT), rel=1e-8)
+    assert found.factor == pytest.approx(np.exp(2.0 / KT))
+    assert eyring_rate(60.0, 2.0, 300.0, 0.5).value == pytest.approx(0.5 * found.value)
+    with pytest.raises(ConfigError, match="above 0 K"):
+        eyring_rate(60.0, 2.0, 0.0)
