@@ -165,7 +165,7 @@ def test_a_tuned_file_runs_in_the_compiled_kernel(tmp_path):
     before = errors(AMPPotential.from_file(WEIGHTS, polarisation_scaling=1.0), validation)
     tuned = fine_tune_amp(train, validation, options=dataclasses.replace(QUICK, epochs=4))
     file = tmp_path / "tuned.safetensors"
-    save_amp_weights(tuned.weights, file)
+    save_amp_weights(tuned.weights, file, {"name": "tuned"})
     assert tuned.fit.best[0] < 0.5 * before
     native = mlmm.load_potential(str(file), kernel="native")
     assert native.spec.name == "tuned" and native.spec.level_of_theory == "another potential"

@@ -6,7 +6,6 @@ point charges is taken whole (polarisation_scaling 1), since labels of quantum c
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,9 +108,9 @@ def fine_tune_amp(
         "origin": f"{start.about.get('origin', amp.start)}, weights fitted ({amp.trained})",
         "citation": start.about.get("citation", "not stated"),
         "licence": start.about.get("licence", "MIT"),
-        "polarisation_scaling": "1.0",
+        "polarisation_scaling": 1.0,
         "level_of_theory": everything[0][1].method,
-        "reference_energies": json.dumps(known_references),
+        "reference_energies": known_references,
         "data_sha256": data_sha256(everything),
     }
     return TunedAMP(AMPWeights(model.tensors(), about), result)

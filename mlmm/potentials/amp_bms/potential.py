@@ -186,8 +186,6 @@ class AMPPotential:
         See `AMPNetwork`; by default what the weights were fitted with, else 0.35 as shipped.
     kernel : {"auto", "torch", "native"}
         Networks in torch or in C++; both give the same numbers.
-    name : str
-        As shown in reports.
     """
 
     def __init__(
@@ -198,7 +196,6 @@ class AMPPotential:
         device: str = "cpu",
         polarisation_scaling: float | None = None,
         kernel: str = "auto",
-        name: str = "AMP-BMS",
     ):
         if precision not in _DTYPES:
             raise PotentialError(f"precision = {' | '.join(_DTYPES)}", repr(precision), "choose one of them")
@@ -210,7 +207,7 @@ class AMPPotential:
         self.compiled = choose_amp_kernel(kernel, self.device)
         self._modules: dict[tuple, AMPModule] = {}
         self.spec = PotentialSpec(
-            name=name,
+            name=weights.about.get("name", "AMP-BMS"),
             elements=ELEMENTS,
             cutoff=MESSAGE_CUTOFF * ANGSTROM,
             receptive_field=float("inf"),
