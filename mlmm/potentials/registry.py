@@ -24,7 +24,7 @@ from mlmm.potentials.known import (
     parts_of,
     plugin_names,
 )
-from mlmm.potentials.trained_files import KERNEL_KINDS, learned_facts
+from mlmm.potentials.trained_files import FIELD_KINDS, KERNEL_KINDS, learned_facts
 
 __all__ = ["load_potential"]
 
@@ -120,6 +120,10 @@ def load_potential(
         from mlmm.potentials.amp_bms.potential import AMPPotential
 
         return AMPPotential.from_file(path, precision=precision, device=device, kernel=kernel)
+    if kind == "field_ani":
+        from mlmm.potentials.field_ani.potential import FieldANIPotential
+
+        return FieldANIPotential.from_file(path, precision=precision, device=device)
     if kind == "torchscript":
         from mlmm.potentials.adapters.torchscript import TorchScriptPotential
 
@@ -168,7 +172,7 @@ def _kind_of(path: Path) -> str:
 
     if path.is_dir():
         return "ani"
-    kinds = [key for key in learned_facts(path) if key in KERNEL_KINDS]
+    kinds = [key for key in learned_facts(path) if key in (*KERNEL_KINDS, *FIELD_KINDS)]
     if kinds:
         return kinds[0]
     if is_torchscript(path) or (path.suffix in (".pt", ".jpt") and not is_zipfile(path)):

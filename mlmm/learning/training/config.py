@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from mlmm.errors import ConfigError
+from mlmm.learning.training.field_options import AMPOptions, FieldANIOptions
 from mlmm.learning.training.options import FitOptions, KernelOptions, NetworkOptions
 from mlmm.options import check_fields, check_names, check_section, documented, number, setting, word
 
 __all__ = ["SECTIONS", "DataOptions", "ModelOptions", "TrainConfig", "load_training"]
 
 #: What can be trained.
-KINDS = ("networks", "gp", "gdml")
+KINDS = ("networks", "gp", "gdml", "qeq-ani", "amp-bms")
 
 
 @documented
@@ -50,7 +51,11 @@ class DataOptions:
 class ModelOptions:
     """What is trained, and what its file says of it."""
 
-    kind: str = word("networks", KINDS, "networks on symmetry functions, sparse Gaussian process, or sGDML")
+    kind: str = word(
+        "networks",
+        KINDS,
+        "networks on symmetry functions, sparse Gaussian process, sGDML; among point charges: qeq-ani, amp-bms",
+    )
     name: str = setting("", "of the potential; by default that of the file")
     base: str = setting(
         "", "potential whose difference to the labels is learned, such as ani1x; empty: the labels themselves"
@@ -73,6 +78,8 @@ SECTIONS: Mapping[str, tuple[type, str]] = {
     "model": (ModelOptions, "model"),
     "networks": (NetworkOptions, "networks"),
     "kernel": (KernelOptions, "kernel"),
+    "field": (FieldANIOptions, "among"),
+    "amp": (AMPOptions, "amp"),
     "fit": (FitOptions, "fit"),
 }
 
@@ -85,6 +92,8 @@ class TrainConfig:
     model: ModelOptions = field(default_factory=ModelOptions)
     networks: NetworkOptions = field(default_factory=NetworkOptions)
     kernel: KernelOptions = field(default_factory=KernelOptions)
+    among: FieldANIOptions = field(default_factory=FieldANIOptions)
+    amp: AMPOptions = field(default_factory=AMPOptions)
     fit: FitOptions = field(default_factory=FitOptions)
 
 
@@ -151,5 +160,7 @@ def _beside(config: TrainConfig, folder: Path) -> TrainConfig:
         held_out_labels=tuple(map(located, config.data.held_out_labels)),
     )
     networks = replace(config.networks, start=located(config.networks.start))
+    among = replace(config.among, start=located(config.among.start))
+    amp = replace(config.amp, start=located(config.amp.start))
     model = replace(config.model, base=located(config.model.base) if config.model.base else "")
-    return replace(config, data=data, networks=networks, model=model)
+    return replace(config, data=data, networks=networks, model=model, among=among, amp=amp)

@@ -9,6 +9,7 @@ import numpy as np
 
 from mlmm.elements import SYMBOLS
 from mlmm.errors import ConfigError
+from mlmm.learning.dataset.store import Dataset
 from mlmm.learning.training.targets import Sample
 from mlmm.reference.labels import Label, Molecule
 from mlmm.units import ANGSTROM, ELECTRONVOLT
@@ -20,7 +21,7 @@ _FORCE = ELECTRONVOLT / ANGSTROM
 
 
 def read_labels(path: str | Path) -> list[Sample]:
-    """Read structures with ``energy`` and ``forces``; a folder stands for its ``structures.xyz``.
+    """Read structures with ``energy`` and ``forces``; a folder is a data set.
 
     Entries ``charge``, ``multiplicity``, ``method``, ``converged`` and ``origin_…`` are taken over.
 
@@ -30,7 +31,8 @@ def read_labels(path: str | Path) -> list[Sample]:
         No such file, or a frame that is cut short or has no energy: names its line.
     """
     path = Path(path)
-    path = path / "structures.xyz" if path.is_dir() else path
+    if path.is_dir():
+        return Dataset(path).pairs()
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -13,6 +13,12 @@ import numpy as np
 
 from mlmm.elements import SYMBOLS, element_names
 from mlmm.errors import ConfigError
+from mlmm.learning.training.among_charges import (
+    AMONG_CHARGES,
+    fit_among_charges,
+    rewrite_among_charges,
+    start_of,
+)
 from mlmm.learning.training.ani import train_networks
 from mlmm.learning.training.base import minus_base
 from mlmm.learning.training.config import TrainConfig
@@ -20,7 +26,7 @@ from mlmm.learning.training.gaussian_process import fit_gaussian_process
 from mlmm.learning.training.gdml import fit_gdml
 from mlmm.learning.training.labels_file import read_labels
 from mlmm.learning.training.loop import EpochReport
-from mlmm.learning.training.metrics import Errors, errors_by_block, errors_of
+from mlmm.learning.training.metrics import Errors, errors_of
 from mlmm.learning.training.offsets import composition, fit_offsets
 from mlmm.learning.training.targets import Sample, check_samples, check_split, data_sha256, split_by_block
 from mlmm.learning.uncertainty.calibrate import calibrate_forces, with_coverage
@@ -165,6 +171,8 @@ def train_model(
     elif config.model.kind == "gp":
         process = fit_gaussian_process(targets[:m], config.kernel, about, seed=config.fit.seed, progress=say)
         process.save(out)
+    elif config.model.kind in AMONG_CHARGES:
+        fit_among_charges(config, targets[:n], targets[n:m], out, about, checkpoint, progress)
     else:
         _train_gdml(config, targets[:n], targets[n:m], about, say).save(out)
     seconds = time.process_time() - begin
@@ -214,18 +222,19 @@ def _about(config: TrainConfig, divided: Divided, out: Path) -> dict[str, Any]:
     samples = [*divided.train, *divided.validation]
     numbers = sorted({int(z) for molecule, _ in samples for z in molecule.numbers})
     model = config.model
-    start = known_by_name(config.networks.start) if model.kind == "networks" else None
+    start = known_by_name(start_of(config))
     licence, citation = model.licence, "trained by the user"
     if start is not None:
         licence = f"{model.licence} (start: {start.about['name']}, {start.about['licence']})"
         citation = start.about["citation"]
     external = any(molecule.external is not None for molecule, _ in samples)
-    if external:
+    if external and model.kind not in AMONG_CHARGES:
         raise ConfigError(
             "labels of molecules by themselves for this kind of model",
             "labels among point charges, which it would not see",
-            "label in a vacuum, or train a model that sees charges",
+            'label in a vacuum, or write kind = "qeq-ani" or "amp-bms"',
         )
+    networks = {"networks": config.networks, "qeq-ani": config.among, "amp-bms": config.amp}.get(model.kind)
     correction = model.base.endswith(".xml")
     return {
         "name": model.name or out.stem,
@@ -242,9 +251,9 @@ def _about(config: TrainConfig, divided: Divided, out: Path) -> dict[str, Any]:
             "validation_labels": len(divided.validation),
             "held_out_labels": len(divided.held_out),
             "data_sha256": data_sha256(samples),
-            "start": config.networks.start if model.kind == "networks" else "",
-            "options": repr(config.fit if model.kind == "networks" else config.kernel),
-            "networks": repr(config.networks) if model.kind == "networks" else "",
+            "start": start_of(config),
+            "options": repr(config.kernel if model.kind in ("gp", "gdml") else config.fit),
+            "networks": repr(networks) if networks is not None else "",
             "molecules": len({molecule.numbers.tobytes() for molecule, _ in samples}),
         },
     }
@@ -273,22 +282,28 @@ def _errors(predicted: Predicted, labels: Sequence[Any], rows: Sequence[int]) ->
     wanted = [_forces(labels[k], predicted.forces[k]) for k in rows]
     energies = np.array([labels[k].energy for k in rows])
     found = np.concatenate([predicted.forces[k] for k in rows])
-    return errors_of(predicted.energies[list(rows)], found, energies, np.concatenate(wanted))
+    errors = errors_of(predicted.energies[list(rows)], found, energies, np.concatenate(wanted))
+    outside = [
+        np.abs(predicted.external_forces[k] - labels[k].external_forces).ravel()
+        for k in rows
+        if k in predicted.external_forces and labels[k].external_forces is not None
+    ]
+    if outside:
+        errors = dataclasses.replace(errors, external_force=float(np.concatenate(outside).mean()))
+    return errors
 
 
 def _blocks(
     predicted: Predicted, labels: Sequence[Any], samples: Sequence[Sample], rows: Sequence[int], key: str
 ) -> dict[str, Errors]:
-    names = [samples[k][0].origin.get(key, "") for k in rows]
-    if len(set(names)) < 2:
+    names = {k: samples[k][0].origin.get(key, "") for k in rows}
+    blocks = dict.fromkeys(names.values())
+    if len(blocks) < 2:
         return {}
-    return errors_by_block(
-        predicted.energies[list(rows)],
-        [predicted.forces[k] for k in rows],
-        np.array([labels[k].energy for k in rows]),
-        [_forces(labels[k], predicted.forces[k]) for k in rows],
-        names,
-    )
+    return {
+        block: _errors(predicted, labels, [k for k, name in names.items() if name == block])
+        for block in blocks
+    }
 
 
 def _forces(label: Any, like: np.ndarray) -> np.ndarray:
@@ -308,6 +323,9 @@ def _rewrite(kind: str, path: Path, about: dict[str, Any]) -> None:
         numbers = {SYMBOLS.index(symbol) for symbol in parameters.elements}
         about["training"]["elements"] = element_names(sorted(numbers), " ")
         save_ani_file(parameters, path, about)
+        return
+    if kind in AMONG_CHARGES:
+        rewrite_among_charges(kind, path, about)
         return
     model: Any = GDMLPotential.from_file(path) if kind == "gdml" else SparseGPPotential.from_file(path)
     about["training"]["range"] = "" if kind == "gdml" else f"{model.descriptor.cutoff:.2f}"
