@@ -17,6 +17,7 @@ from mlmm.cli import (
     ligand,
     models,
     neb,
+    pmf,
     report,
     run,
     scan,
@@ -46,6 +47,7 @@ _EPILOG = """examples:
   mlmm check frames runs/my                          whether molecules still drift across that zone
   mlmm bench my/run.toml                             what a step costs here, part by part
   mlmm scan my/run.toml                              a relaxed scan along a variable; then neb, ts, irc, freq
+  mlmm pmf my/run.toml --workers 4                   free-energy profile along a variable, barrier with error
   mlmm report runs/my                                write report.html again
 
 exit status: 0 done, 1 a physics check failed, 2 something to correct in the input or the run,
@@ -63,6 +65,7 @@ _VERBS = {
     "ts": ts,
     "irc": irc,
     "freq": freq,
+    "pmf": pmf,
     "report": report,
     "ligand": ligand,
     "models": models,

@@ -23,6 +23,7 @@ from mlmm.reactions.options import (
     SurfaceOptions,
     TransitionStateOptions,
 )
+from mlmm.reactions.sampling_options import UmbrellaOptions
 
 __all__ = [
     "FILES_OF",
@@ -364,8 +365,8 @@ class UncertaintySettings:
 class RunConfig:
     """A whole file, defaults filled in; [report] is the part of `run` that says how often to write.
 
-    `reactions` holds the sections of searches, [surface], [scan] and so on, as far as they are there and as
-    they were written.
+    `reactions` holds the sections of searches and free energies, [scan], [umbrella] and so on, as far as they
+    are there and as they were written.
     """
 
     system: SystemSettings = field(default_factory=SystemSettings)
@@ -405,7 +406,7 @@ SECTIONS: dict[str, tuple[type, str]] = {
 }
 #: Tables of which there may be several -> their schema: [variable.NAME] by name, [[restraint]] in a row.
 TABLES: dict[str, type] = {"variable": Variable, "restraint": Restraint}
-#: Sections of searches on an energy surface -> their schema; `mlmm run` leaves them alone.
+#: Sections of searches and free energies -> their schema; `mlmm run` leaves them alone.
 REACTIONS: dict[str, type] = {
     "surface": SurfaceOptions,
     "scan": ScanOptions,
@@ -413,4 +414,5 @@ REACTIONS: dict[str, type] = {
     "ts": TransitionStateOptions,
     "irc": IRCOptions,
     "freq": FrequencyOptions,
+    "umbrella": UmbrellaOptions,
 }

@@ -65,6 +65,13 @@ class UmbrellaResult:
     fractions: tuple[float, ...] = field(default=_FRACTIONS)
 
     @property
+    def least_overlap(self) -> float:
+        """Of all neighbours."""
+        windows = [entry.window for entry in self.samples]
+        pairs = neighbours(windows, self.coordinate)
+        return min(float(min(self.overlap[a, b], self.overlap[b, a])) for a, b in pairs)
+
+    @property
     def error(self) -> float:
         """Standard error of the barrier (or the reaction free energy): the larger of both estimates."""
         found = self.profile.barrier or self.profile.reaction
@@ -291,6 +298,7 @@ def result_facts(result: UmbrellaResult) -> dict[str, Any]:
         "block_error": result.block_error,
         "block_probability": result.block_probability,
         "overlap": result.overlap.tolist(),
+        "least_overlap": result.least_overlap,
         "gaps": [list(gap) for gap in result.gaps],
         "missing": [window.facts() for window in result.missing],
         "windows": [
