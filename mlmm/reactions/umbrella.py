@@ -188,10 +188,8 @@ class Umbrella:
             older = [window for window in record.windows if window.added < number]
             chains = []
             for window in (entry for entry in added if entry.added == number):
-                near = min(
-                    older,
-                    key=lambda w, c=window.centre: abs(float(record.coordinate.apart(w.centre, c))),
-                )
+                apart = [abs(float(record.coordinate.apart(w.centre, window.centre))) for w in older]
+                near = older[int(np.argmin(apart))]
                 chains.append([self._next_run(record, window, record.productions(near)[-1])])
             self._all(tasks, chains, progress, "equilibrated")
 
