@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
+import numpy as np
 import pytest
+from toys import energy_and_forces
 
+import mlmm
+from mlmm.build import BuiltSystem
 from mlmm.cli import main
+from mlmm.reactions.correction import read_frames
 from mlmm.report.free_energy_verdict import judge_profile
 
 _RUN = """
@@ -43,14 +50,13 @@ platform = "Reference"
 seed = 2
 [report]
 interval = 2
+trajectory_interval = 10
 """
 
 
 @pytest.fixture(scope="module")
 def sampled(tmp_path_factory):
     """Run file and folder of two windows."""
-    from pathlib import Path
-
     folder = tmp_path_factory.mktemp("pmf")
     pdb = Path(__file__).parents[2] / "systems/alanine_dipeptide/input.pdb"
     file = folder / "phi.toml"
@@ -93,8 +99,6 @@ def test_it_goes_on_and_is_analysed_again(sampled, capsys):
     ],
 )
 def test_what_does_not_go_together_is_refused(sampled, capsys, arguments, message):
-    import re
-
     file, out = sampled
     assert main(["pmf", str(file), "--out", str(out), *arguments]) == 2
     assert re.search(message, capsys.readouterr().err)
@@ -109,6 +113,66 @@ def test_a_run_file_without_windows_is_refused(tmp_path, sampled, capsys):
     assert main(["pmf", str(plain), "--out", str(tmp_path / "out")]) == 2
     assert "[umbrella]" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_windows_are_reweighted_to_the_force_field(sampled, capsys):
+    """Differences of frames are those of two Systems; a second call evaluates nothing again."""
+    _, out = sampled
+    there = out.with_name("out-to-mm")
+    assert main(["correct", str(out), "--to", "mm"]) == 0
+    said = capsys.readouterr().out
+    assert "reaction free energy: sampled" in said
+    assert "effective samples or more" in said
+    facts = json.loads((there / "correction.json").read_text())
+    assert facts["frames"] == 16
+    assert (there / "corrected.csv").read_text().startswith("phi,change_kj_per_mol")
+    files = sorted((there / "differences").glob("*.npy"))
+    assert len(files) == 2
+    times = [file.stat().st_mtime_ns for file in files]
+    assert main(["correct", str(out), "--to", "mm"]) == 0
+    assert [file.stat().st_mtime_ns for file in files] == times
+    run = out / "windows/000/production_001"
+    built = BuiltSystem.load(out / "built")
+    (frame,) = read_frames(run / "trajectory.dcd", [0])
+    force_field, _ = energy_and_forces(built.system, frame[0])
+    region = mlmm.select_region(built, "all")
+    ani = mlmm.hybrid_system(
+        built, mlmm.hard_zones(built, region), mlmm.load_potential("ani1x", members=[0]), scheme="additive"
+    )
+    model = float(ani.region_energies(frame[0]).energies.double().sum())
+    assert np.load(files[0])[0] == pytest.approx(force_field - model, abs=0.05)
+
+
+def test_a_run_is_reweighted_to_another_potential(sampled, capsys):
+    """Member 0 to member 0 changes nothing; to all eight members something."""
+    _, out = sampled
+    window = out / "windows/000/production_001"
+    (window / "resolved.toml").write_bytes((out / "resolved.toml").read_bytes())
+    assert main(["correct", str(window), "--to", "ani1x", "--out", str(out.with_name("to_ani"))]) == 0
+    assert "effective samples" in capsys.readouterr().out
+    found = json.loads((out.with_name("to_ani") / "correction.json").read_text())["one_sided"]
+    assert found["samples"] == 8
+    assert abs(found["mean"]) > 0.01
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--to", "mm", "--every", "0"], "1 or more"),
+        (["--to", "nonsense"], "nonsense"),
+        (["--to", "mm", "--with", "elsewhere"], "Leave --with out"),
+        (["--to", "mm", "--every", "99"], "two bins"),
+    ],
+)
+def test_corrections_that_cannot_be_are_refused(sampled, tmp_path, capsys, arguments, message):
+    _, out = sampled
+    assert main(["correct", str(out), "--out", str(tmp_path / "no"), *arguments]) == 2
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path, capsys):
+    assert main(["correct", str(tmp_path), "--to", "mm"]) == 2
+    assert "resolved.toml" in capsys.readouterr().err
 
 
 def _result(**changes):
