@@ -190,7 +190,11 @@ def test_citation_has_the_version_and_licence_of_the_package():
 def test_every_test_of_the_table_of_claims_exists(root):
     """tests/README.md: each line names its tests, and each of V1 to V23, and the other kinds, have lines."""
     text = (root / "tests/README.md").read_text()
-    rows = [line for line in text.splitlines() if re.match(r"\| (V\d+|bias|tail|report|build|labels|paths) \|", line)]
+    rows = [
+        line
+        for line in text.splitlines()
+        if re.match(r"\| (V\d+|bias|tail|report|build|labels|paths) \|", line)
+    ]
     claims = {*(f"| V{k}" for k in range(1, 24)), "| bias", "| tail", "| report", "| build"}
     claims |= {"| labels", "| paths"}
     assert {row.split(" | ")[0] for row in rows} == claims

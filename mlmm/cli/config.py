@@ -8,12 +8,13 @@ from mlmm.config.checks import outlook
 from mlmm.config.explain import explain
 from mlmm.config.load import load_config
 from mlmm.config.schema import SECTIONS, TABLES
+from mlmm.config.search_sections import REACTIONS
 from mlmm.errors import ConfigError
 
 __all__ = ["EPILOG", "HELP", "add_options", "run"]
 
 HELP = "Explain the keys of a run file, or print the settings of one with all defaults."
-EPILOG = f"""sections: {", ".join([*SECTIONS, *TABLES])}
+EPILOG = f"""sections: {", ".join([*SECTIONS, *TABLES, *REACTIONS])}
 
 examples:
   mlmm config --explain                       every key: default, unit, choices, meaning

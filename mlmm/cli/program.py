@@ -11,12 +11,14 @@ from mlmm.cli import (
     calibrate,
     check,
     config,
+    correct,
     freq,
     init,
     irc,
     ligand,
     models,
     neb,
+    pmf,
     report,
     run,
     scan,
@@ -48,6 +50,8 @@ _EPILOG = """examples:
   mlmm train my/train.toml --out runs/model           a potential from labels of your own
   mlmm bench my/run.toml                             what a step costs here, part by part
   mlmm scan my/run.toml                              a relaxed scan along a variable; then neb, ts, irc, freq
+  mlmm pmf my/run.toml --workers 4                   free-energy profile along a variable, barrier with error
+  mlmm correct runs/my-pmf --to gfn2                 the same with a better method, by reweighting frames
   mlmm report runs/my                                write report.html again
 
 exit status: 0 done, 1 a physics check failed, 2 something to correct in the input or the run,
@@ -65,6 +69,8 @@ _VERBS = {
     "ts": ts,
     "irc": irc,
     "freq": freq,
+    "pmf": pmf,
+    "correct": correct,
     "report": report,
     "ligand": ligand,
     "models": models,

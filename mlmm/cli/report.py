@@ -37,6 +37,16 @@ def run(options: argparse.Namespace) -> int:
             "one; its page is report.html in its directory",
             "leave --out out",
         )
+    from mlmm.report.free_energy_page import is_profile, read_profile, write_profile_report
+
+    profiles = [directory for directory in directories if is_profile(directory)]
+    for directory in profiles:
+        _, _, verdict = read_profile(directory)
+        print(f"{directory}: {verdict.headline}")
+        for line in verdict.lines:
+            print(f"  {line}")
+        print(f"report: {write_profile_report(directory)}")
+    directories = [directory for directory in directories if directory not in profiles]
     from mlmm.report.search_page import is_search, judge_search, write_search_report
 
     searches = [directory for directory in directories if is_search(directory)]

@@ -49,7 +49,7 @@ def surface_from(
     options = options_from(config, "surface")
     if not options.molecule:
         return _hybrid(config, options, progress, start)
-    if config.system.pdb or config.system.prmtop or config.system.smiles:
+    if config.system.pdb or config.system.smiles or config.system.parametrised:
         raise ConfigError(
             "molecule in [surface], or a structure in [system]", "both", "leave one of them out"
         )

@@ -355,8 +355,8 @@ class UncertaintySettings:
 class RunConfig:
     """A whole file, defaults filled in; [report] is the part of `run` that says how often to write.
 
-    `reactions` holds the sections of searches, [surface], [scan] and so on, as far as they are there and as
-    they were written.
+    `reactions` holds the sections of searches and free energies, [scan], [umbrella] and so on, as far as they
+    are there and as they were written.
     """
 
     system: SystemSettings = field(default_factory=SystemSettings)

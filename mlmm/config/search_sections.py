@@ -1,4 +1,4 @@
-"""Sections of a run file for searches on an energy surface, which dynamics leave alone.
+"""Sections of a run file for searches on an energy surface and free energies, which dynamics leave alone.
 
 Only the standard library is imported here, see `mlmm.config.load`.
 """
@@ -11,6 +11,7 @@ from mlmm.reactions.options import (
     SurfaceOptions,
     TransitionStateOptions,
 )
+from mlmm.reactions.sampling_options import UmbrellaOptions
 
 __all__ = ["REACTIONS"]
 
@@ -22,4 +23,5 @@ REACTIONS: dict[str, type] = {
     "ts": TransitionStateOptions,
     "irc": IRCOptions,
     "freq": FrequencyOptions,
+    "umbrella": UmbrellaOptions,
 }

@@ -116,7 +116,7 @@ def free_energies(
     with np.errstate(divide="ignore"):
         found = -GAS_CONSTANT * temperature * np.log(mass / np.diff(edges))
     found[~np.isfinite(found)] = np.nan
-    return found - np.nanmean(found)
+    return found - np.nanmean(found) if np.isfinite(found).any() else found
 
 
 def smoothed(values: np.ndarray) -> np.ndarray:

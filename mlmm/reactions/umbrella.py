@@ -6,14 +6,15 @@ import itertools
 import logging
 import math
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from mlmm.build import BuiltSystem
 from mlmm.collective_variables.bind import bind_variable
 from mlmm.collective_variables.definitions import BoundVariable
 from mlmm.collective_variables.options import Restraint, Variable
@@ -57,6 +58,8 @@ class Umbrella:
     ----------
     make_hybrid : callable
         Without arguments, for a hybrid system; it is sent to worker processes.
+    built : BuiltSystem
+        The force field of that hybrid.
     out : Path
     options : UmbrellaOptions
     protocol : ProtocolOptions
@@ -66,15 +69,19 @@ class Umbrella:
         Among them the one along which windows stand; the others are recorded.
     restraints : sequence of Restraint
         That act in all windows alike.
+    facts : mapping
+        Title and potential, for the report.
     """
 
     make_hybrid: Callable[[], HybridSystem]
+    built: BuiltSystem
     out: Path
     options: UmbrellaOptions
     protocol: ProtocolOptions
     run: RunOptions
     variables: Sequence[Variable]
     restraints: Sequence[Restraint] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.variable = the_variable(self.options.variable, self.variables)
@@ -124,7 +131,7 @@ class Umbrella:
         return result
 
     def _record(self) -> UmbrellaRecord:
-        bound = bind_variable(self.runner.hybrid.built, self.variable)
+        bound = bind_variable(self.built, self.variable)
         coordinate = coordinate_of(bound)
         windows = planned(self.options, self.variable, self.run.temperature)
         segments = 1
@@ -132,7 +139,7 @@ class Umbrella:
             segments = max(1, round(self.protocol.produce / self.options.exchange))
         if not UmbrellaRecord.there(self.out):
             record = UmbrellaRecord(self.out, coordinate, self.run.temperature, windows, segments)
-            record.facts["built_value"] = self._value(bound)
+            record.facts = {**self.facts, "built_value": self._value(bound)}
             record.write()
             return record
         record = UmbrellaRecord.read(self.out)
@@ -149,7 +156,7 @@ class Umbrella:
         return record
 
     def _value(self, bound: BoundVariable) -> float:
-        built = self.runner.hybrid.built
+        built = self.built
         cell = None if built.box_vectors is None else torch.tensor(np.array(built.box_vectors))
         return float(value(bound, torch.tensor(np.array(built.positions)), cell))
 
@@ -158,9 +165,7 @@ class Umbrella:
     ) -> None:
         first_round = [window for window in record.windows if window.added == 0]
         if self.options.structures:
-            chosen = nearest_models(
-                self.options.structures, self.runner.hybrid.built, self.variable, first_round
-            )
+            chosen = nearest_models(self.options.structures, self.built, self.variable, first_round)
             chains = [
                 [self._first_run(record, window, model)]
                 for window, model in zip(first_round, chosen, strict=True)
@@ -183,10 +188,8 @@ class Umbrella:
             older = [window for window in record.windows if window.added < number]
             chains = []
             for window in (entry for entry in added if entry.added == number):
-                near = min(
-                    older,
-                    key=lambda w, c=window.centre: abs(float(record.coordinate.apart(w.centre, c))),
-                )
+                apart = [abs(float(record.coordinate.apart(w.centre, window.centre))) for w in older]
+                near = older[int(np.argmin(apart))]
                 chains.append([self._next_run(record, window, record.productions(near)[-1])])
             self._all(tasks, chains, progress, "equilibrated")
 

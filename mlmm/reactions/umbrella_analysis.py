@@ -11,13 +11,19 @@ import numpy as np
 from scipy.stats import chi2
 
 from mlmm.errors import ConfigError
-from mlmm.reactions.mbar import overlap_matrix, resampled, solve_mbar
+from mlmm.reactions.mbar import log_mixture, overlap_matrix, resampled, solve_mbar
 from mlmm.reactions.profile import Profile, bin_edges, find_landmarks, free_energies
 from mlmm.reactions.samples import WindowSamples
 from mlmm.reactions.windows import Coordinate, Window, neighbours, window_between
 from mlmm.units import GAS_CONSTANT
 
-__all__ = ["LEAST_OVERLAP", "UmbrellaResult", "analyse_windows"]
+__all__ = [
+    "LEAST_OVERLAP",
+    "UmbrellaResult",
+    "analyse_windows",
+    "result_facts",
+    "unbiased_log_weights",
+]
 
 #: Below it the error of a free-energy difference cannot be trusted (doi 10.1007/s10822-015-9840-9).
 LEAST_OVERLAP = 0.03
@@ -63,6 +69,13 @@ class UmbrellaResult:
     block_error: float
     block_probability: float
     fractions: tuple[float, ...] = field(default=_FRACTIONS)
+
+    @property
+    def least_overlap(self) -> float:
+        """Of all neighbours."""
+        windows = [entry.window for entry in self.samples]
+        pairs = neighbours(windows, self.coordinate)
+        return min(float(min(self.overlap[a, b], self.overlap[b, a])) for a, b in pairs)
 
     @property
     def error(self) -> float:
@@ -157,6 +170,29 @@ def analyse_windows(
     block_error, probability = _block_test(blocks, (profile.barrier or profile.reaction)[1])
     parts = (forward, backward, blocks, block_error, probability)
     return UmbrellaResult(coordinate, tuple(ordered), profile, overlap, missing, gaps, *parts)
+
+
+def unbiased_log_weights(
+    samples: Sequence[WindowSamples], coordinate: Coordinate, temperature: float, values: np.ndarray
+) -> np.ndarray:
+    """ln of the weight without bias of further samples, such as frames, from all windows in the same shares.
+
+    Parameters
+    ----------
+    samples : sequence of WindowSamples
+        All that windows have sampled.
+    coordinate : Coordinate
+    temperature : float
+        K.
+    values : ndarray, shape (n,)
+        Of the variable in the further samples.
+    """
+    data = _Data(samples, coordinate, temperature)
+    start = solve_mbar(data.reduced, data.lengths)
+    free, _ = resampled(data.reduced, data.counts, data.shares, start)
+    thermal = GAS_CONSTANT * temperature
+    bias = np.array([entry.window.energies(values, coordinate) / thermal for entry in samples])
+    return -log_mixture(bias, data.counts, free)
 
 
 class _Data:
@@ -291,6 +327,7 @@ def result_facts(result: UmbrellaResult) -> dict[str, Any]:
         "block_error": result.block_error,
         "block_probability": result.block_probability,
         "overlap": result.overlap.tolist(),
+        "least_overlap": result.least_overlap,
         "gaps": [list(gap) for gap in result.gaps],
         "missing": [window.facts() for window in result.missing],
         "windows": [

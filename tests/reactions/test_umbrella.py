@@ -42,6 +42,7 @@ NARROW = {"windows": 2, "start": "0.22 nm", "end": "0.26 nm", "bins": 6}
 def umbrella(folder, *, protocol: dict | None = None, run: dict | None = None, **changes) -> Umbrella:
     return Umbrella(
         pair_hybrid,
+        pair_hybrid().built,
         folder,
         UmbrellaOptions(**RANGE | changes),
         ProtocolOptions(**PROTOCOL | (protocol or {})),
@@ -250,7 +251,9 @@ def test_variables_of_other_restraints_are_kept(tmp_path):
     """A wall of the run file acts in every window beside its bias."""
     wall = mlmm.Restraint("d", at="0.45 nm", force_constant="1000 kJ/mol/nm^2", shape="upper")
     one = umbrella(tmp_path / "wall", windows=2, protocol={"produce": "0.8 ps"})
-    walled = Umbrella(one.make_hybrid, one.out, one.options, one.protocol, one.run, one.variables, [wall])
+    walled = Umbrella(
+        one.make_hybrid, one.built, one.out, one.options, one.protocol, one.run, one.variables, [wall]
+    )
     sample(walled)
     record = UmbrellaRecord.read(walled.out)
     facts = RunDirectory(record.production(record.windows[0])).summary

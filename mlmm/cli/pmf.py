@@ -1,0 +1,193 @@
+"""``mlmm pmf``: a free-energy profile along a collective variable."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlmm.cli.session import add_config, build_shown, checked_potential, run_name
+from mlmm.cli.session import start as set_up
+from mlmm.config.explain import key_lines
+from mlmm.config.load import load_config
+from mlmm.config.sampling import asked_sampling
+from mlmm.config.schema import RunConfig
+from mlmm.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mlmm.build import BuiltSystem
+
+__all__ = ["EPILOG", "HELP", "add_options", "run"]
+
+HELP = "Free-energy profile along a collective variable, with its barrier, rate constant and errors."
+EPILOG = f"""examples:
+  mlmm pmf my/run.toml --workers 4              into runs/my-pmf, with a report
+  mlmm pmf my/run.toml --resume                 after Ctrl-C, a crash or a kill: finished windows stay
+  mlmm pmf my/run.toml --resume --set umbrella.add=3      add windows where neighbours do not overlap
+  mlmm pmf my/run.toml --resume --set run.produce="20 ps" make every window longer
+  mlmm pmf --analyse runs/my-pmf                the profile of what has been sampled so far
+
+The run file is that of mlmm run with a variable and a section [umbrella]:
+
+  [variable.d]
+  groups = ["resname LIG and name C1", "resname LIG and name C2"]
+
+  [umbrella]
+  variable = "d"
+  start = "0.15 nm"
+  end = "0.35 nm"
+  windows = 12
+
+Every window is a run of its own: minimise (the first one only), equilibrate, produce, as [run] says. Windows
+start one after the other from their neighbours, or with structures = "path.pdb" from the nearest model of a
+path, and are sampled in parallel. MBAR joins them. Errors come from resampling as many samples as are
+independent, and from five successive parts of the data; the larger is reported.
+
+In the folder: report.html (the page to look at), profile.csv, result.json (all numbers), umbrella.json (the
+windows), windows/NNN/equilibration and windows/NNN/production_NNN (run directories), built/, resolved.toml.
+
+{key_lines("umbrella")}
+"""
+
+
+def add_options(verb: argparse.ArgumentParser) -> None:
+    """Add the options of the verb."""
+    add_config(verb, "run file in TOML with [umbrella]; with --analyse a folder of windows")
+    verb.add_argument("--out", metavar="DIR", help="folder (default: runs/NAME-pmf)")
+    how = verb.add_mutually_exclusive_group()
+    how.add_argument("--resume", action="store_true", help="go on with what is in the folder")
+    how.add_argument("--overwrite", action="store_true", help="replace what is in the folder")
+    how.add_argument("--analyse", action="store_true", help="analyse the windows of a folder, run nothing")
+    verb.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="processes that run windows at a time (default 1)"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Sample, analyse and report."""
+    if options.analyse:
+        return _analyse(options)
+    if options.workers < 1:
+        raise ConfigError("--workers 1 or more", str(options.workers), "write --workers 2")
+    out = Path(options.out) if options.out else Path("runs") / f"{run_name(options.config)}-pmf"
+    config = load_config(options.config, options.set)
+    section = asked_sampling(config, "umbrella")
+    check_folder(out, options, f"{section}.json")
+    set_up(config, options)
+    checked_potential(config)
+    built = built_in(config, out)
+    try:
+        return _umbrella(config, built, out, options)
+    except (KeyboardInterrupt, SystemExit):
+        print(f"interrupted; go on with: mlmm pmf {options.config} --out {out} --resume", file=sys.stderr)
+        raise
+
+
+def check_folder(out: Path, options: argparse.Namespace, record: str) -> None:
+    """Refuse a folder that holds something else, or windows that are neither to go on nor to be replaced."""
+    if not out.exists() or not any(out.iterdir()):
+        if options.resume and not out.exists():
+            raise ConfigError("a folder to go on with", f"no folder {out}", "leave --resume out")
+        return
+    ours = (out / record).exists() or (out / "built").is_dir()
+    if not ours:
+        raise ConfigError("a new or empty folder", f"{out} with other files", "choose another --out")
+    if options.overwrite:
+        from mlmm.dynamics.lock import check_unlocked
+
+        check_unlocked(out)
+        shutil.rmtree(out)
+    elif not options.resume:
+        raise ConfigError(
+            "a new folder",
+            f"{out}, which holds earlier ones",
+            "add --resume to go on with it, --overwrite to replace it, or choose another --out",
+        )
+
+
+def built_in(config: RunConfig, out: Path) -> BuiltSystem:
+    """The system of a folder, or a new one that is saved there."""
+    from mlmm.build import BuiltSystem
+
+    folder = out / "built"
+    if folder.is_dir():
+        return BuiltSystem.load(folder)
+    built = build_shown(config)
+    out.mkdir(parents=True, exist_ok=True)
+    draft = out / "built.tmp"
+    shutil.rmtree(draft, ignore_errors=True)
+    built.save(draft)
+    draft.rename(folder)
+    import tomli_w
+
+    (out / "resolved.toml").write_text(tomli_w.dumps(config.as_dict()), encoding="utf-8")
+    return BuiltSystem.load(folder)
+
+
+def _umbrella(config: RunConfig, built: BuiltSystem, out: Path, options: argparse.Namespace) -> int:
+    from mlmm.config.sampling import umbrella_from
+    from mlmm.reactions.window_runs import task_runner
+
+    umbrella = umbrella_from(config, built, out)
+    umbrella.facts = {
+        "title": config.run.title or run_name(options.config),
+        "potential": config.potential.name,
+    }
+    print(f"{out}/")
+    with task_runner(options.workers, config.run.ml_threads or 1) as tasks:
+        umbrella.sample(tasks, say_line)
+    return _report(out)
+
+
+def _analyse(options: argparse.Namespace) -> int:
+    from mlmm.reactions.umbrella_folder import analyse_folder
+
+    folder = Path(options.config)
+    analyse_folder(folder, _analysis_options(folder, options.set))
+    return _report(folder)
+
+
+def _analysis_options(folder: Path, changes: list[str]) -> Any:
+    from mlmm.config.search_sections import REACTIONS
+
+    own = folder / "resolved.toml"
+    if not own.exists():
+        return None
+    return REACTIONS["umbrella"](**load_config(own, changes).reactions["umbrella"])
+
+
+def _report(folder: Path) -> int:
+    from mlmm.report.free_energy_page import read_profile, write_profile_report
+
+    _, result, verdict = read_profile(folder)
+    for line in result_lines(result):
+        print(line)
+    print(verdict.line)
+    for line in verdict.lines:
+        print(f"  {line}")
+    print(f"report: {write_profile_report(folder)}")
+    return 0
+
+
+def result_lines(result: dict[str, Any]) -> list[str]:
+    """Barrier, rate constant and reaction free energy in lines of text."""
+    from mlmm.reactions.rate import eyring_rate
+    from mlmm.report.text import with_error
+
+    lines = []
+    if result["barrier"]:
+        value, error = result["barrier"][0], result["error"]
+        rate = eyring_rate(value, error, result["temperature"])
+        lines.append(f"barrier {with_error(value, error)} kJ/mol")
+        lines.append(
+            f"rate constant {rate.value:.2g} 1/s (Eyring, transmission 1), a factor of {rate.factor:.2g}"
+        )
+    lines.append("reaction free energy {} kJ/mol".format(with_error(*result["reaction"])))
+    return lines
+
+
+def say_line(text: str) -> None:
+    """A line on standard error."""
+    print(f"  {text}", file=sys.stderr, flush=True)

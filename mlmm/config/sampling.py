@@ -1,0 +1,86 @@
+"""From a run file to free energies: the hybrid as worker processes make it, umbrella windows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlmm.config.objects import hybrid_from, run_options
+from mlmm.config.schema import RunConfig
+from mlmm.config.search_sections import REACTIONS
+from mlmm.config.tables import variables_and_restraints
+from mlmm.dynamics.options import ProtocolOptions
+from mlmm.errors import ConfigError
+from mlmm.options import fields_of
+
+if TYPE_CHECKING:
+    from mlmm.build import BuiltSystem
+    from mlmm.hybrid.system import HybridSystem
+    from mlmm.reactions.umbrella import Umbrella
+
+__all__ = ["asked_sampling", "hybrid_maker", "protocol_of", "umbrella_from"]
+
+
+def asked_sampling(config: RunConfig, *sections: str) -> str:
+    """The one of some sections that a run file has.
+
+    Raises
+    ------
+    ConfigError
+        None of them, or several.
+    """
+    there = [section for section in sections if section in config.reactions]
+    if len(there) != 1:
+        names = " or ".join(f"[{section}]" for section in sections)
+        raise ConfigError(
+            f"one section {names} in the run file",
+            " and ".join(f"[{section}]" for section in there) or "none",
+            f"mlmm config --explain {sections[0]} lists its keys",
+        )
+    return there[0]
+
+
+def hybrid_maker(config: RunConfig, built_folder: Path) -> Callable[[], HybridSystem]:
+    """A function that makes the hybrid of a run file from a built system on disk, in any process."""
+    return partial(_hybrid, config, str(built_folder))
+
+
+def _hybrid(config: RunConfig, built_folder: str) -> HybridSystem:
+    from mlmm.build import BuiltSystem
+
+    return hybrid_from(config, BuiltSystem.load(Path(built_folder)))
+
+
+def protocol_of(config: RunConfig) -> ProtocolOptions:
+    """Lengths of the stages in [run]."""
+    return ProtocolOptions(
+        **{name: getattr(config.run, name) for name in fields_of(ProtocolOptions).values()}
+    )
+
+
+def umbrella_from(config: RunConfig, built: BuiltSystem, out: Path) -> Umbrella:
+    """The windows of [umbrella].
+
+    Parameters
+    ----------
+    config : RunConfig
+    built : BuiltSystem
+        Which is in the folder ``built`` of `out`.
+    out : Path
+    """
+    from mlmm.reactions.umbrella import Umbrella
+
+    variables, restraints = variables_and_restraints(config)
+    options: Any = REACTIONS["umbrella"](**config.reactions["umbrella"])
+    return Umbrella(
+        hybrid_maker(config, out / "built"),
+        built,
+        out,
+        options,
+        protocol_of(config),
+        run_options(config),
+        variables,
+        restraints,
+    )

@@ -1,0 +1,280 @@
+"""Frames of runs reweighted to another description: energies frame by frame, then free energies."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mdtraj.formats import DCDTrajectoryFile
+from mdtraj.utils import lengths_and_angles_to_box_vectors
+
+from mlmm.build import BuiltSystem
+from mlmm.collective_variables.definitions import BoundVariable
+from mlmm.collective_variables.values import value
+from mlmm.errors import ConfigError
+from mlmm.reactions.reweighting import effective_samples
+from mlmm.reactions.umbrella_analysis import UmbrellaResult, unbiased_log_weights
+from mlmm.statistics import statistical_inefficiency
+from mlmm.units import ANGSTROM, GAS_CONSTANT
+
+__all__ = [
+    "DifferenceRunner",
+    "FrameChunk",
+    "ProfileCorrection",
+    "correct_profile",
+    "frame_chunks",
+    "frame_values",
+    "read_frames",
+]
+
+#: (positions (N, 3), box (3, 3) or None) in nm -> energy of the other description less that of the own one.
+Difference = Callable[[np.ndarray, np.ndarray | None], float]
+_CHUNK = 10
+
+
+@dataclass(frozen=True)
+class FrameChunk:
+    """Some frames of one trajectory, and the file where their differences go.
+
+    Parameters
+    ----------
+    trajectory, result : str
+    frames : tuple of int
+    """
+
+    trajectory: str
+    frames: tuple[int, ...]
+    result: str
+
+
+class DifferenceRunner:
+    """Evaluates differences of chunks of frames; it is sent to a worker once and keeps its energies there.
+
+    Parameters
+    ----------
+    make : callable
+        Without arguments, for a function of positions and box.
+    """
+
+    def __init__(self, make: Callable[[], Difference]):
+        self._make = make
+        self._difference: Difference | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_difference": None}
+
+    def __call__(self, chunk: FrameChunk) -> str:
+        """Evaluate a chunk unless it is there; returns the file."""
+        path = Path(chunk.result)
+        if not path.exists():
+            if self._difference is None:
+                self._difference = self._make()
+            found = [
+                self._difference(positions, box)
+                for positions, box in read_frames(Path(chunk.trajectory), chunk.frames)
+            ]
+            draft = path.with_suffix(".tmp")
+            with draft.open("wb") as file:
+                np.save(file, np.array(found))
+            os.replace(draft, path)
+        return chunk.result
+
+
+def read_frames(path: Path, frames: Sequence[int]) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """Positions (N, 3) and box (3, 3), nm, of some frames of a DCD file."""
+    with DCDTrajectoryFile(str(path)) as file:
+        for number in frames:
+            file.seek(number)
+            positions, lengths, angles = file.read(1)
+            box = None
+            if lengths is not None and np.asarray(lengths).any():
+                box = np.array(lengths_and_angles_to_box_vectors(*lengths[0], *angles[0])) * ANGSTROM
+            yield positions[0].astype(float) * ANGSTROM, box
+
+
+def frame_count(path: Path) -> int:
+    """Number of frames of a DCD file; 0 where there is none."""
+    if not path.exists():
+        return 0
+    with DCDTrajectoryFile(str(path)) as file:
+        return len(file)
+
+
+def frame_chunks(
+    trajectory: Path, folder: Path, name: str, first: int = 0, every: int = 1
+) -> list[FrameChunk]:
+    """Divide the frames of a trajectory into chunks, whose results go into a folder.
+
+    Parameters
+    ----------
+    trajectory, folder : Path
+    name : str
+        Of the files, for this trajectory alone.
+    first, every : int
+    """
+    numbers = range(first, frame_count(trajectory), every)
+    return [
+        FrameChunk(
+            str(trajectory),
+            tuple(numbers[k : k + _CHUNK]),
+            str(folder / f"{name}_{numbers[k]:06d}_{every}.npy"),
+        )
+        for k in range(0, len(numbers), _CHUNK)
+    ]
+
+
+def frame_values(chunks: Sequence[FrameChunk], variable: BoundVariable, built: BuiltSystem) -> np.ndarray:
+    """Values of a variable in the frames of some chunks."""
+    found = []
+    for chunk in chunks:
+        for positions, box in read_frames(Path(chunk.trajectory), chunk.frames):
+            cell = torch.tensor(box) if box is not None and built.periodic else None
+            found.append(float(value(variable, torch.tensor(positions), cell)))
+    return np.array(found)
+
+
+@dataclass(frozen=True, eq=False)
+class ProfileCorrection:
+    """What another description changes in a profile.
+
+    Parameters
+    ----------
+    places : ndarray, shape (B,)
+        Middle of coarse bins.
+    shifts, errors : ndarray, shape (B,)
+        Change of the free energy in each bin relative to the reactant and its standard error, kJ/mol.
+    effective : ndarray, shape (B,)
+        Independent frames in each bin that have weight in the other description.
+    barrier, reaction : tuple of (float, float)
+        Change of both and its standard error, kJ/mol; `barrier` is NaN without one.
+    frames : int
+    """
+
+    places: np.ndarray
+    shifts: np.ndarray
+    errors: np.ndarray
+    effective: np.ndarray
+    barrier: tuple[float, float]
+    reaction: tuple[float, float]
+    frames: int
+
+
+def correct_profile(
+    result: UmbrellaResult,
+    values: Sequence[np.ndarray],
+    differences: Sequence[np.ndarray],
+    *,
+    bootstraps: int = 200,
+    seed: int = 0,
+) -> ProfileCorrection:
+    """Change of a profile from frames of its windows: in each bin -kT ln <exp(-DeltaU/kT)> without bias.
+
+    The bins are as many as windows. The error is that of drawing as many frames of every window as are
+    independent.
+
+    Parameters
+    ----------
+    result : UmbrellaResult
+        The profile as it was sampled.
+    values, differences : sequence of ndarray
+        Of the variable and DeltaU (kJ/mol) in the frames of each window, in the order of `result.samples`.
+    bootstraps, seed : int
+
+    Raises
+    ------
+    ConfigError
+        Frames in fewer than two bins.
+    """
+    profile, coordinate = result.profile, result.coordinate
+    thermal = GAS_CONSTANT * profile.temperature
+    low, high = float(profile.edges[0]), float(profile.edges[-1])
+    edges = np.linspace(low, high, len(result.samples) + 1)
+    x = np.concatenate(list(values))
+    if coordinate.period:
+        x = low + np.mod(x - low, coordinate.period)
+    delta = np.concatenate(list(differences))
+    logs = unbiased_log_weights(result.samples, coordinate, profile.temperature, np.concatenate(list(values)))
+    bins = np.digitize(x, edges) - 1
+    inefficiency = np.concatenate(
+        [
+            np.full(len(own), max(statistical_inefficiency(own), statistical_inefficiency(change)))
+            for own, change in zip(values, differences, strict=True)
+            if len(own)
+        ]
+    )
+    counts = [len(own) for own in values]
+    starts = np.concatenate([[0], np.cumsum(counts)])
+
+    def shifts_of(drawn: np.ndarray) -> np.ndarray:
+        found = np.full(len(edges) - 1, np.nan)
+        for k in range(len(found)):
+            inside = (bins == k) & (drawn > 0)
+            if inside.any():
+                own = logs[inside] + np.log(drawn[inside])
+                top = -delta[inside] / thermal
+                found[k] = -thermal * (_log_sum(own + top) - _log_sum(own))
+        return found
+
+    whole = shifts_of(np.ones(len(x)))
+    if np.isfinite(whole).sum() < 2:
+        raise ConfigError(
+            "frames in two bins of the profile or more", f"{len(x)} frames in one", "write frames more often"
+        )
+    marks = profile.landmarks
+    middle = 0.5 * (edges[1:] + edges[:-1])
+    known = np.flatnonzero(np.isfinite(whole))
+
+    def nearest(fine: int | None) -> int | None:
+        if fine is None:
+            return None
+        return int(known[np.argmin(np.abs(middle[known] - profile.centres[fine]))])
+
+    start, top, end = map(nearest, (marks.reactant, marks.transition_state, marks.product))
+    assert start is not None
+    assert end is not None
+    generator = np.random.default_rng(seed)
+    replicates = []
+    for _ in range(bootstraps):
+        parts = []
+        for k, count in enumerate(counts):
+            independent = max(1, round(count / inefficiency[starts[k]])) if count else 0
+            parts.append(
+                generator.multinomial(independent, np.full(count, 1.0 / count)) if count else np.empty(0)
+            )
+        replicates.append(shifts_of(np.concatenate(parts)))
+    spread = np.array(replicates)
+
+    def step(first: int, last: int | None) -> tuple[float, float]:
+        if last is None:
+            return float("nan"), float("nan")
+        resampled = spread[:, last] - spread[:, first]
+        resampled = resampled[np.isfinite(resampled)]
+        error = float(resampled.std(ddof=1)) if len(resampled) > 1 else float("nan")
+        return float(whole[last] - whole[first]), error
+
+    steps = [step(start, k) for k in range(len(whole))]
+    effective = [
+        effective_samples((logs - delta / thermal)[bins == k], float(inefficiency[bins == k].mean()))
+        if (bins == k).any()
+        else 0.0
+        for k in range(len(whole))
+    ]
+    return ProfileCorrection(
+        middle,
+        np.array([one[0] for one in steps]),
+        np.array([one[1] for one in steps]),
+        np.array(effective),
+        step(start, top),
+        step(start, end),
+        len(x),
+    )
+
+
+def _log_sum(logs: np.ndarray) -> float:
+    top = float(logs.max())
+    return top + float(np.log(np.exp(logs - top).sum()))
