@@ -119,7 +119,12 @@ class AMPModel(torch.nn.Module):
         energies = energies + (charges * around.potential).sum(1)
         energies = energies + (dipoles * around.gradient).flatten(1).sum(1)
         energies = energies + (quadrupoles * around.curvature).flatten(1).sum(1)
-        return energies, [vectors, r, outward], [sender, receiver, atom, source], [charges, dipoles, quadrupoles]
+        return (
+            energies,
+            [vectors, r, outward],
+            [sender, receiver, atom, source],
+            [charges, dipoles, quadrupoles],
+        )
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """The weights by their published names, with the tables that are not trained."""

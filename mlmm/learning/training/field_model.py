@@ -28,9 +28,7 @@ _ALPHA = 0.1  # of CELU in the published networks
 _RATES = {"zero": 600.0, "field": 6.0, "constants": 6.0}
 
 
-def start_field_parameters(
-    ani: ANIParameters, hidden: Sequence[int], seed: int
-) -> FieldANIParameters:
+def start_field_parameters(ani: ANIParameters, hidden: Sequence[int], seed: int) -> FieldANIParameters:
     """Networks of the field at the start: random, the last layer zero, so that constants alone count.
 
     Parameters

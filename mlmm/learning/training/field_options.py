@@ -29,7 +29,9 @@ class FieldANIOptions:
     """Where field-aware ANI starts from, and the networks of the field."""
 
     start: str = setting("ani1x", "networks of the energy at the start: ani1x, ani1ccx, ani2x, or a file")
-    hidden: tuple[int, ...] = setting((48, 48), "widths of the hidden layers of the field's networks", item=int)
+    hidden: tuple[int, ...] = setting(
+        (48, 48), "widths of the hidden layers of the field's networks", item=int
+    )
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -129,9 +129,7 @@ class FieldANIModule(Module):
 class _FieldNetwork(Module):
     """The network of the field of one element: outputs (n, 3) of its atoms."""
 
-    def __init__(
-        self, parameters: FieldANIParameters, element: str, atoms: torch.Tensor, dtype: torch.dtype
-    ):
+    def __init__(self, parameters: FieldANIParameters, element: str, atoms: torch.Tensor, dtype: torch.dtype):
         super().__init__()
         self.register_buffer("atoms", atoms)
         layers: list[torch.nn.Module] = []

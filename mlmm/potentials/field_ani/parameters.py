@@ -114,7 +114,9 @@ def load_field_ani(path: str | Path) -> tuple[FieldANIParameters, dict[str, str]
         layers: dict[tuple[str, str, str], list[np.ndarray]] = {}
         for kind in ("energy", "field"):
             for element in elements:
-                count = len([n for n in tensors if n.startswith(f"{kind}.{element}.") and n.endswith(".bias")])
+                count = len(
+                    [n for n in tensors if n.startswith(f"{kind}.{element}.") and n.endswith(".bias")]
+                )
                 for part in ("weight", "bias"):
                     layers[kind, element, part] = [
                         tensors[f"{kind}.{element}.{k}.{part}"] for k in range(count)
