@@ -77,7 +77,7 @@ def test_thermal_displacements_are_gaussian_of_the_classical_oscillator(modes):
 
 
 def test_recipe_of_ani_1(modes):
-    """Energies of modes are 3/2 RT times shares whose sum is uniform: at most 3/2 RT, half of it on average."""
+    """Energies of modes are 3/2 RT times shares whose sum is uniform: at most 3/2 RT, half on average."""
     count = 3000
     found = sample_normal_modes(modes, count, distribution="ani1", lowest=0.0, seed=3)
     roots = np.sqrt(modes.masses)[:, None]
