@@ -135,6 +135,7 @@ def read_run_file(text: str, folder: Path) -> None:
     """Read a piece of a run file, with what it leaves open filled in."""
     given = tomllib.loads(text)
     shutil.copy(ROOT / "systems/n_methylacetamide/water_ani1x.json", folder / "water.json")
+    shutil.copy(ROOT / "systems/allyl_vinyl_ether/reactant.xyz", folder / "molecule.xyz")
     if not {"pdb", "smiles", "prmtop"} & set(given.get("system", ())):
         header, source = "[system]\n", 'pdb = "x.pdb"\n'
         text = text.replace(header, header + source) if header in text else text + header + source
@@ -189,8 +190,9 @@ def test_citation_has_the_version_and_licence_of_the_package():
 def test_every_test_of_the_table_of_claims_exists(root):
     """tests/README.md: each line names its tests, and each of V1 to V23, and the other kinds, have lines."""
     text = (root / "tests/README.md").read_text()
-    rows = [line for line in text.splitlines() if re.match(r"\| (V\d+|bias|tail|report|build) \|", line)]
+    rows = [line for line in text.splitlines() if re.match(r"\| (V\d+|bias|tail|report|build|labels|paths) \|", line)]
     claims = {*(f"| V{k}" for k in range(1, 24)), "| bias", "| tail", "| report", "| build"}
+    claims |= {"| labels", "| paths"}
     assert {row.split(" | ")[0] for row in rows} == claims
     for row in rows:
         named = re.findall(r"`(\w+/\w+\.py)::(\w+)`", row)

@@ -22,9 +22,10 @@ EPILOG = epilog(
 """,
     "freq",
     """
-Second derivatives of the atoms that move, by central differences with all others where they are. Translation,
-rotation and their free energies belong to a molecule in a vacuum alone; in an environment there are vibrations
-only. Free energies are given with harmonic modes and with modes below freq.cutoff as rotors (quasi-RRHO).
+Second derivatives of the atoms that move, by central differences with all others where they are.
+Translation, rotation and their free energies belong to a molecule in a vacuum alone; in an environment there
+are vibrations only. Free energies are given with harmonic modes, and with modes below freq.cutoff as rotors
+(quasi-RRHO).
 """,
 )
 

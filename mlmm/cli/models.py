@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import textwrap
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlmm.cli.progress import say
@@ -94,6 +95,7 @@ def _models(options: argparse.Namespace, progress: Callable[[str], None]) -> tup
 def _table() -> str:
     from mlmm.check_report import aligned
     from mlmm.potentials.known import KINDS, find_model, known_potentials, plugin_names
+    from mlmm.potentials.trained_files import trained_models
     from mlmm.schemes import suitable_schemes
 
     rows: list[tuple[str, ...]] = [_COLUMNS]
@@ -123,6 +125,7 @@ def _table() -> str:
         if not path:
             missing.append((known.name, known.install))
     rows += [(name, *[""] * 7, "of another package") for name in plugin_names()]
+    rows += [_trained_row(name, path) for name, path in trained_models().items()]
     others = "\n".join(f"  {kind:22} {text}" for kind, text in KINDS.items())
     parts = [aligned(rows, left=9)]
     if missing:
@@ -130,6 +133,29 @@ def _table() -> str:
     cited = [(known.name, known.about["citation"]) for known in known_potentials()]
     parts.append("to cite:\n" + textwrap.indent(aligned(cited, left=2), "  "))
     return "\n\n".join([*parts, f"and by what they are:\n{others}"])
+
+
+def _trained_row(name: str, path: Path) -> tuple[str, ...]:
+    """A file of `mlmm train` in a folder of models, by its header."""
+    from mlmm.potentials.trained_files import learned_facts
+    from mlmm.schemes import suitable_schemes
+
+    kind, about = next((k, a) for k, a in learned_facts(path).items() if "training" in a)
+    per_atom = kind != "gdml"
+    trained_on = about.get("trained_on", "isolated")
+    schemes = suitable_schemes(trained_on, per_atom=per_atom, long_range=kind == "gdml", charges=False)
+    facts = about["training"]
+    return (
+        name,
+        facts.get("elements", ""),
+        facts.get("range", ""),
+        "yes" if per_atom and not about.get("base", "").startswith(("tblite", "ase")) else "no",
+        "no",
+        trained_on,
+        " ".join(schemes),
+        about.get("licence", "not stated").partition(" (")[0],
+        "trained",
+    )
 
 
 def _facts(name: str, trust: bool) -> str:
@@ -175,9 +201,25 @@ def _facts(name: str, trust: bool) -> str:
         "licence": spec.licence,
         "citation": spec.citation,
     }
+    if spec.calibration is not None:
+        rows["uncertainty"] = spec.calibration.sentence()
+    rows |= _training_of(name)
     if known is not None:
         rows["weights"] = str(find_model(known))
     return _lines(rows)
+
+
+def _training_of(name: str) -> dict[str, str]:
+    """How a file of `mlmm train` came about; nothing for others."""
+    from mlmm.potentials.trained_files import learned_facts, trained_models
+
+    path = Path(name) if Path(name).exists() else trained_models().get(name)
+    found = [about for about in learned_facts(path).values() if "training" in about] if path else []
+    if not found:
+        return {}
+    about = found[0]
+    rows = {key: str(text) for key, text in about["training"].items() if isinstance(text, (str, int))}
+    return rows | ({"base": about["base"]} if about.get("base") else {})
 
 
 def _lines(rows: dict[str, str]) -> str:

@@ -20,6 +20,7 @@ from mlmm.cli import (
     report,
     run,
     scan,
+    train,
     ts,
 )
 from mlmm.cli.bench import BENCH_EPILOG, add_bench_options, bench_alternatives, bench_text
@@ -44,6 +45,7 @@ _EPILOG = """examples:
   mlmm check timestep my/run.toml                    which time steps are stable
   mlmm calibrate my/run.toml --out water.json        G(lambda) of water, for an adaptive zone; hours
   mlmm check frames runs/my                          whether molecules still drift across that zone
+  mlmm train my/train.toml --out runs/model           a potential from labels of your own
   mlmm bench my/run.toml                             what a step costs here, part by part
   mlmm scan my/run.toml                              a relaxed scan along a variable; then neb, ts, irc, freq
   mlmm report runs/my                                write report.html again
@@ -66,6 +68,7 @@ _VERBS = {
     "report": report,
     "ligand": ligand,
     "models": models,
+    "train": train,
 }
 
 

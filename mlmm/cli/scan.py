@@ -22,8 +22,8 @@ EPILOG = epilog(
     "scan",
     """
 At each point the variables are held and everything else is minimised. The way back begins where the way
-forth ended: where both differ, the variables alone do not describe the reaction (hysteresis). The highest point
-is a guess for mlmm ts, both ends and all points are a path for mlmm neb.
+forth ended: where both differ, the variables alone do not describe the reaction (hysteresis). The highest
+point is a guess for mlmm ts, both ends and all points are a path for mlmm neb.
 """,
 )
 #: Force constants of a restraint by dimension of the variable, kJ/mol per squared unit.

@@ -15,7 +15,14 @@ from mlmm.cli.session import add_config, run_name
 from mlmm.cli.session import start as set_up
 from mlmm.config.explain import key_lines
 from mlmm.config.load import load_config
-from mlmm.config.reactions import from_run, options_from, search_settings, surface_from, variables_from
+from mlmm.config.reactions import (
+    from_run,
+    options_from,
+    search_settings,
+    surface_from,
+    variables_from,
+    workers_of,
+)
 from mlmm.config.schema import RunConfig
 from mlmm.dynamics.run_directory import RunDirectory
 from mlmm.errors import PotentialError
@@ -31,7 +38,7 @@ __all__ = ["Search", "add_search_options", "epilog", "run_verb"]
 _EVERY = 2.0  # s between two lines of progress
 _FILES = """
 a run directory (default runs/NAME-VERB) holds report.html, the page to look at; path.xyz, structures;
-result.npz, all numbers; run.json, facts and state; state.npz, from which --resume goes on; resolved.toml, run.log
+result.npz, all numbers; run.json, facts and state; state.npz, from which --resume goes on; and run.log
 """
 
 
@@ -126,26 +133,28 @@ def run_verb(
     from mlmm.reactions.run import run_search
 
     with Stages() as stages:
-        surface = surface_from(config, stages.show)
+        earlier = Path(options.start) if getattr(options, "start", None) else None
+        own = out if options.resume and directory.begun else earlier
+        surface = surface_from(config, stages.show, own)
     warnings = _check_forces(config, surface)
-    earlier = Path(options.start) if getattr(options, "start", None) else None
     found = from_run(surface, earlier, "a path or structure") if earlier else {}
     run = RunDirectory(out, config.as_dict())
     search = Search(config, options_from(config, kind), surface, run, found)
     where, work = begin(search)
     print(f"{surface.facts['surface']}, {len(surface)} atoms move; into {out}/")
-    summary = run_search(
-        run,
-        kind,
-        surface,
-        search_settings(config, kind, surface, **where),
-        work,
-        resume=options.resume,
-        overwrite=options.overwrite,
-        title=config.run.title or f"{run_name(options.config)}: {kind}",
-        facts={"warnings": warnings, "from": str(earlier) if earlier else None},
-        progress=_Lines().show,
-    )
+    with workers_of(config, surface, out):
+        summary = run_search(
+            run,
+            kind,
+            surface,
+            search_settings(config, kind, surface, **where),
+            work,
+            resume=options.resume,
+            overwrite=options.overwrite,
+            title=config.run.title or f"{run_name(options.config)}: {kind}",
+            facts={"warnings": warnings, "from": str(earlier) if earlier else None},
+            progress=_Lines().show,
+        )
     from mlmm.report.search_page import judge_search, write_search_report
 
     verdict = judge_search(summary)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Mapping
 
-from mlmm.config.schema import REACTIONS, SECTIONS, TABLES
+from mlmm.config.schema import SECTIONS, TABLES
+from mlmm.config.search_sections import REACTIONS
 from mlmm.options import Option, check_names, default_of, fields_of, options_of, toml
 
 __all__ = ["explain", "key_lines", "start_file"]

@@ -16,7 +16,6 @@ from typing import Any
 from mlmm.build.options import ForceOptions
 from mlmm.config.schema import (
     FILES_OF,
-    REACTIONS,
     SECTIONS,
     TABLES,
     RunConfig,
@@ -24,6 +23,7 @@ from mlmm.config.schema import (
     SystemSettings,
     ZoneSettings,
 )
+from mlmm.config.search_sections import REACTIONS
 from mlmm.config.tables import check_tables, find_files, set_in_table
 from mlmm.errors import ConfigError
 from mlmm.options import check_names, check_section, default_of, fields_of, options_of

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlmm.config.schema import REACTIONS, RunConfig
+from mlmm.config.schema import RunConfig
+from mlmm.config.search_sections import REACTIONS
 from mlmm.config.tables import variables_and_restraints
 from mlmm.errors import ConfigError
 from mlmm.options import check_names
@@ -15,9 +18,9 @@ if TYPE_CHECKING:
     import numpy as np
 
     from mlmm.collective_variables.options import Variable
-    from mlmm.reactions.surface import ReactionSurface
+    from mlmm.reactions.surface import Evaluator, ReactionSurface
 
-__all__ = ["from_run", "options_from", "search_settings", "surface_from", "variables_from"]
+__all__ = ["from_run", "options_from", "search_settings", "surface_from", "variables_from", "workers_of"]
 
 
 def options_from(config: RunConfig, section: str) -> Any:
@@ -83,13 +86,42 @@ def _hybrid(
     from mlmm.reactions.surfaces import hybrid_surface
 
     built = None
-    if start is not None and (start / "built").is_dir():
+    if start is not None and (start / "built" / "built.json").is_file():
         from mlmm.build import BuiltSystem
 
         built = BuiltSystem.load(start / "built")
     built = build_from(config, progress) if built is None else built
     hybrid = hybrid_from(config, built, precision="float64" if options.precision != "single" else None)
-    return hybrid_surface(hybrid, options, platform=config.run.platform, threads=config.run.threads)
+    surface = hybrid_surface(hybrid, options, platform=config.run.platform, threads=config.run.threads)
+    surface.remote = partial(_remote_hybrid, config)
+    return surface
+
+
+def _remote_hybrid(config: RunConfig, folder: str) -> Evaluator:
+    """An evaluator of a hybrid in a worker process, from the system that the run has saved."""
+    return _hybrid(config, options_from(config, "surface"), lambda _: None, Path(folder)).make()
+
+
+@contextmanager
+def workers_of(config: RunConfig, surface: ReactionSurface, folder: Path) -> Iterator[None]:
+    """Worker processes for a surface while this lasts, if [surface] asks for them.
+
+    Parameters
+    ----------
+    config : RunConfig
+    surface : ReactionSurface
+    folder : Path
+        Run directory, where a hybrid is saved when the first structures are sent.
+    """
+    options = options_from(config, "surface")
+    if options.parallel != "processes" or options.workers < 2:
+        yield
+        return
+    from mlmm.ensembles.executors import open_executor
+
+    with open_executor(workers=options.workers) as executor:
+        surface.send_to(executor, str(folder))
+        yield
 
 
 def variables_from(config: RunConfig, names: Sequence[str], where: str) -> list[Variable]:
@@ -129,7 +161,7 @@ def search_settings(
 
 def _used(config: RunConfig, section: str) -> list[str]:
     options = options_from(config, section)
-    names = getattr(options, "variables", None) or getattr(options, "expected", ())
+    names: Any = getattr(options, "variables", None) or getattr(options, "expected", ())
     return [names] if isinstance(names, str) else list(names)
 
 

@@ -15,18 +15,9 @@ from mlmm.build.options import BuildOptions, LigandOptions
 from mlmm.collective_variables.options import Restraint, Variable
 from mlmm.dynamics.options import ProtocolOptions, RunOptions
 from mlmm.options import Quantity, default_of, fields_of, number, options_of, quantity, section, setting, word
-from mlmm.reactions.options import (
-    FrequencyOptions,
-    IRCOptions,
-    NEBOptions,
-    ScanOptions,
-    SurfaceOptions,
-    TransitionStateOptions,
-)
 
 __all__ = [
     "FILES_OF",
-    "REACTIONS",
     "SECTIONS",
     "TABLES",
     "EmbeddingSettings",
@@ -405,12 +396,3 @@ SECTIONS: dict[str, tuple[type, str]] = {
 }
 #: Tables of which there may be several -> their schema: [variable.NAME] by name, [[restraint]] in a row.
 TABLES: dict[str, type] = {"variable": Variable, "restraint": Restraint}
-#: Sections of searches on an energy surface -> their schema; `mlmm run` leaves them alone.
-REACTIONS: dict[str, type] = {
-    "surface": SurfaceOptions,
-    "scan": ScanOptions,
-    "neb": NEBOptions,
-    "ts": TransitionStateOptions,
-    "irc": IRCOptions,
-    "freq": FrequencyOptions,
-}

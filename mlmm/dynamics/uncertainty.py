@@ -146,6 +146,9 @@ def measure_uncertainty(
         spread = None
         if forces:
             spread = force_spread(member_forces(totals, where)).cpu().numpy()
+            if hybrid.potential.spec.calibration is not None:
+                # Atoms on which no member exerts a force have no error.
+                spread = np.where(spread > 0.0, hybrid.potential.spec.calibration.deviation(spread), 0.0)
         # Whole energies of scheme "supermolecular" are no atom's.
         whole = not (hybrid.spec.rules.has_shares or hybrid.spec.rules.isolated)
         atoms = None if whole else members.detach().std(dim=0).cpu().numpy()
@@ -227,6 +230,9 @@ class UncertaintyMonitor:
             "saved": [],
             "bytes": 0,
         }
+        calibration = hybrid.potential.spec.calibration
+        if calibration is not None:
+            self.facts["calibration"] = calibration.sentence()
         self._images = RegionImages(hybrid.built.topology, hybrid.zones.region.atoms)
         self._check()
 

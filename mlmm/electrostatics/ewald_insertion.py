@@ -18,8 +18,9 @@ Theta = sum(Dq r² + 2 mu·r). The energy is one function of the positions: char
 differentiated with everything else, which is where truncated sums go wrong.
 
 In an open system a = 0, r_c is infinite and nothing is reciprocal. In a box r_c is a fixed share of its
-smallest width and a r_c a number, so that the sum follows a box that a barostat changes: with all lengths
-scaled, its error is what it was.
+smallest width, a r_c a number, and k are all vectors up to 2 a (a r_c) *of that box*, so that the sum follows
+one that a barostat changes: with all lengths scaled, its error is what it was, and with one length scaled
+no k is lost that the others need.
 
 The charges c may be Gaussians of a small width, c erf(b r)/r with b = 1/(sqrt(2) width): beyond 8.5 widths
 points to the last digit, yet of finite potential on top of an atom, where a point charge without a repulsive
@@ -47,7 +48,7 @@ from mlmm.potentials.multipoles import (
 from mlmm.structures import minimum_image
 from mlmm.units import COULOMB
 
-__all__ = ["EwaldInsertion", "box_widths"]
+__all__ = ["EwaldInsertion", "box_widths", "half_space"]
 
 #: Where the end of the direct sum is made smooth, as a share of its cutoff.
 _TAPER = 0.9
@@ -126,11 +127,12 @@ class EwaldInsertion(Module):
                     "leave it out, or use a larger box",
                 )
             self.share = cutoff / smallest
-            triples = _half_space(cell, 2.0 * self.argument**2 / cutoff)
+            triples = half_space(cell, 2.0 * self.argument**2 / cutoff)
             lengths = torch.diagonal(cell)
             skewed = float((cell - torch.diag(lengths)).abs().max())
             self.images = skewed < 1e-6 and float(lengths.max() - lengths.min()) < 1e-3 * smallest
         self.register_buffer("triples", triples)
+        self.register_buffer("built", torch.zeros(3, 3, dtype=torch.float64) if cell is None else cell)
         self.total, self.width = float(self.reference.sum()), float(width)
         self.coulomb, self.taper, self.pi, self.reach = COULOMB, _TAPER, math.pi, _REACH
         self.native = native_ewald_wanted()
@@ -171,7 +173,7 @@ class EwaldInsertion(Module):
                 cell,
                 self.external,
                 self.reference,
-                self.triples,
+                self.waves(cell),
                 self._ranges(cell),
             )
         else:
@@ -201,7 +203,7 @@ class EwaldInsertion(Module):
                 cell,
                 self.external,
                 self.reference,
-                self.triples,
+                self.waves(cell),
                 self._ranges(cell),
             )
             curvature = traceless(found[:, 5:].unflatten(1, (3, 3)))
@@ -222,6 +224,13 @@ class EwaldInsertion(Module):
             return torch.zeros_like(charges)
         own = self.coulomb * self._images(positions, charges, dipoles, cell) / charges.shape[0]
         return own.expand(charges.shape[0])
+
+    @torch.jit.export
+    def waves(self, cell: Optional[torch.Tensor]) -> torch.Tensor:
+        """Integers n (K, 3) of the reciprocal vectors 2 pi H⁻¹ n of the sum in a box, one of each pair ±n."""
+        if cell is None or bool(torch.equal(cell.detach(), self.built)):
+            return self.triples
+        return half_space(cell.detach(), 2.0 * self.argument * self.argument / self.cutoff(cell))
 
     def _ranges(self, cell: Optional[torch.Tensor]) -> list[float]:
         """Splitting, cutoff and constants, for the kernel."""
@@ -303,12 +312,12 @@ class EwaldInsertion(Module):
         alpha: float,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Smooth part and its derivatives, in units of K."""
-        inverse = torch.linalg.inv(cell)
-        vectors = 2.0 * self.pi * self.triples @ inverse.t()
+        inverse, triples = torch.linalg.inv(cell), self.waves(cell)
+        vectors = 2.0 * self.pi * triples @ inverse.t()
         square = vectors.square().sum(1)
         strength = torch.exp(-square / (4.0 * alpha**2)) / square
         strength = strength * (8.0 * self.pi / torch.linalg.det(cell))
-        of_all = self._structure_factor(external_positions @ inverse)
+        of_all = self._structure_factor(external_positions @ inverse, triples)
         own = positions @ vectors.t()
         real, imaginary = strength * of_all[0], strength * of_all[1]
         cosine, sine = torch.cos(own), torch.sin(own)
@@ -317,9 +326,9 @@ class EwaldInsertion(Module):
         products = (vectors.unsqueeze(2) * vectors.unsqueeze(1)).flatten(1)
         return even.sum(1), odd @ vectors, -(even @ products).unflatten(1, (3, 3))
 
-    def _structure_factor(self, coordinates: torch.Tensor) -> torch.Tensor:
+    def _structure_factor(self, coordinates: torch.Tensor, triples: torch.Tensor) -> torch.Tensor:
         """Real and imaginary part of sum_m c_m exp(2 pi i n·s_m) of all triples, (2, K)."""
-        most = self.triples.abs().amax(0).to(torch.int64)
+        most = triples.abs().amax(0).to(torch.int64)
         x, y, z = int(most[0]), int(most[1]), int(most[2])
         angles = 2.0 * self.pi * coordinates
         steps = torch.arange(x + 1, dtype=torch.float64, device=angles.device)
@@ -333,7 +342,7 @@ class EwaldInsertion(Module):
         cosine, sine = torch.cos(third), torch.sin(third)
         whole_real = real.t() @ cosine - imaginary.t() @ sine
         whole_imaginary = real.t() @ sine + imaginary.t() @ cosine
-        n = self.triples.to(torch.int64)
+        n = triples.to(torch.int64)
         places = (n[:, 0] * (2 * y + 1) + n[:, 1] + y) * (2 * z + 1) + n[:, 2] + z
         return torch.stack([whole_real.flatten(), whole_imaginary.flatten()]).index_select(1, places)
 
@@ -356,11 +365,23 @@ def _cheapest_cutoff(volume: float, n: int, argument: float) -> float:
     return float((waves / pairs) ** (1.0 / 6.0))
 
 
-def _half_space(cell: torch.Tensor, largest: float) -> torch.Tensor:
-    """Integers n (K, 3) of the reciprocal vectors 2 pi H⁻¹ n up to a length, one of each pair ±n."""
-    counts = [int(largest / (2.0 * math.pi) * float(length)) + 1 for length in cell.norm(dim=1)]
-    axes = [torch.arange(-count, count + 1, dtype=torch.float64) for count in counts]
-    grid = torch.cartesian_prod(*axes)
-    lengths = (2.0 * math.pi * grid @ torch.linalg.inv(cell).t()).norm(dim=1)
-    first = grid[:, 0] * 1e8 + grid[:, 1] * 1e4 + grid[:, 2]
-    return grid[(lengths <= largest) & (first > 0)].contiguous()
+def half_space(cell: torch.Tensor, largest: float) -> torch.Tensor:
+    """Integers n (K, 3) of the reciprocal vectors 2 pi H⁻¹ n up to a length, one of each pair ±n.
+
+    TorchScript can compile it.
+
+    Parameters
+    ----------
+    cell : torch.Tensor, shape (3, 3), nm
+    largest : float
+        1/nm.
+    """
+    most = (cell.square().sum(1).sqrt() * (largest / 6.283185307179586)).to(torch.int64) + 1
+    x, y, z = int(most[0]), int(most[1]), int(most[2])
+    first = torch.arange(0, x + 1, dtype=torch.float64, device=cell.device)
+    second = torch.arange(-y, y + 1, dtype=torch.float64, device=cell.device)
+    third = torch.arange(-z, z + 1, dtype=torch.float64, device=cell.device)
+    grid = torch.cartesian_prod(first, second, third)
+    square = (6.283185307179586 * grid @ torch.linalg.inv(cell).t()).square().sum(1)
+    order = grid[:, 0] * 1e8 + grid[:, 1] * 1e4 + grid[:, 2]
+    return grid[(square <= largest * largest) & (order > 0)].contiguous()

@@ -318,14 +318,15 @@ def outside_of_training(
     """
     charge, multiplicity = state
     numbers = atomic_numbers(built, zones.region.atoms)
-    charge = charge if trusted_charge(built, zones, given=given) else 0
+    if not trusted_charge(built, zones, given=given):
+        charge = 0 if 0 in spec.trained_charges or not spec.trained_charges else spec.trained_charges[0]
     return check_training(spec, numbers, charge, multiplicity, outside_training)
 
 
 def zone_warnings(built: BuiltSystem, zones: ZonePartition, charge: int, spec: PotentialSpec) -> list[str]:
     """What a user should know of a zone that is charged or runs through molecules."""
     warnings = []
-    if charge != 0 and not spec.charges and not spec.neutral:
+    if charge != 0 and not spec.charges and not spec.trained_charges:
         warnings.append(f"the region has charge {charge:+d}, which {spec.name} does not take into account")
     if zones.cut_bonds:
         label = atom_labels(built)

@@ -13,6 +13,10 @@ __all__ = ["Table"]
 #: What a table leads to: how it is called, and whether an entry is of that kind.
 _ENTRIES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "texts": ("from text to text", lambda entry: isinstance(entry, str)),
+    "values": (
+        "from text to text, numbers or true and false",
+        lambda entry: isinstance(entry, (str, int, float)),
+    ),
     "weights": (
         "of weights above 0 and up to 1",
         lambda entry: isinstance(entry, (int, float)) and not isinstance(entry, bool) and 0 < entry <= 1,
@@ -30,7 +34,7 @@ _ENTRIES: dict[str, tuple[str, Callable[[Any], bool]]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Table(Option):
-    """A table from text to one kind of `entries`: "texts", "numbers", "weights" or "pairs" of texts."""
+    """A table from text to one kind of `entries`: "texts", "numbers", "values", "weights" or "pairs"."""
 
     entries: str = "texts"
 

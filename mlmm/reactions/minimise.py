@@ -77,7 +77,8 @@ def minimise(
         atoms.set_constraint([*atoms.constraints, held])
         atoms.set_positions(atoms.positions.copy())
     dense = 3 * len(atoms) <= _DENSE
-    optimiser: Any = (BFGS if dense else LBFGS)(atoms, logfile=None, maxstep=_LONGEST)
+    kind: Any = BFGS if dense else LBFGS
+    optimiser = kind(atoms, logfile=None, maxstep=_LONGEST)
     if dense and hessian is not None:
         optimiser.H0 = hessian
     with optimiser:

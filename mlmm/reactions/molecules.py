@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openmm
@@ -73,7 +74,7 @@ def _read(path: Path) -> tuple[app.Topology, np.ndarray]:
 def _read_xyz(path: Path) -> tuple[app.Topology, np.ndarray]:
     from ase.io import read
 
-    atoms = read(str(path), index=-1, format="extxyz")
+    atoms: Any = read(str(path), index=-1, format="extxyz")
     topology, seen = app.Topology(), Counter[str]()
     residue = topology.addResidue("MOL", topology.addChain())
     for symbol in atoms.get_chemical_symbols():

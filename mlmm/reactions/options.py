@@ -76,9 +76,14 @@ class SurfaceOptions(_Checked):
     )
     workers: int = number(
         1,
-        "energies computed at a time, by threads, where several do not wait for each other (images of a "
-        "path, displacements of a Hessian)",
+        "energies computed at a time where several do not wait for each other (images of a path, "
+        "displacements of a Hessian)",
         least=1,
+    )
+    parallel: str = word(
+        "threads",
+        ("threads", "processes"),
+        "what the workers are: threads, or processes, each with a system of its own",
     )
 
 

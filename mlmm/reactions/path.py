@@ -218,9 +218,8 @@ def _relaxed(
         remove_rotation_and_translation=surface.free and surface.dimensions == 3 and len(surface) > 1,
     )
     quasi_newton = BFGS if 3 * len(surface) * len(path) <= _DENSE else LBFGS
-    optimiser: Any = (FIRE if options.optimiser == "fire" else quasi_newton)(
-        band, logfile=None, maxstep=_LONGEST
-    )
+    kind: Any = FIRE if options.optimiser == "fire" else quasi_newton
+    optimiser = kind(band, logfile=None, maxstep=_LONGEST)
     force = np.inf
     with optimiser:
         tolerance = max(_CLIMB, options.force_tolerance) if options.climb else options.force_tolerance

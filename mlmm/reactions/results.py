@@ -32,7 +32,9 @@ _MOVIE = 20  # frames of an oscillation
 _SWING = 0.03  # nm: largest displacement of an atom in it
 
 
-def write_xyz(path: Path, numbers: np.ndarray, frames: Sequence[np.ndarray], comments: Sequence[str]) -> None:
+def write_xyz(
+    path: Path, numbers: np.ndarray, frames: Sequence[np.ndarray] | np.ndarray, comments: Sequence[str]
+) -> None:
     """Write structures (n, 3) in nm as an xyz file, in Å."""
     names = [element_names([int(number)]) for number in numbers]
     lines = []
@@ -57,7 +59,7 @@ def grid_saddle(energies: np.ndarray) -> tuple[int, int]:
     Points are taken in the order of their energies until both corners are joined by neighbours.
     """
     rows, columns = energies.shape
-    root = {}
+    root: dict[int, int] = {}
 
     def find(k: int) -> int:
         while root[k] != k:
@@ -187,7 +189,7 @@ def saddle_result(
 def irc_result(surface: ReactionSurface, found: IRCResult) -> tuple[dict[str, Any], dict[str, Any]]:
     """Facts and arrays of an intrinsic reaction coordinate."""
     top = found.energies[found.saddle]
-    ends = []
+    ends: list[dict[str, Any]] = []
     for name, place, end in zip(("reverse", "forward"), (0, -1), found.ends, strict=True):
         energy = found.energies[place] if end is None else end[1]
         ends.append(

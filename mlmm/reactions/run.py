@@ -136,6 +136,8 @@ def run_search(
                 summary |= {"surface": dict(surface.facts), "moving": _moving(surface)}
                 run.make(summary)
                 write_structure(run.file("topology.pdb"), surface)
+                if surface.whole is not None:
+                    surface.built.save(run.built_folder)
             summary |= {"versions": _versions(), "state": "running", "message": None}
             run.write_settings()
             run.write_summary(summary)
@@ -226,7 +228,8 @@ def write_structure(path: Path, surface: ReactionSurface, positions: np.ndarray 
 def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
     """Replace a file of arrays in one move."""
     buffer = io.BytesIO()
-    np.savez(buffer, **{name: np.asarray(value) for name, value in arrays.items()})
+    plain: dict[str, Any] = {name: np.asarray(value) for name, value in arrays.items()}
+    np.savez(buffer, **plain)
     temporary = path.with_name(path.name + ".tmp")
     with open(temporary, "wb") as file:
         file.write(buffer.getvalue())
@@ -238,7 +241,7 @@ def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
     """Arrays of a file; nothing that could run code is read (ConfigError where it is damaged)."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except Exception as error:  # damaged archives raise many kinds
         raise ConfigError(

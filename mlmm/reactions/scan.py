@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from ase.constraints import FixConstraint
@@ -93,25 +94,25 @@ class RestrainedVariables(FixConstraint):
     def __deepcopy__(self, seen: dict) -> RestrainedVariables:
         return RestrainedVariables(self.variables, self.targets, self.constants)
 
-    def get_removed_dof(self, atoms: object) -> int:
+    def get_removed_dof(self, atoms: Any) -> int:
         """None: a restraint is an energy."""
         return 0
 
-    def adjust_positions(self, atoms: object, new: np.ndarray) -> None:
+    def adjust_positions(self, atoms: Any, new: np.ndarray) -> None:
         """Nothing."""
 
-    def adjust_forces(self, atoms: object, forces: np.ndarray) -> None:
+    def adjust_forces(self, atoms: Any, forces: np.ndarray) -> None:
         """Add the force of the restraints; keeps the slopes k (ξ₀ − ξ) of the surface."""
-        values, gradients = self.variables.values_and_gradients(atoms.positions * ANGSTROM)  # type: ignore[attr-defined]
+        values, gradients = self.variables.values_and_gradients(atoms.positions * ANGSTROM)
         pull = self.constants * self.variables.difference(values, self.targets)
         self.slopes = -pull
         forces -= np.tensordot(pull, gradients, 1) / FORCE_OF_ASE
 
-    def adjust_potential_energy(self, atoms: object) -> float:
+    def adjust_potential_energy(self, atoms: Any) -> float:
         """The energy of the restraints, eV."""
         off = self.variables.difference(
             self.variables.values(atoms.positions * ANGSTROM),
-            self.targets,  # type: ignore[attr-defined]
+            self.targets,
         )
         return float(0.5 * (self.constants * off**2).sum() / ELECTRONVOLT)
 

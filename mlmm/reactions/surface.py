@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import ase
@@ -46,7 +47,7 @@ class Evaluation:
 class Evaluator(Protocol):
     """Anything that gives energy and forces."""
 
-    def __call__(self, positions: np.ndarray, memory: np.ndarray | None) -> Evaluation:
+    def __call__(self, positions: np.ndarray, memory: np.ndarray | None, /) -> Evaluation:
         """Energy and forces at positions (n, 3) in nm."""
         ...
 
@@ -68,7 +69,11 @@ class ReactionSurface:
     labels : sequence of str
         Names of the atoms.
     workers : int
-        Evaluations at a time.
+        Evaluations at a time, by threads.
+    executor : Executor, optional
+        Worker processes that evaluate several structures instead, see `mlmm.ensembles.executors`.
+    remote : callable, optional
+        Gives an `Evaluator` in a worker process, from a run directory; `make` by default.
     whole : callable, optional
         Positions of the whole system from those of the atoms that move and a memory; those alone by default.
     built : BuiltSystem, optional
@@ -93,6 +98,8 @@ class ReactionSurface:
     free: bool = True
     labels: Sequence[str] = ()
     workers: int = 1
+    executor: Any = None
+    remote: Callable[[str], Evaluator] | None = None
     whole: Callable[[np.ndarray, np.ndarray | None], np.ndarray] | None = None
     built: Any = None
     indices: np.ndarray | None = None
@@ -104,6 +111,7 @@ class ReactionSurface:
         self._local = threading.local()
         self._counting = threading.Lock()
         self._pool = ThreadPoolExecutor(self.workers) if self.workers > 1 else None
+        self._there = _Remote(self.make)
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -118,7 +126,10 @@ class ReactionSurface:
         """
         if not hasattr(self._local, "evaluator"):
             self._local.evaluator = self.make()
-        found = self._local.evaluator(np.asarray(positions, dtype=np.float64), memory)
+        return self._checked(self._local.evaluator(np.asarray(positions, dtype=np.float64), memory))
+
+    def _checked(self, found: Evaluation) -> Evaluation:
+        """Count an evaluation, and look whether it is one."""
         with self._counting:
             self.calls += 1
         if not (np.isfinite(found.energy) and np.isfinite(found.forces).all()):
@@ -134,11 +145,31 @@ class ReactionSurface:
     def evaluate_many(
         self, positions: Sequence[np.ndarray], memories: Sequence[np.ndarray | None] | None = None
     ) -> list[Evaluation]:
-        """Energies and forces of several structures, `workers` at a time, in their order."""
+        """Energies and forces of several structures, some at a time, in their order."""
         given = [None] * len(positions) if memories is None else list(memories)
+        if self.executor is not None and len(positions) > 1:
+            from mlmm.ensembles.executors import run_all
+
+            tasks = [
+                (np.asarray(where, dtype=np.float64), memory)
+                for where, memory in zip(positions, given, strict=True)
+            ]
+            return [self._checked(found) for found in run_all(self.executor, self._there, tasks)]
         if self._pool is None:
             return [self.evaluate(*pair) for pair in zip(positions, given, strict=True)]
         return list(self._pool.map(self.evaluate, positions, given))
+
+    def send_to(self, executor: Any, folder: str) -> None:
+        """Have worker processes evaluate several structures; see `mlmm.ensembles.executors`.
+
+        Parameters
+        ----------
+        executor : Executor
+        folder : str
+            Run directory, which `remote` gets.
+        """
+        self.executor = executor
+        self._there = _Remote(self.make if self.remote is None else partial(self.remote, folder))
 
     def atoms(self, positions: np.ndarray | None = None, memory: np.ndarray | None = None) -> ase.Atoms:
         """`ase.Atoms` with a `SurfaceCalculator` of their own."""
@@ -166,6 +197,19 @@ class ReactionSurface:
                 f"another element in place {first + 1}" if both else f"{len(numbers)} atoms",
                 "write it with the atoms in the order of the first structure",
             )
+
+
+class _Remote:
+    """Evaluates in a worker process, which keeps its evaluator."""
+
+    def __init__(self, make: Callable[[], Evaluator]):
+        self._make = make
+        self._evaluator: Evaluator | None = None
+
+    def __call__(self, task: tuple[np.ndarray, np.ndarray | None]) -> Evaluation:
+        if self._evaluator is None:
+            self._evaluator = self._make()
+        return self._evaluator(*task)
 
 
 class SurfaceCalculator(Calculator):

@@ -102,7 +102,7 @@ def hybrid_surface(
         make=make,
         free=everything and not built.periodic and not hybrid.biases.restraints,
         labels=[built.labels[i] for i in indices],
-        workers=options.workers,
+        workers=_threads(options),
         whole=whole,
         built=built,
         indices=indices,
@@ -230,11 +230,15 @@ def _of_molecule(
         masses=np.array(masses),
         make=make,
         labels=list(built.labels),
-        workers=options.workers,
+        workers=_threads(options),
         built=built,
         indices=np.arange(built.n_atoms),
         facts=facts | {"charge": options.charge, "multiplicity": options.multiplicity, "environment": "none"},
     )
+
+
+def _threads(options: SurfaceOptions) -> int:
+    return options.workers if options.parallel == "threads" else 1
 
 
 class _OfHybrid:

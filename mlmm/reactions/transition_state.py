@@ -151,7 +151,11 @@ def _search(
         given = {"hessian_function": _Derivatives(surface, options.displacement, first.matrix)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        search = Sella(atoms, order=1, internal=internal, logfile=None, **given)
+        if not internal:
+            # An environment, or a field, holds translation and rotation: they are coordinates like others.
+            given |= {"proj_trans": surface.free, "proj_rot": surface.free}
+        given |= {"order": 1, "internal": internal, "logfile": None}
+        search = Sella(atoms, **given)
         tolerance = options.force_tolerance / FORCE_OF_ASE
         steps = done
         for _ in search.irun(fmax=tolerance, steps=max(options.steps - done, 0)):

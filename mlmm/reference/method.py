@@ -58,19 +58,21 @@ def settings_in_words(options: Any, without: Collection[str] = ()) -> str:
     )
 
 
-def failed(method: str, reason: str, record: Mapping[str, str]) -> Label:
+def failed(method: ReferenceMethod, reason: str, record: Mapping[str, str], watch: Stopwatch) -> Label:
     """The label of a molecule whose self-consistent field did not converge: no number, and the reason."""
-    return Label(float("nan"), converged=False, method=method, record={**record, "failure": reason})
+    facts = {**record, "seconds": str(watch), "failure": " ".join(reason.split())}
+    return Label(float("nan"), converged=False, method=method.title, record=facts)
 
 
-def check_molecule(molecule: Molecule, method: str, most: int, elements: Collection[int] = ()) -> None:
+def check_molecule(
+    method: ReferenceMethod, molecule: Molecule, *, most: int, elements: Collection[int] = ()
+) -> None:
     """Refuse what a method cannot describe.
 
     Parameters
     ----------
+    method : ReferenceMethod
     molecule : Molecule
-    method : str
-        Its name for the message.
     most : int
         Highest atomic number.
     elements : collection of int
@@ -79,16 +81,24 @@ def check_molecule(molecule: Molecule, method: str, most: int, elements: Collect
     Raises
     ------
     ConfigError
-        No atoms, another element, atoms on top of each other, or a multiplicity that does not go with the
-        number of electrons.
+        No atoms, another element, point charges where the method takes none, or a multiplicity that does not
+        go with the number of electrons.
     """
     if not len(molecule):
         raise ConfigError("at least one atom", "a molecule without atoms", "leave it out")
-    unknown = sorted({int(number) for number in molecule.numbers if not 1 <= number <= most})
-    unknown += sorted({int(z) for z in molecule.numbers if elements and z not in elements and 1 <= z <= most})
+    if molecule.external is not None and not method.point_charges:
+        raise ConfigError(
+            f"a molecule without point charges for {method.title}",
+            f"one among {len(molecule.external):,} of them",
+            'leave them out (external=None), or take the method "xtb", "aiqm2" or "pyscf"',
+        )
+    allowed = set(elements) or range(1, most + 1)
+    unknown = sorted({int(number) for number in molecule.numbers} - set(allowed))
     if unknown:
         raise ConfigError(
-            f"elements that {method} knows", element_names(unknown), "choose another method for this molecule"
+            f"elements that {method.title} knows",
+            element_names(unknown),
+            "choose another method for this molecule",
         )
     electrons = int(molecule.numbers.sum()) - molecule.charge
     unpaired = molecule.multiplicity - 1

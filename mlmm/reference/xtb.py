@@ -60,7 +60,7 @@ class XTB:
             Without the library, or without parameters for true point charges.
         """
         watch = Stopwatch()
-        check_molecule(molecule, "GFN2-xTB with true point charges", POINT_CHARGE - 1)
+        check_molecule(self, molecule, most=POINT_CHARGE - 1)
         parameters, source = parameter_file(self.parameters, self.dispersion)
         record = {
             "program": "xtb",
@@ -86,9 +86,9 @@ class XTB:
                 library=self.library,
             )
         except XTBError as failure:
-            return failed(self.title, str(failure), {**record, "seconds": str(watch)})
+            return failed(self, str(failure), record, watch)
         if not np.isfinite(found.energy):
-            return failed(self.title, "the energy is not finite", {**record, "seconds": str(watch)})
+            return failed(self, "the energy is not finite", record, watch)
         force = -HARTREE / BOHR
         return Label(
             energy=found.energy * HARTREE,

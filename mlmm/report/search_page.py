@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import pathlib
@@ -59,7 +60,8 @@ def write_search_report(directory: str | os.PathLike) -> pathlib.Path:
     """
     folder = pathlib.Path(directory)
     run = read_run(folder / "run.json")
-    kind, notes = str(run.get("kind")), []
+    kind = str(run.get("kind"))
+    notes: list[str] = []
     if kind not in _TITLES:
         raise ConfigError(
             "the directory of a search", f"{folder}, a run of dynamics", f"mlmm report {folder}"
@@ -90,7 +92,7 @@ def write_search_report(directory: str | os.PathLike) -> pathlib.Path:
 
 def _arrays(path: pathlib.Path, notes: list[str]) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except FileNotFoundError:
         notes.append("result.npz is not there yet: the search has not come to its end.")

@@ -150,40 +150,47 @@ def _values(values: dict[str, dict]) -> dict[str, Any]:
 
 
 def _barriers(rows: list[dict]) -> dict[str, Any]:
-    isotopes = any(row.get("isotopes") is not None for row in rows)
-    header = ["T / K", "ΔE‡", "ΔE‡ + ZPE", "ΔH‡", "ΔG‡ RRHO", "ΔG‡ quasi-RRHO", "k / (1/s)", "Wigner"]
-    header += ["k light/heavy"] if isotopes else []
-    cells = []
-    for row in rows:
-        energies = [
-            f"{as_float(row.get(key)):.1f} ({as_float(row.get(key)) / KILOCALORIE:.2f})"
-            for key in ("energy", "zero_point", "enthalpy", "gibbs", "quasi_gibbs")
+    lines = [
+        ("ΔE‡", "energy"),
+        ("ΔE‡ with zero-point energy", "zero_point"),
+        ("ΔH‡", "enthalpy"),
+        ("ΔG‡, RRHO", "gibbs"),
+        ("ΔG‡, quasi-RRHO", "quasi_gibbs"),
+    ]
+    cells = [
+        [
+            name,
+            *(f"{as_float(row.get(key)):.1f} ({as_float(row.get(key)) / KILOCALORIE:.2f})" for row in rows),
         ]
-        line = [f"{as_float(row.get('temperature')):.2f}", *energies]
-        line += [f"{as_float(row.get('rate')):.2e}", f"{as_float(row.get('wigner')):.3f}"]
-        cells.append(line + ([f"{as_float(row.get('isotopes')):.4f}"] if isotopes else []))
+        for name, key in lines
+    ]
+    cells.append(["Rate constant / (1/s)", *(f"{as_float(row.get('rate')):.2e}" for row in rows)])
+    cells.append(["Wigner's factor", *(f"{as_float(row.get('wigner')):.3f}" for row in rows)])
+    if any(row.get("isotopes") is not None for row in rows):
+        cells.append(["k(light)/k(heavy)", *(f"{as_float(row.get('isotopes')):.4f}" for row in rows)])
     note = (
         "kJ/mol (kcal/mol). The rate is Eyring's with a transmission coefficient of 1; Wigner's factor for "
     )
     note += "tunnelling is not in it."
-    return {"title": "Above the reactant", "header": header, "rows": cells, "note": note}
+    return {"title": "Above the reactant", "header": ["", *map(_kelvin, rows)], "rows": cells, "note": note}
 
 
 def _thermal(rows: list[dict], free: bool) -> dict[str, Any]:
-    header = ["T / K", "ZPE", "H − E", "S RRHO", "S quasi-RRHO", "G − E RRHO", "G − E quasi-RRHO"]
-    cells = []
-    for row in rows:
-        cells.append(
-            [
-                f"{as_float(row.get('temperature')):.2f}",
-                f"{as_float(row.get('zero_point')):.2f}",
-                f"{as_float(row.get('enthalpy')):.2f}",
-                f"{as_float(row.get('entropy')) * 1e3:.2f}",
-                f"{as_float(row.get('quasi_entropy')) * 1e3:.2f}",
-                f"{as_float(row.get('gibbs')):.2f}",
-                f"{as_float(row.get('quasi_gibbs')):.2f}",
-            ]
-        )
-    note = "kJ/mol, entropies in J/mol/K. "
+    lines = [
+        ("Zero-point energy", "zero_point", 1.0),
+        ("H − E", "enthalpy", 1.0),
+        ("S, RRHO / (J/mol/K)", "entropy", 1e3),
+        ("S, quasi-RRHO / (J/mol/K)", "quasi_entropy", 1e3),
+        ("G − E, RRHO", "gibbs", 1.0),
+        ("G − E, quasi-RRHO", "quasi_gibbs", 1.0),
+    ]
+    cells = [
+        [name, *(f"{factor * as_float(row.get(key)):.2f}" for row in rows)] for name, key, factor in lines
+    ]
+    note = "kJ/mol where nothing else is said. "
     note += "Ideal gas." if free else "Vibrations alone: the environment holds the atoms in place."
-    return {"title": "Thermochemistry", "header": header, "rows": cells, "note": note}
+    return {"title": "Thermochemistry", "header": ["", *map(_kelvin, rows)], "rows": cells, "note": note}
+
+
+def _kelvin(row: dict) -> str:
+    return in_digits(row.get("temperature"), "K", 5)

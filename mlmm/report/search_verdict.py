@@ -58,8 +58,8 @@ def _scan(result: dict) -> list[Judgement | None]:
                 f"forth and back differ by {gap:.2f} kJ/mol at {at}, by {top:.2f} at the highest point",
                 ""
                 if level == "ok"
-                else "another coordinate changes as well: look at the structures of both ways there, add it as "
-                "a second variable, or take a path (mlmm neb)",
+                else "another coordinate changes as well: look at the structures of both ways there, add "
+                "it as a second variable, or take a path (mlmm neb)",
             )
         )
     else:
@@ -163,7 +163,7 @@ def _frequencies(result: dict) -> list[Judgement | None]:
     small = len(as_list(result.get("imaginary"))) - count
     words = {0: "a minimum", 1: "a saddle point of first order"}.get(count, "a saddle point of higher order")
     level = "ok" if count < _PAIR and not small else "look" if count < _PAIR else "bad"
-    finding = f"{words}: {count} imaginary modes"
+    finding = f"{words}: {count} imaginary mode{'' if count == 1 else 's'}"
     if small:
         finding += f", and {small} within the error of differences (below 30i 1/cm)"
     advice = ""

@@ -34,7 +34,8 @@ def uncertainty_section(run: dict, energies: dict[str, np.ndarray]) -> dict[str,
     if not shown:
         return {}
     sketches = [_sketch(name, run, energies, as_float(limits.get(name))) for name in shown]
-    return {"plots": lay_out(sketches), **_limits(facts, limits)}
+    calibration = in_words(facts.get("calibration")) if facts.get("calibration") else ""
+    return {"plots": lay_out(sketches), "calibration": calibration, **_limits(facts, limits)}
 
 
 def _sketch(name: str, run: dict, energies: dict, limit: float) -> Sketch:

@@ -13,8 +13,8 @@ from mlmm.errors import ConfigError, SelectionError, check_kind
 from mlmm.short_repr import ShortRepr, counted, shortened
 from mlmm.zones.bond_graph import bond_distances, bond_pairs
 from mlmm.zones.cut_bonds import named_cuts, residue_groups, snap_groups
-from mlmm.zones.region import Region, select_region
 from mlmm.zones.lengths import lengths
+from mlmm.zones.region import Region, select_region
 from mlmm.zones.shapes import check_shape, shape_distances, switch
 
 __all__ = ["ZonePartition", "hard_zones", "residue_zones", "static_zones"]

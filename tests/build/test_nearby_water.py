@@ -9,6 +9,7 @@ from mlmm.build.options import BuildOptions
 from mlmm.build.plan import plan_structure
 from mlmm.neighbours import nearest
 
+
 def foreseen(root, system, distance, residue, **changes):
     """Whether water is foreseen within a distance of the heavy atoms of one kind of residue."""
     options = BuildOptions(**changes)

@@ -133,7 +133,7 @@ def test_potentials_that_know_it_are_named():
     assert potentials_for([1], multiplicity=2) == []
     for name in ("ani1x", "amp-bms"):
         known, loaded = known_by_name(name).spec, load_potential(name).spec
-        for fact in ("name", "cutoff", "trained_on", "per_atom", "charges", "neutral", "long_range"):
+        for fact in ("name", "cutoff", "trained_on", "per_atom", "charges", "trained_charges", "long_range"):
             assert getattr(known, fact) == getattr(loaded, fact), fact
         assert set(known.elements) == set(loaded.elements)
         assert known.polarisation_range == pytest.approx(loaded.polarisation_range)

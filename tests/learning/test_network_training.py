@@ -17,7 +17,7 @@ from labelled_molecules import by_potential, shaken, springs
 from mlmm.elements import SYMBOLS
 from mlmm.errors import ConfigError, PotentialError, SimulationError
 from mlmm.learning.training.ani import train_networks
-from mlmm.learning.training.environments import environments_of, jacobian
+from mlmm.learning.training.environments import environments_of
 from mlmm.learning.training.loop import bootstrap_weights
 from mlmm.learning.training.loss import losses
 from mlmm.learning.training.metrics import errors_of
@@ -27,6 +27,7 @@ from mlmm.learning.training.targets import targets_of
 from mlmm.potentials.ani.files import find_parameters, load_ani_file, save_ani_file
 from mlmm.potentials.ani.potential import ANIPotential
 from mlmm.potentials.ani.symmetry_functions import SymmetryFunctions
+from mlmm.potentials.ani.symmetry_jacobian import jacobian
 from mlmm.structures import Structure
 
 SMALL = NetworkOptions(start="scratch", members=2, hidden=(12, 8))

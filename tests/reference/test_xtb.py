@@ -169,7 +169,7 @@ def test_no_point_charges_give_empty_forces():
 @pytest.mark.parametrize(
     "make, said",
     [
-        (lambda: Molecule([86], [[0, 0, 0]]), "elements that GFN2-xTB with true point charges knows"),
+        (lambda: Molecule([86], [[0, 0, 0]]), r"elements that GFN2-xTB \(xtb\), true point charges knows"),
         (lambda: Molecule([8, 1, 1], water_among_charges().positions, 1), "9 electrons at charge"),
         (lambda: Molecule([], np.zeros((0, 3))), "at least one atom"),
     ],

@@ -1,13 +1,12 @@
 """Fine-tune AMP-BMS on labels of one molecule among point charges.
 
-Thürlemann et al., J. Am. Chem. Soc. 148, 28133 (2026), doi 10.1021/jacs.6c00217, for the model. Its response to
+The model: Thürlemann et al., J. Am. Chem. Soc. 148, 28133 (2026), doi 10.1021/jacs.6c00217. Its response to
 point charges is taken whole (polarisation_scaling 1), since labels of quantum chemistry have it so.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +15,10 @@ import torch
 
 from mlmm.errors import ConfigError
 from mlmm.learning.training.amp_model import AMPModel
+from mlmm.learning.training.field_options import AMPOptions
 from mlmm.learning.training.loop import EpochReport, FitResult, fit
 from mlmm.learning.training.loss import Predictions
 from mlmm.learning.training.offsets import composition, fit_offsets
-from mlmm.learning.training.field_options import AMPOptions
 from mlmm.learning.training.options import FitOptions
 from mlmm.learning.training.targets import Sample, data_sha256, targets_of
 from mlmm.potentials.amp_bms.weights import AMPWeights, read_amp_weights
@@ -109,9 +108,9 @@ def fine_tune_amp(
         "origin": f"{start.about.get('origin', amp.start)}, weights fitted ({amp.trained})",
         "citation": start.about.get("citation", "not stated"),
         "licence": start.about.get("licence", "MIT"),
-        "polarisation_scaling": "1.0",
+        "polarisation_scaling": 1.0,
         "level_of_theory": everything[0][1].method,
-        "reference_energies": json.dumps(known_references),
+        "reference_energies": known_references,
         "data_sha256": data_sha256(everything),
     }
     return TunedAMP(AMPWeights(model.tensors(), about), result)

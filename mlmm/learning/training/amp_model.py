@@ -72,6 +72,8 @@ class AMPModel(torch.nn.Module):
         with torch.enable_grad():
             energies, leaves, edges, multipoles = self._energies(rows, around)
             found = torch.autograd.grad(energies.sum(), leaves, create_graph=differentiable)
+        if not differentiable:  # the graph of a batch, some 100 MB, goes with its energies
+            energies, multipoles = energies.detach(), [part.detach() for part in multipoles]
         by_edge, by_distance, by_source = (gradient.to(torch.float32) for gradient in found)
         sender, receiver, atom, source = edges
         on_atoms = torch.zeros(count * n, 3)

@@ -1,12 +1,14 @@
 """Field-aware ANI as a model whose weights are fitted: energies, forces, and forces on the charges around.
 
-Symmetry functions G and their Jacobians, distances and the potential of the surroundings are computed once. At the
-equilibrated charges the energy is stationary, so that forces on atoms are those at fixed charges: through G, through
-the smooth Coulomb energy of the charges among themselves, and those of charges and dipoles among the surroundings.
+Symmetry functions G and their Jacobians, distances and the potential of the surroundings are computed once.
+At the equilibrated charges the energy is stationary, so that forces on atoms are those at fixed charges:
+through G, through the smooth Coulomb energy of the charges among themselves, and those of charges and dipoles
+among the surroundings.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -46,7 +48,7 @@ def start_field_parameters(ani: ANIParameters, hidden: Sequence[int], seed: int)
     for element in ani.elements:
         layers = [
             (torch.randn(out, into, generator=random) / into**0.5).numpy()
-            for into, out in zip(widths, widths[1:], strict=False)
+            for into, out in itertools.pairwise(widths)
         ]
         layers[-1][:] = 0.0
         weights[element] = layers
@@ -106,6 +108,8 @@ class TrainableFieldANI(torch.nn.Module):
             slope, by_square = torch.autograd.grad(
                 energies.sum(), [values, square], create_graph=differentiable
             )
+        if not differentiable:
+            energies, charges, dipoles = energies.detach(), charges.detach(), dipoles.detach()
         near = stored.neighbours[rows]
         pull = torch.bmm(slope.reshape(count * n, 1, -1), stored.jacobians[rows])
         target = near + (torch.arange(count).repeat_interleave(n) * n).unsqueeze(1)

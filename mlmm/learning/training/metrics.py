@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from mlmm.units import ANGSTROM, KILOCALORIE
 
-__all__ = ["Errors", "errors_by_block", "errors_of", "table"]
+__all__ = ["Errors", "errors_of", "table"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,8 @@ class Errors:
     energy_bias : float
         Mean signed error.
     force, force_rmse, force_largest : float
+    external_force : float
+        Mean absolute error of forces on point charges; NaN where there are none.
     """
 
     structures: int
@@ -34,6 +36,7 @@ class Errors:
     force: float
     force_rmse: float
     force_largest: float
+    external_force: float = float("nan")
 
 
 def errors_of(
@@ -57,35 +60,19 @@ def errors_of(
     )
 
 
-def errors_by_block(
-    energies: np.ndarray,
-    forces: Sequence[np.ndarray],
-    wanted: np.ndarray,
-    wanted_forces: Sequence[np.ndarray],
-    blocks: Sequence[str],
-) -> dict[str, Errors]:
-    """Errors of each basin, window or run; `forces` by structure."""
-    found = {}
-    for block in dict.fromkeys(blocks):
-        rows = [k for k, name in enumerate(blocks) if name == block]
-        found[block] = errors_of(
-            energies[rows],
-            np.concatenate([forces[k] for k in rows]),
-            wanted[rows],
-            np.concatenate([wanted_forces[k] for k in rows]),
-        )
-    return found
-
-
 def table(errors: Mapping[str, Errors]) -> str:
     """Errors in kcal/mol and kcal/mol/Å, one line for each part of a set."""
     energy, force = KILOCALORIE, KILOCALORIE / ANGSTROM
     width = max(10, *(len(name) for name in errors))
-    lines = [f"{'':{width}}  labels   E MAE  E RMSE   E max  F MAE  F RMSE   F max   (kcal/mol, kcal/mol/Å)"]
+    among = any(np.isfinite(e.external_force) for e in errors.values())
+    title = "labels   E MAE  E RMSE   E max  F MAE  F RMSE   F max" + ("  F on charges" if among else "")
+    lines = [f"{'':{width}}  {title}   (kcal/mol, kcal/mol/Å)"]
     for name, e in errors.items():
-        values = (e.energy / energy, e.energy_rmse / energy, e.energy_largest / energy)
+        values: tuple[float, ...] = (e.energy / energy, e.energy_rmse / energy, e.energy_largest / energy)
         values += (e.force / force, e.force_rmse / force, e.force_largest / force)
         widths = (8, 8, 8, 7, 8, 8)
         numbers = "".join(f"{value:{w}.2f}" for value, w in zip(values, widths, strict=True))
+        if among:
+            numbers += f"{e.external_force / force:14.4f}"
         lines.append(f"{name:{width}}  {e.structures:6d}{numbers}")
     return "\n".join(lines)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mlmm.options import Quantity, check_fields, documented, number, quantity, setting, word
 
-__all__ = ["STARTS", "FitOptions", "NetworkOptions"]
+__all__ = ["STARTS", "FitOptions", "KernelOptions", "NetworkOptions"]
 
 #: Where network weights come from.
 STARTS = ("ani1x", "ani1ccx", "ani2x", "scratch")
@@ -66,6 +66,24 @@ class NetworkOptions:
     update: str = word("full", ("full", "low-rank"), "all of a matrix of weights changes, or a low-rank part")
     rank: int = number(8, "of the part that changes under update = low-rank", least=1)
     freeze: int = number(0, "first layers that stay as they were", least=0)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@documented
+@dataclass(frozen=True, kw_only=True)
+class KernelOptions:
+    """Gaussian process and gradient-domain models."""
+
+    descriptor: str = word("ani1x", ("ani1x", "ani2x", "soap"), "of a Gaussian process; soap needs dscribe")
+    inducing: int = number(400, "atoms that represent all in a sparse Gaussian process", least=10)
+    optimise: int = number(30, "steps that maximise the likelihood in the parameters of the kernel", least=0)
+    length: float = number(0.0, "length of the kernel, in its descriptors' own units; 0: chosen", least=0)
+    noise: float = number(1e-9, "relative ridge of sGDML", above=0)
+    permutations: tuple[str, ...] = setting(
+        (), 'of equivalent atoms, for sGDML: each a list such as "0 2 1 3"', example=("0 1 2", "0 2 1")
+    )
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -1,7 +1,7 @@
 """Point charges around labelled structures: their potential at the atoms, and forces of multipoles on them.
 
-While weights are fitted geometries stay as they are, so that the energy of charges q, dipoles mu and traceless
-quadrupoles Q among point charges c at D = x_m − r_i is linear with constant coefficients,
+While weights are fitted geometries stay as they are, so that the energy of charges q, dipoles mu and
+traceless quadrupoles Q among point charges c at D = x_m − r_i is linear with constant coefficients,
 
     E = sum_i (q_i phi_i + mu_i·∇phi_i + Q_i:∇∇phi_i),
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -169,12 +169,12 @@ def data_sha256(samples: Sequence[Sample]) -> str:
     return digest.hexdigest()
 
 
-def check_split(parts: dict[str, Sequence[Sample]]) -> None:
+def check_split(parts: Mapping[str, Sequence[Sample]]) -> None:
     """Refuse a split in which a structure stands on both sides, or an element in one alone.
 
     Parameters
     ----------
-    parts : dict of str to sequence of (Molecule, Label)
+    parts : mapping of str to sequence of (Molecule, Label)
         By name; the first is what the model learns from.
 
     Raises

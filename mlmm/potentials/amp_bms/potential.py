@@ -182,8 +182,8 @@ class AMPPotential:
     precision : {"float32", "float64"}
         Arithmetic of the networks; geometry and sums are float64.
     device : str
-    polarisation_scaling : float
-        See `AMPNetwork`.
+    polarisation_scaling : float, optional
+        See `AMPNetwork`; by default what the weights were fitted with, else 0.35 as shipped.
     kernel : {"auto", "torch", "native"}
         Networks in torch or in C++; both give the same numbers.
     """
@@ -194,18 +194,20 @@ class AMPPotential:
         *,
         precision: str = "float32",
         device: str = "cpu",
-        polarisation_scaling: float = 0.35,
+        polarisation_scaling: float | None = None,
         kernel: str = "auto",
     ):
         if precision not in _DTYPES:
             raise PotentialError(f"precision = {' | '.join(_DTYPES)}", repr(precision), "choose one of them")
         self.device = torch.device(device)
+        if polarisation_scaling is None:
+            polarisation_scaling = float(weights.about.get("polarisation_scaling", 0.35))
         self.polarisation_scaling = float(polarisation_scaling)
         self._weights, self._dtype = weights, _DTYPES[precision]
         self.compiled = choose_amp_kernel(kernel, self.device)
         self._modules: dict[tuple, AMPModule] = {}
         self.spec = PotentialSpec(
-            name="AMP-BMS",
+            name=weights.about.get("name", "AMP-BMS"),
             elements=ELEMENTS,
             cutoff=MESSAGE_CUTOFF * ANGSTROM,
             receptive_field=float("inf"),
@@ -215,6 +217,7 @@ class AMPPotential:
             external="charges",
             polarisation_range=POLARISATION_CUTOFF * ANGSTROM,
             long_range=True,
+            reference_energies=weights.reference_energies,
             precision=precision,
             native_units=("kJ/mol", "angstrom"),
             layers=2,

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 from mlmm.errors import PotentialError
 
-__all__ = ["AMPWeights", "read_amp_weights"]
+__all__ = ["AMPWeights", "read_amp_weights", "save_amp_weights"]
 
 
 @dataclass(frozen=True)
@@ -21,17 +25,23 @@ class AMPWeights:
     ----------
     tensors : dict of str to torch.Tensor
         float32 as published.
-    about : dict of str to str
-        Origin, licence and citation, from the file.
+    about : dict
+        Origin, licence and citation, from the file; of a training also its facts.
     """
 
     tensors: dict[str, torch.Tensor]
-    about: dict[str, str]
+    about: dict[str, Any]
 
     @property
     def bohr(self) -> float:
         """Length of the atomic unit that the model was made with, angstrom."""
         return float(self.about["bohr_angstrom"])
+
+    @property
+    def reference_energies(self) -> dict[int, float]:
+        """Energies by atomic number that labels had and the model has not, kJ/mol; none as published."""
+        found = self.about.get("reference_energies", {})
+        return {int(number): float(energy) for number, energy in found.items()}
 
     @property
     def node_size(self) -> int:
@@ -64,7 +74,8 @@ def read_amp_weights(path: str | Path) -> AMPWeights:
     try:
         with safe_open(str(path), "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            about = dict(file.metadata() or {})
+            about: dict[str, Any] = dict(file.metadata() or {})
+            about |= json.loads(about.pop("amp", "{}"))
     except Exception as error:
         raise PotentialError(
             f"a safetensors file of AMP-BMS in {path}", str(error), "install the package again"
@@ -86,3 +97,11 @@ def read_amp_weights(path: str | Path) -> AMPWeights:
             f"finite weights in {path}", f"others in {', '.join(broken)}", "fetch the file again"
         )
     return AMPWeights(tensors, about)
+
+
+def save_amp_weights(weights: AMPWeights, path: str | Path, about: Mapping[str, Any] | None = None) -> None:
+    """Write one safetensors file that `read_amp_weights` takes, with further facts about the weights."""
+    # One entry: safetensors writes several in an order that changes from run to run.
+    facts = json.dumps({**weights.about, **(about or {})}, sort_keys=True)
+    tensors = {name: tensor.contiguous() for name, tensor in sorted(weights.tensors.items())}
+    save_file(tensors, str(path), metadata={"amp": facts})

@@ -1,13 +1,15 @@
 """Files of ANI committees, and committees by name; without torch.
 
-One safetensors file holds float32 weights, float64 constants and what the potential is; a folder in NeuroChem
-format is read by `mlmm.potentials.ani.neurochem`.
+One safetensors file holds float32 weights, float64 constants and what the potential is; a folder in
+NeuroChem format is read by `mlmm.potentials.ani.neurochem`.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +43,7 @@ def find_parameters(name: str) -> ANIParameters:
     return read_neurochem(path) if path.is_dir() else load_ani_file(path)[0]
 
 
-def save_ani_file(parameters: ANIParameters, path: str | Path, about: dict[str, str]) -> None:
+def save_ani_file(parameters: ANIParameters, path: str | Path, about: Mapping[str, Any]) -> None:
     """Write a committee to one safetensors file: float32 weights, float64 constants, metadata."""
     from safetensors.numpy import save_file
 
@@ -54,11 +56,11 @@ def save_ani_file(parameters: ANIParameters, path: str | Path, about: dict[str, 
             tensors[f"{element}.{k}.weight"] = np.ascontiguousarray(weight)
             tensors[f"{element}.{k}.bias"] = np.ascontiguousarray(bias)
     # One entry: safetensors writes several in an order that changes from run to run.
-    facts = json.dumps(about | {"elements": parameters.elements}, sort_keys=True)
+    facts = json.dumps({**about, "elements": parameters.elements}, sort_keys=True)
     save_file(tensors, str(path), metadata={"ani": facts})
 
 
-def load_ani_file(path: str | Path) -> tuple[ANIParameters, dict[str, str]]:
+def load_ani_file(path: str | Path) -> tuple[ANIParameters, dict[str, Any]]:
     """Read a file of `save_ani_file`; returns the parameters and the metadata.
 
     Raises

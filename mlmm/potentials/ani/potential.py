@@ -15,6 +15,7 @@ from mlmm.potentials.ani.native import NativeANI, choose_kernel, has_one_output
 from mlmm.potentials.ani.networks import SHAPES, ANINetworks
 from mlmm.potentials.ani.neurochem import ANIParameters
 from mlmm.potentials.base import AtomEnergies, PotentialSpec, check_state
+from mlmm.potentials.calibration import Calibration
 from mlmm.potentials.training import check_elements
 from mlmm.structures import Structure, neighbour_pairs
 from mlmm.units import ANGSTROM, HARTREE
@@ -32,6 +33,8 @@ class ANIPotential:
     parameters : ANIParameters
     name, trained_on, level_of_theory, licence, citation : str
         See `PotentialSpec`.
+    trained_charges, calibration
+        The same.
     members : sequence of int, optional
         Use only these members; all by default.
     precision : {"float32", "float64"}
@@ -57,6 +60,8 @@ class ANIPotential:
         level_of_theory: str = "not stated",
         licence: str = "not stated",
         citation: str = "not stated",
+        trained_charges: Sequence[int] = (0,),
+        calibration: Calibration | None = None,
         members: Sequence[int] | None = None,
         precision: str = "float32",
         device: str = "cpu",
@@ -96,7 +101,9 @@ class ANIPotential:
                 SYMBOLS.index(symbol): float(energy) * HARTREE
                 for symbol, energy in zip(parameters.elements, parameters.self_energies, strict=True)
             },
-            neutral=True,  # symmetry functions know elements and places alone
+            # Symmetry functions know elements and places alone.
+            trained_charges=tuple(trained_charges),
+            calibration=calibration,
             precision=precision,
             level_of_theory=level_of_theory,
             licence=licence,

@@ -7,7 +7,7 @@ import io
 import torch
 
 from mlmm.check_report import CheckResult
-from mlmm.potentials.base import PotentialModel, scriptable_module
+from mlmm.potentials.base import PotentialModel, bound_module, scriptable_module
 from mlmm.structures import Structure
 
 __all__ = ["compiled_rows", "reload_rows"]
@@ -31,9 +31,11 @@ def compiled_rows(
     numbers = structure.numbers.tolist()
     factory = scriptable_module(model)
     assert factory is not None
+    whole = bound_module(model, numbers, structure.charge, structure.spin)
+    assert whole is not None
     result = model.atom_energies(structure)
     eager = (result.energies.unsqueeze(0) if result.members is None else result.members).detach()
-    module = torch.jit.script(factory(numbers).eval())
+    module = torch.jit.script(whole.eval())
     device = getattr(model, "device", torch.device("cpu"))
     where = structure.positions.detach().to(device)
     worst = 0.0

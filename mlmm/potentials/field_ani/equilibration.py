@@ -1,13 +1,13 @@
 """Charges by equilibration in an external potential, and the polarisability of atoms: the energy of a field.
 
-    W = min over q, sum q = Q, of [sum (chi_i + phi_i) q_i + ½ sum_ij A_ij q_i q_j] − sum alpha_i |∇phi_i|²/(2k),
+    W = min over q, sum q = Q, of [sum (chi_i + phi_i) q_i + ½ sum A_ij q_i q_j] − sum alpha_i |∇phi_i|²/(2k),
     A_ij = k/sqrt(r_ij² + w_i² + w_j²),    A_ii = k/(sqrt(2) w_i) + J_i.
 
-A is the Coulomb energy of smooth charge clouds of widths w and an excess hardness J ≥ 0, so that it is positive
-definite at any geometry and the minimum is one. dW/dphi_i = q_i and dW/d∇phi_i = −alpha_i ∇phi_i/k, the atom's
-dipole. After Rappé and Goddard, J. Phys. Chem. 95, 3358 (1991), doi 10.1021/j100161a070, with electronegativities
-and hardnesses by networks as in Ko, Finkler, Goedecker, Behler, Nat. Commun. 12, 398 (2021), doi
-10.1038/s41467-020-20427-2. Angstrom, kJ/mol, e.
+A is the Coulomb energy of smooth charge clouds of widths w and an excess hardness J ≥ 0, so that it is
+positive definite at any geometry and the minimum is one. dW/dphi_i = q_i and dW/d∇phi_i = −alpha_i ∇phi_i/k,
+the dipole of the atom. After Rappé and Goddard, J. Phys. Chem. 95, 3358 (1991), doi 10.1021/j100161a070, with
+electronegativities and hardnesses by networks as in Ko, Finkler, Goedecker, Behler, Nat. Commun. 12, 398
+(2021), doi 10.1038/s41467-020-20427-2. Angstrom, kJ/mol, e.
 """
 
 from __future__ import annotations

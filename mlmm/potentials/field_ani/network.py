@@ -1,8 +1,8 @@
 """Field-aware ANI in torch: energies by ANI networks, and charges that equilibrate in a potential.
 
-E = sum_i N(G_i) + W, with the energy W of `equilibration` whose electronegativities, hardnesses and polarisabilities
-are networks of the symmetry functions G, see `parameters`. The potential may be that of all charges of a periodic
-system; the model has no cutoff of its own for it.
+E = sum_i N(G_i) + W, with the energy W of `equilibration` whose electronegativities, hardnesses and
+polarisabilities are networks of the symmetry functions G, see `parameters`. The potential may be that of all
+charges of a periodic system; the model has no cutoff of its own for it.
 """
 
 from __future__ import annotations

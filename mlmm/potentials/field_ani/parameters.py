@@ -1,7 +1,7 @@
 """What a field-aware ANI potential is made of, and its file.
 
-Beside the ANI networks each element has a network of one more kind, with three outputs of the symmetry functions,
-and constants. With softplus s(x) = log(1 + exp(x)),
+Beside the ANI networks each element has a network of one more kind, with three outputs of the symmetry
+functions, and constants. With softplus s(x) = log(1 + exp(x)),
 
     chi = U (h_0 + c_chi),    alpha = s(h_1 + c_alpha) Å³,    J = U s(h_2 + c_J),    w = s(c_w) Å,
 
@@ -50,7 +50,8 @@ class FieldANIParameters:
     ani : ANIParameters
         Symmetry functions and the networks of the energy; one member.
     weights, biases : dict of str to list of ndarray
-        Of the networks of the field, by element: (outputs, inputs) and (outputs,) of each layer; SiLU between.
+        Of the networks of the field, by element: (outputs, inputs) and (outputs,) of each layer; SiLU
+        between.
     constants : dict of str to ndarray, shape (4,)
         By element, in the order of `CONSTANTS`.
     """
@@ -64,7 +65,7 @@ class FieldANIParameters:
 def start_constants(element: str) -> np.ndarray:
     """Constants of an element at the start of a training.
 
-    No electronegativity, hardly any polarisability of its own, and a hardness that the smooth charge has anyway.
+    No electronegativity, hardly any polarisability, and little more hardness than a smooth charge has.
     """
     return np.array([0.0, -5.0, -1.5, _WIDTHS.get(element, 0.7)], dtype=np.float64)
 

@@ -1,0 +1,25 @@
+"""Sections of a run file for searches on an energy surface, which dynamics leave alone.
+
+Only the standard library is imported here, see `mlmm.config.load`.
+"""
+
+from mlmm.reactions.options import (
+    FrequencyOptions,
+    IRCOptions,
+    NEBOptions,
+    ScanOptions,
+    SurfaceOptions,
+    TransitionStateOptions,
+)
+
+__all__ = ["REACTIONS"]
+
+#: Section -> its schema.
+REACTIONS: dict[str, type] = {
+    "surface": SurfaceOptions,
+    "scan": ScanOptions,
+    "neb": NEBOptions,
+    "ts": TransitionStateOptions,
+    "irc": IRCOptions,
+    "freq": FrequencyOptions,
+}

@@ -1,0 +1,166 @@
+"""The TOML file of a training: sections, keys, checks. Only the standard library is imported here."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mlmm.errors import ConfigError
+from mlmm.learning.training.field_options import AMPOptions, FieldANIOptions
+from mlmm.learning.training.options import FitOptions, KernelOptions, NetworkOptions
+from mlmm.options import check_fields, check_names, check_section, documented, number, setting, word
+
+__all__ = ["SECTIONS", "DataOptions", "ModelOptions", "TrainConfig", "load_training"]
+
+#: What can be trained.
+KINDS = ("networks", "gp", "gdml", "qeq-ani", "amp-bms")
+
+
+@documented
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """Labels and how they are divided."""
+
+    labels: tuple[str, ...] = setting(
+        (),
+        "files in extended XYZ (eV, Å) or folders of a data set",
+        path=True,
+        single=True,
+        example="set.xyz",
+    )
+    validation: float = number(0.1, "share that decides when to stop, by block", above=0, most=0.5)
+    held_out: float = number(0.2, "share that measures the error, by block; 0 for none", least=0, most=0.8)
+    held_out_labels: tuple[str, ...] = setting(
+        (), "files that measure the error, instead of a share", path=True, single=True, example="later.xyz"
+    )
+    block: str = setting("window", "entry of the origin of a structure that names its block, beside run")
+    limit: int = number(0, "use so many labels of those left for training; 0: all", least=0)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        for name in ("labels", "held_out_labels"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
+
+
+@documented
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """What is trained, and what its file says of it."""
+
+    kind: str = word(
+        "networks",
+        KINDS,
+        "networks on symmetry functions, sparse Gaussian process, sGDML; among point charges: qeq-ani, amp-bms",
+    )
+    name: str = setting("", "of the potential; by default that of the file")
+    base: str = setting(
+        "", "potential whose difference to the labels is learned, such as ani1x; empty: the labels themselves"
+    )
+    trained_on: str = word(
+        "isolated",
+        ("isolated", "total"),
+        "isolated: molecules by themselves (scheme additive); total: with contacts between molecules",
+    )
+    licence: str = setting("not stated", "of the trained model; that of a published start is added")
+    device: str = setting("auto", "of the training: cpu, cuda, or auto for a GPU if there is one")
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+#: Sections of the file: schema and attribute of `TrainConfig`.
+SECTIONS: Mapping[str, tuple[type, str]] = {
+    "data": (DataOptions, "data"),
+    "model": (ModelOptions, "model"),
+    "networks": (NetworkOptions, "networks"),
+    "kernel": (KernelOptions, "kernel"),
+    "field": (FieldANIOptions, "among"),
+    "amp": (AMPOptions, "amp"),
+    "fit": (FitOptions, "fit"),
+}
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training, checked."""
+
+    data: DataOptions = field(default_factory=DataOptions)
+    model: ModelOptions = field(default_factory=ModelOptions)
+    networks: NetworkOptions = field(default_factory=NetworkOptions)
+    kernel: KernelOptions = field(default_factory=KernelOptions)
+    among: FieldANIOptions = field(default_factory=FieldANIOptions)
+    amp: AMPOptions = field(default_factory=AMPOptions)
+    fit: FitOptions = field(default_factory=FitOptions)
+
+
+def load_training(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
+    """Read and check the file of a training.
+
+    Parameters
+    ----------
+    path : path
+    overrides : sequence of str
+        ``section.key=value``, as given with ``--set``.
+
+    Raises
+    ------
+    ConfigError
+        No such file, no TOML, an unknown section or key, a value of another type or unit, or no labels.
+    """
+    path = Path(path)
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"TOML in {path}", str(error), "correct that line") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            "the file of a training in TOML", f"{path}: {error}", "see `mlmm train --help` for one"
+        ) from error
+    for override in overrides:
+        _apply(content, override)
+    check_names(content, SECTIONS, f"sections {', '.join(f'[{name}]' for name in SECTIONS)} in {path}")
+    made: dict[str, Any] = {}
+    for name, (schema, attribute) in SECTIONS.items():
+        table = content.get(name, {})
+        if not isinstance(table, Mapping):
+            raise ConfigError(f"a section [{name}] in {path}", repr(table), f"write [{name}] above its keys")
+        made[attribute] = schema(**check_section(schema, table, f" in {path} [{name}]"))
+    config = TrainConfig(**made)
+    if not config.data.labels:
+        raise ConfigError(f"labels in {path} [data]", "none", 'write labels = "set.xyz"')
+    return _beside(config, path.parent)
+
+
+def _apply(content: dict[str, Any], override: str) -> None:
+    name, equals, text = override.partition("=")
+    section, dot, key = name.strip().partition(".")
+    if not (equals and dot and key):
+        raise ConfigError("--set section.key=value", repr(override), "try --set fit.epochs=100")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()  # the shell has taken the quotes away
+    content.setdefault(section, {})[key] = value
+
+
+def _beside(config: TrainConfig, folder: Path) -> TrainConfig:
+    """Files are looked for beside the file of the training first."""
+    from dataclasses import replace
+
+    def located(name: str) -> str:
+        return str(folder / name) if (folder / name).exists() else name
+
+    data = replace(
+        config.data,
+        labels=tuple(map(located, config.data.labels)),
+        held_out_labels=tuple(map(located, config.data.held_out_labels)),
+    )
+    networks = replace(config.networks, start=located(config.networks.start))
+    among = replace(config.among, start=located(config.among.start))
+    amp = replace(config.amp, start=located(config.amp.start))
+    model = replace(config.model, base=located(config.model.base) if config.model.base else "")
+    return replace(config, data=data, networks=networks, model=model, among=among, amp=amp)

@@ -1,0 +1,1 @@
+"""Uncertainty of learned potentials: calibration on held-out labels, reliability, extrapolation."""

@@ -1,0 +1,1 @@
+"""Kernel models: sparse Gaussian processes on descriptors, gradient-domain models of one molecule."""

@@ -1,0 +1,173 @@
+"""``mlmm train``: from a file of labels to a potential; bad input in sentences, with nothing lost."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from labelled_molecules import shaken, springs
+
+from mlmm.cli.program import main
+from mlmm.errors import ConfigError
+from mlmm.learning.training.config import load_training
+from mlmm.learning.training.labels_file import read_labels, write_labels
+from mlmm.learning.training.targets import check_samples, check_split, split_by_block
+from mlmm.potentials import load_potential
+from mlmm.reference.labels import Molecule
+
+TOML = """
+[data]
+labels = "labels.xyz"
+held_out = 0.2
+validation = 0.2
+
+[networks]
+start = "scratch"
+members = 2
+hidden = [12, 8]
+
+[fit]
+epochs = 3
+"""
+
+
+@pytest.fixture
+def samples():
+    return [(molecule, springs(molecule)) for molecule in shaken(50, 1)]
+
+
+@pytest.fixture
+def folder(tmp_path, samples):
+    write_labels(tmp_path / "labels.xyz", samples)
+    (tmp_path / "train.toml").write_text(TOML)
+    return tmp_path
+
+
+def trained(*arguments, capsys):
+    status = main(["train", *map(str, arguments)])
+    printed = capsys.readouterr()
+    return status, printed.out, printed.err
+
+
+def test_labels_in_a_file_keep_all_digits(tmp_path, samples):
+    write_labels(tmp_path / "labels.xyz", samples)
+    again = read_labels(tmp_path / "labels.xyz")
+    for (a, b), (c, d) in zip(samples, again, strict=True):
+        assert np.allclose(a.positions, c.positions, rtol=1e-15, atol=0) and dict(a.origin) == dict(c.origin)
+        assert b.energy == pytest.approx(d.energy, rel=1e-15) and np.allclose(b.forces, d.forces, rtol=1e-14)
+        assert b.method == d.method
+
+
+def test_a_training_writes_model_report_and_picture(folder, capsys):
+    status, out, err = trained(folder / "train.toml", "--out", folder / "run", capsys=capsys)
+    assert status == 0, err
+    assert "held out" in out and "kcal/mol/Å" in out and "uncertainty: force spread of the committee" in out
+    assert "30 labels to train on, 10 to validate, 10 held out: Morse pairs" in err
+    report = json.loads((folder / "run/report.json").read_text())
+    assert report["errors"]["held out"]["structures"] == 10 and len(report["blocks"]) == 5
+    assert (folder / "run/parity.png").stat().st_size > 10_000
+    assert load_potential(str(folder / "run/model.safetensors")).spec.members == 2
+    assert not (folder / "run/fit.safetensors").exists()
+    status, _, err = trained(folder / "train.toml", "--out", folder / "run", capsys=capsys)
+    assert status == 2 and "Add --overwrite" in err
+    status, out, _ = trained(
+        folder / "train.toml",
+        "--out",
+        folder / "run",
+        "--overwrite",
+        "--set",
+        "model.kind=gdml",
+        capsys=capsys,
+    )
+    assert status == 0 and load_potential(str(folder / "run/model.safetensors")).spec.per_atom is False
+
+
+def test_help_explains_every_key_and_the_template_is_valid(folder, capsys):
+    _, out, _ = trained("--explain", capsys=capsys)
+    for key in ("energy_weight", "held_out", "permutations", "freeze", "base"):
+        assert f"  {key} = " in out
+    _, template, _ = trained("--template", capsys=capsys)
+    (folder / "new.toml").write_text(template)
+    assert load_training(folder / "new.toml").networks.start == "ani1x"
+    status, _, err = trained("--explain", "nothing", capsys=capsys)
+    assert status == 2 and "a section data, model, networks, kernel, fit" in err
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (("epochs = 3", "epochs = 0"), "epochs of 1 or more"),
+        (("epochs = 3", "epoch = 3"), "did you mean 'epochs'|Did you mean 'epochs'"),
+        (("epochs = 3", 'energy_weight = "2 kcal/mol"'), "energy_weight"),
+        (('"labels.xyz"', '"nothing.xyz"'), "labels in extended XYZ in nothing.xyz"),
+        (("[fit]", "[fitting]"), "Did you mean 'fit'|did you mean 'fit'"),
+        (("members = 2", 'start2 = "x"'), "start"),
+    ],
+)
+def test_mistakes_in_the_file_are_sentences(folder, capsys, change, match):
+    (folder / "train.toml").write_text(TOML.replace(*change))
+    status, _, err = trained(folder / "train.toml", "--out", folder / "run", capsys=capsys)
+    assert status == 2 and any(part in err for part in match.split("|")), err
+    assert "Traceback" not in err and not (folder / "run/model.safetensors").exists()
+
+
+def broken(samples, what):
+    molecule, label = samples[3]
+    if what == "mixed":
+        label = dataclasses.replace(label, method="another")
+    elif what == "nan":
+        label = dataclasses.replace(
+            label, forces=np.where(np.arange(18).reshape(6, 3) == 4, np.nan, label.forces)
+        )
+    elif what == "shape":
+        label = dataclasses.replace(label, forces=label.forces[:5])
+    elif what == "angstrom":
+        return [(Molecule(m.numbers, 10.0 * m.positions), s) for m, s in samples]
+    elif what == "hartree/bohr":
+        return [(m, dataclasses.replace(s, forces=s.forces / 49_614.0)) for m, s in samples]
+    elif what == "few":
+        return samples[:4]
+    elif what == "unconverged":
+        return [(m, dataclasses.replace(s, converged=k < 5)) for k, (m, s) in enumerate(samples)]
+    return [*samples[:3], (molecule, label), *samples[4:]]
+
+
+@pytest.mark.parametrize(
+    ("what", "match"),
+    [
+        ("mixed", "one level of theory, but got Morse pairs and another"),
+        ("nan", "NaN or infinity"),
+        ("shape", r"forces of shape \(6, 3\)"),
+        ("angstrom", "positions of molecules in nm"),
+        ("hartree/bohr", "forces of molecules in kJ/mol/nm"),
+        ("few", "10 labels or more to train on, but got 4"),
+        ("unconverged", r"but got 5 \(45 did not converge\)"),
+    ],
+)
+def test_labels_that_cannot_be_learned_from_are_refused(samples, what, match):
+    assert len(check_samples(samples)) == 50  # control: as they are, they pass
+    with pytest.raises(ConfigError, match=match):
+        check_samples(broken(samples, what))
+
+
+def test_a_split_that_leaks_is_refused(samples):
+    check_split({"training": samples[:40], "held out": samples[40:]})
+    with pytest.raises(ConfigError, match="different structures in training and held out"):
+        check_split({"training": samples[:40], "held out": samples[39:]})
+    sulphur = Molecule(np.array([16, 8, 1, 1, 1, 1]), samples[0][0].positions)
+    with pytest.raises(ConfigError, match="elements in held out that are also in training, but got S"):
+        check_split({"training": samples[:40], "held out": [(sulphur, samples[0][1])]})
+
+
+def test_blocks_stay_together(samples):
+    """The last frames of each window are held out; control: a random split would put neighbours apart."""
+    first, second = split_by_block(samples, 0.2)
+    assert sorted(first + second) == list(range(50)) and len(second) == 10
+    for window in range(5):
+        inside = [k for k in range(50) if samples[k][0].origin["window"] == str(window)]
+        held = [k for k in inside if k in second]
+        assert held == inside[-2:]
+    alone = [(Molecule(m.numbers, m.positions), s) for m, s in samples]
+    assert split_by_block(alone, 0.2)[1] == list(range(40, 50))

@@ -1,0 +1,192 @@
+"""Searches on Müller and Brown's surface, whose minima, saddle points and path are known."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from model_surfaces import MINIMA, SADDLES, at, mueller_brown, mueller_brown_surface
+from scipy.integrate import solve_ivp
+
+from mlmm.errors import ConfigError, SimulationError
+from mlmm.reactions.conservation import check_forces
+from mlmm.reactions.hessian import hessian, normal_modes
+from mlmm.reactions.irc import follow_reaction_coordinate
+from mlmm.reactions.minimise import minimise
+from mlmm.reactions.options import IRCOptions, NEBOptions, TransitionStateOptions
+from mlmm.reactions.path import check_apart, folds, nudged_elastic_band
+from mlmm.reactions.results import grid_saddle
+from mlmm.reactions.transition_state import find_saddle, judge_saddle
+from mlmm.units import ANGSTROM
+
+
+def point(positions: np.ndarray) -> np.ndarray:
+    return positions[..., 0, :2] / ANGSTROM
+
+
+@pytest.mark.parametrize("name", list(MINIMA))
+def test_minimisation_finds_the_known_minima(name):
+    where, energy = MINIMA[name]
+    surface = mueller_brown_surface((where[0] + 0.05, where[1] - 0.05))
+    found = minimise(surface, surface.positions, tolerance=1e-4, steps=200)
+    assert found.converged and found.energy == pytest.approx(energy, abs=1e-6)
+    np.testing.assert_allclose(point(found.positions), where, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", list(SADDLES))
+@pytest.mark.parametrize("derivatives", ["full", "iterative"])
+def test_search_finds_the_known_saddle_points(name, derivatives):
+    where, energy = SADDLES[name]
+    surface = mueller_brown_surface((where[0] + 0.04, where[1] + 0.04))
+    options = TransitionStateOptions(
+        hessian=derivatives, force_tolerance="0.001 kJ/mol/nm", displacement="1e-5 nm"
+    )
+    found = find_saddle(surface, surface.positions, options)
+    assert found.converged and found.energy == pytest.approx(energy, abs=1e-6)
+    np.testing.assert_allclose(point(found.positions), where, atol=1e-5)
+    assert len(found.modes.imaginary) == 1
+    assert judge_saddle(found.modes, {}, True).level == "ok"
+
+
+def test_a_minimum_and_a_saddle_point_of_higher_order_are_no_transition_states():
+    """Modes at a minimum, and on top of a hill, are judged bad, with the next step."""
+    surface = mueller_brown_surface()
+    low = hessian(surface, at(MINIMA["deep"][0]), 1e-5)
+    verdict = judge_saddle(
+        normal_modes(low.matrix, surface.masses, low.positions, free=False, dimensions=2), {}, True
+    )
+    assert verdict.level == "bad" and "a minimum" in verdict.finding
+    hill = normal_modes(-low.matrix, surface.masses, low.positions, free=False, dimensions=2)
+    verdict = judge_saddle(hill, {}, True)
+    assert (
+        verdict.level == "bad" and "2 imaginary modes" in verdict.finding and "second mode" in verdict.advice
+    )
+
+
+def test_a_mode_that_leaves_the_variables_as_they_are_is_worth_a_look():
+    surface = mueller_brown_surface()
+    found = hessian(surface, at(SADDLES["low"][0]), 1e-5)
+    modes = normal_modes(found.matrix, surface.masses, found.positions, free=False, dimensions=2)
+    assert judge_saddle(modes, {"d": 0.9}, True).level == "ok"
+    assert judge_saddle(modes, {"d": 0.05}, True).level == "look"
+    assert judge_saddle(modes, {"d": 0.9}, False).level == "bad"
+
+
+def test_second_derivatives_are_those_of_the_formula():
+    """Against differences of the analytic gradient with another step; workers change no bit."""
+    where = np.array([0.3, 0.7])
+    one = hessian(mueller_brown_surface(), at(where), 1e-5)
+    two = hessian(mueller_brown_surface(workers=2), at(where), 1e-5)
+    assert (one.matrix == two.matrix).all() and one.asymmetry < 1e-6
+    step, exact = 1e-4, np.zeros((2, 2))
+    for k in range(2):
+        shift = np.eye(2)[k] * step
+        exact[k] = (mueller_brown(*(where + shift))[1] - mueller_brown(*(where - shift))[1]) / (2 * step)
+    np.testing.assert_allclose(one.matrix[:2, :2] * ANGSTROM**2, exact, rtol=1e-5)
+    assert hessian(mueller_brown_surface(wrong=50.0), at(where), 1e-5).asymmetry > 0.01
+
+
+def test_band_climbs_to_the_saddle_point_along_the_known_path():
+    """From the middle to the right minimum; without climbing the highest image stays below the saddle."""
+    ends = at(MINIMA["middle"][0]), at(MINIMA["right"][0])
+    options = NEBOptions(
+        images=7,
+        interpolation="linear",
+        force_tolerance="0.5 kJ/mol/nm",
+        spring="0.1 eV/A^2",
+        relax_ends=False,
+    )
+    surface = mueller_brown_surface(workers=2)
+    found = nudged_elastic_band(surface, *ends, options)
+    assert found.converged and not found.folds
+    assert found.energies[found.highest] == pytest.approx(SADDLES["low"][1], abs=2e-3)
+    np.testing.assert_allclose(point(found.positions[found.highest]), SADDLES["low"][0], atol=2e-3)
+    plain = nudged_elastic_band(surface, *ends, dataclasses.replace(options, climb=False, images=4))
+    assert plain.converged and plain.energies.max() < SADDLES["low"][1] - 0.01
+    # Images lie on the path of steepest descent, integrated by itself; a straight line does not.
+    curve = steepest_descent("low")
+    off = [np.linalg.norm(curve - image, axis=1).min() for image in point(found.positions[1:-1])]
+    assert max(off) < 0.015
+    line = np.linspace(MINIMA["middle"][0], MINIMA["right"][0], 9)[1:-1]
+    assert max(np.linalg.norm(curve - image, axis=1).min() for image in line) > 0.05
+
+
+def steepest_descent(saddle: str) -> np.ndarray:
+    """Points (K, 2) of the path of lowest energy through a saddle point, as a differential equation."""
+    where = np.array(SADDLES[saddle][0])
+    step = 1e-5
+    columns = [
+        (mueller_brown(*(where + e))[1] - mueller_brown(*(where - e))[1]) / (2 * step)
+        for e in np.eye(2) * step
+    ]
+    mode = np.linalg.eigh(np.array(columns))[1][:, 0]
+
+    def downhill(_, x):
+        gradient = mueller_brown(*x)[1]
+        return -gradient / max(np.linalg.norm(gradient), 1e-3)
+
+    parts = []
+    for sign in (1.0, -1.0):
+        solved = solve_ivp(downhill, (0, 1.5), where + sign * 1e-3 * mode, max_step=0.005, rtol=1e-6)
+        parts.append(solved.y.T)
+    return np.concatenate([parts[0][::-1], parts[1]])
+
+
+def test_images_that_cross_are_found():
+    straight = np.linspace(0.0, 1.0, 5)[:, None, None] * np.ones((1, 3))
+    assert folds(straight) == ()
+    crossed = straight[[0, 2, 1, 3, 4]]
+    assert folds(crossed) == (1, 2)
+
+
+def test_atoms_that_run_into_each_other_are_refused():
+    surface = mueller_brown_surface()
+    surface.numbers, surface.labels = np.array([6, 6]), ["C1", "C2"]
+    apart = np.array([[[0.0, 0, 0], [0.15, 0, 0]]])
+    check_apart(surface, apart)
+    with pytest.raises(ConfigError, match=r"C1 and C2 at 0\.050 nm in image 1.*idpp"):
+        check_apart(surface, apart / 3)
+
+
+@pytest.mark.parametrize("name, minima", [("low", ("middle", "right")), ("high", ("deep", "middle"))])
+def test_reaction_coordinate_comes_down_to_the_minima_on_both_sides(name, minima):
+    surface = mueller_brown_surface()
+    options = IRCOptions(step="0.003 nm", force_tolerance="1 kJ/mol/nm", displacement="1e-5 nm")
+    found = follow_reaction_coordinate(surface, at(SADDLES[name][0]), options)
+    assert found.arrived == (True, True) and found.monotone
+    energies = sorted(end[1] for end in found.ends)
+    assert energies == pytest.approx(sorted(MINIMA[k][1] for k in minima), abs=1e-4)
+    assert found.energies[found.saddle] == found.energies.max()
+    # Steepest descent: steps run along the gradient.
+    steps = np.diff(point(found.positions), axis=0)
+    for k in range(3, len(steps) - 3):
+        x, y = point(found.positions)[k : k + 2].mean(axis=0)
+        gradient = mueller_brown(x, y)[1]
+        cosine = abs(steps[k] @ gradient) / np.linalg.norm(steps[k]) / np.linalg.norm(gradient)
+        assert cosine > 0.97 or np.linalg.norm(gradient) < 15.0
+
+
+def test_no_reaction_coordinate_begins_at_a_minimum():
+    with pytest.raises(SimulationError, match=r"imaginary mode.*mlmm ts"):
+        follow_reaction_coordinate(mueller_brown_surface(), at(MINIMA["deep"][0]))
+
+
+def test_forces_with_a_curl_or_another_energy_are_found():
+    start = (0.1, 0.5)
+    assert check_forces(mueller_brown_surface(start)).conservative
+    assert check_forces(mueller_brown_surface(MINIMA["deep"][0])).conservative
+    turned = check_forces(mueller_brown_surface(start, wrong=30.0))
+    assert not turned.conservative and turned.curl > 0.02
+    slow = mueller_brown_surface(start)
+    make = slow.make
+    slow.make = lambda: lambda p, m: dataclasses.replace(make()(p, m), forces=1.05 * make()(p, m).forces)
+    scaled = check_forces(slow)
+    assert not scaled.conservative and scaled.slope > 0.02
+
+
+def test_way_over_a_grid_goes_by_its_lowest_saddle():
+    x, y = np.meshgrid(np.linspace(-1, 1, 21), np.linspace(-1, 1, 21), indexing="ij")
+    wall = np.exp(-((x + y) ** 2) / 0.02) * (5.0 + 4.0 * (x - 0.4) ** 2)
+    i, j = grid_saddle(wall)
+    assert x[i, j] == pytest.approx(0.4, abs=0.11) and x[i, j] + y[i, j] == pytest.approx(0.0, abs=0.11)
