@@ -51,7 +51,7 @@ def test_frames_of_a_block():
     # Drawn one by one: each by itself.
     assert len(set(block_names([{}, {"frame": "1"}, {}]))) == 3
     with pytest.raises(ConfigError, match="the number of the frame of structure 0"):
-        block_names([{"run": "a"}], frames=4)
+        block_names([{"run": "a", "frame": "x"}], frames=4)
 
 
 def test_leaks_are_refused(dataset):

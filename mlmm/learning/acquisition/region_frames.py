@@ -19,6 +19,7 @@ from openmm import unit
 
 from mlmm.blending.link_atoms import CAP_LENGTHS, CappedAtoms
 from mlmm.build import BuiltSystem
+from mlmm.dynamics.frames import as_tensors
 from mlmm.dynamics.run_directory import RunDirectory
 from mlmm.elements import element_names
 from mlmm.errors import ConfigError
@@ -98,8 +99,7 @@ class RegionInCharges:
             Reduced box vectors in rows.
         origin : mapping of str to str, optional
         """
-        where = torch.as_tensor(np.asarray(positions, dtype=np.float64))
-        cell = None if box is None else torch.as_tensor(np.asarray(box, dtype=np.float64))
+        where, cell = as_tensors(positions, box)
         where = self._gathered(where, cell)
         region = where[torch.as_tensor(self._atoms)]
         external = None

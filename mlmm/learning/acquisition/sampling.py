@@ -60,24 +60,26 @@ def sample_dynamics(
     """
     from ase import units as ase_units
     from ase.md.langevin import Langevin
-    from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 
     kelvin = parse(temperature, "temperature", "temperature")
     step_fs = parse(timestep, "time", "timestep") * 1e3
     rate = parse(friction, "rate", "friction")
     atoms = ase_atoms(molecule, surface_of(method, molecule))
     random = np.random.default_rng(seed)
-    MaxwellBoltzmannDistribution(atoms, temperature_K=kelvin, rng=random)
+    widths = np.sqrt(atoms.get_masses() * ase_units.kB * kelvin)[:, None]
+    atoms.set_momenta(widths * random.normal(size=(len(atoms), 3)))
     dynamics = Langevin(
         atoms,
         step_fs * ase_units.fs,
         temperature_K=kelvin,
         friction=rate * 1e-3 / ase_units.fs,
+        fixcm=False,  # held fixed, the temperature would not be sampled
         rng=random,
     )
     found = []
     for frame in range(count):
-        dynamics.run(interval if frame else max(1, equilibration))
+        with np.errstate(over="ignore", invalid="ignore"):  # said below
+            dynamics.run(interval if frame else max(1, equilibration))
         positions = atoms.positions * ANGSTROM
         size = float(np.abs(positions - positions.mean(axis=0)).max())
         if not np.isfinite(positions).all() or size > 100.0:

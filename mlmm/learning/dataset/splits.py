@@ -68,7 +68,7 @@ def block_names(origins: Sequence[Mapping[str, str]], frames: int = 0) -> list[s
     origins : sequence of mapping
         ``run``, ``window`` and ``frame`` of each.
     frames : int
-        Frames of a block; 0 for the whole window.
+        Frames of a block; 0 for the whole window, which also is the block of a structure without number.
 
     Raises
     ------
@@ -81,8 +81,8 @@ def block_names(origins: Sequence[Mapping[str, str]], frames: int = 0) -> list[s
             names.append(f"structure {index}")
             continue
         name = " ".join(f"{part} {origin[part]}" for part in ("run", "window") if part in origin)
-        if frames:
-            frame = origin.get("frame", "")
+        if frames and "frame" in origin:
+            frame = origin["frame"]
             if not frame.isdigit():
                 raise ConfigError(
                     f"the number of the frame of structure {index}, for blocks of {frames} frames",

@@ -1,0 +1,1 @@
+"""Active learning: explore, choose, label, train, measure, until errors on held-out labels are small."""

@@ -1,0 +1,86 @@
+"""Options of a loop of active learning; no numerical library is imported here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mlmm.errors import ConfigError
+from mlmm.options import Quantity, check_fields, documented, number, quantity, setting, word
+
+__all__ = ["CRITERIA", "ChoiceOptions", "LoopOptions", "StopOptions"]
+
+#: How structures are chosen.
+CRITERIA = ("spread", "distance", "determinant", "passive")
+
+
+@documented
+@dataclass(frozen=True, kw_only=True)
+class ChoiceOptions:
+    """Which of the explored structures get a label."""
+
+    by: str = word(
+        "spread",
+        CRITERIA,
+        "spread: largest uncertainty of a force; distance: farthest from the training set; determinant: "
+        "largest extrapolation grade (D-optimality); passive: at random, the control",
+    )
+    batch: int = number(20, "labels in each round", least=1)
+    start: int = number(40, "labels before the first training", least=4)
+    thermal: float = number(
+        0.3, "share of each batch drawn at random, so that what is common is learned as well", least=0, most=1
+    )
+    shortlist: int = number(
+        5, "times the batch: so many of the largest spreads, of which the farthest apart are taken", least=1
+    )
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@documented
+@dataclass(frozen=True, kw_only=True)
+class StopOptions:
+    """When the loop ends: all targets met on held-out structures, or the rounds are used up."""
+
+    rounds: int = number(5, "trainings at most", least=1)
+    energy: Quantity = quantity(
+        "3 kJ/mol", "energy", "mean absolute error of the energy in the worst basin", above=0
+    )
+    force: Quantity = quantity(
+        "60 kJ/mol/nm", "force", "mean absolute error of a force component in the worst basin", above=0
+    )
+    coverage: float = number(
+        0.1, "largest deviation of the coverage of 68 % intervals of forces; 1: any", above=0, most=1
+    )
+    failures: float = number(0.2, "share of labels that may fail before the loop stops", least=0, most=1)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@documented
+@dataclass(frozen=True, kw_only=True)
+class LoopOptions:
+    """The loop itself."""
+
+    seed: int = number(0, "of exploration, choice and training", least=0)
+    held_out: int = number(
+        30, "structures explored before the first training that are labelled and never trained on", least=5
+    )
+    block: int = number(
+        10, "consecutive frames that are held out together; 0 for whole windows of a run", least=0
+    )
+    basin: str = setting("window", "entry of the origin of a structure that names its basin")
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+def check_choice(choice: ChoiceOptions, has_spread: bool) -> None:
+    """Refuse a choice by an uncertainty that the model does not have (ConfigError)."""
+    if choice.by == "spread" and not has_spread:
+        raise ConfigError(
+            'a model that knows its uncertainty for choice.by = "spread"',
+            "one that does not",
+            'train a committee of two or more, or write by = "distance"',
+        )
