@@ -175,7 +175,7 @@ def _windows(
     from mlmm.build import BuiltSystem
     from mlmm.collective_variables.bind import bind_variable
     from mlmm.config.corrections import difference_maker
-    from mlmm.config.schema import REACTIONS
+    from mlmm.config.search_sections import REACTIONS
     from mlmm.config.tables import variables_and_restraints
     from mlmm.reactions.correction import correct_profile, frame_chunks, frame_values
     from mlmm.reactions.umbrella_folder import analyse_folder

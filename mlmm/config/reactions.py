@@ -75,7 +75,7 @@ def _hybrid(
             f'method = "{options.method}" and no molecule',
             'write molecule = "molecule.xyz", or leave method out for the hybrid of [potential]',
         )
-    if not (config.system.pdb or config.system.prmtop or config.system.smiles):
+    if not (config.system.pdb or config.system.smiles or config.system.parametrised):
         raise ConfigError(
             "a structure: molecule in [surface], or [system] and [region]",
             "neither",
