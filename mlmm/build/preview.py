@@ -194,7 +194,7 @@ def _understood(topology: app.Topology, selection: str) -> bool:
 def _topology(
     planned: PlannedStructure, solvated: bool
 ) -> tuple[app.Topology, set[int], dict[int, app.topology.Atom]]:
-    """All atoms that the built system may have, the indices of those that it will have, and the planned ones."""
+    """All atoms that the built system may have, the indices of those that it will have, the planned ones."""
     made, certain = app.Topology(), set()
     app.Topology().createStandardBonds()  # loads the table below
     standard = app.Topology._standardBonds  # OpenMM has no public access to it
