@@ -6,6 +6,7 @@ import logging
 import os
 import resource
 import signal
+from pathlib import Path
 
 import pytest
 from runs import CrashError, chain_hybrid, crash_at, results, run_in
@@ -14,6 +15,7 @@ import mlmm.dynamics.simulate as simulation
 from mlmm.build import BuiltSystem
 from mlmm.cli.program import main
 from mlmm.dynamics.lock import LOCK
+from mlmm.dynamics.records import log_to
 from mlmm.dynamics.run_directory import RunDirectory
 from mlmm.errors import ConfigError
 
@@ -127,6 +129,16 @@ def test_a_full_disk_is_a_sentence_and_the_run_goes_on_later(tmp_path, whole, no
     no_room(resource.getrlimit(resource.RLIMIT_FSIZE)[1])
     assert "Logging error" not in capfd.readouterr().err
     assert results(run_in(run, resume=True)) == whole
+
+
+def test_a_log_that_cannot_grow_says_nothing_and_other_faults_do(capfd):
+    """A full disk ends the run with its own error; a log line that is wrong is told as ever."""
+    with log_to(Path("/dev/full")):
+        logging.getLogger("mlmm.dynamics").info("a line")
+        assert "Logging error" not in capfd.readouterr().err
+        wrong = logging.LogRecord("mlmm", logging.INFO, "", 0, "%d", ("no number",), None)
+        logging.getLogger("mlmm").handlers[-1].emit(wrong)
+    assert "Logging error" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["energies.csv", "trajectory.dcd", "run.log", "built"])
