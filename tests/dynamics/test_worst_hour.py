@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import resource
@@ -102,6 +103,39 @@ def test_advice_on_damaged_checkpoints_deletes_nothing(tmp_path):
         run_in(run.path, length="50 fs", resume=True)
     assert "overwrite" not in str(refused.value)
     assert run.file("trajectory.dcd").read_bytes() == before
+
+
+@pytest.mark.parametrize("damage", ["deleted", "cut"])
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_run_without_its_record_goes_on_from_its_checkpoint(tmp_path, whole, damage, finished):
+    """The checkpoint holds the facts of run.json; nothing is replaced by a new run, and nothing is lost."""
+    run = RunDirectory(tmp_path / "run")
+    if finished:
+        run_in(run.path)
+    else:
+        with pytest.raises(CrashError):
+            run_in(run.path, progress=crash_at("produce", 60))
+    record = run.file("run.json")
+    content = record.read_text()
+    record.unlink() if damage == "deleted" else record.write_text(content[: len(content) // 2])
+    assert run.summary["seed"] == 4
+    for refused in ({}, {"start": run.path}):
+        with pytest.raises(ConfigError, match=r"add --resume|another folder|Add --resume"):
+            run_in(run.path, **refused)
+    with pytest.raises(ConfigError, match=r"run\.friction|friction = 5"):
+        run_in(run.path, resume=True, friction="5 /ps")
+    resumed = run_in(run.path, resume=True)
+    assert results(resumed) == whole and resumed.state == "finished"
+    assert json.loads(record.read_text())["state"] == "finished"
+
+
+def test_a_run_without_record_and_checkpoint_is_no_run(tmp_path):
+    run = run_in(tmp_path / "run")
+    for path in (run.file("run.json"), *run.path.glob("checkpoint*.zip")):
+        path.unlink()
+    for how in ({}, {"resume": True}, {"overwrite": True}):
+        with pytest.raises(ConfigError, match="with other files"):
+            run_in(run.path, **how)
 
 
 # --- file systems that fail ---------------------------------------------------------------------------
