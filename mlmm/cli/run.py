@@ -103,7 +103,7 @@ def run(options: argparse.Namespace) -> int:
     # A run that was killed before it began has no settings of its own yet.
     going_on = options.resume and directory.begun
     if options.resume and not going_on:
-        start = Start.recorded(directory)
+        start = Start.recorded(directory) or start
     # Without its own settings the run file does: other settings than those of the checkpoint are refused.
     own = out / "resolved.toml"
     config = load_config(own if going_on and own.exists() else options.config, options.set)
@@ -129,7 +129,7 @@ def run(options: argparse.Namespace) -> int:
                 overwrite=options.overwrite,
                 monitor=monitor_from(config, hybrid),
                 progress=line.show,
-                start=start if not options.resume else None,
+                start=None if options.resume and directory.recorded else start,
                 title=config.run.title or run_name(options.config),
             )
     except SimulationError:

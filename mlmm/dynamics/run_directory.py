@@ -10,6 +10,7 @@ import shutil
 import zipfile
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
@@ -99,10 +100,15 @@ class RunDirectory(ShortRepr):
 
     @property
     def summary(self) -> dict[str, Any]:
-        """The facts of the run (`run.json`): state, versions, seed, region, stages, timing, drift."""
+        """The facts of the run: state, versions, seed, region, stages, timing, drift.
+
+        They are those of `run.json`, or of the last checkpoint where that file is gone or damaged.
+        """
         try:
             return json.loads((self.path / "run.json").read_text())
         except (OSError, ValueError) as error:
+            with suppress(ConfigError):
+                return self.read_checkpoint(put_aside=False).summary
             raise ConfigError(
                 f"a run directory with a readable run.json in {self.path}",
                 str(error),
@@ -115,9 +121,14 @@ class RunDirectory(ShortRepr):
         return str(self.summary["state"])
 
     @property
+    def recorded(self) -> bool:
+        """Whether there is any record of the run, if only of how it starts."""
+        return any(self.file(name).exists() for name in ("run.json", _NEWEST, _PREVIOUS))
+
+    @property
     def begun(self) -> bool:
         """Whether there is something to go on from, or to lose; a run that is ``starting`` has nothing."""
-        return self.file("run.json").exists() and self.state != "starting"
+        return self.recorded and self.state != "starting"
 
     @property
     def built_folder(self) -> Path:
@@ -165,7 +176,7 @@ class RunDirectory(ShortRepr):
         # What is left where a run was killed before it had a name.
         if all(entry.name in (LOCK, _UNNAMED) for entry in path.iterdir()):
             return
-        if not (path / "run.json").exists():
+        if not (path / "run.json").exists() and not cls(path).begun:
             raise ConfigError(
                 "a new or empty folder for the run", f"{path} with other files", "choose another --out"
             )

@@ -191,6 +191,8 @@ class Runner:
         before = self._seconds_so_far(stage)
         started = time.monotonic()
         first_step = step
+        friction = 0.0 if stage.ensemble == "NVE" else float(stage.friction)
+        self._stability.begin(stage.temperature, friction, step * stage.step_length)
         chunk = 1
         events = (*self._intervals, *self.looks, _LOOK)
         while step < stage.steps and not self.stop:
@@ -253,7 +255,8 @@ class Runner:
             raise SimulationError("atoms that stay together", f"{what} at {where}", ADVICE)
         self.last_positions, self.last_box = positions, box
         velocities = state.getVelocities(asNumpy=True)._value
-        what = self._stability.problem(positions, velocities, box, stage.temperature)
+        now = step * stage.step_length
+        what = self._stability.problem(positions, velocities, box, stage.temperature, now)
         if what is None:
             return
         if self.options.unstable == "stop":

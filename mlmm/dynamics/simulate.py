@@ -137,7 +137,14 @@ def simulate(
             run.check_resumable()
         else:
             run.check_free(run.path, overwrite)
-            run.path.mkdir(parents=True, exist_ok=True)
+
+        def begun_anew() -> tuple[dict[str, Any], dict[str, Any]]:
+            settings = settings_of(hybrid, stages, options, observer, hybrid.built.positions)
+            return settings, run_facts(hybrid, plan, options.seed, options.title or run.path.name)
+
+        # Before the folder is there: it has its record at once, also when the process is killed.
+        new = None if resume and run.begun else begun_anew()
+        run.path.mkdir(parents=True, exist_ok=True)
         with locked(run.path):
             checkpoint, rewound = None, False
             if resume and run.begun:
@@ -148,10 +155,9 @@ def simulate(
             else:
                 # Once more: another process may have begun a run here, and ended, in between.
                 run.check_free(run.path, overwrite or resume, held=True)
-                settings = settings_of(hybrid, stages, options, observer, hybrid.built.positions)
+                settings, summary = new or begun_anew()
                 if resume and (recorded := Start.recorded(run)):
                     beginning = begin(recorded, hybrid.built, stages, options)
-                summary = run_facts(hybrid, plan, options.seed, options.title or run.path.name)
             summary |= {"message": None, "plan": plan, "settings": settings, **_platform_facts(*chosen)}
             summary |= {"distances": followed, "trajectory_interval": options.trajectory_interval}
             summary["title"] = options.title or summary["title"]

@@ -12,6 +12,7 @@ import math
 import numpy as np
 import openmm
 
+from mlmm.dynamics.heat import HeatBalance, HotGroup
 from mlmm.hybrid.system import HybridSystem
 from mlmm.neighbours import minimum_images, pairs_within
 from mlmm.units import GAS_CONSTANT
@@ -59,6 +60,8 @@ class StabilityCheck:
 
     - a kinetic energy of the region or of the whole beyond its thermal fluctuations plus all that
       reactions and strain could release;
+    - a region or a whole that stays hot while a thermostat takes more heat from it than reactions can
+      release, see `HeatBalance`;
     - an atom with more kinetic energy than the strongest bond and a thermal fluctuation together;
     - a harmonic bond of the force field, away from the region, that holds more energy than that;
     - two atoms of the region closer than 0.04 nm.
@@ -78,19 +81,28 @@ class StabilityCheck:
         moving = int((self._masses > 0).sum())
         reacting = len(described)
         constraints = system.getNumConstraints()
+        released = _STRONGEST_BOND + _REACTION * reacting
         self._groups = (
-            ("the region", self._region, 3 * len(self._region), _STRONGEST_BOND + _REACTION * reacting),
+            (self._region, HotGroup("the region", 3 * len(self._region), released)),
             (
-                "the system",
                 slice(None),
-                3 * moving - constraints,
-                _STRONGEST_BOND + _REACTION * reacting + _STRAIN * moving,
+                HotGroup("the system", max(1, 3 * moving - constraints), released + _STRAIN * moving),
             ),
         )
+        self._heat = HeatBalance([group for _, group in self._groups])
         self._bonds, self._lengths, self._constants = _harmonic_bonds(hybrid, described)
 
+    def begin(self, temperature: float, friction: float, time: float) -> None:
+        """A stage begins, at a time, ps, under a thermostat, K and 1/ps; friction 0 for none."""
+        self._heat.begin(temperature, friction, time)
+
     def problem(
-        self, positions: np.ndarray, velocities: np.ndarray, box: np.ndarray | None, temperature: float
+        self,
+        positions: np.ndarray,
+        velocities: np.ndarray,
+        box: np.ndarray | None,
+        temperature: float,
+        time: float = 0.0,
     ) -> str | None:
         """Describe what is beyond its bound, with the atoms; None if nothing is.
 
@@ -101,16 +113,21 @@ class StabilityCheck:
         box : ndarray, shape (3, 3), nm, optional
         temperature : float
             Of the stage, K.
+        time : float
+            Of the stage, ps.
         """
         kinetic = 0.5 * self._masses * (velocities**2).sum(axis=1)
         # One atom has three degrees of freedom.
         single = _STRONGEST_BOND + largest_kinetic_energy(3, temperature)
         found = []
-        for name, atoms, freedom, released in self._groups:
-            energy = float(kinetic[atoms].sum())
-            if not energy <= released + largest_kinetic_energy(freedom, temperature):
-                found.append(f"{name} at {2 * energy / (max(1, freedom) * GAS_CONSTANT):,.0f} K")
+        energies = [float(kinetic[atoms].sum()) for atoms, _ in self._groups]
+        stays_hot = self._heat.look(energies, time)
+        for energy, (_, group) in zip(energies, self._groups, strict=True):
+            if not energy <= group.released + largest_kinetic_energy(group.freedom, temperature):
+                found.append(f"{group.name} at {2 * energy / (group.freedom * GAS_CONSTANT):,.0f} K")
                 break
+        else:
+            found += [stays_hot] if stays_hot else []
         fast = np.flatnonzero(~(kinetic <= single))
         if len(fast):
             names = self._names(fast[np.argsort(-kinetic[fast])])

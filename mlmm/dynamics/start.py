@@ -50,15 +50,15 @@ class Start:
     @classmethod
     def recorded(cls, run: RunDirectory) -> Start | None:
         """The start that a run states in its record, if it has one."""
-        facts = run.summary.get("start") if run.file("run.json").exists() else None
+        facts = run.summary.get("start") if run.recorded else None
         return None if facts is None else cls(facts["run"], facts["frame"], facts["velocities"])
 
 
 def check_start(start: Start | None, run: RunDirectory, resume: bool) -> None:
-    """Refuse a start without a run, for a run that has begun, or in the one to be replaced (ConfigError)."""
+    """Refuse a start without a run, for a run with a record, or in the one to be replaced (ConfigError)."""
     if start is None:
         return
-    if resume:
+    if resume and run.recorded:
         raise ConfigError(
             "no start for a run that is resumed, since it has its own",
             str(start.run),

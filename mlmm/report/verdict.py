@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from mlmm.report.bonds import BondFacts
+from mlmm.report.bonds import BondFacts, ChangedBond
 from mlmm.report.reading import production_rows
 from mlmm.report.text import (
     as_float,
@@ -191,23 +191,37 @@ def _bonds(bonds: BondFacts | None, core: float) -> Judgement:
     if bonds is None:
         return Judgement("bonds", "unknown", "no frames to look at")
     looked = f"{bonds.bonds:,} bonds in {bonds.frames:,} frame{'s' * (bonds.frames > 1)}"
-    if not bonds.broken:
-        return Judgement("bonds", "ok", f"none broken of {looked}")
+    if not bonds.broken and not bonds.formed:
+        return Judgement("bonds", "ok", f"none broken of {looked}, none new")
     outside = [bond for bond in bonds.broken if not bond.modelled]
     inside = len(bonds.broken) - len(outside)
-    first = bonds.broken[0]
-    example = f"{first.name} {first.length:.3g} nm instead of {first.usual:.3g} nm at {first.where}"
+    example = "; ".join(_example(changed[0]) for changed in (bonds.broken, bonds.formed) if changed)
     if outside:
-        also = f", and {inside} under the potential" if inside else ""
+        also = (
+            f", and {_counted(inside, len(bonds.formed))} under the potential"
+            if inside or bonds.formed
+            else ""
+        )
         finding = f"{len(outside)} broken in the force field, where none can break{also}: {example}"
         return Judgement("bonds", "bad", finding, "shorten the time step, or minimise longer")
-    if bonds.modelled_share > _REACTION_SHARE and inside >= _REACTION_BONDS:
-        finding = f"the region came apart: {inside} of its bonds broken, first {example}"
+    changed = _counted(inside, len(bonds.formed))
+    apart = bonds.modelled_share > _REACTION_SHARE and inside >= _REACTION_BONDS
+    if apart or (bonds.formed_share > _REACTION_SHARE and len(bonds.formed) >= _REACTION_BONDS):
+        finding = f"the region {'came apart' if apart else 'collapsed'}: {changed}, first {example}"
         advice = "shorten the time step; if that does not help, the potential does not hold this molecule"
         return Judgement("bonds", "bad", finding, advice)
     advice = "play the trajectory: a reaction, or a place where the potential is wrong"
-    count = "a bond" if inside == 1 else f"{inside} bonds"
-    return Judgement("bonds", "look", f"{count} of the region broken: {example} ({looked})", advice)
+    return Judgement("bonds", "look", f"{changed} in the region: {example} ({looked})", advice)
+
+
+def _example(bond: ChangedBond) -> str:
+    return f"{bond.name} {bond.length:.3g} nm instead of {bond.usual:.3g} nm at {bond.where}"
+
+
+def _counted(broken: int, formed: int) -> str:
+    """Say how many bonds changed, such as "2 bonds broken, 1 bond new"."""
+    counts = ((broken, "broken"), (formed, "new"))
+    return ", ".join(f"{n} bond{'s' * (n > 1)} {what}" for n, what in counts if n)
 
 
 def _temperature(run: dict, energies: Mapping[str, np.ndarray]) -> Judgement:

@@ -123,6 +123,26 @@ def test_a_branch_killed_before_its_first_checkpoint_starts_there_again(tmp_path
     assert results(again) == results(straight)
 
 
+def test_a_branch_killed_before_it_has_a_record_is_given_its_start_again(tmp_path, hybrid, source):
+    """Between the folder and its first file: the start may stand beside resume, as in a queue's script."""
+    kept = mlmm.Start(source.path, velocities="kept")
+    options = OPTIONS | {"seed": 5}
+    with pytest.MonkeyPatch.context() as patch:
+
+        def killed(*_):
+            raise CrashError
+
+        patch.setattr(RunDirectory, "write_summary", killed)
+        with pytest.raises(CrashError):
+            simulate(hybrid, tmp_path / "run", [Produce("20 fs")], start=kept, **options)
+    assert not RunDirectory(tmp_path / "run").recorded
+    again = simulate(hybrid, tmp_path / "run", [Produce("20 fs")], start=kept, resume=True, **options)
+    straight = simulate(hybrid, tmp_path / "straight", [Produce("20 fs")], start=kept, **options)
+    assert results(again) == results(straight)
+    with pytest.raises(ConfigError, match="no start for a run that is resumed"):
+        simulate(hybrid, again.path, [Produce("20 fs")], start=kept, resume=True, **options)
+
+
 # --- velocities new -----------------------------------------------------------------------------------
 
 
@@ -225,7 +245,7 @@ def test_what_cannot_be_a_start(tmp_path, hybrid, source):
         (mlmm.Start(source.path, frame=0), {}, "a frame from 1 to 12"),
         (tmp_path / "none", {}, "readable run.json"),
         (source.path, {"out": source.path, "overwrite": True}, "another folder"),
-        (source.path, {"out": tmp_path / "x", "resume": True}, "no start for a run that is resumed"),
+        (source.path, {"out": source.path, "resume": True}, "no start for a run that is resumed"),
     ):
         call = {"out": tmp_path / "run", "stages": [Produce("10 fs")]} | changes
         with pytest.raises(ConfigError, match=said):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import resource
 import signal
+from pathlib import Path
 
 import pytest
 from runs import CrashError, chain_hybrid, crash_at, results, run_in
@@ -14,6 +16,7 @@ import mlmm.dynamics.simulate as simulation
 from mlmm.build import BuiltSystem
 from mlmm.cli.program import main
 from mlmm.dynamics.lock import LOCK
+from mlmm.dynamics.records import log_to
 from mlmm.dynamics.run_directory import RunDirectory
 from mlmm.errors import ConfigError
 
@@ -102,6 +105,39 @@ def test_advice_on_damaged_checkpoints_deletes_nothing(tmp_path):
     assert run.file("trajectory.dcd").read_bytes() == before
 
 
+@pytest.mark.parametrize("damage", ["deleted", "cut"])
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_run_without_its_record_goes_on_from_its_checkpoint(tmp_path, whole, damage, finished):
+    """The checkpoint holds the facts of run.json; nothing is replaced by a new run, and nothing is lost."""
+    run = RunDirectory(tmp_path / "run")
+    if finished:
+        run_in(run.path)
+    else:
+        with pytest.raises(CrashError):
+            run_in(run.path, progress=crash_at("produce", 60))
+    record = run.file("run.json")
+    content = record.read_text()
+    record.unlink() if damage == "deleted" else record.write_text(content[: len(content) // 2])
+    assert run.summary["seed"] == 4
+    for refused in ({}, {"start": run.path}):
+        with pytest.raises(ConfigError, match=r"add --resume|another folder|Add --resume"):
+            run_in(run.path, **refused)
+    with pytest.raises(ConfigError, match=r"run\.friction|friction = 5"):
+        run_in(run.path, resume=True, friction="5 /ps")
+    resumed = run_in(run.path, resume=True)
+    assert results(resumed) == whole and resumed.state == "finished"
+    assert json.loads(record.read_text())["state"] == "finished"
+
+
+def test_a_run_without_record_and_checkpoint_is_no_run(tmp_path):
+    run = run_in(tmp_path / "run")
+    for path in (run.file("run.json"), *run.path.glob("checkpoint*.zip")):
+        path.unlink()
+    for how in ({}, {"resume": True}, {"overwrite": True}):
+        with pytest.raises(ConfigError, match="with other files"):
+            run_in(run.path, **how)
+
+
 # --- file systems that fail ---------------------------------------------------------------------------
 
 
@@ -127,6 +163,16 @@ def test_a_full_disk_is_a_sentence_and_the_run_goes_on_later(tmp_path, whole, no
     no_room(resource.getrlimit(resource.RLIMIT_FSIZE)[1])
     assert "Logging error" not in capfd.readouterr().err
     assert results(run_in(run, resume=True)) == whole
+
+
+def test_a_log_that_cannot_grow_says_nothing_and_other_faults_do(capfd):
+    """A full disk ends the run with its own error; a log line that is wrong is told as ever."""
+    with log_to(Path("/dev/full")):
+        logging.getLogger("mlmm.dynamics").info("a line")
+        assert "Logging error" not in capfd.readouterr().err
+        wrong = logging.LogRecord("mlmm", logging.INFO, "", 0, "%d", ("no number",), None)
+        logging.getLogger("mlmm").handlers[-1].emit(wrong)
+    assert "Logging error" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["energies.csv", "trajectory.dcd", "run.log", "built"])

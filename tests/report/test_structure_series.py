@@ -239,6 +239,39 @@ def test_a_bond_across_the_box_is_whole(tmp_path):
     assert len(_series(tmp_path / "open", frame[None]).bonds.broken) == 1
 
 
+@pytest.mark.parametrize(("factor", "new"), [(1.29, 1), (1.31, 0)])
+@pytest.mark.parametrize("across", [False, True])
+def test_a_bond_is_new_below_a_length(tmp_path, factor, new, across):
+    """A carbon of the ligand at one of the protein, in two of three frames, also in another image."""
+    start, box = start_positions(make_topology()), np.eye(3) * 6.0
+    frame = start.copy()
+    frame[30:33] += start[4] + [0.0, factor * 0.146, 0.0] - start[30]  # C1 to CB
+    frame[30:33] += box[0] if across else 0.0
+    bonds = _series(tmp_path, np.array([start, frame, frame]), [box] * 3).bonds
+    assert [(bond.name, bond.frames, bond.where) for bond in bonds.formed] == [
+        ("C1-CB of LIG7-ALA1", 2, "0.52 ps")
+    ] * new
+    if new:
+        assert bonds.formed[0].length == pytest.approx(factor * 0.146, rel=1e-4)
+        assert read_record(tmp_path).verdict.of("look")[0].name == "bonds"
+
+
+def test_atoms_at_one_neighbour_and_atoms_of_the_force_field_form_no_bond(tmp_path):
+    """A bent angle is no bond before its ends are as close as a bond; two waters are not the potential's."""
+    start = start_positions(make_topology())
+    direction = (start[32] - start[30]) / np.linalg.norm(start[32] - start[30])
+    for factor, new in ((1.2, 0), (1.1, 1)):
+        frame = start.copy()
+        frame[32] = start[30] + factor * 0.146 * direction
+        folder = tmp_path / str(factor)
+        folder.mkdir()
+        assert len(_series(folder, frame[None]).bonds.formed) == new
+    frame = start.copy()
+    frame[33:36] += start[36] + [0.0, 0.0, 0.15] - start[33]
+    (tmp_path / "waters").mkdir()
+    assert _series(tmp_path / "waters", frame[None]).bonds.formed == ()
+
+
 def test_a_moving_zone_may_break_bonds_of_what_it_describes(tmp_path):
     """A water that had lambda in some frame counts as described by the potential."""
     start = start_positions(make_topology())

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from mlmm.report.bonds import BondFacts, BrokenBond
+from mlmm.report.bonds import BondFacts, ChangedBond
 from mlmm.report.verdict import LEVELS, Judgement, Verdict, judge
 from mlmm.statistics import block_standard_error, drift_limit
 from mlmm.units import AMU_PER_NM3
@@ -152,8 +152,11 @@ def test_a_drift_that_was_not_measured_is_not_claimed():
 # --- bonds ----------------------------------------------------------------------------------------
 
 
-def _broken(modelled: bool) -> BrokenBond:
-    return BrokenBond("C1-C2 of LIG9", modelled, 0.31, 0.154, "1.5 ps", 4)
+def _broken(modelled: bool) -> ChangedBond:
+    return ChangedBond("C1-C2 of LIG9", modelled, 0.31, 0.154, "1.5 ps", 4)
+
+
+_NEW = ChangedBond("C1-O2 of LIG9", True, 0.145, 0.142, "2.5 ps", 3)
 
 
 @pytest.mark.parametrize(
@@ -165,6 +168,10 @@ def _broken(modelled: bool) -> BrokenBond:
         (BondFacts(10, 200, (_broken(True),) * 3, 0.26), "bad"),
         (BondFacts(10, 200, (_broken(True),) * 2, 1.0), "look"),
         (BondFacts(10, 200, (_broken(False), _broken(True)), 0.1), "bad"),
+        (BondFacts(10, 200, formed=(_NEW,), formed_share=0.5), "look"),
+        (BondFacts(10, 200, formed=(_NEW,) * 3, formed_share=0.25), "look"),
+        (BondFacts(10, 200, formed=(_NEW,) * 3, formed_share=0.26), "bad"),
+        (BondFacts(10, 200, (_broken(True),), 0.1, (_NEW,), 0.1), "look"),
         (None, "unknown"),
     ],
 )
@@ -173,6 +180,9 @@ def test_a_reaction_is_looked_at_and_an_explosion_is_bad(facts, level):
     assert found.level == level
     if facts and facts.broken:
         assert "C1-C2 of LIG9 0.31 nm instead of 0.154 nm at 1.5 ps" in found.finding and found.advice
+    if facts and facts.formed:
+        assert "C1-O2 of LIG9 0.145 nm instead of 0.142 nm at 2.5 ps" in found.finding and found.advice
+        assert f"{len(facts.formed)} bond" in found.finding and " new" in found.finding
 
 
 # --- density --------------------------------------------------------------------------------------
