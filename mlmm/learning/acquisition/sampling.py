@@ -19,6 +19,7 @@ __all__ = ["along_path", "distorted", "minimised", "sample_dynamics"]
 
 Method = PotentialModel | ReferenceMethod | Surface
 _TRIES = 100  # per structure
+_CLASH = 0.05  # nm
 
 
 def sample_dynamics(
@@ -33,6 +34,7 @@ def sample_dynamics(
     equilibration: int = 400,
     seed: int = 0,
     run: str = "dynamics",
+    tolerant: bool = False,
 ) -> list[Molecule]:
     """Frames of Langevin dynamics of a molecule at a temperature (ASE).
 
@@ -52,6 +54,9 @@ def sample_dynamics(
         Of velocities and noise: it and the molecule determine the frames.
     run : str
         Name for the origin of the frames.
+    tolerant : bool
+        Return the frames before the dynamics became unstable, or two atoms came nearer than 0.05 nm: with a
+        model that is being trained this is no error.
 
     Raises
     ------
@@ -82,7 +87,10 @@ def sample_dynamics(
             dynamics.run(interval if frame else max(1, equilibration))
         positions = atoms.positions * ANGSTROM
         size = float(np.abs(positions - positions.mean(axis=0)).max())
-        if not np.isfinite(positions).all() or size > 100.0:
+        bad = not np.isfinite(positions).all() or size > 100.0
+        if tolerant and (bad or _shortest(positions) < _CLASH):
+            break
+        if bad:
             raise SimulationError(
                 "dynamics that stays together",
                 f"positions out of bounds at frame {frame}",

@@ -3,14 +3,75 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from mlmm.errors import ConfigError
 from mlmm.options import Quantity, check_fields, documented, number, quantity, setting, word
 
-__all__ = ["CRITERIA", "ChoiceOptions", "LoopOptions", "StopOptions"]
+__all__ = ["CRITERIA", "EXPLORATIONS", "ChoiceOptions", "ExploreOptions", "LoopOptions", "StopOptions"]
 
 #: How structures are chosen.
 CRITERIA = ("spread", "distance", "determinant", "passive")
+
+
+#: Where structures come from.
+EXPLORATIONS = ("pool", "dynamics", "modes", "distortion", "run")
+
+
+@documented
+@dataclass(frozen=True, kw_only=True)
+class ExploreOptions:
+    """Where the structures come from among which some get a label."""
+
+    kind: str = word(
+        "dynamics",
+        EXPLORATIONS,
+        "pool: the given structures themselves; dynamics: of the molecule by the model of the round before; "
+        "modes: normal modes of the given minima; distortion: at random; run: mlmm run with that model",
+    )
+    structures: tuple[str, ...] = setting(
+        (),
+        "xyz files, data sets or run directories of mlmm: the pool, or where exploring starts",
+        path=True,
+        single=True,
+        example="molecule.xyz",
+    )
+    run: str = setting(
+        "", "run file of mlmm whose dynamics explores, with kind = run", path=True, example="my/run.toml"
+    )
+    first: str = setting(
+        "label",
+        'surface of the first round, when there is no model yet: a potential such as "ani1x", or "label", '
+        "the reference method itself",
+    )
+    count: int = number(200, "structures explored in a round, over all that are given", least=1)
+    temperature: Quantity = quantity("400 K", "temperature", "of dynamics and modes", above=0)
+    timestep: Quantity = quantity("0.5 fs", "time", "of dynamics", above=0)
+    interval: int = number(40, "steps of dynamics between two structures", least=1)
+    size: Quantity = quantity("0.005 nm", "length", "of a random distortion, standard deviation", above=0)
+    charge: int = number(0, "of a molecule from an xyz file that does not say it", example=-1)
+    multiplicity: int = number(1, "of a molecule from an xyz file that does not say it", least=1)
+    radius: Quantity = quantity(
+        "none",
+        "length",
+        'molecules of a run within it of the region are its point charges; "none": all of them, "0 nm": none',
+        least=0,
+        none=True,
+    )
+    every: int = number(1, "frames of a run of which one is taken", least=1)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        given: Any = self.structures  # one text stands for a list of one
+        object.__setattr__(self, "structures", (given,) if isinstance(given, str) else tuple(given))
+        if not self.structures and self.kind != "run":
+            raise ConfigError(
+                "structures to start from", "none", 'write structures = "molecule.xyz" in [explore]'
+            )
+        if self.kind == "run" and not self.run:
+            raise ConfigError(
+                'the run file of kind = "run"', "none", 'write run = "my/run.toml" in [explore]'
+            )
 
 
 @documented

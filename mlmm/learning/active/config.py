@@ -1,0 +1,149 @@
+"""The TOML file of a loop of active learning. Only the standard library is imported here."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from mlmm.ensembles.options import ExecutorOptions
+from mlmm.errors import ConfigError
+from mlmm.learning.active.options import ChoiceOptions, ExploreOptions, LoopOptions, StopOptions
+from mlmm.learning.training.config import SECTIONS as TRAINING
+from mlmm.learning.training.config import TrainConfig
+from mlmm.options import check_names, check_section
+
+__all__ = ["SECTIONS", "LearnConfig", "load_learning"]
+
+#: Sections of the file and their schemas; [label] has the keys of its method beside `method`.
+SECTIONS: Mapping[str, type] = {
+    "explore": ExploreOptions,
+    "choice": ChoiceOptions,
+    "stop": StopOptions,
+    "loop": LoopOptions,
+    "workers": ExecutorOptions,
+    **{name: schema for name, (schema, _) in TRAINING.items() if name != "data"},
+}
+
+
+@dataclass(frozen=True)
+class LearnConfig:
+    """A loop of active learning, checked.
+
+    Parameters
+    ----------
+    explore, choice, stop, loop, workers : options
+    method : str
+        Reference method.
+    method_options : dict
+    training : TrainConfig
+        Model and fit; its labels are those of the loop.
+    validation : float
+        Share of the labels that decides when a fit stops.
+    """
+
+    explore: ExploreOptions
+    choice: ChoiceOptions
+    stop: StopOptions
+    loop: LoopOptions
+    workers: ExecutorOptions
+    method: str
+    method_options: dict[str, Any] = field(default_factory=dict)
+    training: TrainConfig = field(default_factory=TrainConfig)
+    validation: float = 0.1
+
+    def settings(self) -> dict[str, Any]:
+        """What the results depend on, apart from choice and loop: workers and targets are not among it."""
+        training = {name: asdict(getattr(self.training, name)) for _, name in TRAINING.values()}
+        return {
+            "explore": asdict(self.explore),
+            "label": {"method": self.method, **self.method_options},
+            "training": {**training, "validation": self.validation},
+        }
+
+
+def load_learning(path: str | Path, overrides: Sequence[str] = ()) -> LearnConfig:
+    """Read and check the file of a loop.
+
+    Parameters
+    ----------
+    path : path
+    overrides : sequence of str
+        ``section.key=value``, as given with ``--set``.
+
+    Raises
+    ------
+    ConfigError
+        No such file, no TOML, an unknown section or key, or a value of another type or unit.
+    """
+    path = Path(path)
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"TOML in {path}", str(error), "correct that line") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            "the file of a loop in TOML", f"{path}: {error}", "mlmm learn --template > learn.toml"
+        ) from error
+    for override in overrides:
+        _apply(content, override)
+    known = [*SECTIONS, "label", "data"]
+    check_names(content, known, f"sections {', '.join(f'[{name}]' for name in known)} in {path}")
+    for name, table in content.items():
+        if not isinstance(table, Mapping):
+            raise ConfigError(f"a section [{name}] in {path}", repr(table), f"write [{name}] above its keys")
+    made: dict[str, Any] = {}
+    for name, schema in SECTIONS.items():
+        made[name] = schema(**check_section(schema, content.get(name, {}), f" in {path} [{name}]"))
+    label = dict(content.get("label", {}))
+    method = label.pop("method", None)
+    if not isinstance(method, str):
+        raise ConfigError(f"method in {path} [label]", repr(method), 'write method = "xtb"')
+    data = content.get("data", {})
+    check_names(data, ["validation"], f"keys of [data] in {path}")
+    validation = data.get("validation", 0.1)
+    if not isinstance(validation, float) or not 0.0 < validation <= 0.5:
+        raise ConfigError(
+            f"validation in {path} [data], above 0 and at most 0.5",
+            repr(validation),
+            "write validation = 0.1",
+        )
+    training = TrainConfig(
+        **{attribute: made[name] for name, (_, attribute) in TRAINING.items() if name != "data"}
+    )
+    explore = made["explore"]
+    explore = replace(
+        explore,
+        structures=tuple(_beside(name, path.parent) for name in explore.structures),
+        run=_beside(explore.run, path.parent) if explore.run else "",
+    )
+    return LearnConfig(
+        explore,
+        made["choice"],
+        made["stop"],
+        made["loop"],
+        made["workers"],
+        method,
+        label,
+        training,
+        validation,
+    )
+
+
+def _beside(name: str, folder: Path) -> str:
+    """Files are looked for beside the file of the loop first."""
+    return str(folder / name) if (folder / name).exists() else name
+
+
+def _apply(content: dict[str, Any], override: str) -> None:
+    name, equals, text = override.partition("=")
+    section, dot, key = name.strip().partition(".")
+    if not (equals and dot and key):
+        raise ConfigError("--set section.key=value", repr(override), "try --set choice.by=passive")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()  # the shell has taken the quotes away
+    content.setdefault(section, {})[key] = value
