@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlmm.cli.progress import say
+from mlmm.cli.train_templates import TEMPLATES
 from mlmm.errors import ConfigError
 from mlmm.learning.training.config import SECTIONS, load_training
 
@@ -18,27 +19,12 @@ if TYPE_CHECKING:
     from mlmm.learning.training.loop import EpochReport
     from mlmm.learning.training.train import Trained
 
-__all__ = ["EPILOG", "HELP", "TEMPLATE", "add_options", "run"]
+__all__ = ["EPILOG", "HELP", "add_options", "run"]
 
-HELP = "Train a potential on labels: networks, Gaussian process, sGDML, or a difference to a base."
-TEMPLATE = """[data]
-labels = "labels.xyz"          # extended XYZ: energy in eV, forces in eV/Å, method, origin_run, origin_window
-
-[model]
-kind = "networks"              # or "gp", "gdml"
-# base = "tblite:GFN2-xTB"     # learn the difference to a base instead
-
-[networks]
-start = "ani1x"                # fine-tune published networks; "scratch" for random ones
-members = 4
-
-[fit]
-epochs = 150
-energy_weight = "0.01 1/A^2"   # the strongest setting: small is better, for energies too
-"""
+HELP = "Train a potential on labels: networks, Gaussian process, sGDML, models that see charges around."
 EPILOG = f"""a file of a training, as `mlmm train --template` prints it:
 
-{TEMPLATE}
+{TEMPLATES["networks"]}
 what happens:
   Labels are checked (one level of theory, finite, units by magnitude, no structure on both sides) and divided
   by block of trajectory: neighbouring frames never stand on both sides. Energies of isolated atoms are fitted
@@ -61,7 +47,13 @@ def add_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--out", default="", metavar="FOLDER", help="by default named as the file")
     verb.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="a key")
     verb.add_argument("--overwrite", action="store_true", help="replace a finished training")
-    verb.add_argument("--template", action="store_true", help="print a file of a training to start from")
+    verb.add_argument(
+        "--template",
+        nargs="?",
+        const="networks",
+        choices=list(TEMPLATES),
+        help="print a file of a training to start from, by kind of model",
+    )
     verb.add_argument(
         "--explain", nargs="?", const="", metavar="SECTION", help="print the keys of a section, or all"
     )
@@ -70,7 +62,7 @@ def add_options(verb: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Train and print the errors."""
     if options.template:
-        print(TEMPLATE, end="")
+        print(TEMPLATES[options.template], end="")
         return 0
     if options.explain is not None:
         print(_explained(options.explain))

@@ -8,6 +8,7 @@ computed first.
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,10 @@ import torch
 from field_networks import field_parameters
 
 import mlmm
+from mlmm.cli import main
+from mlmm.cli.train_templates import TEMPLATES
 from mlmm.errors import ConfigError
+from mlmm.learning.dataset.store import Dataset
 from mlmm.learning.training.amp_bms import fine_tune_amp
 from mlmm.learning.training.amp_model import AMPModel
 from mlmm.learning.training.field_ani import train_field_ani
@@ -248,3 +252,24 @@ def test_several_molecules_are_refused():
     for fitted in (fine_tune_amp, train_field_ani):
         with pytest.raises(ConfigError, match="one molecule"):
             fitted(samples[:3], [(other, samples[3][1])])
+
+
+def test_the_verb_trains_among_charges(tmp_path, capsys):
+    """A data set in, a file with its errors out; networks that do not see charges refuse such labels."""
+    samples = labelled(teacher(), 24)
+    for k, (molecule, _) in enumerate(samples):
+        object.__setattr__(molecule, "origin", {"run": "a", "window": str(k // 8)})
+    Dataset.create(tmp_path / "set", "another potential").append(samples)
+    (tmp_path / "train.toml").write_text(
+        TEMPLATES["qeq-ani"] + "\n".join(["bootstrap = false", ""]), encoding="utf-8"
+    )
+    folder = tmp_path / "run"
+    command = ["train", str(tmp_path / "train.toml"), "--out", str(folder), "--set", "fit.epochs=2"]
+    assert main([*command, "--set", "field.hidden=[8]"]) == 0
+    assert "F on charges" in capsys.readouterr().out
+    potential = mlmm.load_potential(str(folder / "model.safetensors"))
+    assert potential.spec.level_of_theory == "another potential" and potential.spec.external == "potential"
+    report = json.loads((folder / "report.json").read_text())
+    assert 0.0 < report["errors"]["held out"]["external_force"] < 1e4
+    assert main([*command, "--overwrite", "--set", "model.kind=networks"]) == 2
+    assert 'write kind = "qeq-ani" or "amp-bms"' in capsys.readouterr().err

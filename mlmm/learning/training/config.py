@@ -54,7 +54,7 @@ class ModelOptions:
     kind: str = word(
         "networks",
         KINDS,
-        "networks on symmetry functions, sparse Gaussian process, sGDML; in point charges: qeq-ani, amp-bms",
+        "networks on symmetry functions, sparse Gaussian process, sGDML; qeq-ani, amp-bms: among charges",
     )
     name: str = setting("", "of the potential; by default that of the file")
     base: str = setting(

@@ -15,10 +15,12 @@ from mlmm.learning.training.amp_bms import check_one_molecule, predict_in_batche
 from mlmm.learning.training.field_model import TrainableFieldANI, start_field_parameters
 from mlmm.learning.training.field_options import FieldANIOptions
 from mlmm.learning.training.loop import EpochReport, FitResult, fit
-from mlmm.learning.training.networks import start_parameters
+from mlmm.learning.training.networks import select_elements
 from mlmm.learning.training.offsets import composition, fit_offsets
-from mlmm.learning.training.options import FitOptions, NetworkOptions
+from mlmm.learning.training.options import FitOptions
 from mlmm.learning.training.targets import Sample, data_sha256, targets_of
+from mlmm.potentials.ani.files import find_parameters
+from mlmm.potentials.ani.neurochem import ANIParameters
 from mlmm.potentials.field_ani.parameters import FieldANIParameters
 from mlmm.units import HARTREE
 
@@ -72,7 +74,7 @@ def train_field_ani(
     everything = [*train, *validation]
     molecules = [molecule for molecule, _ in everything]
     numbers = sorted({int(z) for z in molecules[0].numbers})
-    ani = start_parameters(NetworkOptions(start=networks.start, members=1), numbers, options.seed)
+    ani = _member(select_elements(find_parameters(networks.start), numbers), options.seed)
     start = start_field_parameters(ani, networks.hidden, options.seed)
     model = TrainableFieldANI(start, molecules)
     first, second = range(len(train)), range(len(train), len(everything))
@@ -98,3 +100,11 @@ def train_field_ani(
     parameters = model.exported()
     networks_of_energy = dataclasses.replace(parameters.ani, self_energies=references() / HARTREE)
     return TrainedFieldANI(dataclasses.replace(parameters, ani=networks_of_energy), result)
+
+
+def _member(parameters: ANIParameters, seed: int) -> ANIParameters:
+    """One of the networks of the start: trainings of different seeds make a committee."""
+    k = seed % parameters.members
+    weights = {e: [layer[k : k + 1] for layer in layers] for e, layers in parameters.weights.items()}
+    biases = {e: [layer[k : k + 1] for layer in layers] for e, layers in parameters.biases.items()}
+    return dataclasses.replace(parameters, weights=weights, biases=biases)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from mlmm.learning.training.environments import Environments, environments_of
@@ -171,10 +172,7 @@ def _layers(arrays: Sequence[tuple], activation: torch.nn.Module) -> torch.nn.Se
     """A perceptron of these weights."""
     layers: list[torch.nn.Module] = []
     for weight, bias in arrays:
-        layer = torch.nn.Linear(weight.shape[1], weight.shape[0])
-        layer.weight = torch.nn.Parameter(torch.tensor(weight, dtype=torch.float32))
-        layer.bias = torch.nn.Parameter(torch.tensor(bias, dtype=torch.float32))
-        layers += [layer, activation]
+        layers += [_Layer(weight, bias), activation]
     return torch.nn.Sequential(*layers[:-1])
 
 
@@ -183,5 +181,23 @@ def _arrays(network: torch.nn.Module) -> list[tuple]:
     return [
         (layer.weight.detach().numpy().copy(), layer.bias.detach().numpy().copy())
         for layer in network.modules()
-        if isinstance(layer, torch.nn.Linear)
+        if isinstance(layer, _Layer)
     ]
+
+
+class _Layer(torch.nn.Module):
+    """An affine map fitted as a difference to its start, to which the decay of weights leads back."""
+
+    def __init__(self, weight: np.ndarray, bias: np.ndarray):
+        super().__init__()
+        self.register_buffer("start", torch.tensor(weight, dtype=torch.float32))
+        self.change = torch.nn.Parameter(torch.zeros_like(self.start))
+        self.bias = torch.nn.Parameter(torch.tensor(bias, dtype=torch.float32))
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The matrix as it is now."""
+        return self.start + self.change
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.linear(x, self.weight, self.bias)
