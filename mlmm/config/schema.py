@@ -23,7 +23,7 @@ from mlmm.reactions.options import (
     SurfaceOptions,
     TransitionStateOptions,
 )
-from mlmm.reactions.sampling_options import UmbrellaOptions
+from mlmm.reactions.sampling_options import MetadynamicsOptions, UmbrellaOptions
 
 __all__ = [
     "FILES_OF",
@@ -415,4 +415,5 @@ REACTIONS: dict[str, type] = {
     "irc": IRCOptions,
     "freq": FrequencyOptions,
     "umbrella": UmbrellaOptions,
+    "metadynamics": MetadynamicsOptions,
 }
