@@ -48,13 +48,22 @@ independent, and from five successive parts of the data; the larger is reported.
 In the folder: report.html (the page to look at), profile.csv, result.json (all numbers), umbrella.json (the
 windows), windows/NNN/equilibration and windows/NNN/production_NNN (run directories), built/, resolved.toml.
 
-{key_lines("umbrella")}
+with [metadynamics] instead of [umbrella] a bias grows until it has filled the valleys, to explore where they
+are; then it is held and sampled for a profile with its error. For two variables there is map.csv besides:
+
+  [metadynamics]
+  variables = ["phi", "psi"]
+  low = ["-180 degree", "-180 degree"]
+  high = ["180 degree", "180 degree"]
+  width = ["20 degree", "20 degree"]
+
+{key_lines("umbrella", "metadynamics")}
 """
 
 
 def add_options(verb: argparse.ArgumentParser) -> None:
     """Add the options of the verb."""
-    add_config(verb, "run file in TOML with [umbrella]; with --analyse a folder of windows")
+    add_config(verb, "run file in TOML with [umbrella] or [metadynamics]; with --analyse a folder of windows")
     verb.add_argument("--out", metavar="DIR", help="folder (default: runs/NAME-pmf)")
     how = verb.add_mutually_exclusive_group()
     how.add_argument("--resume", action="store_true", help="go on with what is in the folder")
@@ -73,13 +82,15 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError("--workers 1 or more", str(options.workers), "write --workers 2")
     out = Path(options.out) if options.out else Path("runs") / f"{run_name(options.config)}-pmf"
     config = load_config(options.config, options.set)
-    section = asked_sampling(config, "umbrella")
+    section = asked_sampling(config, "umbrella", "metadynamics")
     check_folder(out, options, f"{section}.json")
     set_up(config, options)
     checked_potential(config)
     built = built_in(config, out)
     try:
-        return _umbrella(config, built, out, options)
+        if section == "umbrella":
+            return _umbrella(config, built, out, options)
+        return _metadynamics(config, built, out, options)
     except (KeyboardInterrupt, SystemExit):
         print(f"interrupted; go on with: mlmm pmf {options.config} --out {out} --resume", file=sys.stderr)
         raise
@@ -141,21 +152,57 @@ def _umbrella(config: RunConfig, built: BuiltSystem, out: Path, options: argpars
     return _report(out)
 
 
+def _metadynamics(config: RunConfig, built: BuiltSystem, out: Path, options: argparse.Namespace) -> int:
+    from mlmm.config.sampling import metadynamics_from
+
+    if options.workers > 1:
+        raise ConfigError(
+            "one process under [metadynamics], whose bias grows step by step",
+            f"--workers {options.workers}",
+            "leave it out",
+        )
+    metadynamics = metadynamics_from(config, built, out, run_name(options.config))
+    print(f"{out}/")
+    metadynamics.sample(say_line)
+    return _analysed_held(out, metadynamics.options, config.run.seed)
+
+
+def _analysed_held(folder: Path, options: Any, seed: int) -> int:
+    from mlmm.reactions.reweighted_profile import analyse_metadynamics
+    from mlmm.report.metadynamics_page import judge_held, write_metadynamics_report
+    from mlmm.report.reading import read_run
+
+    analyse_metadynamics(folder, bins=options.bins, bootstraps=options.bootstraps, seed=seed)
+    result = read_run(folder / "result.json")
+    for line in result_lines(result):
+        print(line)
+    verdict = judge_held(result)
+    print(verdict.line)
+    for line in verdict.lines:
+        print(f"  {line}")
+    print(f"report: {write_metadynamics_report(folder)}")
+    return 0
+
+
 def _analyse(options: argparse.Namespace) -> int:
     from mlmm.reactions.umbrella_folder import analyse_folder
 
     folder = Path(options.config)
-    analyse_folder(folder, _analysis_options(folder, options.set))
+    if (folder / "metadynamics.json").exists():
+        config = load_config(folder / "resolved.toml", options.set)
+        return _analysed_held(folder, _options_in(folder, "metadynamics", options.set), config.run.seed)
+    analyse_folder(folder, _options_in(folder, "umbrella", options.set))
     return _report(folder)
 
 
-def _analysis_options(folder: Path, changes: list[str]) -> Any:
+def _options_in(folder: Path, section: str, changes: list[str]) -> Any:
+    """The options that a folder was sampled with, changed for the analysis."""
     from mlmm.config.search_sections import REACTIONS
 
     own = folder / "resolved.toml"
     if not own.exists():
         return None
-    return REACTIONS["umbrella"](**load_config(own, changes).reactions["umbrella"])
+    return REACTIONS[section](**load_config(own, changes).reactions[section])
 
 
 def _report(folder: Path) -> int:

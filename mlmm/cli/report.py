@@ -47,6 +47,16 @@ def run(options: argparse.Namespace) -> int:
             print(f"  {line}")
         print(f"report: {write_profile_report(directory)}")
     directories = [directory for directory in directories if directory not in profiles]
+    from mlmm.report.metadynamics_page import is_metadynamics, judge_held, write_metadynamics_report
+
+    held = [directory for directory in directories if is_metadynamics(directory)]
+    for directory in held:
+        verdict = judge_held(read_run(Path(directory) / "result.json"))
+        print(f"{directory}: {verdict.headline}")
+        for line in verdict.lines:
+            print(f"  {line}")
+        print(f"report: {write_metadynamics_report(directory)}")
+    directories = [directory for directory in directories if directory not in held]
     from mlmm.report.search_page import is_search, judge_search, write_search_report
 
     searches = [directory for directory in directories if is_search(directory)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,9 +19,10 @@ from mlmm.options import fields_of
 if TYPE_CHECKING:
     from mlmm.build import BuiltSystem
     from mlmm.hybrid.system import HybridSystem
+    from mlmm.reactions.metadynamics import Metadynamics
     from mlmm.reactions.umbrella import Umbrella
 
-__all__ = ["asked_sampling", "hybrid_maker", "protocol_of", "umbrella_from"]
+__all__ = ["asked_sampling", "hybrid_maker", "metadynamics_from", "protocol_of", "umbrella_from"]
 
 
 def asked_sampling(config: RunConfig, *sections: str) -> str:
@@ -83,4 +85,24 @@ def umbrella_from(config: RunConfig, built: BuiltSystem, out: Path) -> Umbrella:
         run_options(config),
         variables,
         restraints,
+    )
+
+
+def metadynamics_from(config: RunConfig, built: BuiltSystem, out: Path, title: str) -> Metadynamics:
+    """The run of [metadynamics]; arguments as for `umbrella_from`, and the title of its report."""
+    from mlmm.reactions.metadynamics import Metadynamics
+
+    variables, restraints = variables_and_restraints(config)
+    by_name = {variable.name: variable for variable in variables}
+    options: Any = REACTIONS["metadynamics"](**config.reactions["metadynamics"])
+    facts = {"title": config.run.title or title, "potential": config.potential.name}
+    return Metadynamics(
+        hybrid_from(config, built),
+        out,
+        options,
+        protocol_of(config),
+        run_options(config),
+        variables,
+        [dataclasses.replace(one, variable=by_name[one.name]) for one in restraints],
+        facts,
     )

@@ -11,7 +11,7 @@ from mlmm.reactions.options import (
     SurfaceOptions,
     TransitionStateOptions,
 )
-from mlmm.reactions.sampling_options import UmbrellaOptions
+from mlmm.reactions.sampling_options import MetadynamicsOptions, UmbrellaOptions
 
 __all__ = ["REACTIONS"]
 
@@ -24,4 +24,5 @@ REACTIONS: dict[str, type] = {
     "irc": IRCOptions,
     "freq": FrequencyOptions,
     "umbrella": UmbrellaOptions,
+    "metadynamics": MetadynamicsOptions,
 }

@@ -1,4 +1,4 @@
-"""Options of free-energy sampling as a run file writes them: [umbrella], [metadynamics] and [switching].
+"""Options of free-energy sampling as a run file writes them: [umbrella] and [metadynamics].
 
 Only the standard library is imported here, since run files are read before any numerical library starts.
 """
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlmm.collective_variables.rules import Measure
-from mlmm.options import Quantity, check_fields, documented, number, quantity, rising, setting, word
+from mlmm.options import Quantity, check_fields, documented, number, quantity, setting, word
 
-__all__ = ["MetadynamicsOptions", "SwitchingOptions", "UmbrellaOptions"]
+__all__ = ["MetadynamicsOptions", "UmbrellaOptions"]
 
 _VARIABLE = "name of a [variable.NAME]"
 
@@ -97,32 +97,13 @@ class MetadynamicsOptions:
     )
     every: int = number(500, "steps between two Gaussians", least=1)
     bins: int = number(50, "bins of the profile along each variable", least=5)
-    discard: float = number(
-        0.3,
-        "part of the run that is left out of the profile: the bias still grows there",
-        least=0.0,
+    build: float = number(
+        0.5,
+        "part of production in which the bias grows; for the rest it is held, and sampled for the profile",
+        above=0.0,
         most=0.9,
     )
-
-    def __post_init__(self) -> None:
-        check_fields(self, "metadynamics.")
-
-
-@documented
-@dataclass(frozen=True)
-class SwitchingOptions:
-    """From the force field (lambda = 0) to the hybrid (1): free energy of changing the description."""
-
-    method: str = word(
-        "states",
-        ("states", "switching"),
-        "states: equilibrium at every lambda, joined by MBAR; switching: both ends in equilibrium, and fast "
-        "changes from each to the other, joined by BAR (Crooks)",
-    )
-    weights: tuple[float, ...] = rising((0.0, 0.25, 0.5, 0.75, 1.0), "lambda of the states")
-    switches: int = number(50, "fast changes in each direction (switching)", least=5)
-    length: Quantity = quantity("1 ps", "time", "of a fast change (switching)", above=0)
     bootstraps: int = number(200, "resampled sets from which errors are taken", least=10)
 
     def __post_init__(self) -> None:
-        check_fields(self, "switching.")
+        check_fields(self, "metadynamics.")

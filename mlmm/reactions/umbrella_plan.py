@@ -21,7 +21,7 @@ __all__ = ["planned", "scan_curvatures", "the_variable"]
 _NEAR = 5  # points of a scan for a parabola
 
 
-def the_variable(name: str, variables: Sequence[Variable]) -> Variable:
+def the_variable(name: str, variables: Sequence[Variable], section: str = "umbrella") -> Variable:
     """The variable of a name.
 
     Raises
@@ -31,7 +31,7 @@ def the_variable(name: str, variables: Sequence[Variable]) -> Variable:
     """
     known = {variable.name: variable for variable in variables}
     if not name:
-        raise ConfigError("variable in [umbrella]", "none", 'write variable = "…", the name of one')
+        raise ConfigError(f"variable in [{section}]", "none", 'write variable = "…", the name of one')
     check_names([name], known, "a variable that is defined", f"define [variable.{name}]")
     return known[name]
 

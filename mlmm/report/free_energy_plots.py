@@ -12,7 +12,7 @@ from mlmm.report.plots import Sketch
 from mlmm.report.style import ACCENT, INK, MM, SERIES, SOFT
 from mlmm.report.text import as_float, as_list
 
-__all__ = ["profile_sketches"]
+__all__ = ["axis_of", "profile_sketch", "profile_sketches"]
 
 
 def profile_sketches(result: Mapping[str, Any], profile: Mapping[str, np.ndarray]) -> list[Sketch]:
@@ -26,7 +26,7 @@ def profile_sketches(result: Mapping[str, Any], profile: Mapping[str, np.ndarray
         Columns ``place``, ``value``, ``error`` of ``profile.csv``.
     """
     return [
-        _profile(result, profile),
+        profile_sketch(result, profile),
         _convergence(result),
         _overlap(result),
         _windows(result),
@@ -42,7 +42,9 @@ def axis_of(result: Mapping[str, Any]) -> tuple[str, float]:
     )
 
 
-def _profile(result: Mapping[str, Any], profile: Mapping[str, np.ndarray]) -> Sketch:
+def profile_sketch(result: Mapping[str, Any], profile: Mapping[str, np.ndarray]) -> Sketch:
+    """The profile with its error; arguments as for `profile_sketches`."""
+
     def draw(figure: Any) -> None:
         axes = figure.add_subplot()
         label, factor = axis_of(result)

@@ -9,7 +9,7 @@ from typing import Any
 from mlmm.report.text import as_float, as_list, as_mapping, with_error
 from mlmm.report.verdict import LEVELS, Judgement, Verdict
 
-__all__ = ["judge_profile", "shown_value"]
+__all__ = ["judge_error", "judge_profile", "shown_value"]
 
 _OVERLAP_GOOD, _OVERLAP_LEAST = 0.1, 0.03
 _FEW, _ENOUGH = 10, 25
@@ -27,7 +27,7 @@ def judge_profile(result: Mapping[str, Any], state: str = "finished") -> Verdict
         Of the sampling.
     """
     found = [_state(state), _overlap(result), _samples(result), _blocks(result), _halves(result)]
-    found.append(_error(result))
+    found.append(judge_error(result))
     return Verdict(tuple(sorted(found, key=lambda judgement: LEVELS.index(judgement.level))))
 
 
@@ -111,7 +111,8 @@ def _halves(result: Mapping[str, Any]) -> Judgement:
     return Judgement("convergence", "look", finding, "equilibrate longer: it still drifts")
 
 
-def _error(result: Mapping[str, Any]) -> Judgement:
+def judge_error(result: Mapping[str, Any]) -> Judgement:
+    """Whether there is a barrier, and how well it is known."""
     barrier, error = as_list(result.get("barrier")), as_float(result.get("error"))
     name = "barrier" if barrier else "reaction free energy"
     value = as_float((barrier or as_list(result.get("reaction")))[0])
