@@ -111,6 +111,18 @@ class EmbeddedRegion(Module):
             cell = box.to(self.charges.device, torch.float64)
         return self.field(where.index_select(0, self.atoms), where.index_select(0, self.outside), cell)
 
+    @torch.jit.unused
+    def multipoles(
+        self, positions: torch.Tensor, box: Optional[torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Charges (n,), dipoles (n, 3) and quadrupoles (n, 3, 3) of the region in the field, e and nm."""
+        cell = box if self.periodic else None
+        region, sources = positions.index_select(0, self.atoms), positions.index_select(0, self.outside)
+        found: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = self.field.in_surroundings(
+            region, sources, cell
+        )[1:]
+        return found
+
     @property
     def visible(self) -> torch.Tensor:
         """Atoms whose energies the model gives."""
@@ -133,6 +145,14 @@ class _AmongCharges(Module):
     def forward(
         self, region: torch.Tensor, sources: torch.Tensor, cell: Optional[torch.Tensor]
     ) -> torch.Tensor:
+        energies, charges, dipoles, quadrupoles = self.in_surroundings(region, sources, cell)
+        return energies + self.insertion(region, sources, charges, dipoles, quadrupoles, cell)
+
+    @torch.jit.export
+    def in_surroundings(
+        self, region: torch.Tensor, sources: torch.Tensor, cell: Optional[torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Energies without Coulomb's law with the charges, and multipoles."""
         near = self._near(region.detach(), sources.detach(), cell)
         energies, charges, dipoles, quadrupoles = self.model.in_field(
             region,
@@ -141,7 +161,7 @@ class _AmongCharges(Module):
             self.insertion.external.index_select(0, near),
             self.charge_width,
         )
-        return energies + self.insertion(region, sources, charges, dipoles, quadrupoles, cell)
+        return energies, charges, dipoles, quadrupoles
 
     def _near(
         self, region: torch.Tensor, sources: torch.Tensor, cell: Optional[torch.Tensor]
@@ -173,6 +193,16 @@ class _InPotential(Module):
     def forward(
         self, region: torch.Tensor, sources: torch.Tensor, cell: Optional[torch.Tensor]
     ) -> torch.Tensor:
+        energies, charges, dipoles, _ = self.in_surroundings(region, sources, cell)
+        return energies + self.insertion.images_energy(region, charges, dipoles, cell)
+
+    @torch.jit.export
+    def in_surroundings(
+        self, region: torch.Tensor, sources: torch.Tensor, cell: Optional[torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Energies beyond those of the fixed charges, but for images of the region, and multipoles."""
         offset, potential, gradient, curvature = self.insertion.potentials(region, sources, cell)
-        energies, charges, dipoles, _ = self.model.in_potential(region, cell, potential, gradient, curvature)
-        return energies + offset + self.insertion.images_energy(region, charges, dipoles, cell)
+        energies, charges, dipoles, quadrupoles = self.model.in_potential(
+            region, cell, potential, gradient, curvature
+        )
+        return energies + offset, charges, dipoles, quadrupoles
