@@ -15,6 +15,7 @@ from mlmm.cli import (
     freq,
     init,
     irc,
+    learn,
     ligand,
     models,
     neb,
@@ -75,6 +76,7 @@ _VERBS = {
     "ligand": ligand,
     "models": models,
     "train": train,
+    "learn": learn,
 }
 
 
