@@ -90,3 +90,57 @@ def test_what_is_wrong_is_said(file, tmp_path, capsys, arguments, said):
     arguments = [str(file) if text == "FILE" else text for text in arguments]
     assert main(["learn", *arguments, "--out", str(tmp_path / "run")]) == 2
     assert said in capsys.readouterr().err
+
+
+RUN = """
+[system]
+pdb = "{pdb}"
+solvate = false
+constraints = "none"
+rigid_water = false
+[region]
+select = "resname ACE ALA NME"
+[potential]
+name = "ani1x"
+[embedding]
+scheme = "additive"
+[run]
+minimise = 20
+equilibrate = "10 fs"
+produce = "100 fs"
+nve = "0 ps"
+timestep = "0.5 fs"
+platform = "Reference"
+[report]
+interval = 20
+trajectory_interval = 5
+checkpoint_interval = 20
+"""
+
+
+@pytest.mark.slow
+def test_exploration_in_ml_mm_that_is_killed(root, file, tmp_path):
+    """Dynamics with the model of the round before; killed in the second round: the same labels and models."""
+    import subprocess
+    import sys
+    import time
+
+    (tmp_path / "run.toml").write_text(RUN.format(pdb=root / "systems/alanine_dipeptide/input.pdb"))
+    changes = ["explore.kind=run", "explore.run=run.toml", "explore.radius=0 nm", "stop.rounds=2"]
+    changes += ["choice.batch=4", "networks.start=ani1x", "loop.block=4", "choice.by=spread"]
+    options = [part for change in changes for part in ("--set", change)]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert main(["learn", str(file), "--out", str(whole), *options]) == 0
+    command = [sys.executable, "-m", "mlmm.cli", "learn", str(file), "--out", str(cut), *options]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    checkpoint = cut / "round_001/exploration/run/checkpoint.zip"
+    while not checkpoint.exists() and process.poll() is None:
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    assert not (cut / "round_001/explored.json").exists()
+    assert main(["learn", str(file), "--out", str(cut), *options]) == 0
+    assert Dataset(cut / "data").content_hash == Dataset(whole / "data").content_hash
+    for number in range(2):
+        name = f"round_{number:03d}/measured.json"
+        assert (cut / name).read_bytes() == (whole / name).read_bytes()
