@@ -16,6 +16,7 @@ from mlmm.cli import (
     init,
     irc,
     label,
+    learn,
     ligand,
     models,
     neb,
@@ -78,6 +79,7 @@ _VERBS = {
     "ligand": ligand,
     "models": models,
     "train": train,
+    "learn": learn,
 }
 
 
