@@ -16,6 +16,7 @@ from ase.mep import NEB
 from ase.mep.neb import idpp_interpolate
 
 from mlmm.errors import ConfigError
+from mlmm.reactions.hessian import rigid_motions
 from mlmm.reactions.minimise import minimise
 from mlmm.reactions.options import NEBOptions
 from mlmm.reactions.progress import Progress
@@ -28,7 +29,6 @@ __all__ = [
     "check_apart",
     "folds",
     "interpolate",
-    "laid",
     "nudged_elastic_band",
     "relax_band",
     "superposed",
@@ -38,8 +38,8 @@ __all__ = [
 _CLASH = 0.55
 #: Force across the path below which the highest image may begin to climb, kJ/mol/nm.
 _CLIMB = 300.0
-#: Force over the smallest so far at which quasi-Newton steps have run away.
-_LOST = 20.0
+#: Force over the smallest so far, and kJ/mol/nm, beyond which steps have run away.
+_LOST, _FAR = 20.0, 5000.0
 #: Å: longest displacement of an atom in a step.
 _LONGEST = 0.2
 #: Coordinates of a band above which a full matrix costs more than the energies.
@@ -91,16 +91,14 @@ class _Band(NEB):
             climb=climb,
             method="improvedtangent",
             allow_shared_calculator=False,
-            # Done below, before the images are evaluated, and once only.
+            # That turns images behind the optimiser's back; forces without rotation do not.
             remove_rotation_and_translation=False,
         )
         self._surface = surface
         self._turns = surface.free and surface.dimensions == 3 and len(surface) > 1
-        self._laid: np.ndarray | None = None
 
     def get_forces(self) -> np.ndarray:
         """Forces on all images; see ASE."""
-        self._lay()
         new = [
             image
             for image in self.images[1:-1]
@@ -111,24 +109,13 @@ class _Band(NEB):
         )
         for image, found in zip(new, results, strict=True):
             image.calc.take(image, found)
-        return super().get_forces()
-
-    def _lay(self) -> None:
-        """Turn each image of a free molecule onto the one before."""
-        now = np.array([image.positions for image in self.images])
-        if not self._turns or (self._laid is not None and (now == self._laid).all()):
-            return
-        self._laid = laid(now, self._surface.masses)
-        for image, where in zip(self.images[1:-1], self._laid[1:-1], strict=True):
-            image.positions = where
-
-
-def laid(path: np.ndarray, masses: np.ndarray) -> np.ndarray:
-    """A path (K, n, 3) with each image but the last turned onto the one before."""
-    found = np.array(path)
-    for k in range(1, len(path) - 1):
-        found[k] = superposed(found[k], found[k - 1], masses)
-    return found
+        forces = super().get_forces()
+        if self._turns:
+            forces = forces.reshape(len(self.images) - 2, -1)
+            for force, image in zip(forces, self.images[1:-1], strict=True):
+                rigid = rigid_motions(image.positions, np.ones(len(image)))
+                force -= rigid.T @ (rigid @ force)
+        return forces.reshape(-1, 3)
 
 
 def band_force(surface: ReactionSurface, path: np.ndarray, spring: float, climb: bool) -> float:
@@ -292,12 +279,13 @@ def relax_band(
                 if band.climb or not options.climb:
                     break
                 band.climb, tolerance = True, options.force_tolerance
+                best = (np.inf, now)
                 continue
             if iterations >= options.steps:
                 break
             if force < best[0]:
                 best = (force, now)
-            elif force > _LOST * best[0] and kind is not FIRE:
+            elif force > max(_LOST * best[0], _FAR) and kind is not FIRE:
                 # A band has no energy of its own that would keep quasi-Newton steps from running away.
                 for image, where in zip(images, best[1], strict=True):
                     image.set_positions(where / ANGSTROM)

@@ -12,7 +12,7 @@ import numpy as np
 
 from mlmm.reactions.gaussian_process import GaussianProcess
 from mlmm.reactions.options import NEBOptions
-from mlmm.reactions.path import PathResult, band_force, folds, laid, relax_band
+from mlmm.reactions.path import PathResult, band_force, folds, relax_band
 from mlmm.reactions.progress import Progress
 from mlmm.reactions.surface import Evaluation, ReactionSurface, force_norm
 
@@ -52,8 +52,6 @@ def surrogate_path(
         process.fit(search=rounds % _RESCALE == 0)
         moved = _on_process(surface, process, path, options)
         path = _trusted(path, moved, known)
-        if surface.free and len(surface) > 1:
-            path = laid(path, surface.masses)
         unsure = np.array([process.uncertainty(image) for image in path[1:-1]])
         energies = np.array([process.predict(image)[0] for image in path])
         top = int(np.argmax(energies))
@@ -147,7 +145,6 @@ def _true(
         return Evaluation(near[1], near[2])
 
     judged = replace(surface, make=lambda: evaluate, workers=1, executor=None, remote=None, calls=0)
-    # Images are turned onto each other by less than rounding: the nearest known one is the image itself.
     force = band_force(judged, path, options.spring, options.climb)
     return PathResult(
         positions=path,
