@@ -9,6 +9,7 @@ import openmm
 import pytest
 import torch
 from field_models import Equilibrated
+from field_networks import field_potential
 
 import mlmm
 from mlmm.build import BuiltSystem, build_system
@@ -64,9 +65,11 @@ def embedded(built: BuiltSystem, amp: AMPPotential, **options):
     return hybrid_system(built, zones, amp, **{"electrostatics": "embedded", "scheme": "additive"} | options)
 
 
-def test_forces_on_the_ion_and_on_the_water_are_gradients(acetate, amp):
+@pytest.mark.parametrize("inside", ["amp-bms", "field-aware ANI"])
+def test_forces_on_the_ion_and_on_the_water_are_gradients(acetate, amp, inside):
     """Central differences of the whole system: an atom inside, one near it, one beyond every range."""
-    hybrid = embedded(acetate, amp, bridge="pythonforce")
+    model = amp if inside == "amp-bms" else field_potential((6, 8, 1))
+    hybrid = embedded(acetate, model, bridge="pythonforce")
     context = context_of(hybrid.system)
     context.setPositions(acetate.positions)
     forces = context.getState(forces=True).getForces(asNumpy=True)._value
@@ -100,11 +103,14 @@ def test_both_bridges_have_one_energy_and_no_net_force(acetate, amp):
     assert np.abs(found[1][1] - found[0][1]).max() < 1e-8
 
 
-def test_a_model_that_takes_the_potential_runs_through_both_bridges(acetate):
+@pytest.mark.parametrize(
+    "model", [Equilibrated(), field_potential((6, 8, 1))], ids=["toy", "field-aware ANI"]
+)
+def test_a_model_that_takes_the_potential_runs_through_both_bridges(acetate, model):
     """One energy and one force, without net force; on a water far away too."""
     found = []
     for bridge in ("torchforce", "pythonforce"):
-        hybrid = embedded(acetate, Equilibrated(), bridge=bridge)
+        hybrid = embedded(acetate, model, bridge=bridge)
         context = context_of(hybrid.system)
         context.setPositions(acetate.positions)
         state = context.getState(energy=True, forces=True, groups=1 << hybrid.force_groups["ml"])

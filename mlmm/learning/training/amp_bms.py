@@ -16,7 +16,7 @@ import torch
 from mlmm.errors import ConfigError
 from mlmm.learning.training.amp_model import AMPModel
 from mlmm.learning.training.field_options import AMPOptions
-from mlmm.learning.training.loop import EpochReport, FitResult, fit
+from mlmm.learning.training.loop import EpochReport, FitResult, Trainable, fit
 from mlmm.learning.training.loss import Predictions
 from mlmm.learning.training.offsets import composition, fit_offsets
 from mlmm.learning.training.options import FitOptions
@@ -134,7 +134,7 @@ def check_one_molecule(*parts: Sequence[Sample]) -> None:
             )
 
 
-def predict_in_batches(model: AMPModel, structures: Sequence[int], batch: int) -> Predictions:
+def predict_in_batches(model: Trainable, structures: Sequence[int], batch: int) -> Predictions:
     """Predictions without gradients by the weights."""
     with torch.no_grad():
         chosen = torch.tensor(list(structures)).split(batch)

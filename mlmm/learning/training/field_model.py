@@ -190,7 +190,7 @@ class _Layer(torch.nn.Module):
 
     def __init__(self, weight: np.ndarray, bias: np.ndarray):
         super().__init__()
-        self.register_buffer("start", torch.tensor(weight, dtype=torch.float32))
+        self.start = torch.nn.Buffer(torch.tensor(weight, dtype=torch.float32))
         self.change = torch.nn.Parameter(torch.zeros_like(self.start))
         self.bias = torch.nn.Parameter(torch.tensor(bias, dtype=torch.float32))
 

@@ -104,7 +104,7 @@ class _EdgePerceptron(Module):
     @torch.jit.unused
     def published(self) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
         """Matrix and bias of each layer, the first one put together again."""
-        nodes = [self.of_sender, self.of_receiver]
+        nodes: list[torch.Tensor] = [self.of_sender, self.of_receiver]
         parts = [*nodes, self.of_edge] if self.nodes_first else [self.of_edge, *nodes]
         first: tuple[torch.Tensor, torch.Tensor | None] = (torch.cat(parts).t().contiguous(), self.bias)
         linear = [layer for layer in self.layers if isinstance(layer, torch.nn.Linear)]

@@ -53,16 +53,17 @@ class FieldANIModule(Module):
         species = torch.tensor([ani.elements.index(symbol) for symbol in symbols], dtype=torch.int64)
         # Its symmetry functions are those of the networks of the field as well.
         self.energy = ANINetworks(ani, numbers, dtype, shapes="lists")
-        self.present = [int(k) for k in species.unique()]
+        present = [int(k) for k in species.unique()]
+        places = [(species == k).nonzero().squeeze(1) for k in present]
         self.field = torch.nn.ModuleList(
-            _FieldNetwork(parameters, ani.elements[k], (species == k).nonzero().squeeze(1), dtype)
-            for k in self.present
+            _FieldNetwork(parameters, ani.elements[k], atoms, dtype)
+            for k, atoms in zip(present, places, strict=True)
         )
         constants = torch.stack([torch.tensor(parameters.constants[symbol]) for symbol in symbols])
         self.register_buffer("constants", constants.to(torch.float64))
         wanted = range(len(symbols)) if centres is None else centres
         self.register_buffer("centres", torch.tensor([int(c) for c in wanted], dtype=torch.int64))
-        self.register_buffer("order", torch.argsort(torch.cat([part.atoms for part in self.field])))
+        self.register_buffer("order", torch.argsort(torch.cat(places)))
         self.total, self.unit = float(charge), UNIT
         self.angstrom, self.coulomb = ANGSTROM, COULOMB / ANGSTROM
 
