@@ -22,12 +22,24 @@ from mlmm.reactions.progress import Progress
 from mlmm.reactions.surface import FORCE_OF_ASE, ReactionSurface
 from mlmm.units import ANGSTROM, ELECTRONVOLT
 
-__all__ = ["PathResult", "check_apart", "folds", "interpolate", "nudged_elastic_band", "superposed"]
+__all__ = [
+    "PathResult",
+    "band_force",
+    "check_apart",
+    "folds",
+    "interpolate",
+    "laid",
+    "nudged_elastic_band",
+    "relax_band",
+    "superposed",
+]
 
 #: Sum of covalent radii times this: atoms that are closer run into each other.
 _CLASH = 0.55
 #: Force across the path below which the highest image may begin to climb, kJ/mol/nm.
 _CLIMB = 300.0
+#: Force over the smallest so far at which quasi-Newton steps have run away.
+_LOST = 20.0
 #: Å: longest displacement of an atom in a step.
 _LONGEST = 0.2
 #: Coordinates of a band above which a full matrix costs more than the energies.
@@ -72,12 +84,23 @@ class PathResult:
 class _Band(NEB):
     """ASE's band, whose images are evaluated together."""
 
-    def __init__(self, images: list[Any], surface: ReactionSurface, **options: Any):
-        super().__init__(images, method="improvedtangent", allow_shared_calculator=False, **options)
+    def __init__(self, images: list[Any], surface: ReactionSurface, spring: float, climb: bool):
+        super().__init__(
+            images,
+            k=spring / FORCE_OF_ASE * ANGSTROM,
+            climb=climb,
+            method="improvedtangent",
+            allow_shared_calculator=False,
+            # Done below, before the images are evaluated, and once only.
+            remove_rotation_and_translation=False,
+        )
         self._surface = surface
+        self._turns = surface.free and surface.dimensions == 3 and len(surface) > 1
+        self._laid: np.ndarray | None = None
 
     def get_forces(self) -> np.ndarray:
         """Forces on all images; see ASE."""
+        self._lay()
         new = [
             image
             for image in self.images[1:-1]
@@ -89,6 +112,29 @@ class _Band(NEB):
         for image, found in zip(new, results, strict=True):
             image.calc.take(image, found)
         return super().get_forces()
+
+    def _lay(self) -> None:
+        """Turn each image of a free molecule onto the one before."""
+        now = np.array([image.positions for image in self.images])
+        if not self._turns or (self._laid is not None and (now == self._laid).all()):
+            return
+        self._laid = laid(now, self._surface.masses)
+        for image, where in zip(self.images[1:-1], self._laid[1:-1], strict=True):
+            image.positions = where
+
+
+def laid(path: np.ndarray, masses: np.ndarray) -> np.ndarray:
+    """A path (K, n, 3) with each image but the last turned onto the one before."""
+    found = np.array(path)
+    for k in range(1, len(path) - 1):
+        found[k] = superposed(found[k], found[k - 1], masses)
+    return found
+
+
+def band_force(surface: ReactionSurface, path: np.ndarray, spring: float, climb: bool) -> float:
+    """Largest force on an atom of an image across a path, with the springs along it, kJ/mol/nm."""
+    band = _Band([surface.atoms(image) for image in path], surface, spring, climb)
+    return float(np.linalg.norm(band.get_forces().reshape(-1, 3), axis=1).max()) * FORCE_OF_ASE
 
 
 def superposed(positions: np.ndarray, reference: np.ndarray, masses: np.ndarray) -> np.ndarray:
@@ -183,7 +229,11 @@ def nudged_elastic_band(
     else:
         path = np.array([ends[0], *path[1:-1], ends[1]])
     check_apart(surface, path)
-    return _relaxed(surface, path, options, progress)
+    if options.optimiser == "gp":
+        from mlmm.reactions.surrogate_path import surrogate_path
+
+        return surrogate_path(surface, path, options, progress)
+    return relax_band(surface, path, options, progress)
 
 
 def _ends(
@@ -201,28 +251,35 @@ def _ends(
     return found[0], found[1]
 
 
-def _relaxed(
-    surface: ReactionSurface, path: np.ndarray, options: NEBOptions, progress: Progress
+def relax_band(
+    surface: ReactionSurface,
+    path: np.ndarray,
+    options: NEBOptions,
+    progress: Progress,
 ) -> PathResult:
-    """Relax a band of images: without climbing until it is near, then with."""
+    """Relax a band of images: without climbing until it is near, then with.
+
+    Parameters
+    ----------
+    surface : ReactionSurface
+    path : ndarray, shape (K, n, 3), nm
+    options : NEBOptions
+    progress : Progress
+        Kept after each iteration.
+    """
     from ase.optimize import BFGS, FIRE, LBFGS
 
     images = [surface.atoms(image) for image in path]
     done = progress.get("iterations")
     iterations = 0 if done is None else int(done)
-    band = _Band(
-        images,
-        surface,
-        k=options.spring / FORCE_OF_ASE * ANGSTROM,
-        climb=False,
-        remove_rotation_and_translation=surface.free and surface.dimensions == 3 and len(surface) > 1,
-    )
+    band = _Band(images, surface, options.spring, climb=False)
     quasi_newton = BFGS if 3 * len(surface) * len(path) <= _DENSE else LBFGS
     kind: Any = FIRE if options.optimiser == "fire" else quasi_newton
     optimiser = kind(band, logfile=None, maxstep=_LONGEST)
-    force = np.inf
+    force, best = np.inf, (np.inf, path)
     with optimiser:
-        tolerance = max(_CLIMB, options.force_tolerance) if options.climb else options.force_tolerance
+        near = max(_CLIMB, options.force_tolerance)
+        tolerance = near if options.climb and not band.climb else options.force_tolerance
         while True:
             force = float(np.linalg.norm(band.get_forces().reshape(-1, 3), axis=1).max()) * FORCE_OF_ASE
             now = np.array([image.positions * ANGSTROM for image in images])
@@ -238,6 +295,15 @@ def _relaxed(
                 continue
             if iterations >= options.steps:
                 break
+            if force < best[0]:
+                best = (force, now)
+            elif force > _LOST * best[0] and kind is not FIRE:
+                # A band has no energy of its own that would keep quasi-Newton steps from running away.
+                for image, where in zip(images, best[1], strict=True):
+                    image.set_positions(where / ANGSTROM)
+                kind = FIRE
+                optimiser = kind(band, logfile=None, maxstep=_LONGEST)
+                progress.keep("steps ran away: going on from the best path by FIRE")
             optimiser.step()
             iterations += 1
     energies = np.array([image.get_potential_energy() for image in images]) * ELECTRONVOLT
