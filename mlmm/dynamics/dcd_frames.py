@@ -1,4 +1,4 @@
-"""Frames of a DCD file as OpenMM writes it, read one at a time, also while it grows."""
+"""Frames of a DCD file as OpenMM writes it: positions and boxes, any of them without reading those before."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HEADER = 276  # bytes before the first frame
 
 
 class DCDFrames:
-    """Positions and boxes of a trajectory; incomplete frames at its end are left out.
+    """Frames of a file; one that is still being written does not count.
 
     Parameters
     ----------

@@ -1,8 +1,4 @@
-"""Frames of a run: positions and boxes read one at a time from ``trajectory.dcd``, with their times.
-
-Any frame is found without reading those before it, so that a report of a long run looks at some hundred of
-them. A frame that is still being written does not count.
-"""
+"""Frames of a run with their times, of which a report of a long run looks at some hundred, and its start."""
 
 from __future__ import annotations
 
@@ -65,7 +61,7 @@ def read_start(directory: pathlib.Path) -> Start | None:
 
 
 class Trajectory(DCDFrames):
-    """Frames of ``trajectory.dcd``.
+    """Frames of ``trajectory.dcd``, with their times.
 
     Parameters
     ----------
