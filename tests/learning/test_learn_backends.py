@@ -77,6 +77,7 @@ def _run(file, out, overrides=(), stop_at: str = ""):
         return learn(out, steps, config.loop, config.choice, config.stop, settings=config.settings(), say=say)
 
 
+@pytest.mark.slow
 def test_two_rounds_and_an_interruption(file, tmp_path):
     """Labels, models and errors of a loop that was interrupted are the same, bit for bit."""
     rounds = _run(file, tmp_path / "whole")
