@@ -193,10 +193,10 @@ def test_every_test_of_the_table_of_claims_exists(root):
     rows = [
         line
         for line in text.splitlines()
-        if re.match(r"\| (V\d+|bias|tail|report|build|labels|paths) \|", line)
+        if re.match(r"\| (V\d+|bias|tail|report|build|labels|paths|training) \|", line)
     ]
     claims = {*(f"| V{k}" for k in range(1, 24)), "| bias", "| tail", "| report", "| build"}
-    claims |= {"| labels", "| paths"}
+    claims |= {"| labels", "| paths", "| training"}
     assert {row.split(" | ")[0] for row in rows} == claims
     for row in rows:
         named = re.findall(r"`(\w+/\w+\.py)::(\w+)`", row)
@@ -205,7 +205,9 @@ def test_every_test_of_the_table_of_claims_exists(root):
             assert f"def {test}(" in (root / "tests" / file).read_text(), f"{file}::{test}"
 
 
-@pytest.mark.parametrize("name", ["01_dipeptide_in_water.py", "02_your_own_system_and_model.py"])
+@pytest.mark.parametrize(
+    "name", ["01_dipeptide_in_water.py", "02_your_own_system_and_model.py", "04_train_a_potential.py"]
+)
 def test_example_runs(root, tmp_path, name):
     path = root / "examples" / name
     assert len(path.read_text().splitlines()) <= 60
