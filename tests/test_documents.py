@@ -16,6 +16,7 @@ import pytest
 
 import mlmm
 from mlmm.cli.program import _parser
+from mlmm.config.label_file import check_job
 from mlmm.config.load import load_config
 from mlmm.errors import ConfigError
 
@@ -134,6 +135,9 @@ def test_python_of_a_guide_page_runs(page, tmp_path):
 def read_run_file(text: str, folder: Path) -> None:
     """Read a piece of a run file, with what it leaves open filled in."""
     given = tomllib.loads(text)
+    if "structures" in given:
+        check_job(given)
+        return
     shutil.copy(ROOT / "systems/n_methylacetamide/water_ani1x.json", folder / "water.json")
     shutil.copy(ROOT / "systems/allyl_vinyl_ether/reactant.xyz", folder / "molecule.xyz")
     if not {"pdb", "smiles", "prmtop"} & set(given.get("system", ())):
