@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mlmm.errors import ConfigError
@@ -27,6 +27,7 @@ __all__ = ["LearningRecord", "is_learning", "judge_learning", "read_learning", "
 
 _MANY_FAILED = 0.05  # share of labels
 _NOMINAL = 0.6827
+_COVERAGE = 0.1  # deviation from it that is worth a look
 
 
 @dataclass(frozen=True)
@@ -103,23 +104,34 @@ def judge_learning(record: LearningRecord) -> Verdict:
         return Verdict((Judgement("loop", "look", "no round is done yet", "go on with the same command"),))
     found: list[Judgement] = []
     last, stop = record.measured[-1], record.stop
-    missed = unmet_targets(last, stop)
+    # The coverage has a judgement of its own below.
+    missed = unmet_targets(last, replace(stop, coverage=1.0))
     if missed:
         found += [
-            Judgement("target", "look", text[:1].lower() + text[1:].rstrip("."), _advice(text))
+            Judgement(
+                "target",
+                "look",
+                text[:1].lower() + text[1:].rstrip("."),
+                "more rounds, or labels in that basin",
+            )
             for text in missed
         ]
     else:
         found.append(Judgement("targets", "ok", "met in every basin on held-out labels"))
     if last.coverage68 == last.coverage68:
         off = abs(last.coverage68 - _NOMINAL)
-        level = "ok" if off <= 0.05 else "look"
+        level = "ok" if off <= min(stop.coverage, _COVERAGE) else "look"
         text = (
             f"68 and 95 % intervals of forces hold {100 * last.coverage68:.0f} and "
             f"{100 * last.coverage95:.0f} % of the errors"
         )
         found.append(
-            Judgement("uncertainty", level, text, "" if level == "ok" else "do not read it as an error")
+            Judgement(
+                "uncertainty",
+                level,
+                text,
+                "" if level == "ok" else "do not read spreads as errors; more validation labels help",
+            )
         )
     failed, tried = sum(r["failed"] for r in record.rounds), sum(r["new"] for r in record.rounds)
     share = failed / max(tried, 1)
@@ -175,12 +187,6 @@ def write_learning_report(
         software=[(name, in_words(value)) for name, value in as_mapping(record.run.get("versions")).items()],
     )
     return save_page(record.path / "report.html", page)
-
-
-def _advice(text: str) -> str:
-    if text.startswith("Intervals"):
-        return "more validation labels, or another choice than by spread"
-    return "more rounds, or labels in that basin"
 
 
 def _notes(record: LearningRecord, compared: Sequence[LearningRecord]) -> list[str]:
