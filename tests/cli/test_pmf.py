@@ -183,6 +183,7 @@ def _result(**changes):
     [
         ({}, "overlap", "ok", "0.30 or more"),
         ({"least_overlap": 0.05}, "overlap", "look", "more windows"),
+        ({"empty": [[0.21, 0.25]]}, "range", "bad", "no samples from 0.21 nm to 0.25 nm"),
         (
             {
                 "gaps": [[0.2, 0.3, 0.001]],
