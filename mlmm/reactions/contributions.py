@@ -105,7 +105,8 @@ def residue_contributions(
             )
         tables.append(_means(energies, np.asarray(own)))
     names = (*reactant.names, "within the region")
-    return ResidueContributions(names, *tables, (len(reactant.polarisation), len(top.polarisation)))
+    frames = (len(reactant.polarisation), len(top.polarisation))
+    return ResidueContributions(names, tables[0], tables[1], frames)
 
 
 def _means(energies: np.ndarray, windows: np.ndarray) -> np.ndarray:
