@@ -14,7 +14,7 @@ from mlmm.errors import ConfigError
 from mlmm.reactions.mbar import log_mixture, overlap_matrix, resampled, solve_mbar
 from mlmm.reactions.profile import Profile, bin_edges, find_landmarks, free_energies
 from mlmm.reactions.samples import WindowSamples
-from mlmm.reactions.windows import Coordinate, Window, neighbours, windows_between
+from mlmm.reactions.windows import Coordinate, Sampled, Window, neighbours, windows_between
 from mlmm.units import GAS_CONSTANT
 
 __all__ = [
@@ -287,7 +287,6 @@ def _gaps(
     gaps: list[tuple[float, float, float]] = []
     missing: list[Window] = []
     number = 1 + max(entry.window.number for entry in samples)
-    added = 1 + max(entry.window.added for entry in samples)
     for first, last in pairs:
         mutual = min(overlap[first, last], overlap[last, first])
         shared = _shared(samples[first], samples[last], mutual, coordinate)
@@ -295,10 +294,11 @@ def _gaps(
             continue
         left, right = samples[first], samples[last]
         gaps.append((left.window.centre, right.window.centre, shared))
-        means = (float(left.values.mean()), float(right.values.mean()))
-        widths = (float(left.values.std()), float(right.values.std()))
-        conditions = (coordinate, temperature, number + len(missing), added)
-        missing += windows_between(left.window, right.window, means, widths, *conditions)
+        sides = [
+            Sampled(side.window, float(side.values.mean()), float(side.values.std()))
+            for side in (left, right)
+        ]
+        missing += windows_between(sides[0], sides[1], coordinate, temperature, number + len(missing))
     return tuple(gaps), tuple(missing)
 
 

@@ -13,10 +13,11 @@ import numpy as np
 from mlmm.errors import ConfigError
 from mlmm.units import GAS_CONSTANT
 
-__all__ = ["Coordinate", "Window", "neighbours", "plan_windows", "windows_between"]
+__all__ = ["Coordinate", "Sampled", "Window", "neighbours", "plan_windows", "windows_between"]
 
 #: A window is as stiff as a quarter of what its spacing asks for, however the ground curves.
 _SOFTEST = 0.25
+_SPACING = 1.5  # of neighbours, in widths of a window
 
 
 @dataclass(frozen=True)
@@ -82,12 +83,28 @@ class Window:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Sampled:
+    """A window and what its samples are like.
+
+    Parameters
+    ----------
+    window : Window
+    mean, width : float
+        Mean and standard deviation of the variable.
+    """
+
+    window: Window
+    mean: float
+    width: float
+
+
 def plan_windows(
     centres: Sequence[float],
     force_constant: float | None,
     temperature: float,
     *,
-    spacing: float = 1.5,
+    spacing: float = _SPACING,
     curvatures: np.ndarray | None = None,
 ) -> list[Window]:
     """Windows at given centres, with a force constant for a width that fits their distance.
@@ -144,15 +161,7 @@ def neighbours(windows: Sequence[Window], coordinate: Coordinate) -> list[tuple[
 
 
 def windows_between(
-    left: Window,
-    right: Window,
-    means: tuple[float, float],
-    widths: tuple[float, float],
-    coordinate: Coordinate,
-    temperature: float,
-    number: int,
-    added: int,
-    spacing: float = 1.5,
+    left: Sampled, right: Sampled, coordinate: Coordinate, temperature: float, number: int
 ) -> list[Window]:
     """Windows whose samples will fill the gap between those of two others.
 
@@ -162,32 +171,29 @@ def windows_between(
 
     Parameters
     ----------
-    left, right : Window
-    means, widths : tuple of float
-        Mean and standard deviation of their samples.
+    left, right : Sampled
     coordinate : Coordinate
     temperature : float
         K.
-    number, added : int
-        See `Window`; numbers go on from this one.
-    spacing : float
-        Distance of neighbours in widths, as for `plan_windows`.
+    number : int
+        Of the first one; see `Window`.
     """
-    apart = float(coordinate.apart(means[1], means[0]))
+    apart = float(coordinate.apart(right.mean, left.mean))
     slopes = [
-        -window.force_constant * float(coordinate.apart(mean, window.centre))
-        for window, mean in zip((left, right), means, strict=True)
+        -side.window.force_constant * float(coordinate.apart(side.mean, side.window.centre))
+        for side in (left, right)
     ]
-    count = max(1, math.ceil(abs(apart) / (spacing * max(sum(widths), 1e-12))) - 1)
+    count = max(1, math.ceil(abs(apart) / (_SPACING * max(left.width + right.width, 1e-12))) - 1)
     distance = apart / (count + 1)
-    wanted = GAS_CONSTANT * temperature * (spacing / max(abs(distance), 1e-12)) ** 2
+    wanted = GAS_CONSTANT * temperature * (_SPACING / max(abs(distance), 1e-12)) ** 2
     curvature = (slopes[1] - slopes[0]) / apart if apart else 0.0
     least = -2.0 * curvature if curvature < 0 else _SOFTEST * wanted
-    constant = max(wanted - curvature, least, left.force_constant, right.force_constant)
+    constant = max(wanted - curvature, least, left.window.force_constant, right.window.force_constant)
+    added = 1 + max(left.window.added, right.window.added)
     found = []
     for k in range(1, count + 1):
         share = k / (count + 1)
-        centre = means[0] + share * apart + ((1 - share) * slopes[0] + share * slopes[1]) / constant
+        centre = left.mean + share * apart + ((1 - share) * slopes[0] + share * slopes[1]) / constant
         if coordinate.period:
             half = 0.5 * coordinate.period
             centre = (centre + half) % coordinate.period - half
