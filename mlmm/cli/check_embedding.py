@@ -89,7 +89,14 @@ def run(options: argparse.Namespace) -> int:
     levels = embedding_levels(
         built, region, potential, frames, boxes=boxes, charge=charge, charge_width=width, progress=say
     )
-    figures = embedding_diagnostics(built, region, potential, charge=charge, charge_width=width)
+    figures = embedding_diagnostics(
+        built,
+        region,
+        potential,
+        charge=charge,
+        charge_width=width,
+        far_field=config.embedding.far_field,
+    )
     print(f"{levels}\n\n{figures}\nin the structure as built\n")
     # Beside the picture without a run: the numbers behind it.
     numbers = levels.save(folder / LEVELS_FILE if of_run else picture.with_suffix(".json"))

@@ -288,9 +288,8 @@ class EmbeddingSettings:
     electrostatics: str = word(
         "mechanical",
         ("mechanical", "charges", "embedded"),
-        "fixed charges of the force field; charges that the potential predicts at every step (schemes "
-        "per_atom and additive); or electrostatic embedding: the potential is polarised by all charges "
-        "around (scheme additive, amp-bms)",
+        "fixed charges of the force field; those that the potential predicts at every step (per_atom, "
+        "additive); or electrostatic embedding: polarised by all charges around (additive, amp-bms)",
     )
     charges: str = word(
         "force field",
@@ -303,9 +302,11 @@ class EmbeddingSettings:
     charge_width: Quantity = quantity(
         "0.03 nm",
         "length",
-        "standard deviation of the Gaussian charges around an embedded region, at most 0.05 nm: a charge on "
-        "top of an atom pulls with a finite force; 0 nm: points",
+        "standard deviation of the Gaussian charges around an embedded region, up to 0.05 nm; 0 nm: points",
         least=0,
+    )
+    far_field: str = word(
+        "ewald", ("ewald", "reaction_field"), "charges by Ewald's sum; or to 1.2 nm, 3 to 4 % off"
     )
 
 

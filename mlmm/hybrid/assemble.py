@@ -215,6 +215,7 @@ def _embedded_region(spec: HybridSpec) -> EmbeddedRegion:
         spec.charge,
         built_cell(built),
         charge_width=spec.charge_width,
+        far_field=spec.far_field,
     )
     return region.to(getattr(potential, "device", "cpu"))
 

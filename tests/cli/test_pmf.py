@@ -152,6 +152,13 @@ def test_corrections_that_cannot_be_are_refused(sampled, tmp_path, capsys, argum
     assert re.search(message, capsys.readouterr().err)
 
 
+def test_residues_need_an_embedded_region(sampled, tmp_path, capsys):
+    assert main(["pmf", "--residues", str(sampled[1])]) == 2
+    assert 'electrostatics = "embedded"' in capsys.readouterr().err
+    assert main(["pmf", "--residues", str(tmp_path)]) == 2
+    assert "resolved.toml" in capsys.readouterr().err
+
+
 def test_a_folder_that_is_no_run_is_refused(tmp_path, capsys):
     assert main(["correct", str(tmp_path), "--to", "mm"]) == 2
     assert "resolved.toml" in capsys.readouterr().err
@@ -183,6 +190,7 @@ def _result(**changes):
     [
         ({}, "overlap", "ok", "0.30 or more"),
         ({"least_overlap": 0.05}, "overlap", "look", "more windows"),
+        ({"empty": [[0.21, 0.25]]}, "range", "bad", "no samples from 0.21 nm to 0.25 nm"),
         (
             {
                 "gaps": [[0.2, 0.3, 0.001]],

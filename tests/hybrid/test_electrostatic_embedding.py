@@ -235,6 +235,10 @@ def test_what_cannot_be_embedded_is_refused(acetate, amp, ani1x, dipeptide_vacuu
         embedded(dataclasses.replace(acetate, system=small), amp)
     with pytest.raises(PotentialError, match=r"in_potential\(…\) in the TorchScript form"):
         embedded(acetate, Formless())
+    with pytest.raises(EmbeddingError, match=r"at least 2\.40 nm wide"):
+        embedded(acetate, amp, far_field="reaction_field")
+    with pytest.raises(ConfigError, match="far_field = ewald"):
+        embedded(acetate, amp, far_field="cutoff")
     with pytest.raises(ConfigError, match="looks at all charges"):
         embedded(acetate, amp, bridge="native")
     side_chain = hard_zones(dipeptide_vacuum, select_region(dipeptide_vacuum, "resname ALA"))
