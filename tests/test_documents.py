@@ -16,6 +16,7 @@ import pytest
 
 import mlmm
 from mlmm.cli.program import _parser
+from mlmm.config.label_file import check_job
 from mlmm.config.load import load_config
 from mlmm.errors import ConfigError
 
@@ -134,6 +135,9 @@ def test_python_of_a_guide_page_runs(page, tmp_path):
 def read_run_file(text: str, folder: Path) -> None:
     """Read a piece of a run file, with what it leaves open filled in."""
     given = tomllib.loads(text)
+    if "structures" in given:
+        check_job(given)
+        return
     shutil.copy(ROOT / "systems/n_methylacetamide/water_ani1x.json", folder / "water.json")
     shutil.copy(ROOT / "systems/allyl_vinyl_ether/reactant.xyz", folder / "molecule.xyz")
     if not {"pdb", "smiles", "prmtop"} & set(given.get("system", ())):
@@ -193,10 +197,10 @@ def test_every_test_of_the_table_of_claims_exists(root):
     rows = [
         line
         for line in text.splitlines()
-        if re.match(r"\| (V\d+|bias|tail|report|build|labels|paths) \|", line)
+        if re.match(r"\| (V\d+|bias|tail|report|build|labels|paths|training) \|", line)
     ]
     claims = {*(f"| V{k}" for k in range(1, 24)), "| bias", "| tail", "| report", "| build"}
-    claims |= {"| labels", "| paths"}
+    claims |= {"| labels", "| paths", "| training"}
     assert {row.split(" | ")[0] for row in rows} == claims
     for row in rows:
         named = re.findall(r"`(\w+/\w+\.py)::(\w+)`", row)
@@ -205,7 +209,9 @@ def test_every_test_of_the_table_of_claims_exists(root):
             assert f"def {test}(" in (root / "tests" / file).read_text(), f"{file}::{test}"
 
 
-@pytest.mark.parametrize("name", ["01_dipeptide_in_water.py", "02_your_own_system_and_model.py"])
+@pytest.mark.parametrize(
+    "name", ["01_dipeptide_in_water.py", "02_your_own_system_and_model.py", "04_train_a_potential.py"]
+)
 def test_example_runs(root, tmp_path, name):
     path = root / "examples" / name
     assert len(path.read_text().splitlines()) <= 60

@@ -76,26 +76,32 @@ def mean_force_tables(folder: Path, config: RunConfig) -> list[str]:
     ConfigError
         Fewer than two frames.
     """
-    import mdtraj
+    import numpy as np
 
     from mlmm.build import BuiltSystem
     from mlmm.compensation.mean_force import mean_force
+    from mlmm.dynamics.dcd_frames import DCDFrames
     from mlmm.dynamics.run_directory import RunDirectory
 
     built = BuiltSystem.load(RunDirectory(folder).built_folder)
     path = folder / "trajectory.dcd"
-    trajectory = mdtraj.load_dcd(str(path), mdtraj.Topology.from_openmm(built.topology))
+    try:
+        trajectory = DCDFrames(path, built.n_atoms)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"frames of the run in {path}", str(error), "give the folder of a run") from error
     if len(trajectory) < 2:
         raise ConfigError(
             f"two frames or more in {path}",
             str(len(trajectory)),
             "go on with mlmm run --resume, or run longer",
         )
-    chosen = trajectory[:: -(-len(trajectory) // _MOST)] if len(trajectory) > _MOST else trajectory
+    chosen = range(0, len(trajectory), -(-len(trajectory) // _MOST))
+    positions, boxes = zip(*(trajectory[k] for k in chosen), strict=True)
+    cells = np.array(boxes) if trajectory.periodic else None
     say(f"mean force of lambda in {len(chosen)} frames of {folder}")
     hybrid = hybrid_from(config, built, precision="float64")
     tables = [
-        mean_force(hybrid, chosen.xyz, chosen.unitcell_vectors, kind=kind)
+        mean_force(hybrid, np.array(positions), cells, kind=kind)
         for kind in sorted(set(getattr(hybrid.zones, "kinds", ())))
     ]
     return [f"{table}\nof {path}" for table in tables]

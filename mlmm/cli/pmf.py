@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlmm.cli.pmf_residues import residues
 from mlmm.cli.session import add_config, build_shown, checked_potential, run_name
 from mlmm.cli.session import start as set_up
 from mlmm.config.explain import key_lines
@@ -28,6 +29,7 @@ EPILOG = f"""examples:
   mlmm pmf my/run.toml --resume --set umbrella.add=3      add windows where neighbours do not overlap
   mlmm pmf my/run.toml --resume --set run.produce="20 ps" make every window longer
   mlmm pmf --analyse runs/my-pmf                the profile of what has been sampled so far
+  mlmm pmf --residues runs/my-pmf               which residues hold the reactant, and which the top
 
 The run file is that of mlmm run with a variable and a section [umbrella]:
 
@@ -69,6 +71,11 @@ def add_options(verb: argparse.ArgumentParser) -> None:
     how.add_argument("--resume", action="store_true", help="go on with what is in the folder")
     how.add_argument("--overwrite", action="store_true", help="replace what is in the folder")
     how.add_argument("--analyse", action="store_true", help="analyse the windows of a folder, run nothing")
+    how.add_argument(
+        "--residues",
+        action="store_true",
+        help="energies of the residues of a folder with the embedded region, at the reactant and on the top",
+    )
     verb.add_argument(
         "--workers", type=int, default=1, metavar="N", help="processes that run windows at a time (default 1)"
     )
@@ -78,6 +85,8 @@ def run(options: argparse.Namespace) -> int:
     """Sample, analyse and report."""
     if options.analyse:
         return _analyse(options)
+    if options.residues:
+        return residues(Path(options.config))
     if options.workers < 1:
         raise ConfigError("--workers 1 or more", str(options.workers), "write --workers 2")
     out = Path(options.out) if options.out else Path("runs") / f"{run_name(options.config)}-pmf"

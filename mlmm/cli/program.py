@@ -15,6 +15,8 @@ from mlmm.cli import (
     freq,
     init,
     irc,
+    label,
+    learn,
     ligand,
     models,
     neb,
@@ -52,6 +54,7 @@ _EPILOG = """examples:
   mlmm scan my/run.toml                              a relaxed scan along a variable; then neb, ts, irc, freq
   mlmm pmf my/run.toml --workers 4                   free-energy profile along a variable, barrier with error
   mlmm correct runs/my-pmf --to gfn2                 the same with a better method, by reweighting frames
+  mlmm label label.toml                              energies and forces by electronic structure
   mlmm report runs/my                                write report.html again
 
 exit status: 0 done, 1 a physics check failed, 2 something to correct in the input or the run,
@@ -72,9 +75,11 @@ _VERBS = {
     "pmf": pmf,
     "correct": correct,
     "report": report,
+    "label": label,
     "ligand": ligand,
     "models": models,
     "train": train,
+    "learn": learn,
 }
 
 

@@ -12,6 +12,7 @@ __all__ = ["EPILOG", "HELP", "add_options", "run"]
 HELP = "Say whether a run went well, write its report.html again, or compare several runs."
 EPILOG = """examples:
   mlmm report runs/my            also of a run that is still going on, or was interrupted
+  mlmm report runs/active runs/passive   learning curves of two loops of mlmm learn in one picture
   mlmm report runs/*             the report of each, and comparison.html with all runs of dynamics
 
 ok: nothing speaks against it; look: decide yourself; bad: find the cause first; -: not measured, or too short
@@ -57,6 +58,17 @@ def run(options: argparse.Namespace) -> int:
             print(f"  {line}")
         print(f"report: {write_metadynamics_report(directory)}")
     directories = [directory for directory in directories if directory not in held]
+    from mlmm.report.learning_page import is_learning, judge_learning, read_learning, write_learning_report
+
+    loops = [directory for directory in directories if is_learning(directory)]
+    for directory in loops:
+        verdict = judge_learning(read_learning(directory))
+        print(f"{directory}: {verdict.headline}")
+        for line in verdict.lines:
+            print(f"  {line}")
+        others = [other for other in loops if other != directory]
+        print(f"report: {write_learning_report(directory, others)}")
+    directories = [directory for directory in directories if directory not in loops]
     from mlmm.report.search_page import is_search, judge_search, write_search_report
 
     searches = [directory for directory in directories if is_search(directory)]

@@ -6,13 +6,13 @@ Only the standard library is imported here.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from mlmm.config.schema import SECTIONS, TABLES
 from mlmm.config.search_sections import REACTIONS
 from mlmm.options import Option, check_names, default_of, fields_of, options_of, toml
 
-__all__ = ["explain", "key_lines", "start_file"]
+__all__ = ["explain", "key_lines", "option_page", "start_file"]
 
 _WIDTH = 100
 _COLUMN = 34  # of the help in a line of ``--help``
@@ -43,7 +43,16 @@ def explain(section: str = "") -> str:
 
 def _page(section: str) -> Iterator[str]:
     yield f"{_header(section)}  {_purpose(section)}"
-    for key, entry, default in _keys(section):
+    yield from _entries(_keys(section))
+
+
+def option_page(schema: type) -> str:
+    """Every option of a class: default, values that it takes, what it is for."""
+    return "\n".join(_entries(_keys_of(schema))).lstrip("\n")
+
+
+def _entries(keys: Iterable[tuple[str, Option, str]]) -> Iterator[str]:
+    for key, entry, default in keys:
         yield f"\n  {key} = {default}" if default else f"\n  {key}    (not set)"
         values = entry.values
         bounds = getattr(entry, "bounds", "")
@@ -107,7 +116,10 @@ def start_file(values: Mapping[str, object], notes: Mapping[str, str]) -> str:
 
 def _keys(section: str) -> Iterator[tuple[str, Option, str]]:
     """Key, option and default as text (empty where there is none) of a section."""
-    schema = _schema(section)
+    yield from _keys_of(_schema(section), section)
+
+
+def _keys_of(schema: type, section: str = "") -> Iterator[tuple[str, Option, str]]:
     fields = fields_of(schema, section)
     for key, entry in options_of(schema, section).items():
         default = default_of(schema, fields[key])

@@ -29,7 +29,7 @@ from mlmm.errors import ConfigError
 from mlmm.options import check_names, check_section, default_of, fields_of, options_of
 from mlmm.options.kinds import toml
 
-__all__ = ["load_config", "structure_config"]
+__all__ = ["apply_override", "load_config", "structure_config"]
 
 
 def structure_config(pdb: str, overrides: Sequence[str] = ()) -> RunConfig:
@@ -49,7 +49,7 @@ def structure_config(pdb: str, overrides: Sequence[str] = ()) -> RunConfig:
     """
     content: dict[str, Any] = {}
     for override in overrides:
-        _apply(content, override)
+        apply_override(content, override)
     content.setdefault("system", {})["pdb"] = pdb
     return _checked(content, "--set", Path("."), needs=("system.pdb",))
 
@@ -88,7 +88,7 @@ def load_config(
             "give the path of a run.toml, or write one with mlmm init",
         ) from error
     for override in overrides:
-        _apply(content, override)
+        apply_override(content, override)
     return _checked(content, str(path), path.parent, needs)
 
 
@@ -191,7 +191,8 @@ def _with_defaults(zones: ZoneSettings, written: Mapping[str, Any], where: str) 
     return zones
 
 
-def _apply(content: dict[str, Any], override: str) -> None:
+def apply_override(content: dict[str, Any], override: str) -> None:
+    """Write ``section.key=value`` into the content of a file; ConfigError for another form."""
     name, equals, text = override.partition("=")
     section, dot, key = name.strip().partition(".")
     if not (equals and dot and key):

@@ -254,6 +254,7 @@ def hybrid_from(
         charges="model" if embedding.charges == "model" else None,
         charge_range=embedding.charge_range,
         charge_width=embedding.charge_width,
+        far_field=embedding.far_field,
         charge=config.region.charge,
         multiplicity=config.region.multiplicity,
         variables=variables,

@@ -307,6 +307,12 @@ class EmbeddingSettings:
         "top of an atom pulls with a finite force; 0 nm: points",
         least=0,
     )
+    far_field: str = word(
+        "ewald",
+        ("ewald", "reaction_field"),
+        "an embedded region meets all charges by Ewald's sum; or those within 1.2 nm, and a polar solvent "
+        "beyond: forces 3 to 4 % off, for installations without the compiled kernel",
+    )
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import openmm
 
 from mlmm.build import BuiltSystem
 from mlmm.build.foreign_xml import read_serialised
+from mlmm.dynamics.dcd_frames import DCDFrames
 from mlmm.dynamics.frames import has_velocities, positions_and_box
 from mlmm.dynamics.options import RunOptions
 from mlmm.dynamics.run_directory import RunDirectory
@@ -160,25 +161,26 @@ def _frame(
     source: RunDirectory, theirs: BuiltSystem, number: int
 ) -> tuple[int, np.ndarray, np.ndarray | None]:
     """Number from 1, positions (N, 3) and box (3, 3), nm, of a frame of the trajectory."""
-    from mdtraj.formats import DCDTrajectoryFile
-
-    path = source.file("trajectory.dcd")
-    if not path.exists():
-        raise ConfigError(f"a trajectory in {source.path}", "none", "leave the frame out")
-    with DCDTrajectoryFile(str(path)) as file:
-        total = len(file)
-        place = number - 1 if number > 0 else total + number
-        if number == 0 or not 0 <= place < total:
-            raise ConfigError(
-                f"a frame from 1 to {total} of {path}, or from -1 backwards", str(number), "give another"
-            )
-        file.seek(place)
-        xyz, lengths, _ = file.read(1)
+    path, expected = source.file("trajectory.dcd"), f"a trajectory with frames in {source.path}"
+    try:
+        frames = DCDFrames(path, theirs.n_atoms)
+    except (OSError, ValueError) as error:
+        found = str(error) if path.exists() else "none"
+        raise ConfigError(expected, found, "leave the frame out") from error
+    total = len(frames)
+    if not total:
+        raise ConfigError(expected, "none yet", "wait for one, or leave the frame out")
+    place = number - 1 if number > 0 else total + number
+    if number == 0 or not 0 <= place < total:
+        raise ConfigError(
+            f"a frame from 1 to {total} of {path}, or from -1 backwards", str(number), "give another"
+        )
+    positions, found_box = frames[place]
     box = theirs.box_vectors
-    if box is not None:
-        # A barostat keeps the shape of the box. Angles in single precision might leave its reduced form.
-        box = box * float(np.mean(0.1 * lengths[0] / np.linalg.norm(box, axis=1)))
-    return place + 1, 0.1 * xyz[0].astype(np.float64), box
+    if box is not None and found_box is not None:
+        # A barostat keeps the shape of the box; its cosines, rounded, might leave the reduced form.
+        box = box * float(np.mean(np.linalg.norm(found_box, axis=1) / np.linalg.norm(box, axis=1)))
+    return place + 1, positions, box
 
 
 def _as_state(positions: np.ndarray, velocities: np.ndarray | None, box: np.ndarray | None) -> openmm.State:

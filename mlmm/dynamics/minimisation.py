@@ -1,7 +1,13 @@
-"""Minimisation in pieces, which shows how far it is and can be interrupted."""
+"""Minimisation in pieces, which shows how far it is, can be interrupted, and does not end in a hole.
+
+A learned potential has energies far below any of nature where atoms are nearer than in its training data. The
+minimiser's line search may step over the wall in front of such a hole and take it for a minimum. A piece that
+ends there is undone, and gone again by short steps.
+"""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +23,11 @@ from mlmm.errors import SimulationError
 
 __all__ = ["minimise"]
 
+logger = logging.getLogger(__name__)
+
 _PIECE = 50
+_HOLE = -1e4  # kJ/mol for each particle: no matter is bound so strongly
+_FIRST, _LONGEST = 1e-3, 5e-3  # nm; what an atom may move in a short step
 
 
 def minimise(
@@ -54,8 +64,7 @@ def minimise(
         piece = _PIECE
         if stage.max_iterations:
             piece = min(piece, stage.max_iterations - done)
-        openmm.LocalEnergyMinimizer.minimize(context, tolerance, piece)
-        previous, energy = energy, context.getState(energy=True).getPotentialEnergy()._value
+        previous, energy = energy, _piece(context, tolerance, piece)
         done += piece
         progress(Progress(stage.name, done, stage.max_iterations, energy=energy))
         if previous - energy < 1e-7 * abs(energy):
@@ -69,3 +78,52 @@ def minimise(
     facts = {"energy_before": before, "energy_after": energy, "iterations": done}
     state = context.getState(positions=True, parameters=True)
     return state, facts | {"seconds": time.monotonic() - started}
+
+
+def _piece(context: openmm.Context, tolerance: unit.Quantity, iterations: int) -> float:
+    """Go downhill for some iterations, by short steps where the line search leaves what is physical."""
+    start = context.getState(positions=True).getPositions()
+    try:
+        openmm.LocalEnergyMinimizer.minimize(context, tolerance, iterations)
+        energy: float = context.getState(energy=True).getPotentialEnergy()._value
+    except openmm.OpenMMException as error:
+        if "NaN" not in str(error):
+            raise
+        energy = float("nan")
+    if energy > _HOLE * context.getSystem().getNumParticles():
+        return energy
+    logger.info("the minimiser left what is physical (%g kJ/mol); once more by short steps", energy)
+    context.setPositions(start)
+    return _short_steps(context, iterations)
+
+
+def _short_steps(context: openmm.Context, iterations: int) -> float:
+    """Steepest descent with steps of bounded length; returns the energy, kJ/mol."""
+    step = _FIRST
+
+    def look() -> tuple[float, np.ndarray, np.ndarray]:
+        state = context.getState(energy=True, forces=True, positions=True)
+        forces = state.getForces(asNumpy=True)._value
+        return state.getPotentialEnergy()._value, state.getPositions(asNumpy=True)._value, forces
+
+    context.applyConstraints(1e-6)
+    energy, positions, forces = look()
+    massive = np.array(
+        [context.getSystem().getParticleMass(k)._value > 0.0 for k in range(len(positions))], dtype=bool
+    )
+    for _ in range(iterations):
+        forces[~massive] = 0.0
+        largest = float(np.linalg.norm(forces, axis=1).max())
+        if not np.isfinite(largest) or largest == 0.0:
+            break
+        context.setPositions(positions + step / largest * forces)
+        context.applyConstraints(1e-6)
+        context.computeVirtualSites()
+        found = look()
+        if found[0] < energy:
+            energy, positions, forces = found
+            step = min(1.2 * step, _LONGEST)
+        else:
+            step *= 0.5
+    context.setPositions(positions)
+    return energy

@@ -141,6 +141,7 @@ def embedding_facts(hybrid: HybridSystem) -> dict[str, Any]:
         "electrostatics": spec.electrostatics,
         "charge_range": spec.charge_range if spec.electrostatics == "charges" else None,
         "charge_width": spec.charge_width if spec.electrostatics == "embedded" else None,
+        "far_field": spec.far_field if spec.electrostatics == "embedded" else None,
         "reference_charges": {str(atom): charge for atom, charge in spec.reference_charges.items()},
     }
     if compensation is not None:

@@ -31,6 +31,7 @@ from mlmm.dynamics.stages import Dynamics, Minimise, check_pressure, check_stage
 from mlmm.dynamics.start import Start, check_start
 from mlmm.dynamics.uncertainty import UncertaintyMonitor
 from mlmm.errors import ConfigError
+from mlmm.forcefield.reference_platform import box_with_missed_pairs
 from mlmm.hybrid.system import HybridSystem, check_hybrid
 from mlmm.options import with_changes
 from mlmm.schemes import SchemeChoice
@@ -125,6 +126,7 @@ def simulate(
         start = Start(start)
     check_biases(hybrid, stages, start)
     chosen = choose_platform(options.platform, options.threads, hybrid.system)
+    _check_box(hybrid, chosen[0])
     plan = [stage.facts() if isinstance(stage, Dynamics) else {"name": stage.name} for stage in stages]
     run = out if isinstance(out, RunDirectory) else RunDirectory(Path(out))
     observer = monitor or UncertaintyMonitor(hybrid)
@@ -218,6 +220,18 @@ def _check_forces(hybrid: HybridSystem, stages: Sequence[Minimise | Dynamics]) -
             "a System without a barostat for ensemble NPT",
             ", ".join(own),
             'remove it, or write ensemble = "NVT" and leave the pressure to it',
+        )
+
+
+def _check_box(hybrid: HybridSystem, platform: openmm.Platform) -> None:
+    """Refuse a box in which the Reference platform would miss pairs."""
+    narrow = box_with_missed_pairs(hybrid.built.system, hybrid.built.box_vectors)
+    if narrow and platform.getName() == "Reference":
+        raise ConfigError(
+            "a cube, or a box wider than three cutoffs, on OpenMM's Reference platform, which misses pairs "
+            "elsewhere",
+            narrow,
+            'write platform = "CPU", or build a cube',
         )
 
 

@@ -10,17 +10,22 @@ Gaussians of a small width, so that one without a repulsive wall cannot fall ont
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Optional
+from typing import ClassVar, Optional
 
 import numpy as np
 import torch
 
 from mlmm.electrostatics.ewald_insertion import EwaldInsertion
+from mlmm.electrostatics.reaction_field import ReactionFieldInsertion
 from mlmm.errors import EmbeddingError
 from mlmm.modules import Module
 from mlmm.structures import minimum_image
 
-__all__ = ["CHARGE_WIDTH", "EmbeddedRegion"]
+__all__ = ["CHARGE_WIDTH", "FAR_FIELDS", "EmbeddedRegion"]
+
+Insertion = EwaldInsertion | ReactionFieldInsertion
+#: How charges beyond some distance are taken.
+FAR_FIELDS = ("ewald", "reaction_field")
 
 #: nm; at 0.16 nm, a hydrogen bond, the potential is that of a point to 1e-7.
 CHARGE_WIDTH = 0.03
@@ -51,6 +56,9 @@ class EmbeddedRegion(Module):
     charge_width : float
         Standard deviation of the Gaussian charges around the region, nm; 0: points.
 
+    far_field : {"ewald", "reaction_field"}
+        How charges beyond some distance are taken in a box.
+
     Raises
     ------
     EmbeddingError
@@ -68,6 +76,7 @@ class EmbeddedRegion(Module):
         *,
         tolerance: float = 1e-4,
         charge_width: float = CHARGE_WIDTH,
+        far_field: str = "ewald",
     ):
         super().__init__()
         every = torch.tensor(np.asarray(charges, dtype=np.float64))
@@ -87,16 +96,22 @@ class EmbeddedRegion(Module):
         self.register_buffer("charges", every[outside])
         self.register_buffer("reference", reference)
         self.periodic = cell is not None
-        insertion = EwaldInsertion(reference, self.charges, cell, tolerance, width=charge_width)
+        insertion: Insertion
+        if far_field == "reaction_field" and cell is not None:
+            insertion = ReactionFieldInsertion(reference, self.charges, cell, charge_width)
+        else:
+            insertion = EwaldInsertion(reference, self.charges, cell, tolerance, width=charge_width)
         if polarisation_range > 0.0:
             self.field: Module = _AmongCharges(model, insertion, polarisation_range, charge_width)
         else:
             self.field = _InPotential(model, insertion)
 
+    __jit_unused_properties__: ClassVar[list[str]] = ["insertion"]
+
     @property
-    def insertion(self) -> EwaldInsertion:
+    def insertion(self) -> Insertion:
         """The sum over all charges."""
-        insertion: EwaldInsertion = self.field.insertion
+        insertion: Insertion = self.field.insertion
         return insertion
 
     def forward(self, positions: torch.Tensor, box: Optional[torch.Tensor] = None) -> torch.Tensor:
@@ -110,6 +125,18 @@ class EmbeddedRegion(Module):
         if box is not None and self.periodic:
             cell = box.to(self.charges.device, torch.float64)
         return self.field(where.index_select(0, self.atoms), where.index_select(0, self.outside), cell)
+
+    @torch.jit.unused
+    def multipoles(
+        self, positions: torch.Tensor, box: Optional[torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Charges (n,), dipoles (n, 3) and quadrupoles (n, 3, 3) of the region in the field, e and nm."""
+        cell = box if self.periodic else None
+        region, sources = positions.index_select(0, self.atoms), positions.index_select(0, self.outside)
+        found: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = self.field.in_surroundings(
+            region, sources, cell
+        )[1:]
+        return found
 
     @property
     def visible(self) -> torch.Tensor:
@@ -125,7 +152,7 @@ class EmbeddedRegion(Module):
 class _AmongCharges(Module):
     """A model that sees charges: energies (K, n) of a region among them."""
 
-    def __init__(self, model: Module, insertion: EwaldInsertion, reach: float, charge_width: float):
+    def __init__(self, model: Module, insertion: Insertion, reach: float, charge_width: float):
         super().__init__()
         self.model, self.insertion = model, insertion
         self.range, self.charge_width = float(reach), float(charge_width)
@@ -133,6 +160,14 @@ class _AmongCharges(Module):
     def forward(
         self, region: torch.Tensor, sources: torch.Tensor, cell: Optional[torch.Tensor]
     ) -> torch.Tensor:
+        energies, charges, dipoles, quadrupoles = self.in_surroundings(region, sources, cell)
+        return energies + self.insertion(region, sources, charges, dipoles, quadrupoles, cell)
+
+    @torch.jit.export
+    def in_surroundings(
+        self, region: torch.Tensor, sources: torch.Tensor, cell: Optional[torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Energies without Coulomb's law with the charges, and multipoles."""
         near = self._near(region.detach(), sources.detach(), cell)
         energies, charges, dipoles, quadrupoles = self.model.in_field(
             region,
@@ -141,7 +176,7 @@ class _AmongCharges(Module):
             self.insertion.external.index_select(0, near),
             self.charge_width,
         )
-        return energies + self.insertion(region, sources, charges, dipoles, quadrupoles, cell)
+        return energies, charges, dipoles, quadrupoles
 
     def _near(
         self, region: torch.Tensor, sources: torch.Tensor, cell: Optional[torch.Tensor]
@@ -166,13 +201,23 @@ class _AmongCharges(Module):
 class _InPotential(Module):
     """A model that takes the potential of the charges: energies (K, n) of a region in it."""
 
-    def __init__(self, model: Module, insertion: EwaldInsertion):
+    def __init__(self, model: Module, insertion: Insertion):
         super().__init__()
         self.model, self.insertion = model, insertion
 
     def forward(
         self, region: torch.Tensor, sources: torch.Tensor, cell: Optional[torch.Tensor]
     ) -> torch.Tensor:
+        energies, charges, dipoles, _ = self.in_surroundings(region, sources, cell)
+        return energies + self.insertion.own_energy(region, charges, dipoles, cell)
+
+    @torch.jit.export
+    def in_surroundings(
+        self, region: torch.Tensor, sources: torch.Tensor, cell: Optional[torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Energies beyond those of the fixed charges, but for images of the region, and multipoles."""
         offset, potential, gradient, curvature = self.insertion.potentials(region, sources, cell)
-        energies, charges, dipoles, _ = self.model.in_potential(region, cell, potential, gradient, curvature)
-        return energies + offset + self.insertion.images_energy(region, charges, dipoles, cell)
+        energies, charges, dipoles, quadrupoles = self.model.in_potential(
+            region, cell, potential, gradient, curvature
+        )
+        return energies + offset, charges, dipoles, quadrupoles

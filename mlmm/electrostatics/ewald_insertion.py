@@ -36,6 +36,7 @@ from typing import Optional
 import torch
 from scipy.special import erfcinv
 
+from mlmm.electrostatics.boxes import box_widths, half_space, images_of_region, is_cube
 from mlmm.errors import EmbeddingError
 from mlmm.kernels.ewald import native_ewald_wanted
 from mlmm.modules import Module
@@ -48,7 +49,7 @@ from mlmm.potentials.multipoles import (
 from mlmm.structures import minimum_image
 from mlmm.units import COULOMB
 
-__all__ = ["EwaldInsertion", "box_widths", "half_space"]
+__all__ = ["EwaldInsertion", "check_width"]
 
 #: Where the end of the direct sum is made smooth, as a share of its cutoff.
 _TAPER = 0.9
@@ -58,11 +59,14 @@ _PAIR_COST = 50.0
 _REACH = 6.0
 
 
-def box_widths(cell: torch.Tensor) -> torch.Tensor:
-    """Distances between opposite faces of a box in reduced form, nm (3,)."""
-    a, b, c = cell[0], cell[1], cell[2]
-    faces = torch.stack([torch.linalg.cross(b, c), torch.linalg.cross(c, a), torch.linalg.cross(a, b)])
-    return torch.linalg.det(cell) / faces.square().sum(1).sqrt()
+def check_width(width: float) -> None:
+    """Refuse Gaussian charges wider than hydrogen bonds allow, or none (EmbeddingError)."""
+    if not 0.0 <= width <= WIDEST_CHARGE:
+        raise EmbeddingError(
+            f"Gaussian charges between 0 (points) and {WIDEST_CHARGE:g} nm wide",
+            f"{width:g} nm",
+            'write charge_width = "0.03 nm"',
+        )
 
 
 class EwaldInsertion(Module):
@@ -103,12 +107,7 @@ class EwaldInsertion(Module):
             raise EmbeddingError(
                 "a tolerance of the Ewald sum between 1e-12 and 0.1", f"{tolerance:g}", "write 1e-4"
             )
-        if not 0.0 <= width <= WIDEST_CHARGE:
-            raise EmbeddingError(
-                f"Gaussian charges between 0 (points) and {WIDEST_CHARGE:g} nm wide",
-                f"{width:g} nm",
-                'write charge_width = "0.03 nm"',
-            )
+        check_width(width)
         self.register_buffer("reference", reference_charges.to(torch.float64).clone())
         self.register_buffer("external", external_charges.to(torch.float64).clone())
         self.periodic, self.images, self.share = cell is not None, False, 0.0
@@ -128,9 +127,7 @@ class EwaldInsertion(Module):
                 )
             self.share = cutoff / smallest
             triples = half_space(cell, 2.0 * self.argument**2 / cutoff)
-            lengths = torch.diagonal(cell)
-            skewed = float((cell - torch.diag(lengths)).abs().max())
-            self.images = skewed < 1e-6 and float(lengths.max() - lengths.min()) < 1e-3 * smallest
+            self.images = is_cube(cell)
         self.register_buffer("triples", triples)
         self.register_buffer("built", torch.zeros(3, 3, dtype=torch.float64) if cell is None else cell)
         self.total, self.width = float(self.reference.sum()), float(width)
@@ -181,7 +178,7 @@ class EwaldInsertion(Module):
             energies = offset + multipole_energies(
                 charges, dipoles, quadrupoles, potential, gradient, curvature
             )
-        return energies + self.images_energy(positions, charges, dipoles, cell)
+        return energies + self.own_energy(positions, charges, dipoles, cell)
 
     @torch.jit.export
     def potentials(
@@ -212,7 +209,7 @@ class EwaldInsertion(Module):
         return offset, potential, gradient, traceless(curvature)
 
     @torch.jit.export
-    def images_energy(
+    def own_energy(
         self,
         positions: torch.Tensor,
         charges: torch.Tensor,
@@ -222,8 +219,8 @@ class EwaldInsertion(Module):
         """Share of each atom in E_images, kJ/mol (n,); zero without a cubic box."""
         if cell is None or not self.images:
             return torch.zeros_like(charges)
-        own = self.coulomb * self._images(positions, charges, dipoles, cell) / charges.shape[0]
-        return own.expand(charges.shape[0])
+        own = images_of_region(positions, charges, dipoles, self.reference, cell)
+        return (self.coulomb * own / charges.shape[0]).expand(charges.shape[0])
 
     @torch.jit.export
     def waves(self, cell: Optional[torch.Tensor]) -> torch.Tensor:
@@ -266,11 +263,11 @@ class EwaldInsertion(Module):
         meet in the force field, and that of the charges with its derivatives, whose trace is left out.
         """
         blurred = self.reach * math.sqrt(2.0) * self.width
-        with torch.no_grad():
-            between = external_positions.unsqueeze(0) - positions.unsqueeze(1)
-            squares = minimum_image(between, cell).square().sum(2)
-            near = ((squares < cutoff**2) & (squares >= blurred**2)).nonzero()
-            close = (squares < blurred**2).nonzero()
+        # Detached, not under no_grad: TorchScript would share its subexpressions with what has a gradient.
+        between = external_positions.detach().unsqueeze(0) - positions.detach().unsqueeze(1)
+        squares = minimum_image(between, cell).square().sum(2)
+        near = ((squares < cutoff**2) & (squares >= blurred**2)).nonzero()
+        close = (squares < blurred**2).nonzero()
         i, m = near[:, 0], near[:, 1]
         vectors = external_positions.index_select(0, m) - positions.index_select(0, i)
         vectors = minimum_image(vectors, cell)
@@ -346,42 +343,9 @@ class EwaldInsertion(Module):
         places = (n[:, 0] * (2 * y + 1) + n[:, 1] + y) * (2 * z + 1) + n[:, 2] + z
         return torch.stack([whole_real.flatten(), whole_imaginary.flatten()]).index_select(1, places)
 
-    def _images(
-        self, positions: torch.Tensor, charges: torch.Tensor, dipoles: torch.Tensor, cell: torch.Tensor
-    ) -> torch.Tensor:
-        """The region with its own images, beyond that of the reference charges; in units of K."""
-        r = minimum_image(positions - positions[0], cell)
-        d = (charges.unsqueeze(1) * r + dipoles).sum(0)
-        d0 = (self.reference.unsqueeze(1) * r).sum(0)
-        theta = ((charges - self.reference) * r.square().sum(1)).sum() + 2.0 * (dipoles * r).sum()
-        factor = 2.0 * self.pi / (3.0 * torch.linalg.det(cell))
-        return factor * (self.total * theta - (d.square().sum() - d0.square().sum()))
-
 
 def _cheapest_cutoff(volume: float, n: int, argument: float) -> float:
     """r_c that minimises N K + `_PAIR_COST` n N (4 pi/3) r_c³/V with K waves up to 2 (a r_c)²/r_c, nm."""
     waves = volume * 8.0 * argument**6 / (12.0 * math.pi**2)
     pairs = _PAIR_COST * n * 4.0 * math.pi / (3.0 * volume)
     return float((waves / pairs) ** (1.0 / 6.0))
-
-
-def half_space(cell: torch.Tensor, largest: float) -> torch.Tensor:
-    """Integers n (K, 3) of the reciprocal vectors 2 pi H⁻¹ n up to a length, one of each pair ±n.
-
-    TorchScript can compile it.
-
-    Parameters
-    ----------
-    cell : torch.Tensor, shape (3, 3), nm
-    largest : float
-        1/nm.
-    """
-    most = (cell.square().sum(1).sqrt() * (largest / 6.283185307179586)).to(torch.int64) + 1
-    x, y, z = int(most[0]), int(most[1]), int(most[2])
-    first = torch.arange(0, x + 1, dtype=torch.float64, device=cell.device)
-    second = torch.arange(-y, y + 1, dtype=torch.float64, device=cell.device)
-    third = torch.arange(-z, z + 1, dtype=torch.float64, device=cell.device)
-    grid = torch.cartesian_prod(first, second, third)
-    square = (6.283185307179586 * grid @ torch.linalg.inv(cell).t()).square().sum(1)
-    order = grid[:, 0] * 1e8 + grid[:, 1] * 1e4 + grid[:, 2]
-    return grid[(square <= largest * largest) & (order > 0)].contiguous()

@@ -48,7 +48,7 @@ from mlmm.hybrid.spec import (
 )
 from mlmm.kernels.direct_pairs import RegionPairs, ZonePairs
 from mlmm.modules import Module
-from mlmm.potentials.base import PotentialModel, bound_module
+from mlmm.potentials.base import PotentialModel, field_module
 from mlmm.zones.adaptive import AdaptiveWeights, AdaptiveZones
 from mlmm.zones.compensation import Compensation, CompensationEnergy
 from mlmm.zones.cut_bonds import classify_bonds
@@ -205,8 +205,7 @@ def _region_energy(spec: HybridSpec) -> RegionEnergy | CappedModel:
 def _embedded_region(spec: HybridSpec) -> EmbeddedRegion:
     """The model on the region in the field of all charges of the force field around it."""
     built, potential, atoms = spec.built, spec.potential, model_atoms(spec)
-    module = bound_module(potential, atomic_numbers(built, atoms), spec.charge, spec.multiplicity)
-    assert module is not None  # `check_embedding` asks
+    module = field_module(potential, atomic_numbers(built, atoms), spec.charge, spec.multiplicity)
     charges = read_charges(built.system).charge
     region = EmbeddedRegion(
         module,
@@ -216,6 +215,7 @@ def _embedded_region(spec: HybridSpec) -> EmbeddedRegion:
         spec.charge,
         built_cell(built),
         charge_width=spec.charge_width,
+        far_field=spec.far_field,
     )
     return region.to(getattr(potential, "device", "cpu"))
 

@@ -77,6 +77,8 @@ class HybridSpec:
         Up to which predicted charges act, nm.
     charge_width : float
         Standard deviation of the Gaussian charges around an embedded region, nm.
+    far_field : {"ewald", "reaction_field"}
+        How an embedded region meets charges beyond some distance.
     cuda_graphs : {"off", "auto", "on"}
         Whether a TorchForce records CUDA graphs.
     reference_charges : dict of int to float
@@ -101,6 +103,7 @@ class HybridSpec:
     electrostatics: str = "mechanical"
     charge_range: float = 1.2
     charge_width: float = 0.03
+    far_field: str = "ewald"
     cuda_graphs: str = "off"
     reference_charges: Mapping[int, float] = field(default_factory=dict)
     biases: Biases = field(default_factory=Biases)

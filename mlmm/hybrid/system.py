@@ -16,7 +16,8 @@ from mlmm.build import BuiltSystem
 from mlmm.collective_variables.bind import bind
 from mlmm.collective_variables.definitions import Biases
 from mlmm.collective_variables.options import Restraint, Variable
-from mlmm.errors import check_kind
+from mlmm.electrostatics.embedded_region import FAR_FIELDS
+from mlmm.errors import ConfigError, check_kind
 from mlmm.forcefield.remove_terms import RemovedTerms
 from mlmm.hybrid.alignment import with_compensation
 from mlmm.hybrid.assemble import assemble
@@ -244,6 +245,7 @@ def hybrid_system(
     variables: Sequence[Variable] = (),
     outside_training: str = "stop",
     charge_width: str | float = "0.03 nm",
+    far_field: str = "ewald",
 ) -> HybridSystem:
     """Replace the force field inside the region by a machine-learned potential, with one conserved energy.
 
@@ -301,6 +303,8 @@ def hybrid_system(
     charge_width : str or float
         Standard deviation of the Gaussian charges around an embedded region, nm, at most 0.05: as points
         beyond a bond's length, and finite on top of an atom. 0: points.
+    far_field : {"ewald", "reaction_field"}
+        All charges around an embedded region by Ewald's sum, or those within 1.2 nm and a medium beyond.
 
     Raises
     ------
@@ -324,6 +328,8 @@ def hybrid_system(
     scheme = choice.name
     reach = parse(charge_range, "length", "charge_range")
     width = parse(charge_width, "length", "charge_width")
+    if far_field not in FAR_FIELDS:
+        raise ConfigError(f"far_field = {' | '.join(FAR_FIELDS)}", repr(far_field), "choose one of them")
     check_options(scheme, electrostatics, mm_tail, multiplicity)
     zones, warnings = seen_zones(built, zones, facts)
     check_box(built, zones, facts)
@@ -365,6 +371,7 @@ def hybrid_system(
         charge_range=reach,
         biases=bind(built, restraints, variables),
         charge_width=width,
+        far_field=far_field,
     )
     # The plugin's lists of neighbours grow.
     check_room(built, zones, scheme, potential, on_gpu and host != "native")

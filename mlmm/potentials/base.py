@@ -29,6 +29,7 @@ __all__ = [
     "check_state",
     "energy_and_all_forces",
     "energy_and_forces",
+    "field_module",
     "is_capturable",
     "scriptable_module",
 ]
@@ -149,6 +150,27 @@ def bound_module(
     state = {"charge": charge} if model.spec.charges else {}
     state |= {"multiplicity": multiplicity} if model.spec.spins else {}
     return scriptable(list(numbers), **state)
+
+
+def field_module(
+    model: PotentialModel, numbers: Sequence[int], charge: int = 0, multiplicity: int = 1
+) -> Module:
+    """The TorchScript form of a model that takes charges around, bound to the atoms of a region.
+
+    Raises
+    ------
+    PotentialError
+        A model without one, or whose form lacks the method that its spec promises.
+    """
+    module = bound_module(model, numbers, charge, multiplicity)
+    method = {"charges": "in_field", "potential": "in_potential"}.get(model.spec.external, "in_field")
+    if module is None or not hasattr(module, method):
+        raise PotentialError(
+            f"{method}(…) in the TorchScript form of {model.spec.name}, which takes charges around it",
+            "none",
+            "see mlmm.potentials.PotentialModel for what it returns",
+        )
+    return module
 
 
 def is_capturable(module: torch.nn.Module) -> bool:

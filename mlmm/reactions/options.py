@@ -147,8 +147,10 @@ class NEBOptions(_Checked):
     )
     optimiser: str = word(
         "bfgs",
-        ("bfgs", "fire"),
-        "bfgs, which learns curvatures, or fire, which is slower and more patient",
+        ("bfgs", "fire", "gp"),
+        "bfgs, which learns curvatures; fire, which is slower and more patient; gp: a Gaussian process "
+        "learns the surface, the path is relaxed on it and computed where that is uncertain: fewest "
+        "energies for a few atoms; for 14 it did not converge in a test",
     )
     force_tolerance: Quantity = quantity(
         "50 kJ/mol/nm", "force", "largest force across the path on an atom of an image", above=0

@@ -16,18 +16,30 @@ from ase.mep import NEB
 from ase.mep.neb import idpp_interpolate
 
 from mlmm.errors import ConfigError
+from mlmm.reactions.hessian import rigid_motions
 from mlmm.reactions.minimise import minimise
 from mlmm.reactions.options import NEBOptions
 from mlmm.reactions.progress import Progress
 from mlmm.reactions.surface import FORCE_OF_ASE, ReactionSurface
 from mlmm.units import ANGSTROM, ELECTRONVOLT
 
-__all__ = ["PathResult", "check_apart", "folds", "interpolate", "nudged_elastic_band", "superposed"]
+__all__ = [
+    "PathResult",
+    "band_force",
+    "check_apart",
+    "folds",
+    "interpolate",
+    "nudged_elastic_band",
+    "relax_band",
+    "superposed",
+]
 
 #: Sum of covalent radii times this: atoms that are closer run into each other.
 _CLASH = 0.55
 #: Force across the path below which the highest image may begin to climb, kJ/mol/nm.
 _CLIMB = 300.0
+#: Force over the smallest so far, and kJ/mol/nm, beyond which steps have run away.
+_LOST, _FAR = 20.0, 5000.0
 #: Å: longest displacement of an atom in a step.
 _LONGEST = 0.2
 #: Coordinates of a band above which a full matrix costs more than the energies.
@@ -72,9 +84,18 @@ class PathResult:
 class _Band(NEB):
     """ASE's band, whose images are evaluated together."""
 
-    def __init__(self, images: list[Any], surface: ReactionSurface, **options: Any):
-        super().__init__(images, method="improvedtangent", allow_shared_calculator=False, **options)
+    def __init__(self, images: list[Any], surface: ReactionSurface, spring: float, climb: bool):
+        super().__init__(
+            images,
+            k=spring / FORCE_OF_ASE * ANGSTROM,
+            climb=climb,
+            method="improvedtangent",
+            allow_shared_calculator=False,
+            # That turns images behind the optimiser's back; forces without rotation do not.
+            remove_rotation_and_translation=False,
+        )
         self._surface = surface
+        self._turns = surface.free and surface.dimensions == 3 and len(surface) > 1
 
     def get_forces(self) -> np.ndarray:
         """Forces on all images; see ASE."""
@@ -88,7 +109,19 @@ class _Band(NEB):
         )
         for image, found in zip(new, results, strict=True):
             image.calc.take(image, found)
-        return super().get_forces()
+        forces = super().get_forces()
+        if self._turns:
+            forces = forces.reshape(len(self.images) - 2, -1)
+            for force, image in zip(forces, self.images[1:-1], strict=True):
+                rigid = rigid_motions(image.positions, np.ones(len(image)))
+                force -= rigid.T @ (rigid @ force)
+        return forces.reshape(-1, 3)
+
+
+def band_force(surface: ReactionSurface, path: np.ndarray, spring: float, climb: bool) -> float:
+    """Largest force on an atom of an image across a path, with the springs along it, kJ/mol/nm."""
+    band = _Band([surface.atoms(image) for image in path], surface, spring, climb)
+    return float(np.linalg.norm(band.get_forces().reshape(-1, 3), axis=1).max()) * FORCE_OF_ASE
 
 
 def superposed(positions: np.ndarray, reference: np.ndarray, masses: np.ndarray) -> np.ndarray:
@@ -183,7 +216,11 @@ def nudged_elastic_band(
     else:
         path = np.array([ends[0], *path[1:-1], ends[1]])
     check_apart(surface, path)
-    return _relaxed(surface, path, options, progress)
+    if options.optimiser == "gp":
+        from mlmm.reactions.surrogate_path import surrogate_path
+
+        return surrogate_path(surface, path, options, progress)
+    return relax_band(surface, path, options, progress)
 
 
 def _ends(
@@ -201,28 +238,35 @@ def _ends(
     return found[0], found[1]
 
 
-def _relaxed(
-    surface: ReactionSurface, path: np.ndarray, options: NEBOptions, progress: Progress
+def relax_band(
+    surface: ReactionSurface,
+    path: np.ndarray,
+    options: NEBOptions,
+    progress: Progress,
 ) -> PathResult:
-    """Relax a band of images: without climbing until it is near, then with."""
+    """Relax a band of images: without climbing until it is near, then with.
+
+    Parameters
+    ----------
+    surface : ReactionSurface
+    path : ndarray, shape (K, n, 3), nm
+    options : NEBOptions
+    progress : Progress
+        Kept after each iteration.
+    """
     from ase.optimize import BFGS, FIRE, LBFGS
 
     images = [surface.atoms(image) for image in path]
     done = progress.get("iterations")
     iterations = 0 if done is None else int(done)
-    band = _Band(
-        images,
-        surface,
-        k=options.spring / FORCE_OF_ASE * ANGSTROM,
-        climb=False,
-        remove_rotation_and_translation=surface.free and surface.dimensions == 3 and len(surface) > 1,
-    )
+    band = _Band(images, surface, options.spring, climb=False)
     quasi_newton = BFGS if 3 * len(surface) * len(path) <= _DENSE else LBFGS
     kind: Any = FIRE if options.optimiser == "fire" else quasi_newton
     optimiser = kind(band, logfile=None, maxstep=_LONGEST)
-    force = np.inf
+    force, best = np.inf, (np.inf, path)
     with optimiser:
-        tolerance = max(_CLIMB, options.force_tolerance) if options.climb else options.force_tolerance
+        near = max(_CLIMB, options.force_tolerance)
+        tolerance = near if options.climb and not band.climb else options.force_tolerance
         while True:
             force = float(np.linalg.norm(band.get_forces().reshape(-1, 3), axis=1).max()) * FORCE_OF_ASE
             now = np.array([image.positions * ANGSTROM for image in images])
@@ -235,9 +279,19 @@ def _relaxed(
                 if band.climb or not options.climb:
                     break
                 band.climb, tolerance = True, options.force_tolerance
+                best = (np.inf, now)
                 continue
             if iterations >= options.steps:
                 break
+            if force < best[0]:
+                best = (force, now)
+            elif force > max(_LOST * best[0], _FAR) and kind is not FIRE:
+                # A band has no energy of its own that would keep quasi-Newton steps from running away.
+                for image, where in zip(images, best[1], strict=True):
+                    image.set_positions(where / ANGSTROM)
+                kind = FIRE
+                optimiser = kind(band, logfile=None, maxstep=_LONGEST)
+                progress.keep("steps ran away: going on from the best path by FIRE")
             optimiser.step()
             iterations += 1
     energies = np.array([image.get_potential_energy() for image in images]) * ELECTRONVOLT

@@ -41,11 +41,11 @@ class UmbrellaOptions:
     )
     scan: str = setting(
         "",
-        "table (CSV) of a relaxed scan with a column of the variable and one called energy: its curvature "
-        "makes windows on a barrier stiffer",
+        "directory of mlmm scan along this variable, or a table (CSV) with columns of the variable and "
+        "energy: its curvature makes windows on a barrier stiffer",
         path=True,
         missing="write one with mlmm scan, or leave scan out",
-        example="scan.csv",
+        example="runs/scan",
     )
     structures: str = setting(
         "",

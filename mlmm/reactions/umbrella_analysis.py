@@ -14,7 +14,7 @@ from mlmm.errors import ConfigError
 from mlmm.reactions.mbar import log_mixture, overlap_matrix, resampled, solve_mbar
 from mlmm.reactions.profile import Profile, bin_edges, find_landmarks, free_energies
 from mlmm.reactions.samples import WindowSamples
-from mlmm.reactions.windows import Coordinate, Window, neighbours, window_between
+from mlmm.reactions.windows import Coordinate, Sampled, Window, neighbours, windows_between
 from mlmm.units import GAS_CONSTANT
 
 __all__ = [
@@ -75,7 +75,15 @@ class UmbrellaResult:
         """Of all neighbours."""
         windows = [entry.window for entry in self.samples]
         pairs = neighbours(windows, self.coordinate)
-        return min(float(min(self.overlap[a, b], self.overlap[b, a])) for a, b in pairs)
+        return min(
+            _shared(
+                self.samples[a],
+                self.samples[b],
+                min(self.overlap[a, b], self.overlap[b, a]),
+                self.coordinate,
+            )
+            for a, b in pairs
+        )
 
     @property
     def error(self) -> float:
@@ -279,20 +287,31 @@ def _gaps(
     gaps: list[tuple[float, float, float]] = []
     missing: list[Window] = []
     number = 1 + max(entry.window.number for entry in samples)
-    added = 1 + max(entry.window.added for entry in samples)
     for first, last in pairs:
-        shared = float(min(overlap[first, last], overlap[last, first]))
+        mutual = min(overlap[first, last], overlap[last, first])
+        shared = _shared(samples[first], samples[last], mutual, coordinate)
         if shared >= least:
             continue
         left, right = samples[first], samples[last]
         gaps.append((left.window.centre, right.window.centre, shared))
-        means = (float(left.values.mean()), float(right.values.mean()))
-        missing.append(
-            window_between(
-                left.window, right.window, means, coordinate, temperature, number + len(missing), added
-            )
-        )
+        sides = [
+            Sampled(side.window, float(side.values.mean()), float(side.values.std()))
+            for side in (left, right)
+        ]
+        missing += windows_between(sides[0], sides[1], coordinate, temperature, number + len(missing))
     return tuple(gaps), tuple(missing)
+
+
+def _shared(left: WindowSamples, right: WindowSamples, overlap: float, coordinate: Coordinate) -> float:
+    """Overlap of two neighbours: by their biases, or as far as their samples reach, whichever is less.
+
+    Windows that have slid off a barrier to different sides have biases alike and no samples in common: to
+    MBAR they are one state that jumps.
+    """
+    apart = abs(float(coordinate.apart(right.values.mean(), left.values.mean())))
+    reach = float(left.values.std() + right.values.std())
+    # Of two Gaussians whose means are this many widths apart.
+    return min(float(overlap), math.erfc(apart / (math.sqrt(2) * reach)) if reach > 0 else 0.0)
 
 
 def _block_test(blocks: np.ndarray, error: float) -> tuple[float, float]:
@@ -302,6 +321,19 @@ def _block_test(blocks: np.ndarray, error: float) -> tuple[float, float]:
         return math.nan, math.nan
     variance = float(known.var(ddof=1)) / len(known)
     return math.sqrt(variance), float(chi2.sf((len(known) - 1) * variance / error**2, len(known) - 1))
+
+
+def _empty(profile: Profile) -> list[list[float]]:
+    """Ranges of the profile without a sample: first and last place of each."""
+    found = []
+    start = None
+    for k, value in enumerate([*profile.values, 0.0]):
+        if not math.isfinite(value) and start is None:
+            start = k
+        elif math.isfinite(value) and start is not None:
+            found.append([float(profile.edges[start]), float(profile.edges[k])])
+            start = None
+    return found
 
 
 def result_facts(result: UmbrellaResult) -> dict[str, Any]:
@@ -323,6 +355,7 @@ def result_facts(result: UmbrellaResult) -> dict[str, Any]:
         "forward": result.forward.tolist(),
         "backward": result.backward.tolist(),
         "fractions": list(result.fractions),
+        "empty": _empty(profile),
         "blocks": result.blocks.tolist(),
         "block_error": result.block_error,
         "block_probability": result.block_probability,

@@ -11,8 +11,10 @@ import numpy as np
 
 from mlmm.collective_variables.options import Restraint, Variable
 from mlmm.collective_variables.rules import force_dimension, is_empty, to_number
+from mlmm.dynamics.run_directory import RunDirectory
 from mlmm.errors import ConfigError
 from mlmm.options import check_names
+from mlmm.reactions.run import RESULT, load_arrays
 from mlmm.reactions.sampling_options import UmbrellaOptions
 from mlmm.reactions.windows import Window, plan_windows
 
@@ -93,29 +95,56 @@ def scan_curvatures(path: str, name: str, centres: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     path : str
-        CSV with a column of the variable in internal units and one called energy, kJ/mol.
+        Directory of mlmm scan along the variable alone, or a CSV with a column of the variable in internal
+        units and one called energy, kJ/mol.
     name : str
     centres : ndarray, shape (n,)
 
     Raises
     ------
     ConfigError
-        Columns that are not there, or fewer than five points.
+        A scan along something else, columns that are not there, or fewer than five points.
     """
-    with Path(path).open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    columns = list(rows[0]) if rows else []
-    energy = next((column for column in columns if column.startswith("energy")), None)
-    if name not in columns or energy is None or len(rows) < _NEAR:
-        raise ConfigError(
-            f"columns {name} and energy with {_NEAR} rows or more in {path}",
-            f"{', '.join(columns) or 'no columns'} with {len(rows)} rows",
-            "give the table of a scan along this variable",
-        )
-    places = np.array([float(row[name]) for row in rows])
-    energies = np.array([float(row[energy]) for row in rows])
+    source = Path(path)
+    places, energies = _of_run(source, name) if source.is_dir() else _of_table(source, name)
     found = []
     for centre in centres:
         near = np.argsort(np.abs(places - centre))[:_NEAR]
         found.append(2.0 * np.polyfit(places[near] - centre, energies[near], 2)[0])
     return np.array(found)
+
+
+def _of_run(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Values and energies of a relaxed scan."""
+    summary = RunDirectory(folder).summary
+    names = list((summary.get("result") or {}).get("variables", []))
+    if names != [name] or not (folder / RESULT).exists():
+        raise ConfigError(
+            f"a scan along {name} alone in {folder} that has finished",
+            f"one along {' and '.join(names) or 'nothing'} that is {summary.get('state')}",
+            f"scan along {name}, or leave scan out",
+        )
+    arrays = load_arrays(folder / RESULT)
+    return _enough(arrays["grid"].reshape(-1), arrays["profile"], f"a scan in {folder}")
+
+
+def _of_table(path: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Values and energies of a table."""
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    columns = list(rows[0]) if rows else []
+    energy = next((column for column in columns if column.startswith("energy")), None)
+    if name not in columns or energy is None:
+        raise ConfigError(
+            f"columns {name} and energy in {path}",
+            ", ".join(columns) or "no columns",
+            "give the table of a scan along this variable",
+        )
+    values, energies = (np.array([float(row[column]) for row in rows]) for column in (name, energy))
+    return _enough(values, energies, str(path))
+
+
+def _enough(places: np.ndarray, energies: np.ndarray, where: str) -> tuple[np.ndarray, np.ndarray]:
+    if len(places) < _NEAR:
+        raise ConfigError(f"{_NEAR} points or more in {where}", str(len(places)), "scan at more points")
+    return places, energies

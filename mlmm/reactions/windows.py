@@ -13,10 +13,11 @@ import numpy as np
 from mlmm.errors import ConfigError
 from mlmm.units import GAS_CONSTANT
 
-__all__ = ["Coordinate", "Window", "neighbours", "plan_windows", "window_between"]
+__all__ = ["Coordinate", "Sampled", "Window", "neighbours", "plan_windows", "windows_between"]
 
 #: A window is as stiff as a quarter of what its spacing asks for, however the ground curves.
 _SOFTEST = 0.25
+_SPACING = 1.5  # of neighbours, in widths of a window
 
 
 @dataclass(frozen=True)
@@ -82,12 +83,28 @@ class Window:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Sampled:
+    """A window and what its samples are like.
+
+    Parameters
+    ----------
+    window : Window
+    mean, width : float
+        Mean and standard deviation of the variable.
+    """
+
+    window: Window
+    mean: float
+    width: float
+
+
 def plan_windows(
     centres: Sequence[float],
     force_constant: float | None,
     temperature: float,
     *,
-    spacing: float = 1.5,
+    spacing: float = _SPACING,
     curvatures: np.ndarray | None = None,
 ) -> list[Window]:
     """Windows at given centres, with a force constant for a width that fits their distance.
@@ -143,45 +160,42 @@ def neighbours(windows: Sequence[Window], coordinate: Coordinate) -> list[tuple[
     return pairs
 
 
-def window_between(
-    left: Window,
-    right: Window,
-    means: tuple[float, float],
-    coordinate: Coordinate,
-    temperature: float,
-    number: int,
-    added: int,
-    spacing: float = 1.5,
-) -> Window:
-    """A window whose samples will lie in the middle between those of two others.
+def windows_between(
+    left: Sampled, right: Sampled, coordinate: Coordinate, temperature: float, number: int
+) -> list[Window]:
+    """Windows whose samples will fill the gap between those of two others.
 
     A window with the mean x feels F'(x) = -k (x - x_0) of the ground, so that the ground's slope and
-    curvature between both are known from their means.
+    curvature between both are known from their means. Where the ground curves down, a window is twice as
+    stiff as that, or it would slide to one side.
 
     Parameters
     ----------
-    left, right : Window
-    means : tuple of float
-        Of their samples.
+    left, right : Sampled
     coordinate : Coordinate
     temperature : float
         K.
-    number, added : int
-        See `Window`.
-    spacing : float
-        Distance of neighbours in widths, as for `plan_windows`.
+    number : int
+        Of the first one; see `Window`.
     """
-    first = means[0]
-    apart = float(coordinate.apart(means[1], first))
+    apart = float(coordinate.apart(right.mean, left.mean))
     slopes = [
-        -window.force_constant * float(coordinate.apart(mean, window.centre))
-        for window, mean in zip((left, right), means, strict=True)
+        -side.window.force_constant * float(coordinate.apart(side.mean, side.window.centre))
+        for side in (left, right)
     ]
-    wanted = GAS_CONSTANT * temperature * (2 * spacing / max(abs(apart), 1e-12)) ** 2
+    count = max(1, math.ceil(abs(apart) / (_SPACING * max(left.width + right.width, 1e-12))) - 1)
+    distance = apart / (count + 1)
+    wanted = GAS_CONSTANT * temperature * (_SPACING / max(abs(distance), 1e-12)) ** 2
     curvature = (slopes[1] - slopes[0]) / apart if apart else 0.0
-    constant = max(wanted - curvature, _SOFTEST * wanted, left.force_constant, right.force_constant)
-    centre = first + 0.5 * apart + 0.5 * sum(slopes) / constant
-    if coordinate.period:
-        half = 0.5 * coordinate.period
-        centre = (centre + half) % coordinate.period - half
-    return Window(centre, constant, number, added)
+    least = -2.0 * curvature if curvature < 0 else _SOFTEST * wanted
+    constant = max(wanted - curvature, least, left.window.force_constant, right.window.force_constant)
+    added = 1 + max(left.window.added, right.window.added)
+    found = []
+    for k in range(1, count + 1):
+        share = k / (count + 1)
+        centre = left.mean + share * apart + ((1 - share) * slopes[0] + share * slopes[1]) / constant
+        if coordinate.period:
+            half = 0.5 * coordinate.period
+            centre = (centre + half) % coordinate.period - half
+        found.append(Window(centre, constant, number + k - 1, added))
+    return found

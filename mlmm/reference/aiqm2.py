@@ -97,7 +97,7 @@ class AIQM2:
             molecule.numbers, molecule.positions
         )
         shift = sum(_SELF_ENERGIES[int(number)] for number in molecule.numbers)
-        record["spread of the networks"] = f"{np.std(energies, ddof=1) * HARTREE:.3f} kJ/mol"
+        record["network_spread"] = f"{np.std(energies, ddof=1) * HARTREE:.3f} kJ/mol"
         record["seconds"] = str(watch)
         return Label(
             energy=base.energy + HARTREE * (float(energies.mean()) + dispersion + shift),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ase
@@ -14,11 +14,51 @@ from ase.calculators.calculator import (
     all_changes,
 )
 
+from mlmm.errors import ConfigError
 from mlmm.reference.labels import Molecule, PointCharges
 from mlmm.reference.method import ReferenceMethod
 from mlmm.units import ANGSTROM, ELECTRONVOLT
 
-__all__ = ["ReferenceCalculator"]
+__all__ = ["ReferenceCalculator", "molecule_of"]
+
+
+def molecule_of(
+    atoms: ase.Atoms,
+    charge: int | None = None,
+    multiplicity: int | None = None,
+    external: PointCharges | None = None,
+    origin: Mapping[str, str] | None = None,
+) -> Molecule:
+    """Atoms of ASE as a molecule.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms
+        Without periodic boundaries.
+    charge, multiplicity : int, optional
+        ``atoms.info["charge"]`` and ``atoms.info["spin"]`` by default, or 0 and 1.
+    external : PointCharges, optional
+    origin : mapping of str to str, optional
+
+    Raises
+    ------
+    ConfigError
+        A periodic structure, or a charge that is no whole number.
+    """
+    if atoms.pbc.any():
+        raise ConfigError(
+            "a molecule without periodic boundaries", f"pbc = {atoms.pbc.tolist()}", "write atoms.pbc = False"
+        )
+    found = atoms.info.get("charge", 0) if charge is None else charge
+    spin = atoms.info.get("spin", 1) if multiplicity is None else multiplicity
+    if float(found) != round(float(found)) or float(spin) != round(float(spin)):
+        raise ConfigError(
+            "whole numbers for charge and multiplicity", f"{found} and {spin}", "correct atoms.info"
+        )
+    positions = np.asarray(atoms.positions) * ANGSTROM
+    return Molecule(
+        atoms.numbers, positions, round(float(found)), round(float(spin)), external, dict(origin or {})
+    )
 
 
 class ReferenceCalculator(Calculator):
@@ -59,15 +99,7 @@ class ReferenceCalculator(Calculator):
 
     def molecule(self, atoms: ase.Atoms) -> Molecule:
         """The atoms as the method is asked about them."""
-        charge = atoms.info.get("charge", 0) if self._charge is None else self._charge
-        multiplicity = atoms.info.get("spin", 1) if self._multiplicity is None else self._multiplicity
-        return Molecule(
-            atoms.numbers,
-            np.asarray(atoms.positions) * ANGSTROM,
-            int(charge),
-            int(multiplicity),
-            external=self.external,
-        )
+        return molecule_of(atoms, self._charge, self._multiplicity, self.external)
 
     def calculate(
         self,

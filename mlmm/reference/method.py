@@ -11,7 +11,16 @@ from mlmm.errors import ConfigError
 from mlmm.options import as_written
 from mlmm.reference.labels import Label, Molecule
 
-__all__ = ["ReferenceMethod", "Stopwatch", "check_molecule", "failed", "settings_in_words"]
+__all__ = [
+    "ReferenceMethod",
+    "Stopwatch",
+    "check_molecule",
+    "electrons_in_words",
+    "failed",
+    "settings_in_words",
+]
+
+_USUAL = 300.0  # K
 
 
 @runtime_checkable
@@ -37,6 +46,11 @@ class ReferenceMethod(Protocol):
     def label(self, molecule: Molecule) -> Label:
         """Energy, forces and charges of one molecule; one that does not converge is returned as such."""
         ...
+
+
+def electrons_in_words(temperature: float) -> str:
+    """What a title says of the temperature of the electrons: nothing at 300 K, which is usual."""
+    return "" if temperature == _USUAL else f", electrons at {temperature:g} K"
 
 
 class Stopwatch:

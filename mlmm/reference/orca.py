@@ -49,7 +49,7 @@ class Orca:
     @property
     def title(self) -> str:
         """Level of theory."""
-        return f"{' '.join(self.keywords.split())} (ORCA)"
+        return f"{' '.join([*self.keywords.split(), *self.blocks.split()])} (ORCA)"
 
     def label(self, molecule: Molecule) -> Label:
         """Energy, forces on atoms and point charges, and Mulliken charges of one molecule.

@@ -85,7 +85,8 @@ class Psi4:
     def title(self) -> str:
         """Level of theory."""
         fitted = ", density fitting" if self.density_fitting else ""
-        return f"{self.functional.lower()}/{self.basis.lower()}{fitted} (Psi4)"
+        further = "".join(f", {line}" for line in self.settings)
+        return f"{self.functional.lower()}/{self.basis.lower()}{fitted}{further} (Psi4)"
 
     def label(self, molecule: Molecule) -> Label:
         """Energy, forces on atoms and point charges, and Mulliken charges of one molecule.

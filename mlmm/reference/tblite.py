@@ -14,7 +14,13 @@ import numpy as np
 from mlmm.errors import ConfigError, MissingPackageError
 from mlmm.options import Quantity, check_fields, documented, number, quantity, setting, word
 from mlmm.reference.labels import Label, Molecule
-from mlmm.reference.method import Stopwatch, check_molecule, failed, settings_in_words
+from mlmm.reference.method import (
+    Stopwatch,
+    check_molecule,
+    electrons_in_words,
+    failed,
+    settings_in_words,
+)
 from mlmm.units import BOHR, GAS_CONSTANT, HARTREE
 
 __all__ = ["TBLite"]
@@ -43,7 +49,8 @@ class TBLite:
     @property
     def title(self) -> str:
         """Level of theory."""
-        return f"{self.hamiltonian} (tblite)" + (f", ALPB {self.solvent}" if self.solvent else "")
+        words = f"{self.hamiltonian} (tblite)" + (f", ALPB {self.solvent}" if self.solvent else "")
+        return words + electrons_in_words(self.electronic_temperature)
 
     def label(self, molecule: Molecule) -> Label:
         """Energy, forces, atomic charges and dipole of one molecule.

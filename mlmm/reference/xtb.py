@@ -14,7 +14,13 @@ import numpy as np
 
 from mlmm.options import Quantity, check_fields, documented, number, quantity, setting
 from mlmm.reference.labels import Label, Molecule
-from mlmm.reference.method import Stopwatch, check_molecule, failed, settings_in_words
+from mlmm.reference.method import (
+    Stopwatch,
+    check_molecule,
+    electrons_in_words,
+    failed,
+    settings_in_words,
+)
 from mlmm.reference.xtb_library import XTBError, library_version, single_point
 from mlmm.reference.xtb_parameters import POINT_CHARGE, parameter_file
 from mlmm.units import BOHR, HARTREE
@@ -46,7 +52,8 @@ class XTB:
     @property
     def title(self) -> str:
         """Level of theory."""
-        return "GFN2-xTB (xtb), true point charges" + ("" if self.dispersion else ", without D4")
+        words = "GFN2-xTB (xtb), true point charges" + ("" if self.dispersion else ", without D4")
+        return words + electrons_in_words(self.electronic_temperature)
 
     def label(self, molecule: Molecule) -> Label:
         """Energy, forces, forces on the point charges, Mulliken charges and dipole of one molecule.

@@ -80,10 +80,10 @@ def parameter_text(path: str = "") -> tuple[str, str]:
     found = own_file(path)
     if found is None:
         raise MissingPackageError(
-            f"tblite 0.5 or later, or xtb's file {_FILE}, for true point charges in GFN2-xTB",
+            f"a tblite that exports its parameters (0.8 does), or {_FILE} of xtb, for true point charges",
             "neither of them",
-            f"pip install tblite, or take {_FILE} from a package of xtb (Debian: xtb; conda-forge: xtb; "
-            f"releases on GitHub) and set MLMM_XTB_PARAMETERS to its path",
+            f"pip install 'tblite>=0.8', or take {_FILE} from a package of xtb (Debian: xtb; conda-forge: "
+            "xtb; releases on GitHub) and set MLMM_XTB_PARAMETERS to its path",
         )
     return found.read_text(encoding="utf-8"), _FILE
 

@@ -26,7 +26,14 @@ def judge_profile(result: Mapping[str, Any], state: str = "finished") -> Verdict
     state : str
         Of the sampling.
     """
-    found = [_state(state), _overlap(result), _samples(result), _blocks(result), _halves(result)]
+    found = [
+        _state(state),
+        _range(result),
+        _overlap(result),
+        _samples(result),
+        _blocks(result),
+        _halves(result),
+    ]
     found.append(judge_error(result))
     return Verdict(tuple(sorted(found, key=lambda judgement: LEVELS.index(judgement.level))))
 
@@ -43,6 +50,18 @@ def _state(state: str) -> Judgement:
     if state == "finished":
         return Judgement("sampling", "ok", "all windows have finished")
     return Judgement("sampling", "look", "not all windows have finished", "go on with mlmm pmf … --resume")
+
+
+def _range(result: Mapping[str, Any]) -> Judgement:
+    empty = as_list(result.get("empty"))
+    if not empty:
+        return Judgement("range", "ok", "samples in every bin of the profile")
+    where = "; ".join(f"from {shown_value(result, a)} to {shown_value(result, b)}" for a, b in empty)
+    advice = (
+        "windows slide off a barrier that curves more than they do: write a larger force_constant, more "
+        "windows, or scan in [umbrella]; add fills gaps step by step"
+    )
+    return Judgement("range", "bad", f"no samples {where}: both sides are not joined there", advice)
 
 
 def _overlap(result: Mapping[str, Any]) -> Judgement:

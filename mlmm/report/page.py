@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from mlmm.report.embedding_plots import embedding_sketch
 from mlmm.report.energy_plots import energy_sketches, followed_sketches, group_sketch
 from mlmm.report.plots import lay_out
 from mlmm.report.reading import production_rows
@@ -69,6 +70,7 @@ def write_report(run_directory: str | os.PathLike | RunRecord) -> pathlib.Path:
     run, energies, notes = record.run, record.energies, list(record.notes)
     view = structure_view(record.directory, run, record.frames, notes)
     groups = group_sketch(run, energies)
+    surroundings = embedding_sketch(record.directory, notes)
     page = render(
         "report.html",
         run,
@@ -79,6 +81,7 @@ def write_report(run_directory: str | os.PathLike | RunRecord) -> pathlib.Path:
         notes=notes,
         **key_results(run, energies),
         zones=zone_section(run),
+        surroundings=None if surroundings is None else surroundings.at(full=True),
         citation=split_citation(in_words(look_up(run, "potential", "citation"))),
         box=_box(as_list(look_up(run, "system", "box_nm"))),
         timing=_timing(look_up(run, "timing")),

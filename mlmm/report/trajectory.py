@@ -1,8 +1,4 @@
-"""Frames of a run: positions and boxes read one at a time from ``trajectory.dcd``, with their times.
-
-Any frame is found without reading those before it, so that a report of a long run looks at some hundred of
-them. A frame that is still being written does not count.
-"""
+"""Frames of a run with their times, of which a report of a long run looks at some hundred, and its start."""
 
 from __future__ import annotations
 
@@ -10,20 +6,18 @@ import json
 import logging
 import math
 import pathlib
-import struct
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from mlmm.dynamics.dcd_frames import DCDFrames
 from mlmm.report.pdb_file import load_pdb
 from mlmm.report.text import as_float, as_list, as_mapping
-from mlmm.units import ANGSTROM
 
 __all__ = ["Start", "Trajectory", "read_start"]
 
 logger = logging.getLogger(__name__)
-_HEADER = 276  # bytes before the first frame, as OpenMM writes it
 
 
 @dataclass(frozen=True)
@@ -66,8 +60,8 @@ def read_start(directory: pathlib.Path) -> Start | None:
         return None
 
 
-class Trajectory:
-    """Frames of ``trajectory.dcd``.
+class Trajectory(DCDFrames):
+    """Frames of ``trajectory.dcd``, with their times.
 
     Parameters
     ----------
@@ -90,50 +84,14 @@ class Trajectory:
     """
 
     def __init__(self, path: pathlib.Path, n_atoms: int, run: dict[str, Any]):
-        with path.open("rb") as file:
-            header = file.read(_HEADER)
-        if len(header) < _HEADER or header[4:8] != b"CORD":
-            raise ValueError("no DCD file as OpenMM writes it")
-        (found,) = struct.unpack("<i", header[268:272])
-        if found != n_atoms:
-            raise ValueError(f"frames of {found} atoms instead of {n_atoms}")
-        self.periodic = struct.unpack("<i", header[48:52])[0] == 1
-        cell = [("", "<i4"), ("cell", "<f8", 6), ("", "<i4")] if self.periodic else []
-        axes = [field for axis in "xyz" for field in (("", "<i4"), (axis, "<f4", n_atoms), ("", "<i4"))]
-        fields = [(name or f"mark{k}", *rest) for k, (name, *rest) in enumerate([*cell, *axes])]
-        frame = np.dtype(fields)
-        self._count = (path.stat().st_size - _HEADER) // frame.itemsize
-        self._frames: Any = []
-        if self._count:
-            self._frames = np.memmap(path, frame, "r", _HEADER, (self._count,))
-        self.times = _times(run, self._count)
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, k: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """Positions (N, 3) and box vectors (3, 3), or None, of a frame in nm."""
-        record = self._frames[k]
-        positions = np.stack([record[axis] for axis in "xyz"], axis=1).astype(np.float64) * ANGSTROM
-        if not self.periodic:
-            return positions, None
-        a, gamma, b, beta, alpha, c = map(float, record["cell"])
-        return positions, _box(np.array([a, b, c]) * ANGSTROM, (alpha, beta, gamma))
+        super().__init__(path, n_atoms)
+        self.times = _times(run, len(self))
 
     def spread(self, limit: int) -> list[int]:
         """At most so many frames, evenly spread, the last one among them."""
-        if self._count <= limit:
-            return list(range(self._count))
-        return sorted({round(k) for k in np.linspace(0, self._count - 1, limit)})
-
-
-def _box(edges: np.ndarray, cosines: tuple[float, float, float]) -> np.ndarray:
-    """Box vectors in rows from their lengths and the cosines of alpha, beta and gamma."""
-    alpha, beta, gamma = cosines
-    sine = math.sqrt(max(1.0 - gamma**2, 1e-12))
-    third = (alpha - beta * gamma) / sine
-    height = math.sqrt(max(1.0 - beta**2 - third**2, 1e-12))
-    return edges[:, None] * np.array([[1.0, 0.0, 0.0], [gamma, sine, 0.0], [beta, third, height]])
+        if len(self) <= limit:
+            return list(range(len(self)))
+        return sorted({round(k) for k in np.linspace(0, len(self) - 1, limit)})
 
 
 def _times(run: dict[str, Any], count: int) -> np.ndarray:

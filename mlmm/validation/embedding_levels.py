@@ -10,9 +10,12 @@ holds whom, not the energy of the simulation, whose far field is Ewald's.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +29,7 @@ from mlmm.hybrid.region_checks import check_embedding, net_charge
 from mlmm.hybrid.spec import atomic_numbers
 from mlmm.modules import Module
 from mlmm.neighbours import minimum_images
-from mlmm.potentials.base import PotentialModel, bound_module
+from mlmm.potentials.base import PotentialModel, field_module
 from mlmm.potentials.multipoles import multipole_energies, potential_of_charges
 from mlmm.units import COULOMB
 from mlmm.zones.region import Region
@@ -69,9 +72,37 @@ class EmbeddingLevels:
         whole[:, 2] += self.polarisation
         return whole
 
+    @property
+    def strongest(self) -> np.ndarray:
+        """Places of the residues, (R,), that with the largest energy of any level first."""
+        return np.argsort(-np.abs(self.energies.mean(axis=0)).max(axis=1))
+
+    def save(self, path: str | Path) -> Path:
+        """Write means and standard errors, the strongest residue first, as JSON; the report draws them."""
+
+        def row(name: str, energies: np.ndarray) -> dict[str, Any]:
+            errors = _standard_errors(energies)
+            return {
+                "name": name,
+                "mean": np.round(energies.mean(axis=0), 3).tolist(),
+                "error": None if errors is None else np.round(errors, 3).tolist(),
+            }
+
+        facts = {
+            "label": self.label,
+            "levels": list(LEVELS),
+            "frames": len(self.polarisation),
+            "unit": "kJ/mol",
+            "residues": [row(self.names[k], self.energies[:, k]) for k in self.strongest],
+            "all": row("all", self.totals),
+            "within the region": row("within the region", self.polarisation[:, None]),
+        }
+        path = Path(path)
+        path.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        return path
+
     def __str__(self) -> str:
-        strength = np.abs(self.energies.mean(axis=0)).max(axis=1)
-        order = np.argsort(-strength)
+        order = self.strongest
         shown, rest = order[: self.rows], order[self.rows :]
         lines: list[tuple[str, ...]] = [("residue", *LEVELS, "embedded − fixed")]
         lines += [self._row(self.names[k], self.energies[:, k]) for k in shown]
@@ -93,12 +124,16 @@ class EmbeddingLevels:
         return (name, *(_with_error(column) for column in columns))
 
 
+def _standard_errors(values: np.ndarray) -> np.ndarray | None:
+    """Of the mean over frames, along the first axis; None for a single frame."""
+    errors: np.ndarray = values.std(axis=0, ddof=min(1, len(values) - 1)) / np.sqrt(len(values))
+    return None if len(values) < 2 else errors
+
+
 def _with_error(values: np.ndarray) -> str:
     """Mean and standard error over the frames."""
-    mean = f"{values.mean():.1f}"
-    if len(values) < 2:
-        return mean
-    return f"{mean} ± {values.std(ddof=1) / np.sqrt(len(values)):.1f}"
+    mean, error = f"{values.mean():.1f}", _standard_errors(values)
+    return mean if error is None else f"{mean} ± {error:.1f}"
 
 
 def embedding_levels(
@@ -107,6 +142,7 @@ def embedding_levels(
     potential: PotentialModel,
     frames: Sequence[np.ndarray],
     *,
+    boxes: Sequence[np.ndarray] | None = None,
     charge: int | None = None,
     charge_width: float = CHARGE_WIDTH,
     progress: Callable[[str], None] | None = None,
@@ -121,6 +157,8 @@ def embedding_levels(
     potential : PotentialModel
         One that sees the charges around it.
     frames : sequence of ndarray, shape (N, 3), nm
+    boxes : sequence of ndarray, shape (3, 3), nm, optional
+        One for each frame; that of the built system by default.
     charge : int, optional
         Of the region, e; that of the force field by default.
     charge_width : float
@@ -139,16 +177,17 @@ def embedding_levels(
     total = net_charge(built, zones, None) if charge is None else charge
     check_embedding(built, zones, potential, total)
     inside = list(zones.core)
-    module = bound_module(potential, atomic_numbers(built, inside), total)
-    assert module is not None  # `check_embedding` asks
+    module = field_module(potential, atomic_numbers(built, inside), total)
     takes, fixed = potential.spec.external, read_charges(built.system).charge
     outside = np.setdiff1d(np.arange(built.n_atoms), inside)
     names, places = _residues(built, outside)
-    cell = built.box_vectors if built.periodic else None
     energies, polarisation = [], []
     for k, frame in enumerate(frames):
         if progress is not None:
             progress(f"frame {k + 1} of {len(frames)}")
+        cell = None
+        if built.periodic:
+            cell = built.box_vectors if boxes is None else np.asarray(boxes[k], dtype=np.float64)
         where, around = (
             np.asarray(frame, dtype=np.float64)[inside],
             _images(built, frame, inside, outside, cell),

@@ -16,51 +16,33 @@ from mlmm.cli import main
 from mlmm.reactions.correction import read_frames
 from mlmm.report.free_energy_verdict import judge_profile
 
-_RUN = """
-[system]
-pdb = "{pdb}"
-solvate = false
-constraints = "none"
-rigid_water = false
-[region]
-select = "all"
-[potential]
-name = "ani1x"
-members = [0]
-[embedding]
-scheme = "additive"
-[variable.phi]
-kind = "torsion"
-groups = [
-    "resname ACE and name C", "resname ALA and name N", "resname ALA and name CA", "resname ALA and name C"
-]
-[umbrella]
-variable = "phi"
-start = "-166 degree"
-end = "-146 degree"
-windows = 2
-bins = 6
-bootstraps = 20
-[run]
-minimise = 20
-equilibrate = "10 fs"
-produce = "80 fs"
-timestep = "1 fs"
-platform = "Reference"
-seed = 2
-[report]
-interval = 2
-trajectory_interval = 10
-"""
+_PHI = Path(__file__).parents[2] / "systems/alanine_dipeptide/phi.toml"
+#: The run file of the guide, made tiny.
+_CHANGES = {
+    'pdb = "input.pdb"': f'pdb = "{_PHI.with_name("input.pdb")}"',
+    'name = "ani1x"': 'name = "ani1x"\nmembers = [0]',
+    '"-180 degree"': '"-166 degree"',
+    '"180 degree"': '"-146 degree"',
+    "windows = 24": "windows = 2\nbins = 6\nbootstraps = 20",
+    'exchange = "5 ps"\n': "",
+    "minimise = 200": "minimise = 20",
+    'equilibrate = "2 ps"': 'equilibrate = "10 fs"',
+    'produce = "20 ps"': 'produce = "80 fs"',
+    "seed = 1": 'seed = 2\nplatform = "Reference"',
+    "interval = 25\n": "interval = 2\n",
+    "trajectory_interval = 500": "trajectory_interval = 10",
+}
 
 
 @pytest.fixture(scope="module")
 def sampled(tmp_path_factory):
     """Run file and folder of two windows."""
     folder = tmp_path_factory.mktemp("pmf")
-    pdb = Path(__file__).parents[2] / "systems/alanine_dipeptide/input.pdb"
-    file = folder / "phi.toml"
-    file.write_text(_RUN.format(pdb=pdb))
+    file, text = folder / "phi.toml", _PHI.read_text()
+    for old, new in _CHANGES.items():
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    file.write_text(text)
     assert main(["pmf", str(file), "--out", str(folder / "out")]) == 0
     return file, folder / "out"
 
@@ -95,7 +77,7 @@ def test_it_goes_on_and_is_analysed_again(sampled, capsys):
         ([], "holds earlier ones"),
         (["--resume", "--set", "umbrella.windows=3"], "the windows of"),
         (["--resume", "--workers", "0"], "--workers 1 or more"),
-        (["--resume", "--set", "umbrella.variable=psi"], "did you mean|define"),
+        (["--resume", "--set", "umbrella.variable=chi"], "did you mean|define"),
     ],
 )
 def test_what_does_not_go_together_is_refused(sampled, capsys, arguments, message):
@@ -170,6 +152,13 @@ def test_corrections_that_cannot_be_are_refused(sampled, tmp_path, capsys, argum
     assert re.search(message, capsys.readouterr().err)
 
 
+def test_residues_need_an_embedded_region(sampled, tmp_path, capsys):
+    assert main(["pmf", "--residues", str(sampled[1])]) == 2
+    assert 'electrostatics = "embedded"' in capsys.readouterr().err
+    assert main(["pmf", "--residues", str(tmp_path)]) == 2
+    assert "resolved.toml" in capsys.readouterr().err
+
+
 def test_a_folder_that_is_no_run_is_refused(tmp_path, capsys):
     assert main(["correct", str(tmp_path), "--to", "mm"]) == 2
     assert "resolved.toml" in capsys.readouterr().err
@@ -201,6 +190,7 @@ def _result(**changes):
     [
         ({}, "overlap", "ok", "0.30 or more"),
         ({"least_overlap": 0.05}, "overlap", "look", "more windows"),
+        ({"empty": [[0.21, 0.25]]}, "range", "bad", "no samples from 0.21 nm to 0.25 nm"),
         (
             {
                 "gaps": [[0.2, 0.3, 0.001]],

@@ -30,6 +30,7 @@ def test_choices_of_the_schema_are_those_of_the_package():
     from mlmm.build.families import WATER_MODELS
     from mlmm.build.surroundings.solvent import BOX_SHAPES
     from mlmm.dynamics.uncertainty import ACTIONS
+    from mlmm.electrostatics.embedded_region import FAR_FIELDS
     from mlmm.hybrid.system import hybrid_system
     from mlmm.schemes import ELECTROSTATICS, SCHEMES
     from mlmm.zones.adaptive import adaptive_zones
@@ -47,7 +48,8 @@ def test_choices_of_the_schema_are_those_of_the_package():
         default = inspect.signature(adaptive_zones).parameters[key].default
         assert default == ZoneSettings.keys_of("adaptive")[key]
     assert embedding["electrostatics"].choices == ELECTROSTATICS
-    for key in ("charge_range", "charge_width"):
+    assert embedding["far_field"].choices == FAR_FIELDS
+    for key in ("charge_range", "charge_width", "far_field"):
         default = inspect.signature(hybrid_system).parameters[key].default
         assert default_of(EmbeddingSettings, key) == default
     assert options_of(UncertaintySettings)["action"].choices == ACTIONS

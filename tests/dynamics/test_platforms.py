@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import numpy as np
 import openmm
 import pytest
-from runs import chain_hybrid
-from toys import PlainSprings, chains
+from openmm import unit
+from runs import chain_hybrid, run_in
+from toys import PlainSprings, SpringPotential, chains
 
+from mlmm.build import BuiltSystem
 from mlmm.dynamics import platforms
 from mlmm.errors import ConfigError
+from mlmm.hybrid.system import hybrid_system
+from mlmm.zones.region import region_from_atoms
+from mlmm.zones.static import hard_zones
 
 
 class Listed:
@@ -79,3 +85,18 @@ def test_a_platform_without_a_device_does_not_work(monkeypatch):
     assert not platforms._works("CUDA")
     assert platforms._works("CPU")
     platforms._works.cache_clear()
+
+
+def test_a_leaning_box_that_is_narrow_is_refused_on_reference_alone(tmp_path):
+    """Where pairs would be missed; the advice is followed."""
+    cube = chains(box=2.4, cutoff=0.7)
+    box = 2.4 * np.array([[1.0, 0, 0], [0, 1.0, 0], [0.5, 0.5, np.sqrt(0.5)]])
+    cube.system.setDefaultPeriodicBoxVectors(*box.tolist())
+    cube.topology.setPeriodicBoxVectors(box.tolist() * unit.nanometer)
+    built = BuiltSystem.from_openmm(cube.topology, cube.system, cube.positions)
+    region = region_from_atoms(built.topology, range(4))
+    leaning = hybrid_system(built, hard_zones(built, region), SpringPotential())
+    with pytest.raises(ConfigError, match=r'1\.7 nm wide, less than three cutoffs.* Write platform = "CPU"'):
+        run_in(tmp_path / "run", leaning, "5 fs")
+    assert not (tmp_path / "run").exists()
+    assert run_in(tmp_path / "run", leaning, "5 fs", platform="CPU", threads=1).state == "finished"

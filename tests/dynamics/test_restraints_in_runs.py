@@ -15,7 +15,9 @@ from toys import SpringPotential, chains, evaluate, reference_context
 
 import mlmm
 from mlmm.collective_variables.values import bias_energy, value
+from mlmm.dynamics.dcd_frames import DCDFrames
 from mlmm.dynamics.reporters import EnergyTable
+from mlmm.dynamics.simulate import simulate
 from mlmm.dynamics.stages import Minimise, NVECheck, Produce
 from mlmm.dynamics.start import Start
 from mlmm.errors import ConfigError
@@ -291,3 +293,17 @@ def test_a_window_starts_where_its_neighbour_is(tmp_path):
     with pytest.raises(ConfigError, match="got frame -1, which is centred on the region"):
         run_in(tmp_path / "third", window, "2 fs", start=Start(first.path, frame=-1))
     assert not (tmp_path / "third").exists()
+
+
+def test_frames_without_a_box_keep_their_places(tmp_path):
+    """A restraint on places has the energy in the branch that it had in the frame, and another one moved."""
+    hybrid = chain_hybrid().restrained([mlmm.Restraint(PLACES, force_constant="1000 kJ/mol/nm^2")])
+    first = run_in(tmp_path / "first", hybrid, "10 fs")
+    options = {"platform": "Reference", "timestep": "0.001 fs", "seed": 5, "report_interval": 1}
+    start = Start(first.path, frame=-1)
+    second = simulate(hybrid, tmp_path / "second", [Produce("0.001 fs")], start=start, **options)
+    then, now = (float(rows_of(run, "produce")[-1]["E_bias"]) for run in (first, second))
+    assert then > 1e-3 and now == pytest.approx(then, rel=1e-3)
+    xyz = torch.tensor(DCDFrames(first.file("trajectory.dcd"), hybrid.built.n_atoms)[-1][0])
+    energies = [float(bias_energy(hybrid.biases, xyz + shift, stage="produce")) for shift in (0.0, 0.01)]
+    assert energies[0] == pytest.approx(then, rel=1e-3) and abs(energies[1] - then) > 0.1

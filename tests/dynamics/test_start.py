@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import openmm
@@ -13,6 +14,7 @@ from toys import SpringPotential, chains
 
 import mlmm
 from mlmm.build import BuiltSystem
+from mlmm.dynamics.dcd_frames import DCDFrames
 from mlmm.dynamics.run_directory import RunDirectory
 from mlmm.dynamics.simulate import simulate
 from mlmm.dynamics.stages import Equilibrate, Minimise, NVECheck, Produce
@@ -200,7 +202,28 @@ def test_a_frame_of_the_trajectory(tmp_path, boxed, in_box, number):
     np.testing.assert_allclose(positions, expected, atol=1e-5)
     assert np.abs(positions - there[1]).max() > 1e-3
     assert run.summary["start"]["frame"] == (number if number > 0 else len(there))
-    assert box[0, 0] == pytest.approx(float(box[1, 1])) and box[0, 0] != 2.1
+    # The barostat first moves after the first frame.
+    assert box[0, 0] == pytest.approx(float(box[1, 1])) and bool(box[0, 0] != 2.1) is (number != 1)
+
+
+def test_frames_are_read_without_a_word_of_another_program(tmp_path, hybrid, source, capfd):
+    """A frame that is still being written does not count; a file without frames is a sentence."""
+    copied = RunDirectory(shutil.copytree(source.path, tmp_path / "copy"))
+    file = copied.file("trajectory.dcd")
+    content, total = file.read_bytes(), len(DCDFrames(file, hybrid.built.n_atoms))
+
+    def begin(name):
+        start = mlmm.Start(copied.path, frame=-1)
+        return simulate(hybrid, tmp_path / name, [Produce("5 fs")], start=start, **OPTIONS)
+
+    file.write_bytes(content[:-30])
+    assert begin("run").summary["start"]["frame"] == total - 1
+    for kept, found in ((content[:276], "none yet"), (content[:100], "no DCD file"), (None, "got none")):
+        file.unlink() if kept is None else file.write_bytes(kept)
+        with pytest.raises(ConfigError, match=f"a trajectory with frames in .*{found}.*eave the frame out"):
+            begin("refused")
+    printed = capfd.readouterr()
+    assert "dcdplugin" not in printed.out + printed.err
 
 
 # --- refusals -----------------------------------------------------------------------------------------

@@ -9,8 +9,9 @@ import torch
 from field_models import EquilibratedModule
 from openmm import unit
 
+from mlmm.electrostatics.boxes import box_widths, half_space
 from mlmm.electrostatics.embedded_region import EmbeddedRegion
-from mlmm.electrostatics.ewald_insertion import EwaldInsertion, box_widths, half_space
+from mlmm.electrostatics.ewald_insertion import EwaldInsertion
 from mlmm.errors import EmbeddingError
 from mlmm.potentials.multipoles import multipole_energies
 from mlmm.units import COULOMB
@@ -339,6 +340,22 @@ def test_forces_of_an_embedded_region_are_gradients(cell, takes):
             values.append(float(module(moved, cellular)))
         slope = (values[0] - values[1]) / 2e-5
         assert slope == pytest.approx(float(gradient[atom, axis]), abs=1e-6 * float(gradient.abs().max()))
+
+
+@pytest.mark.parametrize("far_field", ["ewald", "reaction_field"])
+def test_torchscript_loses_no_gradient(far_field, monkeypatch):
+    """Compiled without the kernel, as on a GPU: forces of the eager module, call after call."""
+    monkeypatch.setenv("MLMM_KERNEL", "torch")
+    region, outside, charges, reference, _, box = system_of(15, CUBIC)
+    every, positions = torch.cat([reference, charges]).numpy(), torch.cat([region, outside])
+    model = EquilibratedModule([1, 6, 8, 1, 1], 1)
+    module = EmbeddedRegion(model, range(5), every, 0.0, 1, box, far_field=far_field)
+    forces = []
+    for call in (module, *[torch.jit.script(module)] * 3):
+        x = positions.clone().requires_grad_(True)
+        forces.append(torch.autograd.grad(call(x, box), x)[0])
+    for other in forces[1:]:
+        assert float((other - forces[0]).abs().max()) < 1e-9 * float(forces[0].abs().max())
 
 
 def test_a_model_that_takes_the_potential_sees_what_one_with_its_charges_sees():

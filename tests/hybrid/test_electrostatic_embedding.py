@@ -25,6 +25,13 @@ from mlmm.zones.static import hard_zones
 pytest.importorskip("rdkit", reason='pip install "mlmm[ligands]"')
 
 
+class Formless(Equilibrated):
+    """Declares that it takes the potential, and has no method for it."""
+
+    def scriptable(self, numbers, centres=None, charge=0):
+        return torch.nn.Identity()
+
+
 @pytest.fixture(scope="module")
 def amp() -> AMPPotential:
     return mlmm.load_potential("amp-bms", precision="float64")
@@ -215,6 +222,23 @@ def test_what_cannot_be_embedded_is_refused(acetate, amp, ani1x, dipeptide_vacuu
     on_top[-1] = on_top[0] + 0.01
     with pytest.raises(EmbeddingError, match="on top of"):
         embedded(dataclasses.replace(acetate, positions=on_top), amp)
+    # A region, and a range of polarisation, beyond half of the box.
+    long = np.array(acetate.positions)
+    half = np.array([0.45, 0.0, 0.0]) * float(acetate.box_vectors[0, 0])
+    long[0], long[2] = long[1] + half, long[1] - half
+    with pytest.raises(EmbeddingError, match="twice the extent of the region"):
+        embedded(dataclasses.replace(acetate, positions=long), amp)
+    small = openmm.XmlSerializer.clone(acetate.system)
+    small.setDefaultPeriodicBoxVectors(*(1.5 * np.eye(3)))
+    next(f for f in small.getForces() if isinstance(f, openmm.NonbondedForce)).setCutoffDistance(0.7)
+    with pytest.raises(EmbeddingError, match=r"at least 1\.60 nm wide"):
+        embedded(dataclasses.replace(acetate, system=small), amp)
+    with pytest.raises(PotentialError, match=r"in_potential\(…\) in the TorchScript form"):
+        embedded(acetate, Formless())
+    with pytest.raises(EmbeddingError, match=r"at least 2\.40 nm wide"):
+        embedded(acetate, amp, far_field="reaction_field")
+    with pytest.raises(ConfigError, match="far_field = ewald"):
+        embedded(acetate, amp, far_field="cutoff")
     with pytest.raises(ConfigError, match="looks at all charges"):
         embedded(acetate, amp, bridge="native")
     side_chain = hard_zones(dipeptide_vacuum, select_region(dipeptide_vacuum, "resname ALA"))

@@ -23,8 +23,8 @@ structures = "water.xyz"
 count = 60
 size = "0.006 nm"
 
-[label]
-method = "tblite"
+[method]
+name = "tblite"
 
 [choice]
 start = 14
@@ -72,7 +72,7 @@ def _run(file, out, overrides=(), stop_at: str = ""):
         if stop_at and stop_at in text:
             raise StopError
 
-    with open_executor(config.workers, workers=1) as executor:
+    with open_executor(config.executor, workers=1) as executor:
         steps = learning_steps(config, TBLite(), executor)
         return learn(out, steps, config.loop, config.choice, config.stop, settings=config.settings(), say=say)
 
@@ -141,7 +141,7 @@ def test_pools_of_data_sets_and_charges_of_files(file, tmp_path):
         (["choice.by=spreads"], "choice|by = spread"),
         (["explore.structures=[]"], "structures to start from"),
         (["explore.kind=run"], "the run file of kind"),
-        (["label.method=3"], r"method in .* \[label\]"),
+        (["method.name=3"], r"name in .* \[method\]"),
         (["data.validation=2"], "validation in"),
         (["networks.member=3"], "members"),
         (["chose.by=passive"], "choice"),

@@ -6,11 +6,12 @@ import dataclasses
 
 import numpy as np
 import pytest
-from model_surfaces import MINIMA, SADDLES, at, mueller_brown, mueller_brown_surface
+from model_surfaces import MINIMA, SADDLES, at, mueller_brown, mueller_brown_surface, springs
 from scipy.integrate import solve_ivp
 
 from mlmm.errors import ConfigError, SimulationError
 from mlmm.reactions.conservation import check_forces
+from mlmm.reactions.gaussian_process import GaussianProcess
 from mlmm.reactions.hessian import hessian, normal_modes
 from mlmm.reactions.irc import follow_reaction_coordinate
 from mlmm.reactions.minimise import minimise
@@ -190,3 +191,59 @@ def test_way_over_a_grid_goes_by_its_lowest_saddle():
     wall = np.exp(-((x + y) ** 2) / 0.02) * (5.0 + 4.0 * (x - 0.4) ** 2)
     i, j = grid_saddle(wall)
     assert x[i, j] == pytest.approx(0.4, abs=0.11) and x[i, j] + y[i, j] == pytest.approx(0.0, abs=0.11)
+
+
+@pytest.mark.parametrize(
+    "ends, saddle",
+    [
+        (("middle", "right"), "low"),
+        pytest.param(("deep", "right"), "high", marks=pytest.mark.slow),
+    ],
+)
+def test_a_gaussian_process_finds_the_path_with_few_energies(ends, saddle):
+    """The same saddle points with a third of the energies or less, judged by true forces on all images."""
+    counts = {}
+    for optimiser in ("gp", "bfgs"):
+        surface = mueller_brown_surface()
+        options = NEBOptions(
+            images=7,
+            interpolation="linear",
+            force_tolerance="5 kJ/mol/nm",
+            relax_ends=False,
+            optimiser=optimiser,
+        )
+        found = nudged_elastic_band(surface, at(MINIMA[ends[0]][0]), at(MINIMA[ends[1]][0]), options)
+        assert found.converged and found.force < 5.0
+        assert found.energies[found.highest] == pytest.approx(SADDLES[saddle][1], abs=0.01)
+        true = [mueller_brown(*point(image))[0] for image in found.positions]
+        np.testing.assert_allclose(found.energies, true, atol=1e-9)
+        counts[optimiser] = surface.calls
+    assert counts["gp"] < counts["bfgs"] / 3
+
+
+def test_a_gaussian_process_has_the_data_and_its_own_slopes():
+    """Energies and forces at the data, central differences between, certainty that ends away from the data."""
+    random = np.random.default_rng(0)
+    process, start = GaussianProcess(invariant=True), random.standard_normal((4, 3)) * 0.15
+    surface = springs(start, [1.0] * 4, [(0, 1), (1, 2), (2, 3), (0, 3)], [1e3, 2e3, 3e3, 5e2], [0.15] * 4)
+    places = [start + 0.02 * random.standard_normal((4, 3)) for _ in range(6)]
+    for place in places:
+        found = surface.evaluate(place)
+        process.add(place, found.energy, found.forces)
+    process.fit()
+    for place in places:
+        energy, forces = process.predict(place)
+        found = surface.evaluate(place)
+        assert energy == pytest.approx(found.energy, abs=1e-3)
+        np.testing.assert_allclose(forces, found.forces, atol=1e-3 * np.abs(found.forces).max())
+        assert process.uncertainty(place) < 1e-2
+    _, forces = process.predict(start)
+    step = 1e-6
+    for atom, axis in ((0, 0), (2, 1), (3, 2)):
+        shift = np.zeros((4, 3))
+        shift[atom, axis] = step
+        slope = (process.predict(start + shift)[0] - process.predict(start - shift)[0]) / (2 * step)
+        assert forces[atom, axis] == pytest.approx(-slope, rel=1e-5, abs=1e-3)
+    assert process.uncertainty(start + 0.1 * random.standard_normal((4, 3))) > 1.0
+    turned = np.linalg.qr(random.standard_normal((3, 3)))[0]
+    assert process.predict(start @ turned)[0] == pytest.approx(process.predict(start)[0], abs=1e-9)

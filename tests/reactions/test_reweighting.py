@@ -7,6 +7,7 @@ import pytest
 from wells import KT, TEMPERATURE
 
 from mlmm.errors import ConfigError
+from mlmm.reactions.mbar import resampled, solve_mbar
 from mlmm.reactions.reweighting import (
     effective_samples,
     exponential_average,
@@ -78,6 +79,25 @@ def test_both_sides_of_an_oscillator(seed):
     assert 0.7 < overlap <= 1.0
     wrong, error, _ = two_sided(forward, -change(oscillator(seed + 100, 3000, SOFT)), TEMPERATURE)
     assert abs(wrong - EXACT) > 3 * error
+
+
+def test_states_between_two_oscillators():
+    """lambda from 0 to 1 in five states, k eight times as stiff at the end, by MBAR: kT/2 ln 8 in sigma."""
+    stiffness = SOFT * (1 + 7 * np.linspace(0, 1, 5))
+    values = np.concatenate([oscillator(k, 400, one) for k, one in enumerate(stiffness)])
+    reduced = 0.5 * stiffness[:, None] * values**2 / KT
+    counts = np.full(5, 400)
+    free = solve_mbar(reduced, counts)
+    generator = np.random.default_rng(0)
+    drawn = [
+        np.concatenate([generator.multinomial(400, np.full(400, 1 / 400)) for _ in counts]) for _ in range(60)
+    ]
+    error = np.std([resampled(reduced, counts, one, free)[0][-1] for one in drawn], ddof=1)
+    exact = 0.5 * np.log(8.0)
+    assert abs(free[-1] - exact) < 3 * error
+    assert error < 0.1
+    wrong = solve_mbar(0.5 * reduced, counts)
+    assert abs(wrong[-1] - exact) > 5 * error
 
 
 def test_ideal_gas_from_fast_changes():

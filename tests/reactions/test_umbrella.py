@@ -245,6 +245,19 @@ def test_curvature_of_a_scan(tmp_path):
     assert windows[0].force_constant == pytest.approx(plain[0].force_constant + 600)
     with pytest.raises(ConfigError, match="columns e and energy"):
         scan_curvatures(str(table), "e", np.array([0.3]))
+    table.write_text("\n".join(["d,energy", *rows[:4]]) + "\n")
+    with pytest.raises(ConfigError, match="5 points or more"):
+        scan_curvatures(str(table), "d", np.array([0.3]))
+
+
+def test_curvature_of_a_scan_run(tmp_path):
+    """The directory of a relaxed scan; one along another variable is refused."""
+    x = np.linspace(0.2, 0.4, 9)
+    np.savez(tmp_path / "result.npz", grid=x[:, None], profile=-300 * (x - 0.3) ** 2)
+    (tmp_path / "run.json").write_text(json.dumps({"state": "finished", "result": {"variables": ["d"]}}))
+    np.testing.assert_allclose(scan_curvatures(str(tmp_path), "d", np.array([0.25])), -600, rtol=1e-6)
+    with pytest.raises(ConfigError, match="a scan along e alone"):
+        scan_curvatures(str(tmp_path), "e", np.array([0.25]))
 
 
 def test_variables_of_other_restraints_are_kept(tmp_path):

@@ -84,7 +84,7 @@ def test_orca_is_asked_and_answers(tmp_path):
     assert label.forces[0, 2] == pytest.approx(-0.0123456789 * HARTREE / BOHR)
     np.testing.assert_allclose(label.external_forces[0], np.array([-0.1, -0.2, 0.3]) * HARTREE / BOHR)
     assert label.charges.tolist() == [-0.7, 0.34, 0.36]
-    assert label.record["version"] == "6.0.1" and label.method == "HF def2-SVP (ORCA)"
+    assert label.record["version"] == "6.0.1" and label.method == "HF def2-SVP %scf MaxIter 300 end (ORCA)"
 
 
 @pytest.mark.parametrize(

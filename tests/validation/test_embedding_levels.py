@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import functools
+import json
+
 import numpy as np
 import pytest
 import torch
+from field_models import Equilibrated
 
 import mlmm
 from mlmm.build import build_system
+from mlmm.cli.program import main
+from mlmm.electrostatics.embedded_region import EmbeddedRegion
 from mlmm.electrostatics.fixed_charges import read_charges
 from mlmm.errors import EmbeddingError, PotentialError
 from mlmm.potentials.multipoles import multipole_energies, potential_of_charges
+from mlmm.report.embedding_plots import LEVELS_FILE, draw_levels, embedding_sketch
 from mlmm.units import COULOMB
+from mlmm.validation import embedding_diagnostics as embedding_diagnostics_module
+from mlmm.validation.embedding_diagnostics import embedding_diagnostics
 from mlmm.validation.embedding_levels import LEVELS, embedding_levels
 from mlmm.zones.region import select_region
 
@@ -78,3 +87,71 @@ def test_what_cannot_be_embedded_is_refused(acetate, amp, ani1x, dipeptide_vacuu
     with pytest.raises(EmbeddingError, match="whole molecules"):
         part = select_region(dipeptide_vacuum, "resname ALA")
         embedding_levels(dipeptide_vacuum, part, amp, [dipeptide_vacuum.positions])
+
+
+def test_numbers_are_kept_for_the_report(acetate, amp, tmp_path):
+    """Strongest first, with errors; the report draws them, and says where it cannot read them."""
+    region, notes = select_region(acetate, "resid 0"), []
+    frames = [acetate.positions, acetate.positions + np.array([0.0, 0.0, 1e-3])]
+    levels = embedding_levels(acetate, region, amp, frames, boxes=[acetate.box_vectors] * 2)
+    facts = json.loads(levels.save(tmp_path / LEVELS_FILE).read_text(encoding="utf-8"))
+    assert [row["name"] for row in facts["residues"]] == [levels.names[k] for k in levels.strongest]
+    assert facts["all"]["mean"] == pytest.approx(levels.totals.mean(axis=0), abs=1e-3)
+    assert facts["frames"] == 2 and len(facts["all"]["error"]) == len(LEVELS)
+    sketch = embedding_sketch(tmp_path, notes)
+    drawn = str(sketch.at(full=True).wide)
+    assert not notes and all(level in drawn for level in LEVELS) and "HOH" in drawn
+    assert "2 frames with standard errors" in sketch.caption
+    assert draw_levels(facts, tmp_path / "levels.png").stat().st_size > 5000
+    (tmp_path / LEVELS_FILE).write_text('{"label": "x"}')
+    assert embedding_sketch(tmp_path, notes) is None and "run mlmm check embedding again" in notes[0]
+    assert embedding_sketch(tmp_path / "elsewhere", notes) is None
+
+
+@pytest.mark.parametrize("model", ["amp-bms", "in the potential"])
+def test_diagnostics_of_a_sound_embedding_pass(acetate, amp, model):
+    """Both kinds of model; a coarse sum and charges that are too many are found."""
+    potential = amp if model == "amp-bms" else Equilibrated()
+    region = select_region(acetate, "resid 0")
+    report = embedding_diagnostics(acetate, region, potential)
+    assert report.passed, str(report)
+    values = {result.name: result.value for result in report.results}
+    assert (
+        values["waves of the reciprocal sum"] > 50 and values["spread of the potential over the atoms"] > 1.0
+    )
+    assert 0.0 < values["spread of the potential at a tenth of the tolerance less that"] < 0.42
+
+
+def test_diagnostics_find_a_coarse_sum_and_foreign_charges(acetate, amp, monkeypatch):
+    region = select_region(acetate, "resid 0")
+    coarse = functools.partial(EmbeddedRegion, tolerance=0.05)
+    monkeypatch.setattr(embedding_diagnostics_module, "EmbeddedRegion", coarse)
+    report = embedding_diagnostics(acetate, region, amp)
+    assert any("tenth of the tolerance" in r.name and not r.passed for r in report.results)
+    monkeypatch.undo()
+    whole = EmbeddedRegion.multipoles
+    more = lambda *arguments: (whole(*arguments)[0] + 1e-3, *whole(*arguments)[1:])  # noqa: E731
+    monkeypatch.setattr(EmbeddedRegion, "multipoles", more)
+    report = embedding_diagnostics(acetate, region, amp)
+    assert [r.name for r in report.results if not r.passed] == ["sum of q − q0"]
+
+
+def test_frames_of_a_run_reach_its_report(acetate, tmp_path, capsys, monkeypatch):
+    """The verb on a run directory: its own system, frames and settings; what is none is a sentence."""
+    monkeypatch.chdir(tmp_path)
+    stages = [mlmm.Minimise(max_iterations=1), mlmm.Produce("0.004 ps", timestep="0.5 fs")]
+    zones = mlmm.hard_zones(acetate, select_region(acetate, "resid 0"))
+    hybrid = mlmm.hybrid_system(acetate, zones, mlmm.load_potential("amp-bms"), electrostatics="embedded")
+    run = mlmm.simulate(hybrid, tmp_path / "run", stages, trajectory_interval=2)
+    settings = (
+        '[system]\nsmiles = "CC(=O)[O-]"\n[region]\nselect = "resid 0"\n[potential]\nname = "amp-bms"\n'
+    )
+    (run.path / "resolved.toml").write_text(settings)
+    assert main(["check", "embedding", str(run.path), "--frames", "2"]) == 0
+    said = capsys.readouterr()
+    assert "mean of 2 frames" in said.out and "2 of " in said.err + said.out and "net force" in said.out
+    page = (run.path / "report.html").read_text(encoding="utf-8")
+    assert "Surroundings of the region" in page and "Who holds the region" in page
+    assert (tmp_path / "embedding.png").exists() and (run.path / LEVELS_FILE).exists()
+    assert main(["check", "embedding", str(tmp_path)]) == 2
+    assert "a run with frames" in capsys.readouterr().err

@@ -8,7 +8,7 @@ so that no charge sits on the cap and the total stays (Lin, Truhlar, J. Phys. Ch
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from openmm import unit
 
 from mlmm.blending.link_atoms import CAP_LENGTHS, CappedAtoms
 from mlmm.build import BuiltSystem
+from mlmm.dynamics.dcd_frames import DCDFrames
 from mlmm.dynamics.frames import as_tensors
 from mlmm.dynamics.run_directory import RunDirectory
 from mlmm.elements import element_names
@@ -26,7 +27,7 @@ from mlmm.errors import ConfigError
 from mlmm.options import Quantity
 from mlmm.reference.labels import Molecule, PointCharges
 from mlmm.structures import minimum_image
-from mlmm.units import ANGSTROM, parse
+from mlmm.units import parse
 
 __all__ = ["RegionInCharges", "frames_of_run"]
 
@@ -194,36 +195,20 @@ def frames_of_run(
     if multiplicity is None:
         multiplicity = int(_resolved(run).get("region", {}).get("multiplicity", 1))
     cutter = RegionInCharges(built, region["atoms"], radius, int(region["charge"]), multiplicity)
+    try:
+        frames = DCDFrames(trajectory, built.n_atoms)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"frames of the {built.n_atoms} atoms of the run in {trajectory}",
+            str(error),
+            "give the folder of one run",
+        ) from error
     found = []
-    for number, positions, box in _frames(trajectory, first, every):
-        if len(positions) != built.n_atoms:
-            raise ConfigError(
-                f"frames of the {built.n_atoms} atoms of the run in {trajectory}",
-                f"{len(positions)} atoms",
-                "give the folder of one run",
-            )
+    for number in range(first, len(frames), every):
+        positions, box = frames[number]
         origin = {"run": str(path), "frame": str(number)} | ({"window": window} if window else {})
-        found.append(cutter.molecule(positions, box if built.periodic else None, origin))
+        found.append(cutter.molecule(positions, box, origin))
     return found
-
-
-def _frames(path: Path, first: int, every: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Number, positions and box of frames, nm."""
-    from mdtraj.formats import DCDTrajectoryFile
-    from mdtraj.utils import lengths_and_angles_to_box_vectors
-
-    with DCDTrajectoryFile(str(path)) as file:
-        number = 0
-        while True:
-            positions, lengths, angles = file.read(1)
-            if not len(positions):
-                return
-            if number >= first and (number - first) % every == 0:
-                box = np.zeros((3, 3))
-                if lengths is not None:
-                    box = np.array(lengths_and_angles_to_box_vectors(*lengths[0], *angles[0]))
-                yield number, positions[0].astype(float) * ANGSTROM, box * ANGSTROM
-            number += 1
 
 
 def _charges_around(built: BuiltSystem, inside: np.ndarray, replaced: Sequence[int]) -> np.ndarray:

@@ -84,7 +84,7 @@ def learning_steps(
         raise ConfigError(
             "a reference method that takes point charges, for structures that have some",
             f"{method.title}, which does not",
-            'choose method = "xtb", or write radius = "0 nm" in [explore]',
+            'choose name = "xtb" in [method], or write radius = "0 nm" in [explore]',
         )
 
     def explore(number: int, model: Path | None, seed: int, folder: Path) -> Sequence[Molecule]:
@@ -183,7 +183,7 @@ def _explored(
     surface: PotentialModel | ReferenceMethod = method
     if model is not None:
         surface = load_potential(str(model / _MODEL))
-    elif options.first != "label":
+    elif options.first != "method":
         surface = load_potential(options.first)
     seeds = np.random.SeedSequence(seed).generate_state(len(known)).tolist()
     shares = [len(part) for part in np.array_split(np.arange(options.count), len(known))]

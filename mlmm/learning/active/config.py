@@ -17,13 +17,13 @@ from mlmm.options import check_names, check_section
 
 __all__ = ["SECTIONS", "LearnConfig", "load_learning"]
 
-#: Sections of the file and their schemas; [label] has the keys of its method beside `method`.
+#: Sections of the file and their schemas; [method] has a name and the keys of that reference method.
 SECTIONS: Mapping[str, type] = {
     "explore": ExploreOptions,
     "choice": ChoiceOptions,
     "stop": StopOptions,
     "loop": LoopOptions,
-    "workers": ExecutorOptions,
+    "executor": ExecutorOptions,
     **{name: schema for name, (schema, _) in TRAINING.items() if name != "data"},
 }
 
@@ -34,7 +34,7 @@ class LearnConfig:
 
     Parameters
     ----------
-    explore, choice, stop, loop, workers : options
+    explore, choice, stop, loop, executor : options
     method : str
         Reference method.
     method_options : dict
@@ -48,18 +48,18 @@ class LearnConfig:
     choice: ChoiceOptions
     stop: StopOptions
     loop: LoopOptions
-    workers: ExecutorOptions
+    executor: ExecutorOptions
     method: str
     method_options: dict[str, Any] = field(default_factory=dict)
     training: TrainConfig = field(default_factory=TrainConfig)
     validation: float = 0.1
 
     def settings(self) -> dict[str, Any]:
-        """What the results depend on, apart from choice and loop: workers and targets are not among it."""
+        """What the results depend on, apart from choice and loop: processes and targets are not among it."""
         training = {name: asdict(getattr(self.training, name)) for _, name in TRAINING.values()}
         return {
             "explore": asdict(self.explore),
-            "label": {"method": self.method, **self.method_options},
+            "reference": {"name": self.method, **self.method_options},
             "training": {**training, "validation": self.validation},
         }
 
@@ -89,7 +89,7 @@ def load_learning(path: str | Path, overrides: Sequence[str] = ()) -> LearnConfi
         ) from error
     for override in overrides:
         _apply(content, override)
-    known = [*SECTIONS, "label", "data"]
+    known = [*SECTIONS, "method", "data"]
     check_names(content, known, f"sections {', '.join(f'[{name}]' for name in known)} in {path}")
     for name, table in content.items():
         if not isinstance(table, Mapping):
@@ -97,10 +97,10 @@ def load_learning(path: str | Path, overrides: Sequence[str] = ()) -> LearnConfi
     made: dict[str, Any] = {}
     for name, schema in SECTIONS.items():
         made[name] = schema(**check_section(schema, content.get(name, {}), f" in {path} [{name}]"))
-    label = dict(content.get("label", {}))
-    method = label.pop("method", None)
+    options = dict(content.get("method", {}))
+    method = options.pop("name", None)
     if not isinstance(method, str):
-        raise ConfigError(f"method in {path} [label]", repr(method), 'write method = "xtb"')
+        raise ConfigError(f"name in {path} [method]", repr(method), 'write name = "xtb"')
     data = content.get("data", {})
     check_names(data, ["validation"], f"keys of [data] in {path}")
     validation = data.get("validation", 0.1)
@@ -124,9 +124,9 @@ def load_learning(path: str | Path, overrides: Sequence[str] = ()) -> LearnConfi
         made["choice"],
         made["stop"],
         made["loop"],
-        made["workers"],
+        made["executor"],
         method,
-        label,
+        options,
         training,
         validation,
     )

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mlmm.dynamics.run_directory import timestamp, versions
 from mlmm.errors import ConfigError
 from mlmm.learning.dataset.store import Dataset
 from mlmm.reference.labels import Label, Molecule
 
-__all__ = ["LoopFolder", "read_facts", "write_facts"]
+__all__ = ["LoopFolder", "keep_candidates", "kept_candidates", "read_facts", "write_facts"]
 
 _CANDIDATES = "candidates, without labels"
 
@@ -21,6 +22,7 @@ class LoopFolder:
     """Where a loop keeps everything.
 
     - ``settings.json``: what it was started with; another start with other settings is refused.
+    - ``run.json``: when, and by which versions.
     - ``data/``, ``held_out/``: data sets of the level of theory.
     - ``round_000/`` and so on: ``candidates/``, ``chosen.json``, ``labels/``, ``model/``, ``measured.json``.
 
@@ -50,11 +52,15 @@ class LoopFolder:
                     f"others for {', '.join(changed)}",
                     "choose another --out, or put the settings back",
                 )
-        elif self.path.exists() and any(self.path.iterdir()):
+        elif self.path.exists() and any(entry.name != "run.json" for entry in self.path.iterdir()):
             raise ConfigError(
                 f"a new folder or that of a loop at {path}", "other files", "choose another --out"
             )
         self.path.mkdir(parents=True, exist_ok=True)
+        if not (self.path / "run.json").exists():
+            write_facts(
+                self.path / "run.json", {"kind": "learn", "created": timestamp(), "versions": versions()}
+            )
         write_facts(self.path / "settings.json", written)
 
     def round(self, number: int) -> Path:

@@ -114,6 +114,8 @@ class _Loop:
         self.options, self.choice, self.stop = options, choice, stop
 
     def run(self, say: Callable[[str], None]) -> list[dict[str, Any]]:
+        # Targets may change from start to start.
+        write_facts(self.path / "result.json", {"state": "running", "stop": asdict(self.stop)})
         for number in range(self.stop.rounds):
             folder = self.folder.round(number)
             if not (folder / "done.json").exists():
@@ -129,7 +131,10 @@ class _Loop:
         return self.folder.rounds()
 
     def _finish(self, number: int, why: str, *, met: bool) -> None:
-        write_facts(self.path / "result.json", {"rounds": number + 1, "why": why, "met": met})
+        write_facts(
+            self.path / "result.json",
+            {"state": "finished", "rounds": number + 1, "why": why, "met": met, "stop": asdict(self.stop)},
+        )
 
     def _seed(self, number: int, step: int) -> int:
         """A seed of its own for each step of each round."""

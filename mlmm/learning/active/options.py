@@ -40,8 +40,8 @@ class ExploreOptions:
         "", "run file of mlmm whose dynamics explores, with kind = run", path=True, example="my/run.toml"
     )
     first: str = setting(
-        "label",
-        'surface of the first round, when there is no model yet: a potential such as "ani1x", or "label", '
+        "method",
+        'surface of the first round, when there is no model yet: a potential such as "ani1x", or "method", '
         "the reference method itself",
     )
     count: int = number(200, "structures explored in a round, over all that are given", least=1)

@@ -1,8 +1,8 @@
-"""Fit a sparse Gaussian process to energies and forces; length and noise by the marginal likelihood.
+"""Fit a sparse Gaussian process to energies and forces; length and noise by structures left out.
 
 Equations: `mlmm.potentials.kernel_models.sparse_gp`. With rows y of energies and forces of noise Λ and
-covariances A with the M inducing environments, S = (K + Aᵀ Λ⁻¹ A)⁻¹ and α = S Aᵀ Λ⁻¹ y. The amplitude is
-found with the noise.
+covariances A with the M inducing environments, S = (K + Aᵀ Λ⁻¹ A)⁻¹ and α = S Aᵀ Λ⁻¹ y. The amplitude
+comes from the left-out errors.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.linalg import cho_factor, cho_solve
-from scipy.optimize import minimize
+from scipy.linalg import cholesky, qr, solve_triangular
 
 from mlmm.elements import SYMBOLS
 from mlmm.errors import ConfigError
@@ -23,13 +22,21 @@ from mlmm.learning.training.offsets import composition, fit_offsets
 from mlmm.learning.training.options import KernelOptions
 from mlmm.learning.training.targets import Sample
 from mlmm.potentials.kernel_models.descriptors import AtomDescriptor, descriptor_of, symmetry_constants
-from mlmm.potentials.kernel_models.sparse_gp import GPParameters, SparseGPPotential, kernel_rows
+from mlmm.potentials.kernel_models.sparse_gp import (
+    GPParameters,
+    SparseGPPotential,
+    kernel_rows,
+    prior_variances,
+)
 
 __all__ = ["fit_gaussian_process", "inducing_covariance"]
 
 _JITTER = 1e-8  # of the inducing covariance, relative
-_PROBE = 25  # structures whose likelihood is maximised
-_PROBE_POINTS = 350
+_PROBE = 60  # structures by which length and noise are chosen
+_PROBE_POINTS = 600
+_LENGTHS = (4.0, 10.0, 25.0, 60.0)  # in widths of the descriptors of an element
+_NOISES = ((0.5, 20.0), (0.5, 60.0))  # kJ/mol, kJ/mol/nm
+_AMPLITUDE = 200.0  # kJ/mol, times length^1.5: long kernels need large amplitudes for the same slopes
 _FARTHEST_FROM = 4000  # environments among which the inducing ones are chosen
 
 
@@ -89,7 +96,7 @@ def fit_gaussian_process(
     described = _describe(train, descriptor, energies - counts @ references)
     points, widths = _inducing(described, elements, options.inducing, seed)
     start = GPParameters(points, widths, np.zeros(0), np.zeros((0, 0)), options.length or 1.0, 1.0)
-    found, noise = _maximise(described, start, options, seed, progress)
+    found, noise = _choose(described, start, options, seed, progress)
     parameters = _posterior(described, found, noise)
     about["reference_energies"] = {str(z): float(e) for z, e in zip(elements, references, strict=True)}
     about["noise"] = {"energy": noise[0], "force": noise[1]}
@@ -163,89 +170,49 @@ def inducing_covariance(parameters: GPParameters) -> np.ndarray:
     return covariance
 
 
-def _minus_log_likelihood(
-    rows: np.ndarray, labels: np.ndarray, noise: np.ndarray, covariance: np.ndarray
-) -> float:
-    """Of the deterministic training conditional, per row; `noise` is the variance of each row."""
-    weighted = rows / noise[:, None]
-    factor = cho_factor(covariance, lower=True)
-    inner = cho_factor(covariance + rows.T @ weighted, lower=True)
-    projected = weighted.T @ labels
-    fit = float((np.square(labels) / noise).sum() - projected @ cho_solve(inner, projected))
-    determinant = 2.0 * (np.log(np.diag(inner[0])).sum() - np.log(np.diag(factor[0])).sum())
-    return 0.5 * (fit + determinant + float(np.log(noise).sum())) / len(labels)
-
-
-def _maximise(
+def _choose(
     described: Sequence[_Described],
     start: GPParameters,
     options: KernelOptions,
     seed: int,
     progress: Callable[[str], None] | None,
 ) -> tuple[GPParameters, tuple[float, float]]:
-    """Length, amplitude and noise of energies and forces, by the likelihood of some structures."""
+    """Length and noise with the smallest error on structures left out, the amplitude by those errors.
+
+    Amplitude and noise in a fixed ratio give the same energies; their size is that which makes the mean
+    square
+    of the left-out errors, in units of the predicted deviations, one.
+    """
     random = np.random.default_rng(seed + 1)
-    some = [described[k] for k in sorted(random.permutation(len(described))[:_PROBE])]
-    total = sum(len(p) for p in start.points.values())
-    share = min(1.0, _PROBE_POINTS / total)
+    some = [described[k] for k in random.permutation(len(described))[:_PROBE]]
+    count = max(1, len(some) // 5)
+    tests, learned = some[:count], some[count:]
     # Farthest points come in order: the first of them represent all.
+    share = min(1.0, _PROBE_POINTS / sum(len(p) for p in start.points.values()))
     fewer = replace(start, points={z: p[: max(3, round(share * len(p)))] for z, p in start.points.items()})
-    size_e = max(float(np.std([d.energy for d in described])), 1e-3)
-    size_f = float(np.sqrt(np.mean(np.concatenate([np.square(d.forces) for d in described]))))
-
-    def unpacked(logs: np.ndarray) -> tuple[float, float, float, float]:
-        length = options.length or math.exp(logs[0])
-        return length, size_e * math.exp(logs[1]), size_e * math.exp(logs[2]), size_f * math.exp(logs[3])
-
-    cached: dict[float, tuple] = {}
-
-    def objective(logs: np.ndarray) -> float:
-        if np.abs(logs).max() > 14.0:
-            return 1e6
-        length, amplitude, noise_e, noise_f = unpacked(logs)
-        key = round(length, 12)
-        if key not in cached:
-            cached.clear()
-            unit = replace(fewer, length=length, amplitude=1.0)
-            cached[key] = (*_rows(some, unit), inducing_covariance(unit))
-        rows, labels, is_energy, covariance = cached[key]
-        noise = np.where(is_energy, noise_e**2, noise_f**2)
-        try:
-            value = _minus_log_likelihood(amplitude**2 * rows, labels, noise, amplitude**2 * covariance)
-        except np.linalg.LinAlgError:
-            return 1e6
-        return value
-
-    best = np.array([math.log(1.5), math.log(1.0), math.log(0.02), math.log(0.05)])
-    if options.optimise:
-        if not options.length:  # the rows are made anew for each length: few of them
-            trials = {}
-            for length in (0.7, 1.5, 3.0, 6.0):
-                rest = minimize(
-                    lambda x, length=length: objective(np.array([math.log(length), *x])),
-                    best[1:],
-                    method="Nelder-Mead",
-                    options={"maxiter": 2 * options.optimise},
+    best: tuple[float, GPParameters, tuple[float, float], float] | None = None
+    for length in (options.length,) if options.length else _LENGTHS:
+        trial = replace(fewer, length=length, amplitude=_AMPLITUDE * length**1.5)
+        rows, labels, is_energy = _rows(learned, trial)
+        wanted, truth, of_energy = _rows(tests, trial)
+        for noise in _NOISES:
+            fitted = _solved(trial, rows, labels, np.where(is_energy, noise[0] ** 2, noise[1] ** 2))
+            errors = (wanted @ fitted.weights - truth)[~of_energy]
+            size = float(np.abs(errors).mean())
+            if best is None or size < best[0]:
+                variance = np.concatenate(
+                    [prior_variances(trial, d.numbers, d.values, d.slopes, d.near)[1].numpy() for d in tests]
                 )
-                trials[length] = (float(rest.fun), np.array([math.log(length), *rest.x]))
-                if progress is not None:
-                    progress(f"length {length:g}: likelihood per label {-rest.fun:.3f}")
-            best = min(trials.values(), key=lambda trial: trial[0])[1]
-        else:
-            rest = minimize(
-                lambda x: objective(np.array([0.0, *x])),
-                best[1:],
-                method="Nelder-Mead",
-                options={"maxiter": 2 * options.optimise},
-            )
-            best = np.array([0.0, *rest.x])
-    length, amplitude, noise_e, noise_f = unpacked(best)
-    if progress is not None:
-        progress(
-            f"length {length:.3g}, amplitude {amplitude:.3g} kJ/mol, noise {noise_e:.3g} kJ/mol and "
-            f"{noise_f:.3g} kJ/mol/nm"
-        )
-    return replace(start, length=length, amplitude=amplitude), (noise_e, noise_f)
+                forces = wanted[~of_energy]
+                variance = variance - np.einsum("rm,mn,rn->r", forces, fitted.explained, forces)
+                square = float(np.mean(np.square(errors) / (np.maximum(variance, 0.0) + noise[1] ** 2)))
+                best = (size, trial, noise, math.sqrt(square))
+            if progress is not None:
+                progress(f"length {length:g}, noise {noise[1]:g} kJ/mol/nm: left-out force error {size:.1f}")
+    assert best is not None
+    _, trial, noise, factor = best
+    found = replace(start, length=trial.length, amplitude=factor * trial.amplitude)
+    return found, (factor * noise[0], factor * noise[1])
 
 
 def _posterior(
@@ -253,11 +220,22 @@ def _posterior(
 ) -> GPParameters:
     """Weights and the covariance that the labels explain."""
     rows, labels, is_energy = _rows(described, parameters)
-    variance = np.where(is_energy, noise[0] ** 2, noise[1] ** 2)
+    return _solved(parameters, rows, labels, np.where(is_energy, noise[0] ** 2, noise[1] ** 2))
+
+
+def _solved(
+    parameters: GPParameters, rows: np.ndarray, labels: np.ndarray, variance: np.ndarray
+) -> GPParameters:
+    """Solve for weights and explained covariance; `variance` is the noise of each row."""
     covariance = inducing_covariance(parameters)
-    weighted = rows / variance[:, None]
-    inner = cho_factor(covariance + rows.T @ weighted, lower=True)
+    lower = cholesky(covariance, lower=True)
+    # By QR: the normal equations would square a condition number that is large already.
+    scale = 1.0 / np.sqrt(variance)
+    stacked = np.concatenate([rows * scale[:, None], lower.T])
+    orthogonal, upper = qr(stacked, mode="economic", overwrite_a=True, check_finite=False)
+    weights = solve_triangular(upper, orthogonal[: len(rows)].T @ (labels * scale))
     identity = np.eye(len(covariance))
-    explained = cho_solve(cho_factor(covariance, lower=True), identity) - cho_solve(inner, identity)
-    weights = cho_solve(inner, weighted.T @ labels)
+    inverse = solve_triangular(lower, identity, lower=True)
+    root = solve_triangular(upper, identity)
+    explained = inverse.T @ inverse - root @ root.T
     return replace(parameters, weights=weights, explained=0.5 * (explained + explained.T))

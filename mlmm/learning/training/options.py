@@ -77,8 +77,7 @@ class KernelOptions:
     """Gaussian process and gradient-domain models."""
 
     descriptor: str = word("ani1x", ("ani1x", "ani2x", "soap"), "of a Gaussian process; soap needs dscribe")
-    inducing: int = number(400, "atoms that represent all in a sparse Gaussian process", least=10)
-    optimise: int = number(30, "steps that maximise the likelihood in the parameters of the kernel", least=0)
+    inducing: int = number(1000, "atoms that represent all in a sparse Gaussian process", least=10)
     length: float = number(0.0, "length of the kernel, in its descriptors' own units; 0: chosen", least=0)
     noise: float = number(1e-9, "relative ridge of sGDML", above=0)
     permutations: tuple[str, ...] = setting(

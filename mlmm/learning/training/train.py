@@ -13,6 +13,7 @@ import numpy as np
 
 from mlmm.elements import SYMBOLS, element_names
 from mlmm.errors import ConfigError
+from mlmm.learning.dataset.imports import import_labels
 from mlmm.learning.training.among_charges import (
     AMONG_CHARGES,
     fit_among_charges,
@@ -24,7 +25,6 @@ from mlmm.learning.training.base import minus_base
 from mlmm.learning.training.config import TrainConfig
 from mlmm.learning.training.gaussian_process import fit_gaussian_process
 from mlmm.learning.training.gdml import fit_gdml
-from mlmm.learning.training.labels_file import read_labels
 from mlmm.learning.training.loop import EpochReport
 from mlmm.learning.training.metrics import Errors, errors_of
 from mlmm.learning.training.offsets import composition, fit_offsets
@@ -91,13 +91,13 @@ def divide(config: TrainConfig) -> Divided:
     Raises
     ------
     ConfigError
-        As `read_labels`, `check_samples` and `check_split`.
+        As `import_labels`, `check_samples` and `check_split`.
     """
     data = config.data
-    samples = check_samples([sample for path in data.labels for sample in read_labels(path)])
+    samples = check_samples([sample for path in data.labels for sample in import_labels(path)])
     held_out: list[Sample] = []
     if data.held_out_labels:
-        held_out = check_samples([s for path in data.held_out_labels for s in read_labels(path)], least=1)
+        held_out = check_samples([s for path in data.held_out_labels for s in import_labels(path)], least=1)
         methods = {held_out[0][1].method, samples[0][1].method}
         if len(methods) > 1:
             raise ConfigError(

@@ -1,0 +1,129 @@
+"""Error on unseen trajectories against the number of labels, for each kind of model that `mlmm train` fits.
+
+    python tests/benchmarks/learning_curves.py train.xyz test.xyz results.jsonl [--labels 50,100] [--seeds 3]
+
+The two files are labels of one level of theory from independent runs. Every finished fit is one line of the
+result file; a call that was interrupted goes on where it stopped. ``--table`` prints what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mlmm.learning.dataset.imports import import_labels
+from mlmm.learning.training.config import DataOptions, ModelOptions, TrainConfig
+from mlmm.learning.training.options import FitOptions, KernelOptions, NetworkOptions
+from mlmm.learning.training.targets import check_samples, check_split, split_by_block
+from mlmm.learning.training.train import Divided, train_model
+from mlmm.units import ANGSTROM, KILOCALORIE
+
+FORCE = KILOCALORIE / ANGSTROM
+#: Name of a row: kind of model, base, networks, kernel, fit. One setting for all numbers of labels.
+MODELS = {
+    "ANI-1x fine-tuned x4": ("networks", "", {"start": "ani1x"}, {}, {"epochs": 150}),
+    "scratch (64, 48) x4": ("networks", "", {"start": "scratch"}, {}, {"epochs": 300, "learning_rate": 2e-3}),
+    "sGDML": ("gdml", "", {}, {}, {}),
+    "GP, symmetry functions": ("gp", "", {}, {"descriptor": "ani1x"}, {}),
+    "GP, SOAP": ("gp", "", {}, {"descriptor": "soap"}, {}),
+    "difference to GFN2, scratch x4": (
+        *("networks", "tblite:GFN2-xTB", {"start": "scratch"}, {}),
+        {"epochs": 300, "learning_rate": 2e-3},
+    ),
+}
+
+
+def one(name: str, pool: list, test: list, labels: int, seed: int) -> dict:
+    """Fit one model to some labels of the pool, chosen by the seed, and measure it on the test."""
+    kind, base, networks, kernel, fit = MODELS[name]
+    order = np.random.default_rng(seed).permutation(len(pool))[:labels]
+    some = [pool[k] for k in sorted(order)]
+    first, second = split_by_block(some, 0.1, seed)
+    train, validation = [some[k] for k in first], [some[k] for k in second]
+    check_split({"training": train, "validation": validation, "test": test})
+    config = TrainConfig(
+        data=DataOptions(labels="made"),
+        model=ModelOptions(kind=kind, base=base, device="cpu"),
+        networks=NetworkOptions(**networks),
+        kernel=KernelOptions(**kernel),
+        fit=FitOptions(seed=seed, **fit),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        divided = Divided(train, validation, test)
+        trained = train_model(config, divided, Path(folder) / "model.safetensors")
+    found = trained.errors["held out"]
+    return {
+        "model": name,
+        "labels": labels,
+        "seed": seed,
+        "energy": found.energy / KILOCALORIE,
+        "energy_bias": found.energy_bias / KILOCALORIE,
+        "energy_largest": found.energy_largest / KILOCALORIE,
+        "force": found.force / FORCE,
+        "seconds": trained.seconds,
+        "blocks": {k: (v.energy / KILOCALORIE, v.force / FORCE) for k, v in trained.blocks.items()},
+        "calibration": None if trained.calibration is None else dataclasses.asdict(trained.calibration),
+    }
+
+
+def table(rows: list[dict]) -> str:
+    """Mean over seeds, and their range where there are several."""
+    numbers = sorted({row["labels"] for row in rows})
+    lines = [
+        "| E / F MAE | " + " | ".join(map(str, numbers)) + " | cpu s |",
+        "|---" * (len(numbers) + 2) + "|",
+    ]
+    for name in MODELS:
+        cells, seconds = [], [row["seconds"] for row in rows if row["model"] == name]
+        for count in numbers:
+            some = [row for row in rows if row["model"] == name and row["labels"] == count]
+            if not some:
+                cells.append("")
+                continue
+            energies, forces = ([row[key] for row in some] for key in ("energy", "force"))
+            spread = f" ({min(energies):.2f}–{max(energies):.2f}, n={len(some)})" if len(some) > 1 else ""
+            cells.append(f"{np.mean(energies):.2f} / {np.mean(forces):.2f}{spread}")
+        if seconds:
+            lines.append(f"| {name} | {' | '.join(cells)} | {min(seconds):.0f}–{max(seconds):.0f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("pool")
+    parser.add_argument("test")
+    parser.add_argument("results", type=Path)
+    parser.add_argument("--models", nargs="*", default=list(MODELS)[:4], choices=list(MODELS))
+    parser.add_argument("--labels", default="50,100,200,400")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--table", action="store_true")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    text = options.results.read_text() if options.results.exists() else ""
+    rows = [json.loads(line) for line in text.splitlines()]
+    if not options.table:
+        pool, test = check_samples(import_labels(options.pool)), check_samples(import_labels(options.test))
+        for seed in range(options.seeds):
+            for name in options.models:
+                for count in map(int, options.labels.split(",")):
+                    if any((r["model"], r["labels"], r["seed"]) == (name, count, seed) for r in rows):
+                        continue
+                    rows.append(one(name, pool, test, count, seed))
+                    with options.results.open("a") as file:
+                        file.write(json.dumps(rows[-1]) + "\n")
+                    print(
+                        {k: v for k, v in rows[-1].items() if k not in ("blocks", "calibration")}, flush=True
+                    )
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()
