@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from mlmm.elements import element_names
+from mlmm.reactions.band import PathResult
 from mlmm.reactions.hessian import Modes
 from mlmm.reactions.irc import IRCResult
-from mlmm.reactions.path import PathResult
 from mlmm.reactions.scan import ScanResult
 from mlmm.reactions.surface import ReactionSurface
 from mlmm.reactions.transition_state import SaddleResult, SaddleVerdict

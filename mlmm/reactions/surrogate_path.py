@@ -10,9 +10,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from mlmm.reactions.band import PathResult, band_force, folds, relax_band
 from mlmm.reactions.gaussian_process import GaussianProcess
 from mlmm.reactions.options import NEBOptions
-from mlmm.reactions.path import PathResult, band_force, folds, relax_band
 from mlmm.reactions.progress import Progress
 from mlmm.reactions.surface import Evaluation, ReactionSurface, force_norm
 

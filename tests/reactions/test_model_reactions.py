@@ -10,13 +10,14 @@ from model_surfaces import MINIMA, SADDLES, at, mueller_brown, mueller_brown_sur
 from scipy.integrate import solve_ivp
 
 from mlmm.errors import ConfigError, SimulationError
+from mlmm.reactions.band import folds
 from mlmm.reactions.conservation import check_forces
 from mlmm.reactions.gaussian_process import GaussianProcess
 from mlmm.reactions.hessian import hessian, normal_modes
 from mlmm.reactions.irc import follow_reaction_coordinate
 from mlmm.reactions.minimise import minimise
 from mlmm.reactions.options import IRCOptions, NEBOptions, TransitionStateOptions
-from mlmm.reactions.path import check_apart, folds, nudged_elastic_band
+from mlmm.reactions.path import check_apart, nudged_elastic_band
 from mlmm.reactions.results import grid_saddle
 from mlmm.reactions.transition_state import find_saddle, judge_saddle
 from mlmm.units import ANGSTROM
@@ -222,7 +223,7 @@ def test_a_gaussian_process_finds_the_path_with_few_energies(ends, saddle):
 
 
 def test_a_gaussian_process_has_the_data_and_its_own_slopes():
-    """Energies and forces at the data, central differences between, certainty that ends away from the data."""
+    """Energies and forces at the data, central differences between, no certainty away from the data."""
     random = np.random.default_rng(0)
     process, start = GaussianProcess(invariant=True), random.standard_normal((4, 3)) * 0.15
     surface = springs(start, [1.0] * 4, [(0, 1), (1, 2), (2, 3), (0, 3)], [1e3, 2e3, 3e3, 5e2], [0.15] * 4)
