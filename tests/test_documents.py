@@ -54,7 +54,7 @@ def check_command(words: list[str]) -> None:
         options = _parser().parse_args(arguments)
         source = getattr(options, "config", None)
         pdb_id = arguments[0] in ("build", "init") and re.fullmatch(r"\d\w{3}", source or "")
-        if source and not pdb_id and not source.startswith("my/"):
+        if source and not pdb_id and not source.startswith(("my/", "runs/")):
             assert (ROOT / source).exists(), words
     elif program.endswith(("python", "pytest")):
         for path in (

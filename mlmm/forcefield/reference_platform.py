@@ -52,9 +52,8 @@ def box_with_missed_pairs(system: openmm.System, box_vectors: np.ndarray | None 
     """
     if not system.usesPeriodicBoundaryConditions():
         return ""
-    if box_vectors is None:
-        box_vectors = [row.value_in_unit(unit.nanometer) for row in system.getDefaultPeriodicBoxVectors()]
-    box = np.array(box_vectors, dtype=np.float64)
+    own = [row.value_in_unit(unit.nanometer) for row in system.getDefaultPeriodicBoxVectors()]
+    box = np.array(own if box_vectors is None else box_vectors, dtype=np.float64)
     width, leans = float(np.diag(box).min()), bool(np.abs(box - np.diag(np.diag(box))).max() > 0)
     cutoffs = [
         force.getCutoffDistance().value_in_unit(unit.nanometer)

@@ -38,7 +38,11 @@ NETWORKS = NetworkOptions(start="ani1x", members=2)
 def config_of(**facts):
     model = {"name": "trained", "trained_on": "total", "licence": "CC0"} | facts
     return TrainConfig(
-        DataOptions(labels="made.xyz"), ModelOptions(**model), NETWORKS, KernelOptions(), QUICK
+        data=DataOptions(labels="made.xyz"),
+        model=ModelOptions(**model),
+        networks=NETWORKS,
+        kernel=KernelOptions(),
+        fit=QUICK,
     )
 
 

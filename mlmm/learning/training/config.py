@@ -84,7 +84,7 @@ SECTIONS: Mapping[str, tuple[type, str]] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """A training, checked."""
 
