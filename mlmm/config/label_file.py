@@ -5,16 +5,15 @@ Sections: [structures], [method] with the options of the method, [executor], [ou
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlmm.config.load import apply_override
 from mlmm.ensembles.options import ExecutorOptions
 from mlmm.errors import ConfigError
-from mlmm.options import Quantity, check_fields, check_names, check_section, number, quantity, setting
+from mlmm.options import Quantity, check_fields, check_names, number, quantity, setting
+from mlmm.options.files import beside, check_is_table, check_table, read_toml, set_value
 from mlmm.reference.methods import METHODS, method_class
 from mlmm.short_repr import counted
 
@@ -107,14 +106,7 @@ def load_label_file(path: str | Path, overrides: Sequence[str] = ()) -> LabelJob
         No such file, no TOML, an unknown section, key or method, or a value that cannot be.
     """
     path = Path(path)
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"TOML in {path}", str(error), "correct that line") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            "a file for mlmm label in TOML", f"{path}: {error}", "mlmm label --template xtb, which prints one"
-        ) from error
+    content = read_toml(path, "a file for mlmm label", "mlmm label --template xtb, which prints one")
     return check_job(content, overrides, str(path), path.parent)
 
 
@@ -126,15 +118,14 @@ def check_job(
 ) -> LabelJob:
     """Check the sections of a file; arguments and errors as for `load_label_file`."""
     for override in overrides:
-        apply_override(content, override)
+        set_value(content, override, "method.name=xtb")
     known = [*_SECTIONS, "method"]
     check_names(content, known, f"sections {', '.join(f'[{name}]' for name in known)} in {where}")
-    tables = {}
-    for name, table in content.items():
-        if not isinstance(table, Mapping):
-            raise ConfigError(f"a section [{name}] in {where}", repr(table), f"write [{name}] above its keys")
-        tables[name] = dict(table)
-    method = tables.pop("method", {})
+    tables = {
+        section: _located(check_table(schema, content.get(section, {}), where, section), folder)
+        for section, schema in _SECTIONS.items()
+    }
+    method = check_is_table(content.get("method", {}), where, "method")
     name = method.pop("name", "")
     if not isinstance(name, str) or name not in METHODS:
         raise ConfigError(
@@ -143,29 +134,19 @@ def check_job(
             "mlmm label --methods, which tells of each",
         )
     listing = f"mlmm label --explain {name}, which lists the keys"
-    options = _checked(method_class(name), method, f" in {where} [method]", listing, folder)
-    made = {
-        section: schema(**_checked(schema, tables.get(section, {}), f" in {where} [{section}]", "", folder))
-        for section, schema in _SECTIONS.items()
-    }
+    options = _located(check_table(method_class(name), method, where, "method", listing), folder)
+    made = {section: _SECTIONS[section](**table) for section, table in tables.items()}
     return LabelJob(method=name, options=options, **made)
 
 
-def _checked(
-    schema: type, table: Mapping[str, Any], where: str, listing: str, folder: Path
-) -> dict[str, Any]:
-    values = check_section(schema, table, where, listing)
-    if schema is StructureOptions:
-        for kind in ("files", "runs", "sets"):
-            values[kind] = tuple(_beside(entry, folder) for entry in values.get(kind, ()))
-    for key in ("parameters", "library", "networks", "program", "scheduler"):
-        if isinstance(values.get(key), str) and values[key]:
-            values[key] = _beside(values[key], folder)
+def _located(values: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The values of a section, its files found."""
+    for key in {"files", "runs", "sets"} & values.keys():
+        values[key] = tuple(beside(entry, folder) for entry in values[key])
+    for key in {"parameters", "library", "networks", "program", "scheduler"} & values.keys():
+        if isinstance(values[key], str):
+            values[key] = beside(values[key], folder)
     return values
-
-
-def _beside(name: str, folder: Path) -> str:
-    return str(folder / name) if (folder / name).exists() else name
 
 
 def read_molecules(options: StructureOptions) -> list[Molecule]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import tomllib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,11 @@ from mlmm.config.schema import (
 from mlmm.config.search_sections import REACTIONS
 from mlmm.config.tables import check_tables, find_files, set_in_table
 from mlmm.errors import ConfigError
-from mlmm.options import check_names, check_section, default_of, fields_of, options_of
+from mlmm.options import check_names, default_of, fields_of, options_of
+from mlmm.options.files import beside, check_table, override_entry, read_toml, set_value
 from mlmm.options.kinds import toml
 
-__all__ = ["apply_override", "load_config", "structure_config"]
+__all__ = ["load_config", "structure_config"]
 
 
 def structure_config(pdb: str, overrides: Sequence[str] = ()) -> RunConfig:
@@ -49,7 +50,7 @@ def structure_config(pdb: str, overrides: Sequence[str] = ()) -> RunConfig:
     """
     content: dict[str, Any] = {}
     for override in overrides:
-        apply_override(content, override)
+        _override(content, override)
     content.setdefault("system", {})["pdb"] = pdb
     return _checked(content, "--set", Path("."), needs=("system.pdb",))
 
@@ -77,18 +78,9 @@ def load_config(
         region.
     """
     path = Path(path)
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"TOML in {path}", str(error), "correct that line") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            "a run file in TOML",
-            f"{path}: {error}",
-            "give the path of a run.toml, or write one with mlmm init",
-        ) from error
+    content = read_toml(path, "a run file", "give the path of a run.toml, or write one with mlmm init")
     for override in overrides:
-        apply_override(content, override)
+        _override(content, override)
     return _checked(content, str(path), path.parent, needs)
 
 
@@ -121,10 +113,7 @@ def _checked(content: dict[str, Any], path: str, folder: Path, needs: Sequence[s
 
 def _section(schema: type, table: Any, path: str, name: str) -> dict[str, Any]:
     """The checked values of one section."""
-    if not isinstance(table, Mapping):
-        raise ConfigError(f"a section [{name}] in {path}", repr(table), f"write [{name}] above its keys")
-    where, listing = f" in {path} [{name}]", f"mlmm config --explain {name} lists the keys"
-    return check_section(schema, table, where, listing, name)
+    return check_table(schema, table, path, name, f"mlmm config --explain {name} lists the keys")
 
 
 def _check_sources(system: SystemSettings, where: str) -> None:
@@ -191,43 +180,33 @@ def _with_defaults(zones: ZoneSettings, written: Mapping[str, Any], where: str) 
     return zones
 
 
-def apply_override(content: dict[str, Any], override: str) -> None:
+def _override(content: dict[str, Any], override: str) -> None:
     """Write ``section.key=value`` into the content of a file; ConfigError for another form."""
-    name, equals, text = override.partition("=")
-    section, dot, key = name.strip().partition(".")
-    if not (equals and dot and key):
-        raise ConfigError("--set section.key=value", repr(override), 'try --set run.timestep="1 fs"')
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text.strip()  # the shell has taken the quotes away
-    if not set_in_table(content, section, key, value):
-        content.setdefault(section, {})[key] = value
+    example = 'run.timestep="1 fs"'
+    if not set_in_table(content, *override_entry(override, example)):
+        set_value(content, override, example)
 
 
 def _with_paths(config: RunConfig, folder: Path) -> RunConfig:
     """Files are looked for beside the run file first; the builder looks for the others."""
 
-    def beside(name: str) -> str:
-        path = folder / name
-        return str(path.resolve()) if path.exists() else name
-
+    find = partial(beside, folder=folder)
     changed = {}
     for schema, attribute in dict.fromkeys(SECTIONS.values()):
         settings, fields = getattr(config, attribute), fields_of(schema)
         found = {}
         for key in options_of(schema):
             value = getattr(settings, fields[key])
-            found[fields[key]] = _found(schema, key, value, beside, folder)
+            found[fields[key]] = _found(schema, key, value, find, folder)
         changed[attribute] = dataclasses.replace(settings, **found)
     changed["reactions"] = {
-        name: {key: _found(REACTIONS[name], key, value, beside, folder) for key, value in table.items()}
+        name: {key: _found(REACTIONS[name], key, value, find, folder) for key, value in table.items()}
         for name, table in config.reactions.items()
     }
     system = changed["system"]
     if system.pdb:
         changed["system"] = dataclasses.replace(system, pdb=_structure_path(system.pdb, folder))
-    return dataclasses.replace(config, **changed, **find_files(config, beside))
+    return dataclasses.replace(config, **changed, **find_files(config, find))
 
 
 def _found(schema: type, key: str, value: Any, find: Any, folder: Path) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -13,7 +12,8 @@ from mlmm.errors import ConfigError
 from mlmm.learning.active.options import ChoiceOptions, ExploreOptions, LoopOptions, StopOptions
 from mlmm.learning.training.config import SECTIONS as TRAINING
 from mlmm.learning.training.config import TrainConfig
-from mlmm.options import check_names, check_section
+from mlmm.options import check_names
+from mlmm.options.files import beside, check_is_table, check_table, read_toml, set_value
 
 __all__ = ["SECTIONS", "LearnConfig", "load_learning"]
 
@@ -79,29 +79,20 @@ def load_learning(path: str | Path, overrides: Sequence[str] = ()) -> LearnConfi
         No such file, no TOML, an unknown section or key, or a value of another type or unit.
     """
     path = Path(path)
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"TOML in {path}", str(error), "correct that line") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            "the file of a loop in TOML", f"{path}: {error}", "mlmm learn --template > learn.toml"
-        ) from error
+    content = read_toml(path, "the file of a loop", "mlmm learn --template > learn.toml")
     for override in overrides:
-        _apply(content, override)
+        set_value(content, override, "choice.by=passive")
     known = [*SECTIONS, "method", "data"]
     check_names(content, known, f"sections {', '.join(f'[{name}]' for name in known)} in {path}")
-    for name, table in content.items():
-        if not isinstance(table, Mapping):
-            raise ConfigError(f"a section [{name}] in {path}", repr(table), f"write [{name}] above its keys")
-    made: dict[str, Any] = {}
-    for name, schema in SECTIONS.items():
-        made[name] = schema(**check_section(schema, content.get(name, {}), f" in {path} [{name}]"))
-    options = dict(content.get("method", {}))
+    tables = {
+        name: check_table(schema, content.get(name, {}), str(path), name) for name, schema in SECTIONS.items()
+    }
+    made: dict[str, Any] = {name: SECTIONS[name](**table) for name, table in tables.items()}
+    options = check_is_table(content.get("method", {}), str(path), "method")
     method = options.pop("name", None)
     if not isinstance(method, str):
         raise ConfigError(f"name in {path} [method]", repr(method), 'write name = "xtb"')
-    data = content.get("data", {})
+    data = check_is_table(content.get("data", {}), str(path), "data")
     check_names(data, ["validation"], f"keys of [data] in {path}")
     validation = data.get("validation", 0.1)
     if not isinstance(validation, float) or not 0.0 < validation <= 0.5:
@@ -116,8 +107,8 @@ def load_learning(path: str | Path, overrides: Sequence[str] = ()) -> LearnConfi
     explore = made["explore"]
     explore = replace(
         explore,
-        structures=tuple(_beside(name, path.parent) for name in explore.structures),
-        run=_beside(explore.run, path.parent) if explore.run else "",
+        structures=tuple(beside(name, path.parent) for name in explore.structures),
+        run=beside(explore.run, path.parent),
     )
     return LearnConfig(
         explore,
@@ -130,20 +121,3 @@ def load_learning(path: str | Path, overrides: Sequence[str] = ()) -> LearnConfi
         training,
         validation,
     )
-
-
-def _beside(name: str, folder: Path) -> str:
-    """Files are looked for beside the file of the loop first."""
-    return str(folder / name) if (folder / name).exists() else name
-
-
-def _apply(content: dict[str, Any], override: str) -> None:
-    name, equals, text = override.partition("=")
-    section, dot, key = name.strip().partition(".")
-    if not (equals and dot and key):
-        raise ConfigError("--set section.key=value", repr(override), "try --set choice.by=passive")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text.strip()  # the shell has taken the quotes away
-    content.setdefault(section, {})[key] = value

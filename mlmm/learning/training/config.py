@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from mlmm.errors import ConfigError
 from mlmm.learning.training.field_options import AMPOptions, FieldANIOptions
 from mlmm.learning.training.options import FitOptions, KernelOptions, NetworkOptions
-from mlmm.options import check_fields, check_names, check_section, documented, number, setting, word
+from mlmm.options import check_fields, check_names, documented, number, setting, word
+from mlmm.options.files import beside, check_table, read_toml, set_value
 
 __all__ = ["SECTIONS", "DataOptions", "ModelOptions", "TrainConfig", "load_training"]
 
@@ -112,48 +112,23 @@ def load_training(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfi
         No such file, no TOML, an unknown section or key, a value of another type or unit, or no labels.
     """
     path = Path(path)
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"TOML in {path}", str(error), "correct that line") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            "the file of a training in TOML", f"{path}: {error}", "see `mlmm train --help` for one"
-        ) from error
+    content = read_toml(path, "the file of a training", "see `mlmm train --help` for one")
     for override in overrides:
-        _apply(content, override)
+        set_value(content, override, "fit.epochs=100")
     check_names(content, SECTIONS, f"sections {', '.join(f'[{name}]' for name in SECTIONS)} in {path}")
-    made: dict[str, Any] = {}
-    for name, (schema, attribute) in SECTIONS.items():
-        table = content.get(name, {})
-        if not isinstance(table, Mapping):
-            raise ConfigError(f"a section [{name}] in {path}", repr(table), f"write [{name}] above its keys")
-        made[attribute] = schema(**check_section(schema, table, f" in {path} [{name}]"))
+    made = {
+        attribute: schema(**check_table(schema, content.get(name, {}), str(path), name))
+        for name, (schema, attribute) in SECTIONS.items()
+    }
     config = TrainConfig(**made)
     if not config.data.labels:
         raise ConfigError(f"labels in {path} [data]", "none", 'write labels = "set.xyz"')
     return _beside(config, path.parent)
 
 
-def _apply(content: dict[str, Any], override: str) -> None:
-    name, equals, text = override.partition("=")
-    section, dot, key = name.strip().partition(".")
-    if not (equals and dot and key):
-        raise ConfigError("--set section.key=value", repr(override), "try --set fit.epochs=100")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text.strip()  # the shell has taken the quotes away
-    content.setdefault(section, {})[key] = value
-
-
 def _beside(config: TrainConfig, folder: Path) -> TrainConfig:
     """Files are looked for beside the file of the training first."""
-    from dataclasses import replace
-
-    def located(name: str) -> str:
-        return str(folder / name) if (folder / name).exists() else name
-
+    located = partial(beside, folder=folder)
     data = replace(
         config.data,
         labels=tuple(map(located, config.data.labels)),
@@ -162,5 +137,5 @@ def _beside(config: TrainConfig, folder: Path) -> TrainConfig:
     networks = replace(config.networks, start=located(config.networks.start))
     among = replace(config.among, start=located(config.among.start))
     amp = replace(config.amp, start=located(config.amp.start))
-    model = replace(config.model, base=located(config.model.base) if config.model.base else "")
+    model = replace(config.model, base=located(config.model.base))
     return replace(config, data=data, networks=networks, model=model, among=among, amp=amp)
