@@ -10,21 +10,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-
-from mlmm.errors import ConfigError
 from mlmm.learning.training.amp_model import AMPModel
 from mlmm.learning.training.field_options import AMPOptions
-from mlmm.learning.training.loop import EpochReport, FitResult, Trainable, fit
-from mlmm.learning.training.loss import Predictions
-from mlmm.learning.training.offsets import composition, fit_offsets
+from mlmm.learning.training.loop import EpochReport, FitResult
+from mlmm.learning.training.one_molecule import check_one_molecule, fit_one_molecule
 from mlmm.learning.training.options import FitOptions
-from mlmm.learning.training.targets import Sample, data_sha256, targets_of
+from mlmm.learning.training.targets import Sample, data_sha256
 from mlmm.potentials.amp_bms.weights import AMPWeights, read_amp_weights
 from mlmm.potentials.known import existing_file, installed_file, known_by_name
 
-__all__ = ["TunedAMP", "check_one_molecule", "fine_tune_amp", "predict_in_batches"]
+__all__ = ["TunedAMP", "fine_tune_amp"]
 
 
 @dataclass(frozen=True)
@@ -74,35 +69,21 @@ def fine_tune_amp(
     """
     amp, options = amp or AMPOptions(), options or FitOptions()
     everything = [*train, *validation]
-    molecules = [molecule for molecule, _ in everything]
-    check_one_molecule(train, validation)
+    check_one_molecule(everything)
     known = known_by_name(amp.start)
     start = read_amp_weights(existing_file(amp.start) if known is None else installed_file(known))
-    model = AMPModel(start, molecules, amp.trained)
-    first, second = range(len(train)), range(len(train), len(everything))
-    targets = targets_of(everything)
-    elements = sorted({int(z) for z in molecules[0].numbers})
-    counts = composition(molecules, elements)
-
-    def references() -> np.ndarray:
-        """Energies per element that make up for the mean error on the training set."""
-        own = predict_in_batches(model, first, options.batch).energies[0].numpy()
-        return fit_offsets(counts[: len(train)], targets.energies.numpy()[: len(train)] - own)
-
-    before = references()
-    result = fit(
+    model = AMPModel(start, [molecule for molecule, _ in everything], amp.trained)
+    elements = sorted({int(z) for z in everything[0][0].numbers})
+    result, energies = fit_one_molecule(
         model,
-        targets.shifted(torch.as_tensor(counts @ before)),
-        first,
-        second,
+        everything,
+        len(train),
+        elements,
         options,
+        settings=amp,
         checkpoint=checkpoint,
-        fingerprint=f"{data_sha256(everything)} {amp!r}",
         progress=progress,
     )
-    model.zero.data.zero_()
-    after = references()
-    known_references = {str(z): float(e) for z, e in zip(elements, after, strict=True)}
     about = {
         "bohr_angstrom": start.about["bohr_angstrom"],
         "origin": f"{start.about.get('origin', amp.start)}, weights fitted ({amp.trained})",
@@ -110,32 +91,7 @@ def fine_tune_amp(
         "licence": start.about.get("licence", "MIT"),
         "polarisation_scaling": 1.0,
         "level_of_theory": everything[0][1].method,
-        "reference_energies": known_references,
+        "reference_energies": {str(z): float(e) for z, e in zip(elements, energies, strict=True)},
         "data_sha256": data_sha256(everything),
     }
     return TunedAMP(AMPWeights(model.tensors(), about), result)
-
-
-def check_one_molecule(*parts: Sequence[Sample]) -> None:
-    """Refuse sets of several molecules.
-
-    Raises
-    ------
-    ConfigError
-    """
-    molecules = [molecule for part in parts for molecule, _ in part]
-    one = molecules[0]
-    for k, molecule in enumerate(molecules):
-        if not np.array_equal(molecule.numbers, one.numbers) or molecule.charge != one.charge:
-            raise ConfigError(
-                "labels of one molecule, with its atoms in one order and one charge",
-                f"structure {k + 1}, which differs from the first in elements, order or charge",
-                "train on each molecule by itself",
-            )
-
-
-def predict_in_batches(model: Trainable, structures: Sequence[int], batch: int) -> Predictions:
-    """Predictions without gradients by the weights."""
-    with torch.no_grad():
-        chosen = torch.tensor(list(structures)).split(batch)
-        return Predictions.joined([model(part) for part in chosen])

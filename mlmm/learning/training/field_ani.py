@@ -7,18 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-
 from mlmm.elements import SYMBOLS
-from mlmm.learning.training.amp_bms import check_one_molecule, predict_in_batches
 from mlmm.learning.training.field_model import TrainableFieldANI, start_field_parameters
 from mlmm.learning.training.field_options import FieldANIOptions
-from mlmm.learning.training.loop import EpochReport, FitResult, fit
+from mlmm.learning.training.loop import EpochReport, FitResult
 from mlmm.learning.training.networks import select_elements
-from mlmm.learning.training.offsets import composition, fit_offsets
+from mlmm.learning.training.one_molecule import check_one_molecule, fit_one_molecule
 from mlmm.learning.training.options import FitOptions
-from mlmm.learning.training.targets import Sample, data_sha256, targets_of
+from mlmm.learning.training.targets import Sample
 from mlmm.potentials.ani.files import find_parameters
 from mlmm.potentials.ani.neurochem import ANIParameters
 from mlmm.potentials.field_ani.parameters import FieldANIParameters
@@ -70,35 +66,24 @@ def train_field_ani(
         Several molecules; elements that the start does not know; a loss that is not finite.
     """
     networks, options = networks or FieldANIOptions(), options or FitOptions()
-    check_one_molecule(train, validation)
     everything = [*train, *validation]
+    check_one_molecule(everything)
     molecules = [molecule for molecule, _ in everything]
     numbers = sorted({int(z) for z in molecules[0].numbers})
     ani = _member(select_elements(find_parameters(networks.start), numbers), options.seed)
-    start = start_field_parameters(ani, networks.hidden, options.seed)
-    model = TrainableFieldANI(start, molecules)
-    first, second = range(len(train)), range(len(train), len(everything))
-    targets = targets_of(everything)
-    counts = composition(molecules, [SYMBOLS.index(e) for e in ani.elements])
-
-    def references() -> np.ndarray:
-        """Energies per element, kJ/mol, that make up for the mean error on the training set."""
-        own = predict_in_batches(model, first, options.batch).energies[0].double().numpy()
-        return fit_offsets(counts[: len(train)], targets.energies.numpy()[: len(train)] - own)
-
-    result = fit(
+    model = TrainableFieldANI(start_field_parameters(ani, networks.hidden, options.seed), molecules)
+    result, energies = fit_one_molecule(
         model,
-        targets.shifted(torch.as_tensor(counts @ references())),
-        first,
-        second,
+        everything,
+        len(train),
+        [SYMBOLS.index(element) for element in ani.elements],
         options,
+        settings=networks,
         checkpoint=checkpoint,
-        fingerprint=f"{data_sha256(everything)} {networks!r}",
         progress=progress,
     )
-    model.zero.data.zero_()
     parameters = model.exported()
-    networks_of_energy = dataclasses.replace(parameters.ani, self_energies=references() / HARTREE)
+    networks_of_energy = dataclasses.replace(parameters.ani, self_energies=energies / HARTREE)
     return TrainedFieldANI(dataclasses.replace(parameters, ani=networks_of_energy), result)
 
 
