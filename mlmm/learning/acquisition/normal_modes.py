@@ -120,8 +120,8 @@ def sample_normal_modes(
     temperature : str or float
         K.
     distribution : {"thermal", "ani1"}
-        Gaussian with the variance of the classical oscillator; or that of ANI-1, where modes share an energy
-        of at most 3/2 RT M by uniform random numbers.
+        Gaussian with the variance of the classical oscillator; or that of ANI-1, displacements of
+        ±sqrt(3 c N RT/k) along modes of N atoms, whose random c ≥ 0 add up to 1 at most.
     lowest : float
         Modes below are displaced as if they had this wavenumber, 1/cm: a straight line is no torsion.
     seed : int
@@ -148,7 +148,7 @@ def sample_normal_modes(
         else:
             shares = _shares(random, len(squares))
             signs = random.choice([-1.0, 1.0], size=len(squares))
-            amplitudes = signs * np.sqrt(3.0 * shares * energy / squares)
+            amplitudes = signs * np.sqrt(3.0 * shares * len(modes.masses) * energy / squares)
         displacement = np.einsum("m,mnk->nk", amplitudes, modes.directions) / roots
         origin = {"run": f"{run} {seed}.{number}"}
         found.append(
