@@ -64,7 +64,7 @@ def _begin(search: Search) -> tuple[dict[str, Any], Any]:
     reference = None
     if options.reference:
         reference = from_run(surface, Path(options.reference), "frequencies of the reactant")
-        if "wavenumbers" not in reference:
+        if "symmetry_number" not in reference:
             raise ConfigError(
                 "a run of mlmm freq as freq.reference",
                 f"{options.reference}",

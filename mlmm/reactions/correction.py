@@ -198,17 +198,20 @@ def correct_profile(
     if coordinate.period:
         x = low + np.mod(x - low, coordinate.period)
     delta = np.concatenate(list(differences))
-    logs = unbiased_log_weights(result.samples, coordinate, profile.temperature, np.concatenate(list(values)))
     bins = np.digitize(x, edges) - 1
-    inefficiency = np.concatenate(
+    lengths = np.array([len(own) for own in values])
+    # Number of frames of each window that count as one.
+    inefficiencies = np.array(
         [
-            np.full(len(own), max(statistical_inefficiency(own), statistical_inefficiency(change)))
+            max(statistical_inefficiency(own), statistical_inefficiency(change)) if len(own) else 1.0
             for own, change in zip(values, differences, strict=True)
-            if len(own)
         ]
     )
-    counts = [len(own) for own in values]
-    starts = np.concatenate([[0], np.cumsum(counts)])
+    counts = lengths / inefficiencies
+    inefficiency = np.repeat(inefficiencies, lengths)
+    logs = unbiased_log_weights(
+        result.samples, coordinate, profile.temperature, np.concatenate(list(values)), counts
+    )
 
     def shifts_of(drawn: np.ndarray) -> np.ndarray:
         found = np.full(len(edges) - 1, np.nan)
@@ -220,7 +223,7 @@ def correct_profile(
                 found[k] = -thermal * (_log_sum(own + top) - _log_sum(own))
         return found
 
-    whole = shifts_of(np.ones(len(x)))
+    whole = shifts_of(1.0 / inefficiency)
     if np.isfinite(whole).sum() < 2:
         raise ConfigError(
             "frames in two bins of the profile or more", f"{len(x)} frames in one", "write frames more often"
@@ -240,12 +243,11 @@ def correct_profile(
     generator = np.random.default_rng(seed)
     replicates = []
     for _ in range(bootstraps):
-        parts = []
-        for k, count in enumerate(counts):
-            independent = max(1, round(count / inefficiency[starts[k]])) if count else 0
-            parts.append(
-                generator.multinomial(independent, np.full(count, 1.0 / count)) if count else np.empty(0)
-            )
+        parts = [
+            generator.multinomial(max(1, round(count)), np.full(length, 1.0 / length))
+            for count, length in zip(counts, lengths, strict=True)
+            if length
+        ]
         replicates.append(shifts_of(np.concatenate(parts)))
     spread = np.array(replicates)
 
@@ -258,10 +260,9 @@ def correct_profile(
         return float(whole[last] - whole[first]), error
 
     steps = [step(start, k) for k in range(len(whole))]
+    reweighted = logs - np.log(inefficiency) - delta / thermal
     effective = [
-        effective_samples((logs - delta / thermal)[bins == k], float(inefficiency[bins == k].mean()))
-        if (bins == k).any()
-        else 0.0
+        effective_samples(reweighted[bins == k], inefficiency[bins == k]) if (bins == k).any() else 0.0
         for k in range(len(whole))
     ]
     return ProfileCorrection(

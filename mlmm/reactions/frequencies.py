@@ -94,6 +94,7 @@ def thermal(
     masses: np.ndarray,
     free: bool,
     multiplicity: int,
+    symmetry_number: int,
     options: FrequencyOptions,
 ) -> list[Thermochemistry]:
     """Thermal contributions at each temperature."""
@@ -103,7 +104,7 @@ def thermal(
             wavenumbers * options.scale,
             temperature,
             pressure=options.pressure,
-            symmetry_number=options.symmetry_number,
+            symmetry_number=symmetry_number,
             multiplicity=multiplicity,
             cutoff=options.cutoff,
             **gas,
@@ -120,7 +121,6 @@ def barriers(
     heavy: np.ndarray | None,
     options: FrequencyOptions,
     free: bool,
-    multiplicity: int = 1,
 ) -> list[Barrier]:
     """A saddle point beside its reactant, whose arrays are `reference`, at each temperature.
 
@@ -131,15 +131,15 @@ def barriers(
     modes : Modes
     own : sequence of Thermochemistry
     reference : mapping of str to ndarray
-        Result of `mlmm freq` for the reactant.
+        Result of `mlmm freq` for the reactant, which has a symmetry number and a multiplicity of its own.
     heavy : ndarray, shape (n,), optional
         Masses with isotopes.
     options : FrequencyOptions
     free : bool
-    multiplicity : int
     """
     masses, where = reference["masses"], reference["positions"]
-    other = thermal(reference["wavenumbers"], where, masses, free, multiplicity, options)
+    states = int(reference["multiplicity"]), int(reference["symmetry_number"])
+    other = thermal(reference["wavenumbers"], where, masses, free, *states, options)
     found = []
     for mine, theirs in zip(own, other, strict=True):
         rise = energy - float(reference["energy"])
@@ -182,7 +182,8 @@ def frequency_result(
     from mlmm.reactions.surface import force_norm
 
     multiplicity = int(surface.facts.get("multiplicity", 1))
-    own = thermal(modes.wavenumbers, found.positions, surface.masses, surface.free, multiplicity, options)
+    states = multiplicity, options.symmetry_number
+    own = thermal(modes.wavenumbers, found.positions, surface.masses, surface.free, *states, options)
     heavy = substituted(surface, options.isotopes) if options.isotopes else None
     facts: dict[str, Any] = {
         "energy": found.energy,
@@ -210,7 +211,7 @@ def frequency_result(
     }
     if reference is not None:
         both = {**reference, "saddle_hessian": found.matrix, "saddle_positions": found.positions}
-        rows = barriers(found.energy, modes, own, both, heavy, options, surface.free, multiplicity)
+        rows = barriers(found.energy, modes, own, both, heavy, options, surface.free)
         facts["barriers"] = [dict(row.__dict__) for row in rows]
     elif heavy is not None:
         replaced = normal_modes(found.matrix, heavy, found.positions, free=surface.free)
@@ -226,6 +227,8 @@ def frequency_result(
         "wavenumbers": modes.wavenumbers,
         "vectors": modes.vectors,
         "reduced_masses": modes.reduced_masses,
+        "multiplicity": multiplicity,
+        "symmetry_number": options.symmetry_number,
         "movie": mode_movie(found.positions, modes.vectors[0]),
         "movie_labels": [f"lowest mode, {modes.wavenumbers[0]:.0f} 1/cm".replace("-", "imaginary ")] * 20,
     }

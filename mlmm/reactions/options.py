@@ -231,7 +231,9 @@ class FrequencyOptions(_Checked):
         ("298.15 K",), "at which free energies are worked out", example=["300 K"], single=True
     )
     pressure: Quantity = quantity("1 bar", "pressure", "of the ideal gas", above=0)
-    symmetry_number: int = number(1, "rotations that leave the molecule as it is", least=1)
+    symmetry_number: int = number(
+        1, "rotations that leave the molecule as it is; that of the reactant is in its own run", least=1
+    )
     cutoff: float = number(
         100.0,
         "wavenumber in 1/cm below which the entropy of a mode goes over into that of a rotor "

@@ -12,7 +12,6 @@ and with frames of both descriptions Bennett's acceptance ratio (J. Comput. Phys
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +26,6 @@ __all__ = [
     "Correction",
     "effective_samples",
     "exponential_average",
-    "reweighted_error",
     "two_sided",
 ]
 
@@ -63,10 +61,10 @@ class Correction:
     gaussian: float
 
 
-def effective_samples(log_weights: np.ndarray, inefficiency: float = 1.0) -> float:
-    """Kish's (sum w)^2 / sum w^2 over the number of samples that count as one."""
+def effective_samples(log_weights: np.ndarray, inefficiency: float | np.ndarray = 1.0) -> float:
+    """Kish's (sum w)^2 / sum g w^2, with the number g of samples that count as one, of all or of each."""
     weights = np.exp(log_weights - log_weights.max())
-    return float(weights.sum() ** 2 / (weights**2).sum() / inefficiency)
+    return float(weights.sum() ** 2 / (inefficiency * weights**2).sum())
 
 
 def exponential_average(
@@ -147,33 +145,6 @@ def two_sided(forward: np.ndarray, backward: np.ndarray, temperature: float) -> 
     counts = np.array([len(side) for side in kept])
     shared = overlap_matrix(reduced, counts, np.array([0.0, value]))
     return thermal * value, thermal * spread, float(shared[0, 1] + shared[1, 0])
-
-
-def reweighted_error(
-    log_weights: np.ndarray, differences: np.ndarray, temperature: float, inefficiencies: Sequence[float]
-) -> tuple[np.ndarray, float]:
-    """Weights of frames in the other description, and how many independent ones they are worth.
-
-    Parameters
-    ----------
-    log_weights : ndarray, shape (n,)
-        Of the frames without bias, as `mlmm.reactions.mbar.resampled` gives them.
-    differences : ndarray, shape (n,)
-        DeltaU, kJ/mol.
-    temperature : float
-        K.
-    inefficiencies : sequence of float, length n
-        Number of frames of its window that count as one, for each frame.
-
-    Returns
-    -------
-    log_weights : ndarray, shape (n,)
-    effective : float
-    """
-    logs = log_weights - differences / (GAS_CONSTANT * temperature)
-    weights = np.exp(logs - logs.max())
-    independent = weights.sum() ** 2 / (weights**2 * np.asarray(inefficiencies)).sum()
-    return logs, float(independent)
 
 
 def _checked(differences: np.ndarray) -> np.ndarray:

@@ -181,9 +181,13 @@ def analyse_windows(
 
 
 def unbiased_log_weights(
-    samples: Sequence[WindowSamples], coordinate: Coordinate, temperature: float, values: np.ndarray
+    samples: Sequence[WindowSamples],
+    coordinate: Coordinate,
+    temperature: float,
+    values: np.ndarray,
+    counts: np.ndarray,
 ) -> np.ndarray:
-    """ln of the weight without bias of further samples, such as frames, from all windows in the same shares.
+    """ln of the weight without bias of further samples, such as frames.
 
     Parameters
     ----------
@@ -194,13 +198,15 @@ def unbiased_log_weights(
         K.
     values : ndarray, shape (n,)
         Of the variable in the further samples.
+    counts : ndarray, shape (K,)
+        How many of these are from each window; for samples that count in part, the sum of their parts.
     """
     data = _Data(samples, coordinate, temperature)
     start = solve_mbar(data.reduced, data.lengths)
     free, _ = resampled(data.reduced, data.counts, data.shares, start)
     thermal = GAS_CONSTANT * temperature
     bias = np.array([entry.window.energies(values, coordinate) / thermal for entry in samples])
-    return -log_mixture(bias, data.counts, free)
+    return -log_mixture(bias, counts, free)
 
 
 class _Data:

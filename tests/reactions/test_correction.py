@@ -9,8 +9,8 @@ from wells import KT, LINE, TEMPERATURE, double_well, exact_bins, metropolis
 from mlmm.errors import ConfigError
 from mlmm.reactions.correction import correct_profile
 from mlmm.reactions.samples import window_samples
-from mlmm.reactions.umbrella_analysis import analyse_windows
-from mlmm.reactions.windows import plan_windows
+from mlmm.reactions.umbrella_analysis import analyse_windows, unbiased_log_weights
+from mlmm.reactions.windows import Window, plan_windows
 
 CENTRES = np.linspace(-0.13, 0.13, 13)
 
@@ -58,6 +58,47 @@ def test_the_change_of_a_profile_is_exact_within_its_errors(sampled):
     with pytest.raises(AssertionError):
         wrong = correct_profile(result, frames, [-one for one in differences], bootstraps=20)
         assert np.abs((wrong.shifts - found.shifts)[known] / found.errors[known]).max() < 4
+
+
+def test_windows_with_few_frames_beside_windows_with_many():
+    """One window in two has a tenth of the frames, in bins as wide as their distance: exact in sigma.
+
+    The control, weights of frames that were as many in all windows, is far off.
+    """
+    windows = [Window(x, 2000.0, k) for k, x in enumerate(np.linspace(-0.1, 0.1, 5))]
+    generator = np.random.default_rng(5)
+    lengths = (20_000, 400, 20_000, 400, 20_000)
+    # On flat ground a window is a Gaussian.
+    frames = [
+        w.centre + generator.normal(0, np.sqrt(KT / 2000.0), n) for w, n in zip(windows, lengths, strict=True)
+    ]
+    kept = [window_samples(w, x[:400], LINE, equilibrated=True) for w, x in zip(windows, frames, strict=True)]
+    result = analyse_windows(kept, LINE, TEMPERATURE, bootstraps=10)
+
+    def lifted(x):
+        return 20.0 * KT * np.abs(x / 0.1)
+
+    found = correct_profile(result, frames, [lifted(x) for x in frames], bootstraps=40)
+    exact = exact_bins(lifted, edges_of(found))
+    reference = int(np.flatnonzero(found.errors == 0)[0])
+    known = found.errors > 0
+    off = (found.shifts - (exact - exact[reference]))[known] / found.errors[known]
+    assert np.abs(off).max() < 4
+    assert found.errors[known].max() < 0.3
+    wrong = mixed(result, frames, [lifted(x) for x in frames], edges_of(found))
+    away = (wrong - wrong[reference] - (exact - exact[reference]))[known] / found.errors[known]
+    assert np.abs(away).max() > 6
+
+
+def mixed(result, frames, differences, edges) -> np.ndarray:
+    """Changes with the weights of as many frames from each window."""
+    x, delta = np.concatenate(frames), np.concatenate(differences)
+    logs = unbiased_log_weights(result.samples, LINE, TEMPERATURE, x, np.full(len(frames), 1.0))
+    weights = np.exp(logs)
+    before, after = (
+        np.histogram(x, edges, weights=weights * factor)[0] for factor in (1.0, np.exp(-delta / KT))
+    )
+    return -KT * np.log(after / before)
 
 
 def test_a_description_far_away_leaves_few_effective_frames(sampled):

@@ -6,7 +6,11 @@ import math
 
 import numpy as np
 import pytest
+from model_surfaces import springs
 
+from mlmm.reactions.frequencies import frequency_result
+from mlmm.reactions.hessian import hessian, normal_modes
+from mlmm.reactions.options import FrequencyOptions
 from mlmm.reactions.thermochemistry import (
     eyring_rate,
     isotope_effect,
@@ -124,3 +128,31 @@ def test_isotope_effects_in_their_limits():
     # Classical where it is hot: only the ratio of imaginary frequencies is left.
     assert isotope_effect(*pairs, 1e7) == pytest.approx(1200 / 900, rel=1e-6)
     assert isotope_effect(*pairs, 300.0) > 2.0
+
+
+def test_a_barrier_is_that_of_two_ideal_gases():
+    """Each with its own modes and symmetry number: 2 for the reactant lowers the barrier by RT ln 2."""
+    bent = np.array([[-0.1, 0.05, 0], [0, 0, 0], [0.1, 0.05, 0]])
+    line = np.array([[-0.11, 0, 0], [0, 0, 0], [0.11, 0, 0]])
+    t = 400.0
+
+    def run(where, symmetry, reference=None):
+        surface = springs(where, [16.0] * 3, [(0, 1), (1, 2), (0, 2)], [9e5, 9e5, 4e5], [0.11, 0.11, 0.2])
+        found = hessian(surface, where, 1e-5)
+        modes = normal_modes(found.matrix, surface.masses, where, free=True)
+        options = FrequencyOptions(temperatures=[f"{t} K"], symmetry_number=symmetry)
+        facts, arrays = frequency_result(surface, found, modes, {}, options, reference)
+        gas = {"masses": surface.masses, "positions": where, "symmetry_number": symmetry}
+        return facts, arrays, thermochemistry(modes.wavenumbers, t, **gas)
+
+    one, two = run(bent, 1), run(bent, 2)
+    facts, _, gas = run(line, 1, two[1])
+    (row,) = facts["barriers"]
+    assert row["energy"] == pytest.approx(facts["energy"] - two[0]["energy"], abs=1e-9)
+    assert row["energy"] > 1.0
+    for name in ("zero_point", "enthalpy", "gibbs", "quasi_gibbs"):
+        rise = getattr(gas, name) - getattr(two[2], name)
+        assert row[name] == pytest.approx(row["energy"] + rise, abs=1e-9), name
+    (plain,) = run(line, 1, one[1])[0]["barriers"]
+    assert row["gibbs"] == pytest.approx(plain["gibbs"] - GAS_CONSTANT * t * math.log(2), abs=1e-9)
+    assert row["rate"] == pytest.approx(2 * plain["rate"], rel=1e-9)

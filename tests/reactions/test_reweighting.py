@@ -8,12 +8,7 @@ from wells import KT, TEMPERATURE
 
 from mlmm.errors import ConfigError
 from mlmm.reactions.mbar import resampled, solve_mbar
-from mlmm.reactions.reweighting import (
-    effective_samples,
-    exponential_average,
-    reweighted_error,
-    two_sided,
-)
+from mlmm.reactions.reweighting import effective_samples, exponential_average, two_sided
 
 
 def oscillator(seed: int, n: int, k: float) -> np.ndarray:
@@ -138,15 +133,12 @@ def test_a_moved_trap_obeys_crooks():
     assert error < 1.0
 
 
-def test_weights_of_frames_in_another_description():
-    """Without a difference the weights stay; a window that is correlated counts less."""
-    logs, effective = reweighted_error(np.zeros(100), np.full(100, 3.0), TEMPERATURE, np.ones(100))
-    assert np.ptp(logs) == 0
-    assert effective == pytest.approx(100)
-    assert reweighted_error(np.zeros(100), np.zeros(100), TEMPERATURE, np.full(100, 4.0))[1] == pytest.approx(
-        25
-    )
+def test_samples_of_small_weight_or_that_are_correlated_count_less():
+    assert effective_samples(np.full(100, 3.0)) == pytest.approx(100)
     assert effective_samples(np.log(np.array([1.0, 1e-9, 1e-9]))) == pytest.approx(1.0, abs=1e-6)
+    assert effective_samples(np.zeros(100), 4.0) == pytest.approx(25)
+    # Half of them alone, half ten times each.
+    assert effective_samples(np.zeros(100), np.repeat([1.0, 10.0], 50)) == pytest.approx(100**2 / 550)
 
 
 def test_bad_differences_are_refused():
