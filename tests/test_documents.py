@@ -10,6 +10,8 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,40 @@ DOCUMENTS = sorted(
         *(path.relative_to(ROOT).as_posix() for path in ROOT.glob("tests/benchmarks/*.md")),
     }
 )
+
+
+@contextmanager
+def leaves_nothing(repository: Path) -> Iterator[None]:
+    """Fail if a repository has a file or folder afterwards, at its top or where files are, that is new."""
+
+    def files() -> set[str]:
+        found = {*repository.iterdir(), *repository.glob("runs/*"), *repository.glob("builds/*")}
+        for folder in ("examples", "systems"):
+            found |= {*(repository / folder).rglob("*")}
+        return {str(path.relative_to(repository)) for path in found if not _cached(path)}
+
+    before = files()
+    yield
+    assert not files() - before
+
+
+def _cached(path: Path) -> bool:
+    """Whether a file or folder is kept by Python or a tool of the tests."""
+    return path.name.startswith(".") or "__pycache__" in path.parts
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left():
+    with leaves_nothing(ROOT):
+        yield
+
+
+def test_a_script_that_writes_into_the_repository_is_found(tmp_path):
+    for place in ("water", "runs/water", "examples/guide/water"):
+        with pytest.raises(AssertionError, match=place), leaves_nothing(tmp_path):
+            (tmp_path / place).mkdir(parents=True)
+    with leaves_nothing(tmp_path):
+        (tmp_path / "examples/__pycache__").mkdir()
 
 
 def blocks(text: str, language: str) -> list[str]:

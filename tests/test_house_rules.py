@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shlex
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 import mlmm
 from mlmm import errors
+from mlmm.cli.program import _parser
 
 PACKAGE = Path(mlmm.__file__).parent
 TESTS = Path(__file__).parent
@@ -115,6 +117,56 @@ def test_errors_are_sentences_and_commands_stand_in_backquotes():
     assert (
         unstable == "The simulation failed: expected finite positions, but got NaN. Try a smaller time step."
     )
+
+
+def advice(tree: ast.AST) -> Iterator[str]:
+    """Texts that begin with a command and that an error is made with; X stands for what is filled in."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+            texts = [*node.args, *(k.value for k in node.keywords)]
+            texts = texts if name.endswith("Error") or name in ("read_toml", "check_table") else []
+        else:
+            named = isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "listing"
+            texts = [node.value] if named else []
+        for text in texts:
+            if isinstance(text, ast.IfExp):
+                text = text.body
+            parts = text.values if isinstance(text, ast.JoinedStr) else [text]
+            words = "".join(str(part.value) if isinstance(part, ast.Constant) else "X" for part in parts)
+            if re.match(r"(mlmm|pip) [a-z]", words):
+                yield words
+
+
+def is_command(text: str) -> bool:
+    """Whether what an error would put in backquotes can be typed."""
+    command = text.partition(", ")[0].partition(" > ")[0].replace("{}", "X")
+    try:
+        program, *words = shlex.split(command)
+        if program == "pip":
+            return words[0] == "install" and all(re.fullmatch(r"[\w.\[\]=<>-]+", word) for word in words)
+        _parser().parse_args(words)
+    except (SystemExit, ValueError):
+        return False
+    return True
+
+
+def test_commands_that_errors_advise_can_be_typed():
+    told = {
+        f"{path.relative_to(PACKAGE)}: {text}": text
+        for path in FILES
+        for text in advice(ast.parse(path.read_text()))
+    }
+    assert len(told) > 20 and not [where for where, text in told.items() if not is_command(text)]
+
+
+def test_sentences_that_begin_with_a_command_are_detected():
+    """Control: a sentence would stand in backquotes as a whole."""
+    text = 'listing = f"mlmm config --explain {name} lists the keys"\n'
+    text += 'raise ConfigError("a", "b", "pip install a (new)")'
+    found = list(advice(ast.parse(text)))
+    assert len(found) == 2 and not any(map(is_command, found))
+    assert is_command("mlmm config --explain X, which lists the keys") and not is_command("mlmm simulate")
 
 
 def test_an_error_survives_pickling():

@@ -89,7 +89,9 @@ def run(options: argparse.Namespace) -> int:
         if options.explain not in SECTIONS:
             known = ", ".join(SECTIONS)
             raise ConfigError(
-                f"a section of {known}", repr(options.explain), "mlmm label --explain for [method]"
+                f"a section of {known}",
+                repr(options.explain),
+                "mlmm label --explain xtb, for the keys of [method]",
             )
         print(_explained(options.explain))
         return 0

@@ -113,7 +113,7 @@ def _checked(content: dict[str, Any], path: str, folder: Path, needs: Sequence[s
 
 def _section(schema: type, table: Any, path: str, name: str) -> dict[str, Any]:
     """The checked values of one section."""
-    return check_table(schema, table, path, name, f"mlmm config --explain {name} lists the keys")
+    return check_table(schema, table, path, name, f"mlmm config --explain {name}, which lists the keys")
 
 
 def _check_sources(system: SystemSettings, where: str) -> None:

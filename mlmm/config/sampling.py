@@ -39,7 +39,7 @@ def asked_sampling(config: RunConfig, *sections: str) -> str:
         raise ConfigError(
             f"one section {names} in the run file",
             " and ".join(f"[{section}]" for section in there) or "none",
-            f"mlmm config --explain {sections[0]} lists its keys",
+            f"mlmm config --explain {sections[0]}, which lists its keys",
         )
     return there[0]
 

@@ -52,7 +52,7 @@ def check_tables(content: Mapping[str, Any], path: str) -> dict[str, Any]:
             repr(listed),
             'write [[restraint]] in double brackets above the keys of one, with variable = "…"',
         )
-    listing = "mlmm config --explain {} lists the keys"
+    listing = "mlmm config --explain {}, which lists the keys"
     variables = {
         name: check_section(Variable, table, f" in {path} [variable.{name}]", listing.format("variable"))
         for name, table in given.items()

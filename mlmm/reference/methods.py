@@ -43,7 +43,7 @@ METHODS: Mapping[str, KnownMethod] = {
         "mlmm.reference.xtb:XTB",
         "GFN2-xTB among true point charges",
         "LGPL-3",
-        "pip install xtb==22.1 tblite (Python 3.11), or libxtb6 of Debian, or xtb of conda-forge",
+        "pip install xtb==22.1 tblite, with Python 3.11, or libxtb6 of Debian, or xtb of conda-forge",
     ),
     "tblite": KnownMethod(
         "mlmm.reference.tblite:TBLite", "GFN2-xTB, GFN1-xTB; ALPB", "LGPL-3", "pip install tblite"

@@ -113,7 +113,7 @@ def find_xtb(path: str = "") -> Path | str:
         raise MissingPackageError(
             "the shared library of xtb, for GFN2-xTB among point charges",
             "none",
-            "pip install xtb==22.1 (Python 3.11), or install libxtb6 (Debian) or xtb (conda-forge); "
+            "pip install xtb==22.1, with Python 3.11, or install libxtb6 (Debian) or xtb (conda-forge); "
             "MLMM_XTB_LIBRARY is the path of a libxtb.so elsewhere, such as in an unpacked wheel",
         )
     return system

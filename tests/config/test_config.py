@@ -164,7 +164,7 @@ def test_the_compensation_lies_beside_the_run_file(load, tmp_path, monkeypatch):
         ('kind = "static"\nshape = "cube"', r"shape = skin \| sphere in"),
         ('kind = "static"\nplatau = "0.3 nm"', r"Did you mean 'plateau'"),
         ('kind = "static"\nplateau = "-0.1 nm"', r"plateau of 0 nm or more in"),
-        ('kind = "static"\nheight = 1', r"mlmm config --explain zones lists the keys"),
+        ('kind = "static"\nheight = 1', r"mlmm config --explain zones`, which lists the keys"),
         ('kind = "static"\nplateau = 0.3', r'in quotes, such as plateau = "0\.3 nm"'),
         ('kind = "static"\nplateau = "0.3"', r"without a unit"),
         ('kind = "static"\nplateau = "2 bonds"', r"Write both in nm, or both as"),
