@@ -151,6 +151,19 @@ def test_a_run_measures_the_calibrated_spread_and_says_so(trained, dipeptide_vac
     assert not np.allclose(calibrated, plain, rtol=1e-2)
 
 
+def test_validation_labels_calibrate_a_gaussian_process_which_never_sees_them(tmp_path):
+    """Errors on them are those on held-out labels; control: those on training labels are much smaller."""
+    samples = [(molecule, springs(molecule)) for molecule in shaken(60, 6)]
+    config = dataclasses.replace(config_of(kind="gp"), kernel=KernelOptions(inducing=100))
+    divided = Divided(samples[:25], samples[25:40], samples[40:])
+    trained = train_model(config, divided, tmp_path / "process.safetensors")
+    errors = {name: found.force for name, found in trained.errors.items()}
+    assert errors["validation"] > 2.0 * errors["training"]
+    assert errors["validation"] == pytest.approx(errors["held out"], rel=0.5)
+    assert (trained.calibration.labels, trained.calibration.tested) == (15, 20)
+    assert 0.5 < trained.calibration.coverage68 < 0.85
+
+
 def test_charges_outside_of_the_training_are_refused(trained):
     spec = dataclasses.replace(trained.model.spec, trained_charges=(-2,))
     assert check_training(spec, [1, 6], -2, 1) == []

@@ -29,7 +29,7 @@ from mlmm.learning.training.loop import EpochReport
 from mlmm.learning.training.metrics import Errors, errors_of
 from mlmm.learning.training.offsets import composition, fit_offsets
 from mlmm.learning.training.targets import Sample, check_samples, check_split, data_sha256, split_by_block
-from mlmm.learning.uncertainty.calibrate import calibrate_forces, with_coverage
+from mlmm.learning.uncertainty.calibrate import LEAST, calibrate_forces, with_coverage
 from mlmm.learning.uncertainty.predict import Predicted, predict
 from mlmm.potentials.ani.files import load_ani_file, save_ani_file
 from mlmm.potentials.base import PotentialModel
@@ -40,8 +40,6 @@ from mlmm.potentials.known import known_by_name
 from mlmm.potentials.registry import load_potential
 
 __all__ = ["Divided", "Trained", "divide", "train_model"]
-
-_LEAST_TO_CALIBRATE = 5
 
 
 @dataclass(frozen=True)
@@ -169,7 +167,7 @@ def train_model(
         )
         save_ani_file(fitted.parameters, out, about)
     elif config.model.kind == "gp":
-        process = fit_gaussian_process(targets[:m], config.kernel, about, seed=config.fit.seed, progress=say)
+        process = fit_gaussian_process(targets[:n], config.kernel, about, seed=config.fit.seed, progress=say)
         process.save(out)
     elif config.model.kind in AMONG_CHARGES:
         fit_among_charges(config, targets[:n], targets[n:m], out, about, checkpoint, progress)
@@ -265,13 +263,7 @@ def _calibrated(
     """Constants from the validation, tested on held-out labels; None without a spread or enough labels."""
     n, m, total = ends
     first, second = predicted.against(labels, range(n, m)), predicted.against(labels, range(m, total))
-    if config.model.kind == "gp":
-        # A Gaussian process has no validation: half of the held-out labels calibrate, the other half test.
-        first, second = (
-            predicted.against(labels, range(m, total, 2)),
-            predicted.against(labels, range(m + 1, total, 2)),
-        )
-    if first is None or first.structures < _LEAST_TO_CALIBRATE:
+    if first is None or first.structures < LEAST:
         return None
     measure = "force spread of the committee" if config.model.kind == "networks" else "predictive deviation"
     found = calibrate_forces(first, measure)

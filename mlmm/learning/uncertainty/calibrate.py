@@ -19,11 +19,12 @@ from scipy.stats import norm, spearmanr
 from mlmm.errors import ConfigError
 from mlmm.potentials.calibration import Calibration
 
-__all__ = ["NOMINAL", "SpreadsAndErrors", "calibrate_forces", "reliability", "with_coverage"]
+__all__ = ["LEAST", "NOMINAL", "SpreadsAndErrors", "calibrate_forces", "reliability", "with_coverage"]
 
 #: Nominal coverage of one and of two standard deviations.
 NOMINAL = (0.6827, 0.9545)
-_LEAST = 5  # structures
+#: Structures that determine constants, at least.
+LEAST = 5
 _SMALL = 1e-9
 
 
@@ -60,9 +61,9 @@ def calibrate_forces(found: SpreadsAndErrors, measure: str) -> Calibration:
     ConfigError
         Fewer than five structures, or spreads that are all zero.
     """
-    if found.structures < _LEAST:
+    if found.structures < LEAST:
         raise ConfigError(
-            f"{_LEAST} held-out structures or more to calibrate an uncertainty",
+            f"{LEAST} held-out structures or more to calibrate an uncertainty",
             f"{found.structures}",
             "hold out more, or train without calibration",
         )
