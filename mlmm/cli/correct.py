@@ -66,6 +66,12 @@ def run(options: argparse.Namespace) -> int:
             "--every and --workers of 1 or more", f"{options.every} and {options.workers}", "correct them"
         )
     config = _config(folder)
+    if (folder / "metadynamics.json").exists():
+        raise ConfigError(
+            "frames of a run, or of windows whose bias is known",
+            f"{folder}, sampled under a bias that grew",
+            "sample umbrella windows between the valleys that it found, and correct these",
+        )
     set_up(config, options)
     name = re.sub(r"[^A-Za-z0-9]+", "_", options.to).strip("_")
     out = Path(options.out) if options.out else folder.with_name(f"{folder.name}-to-{name}")
