@@ -207,6 +207,21 @@ def test_reaction_coordinate_comes_down_to_the_minima_on_both_sides(name, minima
         assert cosine > 0.97 or np.linalg.norm(gradient) < 15.0
 
 
+def test_reaction_coordinate_is_measured_in_mass_weighted_coordinates():
+    """An atom of 4 amu goes the same way: twice as long, with twice the points."""
+    paths = []
+    for mass in (1.0, 4.0):
+        surface = dataclasses.replace(mueller_brown_surface(), masses=np.array([mass]))
+        options = IRCOptions(step="0.01 nm", force_tolerance="1 kJ/mol/nm", relax_ends=False)
+        found = follow_reaction_coordinate(surface, at(SADDLES["low"][0]), options)
+        steps = np.linalg.norm(np.diff(found.positions[:, 0], axis=0), axis=1)
+        np.testing.assert_allclose(np.diff(found.coordinate), np.sqrt(mass) * steps, atol=1e-12)
+        assert found.coordinate[found.saddle] == 0.0
+        paths.append(found)
+    assert np.ptp(paths[1].coordinate) == pytest.approx(2 * np.ptp(paths[0].coordinate), rel=0.05)
+    assert len(paths[1].energies) > 1.5 * len(paths[0].energies)
+
+
 def test_no_reaction_coordinate_begins_at_a_minimum():
     with pytest.raises(SimulationError, match=r"imaginary mode.*mlmm ts"):
         follow_reaction_coordinate(mueller_brown_surface(), at(MINIMA["deep"][0]))
