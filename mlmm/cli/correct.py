@@ -66,6 +66,12 @@ def run(options: argparse.Namespace) -> int:
             "--every and --workers of 1 or more", f"{options.every} and {options.workers}", "correct them"
         )
     config = _config(folder)
+    if (folder / "metadynamics.json").exists():
+        raise ConfigError(
+            "frames of a run, or of windows whose bias is known",
+            f"{folder}, sampled under a bias that grew",
+            "sample umbrella windows between the valleys that it found, and correct these",
+        )
     set_up(config, options)
     name = re.sub(r"[^A-Za-z0-9]+", "_", options.to).strip("_")
     out = Path(options.out) if options.out else folder.with_name(f"{folder.name}-to-{name}")
@@ -128,15 +134,16 @@ def _single(
     """A run of dynamics; with another one sampled with the method, both sides."""
     from dataclasses import asdict
 
+    from mlmm.build import BuiltSystem
     from mlmm.config.corrections import difference_maker
-    from mlmm.reactions.correction import frame_chunks
     from mlmm.reactions.reweighting import exponential_average, two_sided
     from mlmm.report.text import with_error
     from mlmm.units import parse
 
     temperature = parse(config.run.temperature, "temperature", "temperature")
     make = difference_maker(config, folder / "built", options.to)
-    chunks = _chunks(folder, out, "frames", options.every, frame_chunks)
+    n_atoms = BuiltSystem.load(folder / "built").n_atoms
+    chunks = _chunks(folder, n_atoms, out, "frames", options.every)
     _evaluated(make, chunks, tasks, "frames")
     differences = _loaded(chunks)
     found = exponential_average(differences, temperature)
@@ -149,7 +156,7 @@ def _single(
     if options.other:
         if not options.to.endswith(".toml"):
             raise ConfigError("a run file in --to with --with", options.to, "give that of the other run")
-        others = _chunks(Path(options.other), out, "other", options.every, frame_chunks)
+        others = _chunks(Path(options.other), n_atoms, out, "other", options.every)
         _evaluated(make, others, tasks, "frames of the other run")
         value, error, overlap = two_sided(differences, -_loaded(others), temperature)
         print(f"from both sides (BAR): {with_error(value, error)} kJ/mol, overlap {overlap:.2f}")
@@ -157,8 +164,10 @@ def _single(
     return result
 
 
-def _chunks(folder: Path, out: Path, name: str, every: int, divide: Any) -> list[FrameChunk]:
-    chunks: list[FrameChunk] = divide(folder / "trajectory.dcd", out / "differences", name, 0, every)
+def _chunks(folder: Path, n_atoms: int, out: Path, name: str, every: int) -> list[FrameChunk]:
+    from mlmm.reactions.correction import frame_chunks
+
+    chunks = frame_chunks(folder / "trajectory.dcd", n_atoms, out / "differences", name, every)
     if not chunks:
         raise ConfigError(
             "a run with frames", f"none in {folder}", "shorten trajectory_interval in [report] and run longer"
@@ -194,9 +203,9 @@ def _windows(
             for run in record.productions(entry.window)
             for chunk in frame_chunks(
                 run / "trajectory.dcd",
+                built.n_atoms,
                 out / "differences",
                 f"{entry.window.number:03d}_{run.name}",
-                0,
                 options.every,
             )
         ]
@@ -207,7 +216,7 @@ def _windows(
             "windows with frames", f"none in {folder}", "shorten trajectory_interval in [report]"
         )
     _evaluated(make, [chunk for chunks in by_window for chunk in chunks], tasks, "frames")
-    values = [frame_values(chunks, variable, built) for chunks in by_window]
+    values = [frame_values(chunks, variable) for chunks in by_window]
     found = correct_profile(result, values, [_loaded(chunks) for chunks in by_window])
     with (out / "corrected.csv").open("w", newline="") as file:
         writer = csv.writer(file)

@@ -39,7 +39,7 @@ def residues(folder: Path) -> int:
     from mlmm.config.search_sections import REACTIONS
     from mlmm.config.tables import variables_and_restraints
     from mlmm.reactions.contributions import frames_near, residue_contributions
-    from mlmm.reactions.correction import frame_chunks, frame_values, read_frames
+    from mlmm.reactions.correction import frame_chunks, frame_values, frames_of
     from mlmm.reactions.umbrella_folder import analyse_folder
     from mlmm.reactions.umbrella_plan import the_variable
     from mlmm.reactions.umbrella_record import UmbrellaRecord
@@ -59,11 +59,11 @@ def residues(folder: Path) -> int:
         [
             chunk
             for run in record.productions(entry.window)
-            for chunk in frame_chunks(run / "trajectory.dcd", folder, "unused")
+            for chunk in frame_chunks(run / "trajectory.dcd", built.n_atoms, folder, "unused")
         ]
         for entry in result.samples
     ]
-    values = [frame_values(own_chunks, variable, built) for own_chunks in chunks]
+    values = [frame_values(own_chunks, variable) for own_chunks in chunks]
     width = 0.5 * float(result.profile.edges[-1] - result.profile.edges[0]) / len(result.samples)
     region = select_region(built, config.region.select, config.region.complete)
     potential = potential_from(config, "float64")
@@ -74,7 +74,7 @@ def residues(folder: Path) -> int:
         for window, number in near:
             listed = [(chunk.trajectory, frame) for chunk in chunks[window] for frame in chunk.frames]
             trajectory, frame = listed[number]
-            frames += [positions for positions, _ in read_frames(Path(trajectory), [frame])]
+            frames.append(frames_of(Path(trajectory), built.n_atoms)[frame][0])
         if not frames:
             raise ConfigError(
                 f"frames within {width:.3g} of {place:.3g}",

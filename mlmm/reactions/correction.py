@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from mdtraj.formats import DCDTrajectoryFile
-from mdtraj.utils import lengths_and_angles_to_box_vectors
 
-from mlmm.build import BuiltSystem
 from mlmm.collective_variables.definitions import BoundVariable
 from mlmm.collective_variables.values import value
+from mlmm.dynamics.dcd_frames import DCDFrames
 from mlmm.errors import ConfigError
 from mlmm.reactions.reweighting import effective_samples
 from mlmm.reactions.umbrella_analysis import UmbrellaResult, unbiased_log_weights
 from mlmm.statistics import statistical_inefficiency
-from mlmm.units import ANGSTROM, GAS_CONSTANT
+from mlmm.units import GAS_CONSTANT
 
 __all__ = [
     "DifferenceRunner",
@@ -29,7 +27,7 @@ __all__ = [
     "correct_profile",
     "frame_chunks",
     "frame_values",
-    "read_frames",
+    "frames_of",
 ]
 
 #: (positions (N, 3), box (3, 3) or None) in nm -> energy of the other description less that of the own one.
@@ -44,10 +42,13 @@ class FrameChunk:
     Parameters
     ----------
     trajectory, result : str
+    n_atoms : int
+        Of the whole system.
     frames : tuple of int
     """
 
     trajectory: str
+    n_atoms: int
     frames: tuple[int, ...]
     result: str
 
@@ -74,10 +75,8 @@ class DifferenceRunner:
         if not path.exists():
             if self._difference is None:
                 self._difference = self._make()
-            found = [
-                self._difference(positions, box)
-                for positions, box in read_frames(Path(chunk.trajectory), chunk.frames)
-            ]
+            frames = frames_of(Path(chunk.trajectory), chunk.n_atoms)
+            found = [self._difference(*frames[k]) for k in chunk.frames]
             draft = path.with_suffix(".tmp")
             with draft.open("wb") as file:
                 np.save(file, np.array(found))
@@ -85,42 +84,40 @@ class DifferenceRunner:
         return chunk.result
 
 
-def read_frames(path: Path, frames: Sequence[int]) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-    """Positions (N, 3) and box (3, 3), nm, of some frames of a DCD file."""
-    with DCDTrajectoryFile(str(path)) as file:
-        for number in frames:
-            file.seek(number)
-            positions, lengths, angles = file.read(1)
-            box = None
-            if lengths is not None and np.asarray(lengths).any():
-                box = np.array(lengths_and_angles_to_box_vectors(*lengths[0], *angles[0])) * ANGSTROM
-            yield positions[0].astype(float) * ANGSTROM, box
+def frames_of(path: Path, n_atoms: int) -> DCDFrames | tuple[()]:
+    """Frames of a trajectory; none where there is no file.
 
-
-def frame_count(path: Path) -> int:
-    """Number of frames of a DCD file; 0 where there is none."""
+    Raises
+    ------
+    ConfigError
+        A file of another system, or none that a run wrote.
+    """
     if not path.exists():
-        return 0
-    with DCDTrajectoryFile(str(path)) as file:
-        return len(file)
+        return ()
+    try:
+        return DCDFrames(path, n_atoms)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"frames of the run in {path}", str(error), "give the folder of a run") from error
 
 
-def frame_chunks(
-    trajectory: Path, folder: Path, name: str, first: int = 0, every: int = 1
-) -> list[FrameChunk]:
+def frame_chunks(trajectory: Path, n_atoms: int, folder: Path, name: str, every: int = 1) -> list[FrameChunk]:
     """Divide the frames of a trajectory into chunks, whose results go into a folder.
 
     Parameters
     ----------
-    trajectory, folder : Path
+    trajectory : Path
+    n_atoms : int
+        Of the whole system.
+    folder : Path
     name : str
         Of the files, for this trajectory alone.
-    first, every : int
+    every : int
     """
-    numbers = range(first, frame_count(trajectory), every)
+    numbers = range(0, len(frames_of(trajectory, n_atoms)), every)
     return [
         FrameChunk(
             str(trajectory),
+            n_atoms,
             tuple(numbers[k : k + _CHUNK]),
             str(folder / f"{name}_{numbers[k]:06d}_{every}.npy"),
         )
@@ -128,12 +125,13 @@ def frame_chunks(
     ]
 
 
-def frame_values(chunks: Sequence[FrameChunk], variable: BoundVariable, built: BuiltSystem) -> np.ndarray:
+def frame_values(chunks: Sequence[FrameChunk], variable: BoundVariable) -> np.ndarray:
     """Values of a variable in the frames of some chunks."""
     found = []
     for chunk in chunks:
-        for positions, box in read_frames(Path(chunk.trajectory), chunk.frames):
-            cell = torch.tensor(box) if box is not None and built.periodic else None
+        frames = frames_of(Path(chunk.trajectory), chunk.n_atoms)
+        for positions, box in (frames[k] for k in chunk.frames):
+            cell = None if box is None else torch.tensor(box)
             found.append(float(value(variable, torch.tensor(positions), cell)))
     return np.array(found)
 

@@ -11,11 +11,11 @@ import numpy as np
 from mlmm.errors import ConfigError
 from mlmm.reactions.hessian import Modes, normal_modes
 from mlmm.reactions.options import FrequencyOptions
+from mlmm.reactions.rate import eyring_rate
 from mlmm.reactions.results import mode_movie
 from mlmm.reactions.surface import ReactionSurface
 from mlmm.reactions.thermochemistry import (
     Thermochemistry,
-    eyring_rate,
     isotope_effect,
     thermochemistry,
     wigner_factor,
@@ -162,7 +162,7 @@ def barriers(
                 enthalpy=rise + mine.enthalpy - theirs.enthalpy,
                 gibbs=rise + mine.gibbs - theirs.gibbs,
                 quasi_gibbs=quasi,
-                rate=eyring_rate(quasi, mine.temperature),
+                rate=eyring_rate(quasi, 0.0, mine.temperature).value,
                 wigner=wigner_factor(modes.wavenumbers[0] * options.scale, mine.temperature),
                 isotopes=effect,
             )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import logging
 import os
@@ -34,6 +33,7 @@ from mlmm.dynamics.start import Start
 from mlmm.errors import ConfigError, SimulationError
 from mlmm.hybrid.system import HybridSystem
 from mlmm.reactions.growing_bias import Axis, GrowingBias, axes_of, make_bias
+from mlmm.reactions.run import load_arrays, save_arrays
 from mlmm.reactions.sampling_options import MetadynamicsOptions
 from mlmm.reactions.umbrella_plan import the_variable
 from mlmm.reactions.umbrella_record import write_json
@@ -268,10 +268,7 @@ class _Files:
     def read(self) -> dict[str, Any] | None:
         """The checkpoint, or None before the first one."""
         path = self._folder / _CHECKPOINT
-        if not path.exists():
-            return None
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+        return load_arrays(path) if path.exists() else None
 
     def open(self, found: Mapping[str, Any] | None, names: Sequence[str]) -> None:
         """Open the table and the trajectory, cut to their lengths at the checkpoint."""
@@ -303,25 +300,18 @@ class _Files:
         self._table.flush()
         sizes = self._frames.sizes
         arrays = {f"bias_{name}": value for name, value in bias.state().items()}
-        stream = io.BytesIO()
-        np.savez(
-            stream,
-            context=np.frombuffer(simulation.context.createCheckpoint(), dtype=np.uint8),
-            step=simulation.currentStep,
-            table_size=self._table.tell(),
-            trajectory_size=sizes["trajectory.dcd"],
-            frames=self._frames.frames,
+        checkpoint = {
+            "context": np.frombuffer(simulation.context.createCheckpoint(), dtype=np.uint8),
+            "step": simulation.currentStep,
+            "table_size": self._table.tell(),
+            "trajectory_size": sizes["trajectory.dcd"],
+            "frames": self._frames.frames,
             **arrays,
-        )
+        }
         # A bias that is taken up is summed anew, and differs in its last digits: so does that of a run which
         # goes on at once, and both stay the same.
         bias.take_up(bias.state(), simulation.context)
-        draft = self._folder / (_CHECKPOINT + ".tmp")
-        with draft.open("wb") as file:
-            file.write(stream.getvalue())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, self._folder / _CHECKPOINT)
+        save_arrays(self._folder / _CHECKPOINT, checkpoint)
 
 
 _SETTINGS = (

@@ -11,12 +11,10 @@ from mlmm.errors import ConfigError, MissingPackageError, SimulationError
 from mlmm.hybrid.system import HybridSystem
 from mlmm.reactions.options import SurfaceOptions
 from mlmm.reactions.surface import Evaluation, Evaluator, ReactionSurface
-from mlmm.units import HARTREE
+from mlmm.units import BOHR, HARTREE
 
 __all__ = ["METHODS", "hybrid_surface", "method_surface", "potential_surface"]
 
-#: Bohr radius, nm (CODATA 2018), for programs of electronic structure.
-_BOHR = 0.0529177210903
 #: Methods as they are typed -> as tblite calls them.
 METHODS = {"gfn2": "GFN2-xTB", "gfn1": "GFN1-xTB"}
 #: Particles up to which the Reference platform is taken by itself.
@@ -195,13 +193,13 @@ def method_surface(method: str, built: BuiltSystem, options: SurfaceOptions | No
 
     def make() -> Evaluator:
         calculator = Calculator(
-            METHODS[method], numbers, np.array(built.positions) / _BOHR, options.charge, unpaired
+            METHODS[method], numbers, np.array(built.positions) / BOHR, options.charge, unpaired
         )
         calculator.set("verbosity", 0)
         calculator.set("accuracy", 0.1)
 
         def evaluate(where: np.ndarray, memory: np.ndarray | None) -> Evaluation:
-            calculator.update(where / _BOHR)
+            calculator.update(where / BOHR)
             try:
                 found = calculator.singlepoint()
             except RuntimeError as error:
@@ -211,7 +209,7 @@ def method_surface(method: str, built: BuiltSystem, options: SurfaceOptions | No
                     "look at the structure, and at charge and multiplicity in [surface]",
                 ) from error
             return Evaluation(
-                float(found.get("energy")) * HARTREE, -np.array(found.get("gradient")) * (HARTREE / _BOHR)
+                float(found.get("energy")) * HARTREE, -np.array(found.get("gradient")) * (HARTREE / BOHR)
             )
 
         return evaluate

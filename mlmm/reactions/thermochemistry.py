@@ -16,7 +16,6 @@ from mlmm.units import BAR_NM3, GAS_CONSTANT, LIGHT_SPEED, PLANCK
 
 __all__ = [
     "Thermochemistry",
-    "eyring_rate",
     "isotope_effect",
     "moments_of_inertia",
     "thermochemistry",
@@ -149,22 +148,6 @@ def _rotation(
         return rt, GAS_CONSTANT * (math.log(ratios[2] / symmetry_number) + 1.0)
     partition = math.sqrt(math.pi * float(np.prod(ratios))) / symmetry_number
     return 1.5 * rt, GAS_CONSTANT * (math.log(partition) + 1.5)
-
-
-def eyring_rate(barrier: float, temperature: float) -> float:
-    """Rate constant (kT/h) exp(−ΔG‡/RT) in 1/s with a transmission coefficient of 1.
-
-    Eyring, J. Chem. Phys. 3, 107 (1935), doi 10.1063/1.1749604.
-
-    Parameters
-    ----------
-    barrier : float
-        ΔG‡, kJ/mol.
-    temperature : float
-        K.
-    """
-    rt = GAS_CONSTANT * temperature
-    return rt / PLANCK * 1e12 * math.exp(-barrier / rt)
 
 
 def wigner_factor(wavenumber: float, temperature: float) -> float:

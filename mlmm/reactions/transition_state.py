@@ -98,13 +98,10 @@ def find_saddle(
     options, progress = options or TransitionStateOptions(), progress or Progress()
     where, done = progress.get("positions"), progress.get("steps")
     steps = 0 if done is None else int(done)
-    force = np.inf
     if not progress.get("arrived"):
         begin = guess if where is None else where
-        where, force, steps, memory = _search(surface, begin, options, memory, steps, progress)
-        progress.keep("search ended", positions=where, steps=steps, arrived=True, force=force)
-    else:
-        force = float(progress.arrays.get("force", np.inf)) if where is not None else np.inf
+        where, steps, memory = _search(surface, begin, options, memory, steps, progress)
+        progress.keep("search ended", positions=where, steps=steps, arrived=True)
     assert where is not None
     second = hessian(surface, where, options.displacement, memory=memory, progress=progress.part("hessian"))
     modes = normal_modes(
@@ -132,8 +129,8 @@ def _search(
     memory: np.ndarray | None,
     done: int,
     progress: Progress,
-) -> tuple[np.ndarray, float, int, np.ndarray | None]:
-    """Positions, largest force, steps and memory at the end of sella's search."""
+) -> tuple[np.ndarray, int, np.ndarray | None]:
+    """Positions, steps and memory at the end of sella's search."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -163,9 +160,8 @@ def _search(
             now = atoms.positions * ANGSTROM
             force = force_norm(atoms.get_forces()) * FORCE_OF_ASE
             progress.keep(f"step {steps}: largest force {force:.1f} kJ/mol/nm", positions=now, steps=steps)
-    force = force_norm(atoms.get_forces()) * FORCE_OF_ASE
     assert atoms.calc is not None
-    return atoms.positions * ANGSTROM, force, steps, atoms.calc.memory
+    return atoms.positions * ANGSTROM, steps, atoms.calc.memory
 
 
 class _Derivatives:

@@ -244,19 +244,29 @@ class Umbrella:
                 self._prune(record, segment - 1)
 
     def _exchange(self, record: UmbrellaRecord, segment: int) -> list[int]:
-        """Sources of the next segment; a round that was decided before a kill is decided alike again."""
+        """Sources of the next segment; a round that was decided before a kill is decided alike again.
+
+        Windows that were added later exchange among themselves: segments of the others have been sampled.
+        """
         windows = record.windows
+        before = [entry for entry in record.exchanges if entry["segment"] == segment]
+        decided: list[int] = before[0]["sources"] if before else []
+        if len(decided) == len(windows):
+            return decided
         values = np.array(
             [
                 production_values([record.production(window, segment)], record.coordinate.name)[-1]
                 for window in windows
             ]
         )
-        pairs = neighbours(windows, record.coordinate)
+        new = len(decided)
+        pairs = [pair for pair in neighbours(windows, record.coordinate) if min(pair) >= new]
         generator = np.random.default_rng(seed_of(self.run.seed, _EXCHANGE, segment, len(windows)))
         conditions = (record.coordinate, record.temperature, generator, segment)
         sources, attempts = exchanged(windows, values, pairs, *conditions)
-        record.exchanges = [entry for entry in record.exchanges if entry["segment"] != segment]
+        if before:
+            sources[:new], attempts = decided, [*before[0]["attempts"], *attempts]
+            record.exchanges.remove(before[0])
         record.exchanges.append({"segment": segment, "sources": sources, "attempts": attempts})
         record.write()
         return sources

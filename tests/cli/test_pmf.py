@@ -13,7 +13,7 @@ from toys import energy_and_forces
 import mlmm
 from mlmm.build import BuiltSystem
 from mlmm.cli import main
-from mlmm.reactions.correction import read_frames
+from mlmm.reactions.correction import frames_of
 from mlmm.report.free_energy_verdict import judge_profile
 
 _PHI = Path(__file__).parents[2] / "systems/alanine_dipeptide/phi.toml"
@@ -115,7 +115,7 @@ def test_windows_are_reweighted_to_the_force_field(sampled, capsys):
     assert [file.stat().st_mtime_ns for file in files] == times
     run = out / "windows/000/production_001"
     built = BuiltSystem.load(out / "built")
-    (frame,) = read_frames(run / "trajectory.dcd", [0])
+    frame = frames_of(run / "trajectory.dcd", built.n_atoms)[0]
     force_field, _ = energy_and_forces(built.system, frame[0])
     region = mlmm.select_region(built, "all")
     ani = mlmm.hybrid_system(
@@ -162,6 +162,14 @@ def test_residues_need_an_embedded_region(sampled, tmp_path, capsys):
 def test_a_folder_that_is_no_run_is_refused(tmp_path, capsys):
     assert main(["correct", str(tmp_path), "--to", "mm"]) == 2
     assert "resolved.toml" in capsys.readouterr().err
+
+
+def test_frames_under_a_bias_that_grew_are_not_reweighted(sampled, tmp_path, capsys):
+    (tmp_path / "resolved.toml").write_bytes((sampled[1] / "resolved.toml").read_bytes())
+    (tmp_path / "metadynamics.json").write_text("{}")
+    assert main(["correct", str(tmp_path), "--to", "mm", "--out", str(tmp_path / "no")]) == 2
+    assert "under a bias that grew" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
 
 
 def _result(**changes):

@@ -212,8 +212,6 @@ def test_other_settings_are_refused(tmp_path):
 
 
 def test_torsions_and_lengths_do_not_go_together():
-    built = pair_hybrid().built
-    del built
     options = MetadynamicsOptions(
         variables=["phi", "d"],
         low=["-180 degree", "0.1 nm"],

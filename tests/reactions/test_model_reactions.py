@@ -8,17 +8,19 @@ import numpy as np
 import pytest
 from model_surfaces import MINIMA, SADDLES, at, mueller_brown, mueller_brown_surface, springs
 from scipy.integrate import solve_ivp
+from scipy.spatial.transform import Rotation
 
 from mlmm.errors import ConfigError, SimulationError
-from mlmm.reactions.band import folds
+from mlmm.reactions.band import band_force, folds
 from mlmm.reactions.conservation import check_forces
 from mlmm.reactions.gaussian_process import GaussianProcess
 from mlmm.reactions.hessian import hessian, normal_modes
 from mlmm.reactions.irc import follow_reaction_coordinate
 from mlmm.reactions.minimise import minimise
 from mlmm.reactions.options import IRCOptions, NEBOptions, TransitionStateOptions
-from mlmm.reactions.path import check_apart, nudged_elastic_band
+from mlmm.reactions.path import check_apart, interpolate, nudged_elastic_band, superposed
 from mlmm.reactions.results import grid_saddle
+from mlmm.reactions.surface import ReactionSurface
 from mlmm.reactions.transition_state import find_saddle, judge_saddle
 from mlmm.units import ANGSTROM
 
@@ -34,6 +36,7 @@ def test_minimisation_finds_the_known_minima(name):
     found = minimise(surface, surface.positions, tolerance=1e-4, steps=200)
     assert found.converged and found.energy == pytest.approx(energy, abs=1e-6)
     np.testing.assert_allclose(point(found.positions), where, atol=1e-5)
+    assert not minimise(surface, surface.positions, tolerance=1e-4, steps=1).converged
 
 
 @pytest.mark.parametrize("name", list(SADDLES))
@@ -135,6 +138,41 @@ def steepest_descent(saddle: str) -> np.ndarray:
     return np.concatenate([parts[0][::-1], parts[1]])
 
 
+def bent_molecule() -> ReactionSurface:
+    """Four atoms without symmetry on springs at rest."""
+    where = np.array([[0.0, 0, 0], [0.15, 0, 0], [0.2, 0.14, 0], [0.3, 0.1, 0.12]])
+    pairs = [(a, b) for b in range(4) for a in range(b)]
+    lengths = [float(np.linalg.norm(where[a] - where[b])) for a, b in pairs]
+    return springs(where, [12.0, 16.0, 14.0, 1.0], pairs, [1e5] * 6, lengths)
+
+
+def test_structures_are_laid_on_each_other_by_rotation_alone():
+    """A turned and shifted molecule comes back; its mirror image does not."""
+    surface = bent_molecule()
+    turn = Rotation.from_rotvec([0.3, -1.1, 0.7]).as_matrix()
+    moved = surface.positions @ turn.T + 0.4
+    np.testing.assert_allclose(
+        superposed(moved, surface.positions, surface.masses), surface.positions, atol=1e-12
+    )
+    mirrored = superposed(moved * [1, 1, -1], surface.positions, surface.masses)
+    assert np.abs(mirrored - surface.positions).max() > 0.01
+    pairs = np.triu_indices(4, 1)
+    lengths = [np.linalg.norm(x[pairs[0]] - x[pairs[1]], axis=1) for x in (mirrored, surface.positions)]
+    np.testing.assert_allclose(*lengths, atol=1e-12)
+    path = interpolate(surface, surface.positions, moved, 3, "linear")
+    np.testing.assert_allclose(path, np.tile(surface.positions, (5, 1, 1)), atol=1e-12)
+
+
+def test_springs_of_a_band_turn_no_molecule():
+    """Images that are one molecule turned by uneven angles feel no force; held in place, springs pull."""
+    surface = bent_molecule()
+    path = np.array(
+        [surface.positions @ Rotation.from_rotvec([0, 0, w]).as_matrix().T for w in (0, 0.02, 0.1)]
+    )
+    assert band_force(surface, path, 1e4, climb=False) < 20.0
+    assert band_force(dataclasses.replace(surface, free=False), path, 1e4, climb=False) > 60.0
+
+
 def test_images_that_cross_are_found():
     straight = np.linspace(0.0, 1.0, 5)[:, None, None] * np.ones((1, 3))
     assert folds(straight) == ()
@@ -167,6 +205,21 @@ def test_reaction_coordinate_comes_down_to_the_minima_on_both_sides(name, minima
         gradient = mueller_brown(x, y)[1]
         cosine = abs(steps[k] @ gradient) / np.linalg.norm(steps[k]) / np.linalg.norm(gradient)
         assert cosine > 0.97 or np.linalg.norm(gradient) < 15.0
+
+
+def test_reaction_coordinate_is_measured_in_mass_weighted_coordinates():
+    """An atom of 4 amu goes the same way: twice as long, with twice the points."""
+    paths = []
+    for mass in (1.0, 4.0):
+        surface = dataclasses.replace(mueller_brown_surface(), masses=np.array([mass]))
+        options = IRCOptions(step="0.01 nm", force_tolerance="1 kJ/mol/nm", relax_ends=False)
+        found = follow_reaction_coordinate(surface, at(SADDLES["low"][0]), options)
+        steps = np.linalg.norm(np.diff(found.positions[:, 0], axis=0), axis=1)
+        np.testing.assert_allclose(np.diff(found.coordinate), np.sqrt(mass) * steps, atol=1e-12)
+        assert found.coordinate[found.saddle] == 0.0
+        paths.append(found)
+    assert np.ptp(paths[1].coordinate) == pytest.approx(2 * np.ptp(paths[0].coordinate), rel=0.05)
+    assert len(paths[1].energies) > 1.5 * len(paths[0].energies)
 
 
 def test_no_reaction_coordinate_begins_at_a_minimum():

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 from model_surfaces import springs
 
+import mlmm
 from mlmm.reactions.hessian import hessian, normal_modes, rigid_motions
+from mlmm.reactions.molecules import molecule_system
+from mlmm.reactions.transition_state import mode_overlaps
+from mlmm.reactions.variables import SurfaceVariables
 from mlmm.units import LIGHT_SPEED
 
 
@@ -39,6 +44,23 @@ def test_two_atoms_vibrate_with_the_reduced_mass():
     assert modes.reduced_masses[0] == pytest.approx(
         1 / ((shape**2).sum() / (shape**2 * masses).sum()), rel=1e-6
     )
+
+
+def test_stretching_is_motion_along_the_distance_in_mass_weighted_coordinates(tmp_path):
+    """The mode of a diatomic is the gradient of its distance; the Cartesian gradient is at an angle to it."""
+    path = tmp_path / "hcl.xyz"
+    path.write_text("2\n\nH 0 0 0\nCl 1.2 0.3 0.4\n")
+    built = molecule_system(path)
+    masses = np.array([1.008, 34.969])
+    length = float(np.linalg.norm(np.diff(built.positions, axis=0)))
+    surface = springs(built.positions, masses, [(0, 1)], [3e5], [length])
+    surface = dataclasses.replace(surface, built=built, indices=np.arange(2))
+    along = SurfaceVariables(surface, [mlmm.Variable("d", "distance", [[0], [1]])])
+    modes = modes_of(surface)
+    (cosine,) = mode_overlaps(modes, along, surface.positions, masses).values()
+    assert abs(cosine) == pytest.approx(1.0, abs=1e-9)
+    (plain,) = mode_overlaps(modes, along, surface.positions, np.ones(2)).values()
+    assert abs(plain) < 0.9
 
 
 def test_a_linear_triatomic_has_the_frequencies_of_the_textbook():

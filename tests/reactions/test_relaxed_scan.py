@@ -164,6 +164,9 @@ def test_variables_that_are_undefined_or_elsewhere_are_refused(tmp_path):
         springs(built.positions, [12.0] * 4, [(0, 1)], [1e5], [0.15]), built=built, indices=np.arange(4)
     )
     torsion = SurfaceVariables(surface, [mlmm.Variable("t", "torsion", [[0], [1], [2], [3]])])
+    # The shorter way around.
+    np.testing.assert_allclose(torsion.difference([3.1], [-3.1]), [6.2 - 2 * np.pi], atol=1e-12)
+    np.testing.assert_allclose(ends(surface).difference([3.1], [-3.1]), [6.2], atol=1e-12)
     straight = np.array([[0.0, 0, 0], [0.15, 0, 0], [0.3, 0, 0], [0.45, 0, 0]])
     with pytest.raises(SimulationError, match=r"variable t \(torsion\).*lie on a line"):
         torsion.values(straight)

@@ -182,6 +182,34 @@ def test_a_missing_window_is_added(tmp_path):
     assert len(folder_samples(record)) == len(record.windows)
 
 
+def test_windows_are_added_to_windows_that_exchange(tmp_path):
+    """What older windows exchanged stays as it was; the new ones exchange among themselves only."""
+    folder = tmp_path / "both"
+    changes = {
+        "start": "",
+        "end": "",
+        "windows": 0,
+        "centres": ["0.24 nm", "0.26 nm", "0.32 nm"],
+        "force_constant": "12000 kJ/mol/nm^2",
+        "exchange": "0.4 ps",
+        "protocol": {"minimise": 50, "equilibrate": "0.2 ps", "produce": "1.2 ps"},
+    }
+    sample(umbrella(folder, **changes))
+    before = UmbrellaRecord.read(folder)
+    sample(umbrella(folder, **changes, add=1))
+    record = UmbrellaRecord.read(folder)
+    assert [len(entry["sources"]) for entry in before.exchanges] == [3, 3]
+    assert [entry["sources"] for entry in record.exchanges] == [
+        [*entry["sources"], 3] for entry in before.exchanges
+    ]
+    for window in record.windows:
+        assert len(record.productions(window)) == 3
+        for segment in (2, 3):
+            source = record.windows[record.exchanges[segment - 2]["sources"][record.windows.index(window)]]
+            run = RunDirectory(record.production(window, segment))
+            assert run.summary["start"]["run"] == str(record.production(source, segment - 1).resolve())
+
+
 def test_analysing_again_changes_bins_only(whole):
     again = analyse_folder(whole[0], UmbrellaOptions(**RANGE | {"bins": 30}))
     assert len(again.profile.values) == 30

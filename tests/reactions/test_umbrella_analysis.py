@@ -180,7 +180,10 @@ def test_resampled_equations_are_those_of_pymbar():
     np.testing.assert_allclose(once, free, atol=1e-6)
     np.testing.assert_allclose(weights, -log_mixture(reduced, counts, free), atol=1e-5)
     drawn = np.concatenate([generator.multinomial(60, np.full(60, 1 / 60)) for _ in windows])
-    again, _ = resampled(reduced, counts, drawn, free)
+    again, weights = resampled(reduced, counts, drawn, free)
+    # Weights of drawn samples give back the free energy of every window.
+    found = -np.log(np.exp(weights - reduced).sum(axis=1))
+    np.testing.assert_allclose(found - found[0], again, atol=1e-5)
     other = load_pymbar().MBAR(
         np.repeat(reduced, drawn, axis=1), counts, solver_protocol=({"method": "adaptive"},)
     )
