@@ -212,5 +212,11 @@ def test_bad_options(changes, said):
         pass
 
 
+def test_threads_share_the_cores(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)), raising=False)
+    asked = [ExecutorOptions(threads=3), ExecutorOptions(threads=9), ExecutorOptions(workers=5, threads=3)]
+    assert [options.processes for options in asked] == [2, 1, 5]
+
+
 def test_options_explain_themselves():
     assert "dask-jobqueue" in (ExecutorOptions.__doc__ or "")
