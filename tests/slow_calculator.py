@@ -20,13 +20,21 @@ class Springs(Calculator):
         Distance of the first two atoms in angstrom above which nothing converges.
     deadly : float
         The same for the process itself.
+    electrons : float
+        Energy in eV that the free energy, whose gradient the forces are, is below the energy by.
     """
 
-    implemented_properties = ["energy", "forces"]  # noqa: RUF012
+    implemented_properties = ["energy", "free_energy", "forces"]  # noqa: RUF012
 
-    def __init__(self, seconds: float = 0.0, failing: float = np.inf, deadly: float = np.inf):
+    def __init__(
+        self,
+        seconds: float = 0.0,
+        failing: float = np.inf,
+        deadly: float = np.inf,
+        electrons: float = 0.0,
+    ):
         super().__init__()
-        self.seconds, self.failing, self.deadly = seconds, failing, deadly
+        self.seconds, self.failing, self.deadly, self.electrons = seconds, failing, deadly, electrons
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         super().calculate(atoms, properties, system_changes)
@@ -39,7 +47,9 @@ class Springs(Calculator):
             raise SCFError("springs do not converge")
         stretched = distances - 1.0 + np.eye(len(distances))
         slopes = stretched / (distances + np.eye(len(distances)))
+        free_energy = float((stretched**2).sum() / 4)
         self.results = {
-            "energy": float((stretched**2).sum() / 4),
+            "energy": free_energy + self.electrons,
+            "free_energy": free_energy,
             "forces": -(slopes[..., None] * apart).sum(axis=1),
         }

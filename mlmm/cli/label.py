@@ -115,7 +115,8 @@ def _job(options: argparse.Namespace) -> Any:
     if options.workers is not None:
         changes.append(f"executor.workers={options.workers}")
     if options.input[0].endswith(".toml"):
-        given = [name for name in ("method", "option", "charge", "multiplicity") if getattr(options, name)]
+        names = ("method", "option", "charge", "multiplicity")
+        given = [name for name in names if getattr(options, name) not in ("", [], None)]
         if len(options.input) > 1 or given:
             raise ConfigError(
                 "a TOML file alone",

@@ -58,6 +58,14 @@ class StructureOptions:
             raise ConfigError(
                 "structures to label", "none", 'write files = ["frames.xyz"], runs or sets in [structures]'
             )
+        # A run knows its region's charge, a set its molecules'.
+        for name, of in (("charge", self.files), ("multiplicity", self.files or self.runs)):
+            if getattr(self, name) is not None and not of:
+                raise ConfigError(
+                    f"structures from files with a {name}",
+                    f"{name} = {getattr(self, name)} for runs or sets, which have their own",
+                    f"leave {name} out",
+                )
 
 
 @dataclass(frozen=True)

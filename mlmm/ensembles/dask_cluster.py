@@ -69,7 +69,7 @@ class DaskExecutor:
             environment = {name: str(options.threads) for name in ("OMP_NUM_THREADS", "OPENMM_CPU_THREADS")}
             with dask.config.set({"distributed.scheduler.allowed-failures": 0}):
                 self._cluster = distributed.LocalCluster(
-                    n_workers=options.workers or None,
+                    n_workers=options.processes,
                     threads_per_worker=1,
                     processes=True,
                     dashboard_address=None,

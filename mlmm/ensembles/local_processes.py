@@ -59,7 +59,7 @@ class LocalExecutor:
         if sys.platform == "win32":
             raise ConfigError("Linux or macOS for worker processes", "Windows", 'write scheduler = "dask"')
         self._options = options
-        self._most = options.workers or max(1, _cores() // options.threads)
+        self._most = options.processes
         self._workers: list[_Worker | None] = [None] * self._most
         self._running = False
 
@@ -239,7 +239,3 @@ def _no_start(reason: str) -> ConfigError:
         f"{_STARTS} in a row of which each {reason} before it was ready",
         f"try `{sys.executable} -c 'import mlmm.ensembles.worker'`, and look at the lines above",
     )
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

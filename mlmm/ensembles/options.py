@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,3 +60,9 @@ class ExecutorOptions:
                 repr(self.scheduler),
                 "correct the scheduler, or leave it out for processes on this machine",
             )
+
+    @property
+    def processes(self) -> int:
+        """Worker processes on this machine: `workers`, or as many as cores have threads for."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return self.workers or max(1, cores // self.threads)

@@ -82,14 +82,16 @@ class ASEMethod:
         }
         known = set(getattr(atoms.calc, "implemented_properties", ()))
         try:
-            energy = float(atoms.get_potential_energy()) * ELECTRONVOLT
+            # Forces belong to the free energy of the electrons, where a calculator tells it from the energy.
+            electronvolt = atoms.get_potential_energy(force_consistent="free_energy" in known)
+            energy = float(electronvolt) * ELECTRONVOLT
             forces = atoms.get_forces() * (ELECTRONVOLT / ANGSTROM) if "forces" in known else None
             charges = np.array(atoms.get_charges()) if "charges" in known else None
             dipole = np.array(atoms.get_dipole_moment()) * ANGSTROM if "dipole" in known else None
         except (SCFError, CalculationFailed) as failure:
             return failed(self, str(failure), record, watch)
-        if not np.isfinite(energy):
-            return failed(self, "the energy is not finite", record, watch)
+        if not (np.isfinite(energy) and (forces is None or np.isfinite(forces).all())):
+            return failed(self, "energy or forces that are not finite", record, watch)
         facts = {**record, "seconds": str(watch)}
         return Label(energy, forces, None, charges, dipole, True, self.title, facts)
 

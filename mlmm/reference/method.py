@@ -6,14 +6,18 @@ import time
 from collections.abc import Collection, Mapping
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+import numpy as np
+
 from mlmm.elements import element_names
 from mlmm.errors import ConfigError
 from mlmm.options import as_written
 from mlmm.reference.labels import Label, Molecule
+from mlmm.units import BOHR, HARTREE
 
 __all__ = [
     "ReferenceMethod",
     "Stopwatch",
+    "answered",
     "check_molecule",
     "electrons_in_words",
     "failed",
@@ -76,6 +80,47 @@ def failed(method: ReferenceMethod, reason: str, record: Mapping[str, str], watc
     """The label of a molecule whose self-consistent field did not converge: no number, and the reason."""
     facts = {**record, "seconds": str(watch), "failure": " ".join(reason.split())}
     return Label(float("nan"), converged=False, method=method.title, record=facts)
+
+
+def answered(
+    method: ReferenceMethod,
+    record: Mapping[str, str],
+    watch: Stopwatch,
+    energy: float,
+    gradient: np.ndarray | None = None,
+    on_charges: np.ndarray | None = None,
+    *,
+    charges: np.ndarray | None = None,
+    dipole: np.ndarray | None = None,
+) -> Label:
+    """The label of a molecule from what a program gave in atomic units; `failed` if that is not finite.
+
+    Parameters
+    ----------
+    method : ReferenceMethod
+    record : mapping of str to str
+    watch : Stopwatch
+    energy : float, hartree
+    gradient : ndarray, shape (N, 3), hartree/bohr, optional
+    on_charges : ndarray, shape (M, 3), hartree/bohr, optional
+        Gradient with respect to the positions of the point charges; None in a vacuum.
+    charges : ndarray, shape (N,), e, optional
+    dipole : ndarray, shape (3,), e bohr, optional
+    """
+    force = -HARTREE / BOHR
+    numbers = {"energy": energy, "gradient": gradient, "gradient on the point charges": on_charges}
+    wrong = [name for name, value in numbers.items() if value is not None and not np.isfinite(value).all()]
+    if wrong:
+        return failed(method, f"not finite: {', '.join(wrong)}", record, watch)
+    return Label(
+        energy=energy * HARTREE,
+        forces=None if gradient is None else gradient * force,
+        external_forces=None if on_charges is None else on_charges * force,
+        charges=charges,
+        dipole=None if dipole is None else dipole * BOHR,
+        method=method.title,
+        record={**record, "seconds": str(watch)},
+    )
 
 
 def check_molecule(

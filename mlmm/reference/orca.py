@@ -18,14 +18,16 @@ from mlmm.elements import SYMBOLS
 from mlmm.errors import ConfigError
 from mlmm.options import check_fields, documented, number, setting
 from mlmm.reference.labels import Label, Molecule
-from mlmm.reference.method import Stopwatch, check_molecule, failed, settings_in_words
+from mlmm.reference.method import Stopwatch, answered, check_molecule, failed, settings_in_words
 from mlmm.reference.program_files import find_program, run_program
-from mlmm.units import ANGSTROM, BOHR, HARTREE
+from mlmm.units import ANGSTROM
 
 __all__ = ["Orca", "input_text", "read_charges", "read_gradient", "read_point_charge_gradient"]
 
-_FORCE = -HARTREE / BOHR
 _SITE = "https://www.faccts.de/orca"
+# ORCA goes on to the gradient from orbitals that are nearly converged, if its input lets it.
+_NOT_CONVERGED = ("scf not converged", "did not converge", "not fully converged")
+_NORMAL_END = "ORCA TERMINATED NORMALLY"
 _NUMBER = re.compile(r"[-+]?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?")
 
 
@@ -69,7 +71,7 @@ class Orca:
             files["charges.pc"] = point_charge_text(molecule)
         with tempfile.TemporaryDirectory(prefix="mlmm-orca-") as name:
             folder = Path(name)
-            output, failure = run_program([program, "job.inp"], folder, files, 0)
+            output, failure = run_program([program, "job.inp"], folder, files)
             version = re.search(r"Program Version (\S+)", output)
             record = {
                 "program": "ORCA",
@@ -78,23 +80,20 @@ class Orca:
                 "charges": "Mulliken",
             }
             gradient_file = folder / "job.engrad"
-            if "SCF NOT CONVERGED" in output or "did not converge" in output.lower():
+            if any(words in output.lower() for words in _NOT_CONVERGED):
                 return failed(self, "the self-consistent field did not converge", record, watch)
             if failure or not gradient_file.is_file():
                 return failed(self, failure or "no gradient file was written", record, watch)
+            if _NORMAL_END not in output:
+                return failed(self, f"its output ends without {_NORMAL_END!r}", record, watch)
             energy, gradient = read_gradient(gradient_file.read_text(), len(molecule))
             on_charges = None
             if molecule.external is not None:
-                text = (folder / "job.pcgrad").read_text() if len(molecule.external) else "0"
-                on_charges = read_point_charge_gradient(text, len(molecule.external)) * _FORCE
-        return Label(
-            energy=energy * HARTREE,
-            forces=gradient * _FORCE,
-            external_forces=on_charges,
-            charges=read_charges(output, len(molecule)),
-            method=self.title,
-            record={**record, "seconds": str(watch)},
-        )
+                charge_file = folder / "job.pcgrad"
+                text = charge_file.read_text() if charge_file.is_file() else "0"
+                on_charges = read_point_charge_gradient(text, len(molecule.external))
+        charges = read_charges(output, len(molecule))
+        return answered(self, record, watch, energy, gradient, on_charges, charges=charges)
 
 
 def input_text(molecule: Molecule, keywords: str, blocks: str, memory: int) -> str:

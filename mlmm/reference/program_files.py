@@ -45,9 +45,7 @@ def find_program(name: str, path: str, site: str) -> str:
     return str(Path(found).resolve())
 
 
-def run_program(
-    command: list[str], folder: Path, files: Mapping[str, str], timeout: float
-) -> tuple[str, str]:
+def run_program(command: list[str], folder: Path, files: Mapping[str, str]) -> tuple[str, str]:
     """Write input files, run a program there on one thread, and return its output and why it failed.
 
     Parameters
@@ -57,13 +55,11 @@ def run_program(
         That exists and is empty.
     files : mapping of str to str
         Text by name.
-    timeout : float
-        Seconds; 0 for no limit.
 
     Returns
     -------
     output, failure : str
-        What it printed; a sentence if it ended with an error or was stopped, else empty.
+        What it printed; a sentence if it ended with an error, else empty.
     """
     for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8")
@@ -76,10 +72,7 @@ def run_program(
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=timeout or None,
         )
-    except subprocess.TimeoutExpired:
-        return "", f"stopped after {timeout:g} s"
     except OSError as error:
         raise ConfigError(f"a program that runs, {command[0]}", str(error), "correct program") from error
     last = next((line for line in reversed((done.stderr or done.stdout).splitlines()) if line.strip()), "")

@@ -18,13 +18,12 @@ from mlmm.elements import SYMBOLS
 from mlmm.errors import ConfigError
 from mlmm.options import check_fields, documented, number, setting
 from mlmm.reference.labels import Label, Molecule
-from mlmm.reference.method import Stopwatch, check_molecule, failed, settings_in_words
+from mlmm.reference.method import Stopwatch, answered, check_molecule, failed, settings_in_words
 from mlmm.reference.program_files import find_program, run_program
-from mlmm.units import BOHR, HARTREE
+from mlmm.units import BOHR
 
 __all__ = ["Psi4", "input_text", "read_answer"]
 
-_FORCE = -HARTREE / BOHR
 _SITE = "https://psicode.org (conda-forge: psi4)"
 _INPUT = """memory {memory} MB
 molecule mol {{
@@ -110,7 +109,7 @@ class Psi4:
         with tempfile.TemporaryDirectory(prefix="mlmm-psi4-") as name:
             folder = Path(name)
             files = {"job.in": input_text(self, molecule)}
-            _, failure = run_program([program, "-n", "1", "job.in", "job.out"], folder, files, 0)
+            _, failure = run_program([program, "-n", "1", "job.in", "job.out"], folder, files)
             answer_file = folder / "answer.json"
             if not answer_file.is_file():
                 return failed(self, failure or "no answer was written", record, watch)
@@ -165,11 +164,5 @@ def read_answer(
             f"{type(error).__name__}: {error}",
             "look whether this version of Psi4 is 1.7 or later",
         ) from error
-    return Label(
-        energy=energy * HARTREE,
-        forces=gradient * _FORCE,
-        external_forces=None if molecule.external is None else on_charges * _FORCE,
-        charges=charges,
-        method=method.title,
-        record={**record, "seconds": str(watch)},
-    )
+    among = None if molecule.external is None else on_charges
+    return answered(method, record, watch, energy, gradient, among, charges=charges)

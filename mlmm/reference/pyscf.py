@@ -2,12 +2,12 @@
 
 PySCF: Sun et al., J. Chem. Phys. 2020, 153, 024109, doi:10.1063/5.0006074. Point charges enter the
 one-electron Hamiltonian bare; the gradient is taken on both sides. On a GPU it is gpu4pyscf
-(arXiv:2404.09452) that computes, which was not run by the project.
+(arXiv:2404.09452) that computes, if it is asked for; it was not run by the project.
 """
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import warnings
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -18,13 +18,10 @@ from mlmm.elements import SYMBOLS
 from mlmm.errors import ConfigError, MissingPackageError
 from mlmm.options import check_fields, documented, number, setting, word
 from mlmm.reference.labels import Label, Molecule
-from mlmm.reference.method import Stopwatch, check_molecule, failed, settings_in_words
-from mlmm.units import BOHR, HARTREE
+from mlmm.reference.method import Stopwatch, answered, check_molecule, failed, settings_in_words
+from mlmm.units import BOHR
 
 __all__ = ["PySCF"]
-
-_FORCE = -HARTREE / BOHR
-_FIRST_WITH_CORE_POTENTIAL = 37  # of the def2 bases
 
 
 @documented
@@ -49,7 +46,7 @@ class PySCF:
     iterations: int = number(100, "most iterations of the self-consistent field", least=1)
     second_order: bool = setting(True, "go on by Newton's method where the iterations do not converge")
     forces: bool = setting(True, "forces as well as the energy")
-    device: str = word("auto", ("auto", "cpu", "gpu"), "gpu: gpu4pyscf; auto: where it is installed")
+    device: str = word("cpu", ("cpu", "gpu"), "gpu: gpu4pyscf, which the project did not run")
     memory: int = number(4000, "memory that PySCF plans with, MB", least=100)
 
     def __post_init__(self) -> None:
@@ -57,13 +54,23 @@ class PySCF:
         for name in ("functional", "basis"):
             if not getattr(self, name).strip():
                 raise ConfigError(f"a {name}", "an empty text", f'write {name} = "…" as PySCF names it')
+        if self.basis.strip().lower().startswith("gth"):
+            raise ConfigError(
+                "a basis for all electrons, or with a core potential",
+                f"{self.basis!r}, which goes with a pseudopotential of crystals",
+                "correct basis, such as 6-31+g* or def2-tzvp",
+            )
 
     @property
     def title(self) -> str:
         """Level of theory."""
         functional = f"{self.functional.lower()}{'-' if self.dispersion else ''}{self.dispersion.lower()}"
         fitted = ", density fitting" if self.density_fitting else ""
-        return f"{functional}/{self.basis.lower()}{fitted} (pyscf)"
+        return f"{functional}/{self.basis.lower()}{fitted} ({self._program})"
+
+    @property
+    def _program(self) -> str:
+        return "gpu4pyscf" if self.device == "gpu" else "pyscf"
 
     def label(self, molecule: Molecule) -> Label:
         """Energy, forces on atoms and point charges, meta-Löwdin charges and dipole of one molecule.
@@ -82,10 +89,10 @@ class PySCF:
             raise MissingPackageError(
                 "the package pyscf", "none", "pip install pyscf pyscf-dispersion"
             ) from error
-        gpu = self.device == "gpu" or (self.device == "auto" and _gpu_found())
+        gpu = self.device == "gpu"
         record = {
-            "program": "gpu4pyscf" if gpu else "pyscf",
-            "version": pyscf.__version__,
+            "program": self._program,
+            "version": _gpu_version() if gpu else pyscf.__version__,
             "settings": settings_in_words(self, ("device", "memory")),
             "charges": "meta-Löwdin",
         }
@@ -95,20 +102,14 @@ class PySCF:
             field = field.newton()
             energy = float(field.kernel())
             record["solver"] = "second order"
-        if not field.converged or not np.isfinite(energy):
+        if not field.converged:
             return failed(self, f"not converged in {self.iterations} iterations", record, watch)
-        forces, external_forces = self._forces(field, molecule) if self.forces else (None, None)
+        gradients = self._gradients(field, molecule) if self.forces else (None, None)
         host = field.to_cpu() if gpu else field
         density = host.make_rdm1()
-        return Label(
-            energy=energy * HARTREE,
-            forces=forces,
-            external_forces=external_forces,
-            charges=np.asarray(host.mulliken_meta(dm=density, verbose=0)[1]),
-            dipole=np.asarray(host.dip_moment(dm=density, unit="AU", verbose=0)) * BOHR,
-            method=self.title,
-            record={**record, "seconds": str(watch)},
-        )
+        charges = np.asarray(host.mulliken_meta(dm=density, verbose=0)[1])
+        dipole = np.asarray(host.dip_moment(dm=density, unit="AU", verbose=0))
+        return answered(self, record, watch, energy, *gradients, charges=charges, dipole=dipole)
 
     def _field(self, molecule: Molecule, gpu: bool) -> Any:
         """The self-consistent field of PySCF, ready to run."""
@@ -116,12 +117,11 @@ class PySCF:
         from pyscf.gto.basis import BasisNotFoundError
 
         symbols = [SYMBOLS[number] for number in molecule.numbers]
-        heavy = {s for s, z in zip(symbols, molecule.numbers, strict=True) if z >= _FIRST_WITH_CORE_POTENTIAL}
-        core = {symbol: self.basis for symbol in heavy} if self.basis.lower().startswith("def2") else {}
         try:
             with warnings.catch_warnings():
                 # For a basis that it lacks it recommends another package, and raises.
                 warnings.simplefilter("ignore", UserWarning)
+                core = {symbol: self.basis for symbol in set(symbols) if _has_core(self.basis, symbol)}
                 mol = gto.M(
                     atom=list(zip(symbols, molecule.positions / BOHR, strict=True)),
                     unit="Bohr",
@@ -170,31 +170,39 @@ class PySCF:
                 "correct functional, such as wb97x-d3bj, b3lyp-d3bj, pbe0 or hf",
             ) from error
 
-    def _forces(self, field: Any, molecule: Molecule) -> tuple[np.ndarray, np.ndarray | None]:
-        """Forces on atoms and on point charges, kJ/mol/nm."""
+    def _gradients(self, field: Any, molecule: Molecule) -> tuple[np.ndarray, np.ndarray | None]:
+        """Gradients on atoms and on point charges, hartree/bohr."""
         gradient = field.nuc_grad_method()
         gradient.verbose = 0
         if self.functional.lower() != "hf":
             gradient.grid_response = self.grid_response
         on_atoms = _on_host(gradient.kernel())
         if molecule.external is None:
-            return on_atoms * _FORCE, None
+            return on_atoms, None
         density = _on_host(field.make_rdm1())
         total = density if density.ndim == 2 else density.sum(axis=0)
         on_charges = _on_host(gradient.grad_nuc_mm()) + _on_host(gradient.grad_hcore_mm(total))
-        return on_atoms * _FORCE, on_charges * _FORCE
+        return on_atoms, on_charges
 
 
-def _gpu_found() -> bool:
-    """Whether gpu4pyscf is installed and there is a GPU for it."""
-    if importlib.util.find_spec("gpu4pyscf") is None:
-        return False
-    import cupy
+def _has_core(basis: str, symbol: str) -> bool:
+    """Whether a basis goes with a core potential for an element, which PySCF leaves out unless it is told."""
+    from pyscf.gto.basis import BasisNotFoundError, load_ecp
 
     try:
-        return bool(cupy.cuda.runtime.getDeviceCount())
-    except cupy.cuda.runtime.CUDARuntimeError:
-        return False
+        return bool(load_ecp(basis, symbol))
+    except (BasisNotFoundError, KeyError, RuntimeError):
+        return False  # all electrons, or no such basis
+
+
+def _gpu_version() -> str:
+    """Version of gpu4pyscf; MissingPackageError without it."""
+    try:
+        return str(importlib.import_module("gpu4pyscf").__version__)
+    except ImportError as error:
+        raise MissingPackageError(
+            "the package gpu4pyscf and a GPU", str(error), 'write device = "cpu"'
+        ) from error
 
 
 def _on_host(array: Any) -> np.ndarray:

@@ -16,6 +16,7 @@ from mlmm.options import Quantity, check_fields, documented, number, quantity, s
 from mlmm.reference.labels import Label, Molecule
 from mlmm.reference.method import (
     Stopwatch,
+    answered,
     check_molecule,
     electrons_in_words,
     failed,
@@ -24,8 +25,6 @@ from mlmm.reference.method import (
 from mlmm.units import BOHR, GAS_CONSTANT, HARTREE
 
 __all__ = ["TBLite"]
-
-_FORCE = -HARTREE / BOHR
 
 
 @documented
@@ -91,14 +90,8 @@ class TBLite:
             energy, gradient = float(found.get("energy")), np.array(found.get("gradient"))
         except exceptions.TBLiteRuntimeError as failure:
             return failed(self, str(failure), record, watch)
-        return Label(
-            energy=energy * HARTREE,
-            forces=gradient * _FORCE,
-            charges=np.array(found.get("charges")),
-            dipole=np.array(found.get("dipole")) * BOHR,
-            method=self.title,
-            record={**record, "seconds": str(watch)},
-        )
+        charges, dipole = np.array(found.get("charges")), np.array(found.get("dipole"))
+        return answered(self, record, watch, energy, gradient, charges=charges, dipole=dipole)
 
     def _add_solvent(self, calculator: object, refusal: type[Exception]) -> None:
         try:

@@ -16,6 +16,7 @@ from mlmm.options import Quantity, check_fields, documented, number, quantity, s
 from mlmm.reference.labels import Label, Molecule
 from mlmm.reference.method import (
     Stopwatch,
+    answered,
     check_molecule,
     electrons_in_words,
     failed,
@@ -23,7 +24,7 @@ from mlmm.reference.method import (
 )
 from mlmm.reference.xtb_library import XTBError, library_version, single_point
 from mlmm.reference.xtb_parameters import POINT_CHARGE, parameter_file
-from mlmm.units import BOHR, HARTREE
+from mlmm.units import BOHR
 
 __all__ = ["XTB"]
 
@@ -94,15 +95,7 @@ class XTB:
             )
         except XTBError as failure:
             return failed(self, str(failure), record, watch)
-        if not np.isfinite(found.energy):
-            return failed(self, "the energy is not finite", record, watch)
-        force = -HARTREE / BOHR
-        return Label(
-            energy=found.energy * HARTREE,
-            forces=found.gradient * force,
-            external_forces=None if found.charge_gradient is None else found.charge_gradient * force,
-            charges=found.charges,
-            dipole=found.dipole * BOHR,
-            method=self.title,
-            record={**record, "seconds": str(watch)},
+        gradients = found.gradient, found.charge_gradient
+        return answered(
+            self, record, watch, found.energy, *gradients, charges=found.charges, dipole=found.dipole
         )

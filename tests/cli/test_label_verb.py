@@ -64,6 +64,8 @@ def test_the_example_is_labelled(frames, root, capsys):
         (["nothing.toml"], "mlmm label --template xtb"),
         (["frames.xyz", "--method", "tblite", "--set", "structures.first=16"], "none from frame 16 on"),
         (["frames.xyz", "--method", "tblite", "--set", "runs.every=2"], "sections"),
+        (["label.toml", "--charge", "0"], "got --charge"),
+        ([".", "--method", "xtb", "--charge", "0"], "charge = 0 for runs or sets"),
         (["--install", "pyscf"], "pip install pyscf"),
         (["--explain", "gfn2"], "a reference method"),
     ],

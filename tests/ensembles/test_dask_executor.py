@@ -50,6 +50,18 @@ def test_scheduler_that_runs_is_used(executor):
             assert run_all(other, executor_tasks.square, [3, 4]) == [9, 16]
 
 
+def test_workers_of_many_threads_are_fewer(monkeypatch):
+    """Under Dask as without it: cores are not handed out twice."""
+
+    def stop(**arguments):
+        raise RuntimeError(arguments["n_workers"], arguments["env"]["OMP_NUM_THREADS"])
+
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr("distributed.LocalCluster", stop)
+    with pytest.raises(RuntimeError, match="2, '4'"), open_executor(scheduler="dask", threads=4):
+        pass
+
+
 def test_scheduler_that_is_not_there(monkeypatch):
     monkeypatch.setattr("mlmm.ensembles.dask_cluster._ANSWER", "1s")
     with (

@@ -72,6 +72,9 @@ def test_dead_worker_loses_one_task_which_is_tried_again(executor, tmp_path):
     assert dict(executor.run(executor_tasks.die, tasks, retries=2)) == {n: n for n in range(8)}
     tried = {n: len(list(tmp_path.glob(f"{n}.*"))) for n in range(8)}
     assert tried == {n: 2 if n == 3 else 1 for n in range(8)}  # no other task ran twice
+    # control: without another try it is lost.
+    ((_, lost),) = executor.run(executor_tasks.die, [(str(tmp_path), 8, 1)], retries=0)
+    assert isinstance(lost, TaskFailure) and lost.died
 
 
 def test_task_that_always_kills_ends_as_a_failure_and_the_rest_go_on(executor, tmp_path):
@@ -210,6 +213,12 @@ def _alive(process: int) -> bool:
 def test_bad_options(changes, said):
     with pytest.raises(ConfigError, match=said), open_executor(**changes):
         pass
+
+
+def test_threads_share_the_cores(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)), raising=False)
+    asked = [ExecutorOptions(threads=3), ExecutorOptions(threads=9), ExecutorOptions(workers=5, threads=3)]
+    assert [options.processes for options in asked] == [2, 1, 5]
 
 
 def test_options_explain_themselves():

@@ -134,7 +134,10 @@ def test_springs_have_the_forces_of_their_energy():
     from reference_molecules import worst_difference
 
     assert worst_difference(springs(), molecules(1)[0], range(3)) < 1e-4
-    assert Springs().implemented_properties == ["energy", "forces"]
+    assert set(Springs().implemented_properties) == {"energy", "free_energy", "forces"}
+    # The energy of hot electrons is another one.
+    hot = next(label(molecules(1), springs(electrons=0.5)))
+    assert hot.energy == next(label(molecules(1), springs())).energy
 
 
 def test_atoms_of_ase_and_charges_for_all(tmp_path):

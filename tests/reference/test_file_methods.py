@@ -87,10 +87,19 @@ def test_orca_is_asked_and_answers(tmp_path):
     assert label.record["version"] == "6.0.1" and label.method == "HF def2-SVP %scf MaxIter 300 end (ORCA)"
 
 
+WRITES = f"open('job.engrad', 'w').write('''{ENGRAD}''')\n"
+
+
 @pytest.mark.parametrize(
     "script, said",
     [
         ("print('ERROR: SCF NOT CONVERGED AFTER 125 CYCLES')", "did not converge"),
+        (
+            f"{WRITES}print('ENERGY (SCF not fully converged!) -76.3')\nprint('''{OUTPUT}''')",
+            "did not converge",
+        ),
+        (f"{WRITES}print('aborting the run')", "ends without"),
+        (f"{WRITES.replace('0.012345678900', 'nan')}print('''{OUTPUT}''')", "not finite: gradient"),
         ("import sys; print('UNRECOGNIZED KEYWORD'); sys.exit(2)", "exit status 2: UNRECOGNIZED KEYWORD"),
         ("", "no gradient file"),
     ],
@@ -99,6 +108,12 @@ def test_orca_that_fails_gives_no_numbers(tmp_path, script, said):
     method = orca.Orca(program=program(tmp_path, "orca", script))
     label = method.label(molecule("water", charges=False))
     assert not label.converged and said in label.record["failure"] and label.forces is None
+
+
+def test_orca_without_the_gradient_on_point_charges(tmp_path):
+    script = f"{WRITES}print('''{OUTPUT}''')"
+    with pytest.raises(ConfigError, match="gradient on 3 point charges"):
+        orca.Orca(program=program(tmp_path, "orca", script)).label(water_among_charges())
 
 
 def test_files_of_orca_that_are_cut_short():

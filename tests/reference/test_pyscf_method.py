@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from reference_molecules import VALUES, force_by_differences, molecule, water_among_charges, worst_difference
 
-from mlmm.errors import ConfigError
+from mlmm.errors import ConfigError, MissingPackageError
 from mlmm.reference.labels import Molecule, PointCharges
 from mlmm.reference.pyscf import PySCF
 from mlmm.units import BOHR, HARTREE, KILOCALORIE
@@ -47,6 +47,34 @@ def test_an_open_shell():
     assert abs(force_by_differences(method, radical, 1, 0, step=1e-3) - label.forces[1, 0]) < 0.2
     by_charge = force_by_differences(method, radical, 1, 0, external=True, step=1e-3)
     assert abs(by_charge - label.external_forces[1, 0]) < 0.2
+
+
+def test_charges_sum_to_that_of_the_molecule_and_oxygen_is_negative():
+    label = PySCF(functional="hf", **SMALL).label(Molecule([8, 1], [[0, 0, 0], [0, 0, 0.096]], -1))
+    assert label.charges.sum() == pytest.approx(-1.0, abs=1e-8) and label.charges[0] < -0.5
+
+
+def test_a_core_potential_comes_with_its_basis():
+    # 46 electrons of iodine are in the core of LANL2DZ, 28 in that of def2: the energy is that of the rest.
+    iodide = Molecule([53], [[0.0, 0.0, 0.0]], -1)
+    for basis, least in (("lanl2dz", -12.0), ("def2-svp", -300.0)):
+        energy = PySCF(functional="hf", basis=basis, density_fitting=False).label(iodide).energy / HARTREE
+        assert least < energy < -10.0
+    # control: all electrons.
+    all_of_them = PySCF(functional="hf", basis="3-21g", density_fitting=False).label(iodide)
+    assert all_of_them.energy / HARTREE < -6000.0
+
+
+def test_a_gpu_is_never_taken_unless_it_is_asked_for(monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "gpu4pyscf", None)
+    hydrogen = Molecule([1, 1], [[0, 0, 0], [0, 0, 0.074]])
+    assert PySCF(functional="hf", **SMALL).label(hydrogen).record["program"] == "pyscf"
+    asked = PySCF(functional="hf", **SMALL, device="gpu")
+    assert asked.title.endswith("(gpu4pyscf)")
+    with pytest.raises(MissingPackageError, match='device = "cpu"'):
+        asked.label(hydrogen)
 
 
 def test_energy_of_hydrogen_by_hand():
@@ -99,6 +127,7 @@ def test_newtons_method_goes_on():
         ({"functional": "wb97x-d"}, "a functional that PySCF knows"),
         ({"basis": "6-32g"}, "a basis set of PySCF"),
         ({"basis": " "}, "a basis"),
+        ({"basis": "gth-dzvp"}, "a pseudopotential of crystals"),
         ({"grid_level": 12}, "grid_level"),
     ],
 )

@@ -50,6 +50,19 @@ def test_charges_and_dipole_of_two_programs_agree(xtb):
     assert one.method != other.method
 
 
+def test_unpaired_and_hot_electrons_are_those_of_xtb(xtb):
+    pytest.importorskip("tblite")
+    start = molecule("acetate", charges=False)
+    triplet = Molecule(start.numbers, start.positions, -1, 3)
+    energies = []
+    for one, kelvin in ((start, 300.0), (start, 8000.0), (triplet, 300.0)):
+        options = {"accuracy": 0.01, "electronic_temperature": f"{kelvin} K"}
+        energies.append(TBLite(**options).label(one).energy)
+        assert energies[-1] == pytest.approx(XTB(**options).label(one).energy, abs=0.01)
+    # Both count: hot electrons lower the free energy, the triplet lies far above.
+    assert energies[1] < energies[0] - 1.0 and energies[2] > energies[0] + 100.0
+
+
 @pytest.mark.parametrize("options", [{}, {"solvent": "water"}, {"hamiltonian": "GFN1-xTB"}])
 def test_forces_of_tblite_are_the_gradient(options):
     pytest.importorskip("tblite")

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -126,7 +127,7 @@ def test_parameters_from_tblite_and_from_xtbs_own_file_are_the_same(tmp_path):
     )
 
 
-def test_written_parameters_are_the_built_in_ones():
+def test_written_parameters_are_the_built_in_ones(tmp_path):
     if parameter_text()[1] != "tblite":
         pytest.skip("without a tblite that exports its parameters")
     # H, C, N, O, S, Fe and I, with d shells and every kind of key.
@@ -141,6 +142,19 @@ def test_written_parameters_are_the_built_in_ones():
     written = single_point(numbers, positions, 0, unpaired, parameters=file)
     assert written.energy == pytest.approx(built_in.energy, abs=1e-10)
     np.testing.assert_allclose(written.gradient, built_in.gradient, atol=1e-9)
+    # control: each kind of number counts, by one part in a thousand for iron or for all elements.
+    text = file.read_text()
+    iron = text.index("$Z=26")
+    iron = slice(iron, text.index("$end", iron))
+    for key in ("lev", "exp", "GAM", "GAM3", "KCNS", "DPOL", "REPA", "POLYD", "LPARD", "enscale", "s8"):
+        where = iron if re.search(rf"(?m)^ {key}=", text[iron]) else slice(0, iron.start)
+        changed, found = re.subn(
+            rf"(?m)^( ?{key}[= ]\s*)(\S+)", lambda m: f"{m[1]}{1.001 * float(m[2]):.8f}", text[where]
+        )
+        assert found == 1, key
+        (tmp_path / key).write_text(text[: where.start] + changed + text[where.stop :])
+        other = single_point(numbers, positions, 0, unpaired, parameters=tmp_path / key)
+        assert abs(other.energy - built_in.energy) > 1e-7, key
 
 
 def test_not_converged_is_said_and_has_no_numbers():
