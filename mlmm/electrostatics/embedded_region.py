@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from mlmm.electrostatics.ewald_insertion import EwaldInsertion
+from mlmm.electrostatics.insertion import Insertion
 from mlmm.electrostatics.reaction_field import ReactionFieldInsertion
 from mlmm.errors import EmbeddingError
 from mlmm.modules import Module
@@ -23,7 +24,6 @@ from mlmm.structures import minimum_image
 
 __all__ = ["CHARGE_WIDTH", "FAR_FIELDS", "EmbeddedRegion"]
 
-Insertion = EwaldInsertion | ReactionFieldInsertion
 #: How charges beyond some distance are taken.
 FAR_FIELDS = ("ewald", "reaction_field")
 
@@ -55,7 +55,6 @@ class EmbeddedRegion(Module):
         Of the Ewald sum.
     charge_width : float
         Standard deviation of the Gaussian charges around the region, nm; 0: points.
-
     far_field : {"ewald", "reaction_field"}
         How charges beyond some distance are taken in a box.
 

@@ -36,20 +36,14 @@ from typing import Optional
 import torch
 from scipy.special import erfcinv
 
-from mlmm.electrostatics.boxes import box_widths, half_space, images_of_region, is_cube
+from mlmm.electrostatics.boxes import box_widths, half_space
+from mlmm.electrostatics.insertion import Insertion
 from mlmm.errors import EmbeddingError
 from mlmm.kernels.ewald import native_ewald_wanted
-from mlmm.modules import Module
-from mlmm.potentials.multipoles import (
-    WIDEST_CHARGE,
-    multipole_energies,
-    smeared_potentials,
-    traceless,
-)
+from mlmm.potentials.multipoles import multipole_energies, smeared_potentials, traceless
 from mlmm.structures import minimum_image
-from mlmm.units import COULOMB
 
-__all__ = ["EwaldInsertion", "check_width"]
+__all__ = ["EwaldInsertion"]
 
 #: Where the end of the direct sum is made smooth, as a share of its cutoff.
 _TAPER = 0.9
@@ -59,17 +53,7 @@ _PAIR_COST = 50.0
 _REACH = 6.0
 
 
-def check_width(width: float) -> None:
-    """Refuse Gaussian charges wider than hydrogen bonds allow, or none (EmbeddingError)."""
-    if not 0.0 <= width <= WIDEST_CHARGE:
-        raise EmbeddingError(
-            f"Gaussian charges between 0 (points) and {WIDEST_CHARGE:g} nm wide",
-            f"{width:g} nm",
-            'write charge_width = "0.03 nm"',
-        )
-
-
-class EwaldInsertion(Module):
+class EwaldInsertion(Insertion):
     """Energy of flexible multipoles among fixed charges, beyond that of q0; TorchScript can compile it.
 
     Parameters
@@ -102,15 +86,12 @@ class EwaldInsertion(Module):
         cutoff: float | None = None,
         width: float = 0.0,
     ):
-        super().__init__()
+        super().__init__(reference_charges, external_charges, cell, width)
         if not 1e-12 < tolerance < 0.1:
             raise EmbeddingError(
                 "a tolerance of the Ewald sum between 1e-12 and 0.1", f"{tolerance:g}", "write 1e-4"
             )
-        check_width(width)
-        self.register_buffer("reference", reference_charges.to(torch.float64).clone())
-        self.register_buffer("external", external_charges.to(torch.float64).clone())
-        self.periodic, self.images, self.share = cell is not None, False, 0.0
+        self.share = 0.0
         self.argument, self.tolerance = float(erfcinv(tolerance)), float(tolerance)
         triples = torch.zeros(0, 3, dtype=torch.float64)
         if cell is not None:
@@ -127,11 +108,9 @@ class EwaldInsertion(Module):
                 )
             self.share = cutoff / smallest
             triples = half_space(cell, 2.0 * self.argument**2 / cutoff)
-            self.images = is_cube(cell)
         self.register_buffer("triples", triples)
         self.register_buffer("built", torch.zeros(3, 3, dtype=torch.float64) if cell is None else cell)
-        self.total, self.width = float(self.reference.sum()), float(width)
-        self.coulomb, self.taper, self.pi, self.reach = COULOMB, _TAPER, math.pi, _REACH
+        self.taper, self.pi, self.reach = _TAPER, math.pi, _REACH
         self.native = native_ewald_wanted()
 
     @torch.jit.export
@@ -150,16 +129,7 @@ class EwaldInsertion(Module):
         quadrupoles: torch.Tensor,
         cell: Optional[torch.Tensor],
     ) -> torch.Tensor:
-        """Energy of each atom of the region, kJ/mol (n,).
-
-        Parameters
-        ----------
-        positions, external_positions : torch.Tensor, shapes (n, 3) and (M, 3), nm
-        charges, dipoles, quadrupoles : torch.Tensor, shapes (n,), (n, 3), (n, 3, 3)
-            e, e nm, e nm².
-        cell : torch.Tensor, shape (3, 3), nm, optional
-            Reduced form; None for an open system.
-        """
+        """As `Insertion`, in one pass of the compiled kernel where there is one."""
         if self.native and positions.device.type == "cpu":
             energies = torch.ops.mlmm.ewald_energies(
                 positions,
@@ -217,9 +187,7 @@ class EwaldInsertion(Module):
         cell: Optional[torch.Tensor],
     ) -> torch.Tensor:
         """Share of each atom in E_images, kJ/mol (n,); zero without a cubic box."""
-        if cell is None or not self.images:
-            return torch.zeros_like(charges)
-        own = images_of_region(positions, charges, dipoles, self.reference, cell)
+        own = self.image_energy(positions, charges, dipoles, cell)
         return (self.coulomb * own / charges.shape[0]).expand(charges.shape[0])
 
     @torch.jit.export

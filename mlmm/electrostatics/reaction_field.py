@@ -22,13 +22,11 @@ from typing import Optional
 
 import torch
 
-from mlmm.electrostatics.boxes import box_widths, images_of_region, is_cube
-from mlmm.electrostatics.ewald_insertion import check_width
+from mlmm.electrostatics.boxes import box_widths
+from mlmm.electrostatics.insertion import Insertion
 from mlmm.errors import EmbeddingError
-from mlmm.modules import Module
-from mlmm.potentials.multipoles import multipole_energies, smeared_potentials, traceless
+from mlmm.potentials.multipoles import smeared_potentials, traceless
 from mlmm.structures import minimum_image
-from mlmm.units import COULOMB
 
 __all__ = ["REACTION_FIELD_CUTOFF", "WATER_PERMITTIVITY", "ReactionFieldInsertion"]
 
@@ -38,7 +36,7 @@ REACTION_FIELD_CUTOFF = 1.2
 WATER_PERMITTIVITY = 78.4
 
 
-class ReactionFieldInsertion(Module):
+class ReactionFieldInsertion(Insertion):
     """Energy of flexible multipoles among fixed charges, beyond that of q0; TorchScript can compile it.
 
     Parameters
@@ -71,35 +69,17 @@ class ReactionFieldInsertion(Module):
         cutoff: float = REACTION_FIELD_CUTOFF,
         permittivity: float = WATER_PERMITTIVITY,
     ):
-        super().__init__()
-        check_width(width)
-        self.register_buffer("reference", reference_charges.to(torch.float64).clone())
-        self.register_buffer("external", external_charges.to(torch.float64).clone())
+        super().__init__(reference_charges, external_charges, cell, width)
         half = 0.5 * float(box_widths(cell.to(torch.float64).cpu()).min())
         if not 0.0 < cutoff <= half:
             raise EmbeddingError(
                 f"a box at least {2 * cutoff:.2f} nm wide, twice the range of the reaction field",
                 f"{2 * half:.2f} nm",
-                'set system.padding = "1.0 nm" or more, or write far_field = "ewald"',
+                'set system.padding = "1.2 nm" or more, or write far_field = "ewald"',
             )
-        self.range, self.width, self.images = float(cutoff), float(width), is_cube(cell)
-        self.total, self.coulomb = float(self.reference.sum()), COULOMB
+        self.range = float(cutoff)
         self.far = (1.0 - 1.0 / permittivity) / (2.0 * cutoff**3)
         self.reach = 6.0 * math.sqrt(2.0) * self.width
-
-    def forward(
-        self,
-        positions: torch.Tensor,
-        external_positions: torch.Tensor,
-        charges: torch.Tensor,
-        dipoles: torch.Tensor,
-        quadrupoles: torch.Tensor,
-        cell: Optional[torch.Tensor],
-    ) -> torch.Tensor:
-        """Energy of each atom of the region, kJ/mol (n,); arguments as for `EwaldInsertion`."""
-        offset, potential, gradient, curvature = self.potentials(positions, external_positions, cell)
-        energies = multipole_energies(charges, dipoles, quadrupoles, potential, gradient, curvature)
-        return offset + energies + self.own_energy(positions, charges, dipoles, cell)
 
     @torch.jit.export
     def potentials(
@@ -158,6 +138,5 @@ class ReactionFieldInsertion(Module):
         change = (excess.unsqueeze(1) * r + dipoles).sum(0)
         theta = (excess * r.square().sum(1)).sum() + 2.0 * (dipoles * r).sum()
         energy = self.far * (self.total * theta - 2.0 * (change * d).sum())
-        if self.images and cell is not None:
-            energy = energy + images_of_region(positions, charges, dipoles, self.reference, cell)
+        energy = energy + self.image_energy(positions, charges, dipoles, cell)
         return (self.coulomb * energy / charges.shape[0]).expand(charges.shape[0])
