@@ -67,16 +67,16 @@ def _parity(record: LearningRecord) -> Sketch:
         for k, name in enumerate(names):
             rows = [j for j, other in enumerate(last.names) if other == name]
             colour = SERIES[k % len(SERIES)][0] if len(names) <= len(SERIES) else MM
-            axes.plot(labels[rows] - zero, predicted[rows] - zero, ".", color=colour, label=name)
-        ends = [0.0, float(labels.max() - zero)]
-        axes.plot(ends, ends, "-", color=INK, linewidth=0.8)
-        axes.set_xlabel("label / (kJ/mol)")
-        axes.set_ylabel("model / (kJ/mol)")
+            axes.plot(labels[rows] - zero, (predicted - labels)[rows], ".", color=colour, label=name)
+        # The error and not the model's energy: several molecules lie thousands of kJ/mol apart.
+        axes.axhline(0.0, color=INK, linewidth=0.8)
+        axes.set_xlabel("label, above the lowest / (kJ/mol)")
+        axes.set_ylabel("model less label / (kJ/mol)")
         if 1 < len(names) <= len(SERIES):
             axes.legend(frameon=False)
 
-    text = "Energies of held-out structures by the last model, relative to the lowest label; colour: basin."
-    return Sketch("parity", "Energies", text, draw, 2.8)
+    text = "Errors of the last model on held-out structures; colour: basin."
+    return Sketch("parity", "Errors of energies", text, draw, 2.8)
 
 
 def _basins(record: LearningRecord) -> Sketch | None:
