@@ -206,6 +206,7 @@ def committee_of(models: Sequence[PotentialModel], name: str | None = None) -> P
                 level_of_theory=spec.level_of_theory,
                 licence=spec.licence,
                 citation=spec.citation,
+                trained_charges=spec.trained_charges,
                 precision=spec.precision,
                 device=str(committee.device),
                 kernel=alike[0].kernel,

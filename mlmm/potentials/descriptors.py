@@ -21,6 +21,7 @@ from mlmm.errors import PotentialError
 from mlmm.potentials.ani.files import load_ani_file
 from mlmm.potentials.ani.neurochem import ANIParameters
 from mlmm.potentials.ani.symmetry_functions import SymmetryFunctions
+from mlmm.potentials.safetensors_files import write_safetensors
 from mlmm.structures import Structure
 from mlmm.units import ANGSTROM
 
@@ -113,11 +114,9 @@ class TrainingSet:
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file."""
-        from safetensors.torch import save_file
-
-        tensors = {str(z): self.surroundings[z].contiguous() for z in self.elements}
-        facts = json.dumps({"elements": self.elements, "scales": [self.scales[z] for z in self.elements]})
-        save_file(tensors, str(path), metadata={"training_set": facts})
+        tensors = {str(z): self.surroundings[z] for z in self.elements}
+        facts = {"elements": self.elements, "scales": [self.scales[z] for z in self.elements]}
+        write_safetensors(path, "training_set", tensors, facts)
 
     @classmethod
     def load(cls, path: str | Path) -> TrainingSet:

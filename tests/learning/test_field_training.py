@@ -271,5 +271,7 @@ def test_the_verb_trains_among_charges(tmp_path, capsys):
     assert potential.spec.level_of_theory == "another potential" and potential.spec.external == "potential"
     report = json.loads((folder / "report.json").read_text())
     assert 0.0 < report["errors"]["held out"]["external_force"] < 1e4
+    assert main([*command, "--overwrite", "--set", "model.base=ani1x"]) == 2
+    assert 'no base for kind = "qeq-ani"' in capsys.readouterr().err
     assert main([*command, "--overwrite", "--set", "model.kind=networks"]) == 2
     assert 'write kind = "qeq-ani" or "amp-bms"' in capsys.readouterr().err

@@ -13,8 +13,9 @@ from toys import energy_and_forces as hybrid_energy_and_forces
 
 from mlmm.cli.program import main
 from mlmm.dynamics.uncertainty import UncertaintyMonitor, measure_uncertainty
-from mlmm.errors import EmbeddingError, PotentialError
+from mlmm.errors import ConfigError, EmbeddingError, PotentialError
 from mlmm.hybrid.system import hybrid_system
+from mlmm.learning.training.base import minus_base
 from mlmm.learning.training.config import DataOptions, ModelOptions, TrainConfig
 from mlmm.learning.training.options import FitOptions, KernelOptions, NetworkOptions
 from mlmm.learning.training.train import Divided, train_model
@@ -199,17 +200,30 @@ def test_a_difference_to_a_base(tmp_path):
     assert torch.allclose(-slope, energy_and_forces(model, structure_of(molecule))[1], atol=1e-6)
 
 
-def test_a_correction_to_the_force_field_keeps_it_whole(frames, dipeptide_vacuum, tmp_path):
-    """Labels minus an OpenMM System; under scheme "delta" the hybrid is the sum of both."""
+@pytest.mark.parametrize("kind", ["networks", "gp"])
+def test_a_correction_to_the_force_field_keeps_it_whole(kind, frames, dipeptide_vacuum, tmp_path):
+    """Labels minus an OpenMM System; under scheme "delta" the hybrid is the sum of both.
+
+    Control: no other scheme takes a correction.
+    """
     xml = tmp_path / "alone.xml"
     xml.write_text(openmm.XmlSerializer.serialize(dipeptide_vacuum.system))
     teacher = load_potential("ani1x", members=[4, 5, 6, 7])
     samples = [(molecule, by_potential(teacher, molecule)) for molecule in frames]
     divided = Divided(samples[:10], samples[10:16], samples[16:])
-    trained = train_model(config_of(base=str(xml)), divided, tmp_path / "correction.safetensors")
+    rests, _ = minus_base(samples, str(xml))
+    for (molecule, label), (_, rest) in zip(samples[:3], rests, strict=False):
+        energy, forces = hybrid_energy_and_forces(dipeptide_vacuum.system, molecule.positions)
+        assert rest.energy + energy == pytest.approx(label.energy, abs=1e-6)
+        assert np.abs(rest.forces + forces - label.forces).max() < 1e-6
+    trained = train_model(config_of(kind=kind, base=str(xml)), divided, tmp_path / "correction.safetensors")
     model = load_potential(str(trained.path), precision="float64")
     assert model.spec.trained_on == "correction" and "minus force field" not in model.spec.level_of_theory
+    with pytest.raises(ConfigError, match="which has no energies of atoms"):
+        train_model(config_of(kind="gdml", base=str(xml)), divided, tmp_path / "other.safetensors")
     zones = hard_zones(dipeptide_vacuum, whole_of(dipeptide_vacuum))
+    with pytest.raises((EmbeddingError, PotentialError), match="correction"):
+        hybrid_system(dipeptide_vacuum, zones, model, scheme="additive")
     hybrid = hybrid_system(dipeptide_vacuum, zones, model, scheme="delta")
     energy, forces = hybrid_energy_and_forces(hybrid.system, dipeptide_vacuum.positions)
     force_field, mm_forces = hybrid_energy_and_forces(dipeptide_vacuum.system, dipeptide_vacuum.positions)

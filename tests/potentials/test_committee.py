@@ -63,6 +63,10 @@ def test_models_of_one_kind_become_one_call():
     expected = whole.atom_energies(MOLECULE).members
     assert torch.allclose(halves.atom_energies(MOLECULE).members, expected, rtol=1e-12, atol=1e-9)
     assert halves.spec.reference_energies == pytest.approx(whole.spec.reference_energies)
+    ions = [member(0), member(1)]
+    for one in ions:
+        one.spec = dataclasses.replace(one.spec, trained_charges=(-2, 0))
+    assert committee_of(ions).spec.trained_charges == (-2, 0) != halves.spec.trained_charges
     by_name = mlmm.load_potential("ani1x + ani1x", members=[0])
     assert by_name.spec.members == 2 and by_name.spec.name == "ANI-1x + ANI-1x"
 

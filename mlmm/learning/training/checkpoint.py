@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 
 from mlmm.errors import ConfigError
+from mlmm.potentials.safetensors_files import write_safetensors
 
 __all__ = ["Checkpoint", "read_checkpoint", "write_checkpoint"]
 
@@ -26,13 +26,8 @@ class Checkpoint:
 
 def write_checkpoint(path: Path, state: Checkpoint, fingerprint: str) -> None:
     """Replace the file at once: what is read later is one whole state."""
-    from safetensors.torch import save
-
-    facts = json.dumps({"fingerprint": _digest(fingerprint), **state.facts})
-    tensors = {name: value.detach().cpu().contiguous() for name, value in state.tensors.items()}
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(save(tensors, metadata={"fit": facts}))
-    os.replace(part, path)
+    tensors = {name: value.detach().cpu() for name, value in state.tensors.items()}
+    write_safetensors(path, "fit", tensors, {"fingerprint": _digest(fingerprint), **state.facts})
 
 
 def read_checkpoint(path: Path, fingerprint: str) -> Checkpoint:

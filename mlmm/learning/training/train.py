@@ -22,7 +22,7 @@ from mlmm.learning.training.among_charges import (
 )
 from mlmm.learning.training.ani import train_networks
 from mlmm.learning.training.base import minus_base
-from mlmm.learning.training.config import TrainConfig
+from mlmm.learning.training.config import ModelOptions, TrainConfig
 from mlmm.learning.training.gaussian_process import fit_gaussian_process
 from mlmm.learning.training.gdml import fit_gdml
 from mlmm.learning.training.loop import EpochReport
@@ -232,6 +232,7 @@ def _about(config: TrainConfig, divided: Divided, out: Path) -> dict[str, Any]:
             "labels among point charges, which it would not see",
             'label in a vacuum, or write kind = "qeq-ani" or "amp-bms"',
         )
+    _check_base(model)
     networks = {"networks": config.networks, "qeq-ani": config.among, "amp-bms": config.amp}.get(model.kind)
     correction = model.base.endswith(".xml")
     return {
@@ -255,6 +256,22 @@ def _about(config: TrainConfig, divided: Divided, out: Path) -> dict[str, Any]:
             "molecules": len({molecule.numbers.tobytes() for molecule, _ in samples}),
         },
     }
+
+
+def _check_base(model: ModelOptions) -> None:
+    """Refuse a base that the file of this kind could not be added to when it is used."""
+    if model.base and model.kind in AMONG_CHARGES:
+        raise ConfigError(
+            f'no base for kind = "{model.kind}"',
+            repr(model.base),
+            "learn the labels themselves: leave base out",
+        )
+    if model.base.endswith(".xml") and model.kind == "gdml":
+        raise ConfigError(
+            'a potential as the base of kind = "gdml", which has no energies of atoms for scheme "delta"',
+            f"the force field {model.base}",
+            'choose kind = "networks" or "gp", or a base such as "tblite:GFN2-xTB"',
+        )
 
 
 def _calibrated(

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 
 from mlmm.errors import PotentialError
+from mlmm.potentials.safetensors_files import write_safetensors
 
 __all__ = ["AMPWeights", "read_amp_weights", "save_amp_weights"]
 
@@ -101,7 +101,4 @@ def read_amp_weights(path: str | Path) -> AMPWeights:
 
 def save_amp_weights(weights: AMPWeights, path: str | Path, about: Mapping[str, Any] | None = None) -> None:
     """Write one safetensors file that `read_amp_weights` takes, with further facts about the weights."""
-    # One entry: safetensors writes several in an order that changes from run to run.
-    facts = json.dumps({**weights.about, **(about or {})}, sort_keys=True)
-    tensors = {name: tensor.contiguous() for name, tensor in sorted(weights.tensors.items())}
-    save_file(tensors, str(path), metadata={"amp": facts})
+    write_safetensors(path, "amp", weights.tensors, {**weights.about, **(about or {})})

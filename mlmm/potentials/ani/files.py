@@ -16,6 +16,7 @@ import numpy as np
 from mlmm.errors import PotentialError
 from mlmm.potentials.ani.neurochem import ANIParameters, read_neurochem
 from mlmm.potentials.known import installed_file, known_by_name, known_potentials
+from mlmm.potentials.safetensors_files import write_safetensors
 
 __all__ = ["find_parameters", "load_ani_file", "save_ani_file"]
 
@@ -45,8 +46,6 @@ def find_parameters(name: str) -> ANIParameters:
 
 def save_ani_file(parameters: ANIParameters, path: str | Path, about: Mapping[str, Any]) -> None:
     """Write a committee to one safetensors file: float32 weights, float64 constants, metadata."""
-    from safetensors.numpy import save_file
-
     tensors = {f"constants.{name}": np.atleast_1d(value) for name, value in parameters.constants.items()}
     tensors["self_energies"] = parameters.self_energies
     for element in parameters.elements:
@@ -55,9 +54,7 @@ def save_ani_file(parameters: ANIParameters, path: str | Path, about: Mapping[st
         ):
             tensors[f"{element}.{k}.weight"] = np.ascontiguousarray(weight)
             tensors[f"{element}.{k}.bias"] = np.ascontiguousarray(bias)
-    # One entry: safetensors writes several in an order that changes from run to run.
-    facts = json.dumps({**about, "elements": parameters.elements}, sort_keys=True)
-    save_file(tensors, str(path), metadata={"ani": facts})
+    write_safetensors(path, "ani", tensors, {**about, "elements": parameters.elements})
 
 
 def load_ani_file(path: str | Path) -> tuple[ANIParameters, dict[str, Any]]:

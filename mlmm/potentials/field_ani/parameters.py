@@ -19,6 +19,7 @@ import numpy as np
 
 from mlmm.errors import PotentialError
 from mlmm.potentials.ani.neurochem import ANIParameters
+from mlmm.potentials.safetensors_files import write_safetensors
 from mlmm.units import KILOCALORIE
 
 __all__ = [
@@ -72,8 +73,6 @@ def start_constants(element: str) -> np.ndarray:
 
 def save_field_ani(parameters: FieldANIParameters, path: str | Path, about: Mapping[str, str]) -> None:
     """Write one safetensors file: float32 weights, float64 constants, and what the potential is."""
-    from safetensors.numpy import save_file
-
     ani = parameters.ani
     tensors = {f"constants.{name}": np.atleast_1d(value) for name, value in ani.constants.items()}
     tensors["self_energies"] = ani.self_energies
@@ -86,8 +85,7 @@ def save_field_ani(parameters: FieldANIParameters, path: str | Path, about: Mapp
                 tensors[f"{kind}.{element}.{k}.weight"] = np.ascontiguousarray(weight)
                 tensors[f"{kind}.{element}.{k}.bias"] = np.ascontiguousarray(bias)
         tensors[f"field.{element}.constants"] = np.asarray(parameters.constants[element], dtype=np.float64)
-    facts = json.dumps(dict(about) | {"elements": ani.elements, "field": "qeq"}, sort_keys=True)
-    save_file(tensors, str(path), metadata={"field_ani": facts})
+    write_safetensors(path, "field_ani", tensors, {**about, "elements": ani.elements, "field": "qeq"})
 
 
 def load_field_ani(path: str | Path) -> tuple[FieldANIParameters, dict[str, str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +10,11 @@ import numpy as np
 
 from mlmm.errors import PotentialError
 
-__all__ = ["read_kernel_file", "write_kernel_file"]
-
-
-def write_kernel_file(
-    path: str | Path, kind: str, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]
-) -> None:
-    """Write arrays and facts; `kind` is the name of the entry that the facts have."""
-    from safetensors.numpy import save_file
-
-    contiguous = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
-    save_file(contiguous, str(path), metadata={kind: json.dumps(about, sort_keys=True)})
+__all__ = ["read_kernel_file"]
 
 
 def read_kernel_file(path: str | Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Read arrays and facts of a file of `write_kernel_file`.
+    """Read arrays and facts of the file of a kernel model.
 
     Raises
     ------

@@ -21,7 +21,8 @@ from mlmm.errors import PotentialError
 from mlmm.modules import Module
 from mlmm.potentials.base import AtomEnergies, check_state
 from mlmm.potentials.calibration import Calibration
-from mlmm.potentials.kernel_models.files import read_kernel_file, write_kernel_file
+from mlmm.potentials.kernel_models.files import read_kernel_file
+from mlmm.potentials.safetensors_files import write_safetensors
 from mlmm.potentials.spec import PotentialSpec
 from mlmm.structures import Structure
 
@@ -163,7 +164,7 @@ class GDMLPotential:
         p = self.parameters
         arrays = {"points": p.points, "slopes": p.slopes, "numbers": np.array(p.numbers, dtype=np.int64)}
         arrays["scalars"] = np.array([p.length, p.offset])
-        write_kernel_file(path, KIND, arrays, self.about if about is None else about)
+        write_safetensors(path, KIND, arrays, self.about if about is None else about)
 
     @classmethod
     def from_file(cls, path: str | Path, device: str = "cpu") -> GDMLPotential:

@@ -19,7 +19,8 @@ import torch
 from mlmm.potentials.base import AtomEnergies, check_state
 from mlmm.potentials.calibration import Calibration
 from mlmm.potentials.kernel_models.descriptors import AtomDescriptor, check_open, descriptor_of
-from mlmm.potentials.kernel_models.files import read_kernel_file, write_kernel_file
+from mlmm.potentials.kernel_models.files import read_kernel_file
+from mlmm.potentials.safetensors_files import write_safetensors
 from mlmm.potentials.spec import PotentialSpec
 from mlmm.structures import Structure
 
@@ -228,7 +229,7 @@ class SparseGPPotential:
         for z in p.points:
             arrays |= {f"points.{z}": p.points[z], f"widths.{z}": p.widths[z]}
         facts = {**(self.about if about is None else about), "descriptor": self.descriptor.facts}
-        write_kernel_file(path, KIND, arrays, facts)
+        write_safetensors(path, KIND, arrays, facts)
 
     @classmethod
     def from_file(cls, path: str | Path) -> SparseGPPotential:
