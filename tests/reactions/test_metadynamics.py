@@ -90,6 +90,23 @@ def test_a_held_bias_gives_the_exact_profile_within_its_error(method):
     assert abs(deviation(method, 1)) < 3
 
 
+def test_gaussians_become_lower_where_the_bias_is_high():
+    """Deposited in one place, V grows by h exp(-V/k(T' - T)), far below the sum of the first heights."""
+    topology, system = plain_pair()
+    options = MetadynamicsOptions(**OPTIONS)
+    axes = axes_of(options, [distance()], [bind_variable(pair_hybrid().built, distance())])
+    bias = make_bias(system, axes, options, TEMPERATURE)
+    platform = openmm.Platform.getPlatformByName("Reference")
+    simulation = app.Simulation(topology, system, openmm.VerletIntegrator(0.001), platform)
+    simulation.context.setPositions([[0.0, 0.0, 0.0], [0.24, 0.0, 0.0]])
+    expected = 0.0
+    for _ in range(60):
+        bias.deposit(simulation)
+        expected += options.height * np.exp(-expected / (KT * (options.bias_factor - 1)))
+    assert bias.energy(simulation.context) == pytest.approx(expected, rel=5e-3)
+    assert expected < 0.6 * 60 * options.height
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["well_tempered", "opes"])
 def test_errors_are_honest(method):

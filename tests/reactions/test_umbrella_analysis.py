@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from wells import KT, LINE, TEMPERATURE, double_well, exact_bins, harmonic, metropolis
@@ -100,6 +102,11 @@ def test_errors_that_are_too_small_are_detected():
     naive = analyse_windows([entry.counted(1.0) for entry in kept], LINE, TEMPERATURE, bootstraps=60)
     assert naive.block_probability < 0.01
     assert naive.error > 2 * naive.profile.barrier[1]
+    # Drawn as often as they are independent, the error is larger by the root of the inefficiency.
+    honest = analyse_windows(kept, LINE, TEMPERATURE, bootstraps=60)
+    memory = np.sqrt(np.mean([entry.inefficiency for entry in kept]))
+    assert memory > 3
+    assert honest.profile.barrier[1] / naive.profile.barrier[1] == pytest.approx(memory, rel=0.35)
     fast = results(double_well, [5], 250)[0]
     assert fast.block_probability > 0.01
 
@@ -236,6 +243,30 @@ def test_windows_on_a_circle():
     assert np.abs(off[known] / profile.errors[known]).max() < 4
     assert profile.errors.max() < 1
     assert profile.values.max() > 5
+    # Values a turn further on are the same places.
+    turned = [
+        dataclasses.replace(entry, values=entry.values + 2 * np.pi * (k % 3 - 1))
+        for k, entry in enumerate(samples)
+    ]
+    again = analyse_windows(turned, circle, TEMPERATURE, bootstraps=2).profile
+    np.testing.assert_allclose(again.values, profile.values, atol=1e-6)
+
+
+def test_errors_of_bins_are_no_smaller_than_those_of_counting():
+    """Few samples resample to few values, and fall below kT sqrt(1/n + 1/n0) without it."""
+    windows = windows_on(double_well)
+    values = metropolis(double_well, windows, [7], 80)[0]
+    samples = [window_samples(w, x, LINE) for w, x in zip(windows, values, strict=True)]
+    profile = analyse_windows(samples, LINE, TEMPERATURE, bins=60, bootstraps=40).profile
+    pairs = [(x, 1 / (len(entry.spaced) / entry.independent)) for entry in samples for x in entry.spaced]
+    places, shares = np.array(pairs).T
+    counts = np.histogram(places, profile.edges, weights=shares)[0]
+    with np.errstate(divide="ignore"):
+        least = KT * np.sqrt(1 / counts + 1 / counts[profile.landmarks.reactant])
+    known = np.isfinite(profile.errors) & (profile.errors > 0)
+    assert (profile.errors[known] >= least[known] - 1e-9).all()
+    drawn = np.nanstd(profile.replicates[:, known], axis=0, ddof=1)
+    assert (drawn < least[known]).any()
 
 
 def test_planned_windows_overlap_as_wanted():
