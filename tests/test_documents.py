@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 import mlmm
-from mlmm.cli.program import _parser
+from mlmm.cli.program import _parser, main
 from mlmm.config.label_file import check_job
 from mlmm.config.load import load_config
 from mlmm.errors import ConfigError
@@ -128,6 +128,19 @@ def test_readme_is_short_and_names_every_page_of_the_guide():
     for page in GUIDE:
         if not page.endswith("guide/README.md"):
             assert f"({page})" in text and f"({Path(page).name})" in index, page
+
+
+def test_the_scan_of_the_readme_runs(tmp_path, capsys):
+    pytest.importorskip("tblite")
+    ((program, *arguments),) = [w for w in commands((ROOT / "README.md").read_text()) if "scan" in w]
+    assert program == "mlmm" and main([*arguments, "--out", str(tmp_path / "scan")]) == 0
+    assert "report.html" in capsys.readouterr().out
+    # The number of the guide, which the barrier of the path is near: examples/guide/reactions.md.
+    result = json.loads((tmp_path / "scan/run.json").read_text())["result"]
+    (shown,) = re.findall(
+        r"\| scan of .*\| ([\d.]+) kJ/mol", (ROOT / "examples/guide/reactions.md").read_text()
+    )
+    assert result["barrier"] == pytest.approx(float(shown), abs=0.5)
 
 
 def test_inside_mlmm_names_every_room_and_module():

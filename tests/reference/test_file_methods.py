@@ -12,7 +12,7 @@ from mlmm.errors import ConfigError, MissingPackageError
 from mlmm.reference import orca, psi4
 from mlmm.reference.ase_calculator import ReferenceCalculator
 from mlmm.reference.ase_method import ASEMethod
-from mlmm.reference.labels import Molecule
+from mlmm.reference.labels import Label, Molecule
 from mlmm.reference.tblite import TBLite
 from mlmm.units import ANGSTROM, BOHR, ELECTRONVOLT, HARTREE
 
@@ -71,6 +71,8 @@ def test_orca_is_asked_and_answers(tmp_path):
         "text = open('job.inp').read()\n"
         "assert '! HF def2-SVP EnGrad' in text and '%pointcharges \"charges.pc\"' in text, text\n"
         "assert '* xyz 0 1' in text and '%scf MaxIter 300 end' in text\n"
+        "atom = text.partition('* xyz 0 1')[2].splitlines()[2].split()\n"
+        "assert atom[0] == 'H' and abs(float(atom[1]) - 0.76) < 1e-9, atom\n"
         "rows = open('charges.pc').read().split('\\n')\n"
         "assert rows[0] == '3' and float(rows[1].split()[0]) == 0.5, rows\n"
         "assert abs(float(rows[1].split()[1]) - 2.5) < 1e-9, rows\n"
@@ -139,7 +141,9 @@ def test_psi4_is_asked_and_answers(tmp_path):
         "text = open('job.in').read()\n"
         "assert 'gradient(\"pbe\"' in text and 'reference rks' in text and 'basis sto-3g' in text, text\n"
         "compile(text.split('}\\nimport')[1].join(['import', '']), 'job', 'exec')\n"
-        "assert '[0.5, 4.7' in text and 'dft_spherical_points 590' in text\n"
+        "atom = text.partition('  0 1\\n')[2].splitlines()[1].split()\n"
+        f"assert atom[0] == 'H' and abs(float(atom[1]) - {0.076 / BOHR}) < 1e-9, atom\n"
+        f"assert '[0.5, {0.25 / BOHR:.7f}' in text and 'dft_spherical_points 590' in text\n"
         f"open('answer.json', 'w').write('''{json.dumps(answer)}''')\n"
     )
     method = psi4.Psi4(
@@ -151,6 +155,13 @@ def test_psi4_is_asked_and_answers(tmp_path):
     assert label.forces[2, 2] == pytest.approx(-0.1 * HARTREE / BOHR)
     assert label.external_forces[1, 0] == pytest.approx(-0.2 * HARTREE / BOHR)
     assert label.record["version"] == "1.9" and label.charges[0] == -0.6
+
+
+def test_charge_and_multiplicity_reach_the_input():
+    cation = Molecule([8, 1], [[0, 0, 0], [0, 0, 0.1]], 1, 3)
+    assert "* xyz 1 3\n" in orca.input_text(cation, "HF", "", 100)
+    text = psi4.input_text(psi4.Psi4(), cation)
+    assert "\n  1 3\n" in text and "reference uks" in text
 
 
 def test_psi4_that_fails(tmp_path):
@@ -201,6 +212,24 @@ def test_a_reference_method_as_a_calculator_of_ase():
     atoms.calc = ReferenceCalculator(TBLite(iterations=2), charge=-1)
     with pytest.raises(ase.calculators.calculator.SCFError, match="2 cycles"):
         atoms.get_potential_energy()
+
+
+def test_forces_on_point_charges_come_through_ase_too():
+    ase = pytest.importorskip("ase")
+    start, unit = water_among_charges(), ELECTRONVOLT / ANGSTROM
+
+    class Known:
+        def label(self, asked):
+            assert asked.external is start.external
+            np.testing.assert_allclose(asked.positions, start.positions)
+            return Label(2 * ELECTRONVOLT, np.full((3, 3), 3 * unit), np.full((3, 3), 4 * unit))
+
+    atoms = ase.Atoms(start.numbers, start.positions / ANGSTROM)
+    atoms.calc = ReferenceCalculator(Known(), external=start.external)
+    assert atoms.get_potential_energy() == pytest.approx(2.0) and atoms.get_forces()[0, 0] == pytest.approx(
+        3.0
+    )
+    np.testing.assert_allclose(atoms.calc.results["external_forces"], 4.0)
 
 
 @pytest.mark.parametrize(
