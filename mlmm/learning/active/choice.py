@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg import solve_triangular
 
 from mlmm.errors import ConfigError
 from mlmm.learning.acquisition.selection import farthest_points
@@ -92,15 +93,8 @@ def extrapolation_grades(descriptors: np.ndarray, known: np.ndarray) -> np.ndarr
     descriptors : ndarray, shape (S, L)
     known : ndarray, shape (K, L)
     """
-    rows = descriptors / _ridge(descriptors, known)
-    # (A^T A + 1)^-1 = 1 - A^T (A A^T + 1)^-1 A: as many equations as there are known rows.
-    table = known / _ridge(descriptors, known)
-    grades = np.square(rows).sum(axis=1)
-    if len(table):
-        cross = rows @ table.T
-        inner = table @ table.T + np.eye(len(table))
-        grades = grades - np.einsum("sk,sk->s", cross, np.linalg.solve(inner, cross.T).T)
-    return np.maximum(grades, 0.0)
+    rows, explained = _scaled(descriptors, known)
+    return np.maximum(np.square(rows).sum(axis=1) - np.square(explained).sum(axis=0), 0.0)
 
 
 def most_informative(descriptors: np.ndarray, known: np.ndarray, count: int) -> list[tuple[int, float]]:
@@ -113,20 +107,31 @@ def most_informative(descriptors: np.ndarray, known: np.ndarray, count: int) -> 
     list of (int, float)
         Index and grade at the time of its choice.
     """
-    scale = _ridge(descriptors, known)
-    rows, table = descriptors / scale, known / scale
+    rows, explained = _scaled(descriptors, known)
+    grades = np.square(rows).sum(axis=1) - np.square(explained).sum(axis=0)
     chosen: list[tuple[int, float]] = []
     for _ in range(min(count, len(rows))):
-        grades = np.square(rows).sum(axis=1)
-        if len(table):
-            cross = rows @ table.T
-            inner = table @ table.T + np.eye(len(table))
-            grades = grades - np.einsum("sk,sk->s", cross, np.linalg.solve(inner, cross.T).T)
-        grades[[index for index, _ in chosen]] = -np.inf
         best = int(grades.argmax())
         chosen.append((best, float(grades[best])))
-        table = np.concatenate([table, rows[[best]]])
+        # The chosen row takes its share of the others with it (Sherman, Morrison).
+        share = rows @ rows[best] - explained.T @ explained[:, best]
+        share /= np.sqrt(1.0 + grades[best])
+        explained = np.concatenate([explained, share[None]])
+        grades = grades - np.square(share)
+        grades[[index for index, _ in chosen]] = -np.inf
     return chosen
+
+
+def _scaled(descriptors: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows (S, L) in units of the ridge, and what the known ones explain of them, (K, S).
+
+    x^T (A^T A + 1)^-1 y = x·y − e(x)·e(y) with e = C^-1 A x and C C^T = A A^T + 1: as many equations as there
+    are known rows.
+    """
+    scale = _ridge(descriptors, known)
+    rows, table = descriptors / scale, known / scale
+    lower = np.linalg.cholesky(table @ table.T + np.eye(len(table)))
+    return rows, solve_triangular(lower, table @ rows.T, lower=True)
 
 
 def _ridge(descriptors: np.ndarray, known: np.ndarray) -> float:

@@ -76,28 +76,31 @@ def environments_of(molecules: Sequence[Molecule], parameters: ANIParameters) ->
             element_names(lacking),
             'choose start = "ani2x" (H C N O S F Cl), or networks from scratch',
         )
-    parts, functions, last = [], None, None
-    for molecule in molecules:
+    begins = torch.tensor([0, *map(len, molecules)]).cumsum(0)
+    widest = max(_most_neighbours(molecule, parameters) for molecule in molecules)
+    values, jacobians, last = torch.empty(0), torch.empty(0), None
+    neighbours = torch.zeros(int(begins[-1]), widest, dtype=torch.int64)
+    kinds = torch.zeros(int(begins[-1]), dtype=torch.int64)
+    for molecule, begin, end in zip(molecules, begins[:-1].tolist(), begins[1:].tolist(), strict=True):
         key = molecule.numbers.tobytes()
-        if functions is None or key != last:
+        if key != last:
             species = torch.tensor([known[int(z)] for z in molecule.numbers])
             every = torch.arange(len(molecule))
             functions, last = SymmetryFunctions(parameters, species, every, torch.float64), key
-        positions = torch.as_tensor(molecule.positions) / ANGSTROM
-        parts.append((*jacobian(functions, positions), functions.species))
-    widest = max(part[2].shape[1] for part in parts)
-    rows = sum(len(part[0]) for part in parts)
-    length = parts[0][0].shape[1]
-    jacobians = torch.zeros(rows, length, 3 * widest, dtype=torch.float32)
-    neighbours = torch.zeros(rows, widest, dtype=torch.int64)
-    begins = [0]
-    for k, (_, derivative, near, _) in enumerate(parts):
-        rows_here = slice(begins[-1], begins[-1] + len(near))
-        jacobians[rows_here, :, : 3 * near.shape[1]] = (derivative / ANGSTROM).to(torch.float32)
-        neighbours[rows_here, : near.shape[1]] = near
-        begins.append(rows_here.stop)
-        parts[k] = (*parts[k][:1], derivative[:0], near, parts[k][3])  # the large one is kept once
-    values = torch.cat([part[0] for part in parts]).to(torch.float32)
-    return Environments(
-        values, jacobians, neighbours, torch.cat([part[3] for part in parts]), torch.tensor(begins)
-    )
+        found, derivatives, near = jacobian(functions, torch.as_tensor(molecule.positions) / ANGSTROM)
+        if not len(values):
+            # By far the largest array, some MB for each structure: its parts are never held twice.
+            values = torch.zeros(len(kinds), found.shape[1])
+            jacobians = torch.zeros(len(kinds), found.shape[1], 3 * widest)
+        values[begin:end], kinds[begin:end] = found, functions.species
+        jacobians[begin:end, :, : derivatives.shape[2]] = derivatives / ANGSTROM
+        neighbours[begin:end, : near.shape[1]] = near
+    return Environments(values, jacobians, neighbours, kinds, begins)
+
+
+def _most_neighbours(molecule: Molecule, parameters: ANIParameters) -> int:
+    """The largest number of atoms in the radial cutoff of an atom, which counts itself."""
+    positions = torch.as_tensor(molecule.positions) / ANGSTROM
+    apart = torch.cdist(positions, positions, compute_mode="donot_use_mm_for_euclid_dist")
+    # A pair at the very cutoff may be left out by the list of neighbours: its place stays empty.
+    return int((apart <= float(parameters.constants["Rcr"]) + 1e-9).sum(dim=1).max())
