@@ -90,6 +90,18 @@ def test_windows_with_few_frames_beside_windows_with_many():
     assert np.abs(away).max() > 6
 
 
+def test_frames_that_repeat_each_other_count_once(sampled):
+    """In every second window each frame ten times: the same change, with the same error."""
+    result, frames = sampled
+    found = correct_profile(result, frames, [change(x) for x in frames])
+    several = [np.repeat(x, 10) if k % 2 else x for k, x in enumerate(frames)]
+    again = correct_profile(result, several, [change(x) for x in several])
+    known = found.errors > 0
+    assert np.abs((again.shifts - found.shifts)[known] / found.errors[known]).max() < 0.3
+    assert again.barrier[1] == pytest.approx(found.barrier[1], rel=0.3)
+    assert again.effective == pytest.approx(found.effective, rel=0.3)
+
+
 def mixed(result, frames, differences, edges) -> np.ndarray:
     """Changes with the weights of as many frames from each window."""
     x, delta = np.concatenate(frames), np.concatenate(differences)

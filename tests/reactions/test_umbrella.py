@@ -94,6 +94,7 @@ def test_windows_start_from_their_neighbours(whole):
     seeds = {run["seed"] for run in runs}
     seeds |= {RunDirectory(record.production(w)).summary["seed"] for w in record.windows}
     assert len(seeds) == 10
+    assert all(run["start"]["velocities"] == "kept" for run in runs[1:])
     assert runs[3]["start"]["run"] == str(record.equilibration(record.windows[2]).resolve())
 
 
