@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from mlmm.errors import ConfigError
 
@@ -29,7 +31,6 @@ def add_options(verb: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the verdicts, write the pages and say where they are."""
     from mlmm.report import read_record, write_comparison, write_report
-    from mlmm.report.reading import read_run
 
     directories = options.directory
     if options.out and len(directories) == 1:
@@ -38,53 +39,44 @@ def run(options: argparse.Namespace) -> int:
             "one; its page is report.html in its directory",
             "leave --out out",
         )
-    from mlmm.report.free_energy_page import is_profile, read_profile, write_profile_report
-
-    profiles = [directory for directory in directories if is_profile(directory)]
-    for directory in profiles:
-        _, _, verdict = read_profile(directory)
-        print(f"{directory}: {verdict.headline}")
-        for line in verdict.lines:
-            print(f"  {line}")
-        print(f"report: {write_profile_report(directory)}")
-    directories = [directory for directory in directories if directory not in profiles]
-    from mlmm.report.metadynamics_page import is_metadynamics, judge_held, write_metadynamics_report
-
-    held = [directory for directory in directories if is_metadynamics(directory)]
-    for directory in held:
-        verdict = judge_held(read_run(Path(directory) / "result.json"))
-        print(f"{directory}: {verdict.headline}")
-        for line in verdict.lines:
-            print(f"  {line}")
-        print(f"report: {write_metadynamics_report(directory)}")
-    directories = [directory for directory in directories if directory not in held]
-    from mlmm.report.learning_page import is_learning, judge_learning, read_learning, write_learning_report
-
-    loops = [directory for directory in directories if is_learning(directory)]
-    for directory in loops:
-        verdict = judge_learning(read_learning(directory))
-        print(f"{directory}: {verdict.headline}")
-        for line in verdict.lines:
-            print(f"  {line}")
-        others = [other for other in loops if other != directory]
-        print(f"report: {write_learning_report(directory, others)}")
-    directories = [directory for directory in directories if directory not in loops]
-    from mlmm.report.search_page import is_search, judge_search, write_search_report
-
-    searches = [directory for directory in directories if is_search(directory)]
-    for directory in searches:
-        verdict = judge_search(read_run(Path(directory) / "run.json"))
-        print(f"{directory}: {verdict.headline}")
-        for line in verdict.lines:
-            print(f"  {line}")
-        print(f"report: {write_search_report(directory)}")
-    directories = [directory for directory in directories if directory not in searches]
+    for is_kind, verdict_of, write in _other_kinds(directories):
+        for directory in filter(is_kind, directories):
+            _say(directory, verdict_of(directory), write(directory))
+        directories = [directory for directory in directories if not is_kind(directory)]
     records = [read_record(directory) for directory in directories]
     for directory, record in zip(directories, records, strict=True):
-        print(f"{directory}: {record.verdict.headline}")
-        for line in record.verdict.lines:
-            print(f"  {line}")
-        print(f"report: {write_report(record)}")
+        _say(directory, record.verdict, write_report(record))
     if len(records) > 1:
         print(f"comparison: {write_comparison(records, options.out or _PAGE)}")
     return 0
+
+
+def _other_kinds(directories: Sequence[str]) -> Iterator[tuple[Callable[[str], Any], ...]]:
+    """What is no plain run of dynamics: how it is known, its verdict, its page."""
+    from mlmm.report.free_energy_page import is_profile, read_profile, write_profile_report
+    from mlmm.report.learning_page import is_learning, judge_learning, read_learning, write_learning_report
+    from mlmm.report.metadynamics_page import is_metadynamics, judge_held, write_metadynamics_report
+    from mlmm.report.reading import read_run
+    from mlmm.report.search_page import is_search, judge_search, write_search_report
+
+    def learning_page(directory: str) -> Any:
+        others = [other for other in directories if is_learning(other) and other != directory]
+        return write_learning_report(directory, others)
+
+    def held_verdict(directory: str) -> Any:
+        return judge_held(read_run(Path(directory) / "result.json"))
+
+    def search_verdict(directory: str) -> Any:
+        return judge_search(read_run(Path(directory) / "run.json"))
+
+    yield is_profile, lambda directory: read_profile(directory)[2], write_profile_report
+    yield is_metadynamics, held_verdict, write_metadynamics_report
+    yield is_learning, lambda directory: judge_learning(read_learning(directory)), learning_page
+    yield is_search, search_verdict, write_search_report
+
+
+def _say(directory: str, verdict: Any, page: Path) -> None:
+    print(f"{directory}: {verdict.headline}")
+    for line in verdict.lines:
+        print(f"  {line}")
+    print(f"report: {page}")

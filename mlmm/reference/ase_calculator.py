@@ -47,7 +47,9 @@ def molecule_of(
     """
     if atoms.pbc.any():
         raise ConfigError(
-            "a molecule without periodic boundaries", f"pbc = {atoms.pbc.tolist()}", "write atoms.pbc = False"
+            "a molecule without periodic boundaries",
+            f"pbc = {atoms.pbc.tolist()}",
+            "take the cell out of the file, or write atoms.pbc = False",
         )
     found = atoms.info.get("charge", 0) if charge is None else charge
     spin = atoms.info.get("spin", 1) if multiplicity is None else multiplicity

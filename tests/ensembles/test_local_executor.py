@@ -121,7 +121,9 @@ def test_run_that_is_left_early_ends_what_it_started(executor, tmp_path):
     never = str(tmp_path / "never")
     for index, _ in executor.run(_wait_or_go, ["", never, never]):
         assert index == 0
+        _wait(lambda: list(tmp_path.glob("never.*")), 1)
         break
+    assert not any(_alive(int(mark.suffix[1:])) for mark in tmp_path.glob("never.*"))
     assert run_all(executor, executor_tasks.square, [5]) == [25]
 
 

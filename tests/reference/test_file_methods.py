@@ -196,6 +196,7 @@ def test_a_calculator_of_ase_is_what_it_is():
     assert label.energy == pytest.approx(direct.energy, abs=1e-3)  # ASE's hartree is older
     np.testing.assert_allclose(label.forces, direct.forces, atol=1e-2)
     np.testing.assert_allclose(label.charges, direct.charges, atol=1e-5)
+    np.testing.assert_allclose(label.dipole, direct.dipole, atol=1e-6)
     assert "tblite 0" in label.record["version"]
 
 

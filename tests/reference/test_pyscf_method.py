@@ -54,6 +54,19 @@ def test_charges_sum_to_that_of_the_molecule_and_oxygen_is_negative():
     assert label.charges.sum() == pytest.approx(-1.0, abs=1e-8) and label.charges[0] < -0.5
 
 
+def test_dispersion_and_density_fitting_are_what_they_say():
+    start = molecule("water", charges=False)
+
+    def energy(functional, **options):
+        return PySCF(functional=functional, **SMALL, forces=False, **options).label(start).energy
+
+    plain, named = energy("pbe"), energy("pbe-d3bj")
+    assert energy("pbe", dispersion="d3bj") == pytest.approx(named, abs=1e-5) and named < plain - 0.01
+    # The error of the fit is small, and is there.
+    exact, fitted = (energy("hf", density_fitting=fit) for fit in (False, True))
+    assert 1e-4 < abs(exact - fitted) < 5.0
+
+
 def test_a_core_potential_comes_with_its_basis():
     # 46 electrons of iodine are in the core of LANL2DZ, 28 in that of def2: the energy is that of the rest.
     iodide = Molecule([53], [[0.0, 0.0, 0.0]], -1)
