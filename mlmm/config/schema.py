@@ -306,9 +306,7 @@ class EmbeddingSettings:
         least=0,
     )
     far_field: str = word(
-        "ewald",
-        ("ewald", "reaction_field"),
-        "charges by Ewald's sum; or to 1.2 nm, faster without a compiled kernel",
+        "ewald", ("ewald", "reaction_field"), "charges by Ewald's sum; or to 1.2 nm, then a medium"
     )
 
 
