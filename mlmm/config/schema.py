@@ -306,7 +306,7 @@ class EmbeddingSettings:
         least=0,
     )
     far_field: str = word(
-        "ewald", ("ewald", "reaction_field"), "charges by Ewald's sum; or to 1.2 nm, 3 to 4 % off"
+        "ewald", ("ewald", "reaction_field"), "charges by Ewald's sum; or to 1.2 nm, then a medium"
     )
 
 

@@ -100,7 +100,8 @@ class HeatBalance:
 
     def _judged(self, k: int, length: float, time: float) -> str | None:
         group, mean = self._groups[k], self._sums[k] / length
-        relaxations = min(length * self._friction, self._looks)
+        # As many as a continuous average has that is as precise as one of these looks.
+        relaxations = self._looks * math.tanh(length * self._friction / self._looks)
         excess = mean - largest_mean_kinetic_energy(group.freedom, self._temperature, relaxations)
         if excess <= 0:
             self._heat[k], self._since[k] = 0.0, time

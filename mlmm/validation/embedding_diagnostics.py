@@ -26,7 +26,7 @@ from mlmm.zones.static import hard_zones
 __all__ = ["embedding_diagnostics"]
 
 _POTENTIAL_ERROR = 0.42  # kJ/mol/e: 0.1 kcal/mol, times charges that follow the atoms it is a force of 1 %
-_REACTION_FIELD_ERROR = 8.4  # kJ/mol/e: 2 kcal/mol, forces 3 to 4 % off
+_REACTION_FIELD_ERROR = 8.4  # kJ/mol/e: 2 kcal/mol; in equilibrated water it is 2 to 3
 _FAR_CHARGE, _FAR_DIPOLE = 0.3, 0.2  # e and e nm: q far from q0, a region that reacted
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import openmm
 import pytest
@@ -51,16 +53,34 @@ def test_means_under_a_thermostat_stay_below_their_bound(freedom):
     assert energies.max() < largest_mean_kinetic_energy(freedom, 300.0, 5.0)
     sigma = THERMAL * np.sqrt(2 * freedom / 5)
     assert energies.max() > freedom * THERMAL + 4.5 * sigma or freedom > 12
+    # The definition: n gamma t (y − 1)² / (4 y) = 40.
+    for relaxations in (5.0, 300.0):
+        y = largest_mean_kinetic_energy(freedom, 300.0, relaxations) / (freedom * THERMAL)
+        assert y > 1 and freedom * relaxations * (y - 1) ** 2 / (4 * y) == pytest.approx(40.0)
     # Long averages leave no room: 6 % for 66 degrees of freedom in 10 ns.
     mean = freedom * THERMAL
     assert largest_mean_kinetic_energy(freedom, 300.0, 1e4) < (1 + 8 / np.sqrt(freedom * 10)) * mean
 
 
-def test_equilibrium_is_never_hot():
-    """20 ns of one atom, and of 22: no block is beyond its bound, so that nothing adds up."""
+@pytest.mark.parametrize("spacing", [0.25, 1.0, 10.0])
+def test_equilibrium_is_never_hot(spacing):
+    """80,000 looks at one atom, and at 22: no block is beyond its bound, so that nothing adds up."""
     for freedom in (3, 66):
-        energies = THERMAL * velocities(freedom, 400, 0.25, 200).T.ravel()
-        assert followed(energies, freedom, released=0.0) is None
+        energies = THERMAL * velocities(freedom, 400, spacing, 200).T.ravel()
+        assert followed(energies, freedom, 0.0, spacing) is None
+
+
+def test_heat_is_what_a_thermostat_takes():
+    """2 gamma of the excess in each ps where looks are dense; no more than the excess where they are rare."""
+    excess = 3.0 * 66 * THERMAL - largest_mean_kinetic_energy(66, 300.0, 5.0)
+    for spacing, per_look in ((0.01, 0.02 * np.exp(-0.01)), (20.0, 1.0)):
+        # Blocks of five relaxation times, or of five looks.
+        looks = 5 if spacing > 1 else 500
+        said, after = followed(np.full(10**5, 3.0 * 66 * THERMAL), 66, 10 * RELEASED, spacing)
+        blocks = np.ceil(10 * RELEASED / (looks * excess * per_look))
+        assert after == pytest.approx(blocks * looks * spacing, rel=2e-2)
+        taken = float(re.search(r"took ([\d,]+) kJ/mol", said)[1].replace(",", ""))
+        assert taken == pytest.approx(blocks * looks * excess * per_look, rel=2e-2)
 
 
 def test_heat_of_reactions_ends():
@@ -78,7 +98,7 @@ def test_heat_of_reactions_ends():
 
 
 @pytest.mark.parametrize(
-    ("temperature", "friction", "latest"), [(6000.0, 1.0, 5.0), (1000.0, 1.0, 60.0), (6000.0, 10.0, 1.5)]
+    ("temperature", "friction", "latest"), [(6000.0, 1.0, 5.0), (1000.0, 1.0, 25.0), (6000.0, 10.0, 1.5)]
 )
 def test_a_region_that_stays_hot_is_found(temperature, friction, latest):
     """Every 0.05 ps; below the bound of a single look, which is 17,000 K for 22 atoms."""

@@ -155,7 +155,7 @@ def test_the_far_term_does_not_depend_on_the_origin_and_vanishes_in_vacuum():
     assert far(1.0, [0, 1, 2, 3, 4]) == 0.0
     # The first atom is the origin.
     assert far(78.4, [0, 1, 2, 3, 4]) == pytest.approx(far(78.4, [3, 1, 4, 0, 2]), rel=1e-10)
-    # Onsager: a solvent lowers the energy of a dipole by (1 − 1/eps) d²/r_c³ K, less that of fixed charges.
+    # A dipole and the solvent that it polarises, twice Onsager's free energy: −(1 − 1/eps) d²/r_c³.
     x = torch.tensor([[1.0, 1.0, 1.0], [1.0, 1.0, 1.2]], dtype=torch.float64)
     q = torch.tensor([0.5, -0.5], dtype=torch.float64)
     field = ReactionFieldInsertion(torch.zeros(2), none[1], box, permittivity=78.4)

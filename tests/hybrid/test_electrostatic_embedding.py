@@ -87,6 +87,31 @@ def test_forces_on_the_ion_and_on_the_water_are_gradients(acetate, amp, inside):
         assert slope == pytest.approx(forces[atom, axis], abs=2e-6 * np.abs(forces).max())
 
 
+def test_reaction_field_in_a_hybrid(amp):
+    """Central differences of the whole system: inside, near it, and where a charge crosses r_c of atoms."""
+    built = build_system(smiles="CC(=O)[O-]", padding="1.2 nm", constraints="none", rigid_water=False)
+    hybrid = embedded(built, amp, bridge="pythonforce", far_field="reaction_field")
+    inside, context = list(hybrid.zones.core), context_of(hybrid.system)
+    context.setPositions(built.positions)
+    forces = context.getState(forces=True).getForces(asNumpy=True)._value
+    distances = np.linalg.norm(built.positions - built.positions[0], axis=1)
+    distances[inside] = np.inf
+    near, border = int(distances.argmin()), int(np.abs(distances - 1.15).argmin())
+    for atom, axis in ((0, 0), (near, 2), (border, 1)):
+        values = []
+        for sign in (1, -1):
+            moved = np.array(built.positions)
+            moved[atom, axis] += sign * 2e-6
+            values.append(energy_of(context, moved))
+        slope = -(values[0] - values[1]) / 4e-6
+        assert slope == pytest.approx(forces[atom, axis], abs=2e-6 * np.abs(forces).max())
+    # Control: by Ewald's sum it is another force.
+    other = context_of(embedded(built, amp, bridge="pythonforce").system)
+    other.setPositions(built.positions)
+    ewald = other.getState(forces=True).getForces(asNumpy=True)._value
+    assert np.abs(ewald - forces)[inside].max() > 1.0
+
+
 def test_both_bridges_have_one_energy_and_no_net_force(acetate, amp):
     found = []
     for bridge in ("torchforce", "pythonforce"):

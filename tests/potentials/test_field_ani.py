@@ -65,6 +65,21 @@ def test_charges_are_stationary_and_a_minimum():
     assert energy(equal + downhill) < energy(equal)
 
 
+def test_the_matrix_is_coulombs_law_of_clouds():
+    """k/sqrt(r² + w_i² + w_j²) and k/(sqrt(2) w) + J, by hand; Coulomb's law far away, in nm."""
+    widths, hardness = np.array([0.4, 0.7, 1.1]), np.array([50.0, 0.0, 200.0])
+    x = np.array([[0.0, 0.0, 0.0], [1.2, 0.0, 0.0], [0.0, 5000.0, 0.0]])
+    square = ((x[:, None] - x[None]) ** 2).sum(axis=2)
+    given = (torch.tensor(square)[None], torch.tensor(widths), torch.tensor(hardness)[None])
+    a = interaction_matrix(*given, COULOMB / ANGSTROM)[0].numpy()
+    k = 1389.35457644382  # kJ angstrom/mol/e², CODATA 2018
+    assert a[0, 1] == pytest.approx(k / np.sqrt(1.44 + 0.16 + 0.49), rel=1e-6)
+    assert a[0, 2] == pytest.approx(COULOMB / 500.0, rel=1e-6) and a == pytest.approx(a.T)
+    assert np.diag(a) == pytest.approx(k / (np.sqrt(2) * widths) + hardness, rel=1e-6)
+    # Control: points, without widths.
+    assert abs(a[0, 1] - k / 1.2) > 0.1 * a[0, 1]
+
+
 def test_two_atoms_have_the_closed_solution():
     """q_1 = [Q (A_22 − A_12) + s_2 − s_1]/(A_11 + A_22 − 2 A_12); without coupling it is another number."""
     matrix, slopes = random_problem(5, 2)
