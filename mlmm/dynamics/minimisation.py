@@ -20,6 +20,7 @@ from mlmm.dynamics.interruption import StopRequest
 from mlmm.dynamics.progress import Progress
 from mlmm.dynamics.stages import Minimise
 from mlmm.errors import SimulationError
+from mlmm.neighbours import pairs_within
 
 __all__ = ["minimise"]
 
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 _PIECE = 50
 _HOLE = -1e4  # kJ/mol for each particle: no matter is bound so strongly
+_CLOSEST = 0.05  # nm; a bond of hydrogen stretches between 0.07 and 0.1
 _FIRST, _LONGEST = 1e-3, 5e-3  # nm; what an atom may move in a short step
 
 
@@ -82,7 +84,7 @@ def minimise(
 
 def _piece(context: openmm.Context, tolerance: unit.Quantity, iterations: int) -> float:
     """Go downhill for some iterations, by short steps where the line search leaves what is physical."""
-    start = context.getState(positions=True).getPositions()
+    before = context.getState(positions=True)
     try:
         openmm.LocalEnergyMinimizer.minimize(context, tolerance, iterations)
         energy: float = context.getState(energy=True).getPotentialEnergy()._value
@@ -91,10 +93,22 @@ def _piece(context: openmm.Context, tolerance: unit.Quantity, iterations: int) -
             raise
         energy = float("nan")
     if energy > _HOLE * context.getSystem().getNumParticles():
-        return energy
+        after = context.getState(positions=True)
+        if _contacts(context.getSystem(), after) <= _contacts(context.getSystem(), before):
+            return energy
     logger.info("the minimiser left what is physical (%g kJ/mol); once more by short steps", energy)
-    context.setPositions(start)
+    context.setPositions(before.getPositions())
     return _short_steps(context, iterations)
+
+
+def _contacts(system: openmm.System, state: openmm.State) -> int:
+    """How many pairs of atoms are nearer than any bond is short: a small hole in a large system shows so."""
+    atoms = [k for k in range(system.getNumParticles()) if not system.isVirtualSite(k)]
+    places = state.getPositions(asNumpy=True)._value[atoms]
+    box = state.getPeriodicBoxVectors(asNumpy=True)._value
+    periodic = system.usesPeriodicBoundaryConditions()
+    pairs = pairs_within(places, places, _CLOSEST, box if periodic else None)
+    return int((pairs[:, 0] < pairs[:, 1]).sum())
 
 
 def _short_steps(context: openmm.Context, iterations: int) -> float:
