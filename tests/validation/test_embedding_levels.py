@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import functools
 import json
 
 import numpy as np
+import openmm
 import pytest
 import torch
 from field_models import Equilibrated
@@ -68,6 +71,28 @@ def test_levels_add_up_to_sums_over_all_charges(acetate, amp):
     assert levels.totals[0, 2] == pytest.approx(float(whole - vacuum), abs=1e-6)
     # Control: the levels are three different numbers, and so are the energies within the region.
     assert min(abs(np.diff(levels.totals[0]))) > 0.1 and abs(levels.polarisation[0]) > 0.01
+
+
+def test_levels_of_a_model_that_takes_the_potential(acetate):
+    """All residues and the region itself: its own energy in the potential, less that in vacuum."""
+    region, model = select_region(acetate, "resid 0"), Equilibrated()
+    system = openmm.XmlSerializer.clone(acetate.system)
+    (pairs,) = (force for force in system.getForces() if isinstance(force, openmm.NonbondedForce))
+    pairs.setNonbondedMethod(openmm.NonbondedForce.NoCutoff)
+    topology = copy.deepcopy(acetate.topology)
+    topology.setPeriodicBoxVectors(None)
+    in_the_open = dataclasses.replace(acetate, system=system, topology=topology)
+    levels = embedding_levels(in_the_open, region, model, [acetate.positions])
+    inside = list(region.atoms)
+    outside = np.setdiff1d(np.arange(acetate.n_atoms), inside)
+    x = torch.tensor(acetate.positions[inside])
+    vectors = torch.tensor(acetate.positions[outside]).unsqueeze(0) - x.unsqueeze(1)
+    around = potential_of_charges(vectors, torch.tensor(read_charges(acetate.system).charge[outside]), 0.03)
+    module = model.scriptable([int(acetate.numbers[i]) for i in inside], charge=-1)
+    exact = module.in_potential(x, None, *around)[0].sum() - module(x, None).sum()
+    assert levels.totals[0, 2] == pytest.approx(float(exact), abs=1e-2)
+    # What it costs the region to be polarised is no small part of it.
+    assert levels.polarisation[0] > 1.0
 
 
 def test_table_names_what_matters(acetate, amp):
