@@ -113,8 +113,8 @@ def steps(event: Callable[[str], None] = lambda name: None, fails: float = 0.0) 
         return explore(*arguments)
 
     def labelling(molecules):
-        # From the last to the first, as a cluster might answer.
-        for index in reversed(range(len(molecules))):
+        # In an order that depends on what else is to be done, as a cluster might answer.
+        for index in np.random.default_rng(len(molecules)).permutation(len(molecules)).tolist():
             event("label")
             found = label_of(molecules[index])
             if (index % 10) < 10 * fails:

@@ -120,15 +120,13 @@ def _summary(trained: Trained, picture: Path) -> str:
 
 def _report(trained: Trained, path: Path) -> None:
     """What was measured, as JSON."""
-    from dataclasses import asdict
-
     facts: dict[str, Any] = {
-        "errors": {name: asdict(found) for name, found in trained.errors.items()},
-        "blocks": {name: asdict(found) for name, found in trained.blocks.items()},
+        "errors": {name: found.as_facts() for name, found in trained.errors.items()},
+        "blocks": {name: found.as_facts() for name, found in trained.blocks.items()},
         "calibration": None if trained.calibration is None else trained.calibration.as_facts(),
         "seconds": trained.seconds,
     }
-    text = json.dumps(facts, indent=1).replace("NaN", "null")
+    text = json.dumps(facts, indent=1, allow_nan=False)
     part = path.with_name(path.name + ".part")
     part.write_text(text + "\n", encoding="utf-8")
     os.replace(part, path)

@@ -12,6 +12,7 @@ from mlmm.errors import ConfigError
 from mlmm.learning.active.folder import read_facts
 from mlmm.learning.active.measure import Measured, unmet_targets
 from mlmm.learning.active.options import StopOptions
+from mlmm.learning.uncertainty.calibrate import NOMINAL
 from mlmm.options import with_changes
 from mlmm.report.learning_plots import learning_sketches
 from mlmm.report.page import save_page
@@ -26,8 +27,7 @@ from mlmm.units import KILOCALORIE
 __all__ = ["LearningRecord", "is_learning", "judge_learning", "read_learning", "write_learning_report"]
 
 _MANY_FAILED = 0.05  # share of labels
-_NOMINAL = 0.6827
-_COVERAGE = 0.1  # deviation from it that is worth a look
+_COVERAGE = 0.1  # deviation from the nominal one that is worth a look
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def judge_learning(record: LearningRecord) -> Verdict:
     else:
         found.append(Judgement("targets", "ok", "met in every basin on held-out labels"))
     if last.coverage68 == last.coverage68:
-        off = abs(last.coverage68 - _NOMINAL)
+        off = abs(last.coverage68 - NOMINAL[0])
         level = "ok" if off <= min(stop.coverage, _COVERAGE) else "look"
         text = (
             f"68 and 95 % intervals of forces hold {100 * last.coverage68:.0f} and "

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from learning_loop import METHOD, steps
+from learning_loop import METHOD, explore, label_of, load, steps
 
 from mlmm.errors import ConfigError
 from mlmm.learning.active.loop import learn
+from mlmm.learning.active.measure import Answers
 from mlmm.learning.active.options import ChoiceOptions, LoopOptions, StopOptions
+from mlmm.learning.dataset.splits import block_names
 from mlmm.learning.dataset.store import Dataset
 
 OPTIONS = LoopOptions(seed=3, held_out=20)
@@ -129,6 +132,34 @@ def test_killed_process(tmp_path, finished, moment):
     assert _learn(tmp_path / "run") == finished[1]
 
 
+def test_neighbours_of_held_out_frames_are_never_trained_on(tmp_path):
+    """Two trajectories explored again in every round; control: such neighbours are among the candidates."""
+
+    def trajectories(number, model, seed, folder):
+        found = explore(0, None, 1, folder)
+        return [replace(m, origin={"run": "ab"[k % 2], "frame": str(k // 2)}) for k, m in enumerate(found)]
+
+    made = replace(steps(), explore=trajectories)
+    learn(tmp_path / "run", made, LoopOptions(seed=3, held_out=12, block=20), CHOICE, STOP)
+    held, data, all_of_them = (
+        block_names(Dataset(tmp_path / "run" / name).origins, 20)
+        for name in ("held_out", "data", "round_002/candidates")
+    )
+    assert len(held) == 12 and len(data) == 20 and not set(held) & set(data)
+    assert sum(name in set(held) for name in all_of_them) > 12
+
+
+def test_held_out_labels_need_forces(tmp_path):
+    """Errors of forces that nobody knows would be none."""
+
+    def labelled(molecules):
+        for index, molecule in enumerate(molecules):
+            yield index, replace(label_of(molecule), forces=None)
+
+    with pytest.raises(ConfigError, match="forces in every held-out label"):
+        learn(tmp_path / "run", replace(steps(), label=labelled), OPTIONS, CHOICE, STOP)
+
+
 def test_failed_labels_above_the_rate(tmp_path):
     with pytest.raises(ConfigError, match=r"at most 20 % of the labels .* such as: no SCF"):
         _learn(tmp_path / "run", fails=0.5)
@@ -158,10 +189,6 @@ def test_other_files_are_left_alone(tmp_path):
 
 def test_pool_that_runs_out(tmp_path):
     """The same few structures explored every time."""
-    from dataclasses import replace
-
-    from learning_loop import explore
-
     few = replace(steps(), explore=lambda number, model, seed, folder: explore(0, None, 1, folder)[48:72])
     with pytest.raises(ConfigError, match="all labelled or held out"):
         learn(tmp_path / "run", few, LoopOptions(held_out=10), CHOICE, STOP)
@@ -169,10 +196,6 @@ def test_pool_that_runs_out(tmp_path):
 
 
 def test_one_block_cannot_be_divided(tmp_path):
-    from dataclasses import replace
-
-    from learning_loop import explore
-
     def one(number, model, seed, folder):
         found = explore(number, model, seed, folder)
         return [replace(m, origin={"run": "a", "frame": str(k % 5)}) for k, m in enumerate(found)]
@@ -182,12 +205,6 @@ def test_one_block_cannot_be_divided(tmp_path):
 
 
 def test_spread_needs_a_model_that_has_one(tmp_path):
-    from dataclasses import replace
-
-    from learning_loop import load
-
-    from mlmm.learning.active.measure import Answers
-
     class Silent:
         def __init__(self, folder):
             self.model = load(folder)

@@ -8,6 +8,7 @@ import torch
 from toys import PlainSprings, chains
 
 from mlmm.blending.link_atoms import CAP_LENGTHS
+from mlmm.dynamics.frames import as_tensors
 from mlmm.dynamics.simulate import simulate
 from mlmm.dynamics.stages import Equilibrate, Produce
 from mlmm.errors import ConfigError
@@ -105,12 +106,20 @@ def test_caps_and_the_charges_at_the_cut():
 
 
 def test_caps_are_those_of_the_hybrid(dipeptide_water):
-    """A region cut out of the dipeptide: the atoms that the additive scheme shows its model."""
+    """A region cut out of the dipeptide: the places that the additive scheme shows its model."""
     built = dipeptide_water
     residue = [a.index for a in built.topology.atoms() if a.residue.name == "ACE"]
     cutter = RegionInCharges(built, residue, "0.6 nm")
     molecule = cutter.molecule(built.positions, built.box_vectors, {"run": "x"})
     assert molecule.numbers[-1] == 1 and len(molecule) == len(residue) + 1
+    zones = hard_zones(built, region_from_atoms(built.topology, residue, "atoms"))
+    hybrid = hybrid_system(built, zones, PlainSprings(), scheme="additive", bridge="pythonforce")
+    capped = hybrid.blend.capped
+    shown = capped(*as_tensors(built.positions, built.box_vectors)).numpy()
+    np.testing.assert_allclose(molecule.positions, shown, atol=1e-12)
+    # Control: the hydrogen is not where the atom is that it replaces.
+    apart = np.linalg.norm(built.positions - molecule.positions[-1], axis=1).min()
+    assert apart > 0.02
     waters = [m for m in built.molecules if len(m) == 3]
     # Whole waters: with the dipeptide's rest, whose replaced atom has no charge, all adds up to zero.
     assert abs(molecule.external.charges.sum() + _charge_of(built, residue)) < 1e-6

@@ -43,9 +43,7 @@ class LoopFolder:
         written = json.loads(json.dumps(settings))
         if (self.path / "settings.json").exists():
             found = read_facts(self.path / "settings.json")
-            changed = sorted(
-                key for key in {*found, *written} if found.get(key) != written.get(key) and key != "rounds"
-            )
+            changed = sorted(key for key in {*found, *written} if found.get(key) != written.get(key))
             if changed:
                 raise ConfigError(
                     f"the settings that the loop in {path} was started with",

@@ -214,6 +214,13 @@ class _Loop:
         if any(molecule not in held for molecule in molecules):
             say(f"labelling {counted(len(molecules), 'structure')} that are held out")
         self._label(molecules, held, self.path / "held_out_labels", "the held-out structures")
+        without = sum(label.forces is None for _, label in held.pairs())
+        if without:
+            raise ConfigError(
+                "forces in every held-out label, by which a loop measures its models",
+                f"{without} of {len(held.usable)} without",
+                "choose a method that gives forces in [method]",
+            )
         if len(held.usable) < 2:
             raise ConfigError(
                 "two held-out labels or more that converged",

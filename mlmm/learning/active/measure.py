@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from mlmm.learning.active.options import StopOptions
+from mlmm.learning.training.metrics import Errors, errors_of
+from mlmm.learning.uncertainty.calibrate import NOMINAL
 from mlmm.reference.labels import Label, Molecule
 
-__all__ = ["Answers", "BasinErrors", "Measured", "Model", "measure", "unmet_targets"]
+__all__ = ["Answers", "Measured", "Model", "measure", "unmet_targets"]
 
 
 @dataclass(frozen=True)
@@ -44,25 +46,13 @@ class Model(Protocol):
 
 
 @dataclass(frozen=True)
-class BasinErrors:
-    """Errors in one basin: of energies in kJ/mol, of force components in kJ/mol/nm."""
-
-    structures: int
-    energy: float
-    energy_bias: float
-    energy_largest: float
-    force: float
-    force_largest: float
-
-
-@dataclass(frozen=True)
 class Measured:
     """A model on held-out labels.
 
     Parameters
     ----------
-    overall : BasinErrors
-    basins : mapping of str to BasinErrors
+    overall : Errors
+    basins : mapping of str to Errors
     coverage68, coverage95 : float
         Share of force components within one and two standard deviations; NaN without.
     energies, predicted : list of float
@@ -71,8 +61,8 @@ class Measured:
         Basin of each.
     """
 
-    overall: BasinErrors
-    basins: Mapping[str, BasinErrors]
+    overall: Errors
+    basins: Mapping[str, Errors]
     coverage68: float
     coverage95: float
     energies: list[float]
@@ -81,7 +71,10 @@ class Measured:
 
     def as_facts(self) -> dict[str, Any]:
         """For a file in JSON, which knows no NaN."""
-        facts = asdict(self)
+        facts = vars(self) | {
+            "overall": self.overall.as_facts(),
+            "basins": {name: found.as_facts() for name, found in self.basins.items()},
+        }
         for key in ("coverage68", "coverage95"):
             facts[key] = facts[key] if math.isfinite(facts[key]) else None
         return facts
@@ -92,8 +85,8 @@ class Measured:
         values = dict(facts)
         for key in ("coverage68", "coverage95"):
             values[key] = math.nan if values[key] is None else values[key]
-        values["overall"] = BasinErrors(**values["overall"])
-        values["basins"] = {name: BasinErrors(**entry) for name, entry in values["basins"].items()}
+        values["overall"] = Errors.from_facts(values["overall"])
+        values["basins"] = {name: Errors.from_facts(entry) for name, entry in values["basins"].items()}
         return cls(**values)
 
 
@@ -104,34 +97,29 @@ def measure(model: Model, pairs: Sequence[tuple[Molecule, Label]], basin: str = 
     ----------
     model : Model
     pairs : sequence of (Molecule, Label)
-        Converged ones.
+        Converged ones, with forces.
     basin : str
         Entry of the origin that names the basin.
     """
     answers = model.predict([molecule for molecule, _ in pairs])
     names = [molecule.origin.get(basin, "all") for molecule, _ in pairs]
     energies = np.array([label.energy for _, label in pairs])
-    off = answers.energies - energies
-    force_errors = [
-        np.abs(forces - np.asarray(label.forces)) if label.forces is not None else np.full((1, 3), np.nan)
-        for forces, (_, label) in zip(answers.forces, pairs, strict=True)
-    ]
+    forces = [np.asarray(label.forces) for _, label in pairs]
+
+    def errors(rows: Sequence[int]) -> Errors:
+        found, wanted = (np.concatenate([each[k] for k in rows]) for each in (answers.forces, forces))
+        return errors_of(answers.energies[rows], found, energies[rows], wanted)
+
     basins = {
-        name: _errors(off, force_errors, [k for k, other in enumerate(names) if other == name])
-        for name in sorted(set(names))
+        name: errors([k for k, other in enumerate(names) if other == name]) for name in sorted(set(names))
     }
     coverage = [math.nan, math.nan]
     if answers.deviations is not None:
-        ratios = [
-            error / np.maximum(deviation, 1e-12)[:, None]
-            for error, deviation in zip(force_errors, answers.deviations, strict=True)
-            if np.isfinite(error).all()
-        ]
-        if ratios:
-            scaled = np.concatenate(ratios)
-            coverage = [float((scaled <= width).mean()) for width in (1.0, 2.0)]
+        error = np.abs(np.concatenate(list(answers.forces)) - np.concatenate(forces))
+        scaled = error / np.maximum(np.concatenate(list(answers.deviations)), 1e-12)[:, None]
+        coverage = [float((scaled <= width).mean()) for width in (1.0, 2.0)]
     return Measured(
-        _errors(off, force_errors, range(len(pairs))),
+        errors(list(range(len(pairs)))),
         basins,
         coverage[0],
         coverage[1],
@@ -145,33 +133,17 @@ def unmet_targets(found: Measured, stop: StopOptions) -> list[str]:
     """Targets that a model misses, in sentences; empty where it meets all."""
     missed = []
     for quantity, unit, limit in (("energy", "kJ/mol", stop.energy), ("force", "kJ/mol/nm", stop.force)):
-        worst = max(found.basins, key=lambda name: _finite(getattr(found.basins[name], quantity)))
-        value = getattr(found.basins[worst], quantity)
+        values = {name: getattr(errors, quantity) for name, errors in found.basins.items()}
+        # NaN of a model that went wrong is worse than any number.
+        worst = max(values, key=lambda name: math.inf if math.isnan(values[name]) else values[name])
+        value = values[worst]
         if not value <= limit:
             missed.append(f"The {quantity} is off by {value:.3g} {unit} in basin {worst}, above {limit:g}.")
     if stop.coverage < 1.0 and math.isfinite(found.coverage68):
-        off = abs(found.coverage68 - 0.6827)
+        off = abs(found.coverage68 - NOMINAL[0])
         if off > stop.coverage:
             missed.append(
                 f"Intervals of 68 % hold {100 * found.coverage68:.0f} % of the force errors, "
                 f"{100 * off:.0f} off, above {100 * stop.coverage:.0f}."
             )
     return missed
-
-
-def _errors(off: np.ndarray, force_errors: Sequence[np.ndarray], rows: Sequence[int]) -> BasinErrors:
-    energies = off[list(rows)]
-    forces = np.concatenate([force_errors[k].reshape(-1) for k in rows])
-    forces = forces[np.isfinite(forces)]
-    return BasinErrors(
-        len(energies),
-        float(np.abs(energies).mean()),
-        float(energies.mean()),
-        float(np.abs(energies).max()),
-        float(forces.mean()) if len(forces) else 0.0,
-        float(forces.max()) if len(forces) else 0.0,
-    )
-
-
-def _finite(value: float) -> float:
-    return value if math.isfinite(value) else math.inf

@@ -6,6 +6,7 @@ tells of other units are refused.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Iterator
@@ -83,26 +84,28 @@ def import_labels(
     kind = _kind(path) if kind == "auto" else kind
     energy, length = "hartree", {"ani": "angstrom", "spice": "bohr"}.get(kind, length_unit)
     if kind == "set":
-        return [pair for _, pair in zip(range(most or 10**12), Dataset(path), strict=False)]
+        return list(itertools.islice(Dataset(path), most or None))
+    pairs: Iterator[Pair]
     if kind == "extxyz":
         energy = energy_unit
         for value, known, what in ((energy, _ENERGIES, "energy_unit"), (length, _LENGTHS, "length_unit")):
             if value not in known:
                 raise ConfigError(f"{what} = {' | '.join(known)}", repr(value), f'write {what} = "eV"')
         scale = (_ENERGIES[energy], _LENGTHS[length])
-        pairs = _taken(_extxyz(path, method, scale, energy_key, forces_key), most)
+        pairs = _extxyz(path, method, scale, energy_key, forces_key)
     elif kind == "ani":
-        pairs = _taken(_ani(path, method or level, level), most)
+        pairs = _ani(path, method or level, level)
     else:
-        pairs = _taken(_spice(path, method or "wB97M-D3(BJ)/def2-TZVPPD (SPICE)"), most)
-    if not pairs:
+        pairs = _spice(path, method or "wB97M-D3(BJ)/def2-TZVPPD (SPICE)")
+    found = list(itertools.islice(pairs, most or None))
+    if not found:
         raise ConfigError(f"labelled structures in {path}", "none", "look at what is in the file")
     if check:
         # Gradients over angstrom in ANI files, over bohr in those of SPICE.
-        findings = check_units(pairs[:: max(1, len(pairs) // 500)], energy, f"{energy}/{length}", length)
+        findings = check_units(found[:: max(1, len(found) // 500)], energy, f"{energy}/{length}", length)
         do = "state energy_unit and length_unit as they are, or check = False if the numbers are right"
         refuse_units(findings, str(path), do)
-    return pairs
+    return found
 
 
 def _kind(path: Path) -> str:
@@ -116,15 +119,6 @@ def _kind(path: Path) -> str:
     raise ConfigError(
         "a folder with a data set, .xyz, .extxyz, .h5 or .hdf5", str(path), 'write kind = "extxyz"'
     )
-
-
-def _taken(pairs: Iterator[Pair], most: int) -> list[Pair]:
-    found = []
-    for pair in pairs:
-        found.append(pair)
-        if len(found) == most:
-            break
-    return found
 
 
 def _extxyz(

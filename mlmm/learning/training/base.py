@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from mlmm.errors import ConfigError
+from mlmm.learning.descriptors import structure_of
 from mlmm.learning.training.targets import Sample
 from mlmm.potentials.base import energy_and_forces
 from mlmm.potentials.registry import load_potential
 from mlmm.reference.labels import Molecule
-from mlmm.structures import Structure
 
 __all__ = ["minus_base"]
 
@@ -26,9 +25,8 @@ def minus_base(samples: Sequence[Sample], base: str) -> tuple[list[Sample], str]
     ----------
     samples : sequence of (Molecule, Label)
     base : str
-        A potential as `load_potential` takes it, or FILE.xml: an OpenMM System of the molecule by itself,
-        whose
-        correction scheme ``delta`` then adds to the force field.
+        A potential as `load_potential` takes it, or FILE.xml: an OpenMM System of the molecule by itself, to
+        which scheme ``delta`` then adds the difference.
 
     Returns
     -------
@@ -50,14 +48,7 @@ def minus_base(samples: Sequence[Sample], base: str) -> tuple[list[Sample], str]
         name = model.spec.name
         values = []
         for molecule, _ in samples:
-            structure = Structure(
-                torch.tensor(molecule.numbers),
-                torch.tensor(molecule.positions),
-                None,
-                molecule.charge,
-                molecule.multiplicity,
-            )
-            energy, forces = energy_and_forces(model, structure)
+            energy, forces = energy_and_forces(model, structure_of(molecule))
             # The model returns energies without isolated atoms; so does the sum that is evaluated later.
             values.append((energy, forces.numpy()))
     found = []

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -37,6 +39,16 @@ class Errors:
     force_rmse: float
     force_largest: float
     external_force: float = float("nan")
+
+    def as_facts(self) -> dict[str, Any]:
+        """For a file in JSON, which knows no NaN."""
+        return {key: None if value != value else value for key, value in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def from_facts(cls, facts: Mapping[str, Any]) -> Errors:
+        """From `as_facts`."""
+        values: dict[str, Any] = {k: float("nan") if value is None else value for k, value in facts.items()}
+        return cls(**values)
 
 
 def errors_of(

@@ -11,6 +11,7 @@ import torch
 
 from mlmm.elements import element_names
 from mlmm.errors import ConfigError
+from mlmm.learning.dataset.label_checks import check_label
 from mlmm.reference.labels import Label, Molecule
 
 __all__ = ["Sample", "Targets", "check_samples", "check_split", "data_sha256", "split_by_block", "targets_of"]
@@ -110,24 +111,10 @@ def check_samples(samples: Sequence[Sample], *, least: int = _LEAST) -> list[Sam
             "train on one of them; the other may be the base",
         )
     for k, (molecule, label) in enumerate(good):
-        _check_finite(k, molecule, label)
+        origin = f" ({', '.join(molecule.origin.values())})" if molecule.origin else ""
+        check_label(molecule, label, f"label {k + 1}{origin}")
     _check_magnitudes(good)
     return good
-
-
-def _check_finite(k: int, molecule: Molecule, label: Label) -> None:
-    where = f"label {k + 1}" + (f" ({', '.join(molecule.origin.values())})" if molecule.origin else "")
-    if label.forces is not None and np.shape(label.forces) != (len(molecule), 3):
-        raise ConfigError(
-            f"forces of shape ({len(molecule)}, 3) in {where}",
-            str(np.shape(label.forces)),
-            "label the structure again",
-        )
-    values: list = [label.energy, *(x for x in (label.forces, label.external_forces) if x is not None)]
-    if not all(np.isfinite(value).all() for value in values):
-        raise ConfigError(
-            f"finite energy and forces in {where}", "NaN or infinity", "label it again or remove it"
-        )
 
 
 def _check_magnitudes(samples: Sequence[Sample]) -> None:

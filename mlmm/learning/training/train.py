@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -183,7 +183,7 @@ def train_model(
     errors = {name: _errors(predicted, labels, rows) for name, rows in parts.items() if len(rows)}
     blocks = _blocks(predicted, labels, samples, range(m, len(samples)), config.data.block)
     about["training"] |= {"seconds": round(seconds, 1), "base_of": base or ""}
-    about["metrics"] = {name: _finite(dataclasses.asdict(found)) for name, found in errors.items()}
+    about["metrics"] = {name: found.as_facts() for name, found in errors.items()}
     if calibration is not None:
         about["calibration"] = calibration.as_facts()
     _rewrite(config.model.kind, out, about)
@@ -317,11 +317,6 @@ def _blocks(
 
 def _forces(label: Any, like: np.ndarray) -> np.ndarray:
     return np.full_like(like, np.nan) if label.forces is None else np.asarray(label.forces)
-
-
-def _finite(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Facts for JSON, which knows no NaN."""
-    return {key: None if value != value else value for key, value in facts.items()}
 
 
 def _rewrite(kind: str, path: Path, about: dict[str, Any]) -> None:
