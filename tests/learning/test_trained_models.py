@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 
 import numpy as np
 import openmm
@@ -15,10 +16,13 @@ from mlmm.cli.program import main
 from mlmm.dynamics.uncertainty import UncertaintyMonitor, measure_uncertainty
 from mlmm.errors import ConfigError, EmbeddingError, PotentialError
 from mlmm.hybrid.system import hybrid_system
+from mlmm.learning.active.backends import TrainedModel
+from mlmm.learning.active.measure import measure
 from mlmm.learning.training.base import minus_base
 from mlmm.learning.training.config import DataOptions, ModelOptions, TrainConfig
 from mlmm.learning.training.options import FitOptions, KernelOptions, NetworkOptions
 from mlmm.learning.training.train import Divided, train_model
+from mlmm.learning.uncertainty.calibrate import with_coverage
 from mlmm.plugin import plugin_problem
 from mlmm.potentials import load_potential
 from mlmm.potentials.ani.files import load_ani_file, save_ani_file
@@ -152,6 +156,28 @@ def test_a_run_measures_the_calibrated_spread_and_says_so(trained, dipeptide_vac
     assert not np.allclose(calibrated, plain, rtol=1e-2)
 
 
+def test_a_loop_reads_the_calibrated_deviation_of_a_component(trained, tmp_path):
+    """Coverage of one and two standard deviations is that of the calibration; control: of the whole force."""
+    shutil.copy(trained.path, tmp_path / "model.safetensors")
+    samples = trained.divided.held_out
+    model = TrainedModel(tmp_path)
+    spreads = trained.predicted.against([s for _, s in samples_of(trained)], range(16, 22))
+    gaussian = dataclasses.replace(trained.calibration, factor68=1.0, factor95=2.0)
+    expected = with_coverage(gaussian, spreads)
+    found = measure(model, samples)
+    assert (found.coverage68, found.coverage95) == pytest.approx(
+        (expected.coverage68, expected.coverage95), abs=0.01
+    )
+    answers = model.predict([molecule for molecule, _ in samples])
+    whole = np.concatenate(answers.deviations) * np.sqrt(3.0)
+    assert np.allclose(whole, trained.calibration.deviation(spreads.spreads), rtol=1e-4)
+
+
+def samples_of(trained):
+    divided = trained.divided
+    return [*divided.train, *divided.validation, *divided.held_out]
+
+
 def test_validation_labels_calibrate_a_gaussian_process_which_never_sees_them(tmp_path):
     """Errors on them are those on held-out labels; control: those on training labels are much smaller."""
     samples = [(molecule, springs(molecule)) for molecule in shaken(60, 6)]
@@ -194,6 +220,9 @@ def test_a_difference_to_a_base(tmp_path):
     assert trained.predicted.energies[-1] == pytest.approx(by_potential(model, molecule).energy, abs=0.1)
     missing = np.abs(by_potential(base, molecule).forces - label.forces).mean()
     assert trained.errors["held out"].force < 0.6 * missing
+    # Total energies, those of isolated atoms once; the base alone is off even with the best constant.
+    off = np.array([by_potential(base, m).energy - s.energy for m, s in divided.held_out])
+    assert trained.errors["held out"].energy < 0.4 * np.abs(off - off.mean()).mean()
     module = torch.jit.script(model.scriptable(molecule.numbers.tolist()))
     positions = torch.tensor(molecule.positions, requires_grad=True)
     (slope,) = torch.autograd.grad(module(positions, None).mean(dim=0).sum(), positions)

@@ -49,8 +49,9 @@ def minus_base(samples: Sequence[Sample], base: str) -> tuple[list[Sample], str]
         values = []
         for molecule, _ in samples:
             energy, forces = energy_and_forces(model, structure_of(molecule))
-            # The model returns energies without isolated atoms; so does the sum that is evaluated later.
-            values.append((energy, forces.numpy()))
+            # Isolated atoms included, as in labels: those of the sum are those of base and difference.
+            isolated = sum(model.spec.reference_energies.get(int(z), 0.0) for z in molecule.numbers)
+            values.append((energy + isolated, forces.numpy()))
     found = []
     for (molecule, label), (energy, of_base) in zip(samples, values, strict=True):
         rest = None if label.forces is None else np.asarray(label.forces) - of_base
