@@ -182,6 +182,37 @@ def test_the_covariance_of_the_weights_is_exact_for_functions_of_the_prior(proce
     assert wrong - 1.0 > 4.0 * wrong_error
 
 
+def test_variances_of_forces_are_mixed_differences_of_the_covariance_of_energies(process):
+    """Var F = d²k(x, x')/dx dx' at x' = x, by four energies; control: the next component has another."""
+    molecule, step = shaken(1, 13)[0], 1e-4
+    # A length at which atoms of one element are neither the same nor strangers.
+    parameters = dataclasses.replace(process.parameters, length=1.0)
+
+    def covariance(one, other):
+        """Of the energies of two structures, the atoms of one as inducing environments."""
+        values, _, _ = process.descriptor(NUMBERS.tolist(), torch.tensor(other))
+        points = {
+            z: values[torch.tensor(z == NUMBERS)].numpy() / parameters.widths[z] for z in parameters.points
+        }
+        described = process.descriptor(NUMBERS.tolist(), torch.tensor(one))
+        return float(
+            kernel_rows(dataclasses.replace(parameters, points=points), NUMBERS, *described)[0].sum()
+        )
+
+    described = process.descriptor(NUMBERS.tolist(), torch.tensor(molecule.positions))
+    found = prior_variances(parameters, NUMBERS, *described)
+    assert found[0] == pytest.approx(covariance(molecule.positions, molecule.positions), rel=1e-10)
+    variances = found[1].numpy()
+    for component in (0, 4, 11):
+        above, below = molecule.positions.copy(), molecule.positions.copy()
+        above.flat[component] += step
+        below.flat[component] -= step
+        same = covariance(above, above) + covariance(below, below)
+        mixed = (same - 2.0 * covariance(above, below)) / (4.0 * step**2)
+        assert variances[component] == pytest.approx(mixed, rel=1e-4)
+        assert variances[component + 1] != pytest.approx(mixed, rel=1e-2)
+
+
 def test_its_variance_is_small_at_labels_and_grows_to_the_prior(process):
     """At a label a fraction of that of separate atoms, never above the prior's; control: the prior."""
     inside, outside = shaken(1, 1)[0], Molecule(NUMBERS, 8.0 * POSITIONS)
