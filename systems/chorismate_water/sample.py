@@ -4,7 +4,7 @@ GFN2-xTB for chorismate among the true point charges of 255 TIP3P waters, Lennar
 coordinate is C5–O7 (breaking) minus C1–C9 (forming). Windows are visited from the transition state outwards,
 each from the last frame of the one before. Every frame is stored with energy, forces, forces on the charges.
 
-    python sample.py SET --side reactant        # windows -0.2 to -1.8 Å, some 400 s of one core
+    python sample.py SET --side reactant        # windows -0.2 to -1.8 Å, about 200 s of one idle core
     python sample.py SET --side product         # windows  0.1 to  1.7 Å
     python sample.py SET --side top             # -0.40 and 0.13 Å, stiffer, where others slide away
 """

@@ -10,6 +10,7 @@ import openmm
 import pytest
 import torch
 from labelled_molecules import by_potential, shaken, springs
+from safetensors.numpy import load_file
 from toys import energy_and_forces as hybrid_energy_and_forces
 
 from mlmm.cli.program import main
@@ -171,6 +172,27 @@ def test_a_loop_reads_the_calibrated_deviation_of_a_component(trained, tmp_path)
     answers = model.predict([molecule for molecule, _ in samples])
     whole = np.concatenate(answers.deviations) * np.sqrt(3.0)
     assert np.allclose(whole, trained.calibration.deviation(spreads.spreads), rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["networks", "gp", "gdml"])
+def test_held_out_labels_change_nothing_but_what_is_measured(kind, tmp_path):
+    """Other forces in them: the same arrays and constants to the bit; control: other errors and coverage."""
+    samples = [(molecule, springs(molecule)) for molecule in shaken(30, 6)]
+    config = dataclasses.replace(config_of(kind=kind), kernel=KernelOptions(inducing=60))
+    wrong = [(m, dataclasses.replace(s, forces=-3.0 * s.forces, energy=s.energy + 9.0)) for m, s in samples]
+    one, two = (
+        train_model(config, Divided(samples[:14], samples[14:22], held_out), tmp_path / f"{k}.safetensors")
+        for k, held_out in enumerate((samples[22:], wrong[22:]))
+    )
+    arrays = [load_file(found.path) for found in (one, two)]
+    assert all(np.array_equal(arrays[0][name], arrays[1][name]) for name in arrays[0])
+    assert two.errors["held out"].force > 1.1 * one.errors["held out"].force
+    for name in ("training", "validation"):
+        assert one.errors[name].as_facts() == two.errors[name].as_facts()
+    if kind != "gdml":
+        first, second = one.calibration, two.calibration
+        assert (first.scale, first.floor, first.labels) == (second.scale, second.floor, 8)
+        assert first.coverage68 != second.coverage68
 
 
 def samples_of(trained):
