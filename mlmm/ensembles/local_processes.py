@@ -113,6 +113,8 @@ class LocalExecutor:
                     done += 1
                     if progress is not None:
                         progress(done, len(tasks))
+                    # Nobody waits while the caller uses what it gets.
+                    self._hand_out(waiting, tasks, attempts, code, token)
                     yield index, outcome
         finally:
             # Left early: what they are doing is of no use any more.

@@ -361,7 +361,10 @@ BAD_INPUT = {
         ["--set", "embedding.scheme=per_atom", "--set", "region.multiplicity=2"],
         "Leave multiplicity out",
     ),
-    "key that is gone": (["--set", "embedding.mm_side=torch"], "mlmm config --explain embedding lists"),
+    "key that is gone": (
+        ["--set", "embedding.mm_side=torch"],
+        "`mlmm config --explain embedding`, which lists the keys",
+    ),
     "charge of a run file": (["--set", "region.charge=0.5"], "charge as a whole number in"),
     "multiplicity of a run file": (["--set", "region.multiplicity=0"], "multiplicity of 1 or more in"),
     "missing compensation": (

@@ -127,6 +127,16 @@ def test_run_that_is_left_early_ends_what_it_started(executor, tmp_path):
     assert run_all(executor, executor_tasks.square, [5]) == [25]
 
 
+def test_workers_go_on_while_a_result_is_used(tmp_path):
+    """One worker: its next task begins before the caller asks for more."""
+    never = str(tmp_path / "never")
+    with open_executor(workers=1) as executor:
+        for index, _ in executor.run(_wait_or_go, ["", never]):
+            assert index == 0
+            _wait(lambda: list(tmp_path.glob("never.*")), 1)
+            break
+
+
 def test_second_run_at_the_same_time_is_refused(executor):
     first = executor.run(executor_tasks.square, [1, 2])
     next(first)
