@@ -1,7 +1,7 @@
 """Workers of Dask: on this machine, of a scheduler that runs, or of a cluster that dask-jobqueue starts.
 
-Dask itself gives a task up after some deaths among workers that held it. Here such a task is submitted
-again, so that one that merely shared a worker with the guilty one is not lost.
+Dask fails all tasks that a dead worker held, those that only waited there among them. They are submitted
+again; the last try of each comes at the end and alone, so that none is lost for another's fault.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import logging
 import pickle
 import tomllib
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from pathlib import Path
@@ -72,7 +73,7 @@ class DaskExecutor:
                     n_workers=options.processes,
                     threads_per_worker=1,
                     processes=True,
-                    dashboard_address=None,
+                    dashboard_address=":0",  # any free port: 8787 may be another cluster's
                     env=environment,
                 )
         elif scheduler.endswith(".toml"):
@@ -110,12 +111,16 @@ class DaskExecutor:
         attempts = [0] * len(tasks)
         held: dict[Any, tuple[int, Any]] = {}
         # A task of its own, not data sent ahead: it is made again where the worker that held it dies.
-        code = self._client.submit(bytes, cloudpickle.dumps(function), pure=False)
+        content = cloudpickle.dumps(function)
+        code = self._client.submit(bytes, content, pure=False)
         token = uuid.uuid4().hex
         if not self.workers:
             logger.info("no Dask worker yet: waiting for the first")
 
         def submit(index: int) -> Any:
+            nonlocal code
+            if code.status not in ("pending", "finished"):  # it was at a worker that died
+                code = self._client.submit(bytes, content, pure=False)
             attempts[index] += 1
             future = self._client.submit(_call, token, code, tasks[index], pure=False)
             held[future.key] = (index, future)
@@ -125,18 +130,24 @@ class DaskExecutor:
         for index in range(len(tasks)):
             completed.add(submit(index))
         done = 0
+        alone: deque[int] = deque()
         try:
             for future in completed:
                 index, _ = held.pop(future.key)
                 outcome = _outcome(index, future, attempts[index])
                 future.release()  # or it would be made again where a worker dies that keeps it
                 if isinstance(outcome, TaskFailure) and outcome.died and attempts[index] < tries:
-                    completed.add(submit(index))
-                    continue
-                done += 1
-                if progress is not None:
-                    progress(done, len(tasks))
-                yield index, outcome
+                    if attempts[index] + 1 < tries:
+                        completed.add(submit(index))
+                    else:
+                        alone.append(index)
+                else:
+                    done += 1
+                    if progress is not None:
+                        progress(done, len(tasks))
+                    yield index, outcome
+                if alone and not held:
+                    completed.add(submit(alone.popleft()))
         finally:
             if held:
                 self._client.cancel([future for _, future in held.values()], force=True)

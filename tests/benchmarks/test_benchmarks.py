@@ -10,7 +10,7 @@ import pytest
 import torch
 from toys import energy_and_forces
 
-from benchmarks import gpu, suites, variants
+from benchmarks import gpu, hydration, suites, variants
 from benchmarks.process import in_own_process
 from benchmarks.report import BenchReport, Target
 from benchmarks.run import main
@@ -257,3 +257,21 @@ def test_a_variant_that_fails_in_its_own_process_says_why(tmp_path):
 
     with pytest.raises(SimulationError, match=r"StructureError.*no file"):
         in_own_process("mlmm", "ani1x", tmp_path, 22, 1)
+
+
+def test_distribution_of_an_ideal_gas_is_one_and_a_shell_is_found():
+    """Points without interaction: g = 1, number = 4/3 pi r^3 density; a shell of six is counted as six."""
+    generator, density, box = np.random.default_rng(1), 30.0, 2.0
+    edges = hydration.WIDTH * np.arange(round(hydration.FARTHEST / hydration.WIDTH) + 1)
+    points = generator.uniform(-box / 2, box / 2, (400, round(density * box**3), 3))
+    counts = np.array([np.histogram(np.linalg.norm(frame, axis=1), edges)[0] for frame in points])
+    g, number = hydration.distribution(counts, np.full(400, density), 1)
+    inside = 4 / 3 * np.pi * density * edges[1:] ** 3
+    assert abs(g[100:].mean() - 1) < 0.01 and abs(number[-1] / inside[-1] - 1) < 0.01
+    middle = edges[:-1] + hydration.WIDTH / 2
+    shell = 6 * np.exp(-(((middle - 0.28) / 0.01) ** 2) / 2)
+    shell *= 6 / shell.sum()
+    outside = np.where(middle > 0.36, np.diff(4 / 3 * np.pi * density * edges**3), 0.0)
+    g, number = hydration.distribution((shell + outside)[None], np.array([density]), 1)
+    peak, minimum = hydration.first_shell(g)
+    assert middle[peak] == pytest.approx(0.28, abs=0.003) and number[minimum] == pytest.approx(6, abs=0.01)

@@ -15,6 +15,7 @@ import pytest
 from ligands import needs_ambertools
 from openmm import app, unit
 
+from mlmm.build import build_system
 from mlmm.cli import main
 from mlmm.config.checks import check_keys, check_structure
 from mlmm.config.load import load_config
@@ -123,6 +124,33 @@ def test_the_shortest_run_file_reaches_its_report(folder, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "scheme additive (by default: the region is whole molecules, without a zone)" in said
     assert (tmp_path / "out/report.html").exists()
+
+
+@needs_ambertools()
+def test_a_dianion_in_amber_files_leads_on(tmp_path):
+    """ANI is refused by the charge of the region; the potential that the sentence names runs."""
+    built = build_system(
+        smiles="C=C(C(=O)[O-])O[C@@H]1C=C(C=C[C@H]1O)C(=O)[O-]",
+        padding="0.9 nm",
+        nonbonded_cutoff="0.9 nm",
+        constraints="none",
+        rigid_water=False,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        positions = built.positions * unit.nanometer
+        structure = parmed.openmm.load_topology(built.topology, built.system, positions)
+        structure.save(str(tmp_path / "system.parm7"))
+        structure.save(str(tmp_path / "system.rst7"))
+    path = tmp_path / "run.toml"
+    text = FILES["Amber files"].replace("resname ACE ALA NME", "resname LIG")
+    path.write_text(text)
+    config = load_config(path)
+    with pytest.raises(MLMMError, match=r"but got charge -2. Use amp-bms"):
+        check_keys(config)
+        check_structure(config)
+    path.write_text(text.replace("ani1x", "amp-bms"))
+    runs(path, "additive")
 
 
 def test_a_cutoff_beyond_half_of_an_amber_box_leads_on(folder, tmp_path):

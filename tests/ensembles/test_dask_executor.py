@@ -42,6 +42,18 @@ def test_dead_workers_lose_one_task(executor, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("retries", [1, 2])
+def test_tasks_beside_one_that_always_kills_are_not_lost(tmp_path, retries):
+    """All wait at one worker, which dies again and again: Dask fails those that wait there as well."""
+    tasks = [(str(tmp_path), n, 0 if n else 99) for n in range(6)]
+    with open_executor(workers=1, scheduler="dask") as executor:
+        found = dict(executor.run(executor_tasks.die, tasks, retries=retries))
+    failure = found.pop(0)
+    assert found == {n: n for n in range(1, 6)} and failure.died and failure.attempts == 1 + retries
+    assert len(list(tmp_path.glob("0.*"))) == 1 + retries
+
+
+@pytest.mark.slow
 def test_scheduler_that_runs_is_used(executor):
     """Its workers outlive the executor that used them."""
     address = executor._client.scheduler.address
@@ -83,8 +95,10 @@ job_script_prologue = ["export OMP_NUM_THREADS=1"]
 jobs = 1
 """
 _SBATCH = """#!/bin/sh
-# A queue that starts each job at once, and says its number as sbatch does.
-bash "$1" >"$FAKE_QUEUE/log" 2>&1 &
+# A queue that starts each job at once, and says its number as sbatch does. The script is gone once it has
+# answered, as for sbatch, which keeps a copy.
+cp "$1" "$FAKE_QUEUE/script"
+bash "$FAKE_QUEUE/script" >"$FAKE_QUEUE/log" 2>&1 &
 echo $! >>"$FAKE_QUEUE/jobs"
 echo "Submitted batch job $!"
 """
