@@ -126,11 +126,14 @@ def test_the_shortest_run_file_reaches_its_report(folder, tmp_path, capsys):
     assert (tmp_path / "out/report.html").exists()
 
 
-@needs_ambertools()
-def test_a_dianion_in_amber_files_leads_on(tmp_path):
+def test_a_dianion_in_amber_files_leads_on(tmp_path, root):
     """ANI is refused by the charge of the region; the potential that the sentence names runs."""
+    lines = (root / "systems/chorismate_water/start.pdb").read_text().splitlines(keepends=True)
+    solute = [line for line in lines if line[17:20] == "CHA" or line.startswith("CONECT")]
+    (tmp_path / "chorismate.pdb").write_text("".join(solute))
     built = build_system(
-        smiles="C=C(C(=O)[O-])O[C@@H]1C=C(C=C[C@H]1O)C(=O)[O-]",
+        tmp_path / "chorismate.pdb",
+        ligands=["chorismate.xml"],
         padding="0.9 nm",
         nonbonded_cutoff="0.9 nm",
         constraints="none",
@@ -143,7 +146,7 @@ def test_a_dianion_in_amber_files_leads_on(tmp_path):
         structure.save(str(tmp_path / "system.parm7"))
         structure.save(str(tmp_path / "system.rst7"))
     path = tmp_path / "run.toml"
-    text = FILES["Amber files"].replace("resname ACE ALA NME", "resname LIG")
+    text = FILES["Amber files"].replace("resname ACE ALA NME", "resname CHA")
     path.write_text(text)
     config = load_config(path)
     with pytest.raises(MLMMError, match=r"but got charge -2. Use amp-bms"):
