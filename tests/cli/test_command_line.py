@@ -182,7 +182,7 @@ sys.exit(main(sys.argv[1:]))
 def test_interrupted_run_resumes(tmp_path, run_file):
     """SIGTERM leaves a resumable run and says how to go on; --resume finishes it with the same rows."""
     out = tmp_path / "run"
-    long = [*QUICK, "--set", "run.produce=100 fs", "--set", "run.platform=Reference"]
+    long = [*QUICK, "--set", "run.produce=30 fs", "--set", "run.platform=Reference"]
     whole = subprocess.run(
         command("run", run_file, "--out", str(tmp_path / "whole"), *long), capture_output=True
     )
