@@ -12,12 +12,14 @@ from mlmm.errors import ConfigError, EmbeddingError, PotentialError
 
 __all__ = [
     "ELECTROSTATICS",
+    "FAR_FIELDS",
     "SCHEMES",
     "SMOOTH",
     "PotentialFacts",
     "Scheme",
     "SchemeChoice",
     "check_bridge",
+    "check_far_field",
     "check_options",
     "check_zones",
     "suitable_schemes",
@@ -27,6 +29,8 @@ __all__ = [
 
 #: What `electrostatics` may be.
 ELECTROSTATICS = ("mechanical", "charges", "embedded")
+#: How an embedded region meets the charges beyond some distance.
+FAR_FIELDS = ("ewald", "reaction_field")
 #: Kinds of zones in which lambda may be between 0 and 1.
 SMOOTH = ("static", "residues", "adaptive")
 
@@ -252,6 +256,36 @@ def check_zones(scheme: str, *, moves: bool, smooth: str = "") -> None:
             f"a hard region under scheme {scheme!r}",
             smooth,
             'use mlmm.hard_zones (kind = "hard" in [zones]), or scheme = "per_atom"',
+        )
+
+
+def check_far_field(far_field: str, permittivity: float | None, electrostatics: str) -> None:
+    """Refuse an unknown far field, and the permittivity of a medium where there is none or that none has.
+
+    Parameters
+    ----------
+    far_field : {"ewald", "reaction_field"}
+    permittivity : float or None
+        None: not asked for.
+    electrostatics : {"mechanical", "charges", "embedded"}
+
+    Raises
+    ------
+    ConfigError
+    """
+    if far_field not in FAR_FIELDS:
+        raise ConfigError(f"far_field = {' | '.join(FAR_FIELDS)}", repr(far_field), "choose one of them")
+    if permittivity is None:
+        return
+    if electrostatics != "embedded" or far_field != "reaction_field":
+        raise ConfigError(
+            'far_permittivity with electrostatics = "embedded" and far_field = "reaction_field"',
+            f"electrostatics = {electrostatics!r} and far_field = {far_field!r}, which has no such medium",
+            "leave far_permittivity out",
+        )
+    if not permittivity >= 1.0:
+        raise ConfigError(
+            "far_permittivity of 1 (no medium) or more", f"{permittivity:g}", "write 78.4, that of water"
         )
 
 

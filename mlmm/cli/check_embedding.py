@@ -96,6 +96,7 @@ def run(options: argparse.Namespace) -> int:
         charge=charge,
         charge_width=width,
         far_field=config.embedding.far_field,
+        far_permittivity=config.embedding.far_permittivity,
     )
     print(f"{levels}\n\n{figures}\nin the structure as built\n")
     # Beside the picture without a run: the numbers behind it.

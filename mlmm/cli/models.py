@@ -201,6 +201,9 @@ def _facts(name: str, trust: bool) -> str:
         "licence": spec.licence,
         "citation": spec.citation,
     }
+    if spec.external == "charges":
+        rows["polarisation"] = f"by charges within {spec.polarisation_range:g} nm, times "
+        rows["polarisation"] += f"{spec.polarisation_scaling:g} (polarisation_scaling in [potential])"
     if spec.calibration is not None:
         rows["uncertainty"] = spec.calibration.sentence()
     rows |= _training_of(name)

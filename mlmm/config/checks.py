@@ -14,7 +14,14 @@ from mlmm.config.objects import build_options, check_sizes, potential_from, sche
 from mlmm.config.schema import RunConfig, ZoneSettings
 from mlmm.config.tables import check_references, groups_of
 from mlmm.errors import ConfigError, EmbeddingError, MLMMError
-from mlmm.schemes import SCHEMES, SchemeChoice, check_bridge, check_options, check_zones
+from mlmm.schemes import (
+    SCHEMES,
+    SchemeChoice,
+    check_bridge,
+    check_far_field,
+    check_options,
+    check_zones,
+)
 
 if TYPE_CHECKING:
     from mlmm.build.plan import PlannedStructure
@@ -130,13 +137,22 @@ def _check_together(config: RunConfig, scheme: str, facts: PotentialSpec | None 
     check_options(scheme, embedding.electrostatics, embedding.mm_tail, config.region.multiplicity)
     check_sizes(zones, scheme)
     check_zones(scheme, moves=zones.kind == "adaptive", smooth=_smooth(zones))
+    check_far_field(embedding.far_field, embedding.far_permittivity, embedding.electrostatics)
+    scaling = config.potential.polarisation_scaling
+    if scaling is not None and embedding.electrostatics != "embedded":
+        raise ConfigError(
+            'polarisation_scaling with electrostatics = "embedded", where charges around polarise the region',
+            f"{scaling:g} with electrostatics = {embedding.electrostatics!r}",
+            'leave it out, or write electrostatics = "embedded"',
+        )
     if facts is None:
         return
     check_bridge(config.potential.bridge, scheme, embedding.electrostatics, per_atom=facts.per_atom)
     if embedding.electrostatics == "embedded":
-        from mlmm.potentials.training import check_polarisable
+        from mlmm.potentials.training import check_polarisable, check_polarisation_scaling
 
         check_polarisable(facts)
+        check_polarisation_scaling(scaling, facts.name, known=facts.external == "charges")
 
 
 def _preview(config: RunConfig) -> tuple[RegionPreview | None, PlannedStructure | None]:

@@ -120,7 +120,7 @@ def _of_regions(config: RunConfig, built: BuiltSystem, to: str) -> Callable[[Any
 
         other = XTB()
     else:
-        settings = dataclasses.replace(config.potential, name=to, members=())
+        settings = dataclasses.replace(config.potential, name=to, members=(), polarisation_scaling=None)
         other = potential_from(dataclasses.replace(config, potential=settings), "float64")
     width = _charge_width(config) if embedded else 0.0
 

@@ -92,6 +92,7 @@ def potential_from(config: RunConfig, precision: str | None = None) -> Potential
         device=settings.device,
         trust=settings.trust,
         kernel=settings.kernel,
+        polarisation_scaling=settings.polarisation_scaling,
     )
 
 
@@ -255,6 +256,7 @@ def hybrid_from(
         charge_range=embedding.charge_range,
         charge_width=embedding.charge_width,
         far_field=embedding.far_field,
+        far_permittivity=embedding.far_permittivity,
         charge=config.region.charge,
         multiplicity=config.region.multiplicity,
         variables=variables,
@@ -280,7 +282,12 @@ def describe(hybrid: HybridSystem) -> str:
         charges += f", charges predicted by {hybrid.potential.spec.name} on top, {reach}"
     if spec.electrostatics == "embedded":
         charges = f"{hybrid.potential.spec.name} polarised by all charges around"
-        charges += ", Ewald sums" if hybrid.built.periodic else ""
+        if hybrid.potential.spec.external == "charges":
+            charges += f" (scaled by {hybrid.potential.spec.polarisation_scaling:g})"
+        if hybrid.built.periodic and spec.far_field == "ewald":
+            charges += ", Ewald sums"
+        elif hybrid.built.periodic:
+            charges += f", reaction field with permittivity {spec.far_permittivity:g} beyond it"
     counts = ", ".join(f"{name} {count}" for name, count in hybrid.zone_counts().items())
     setup = dict(hybrid.zones.setup)
     made = ", ".join(f"{key} {value}" for key, value in setup.items() if key != "kind")

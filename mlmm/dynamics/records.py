@@ -73,6 +73,7 @@ def run_facts(hybrid: HybridSystem, plan: list[dict[str, Any]], seed: int, title
             "citation": spec.citation,
             "licence": spec.licence,
             "precision": spec.precision,
+            "polarisation_scaling": spec.polarisation_scaling if spec.external == "charges" else None,
             # Where an ANI potential is evaluated; other potentials have one way only.
             "kernel": getattr(hybrid.potential, "kernel", "torch"),
         },
@@ -133,6 +134,7 @@ def _mass_facts(hybrid: HybridSystem) -> dict[str, float]:
 def embedding_facts(hybrid: HybridSystem) -> dict[str, Any]:
     """What decides the energy besides zones and potential: a run is resumed with the same."""
     spec, compensation = hybrid.spec, hybrid.spec.compensation
+    medium = spec.electrostatics == "embedded" and spec.far_field == "reaction_field"
     facts: dict[str, Any] = {
         "scheme": hybrid.scheme,
         "mm_side": hybrid.mm_side,
@@ -142,6 +144,7 @@ def embedding_facts(hybrid: HybridSystem) -> dict[str, Any]:
         "charge_range": spec.charge_range if spec.electrostatics == "charges" else None,
         "charge_width": spec.charge_width if spec.electrostatics == "embedded" else None,
         "far_field": spec.far_field if spec.electrostatics == "embedded" else None,
+        "far_permittivity": spec.far_permittivity if medium else None,
         "reference_charges": {str(atom): charge for atom, charge in spec.reference_charges.items()},
     }
     if compensation is not None:

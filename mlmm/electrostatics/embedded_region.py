@@ -17,15 +17,12 @@ import torch
 
 from mlmm.electrostatics.ewald_insertion import EwaldInsertion
 from mlmm.electrostatics.insertion import Insertion
-from mlmm.electrostatics.reaction_field import ReactionFieldInsertion
+from mlmm.electrostatics.reaction_field import WATER_PERMITTIVITY, ReactionFieldInsertion
 from mlmm.errors import EmbeddingError
 from mlmm.modules import Module
 from mlmm.structures import minimum_image
 
-__all__ = ["CHARGE_WIDTH", "FAR_FIELDS", "EmbeddedRegion"]
-
-#: How charges beyond some distance are taken.
-FAR_FIELDS = ("ewald", "reaction_field")
+__all__ = ["CHARGE_WIDTH", "EmbeddedRegion"]
 
 #: nm; at 0.16 nm, a hydrogen bond, the potential is that of a point to 1e-7.
 CHARGE_WIDTH = 0.03
@@ -57,6 +54,8 @@ class EmbeddedRegion(Module):
         Standard deviation of the Gaussian charges around the region, nm; 0: points.
     far_field : {"ewald", "reaction_field"}
         How charges beyond some distance are taken in a box.
+    far_permittivity : float
+        Of the medium beyond a reaction field.
 
     Raises
     ------
@@ -76,6 +75,7 @@ class EmbeddedRegion(Module):
         tolerance: float = 1e-4,
         charge_width: float = CHARGE_WIDTH,
         far_field: str = "ewald",
+        far_permittivity: float = WATER_PERMITTIVITY,
     ):
         super().__init__()
         every = torch.tensor(np.asarray(charges, dtype=np.float64))
@@ -97,7 +97,9 @@ class EmbeddedRegion(Module):
         self.periodic = cell is not None
         insertion: Insertion
         if far_field == "reaction_field" and cell is not None:
-            insertion = ReactionFieldInsertion(reference, self.charges, cell, charge_width)
+            insertion = ReactionFieldInsertion(
+                reference, self.charges, cell, charge_width, permittivity=far_permittivity
+            )
         else:
             insertion = EwaldInsertion(reference, self.charges, cell, tolerance, width=charge_width)
         if polarisation_range > 0.0:

@@ -216,6 +216,7 @@ def _embedded_region(spec: HybridSpec) -> EmbeddedRegion:
         built_cell(built),
         charge_width=spec.charge_width,
         far_field=spec.far_field,
+        far_permittivity=spec.far_permittivity,
     )
     return region.to(getattr(potential, "device", "cpu"))
 

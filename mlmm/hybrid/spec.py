@@ -12,6 +12,7 @@ import torch
 from mlmm.blending.supermolecular import capped_region
 from mlmm.build import BuiltSystem
 from mlmm.collective_variables.definitions import Biases
+from mlmm.electrostatics.reaction_field import WATER_PERMITTIVITY
 from mlmm.forcefield.remove_terms import RemovedTerms
 from mlmm.modules import Module
 from mlmm.potentials.base import PotentialModel, PotentialSpec
@@ -79,6 +80,8 @@ class HybridSpec:
         Standard deviation of the Gaussian charges around an embedded region, nm.
     far_field : {"ewald", "reaction_field"}
         How an embedded region meets charges beyond some distance.
+    far_permittivity : float
+        Of the medium beyond a reaction field.
     cuda_graphs : {"off", "auto", "on"}
         Whether a TorchForce records CUDA graphs.
     reference_charges : dict of int to float
@@ -104,6 +107,7 @@ class HybridSpec:
     charge_range: float = 1.2
     charge_width: float = 0.03
     far_field: str = "ewald"
+    far_permittivity: float = WATER_PERMITTIVITY
     cuda_graphs: str = "off"
     reference_charges: Mapping[int, float] = field(default_factory=dict)
     biases: Biases = field(default_factory=Biases)

@@ -16,8 +16,8 @@ from mlmm.build import BuiltSystem
 from mlmm.collective_variables.bind import bind
 from mlmm.collective_variables.definitions import Biases
 from mlmm.collective_variables.options import Restraint, Variable
-from mlmm.electrostatics.embedded_region import FAR_FIELDS
-from mlmm.errors import ConfigError, check_kind
+from mlmm.electrostatics.reaction_field import WATER_PERMITTIVITY
+from mlmm.errors import check_kind
 from mlmm.forcefield.remove_terms import RemovedTerms
 from mlmm.hybrid.alignment import with_compensation
 from mlmm.hybrid.assemble import assemble
@@ -47,7 +47,7 @@ from mlmm.hybrid.spec import (
 from mlmm.hybrid.summary import hybrid_summary
 from mlmm.modules import Module
 from mlmm.potentials.base import AtomEnergies, PotentialModel
-from mlmm.schemes import check_options
+from mlmm.schemes import check_far_field, check_options
 from mlmm.short_repr import ShortRepr
 from mlmm.structures import Structure
 from mlmm.units import parse
@@ -246,6 +246,7 @@ def hybrid_system(
     outside_training: str = "stop",
     charge_width: str | float = "0.03 nm",
     far_field: str = "ewald",
+    far_permittivity: float | None = None,
 ) -> HybridSystem:
     """Replace the force field inside the region by a machine-learned potential, with one conserved energy.
 
@@ -305,6 +306,8 @@ def hybrid_system(
         beyond a bond's length, and finite on top of an atom. 0: points.
     far_field : {"ewald", "reaction_field"}
         All charges around an embedded region by Ewald's sum, or those within 1.2 nm and a medium beyond.
+    far_permittivity : float, optional
+        Relative permittivity of that medium, 1 (none) or more; that of water by default.
 
     Raises
     ------
@@ -328,8 +331,7 @@ def hybrid_system(
     scheme = choice.name
     reach = parse(charge_range, "length", "charge_range")
     width = parse(charge_width, "length", "charge_width")
-    if far_field not in FAR_FIELDS:
-        raise ConfigError(f"far_field = {' | '.join(FAR_FIELDS)}", repr(far_field), "choose one of them")
+    check_far_field(far_field, far_permittivity, electrostatics)
     check_options(scheme, electrostatics, mm_tail, multiplicity)
     zones, warnings = seen_zones(built, zones, facts)
     check_box(built, zones, facts)
@@ -372,6 +374,7 @@ def hybrid_system(
         biases=bind(built, restraints, variables),
         charge_width=width,
         far_field=far_field,
+        far_permittivity=WATER_PERMITTIVITY if far_permittivity is None else float(far_permittivity),
     )
     # The plugin's lists of neighbours grow.
     check_room(built, zones, scheme, potential, on_gpu and host != "native")

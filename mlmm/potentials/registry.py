@@ -25,6 +25,7 @@ from mlmm.potentials.known import (
     plugin_names,
 )
 from mlmm.potentials.trained_files import FIELD_KINDS, KERNEL_KINDS, learned_facts
+from mlmm.potentials.training import check_polarisation_scaling
 
 __all__ = ["load_potential"]
 
@@ -40,6 +41,7 @@ def load_potential(
     kernel: str = "auto",
     shapes: str = "auto",
     neighbour_density: float = NEIGHBOUR_DENSITY,
+    polarisation_scaling: float | None = None,
     trust: bool = False,
 ) -> PotentialModel:
     """Load a pretrained potential.
@@ -63,6 +65,8 @@ def load_potential(
         The same.
     neighbour_density : float
         Atoms per nm³; the same.
+    polarisation_scaling : float, optional
+        See `AMPPotential`; refused for other potentials.
     trust : bool
         Read files that run code when they are read, such as pickles, or TorchScript that touches files.
 
@@ -79,7 +83,10 @@ def load_potential(
     if len(parts) > 1:
         from mlmm.potentials.committee import committee_of
 
+        of_ani["polarisation_scaling"] = polarisation_scaling
         return committee_of([load_potential(part, members=members, **of_ani, **options) for part in parts])
+    if polarisation_scaling is not None:
+        check_polarisation_scaling(polarisation_scaling, name, known=_is_amp(name))
     known = known_by_name(name)
     if known is not None:
         path, kind, about = installed_file(known), known.kind, dict(known.about)
@@ -119,7 +126,13 @@ def load_potential(
     if kind == "amp":
         from mlmm.potentials.amp_bms.potential import AMPPotential
 
-        return AMPPotential.from_file(path, precision=precision, device=device, kernel=kernel)
+        return AMPPotential.from_file(
+            path,
+            precision=precision,
+            device=device,
+            kernel=kernel,
+            polarisation_scaling=polarisation_scaling,
+        )
     if kind == "field_ani":
         from mlmm.potentials.field_ani.potential import FieldANIPotential
 
@@ -132,6 +145,16 @@ def load_potential(
     if known is not None:
         model.spec = dataclasses.replace(model.spec, trained_charges=known.spec.trained_charges)
     return model
+
+
+def _is_amp(name: str) -> bool:
+    """Whether a name or file is AMP-BMS or was trained from it."""
+    known = known_by_name(name)
+    if known is not None:
+        return known.kind == "amp"
+    if name in plugin_names() or name.startswith(("ase:", "tblite:")):
+        return False
+    return _kind_of(existing_file(name)) == "amp"
 
 
 def _on_base(model: PotentialModel, about: Mapping[str, Any], options: Mapping[str, Any]) -> PotentialModel:

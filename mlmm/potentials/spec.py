@@ -46,6 +46,8 @@ class PotentialSpec:
     polarisation_range : float
         Distance up to which the charges themselves change the energy within a region and its multipoles, nm;
         0 for a model that does not see them.
+    polarisation_scaling : float
+        Factor of what these charges polarise, as the model was loaded; 1 is that of its fit.
     spins : bool
         Whether the model takes the multiplicity into account; without it only closed shells are described.
     long_range : bool
@@ -81,6 +83,7 @@ class PotentialSpec:
     trained_charges: tuple[int, ...] = ()
     external: str = "none"
     polarisation_range: float = 0.0
+    polarisation_scaling: float = 1.0
     spins: bool = False
     long_range: bool = False
     members: int = 1

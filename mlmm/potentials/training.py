@@ -14,6 +14,7 @@ __all__ = [
     "check_electrons",
     "check_elements",
     "check_polarisable",
+    "check_polarisation_scaling",
     "check_training",
     "potentials_for",
 ]
@@ -117,6 +118,30 @@ def check_polarisable(spec: PotentialSpec, *, scriptable: bool = True) -> None:
             'a potential that sees the charges around it for electrostatics = "embedded"',
             f"{spec.name}, which does not",
             'use amp-bms, or write electrostatics = "mechanical"',
+        )
+
+
+def check_polarisation_scaling(scaling: float | None, name: str, *, known: bool) -> None:
+    """Refuse a scaled polarisation for a potential without one to scale.
+
+    Parameters
+    ----------
+    scaling : float or None
+        None: not asked for.
+    name : str
+        Of the potential.
+    known : bool
+        Whether it knows the factor.
+
+    Raises
+    ------
+    PotentialError
+    """
+    if scaling is not None and not known:
+        raise PotentialError(
+            "polarisation_scaling for amp-bms, or a model trained from it",
+            f"{scaling:g} for {name}, which has no such factor",
+            "leave polarisation_scaling out",
         )
 
 

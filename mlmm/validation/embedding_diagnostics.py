@@ -17,6 +17,7 @@ from mlmm.check_report import CheckReport, CheckResult
 from mlmm.electrostatics.embedded_region import CHARGE_WIDTH, EmbeddedRegion
 from mlmm.electrostatics.ewald_insertion import EwaldInsertion
 from mlmm.electrostatics.fixed_charges import read_charges
+from mlmm.electrostatics.reaction_field import WATER_PERMITTIVITY
 from mlmm.hybrid.region_checks import check_embedding, net_charge
 from mlmm.hybrid.spec import atomic_numbers, built_cell
 from mlmm.potentials.base import PotentialModel, field_module
@@ -39,6 +40,7 @@ def embedding_diagnostics(
     charge: int | None = None,
     charge_width: float = CHARGE_WIDTH,
     far_field: str = "ewald",
+    far_permittivity: float | None = None,
 ) -> CheckReport:
     """Figures of an embedded region in one structure.
 
@@ -57,6 +59,8 @@ def embedding_diagnostics(
         Of the Gaussian charges, nm.
     far_field : {"ewald", "reaction_field"}
         The latter is compared with Ewald's sum.
+    far_permittivity : float, optional
+        Of the medium beyond a reaction field; that of water by default.
 
     Raises
     ------
@@ -77,6 +81,7 @@ def embedding_diagnostics(
         cell,
         charge_width=charge_width,
         far_field=far_field,
+        far_permittivity=WATER_PERMITTIVITY if far_permittivity is None else far_permittivity,
     )
     where = torch.tensor(built.positions if positions is None else np.asarray(positions, dtype=np.float64))
     return CheckReport((*_charges(module, where, cell), *_sums(module, where, cell)))

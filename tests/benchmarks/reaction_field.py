@@ -18,9 +18,10 @@ from openmm import unit
 
 import mlmm
 from mlmm.build import build_system
-from mlmm.electrostatics.embedded_region import FAR_FIELDS, EmbeddedRegion
+from mlmm.electrostatics.embedded_region import EmbeddedRegion
 from mlmm.electrostatics.fixed_charges import read_charges
 from mlmm.potentials.base import field_module
+from mlmm.schemes import FAR_FIELDS
 
 NAMES = (
     "on the solute, % of all from the water",

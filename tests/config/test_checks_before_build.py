@@ -64,6 +64,18 @@ KEYS = {
         {"name": "amp-bms", "embedding": 'electrostatics = "charges"', "potential": 'bridge = "torchforce"'},
         "bridge = pythonforce for electrostatics",
     ),
+    "polarisation that nothing causes": (
+        {"name": "amp-bms", "potential": "polarisation_scaling = 1.0"},
+        'polarisation_scaling with electrostatics = "embedded"',
+    ),
+    "polarisation beyond the fit": (
+        {"name": "amp-bms", "potential": "polarisation_scaling = 3.5"},
+        "polarisation_scaling between 0 and 1",
+    ),
+    "permittivity of no medium": (
+        {"name": "amp-bms", "embedding": 'electrostatics = "embedded"\nfar_permittivity = 4.0'},
+        "far_field = 'ewald', which has no such medium. Leave far_permittivity out",
+    ),
     "charge": ({"region": "charge = -1"}, "Use amp-bms"),
     "multiplicity": ({"region": "multiplicity = 3"}, 'write outside_training = "warn"'),
     "training set": ({"run": '[uncertainty]\ntraining_set = "none.npz"'}, "a training_set that is there"),

@@ -30,9 +30,8 @@ def test_choices_of_the_schema_are_those_of_the_package():
     from mlmm.build.families import WATER_MODELS
     from mlmm.build.surroundings.solvent import BOX_SHAPES
     from mlmm.dynamics.uncertainty import ACTIONS
-    from mlmm.electrostatics.embedded_region import FAR_FIELDS
     from mlmm.hybrid.system import hybrid_system
-    from mlmm.schemes import ELECTROSTATICS, SCHEMES
+    from mlmm.schemes import ELECTROSTATICS, FAR_FIELDS, SCHEMES
     from mlmm.zones.adaptive import adaptive_zones
     from mlmm.zones.cut_bonds import SNAPS
     from mlmm.zones.shapes import SHAPES

@@ -13,6 +13,10 @@ from field_networks import field_potential
 
 import mlmm
 from mlmm.build import BuiltSystem, build_system
+from mlmm.dynamics.fingerprint import differences, settings_of
+from mlmm.dynamics.options import RunOptions
+from mlmm.dynamics.records import embedding_facts, run_facts
+from mlmm.dynamics.uncertainty import UncertaintyMonitor
 from mlmm.electrostatics.fixed_charges import read_charges
 from mlmm.errors import ConfigError, EmbeddingError, PotentialError
 from mlmm.hybrid.system import hybrid_system
@@ -110,6 +114,47 @@ def test_reaction_field_in_a_hybrid(amp):
     other.setPositions(built.positions)
     ewald = other.getState(forces=True).getForces(asNumpy=True)._value
     assert np.abs(ewald - forces)[inside].max() > 1.0
+
+
+def test_the_permittivity_of_the_medium_is_that_of_the_far_term():
+    """The far term is linear in 1 − 1/eps where multipoles do not answer to it; run.json has the number."""
+    built = build_system(smiles="CC(=O)[O-]", padding="1.2 nm", constraints="none", rigid_water=False)
+    energies = {}
+    for value in (1.0, 4.0, None):
+        hybrid = embedded(
+            built,
+            mlmm.load_potential("amp-bms", precision="float64"),
+            bridge="pythonforce",
+            far_field="reaction_field",
+            far_permittivity=value,
+        )
+        group = 1 << hybrid.force_groups["ml"]
+        used = embedding_facts(hybrid)["far_permittivity"]
+        energies[used] = energy_of(context_of(hybrid.system), built.positions, group)
+    assert sorted(energies) == [1.0, 4.0, 78.4]
+    medium = energies[78.4] - energies[1.0]
+    assert abs(medium) > 0.1
+    assert energies[4.0] - energies[1.0] == pytest.approx(medium * 0.75 / (1 - 1 / 78.4), rel=1e-6)
+
+
+def test_scaled_polarisation_is_recorded_and_compared(acetate, amp):
+    """The energy changes, run.json has the factor, and a run does not go on with another."""
+    found = {}
+    for scaling in (None, 1.0):
+        potential = mlmm.load_potential("amp-bms", precision="float64", polarisation_scaling=scaling)
+        hybrid = embedded(acetate, potential, bridge="pythonforce")
+        facts = run_facts(hybrid, [], 1, "title")
+        settings = settings_of(hybrid, [], RunOptions(), UncertaintyMonitor(hybrid), acetate.positions)
+        found[facts["potential"]["polarisation_scaling"]] = settings
+        assert embedding_facts(hybrid)["far_permittivity"] is None
+    assert sorted(found) == [0.35, 1.0]
+    (difference, *_) = differences(found[0.35], found[1.0])
+    assert difference == "potential.polarisation_scaling = 1 (the run: 0.35)"
+    assert abs(found[0.35]["potential.energy"] - found[1.0]["potential.energy"]) > 1.0
+    with pytest.raises(PotentialError, match=r"0\.5 for ani1x, which has no such factor"):
+        mlmm.load_potential("ani1x", polarisation_scaling=0.5)
+    with pytest.raises(PotentialError, match="between 0"):
+        mlmm.load_potential("amp-bms", polarisation_scaling=-0.1)
 
 
 def test_both_bridges_have_one_energy_and_no_net_force(acetate, amp):
@@ -264,6 +309,10 @@ def test_what_cannot_be_embedded_is_refused(acetate, amp, ani1x, dipeptide_vacuu
         embedded(acetate, amp, far_field="reaction_field")
     with pytest.raises(ConfigError, match="far_field = ewald"):
         embedded(acetate, amp, far_field="cutoff")
+    with pytest.raises(ConfigError, match="has no such medium"):
+        embedded(acetate, amp, far_permittivity=4.0)
+    with pytest.raises(ConfigError, match=r"1 \(no medium\) or more"):
+        embedded(acetate, amp, far_field="reaction_field", far_permittivity=0.5)
     with pytest.raises(ConfigError, match="looks at all charges"):
         embedded(acetate, amp, bridge="native")
     side_chain = hard_zones(dipeptide_vacuum, select_region(dipeptide_vacuum, "resname ALA"))

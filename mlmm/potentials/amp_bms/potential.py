@@ -202,6 +202,12 @@ class AMPPotential:
         self.device = torch.device(device)
         if polarisation_scaling is None:
             polarisation_scaling = float(weights.about.get("polarisation_scaling", 0.35))
+        if not 0.0 <= polarisation_scaling <= 1.0:
+            raise PotentialError(
+                "polarisation_scaling between 0 (no polarisation) and 1 (the fit to DFT)",
+                f"{polarisation_scaling:g}",
+                "write 0.35, with which AMP-BMS was published for simulations in water, or leave it out",
+            )
         self.polarisation_scaling = float(polarisation_scaling)
         self._weights, self._dtype = weights, _DTYPES[precision]
         self.compiled = choose_amp_kernel(kernel, self.device)
@@ -216,6 +222,7 @@ class AMPPotential:
             charges=True,
             external="charges",
             polarisation_range=POLARISATION_CUTOFF * ANGSTROM,
+            polarisation_scaling=self.polarisation_scaling,
             long_range=True,
             reference_energies=weights.reference_energies,
             precision=precision,
