@@ -25,30 +25,34 @@ __all__ = ["EPILOG", "HELP", "add_options", "run"]
 
 HELP = "Reweight sampled frames to a better method: free energies, profiles and the error of the potential."
 EPILOG = """examples:
-  mlmm correct runs/my-pmf --to gfn2            the profile of umbrella windows, with another method
+  mlmm correct runs/my-pmf --to aiqm2           the profile of umbrella windows, with another method
+  mlmm correct runs/my-pmf --to pyscf:functional=pbe0,basis=def2-svp --every 10
   mlmm correct runs/my --to mm                  free energy of the force field, relative to the hybrid
   mlmm correct runs/my --to ani2x --every 5     with another potential, from every fifth frame
   mlmm correct runs/my --to other/run.toml      any other hybrid of the same system
   mlmm correct runs/a --to b/run.toml --with runs/b    both sides sampled: Bennett's acceptance ratio
 
---to: mm, the force field alone; a run file (.toml) of the same system; gfn2, GFN2-xTB; or the name or file of
-a potential. Methods and potentials replace that of the region, in the same surroundings: alone, or among the
-charges within 1.2 nm where the region is embedded; scheme "additive" only.
+--to: mm, the force field alone; a run file (.toml) of the same system; a reference method, gfn2, gfn1, aiqm2,
+xtb, or one with options as above (mlmm label --methods lists them, --explain NAME their options); or the name
+or file of a potential. Methods and potentials replace that of the region, in the same surroundings: alone, or
+among the charges within 1.2 nm where the region is embedded; scheme "additive" only.
 
 In every frame the energy by both is computed, and frames get the weight exp(-difference/kT). The number of
 effective samples tells whether that can be: with fewer than 10 the answer rests on a few frames, whatever its
 error says. Then sample states in between, or train the potential on frames of this run.
 
-Into --out (default RUN-to-METHOD): correction.json, for windows also corrected.csv, and differences by frame
-in differences/. After an interruption the same command goes on; frames that are done stay.
+Into --out (default RUN-to-METHOD): report.html, the page to look at; correction.json, for windows also
+corrected.csv; and differences by frame in differences/. After an interruption the same command goes on;
+frames that are done stay.
 """
-_FEW, _ENOUGH = 10, 30
 
 
 def add_options(verb: argparse.ArgumentParser) -> None:
     """Add the options of the verb."""
     verb.add_argument("run", metavar="RUN", help="directory of mlmm run or mlmm pmf")
-    verb.add_argument("--to", required=True, metavar="METHOD", help="mm, gfn2, a potential or a run file")
+    verb.add_argument(
+        "--to", required=True, metavar="METHOD", help="mm, a reference method, a potential or a run file"
+    )
     verb.add_argument(
         "--with", dest="other", metavar="RUN", help="a run that was sampled with METHOD, a run file"
     )
@@ -77,7 +81,9 @@ def run(options: argparse.Namespace) -> int:
     out = Path(options.out) if options.out else folder.with_name(f"{folder.name}-to-{name}")
     (out / "differences").mkdir(parents=True, exist_ok=True)
     _check_same(out, options)
+    from mlmm.reactions.umbrella_record import write_json
     from mlmm.reactions.window_runs import task_runner
+    from mlmm.report.correction_page import judge_correction, write_correction_report
 
     with task_runner(options.workers, config.run.ml_threads or 1) as tasks:
         if (folder / "umbrella.json").exists():
@@ -86,9 +92,22 @@ def run(options: argparse.Namespace) -> int:
             found = _windows(config, folder, out, options, tasks)
         else:
             found = _single(config, folder, out, options, tasks)
-    (out / "correction.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print(f"written: {out / 'correction.json'}")
+    found |= {"run": str(folder), "to": options.to, "method": _method(config, options.to)}
+    write_json(out / "correction.json", found)
+    verdict = judge_correction(found)
+    print(verdict.line)
+    for line in verdict.lines:
+        print(f"  {line}")
+    print(f"report: {write_correction_report(out)}")
     return 0
+
+
+def _method(config: RunConfig, to: str) -> str:
+    """Level of theory of a reference method; what was typed for anything else."""
+    from mlmm.reference.methods import is_written_method, written_method
+
+    embedded = config.embedding.electrostatics == "embedded"
+    return written_method(to, point_charges=embedded).title if is_written_method(to) else to
 
 
 def _config(folder: Path) -> RunConfig:
@@ -132,10 +151,9 @@ def _single(
     config: RunConfig, folder: Path, out: Path, options: argparse.Namespace, tasks: TaskRunner
 ) -> dict[str, Any]:
     """A run of dynamics; with another one sampled with the method, both sides."""
-    from dataclasses import asdict
-
     from mlmm.build import BuiltSystem
     from mlmm.config.corrections import difference_maker
+    from mlmm.reactions.correction_results import run_facts, without_failures
     from mlmm.reactions.reweighting import exponential_average, two_sided
     from mlmm.report.text import with_error
     from mlmm.units import parse
@@ -145,14 +163,13 @@ def _single(
     n_atoms = BuiltSystem.load(folder / "built").n_atoms
     chunks = _chunks(folder, n_atoms, out, "frames", options.every)
     _evaluated(make, chunks, tasks, "frames")
-    differences = _loaded(chunks)
+    (differences,), _, failed = without_failures([_loaded(chunks)])
     found = exponential_average(differences, temperature)
     print(f"free energy by {options.to} less that of the run: {with_error(found.value, found.error)} kJ/mol")
     counts = f"{found.samples} frames, {found.independent:.1f} independent"
     print(f"{found.effective:.1f} effective samples ({counts})")
     print(f"difference of energies {found.mean:.2f} ± {found.spread:.2f} kJ/mol (standard deviation)")
-    _warn(found.effective)
-    result: dict[str, Any] = {"one_sided": asdict(found), "temperature": temperature}
+    result = run_facts(found, differences, temperature) | {"failed": failed}
     if options.other:
         if not options.to.endswith(".toml"):
             raise ConfigError("a run file in --to with --with", options.to, "give that of the other run")
@@ -179,17 +196,17 @@ def _windows(
     config: RunConfig, folder: Path, out: Path, options: argparse.Namespace, tasks: TaskRunner
 ) -> dict[str, Any]:
     """Umbrella windows: the change of their profile."""
-    import csv
-
     from mlmm.build import BuiltSystem
     from mlmm.collective_variables.bind import bind_variable
     from mlmm.config.corrections import difference_maker
     from mlmm.config.search_sections import REACTIONS
     from mlmm.config.tables import variables_and_restraints
     from mlmm.reactions.correction import correct_profile, frame_chunks, frame_values
+    from mlmm.reactions.correction_results import profile_facts, without_failures, write_corrected
     from mlmm.reactions.umbrella_folder import analyse_folder
     from mlmm.reactions.umbrella_plan import the_variable
     from mlmm.reactions.umbrella_record import UmbrellaRecord
+    from mlmm.report.text import with_error
 
     record = UmbrellaRecord.read(folder)
     umbrella = REACTIONS["umbrella"](**config.reactions["umbrella"])
@@ -216,51 +233,17 @@ def _windows(
             "windows with frames", f"none in {folder}", "shorten trajectory_interval in [report]"
         )
     _evaluated(make, [chunk for chunks in by_window for chunk in chunks], tasks, "frames")
-    values = [frame_values(chunks, variable) for chunks in by_window]
-    found = correct_profile(result, values, [_loaded(chunks) for chunks in by_window])
-    with (out / "corrected.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow([record.coordinate.name, "change_kj_per_mol", "standard_error", "effective_samples"])
-        for row in zip(found.places, found.shifts, found.errors, found.effective, strict=True):
-            writer.writerow([repr(float(number)) for number in row])
-    return _told(result, found, options.to)
-
-
-def _told(result: Any, found: Any, to: str) -> dict[str, Any]:
-    """What came out, printed and as a record."""
-    import math
-
-    from mlmm.report.text import with_error
-
-    facts: dict[str, Any] = {
-        "frames": found.frames,
-        "effective": found.effective.tolist(),
-        "least_effective": float(found.effective.min()),
-    }
-    for name, own, change in (
-        ("barrier", result.profile.barrier, found.barrier),
-        ("reaction", result.profile.reaction, found.reaction),
-    ):
-        if own is None:
-            continue
-        value, error = own[0] + change[0], math.hypot(max(own[1], result.error), change[1])
-        facts[name] = {"sampled": list(own), "change": list(change), "corrected": [value, error]}
-        label = {"barrier": "barrier", "reaction": "reaction free energy"}[name]
-        print(
-            f"{label}: sampled {with_error(*own)}, change {with_error(*change)}, "
-            f"by {to} {with_error(value, error)} kJ/mol"
-        )
+    places = [frame_values(chunks, variable) for chunks in by_window]
+    differences, values, failed = without_failures([_loaded(chunks) for chunks in by_window], places)
+    found = correct_profile(result, values, differences)
+    facts = profile_facts(result, found, differences) | {"failed": failed}
+    write_corrected(out / "corrected.csv", facts)
+    for name, label in (("barrier", "barrier"), ("reaction", "reaction free energy")):
+        if facts.get(name):
+            own = {key: with_error(*pair) for key, pair in facts[name].items()}
+            print(
+                f"{label}: sampled {own['sampled']}, change {own['change']}, "
+                f"by {options.to} {own['corrected']} kJ/mol"
+            )
     print(f"{found.effective.min():.1f} effective samples or more in each of {len(found.places)} bins")
-    _warn(float(found.effective.min()))
     return facts
-
-
-def _warn(effective: float) -> None:
-    """Say what to do where the answer rests on a few frames."""
-    if effective >= _ENOUGH:
-        return
-    how = "bad" if effective < _FEW else "look"
-    print(
-        f"verdict: {how}: few effective samples. The two methods favour other structures: sample longer, or "
-        "train the potential on frames of this run"
-    )

@@ -53,6 +53,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _other_kinds(directories: Sequence[str]) -> Iterator[tuple[Callable[[str], Any], ...]]:
     """What is no plain run of dynamics: how it is known, its verdict, its page."""
+    from mlmm.report.correction_page import is_correction, judge_correction, read_correction
+    from mlmm.report.correction_page import write_correction_report as correction_page
     from mlmm.report.free_energy_page import is_profile, read_profile, write_profile_report
     from mlmm.report.learning_page import is_learning, judge_learning, read_learning, write_learning_report
     from mlmm.report.metadynamics_page import is_metadynamics, judge_held, write_metadynamics_report
@@ -72,6 +74,7 @@ def _other_kinds(directories: Sequence[str]) -> Iterator[tuple[Callable[[str], A
     yield is_profile, lambda directory: read_profile(directory)[2], write_profile_report
     yield is_metadynamics, held_verdict, write_metadynamics_report
     yield is_learning, lambda directory: judge_learning(read_learning(directory)), learning_page
+    yield is_correction, lambda directory: judge_correction(read_correction(directory)), correction_page
     yield is_search, search_verdict, write_search_report
 
 

@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING, Any
 from mlmm.config.objects import hybrid_from, potential_from
 from mlmm.config.schema import RunConfig
 from mlmm.errors import ConfigError
+from mlmm.reference.methods import is_written_method, written_method
 
 if TYPE_CHECKING:
     import numpy as np
 
     from mlmm.build import BuiltSystem
 
-__all__ = ["METHODS", "difference_maker"]
+__all__ = ["difference_maker"]
 
-#: Names of reference methods that a region can be labelled by.
-METHODS = ("gfn2",)
 _RADIUS = 1.2  # nm: charges around an embedded region that both descriptions see
 
 
@@ -33,13 +32,15 @@ def difference_maker(config: RunConfig, built_folder: Path, to: str) -> Callable
         Of the run that was sampled.
     built_folder : Path
     to : str
-        "mm" for the force field alone, a run file of the same system, a reference method, or the name or file
-        of a potential. The last two replace the potential of the region, in the same surroundings.
+        "mm" for the force field alone, a run file of the same system, a reference method
+        (`mlmm.reference.methods.written_method`), or the name or file of a potential. The last two replace
+        the potential of the region, in the same surroundings.
 
     Raises
     ------
     ConfigError
-        A reference method or potential under another scheme than ``additive``.
+        A reference method or potential under another scheme than ``additive``, or a method without point
+        charges for an embedded region.
     """
     if to != "mm" and not to.endswith(".toml"):
         if config.embedding.scheme != "additive":
@@ -54,6 +55,8 @@ def difference_maker(config: RunConfig, built_folder: Path, to: str) -> Callable
                 'electrostatics = "charges"',
                 "give a run file with --to",
             )
+        if is_written_method(to):
+            written_method(to, point_charges=config.embedding.electrostatics == "embedded")
     return partial(_difference, config, str(built_folder), to)
 
 
@@ -115,10 +118,8 @@ def _of_regions(config: RunConfig, built: BuiltSystem, to: str) -> Callable[[Any
     cutter = RegionInCharges(built, region.atoms, radius, charge, multiplicity)
     own = potential_from(config, "float64")
     other: Any
-    if to in METHODS:
-        from mlmm.reference.xtb import XTB
-
-        other = XTB()
+    if is_written_method(to):
+        other = written_method(to, point_charges=embedded)
     else:
         settings = dataclasses.replace(config.potential, name=to, members=(), polarisation_scaling=None)
         other = potential_from(dataclasses.replace(config, potential=settings), "float64")

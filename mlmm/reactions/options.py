@@ -43,10 +43,10 @@ class SurfaceOptions(_Checked):
         missing="correct the path",
         example="molecule.xyz",
     )
-    method: str = word(
+    method: str = setting(
         "",
-        ("", "gfn2", "gfn1"),
-        "electronic structure instead of [potential]: GFN2-xTB or GFN1-xTB by tblite, for a molecule",
+        "reference method instead of [potential], for a molecule: gfn2, gfn1, aiqm2, xtb, or with options "
+        "as in pyscf:functional=pbe0,basis=def2-svp (mlmm label --methods)",
         example="gfn2",
     )
     charge: int = number(0, "net charge of a molecule; that of a region stands in [region]")

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from mlmm.build import BuiltSystem
-from mlmm.errors import ConfigError, MissingPackageError, SimulationError
+from mlmm.errors import ConfigError, SimulationError
 from mlmm.hybrid.system import HybridSystem
 from mlmm.reactions.options import SurfaceOptions
 from mlmm.reactions.surface import Evaluation, Evaluator, ReactionSurface
-from mlmm.units import BOHR, HARTREE
+from mlmm.reference.labels import Molecule
+from mlmm.reference.method import ReferenceMethod
+from mlmm.reference.methods import written_method
 
-__all__ = ["METHODS", "hybrid_surface", "method_surface", "potential_surface"]
+__all__ = ["hybrid_surface", "method_surface", "potential_surface"]
 
-#: Methods as they are typed -> as tblite calls them.
-METHODS = {"gfn2": "GFN2-xTB", "gfn1": "GFN1-xTB"}
 #: Particles up to which the Reference platform is taken by itself.
 _SMALL = 2000
 
@@ -157,14 +159,16 @@ def potential_surface(
     return _of_molecule(built, options, lambda: evaluate, facts)
 
 
-def method_surface(method: str, built: BuiltSystem, options: SurfaceOptions | None = None) -> ReactionSurface:
-    """Surface of a method of electronic structure, for a molecule in a vacuum.
+def method_surface(
+    method: str | ReferenceMethod, built: BuiltSystem, options: SurfaceOptions | None = None
+) -> ReactionSurface:
+    """Surface of a reference method, for a molecule in a vacuum.
 
     Parameters
     ----------
-    method : {"gfn2", "gfn1"}
-        Bannwarth, Ehlert, Grimme, J. Chem. Theory Comput. 15, 1652 (2019), doi 10.1021/acs.jctc.8b01176;
-        Grimme, Bannwarth, Shushkov, ibid. 13, 1989 (2017), doi 10.1021/acs.jctc.7b00118.
+    method : str or ReferenceMethod
+        Such as "gfn2", "aiqm2" or "pyscf:functional=pbe0,basis=def2-svp"; see
+        `mlmm.reference.methods.written_method`.
     built : BuiltSystem
         See `mlmm.reactions.molecules.molecule_system`.
     options : SurfaceOptions, optional
@@ -172,50 +176,50 @@ def method_surface(method: str, built: BuiltSystem, options: SurfaceOptions | No
 
     Raises
     ------
-    MissingPackageError
-        tblite is not installed.
     ConfigError
-        A number of electrons that cannot have the multiplicity.
+        An unknown method or option, elements that it does not know, or a number of electrons that cannot
+        have the multiplicity.
+    MissingPackageError
+        Its program is not installed.
     """
-    try:
-        from tblite.interface import Calculator
-    except ImportError as error:
-        raise MissingPackageError("tblite", str(error), "pip install 'mlmm[qm]'") from error
     options = options or SurfaceOptions()
+    chosen = written_method(method) if isinstance(method, str) else method
     numbers = np.array(built.numbers)
-    electrons, unpaired = int(numbers.sum()) - options.charge, options.multiplicity - 1
-    if (electrons - unpaired) % 2:
-        raise ConfigError(
-            f"a multiplicity that {electrons} electrons can have",
-            f"multiplicity {options.multiplicity}",
-            "correct charge or multiplicity in [surface]",
-        )
 
-    def make() -> Evaluator:
-        calculator = Calculator(
-            METHODS[method], numbers, np.array(built.positions) / BOHR, options.charge, unpaired
-        )
-        calculator.set("verbosity", 0)
-        calculator.set("accuracy", 0.1)
+    evaluate = _OfMethod(chosen, numbers, options.charge, options.multiplicity)
+    # Refused here: elements, electrons, programs that are not there.
+    evaluate(np.array(built.positions), None)
+    return _of_molecule(
+        built, options, partial(_same, evaluate), {"surface": chosen.title, "precision": "double"}
+    )
 
-        def evaluate(where: np.ndarray, memory: np.ndarray | None) -> Evaluation:
-            calculator.update(where / BOHR)
-            try:
-                found = calculator.singlepoint()
-            except RuntimeError as error:
-                raise SimulationError(
-                    f"a converged energy of {METHODS[method]}",
-                    str(error),
-                    "look at the structure, and at charge and multiplicity in [surface]",
-                ) from error
-            return Evaluation(
-                float(found.get("energy")) * HARTREE, -np.array(found.get("gradient")) * (HARTREE / BOHR)
+
+def _same(evaluator: Evaluator) -> Evaluator:
+    return evaluator
+
+
+@dataclass(frozen=True)
+class _OfMethod:
+    """Energy and forces of a molecule by a reference method; it can be sent to another process."""
+
+    method: ReferenceMethod
+    numbers: np.ndarray
+    charge: int
+    multiplicity: int
+
+    def __call__(self, positions: np.ndarray, memory: np.ndarray | None) -> Evaluation:
+        label = self.method.label(Molecule(self.numbers, np.array(positions), self.charge, self.multiplicity))
+        if not label.converged:
+            raise SimulationError(
+                f"a converged energy of {self.method.title}",
+                label.record.get("failure", "none"),
+                "look at the structure, and at charge and multiplicity in [surface]",
             )
-
-        return evaluate
-
-    facts = {"surface": f"{METHODS[method]} (tblite)", "precision": "double"}
-    return _of_molecule(built, options, make, facts)
+        if label.forces is None:
+            raise ConfigError(
+                "a method that gives forces", self.method.title, "choose another one for a search"
+            )
+        return Evaluation(label.energy, label.forces)
 
 
 def _of_molecule(

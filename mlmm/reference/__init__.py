@@ -2,6 +2,6 @@
 
 from mlmm.reference.labelling import label
 from mlmm.reference.labels import Label, Molecule, PointCharges
-from mlmm.reference.methods import METHODS, reference_method
+from mlmm.reference.methods import METHODS, reference_method, written_method
 
-__all__ = ["METHODS", "Label", "Molecule", "PointCharges", "label", "reference_method"]
+__all__ = ["METHODS", "Label", "Molecule", "PointCharges", "label", "reference_method", "written_method"]

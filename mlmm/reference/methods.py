@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mlmm.errors import MLMMError
+from mlmm.errors import ConfigError, MLMMError
 from mlmm.options import check_names, with_changes
+from mlmm.options.files import check_table, set_value
 from mlmm.reference.method import ReferenceMethod
 
-__all__ = ["METHODS", "KnownMethod", "method_class", "missing", "reference_method"]
+__all__ = [
+    "METHODS",
+    "SHORT_NAMES",
+    "KnownMethod",
+    "is_written_method",
+    "method_class",
+    "missing",
+    "reference_method",
+    "written_method",
+]
 
 
 @dataclass(frozen=True)
@@ -71,6 +82,12 @@ METHODS: Mapping[str, KnownMethod] = {
     ),
 }  # fmt: skip
 
+#: Names of levels of theory -> method and options in a vacuum, and among point charges where that is another.
+SHORT_NAMES: Mapping[str, tuple[str, str]] = {
+    "gfn2": ("tblite", "xtb"),
+    "gfn1": ("tblite:hamiltonian=GFN1-xTB", "tblite:hamiltonian=GFN1-xTB"),
+}
+
 
 def method_class(name: str) -> Any:
     """The class of a method, which is also the schema of its options. ConfigError for an unknown name."""
@@ -98,6 +115,47 @@ def reference_method(method: str | ReferenceMethod, **options: Any) -> Reference
         made: ReferenceMethod = with_changes(method_class(method), None, options)
         return made
     made = with_changes(type(method), method, options)
+    return made
+
+
+def is_written_method(text: str) -> bool:
+    """Whether a text names a reference method, with options or without, rather than a potential or a file."""
+    name, colon, options = text.strip().partition(":")
+    return name in METHODS or name in SHORT_NAMES if not colon else name in METHODS and "=" in options
+
+
+def written_method(text: str, *, point_charges: bool = False) -> ReferenceMethod:
+    """Make the method that a text names: ``gfn2``, or ``pyscf:functional=wb97x-d3bj,basis=6-31+g*``.
+
+    Parameters
+    ----------
+    text : str
+        One of `METHODS` or `SHORT_NAMES`; options after a colon, with commas between.
+    point_charges : bool
+        Whether the molecule will stand among point charges.
+
+    Raises
+    ------
+    ConfigError
+        An unknown name or option, a value out of range, or a method that takes no point charges among them.
+    """
+    name, colon, written = text.strip().partition(":")
+    if not colon and name in SHORT_NAMES:
+        return written_method(SHORT_NAMES[name][int(point_charges)], point_charges=point_charges)
+    check_names([name], [*SHORT_NAMES, *METHODS], "a reference method")
+    content: dict[str, Any] = {}
+    # A comma inside a value, as of a basis 6-31g(d,p), is followed by no key.
+    for entry in re.split(r",(?=\s*\w+\s*=)", written) if colon else ():
+        set_value(content, f"{name}.{entry.strip()}", f"{name}:key=value")
+    listing = f"mlmm label --explain {name}, which lists the options"
+    made = reference_method(
+        name, **check_table(method_class(name), content.get(name, {}), repr(text), name, listing)
+    )
+    if point_charges and not made.point_charges:
+        able = ", ".join(known for known in METHODS if method_class(known).point_charges)
+        raise ConfigError(
+            "a method that takes point charges, for an embedded region", made.title, f"choose among {able}"
+        )
     return made
 
 

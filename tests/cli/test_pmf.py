@@ -11,6 +11,7 @@ import pytest
 from toys import energy_and_forces
 
 import mlmm
+import mlmm.reference
 from mlmm.build import BuiltSystem
 from mlmm.cli import main
 from mlmm.reactions.correction import frames_of
@@ -108,6 +109,7 @@ def test_windows_are_reweighted_to_the_force_field(sampled, capsys):
     facts = json.loads((there / "correction.json").read_text())
     assert facts["frames"] == 16
     assert (there / "corrected.csv").read_text().startswith("phi,change_kj_per_mol")
+    assert "Effective samples" in (there / "report.html").read_text()
     files = sorted((there / "differences").glob("*.npy"))
     assert len(files) == 2
     times = [file.stat().st_mtime_ns for file in files]
@@ -137,9 +139,43 @@ def test_a_run_is_reweighted_to_another_potential(sampled, capsys):
     assert abs(found["mean"]) > 0.01
 
 
+def test_windows_are_reweighted_to_a_reference_method(sampled, capsys):
+    """Differences are the label's energy less that of the potential; a method that fails is counted."""
+    _, out = sampled
+    to = "tblite:hamiltonian=GFN1-xTB"
+    assert main(["correct", str(out), "--to", to, "--every", "4"]) == 0
+    there = out.with_name("out-to-tblite_hamiltonian_GFN1_xTB")
+    facts = json.loads((there / "correction.json").read_text())
+    assert facts["method"] == "GFN1-xTB (tblite)"
+    assert facts["failed"] == 0
+    assert "GFN1-xTB" in (there / "report.html").read_text()
+    built = BuiltSystem.load(out / "built")
+    positions, _ = frames_of(out / "windows/000/production_001/trajectory.dcd", built.n_atoms)[0]
+    label = mlmm.reference.written_method(to).label(mlmm.reference.Molecule(built.numbers, positions))
+    ani = mlmm.hybrid_system(
+        built,
+        mlmm.hard_zones(built, mlmm.select_region(built, "all")),
+        mlmm.load_potential("ani1x", members=[0]),
+        scheme="additive",
+    )
+    model = float(ani.region_energies(positions).energies.double().sum())
+    own = np.load(sorted((there / "differences").glob("*.npy"))[0])
+    assert own[0] == pytest.approx(label.energy - model, abs=0.05)
+    assert main(["report", str(there)]) == 0
+    assert "effective samples" in capsys.readouterr().out
+    # One frame in two of a window fails: more than a tenth of all.
+    for file in sorted((there / "differences").glob("*.npy")):
+        broken = np.load(file)
+        broken[::2] = np.nan
+        np.save(file, broken)
+    assert main(["correct", str(out), "--to", to, "--every", "4"]) == 2
+    assert "nine frames in ten" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--to", "xtb:nonsense=1"], "nonsense"),
         (["--to", "mm", "--every", "0"], "1 or more"),
         (["--to", "nonsense"], "nonsense"),
         (["--to", "mm", "--with", "elsewhere"], "Leave --with out"),
