@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import io
 import json
 import logging
 import os
@@ -22,6 +23,7 @@ from mlmm.build.topology_json import set_topology_box, topology_box, topology_fr
 from mlmm.errors import ConfigError, StructureError
 from mlmm.forcefield.term_catalogue import refuse_uncopyable
 from mlmm.short_repr import ShortRepr, shortened
+from mlmm.whole_files import write_whole
 from mlmm.zones.bond_graph import bond_pairs
 from mlmm.zones.cut_bonds import atom_labels
 from mlmm.zones.region import molecules_of
@@ -234,13 +236,13 @@ class BuiltSystem(ShortRepr):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / _INDEX).unlink(missing_ok=True)
-            _write(folder / _SYSTEM, xml.encode())
-            with open(folder / (_POSITIONS + ".part"), "wb") as file:
-                np.save(file, self.positions)
-            os.replace(folder / (_POSITIONS + ".part"), folder / _POSITIONS)
+            write_whole(folder / _SYSTEM, xml)
+            array = io.BytesIO()
+            np.save(array, self.positions)
+            write_whole(folder / _POSITIONS, array.getvalue())
             for name, xml in self.ligands.items():
                 (folder / "ligands").mkdir(exist_ok=True)
-                _write(folder / "ligands" / f"{name}.xml", xml.encode())
+                write_whole(folder / "ligands" / f"{name}.xml", xml)
             index = {
                 "format": _FORMAT,
                 "ligands": self.ligands,
@@ -248,7 +250,7 @@ class BuiltSystem(ShortRepr):
                 "provenance": self.provenance,
                 "topology": topology_to_dict(self.topology),
             }
-            _write(folder / _INDEX, json.dumps(index).encode())
+            write_whole(folder / _INDEX, json.dumps(index))
         except (OSError, TypeError) as error:
             raise ConfigError(
                 f"a writable folder {str(folder)!r} and JSON-able provenance",
@@ -345,13 +347,6 @@ def _as_nanometers(positions: Any) -> np.ndarray:
             f"{type(positions).__name__} ({error})",
             "pass for example simulation.context.getState(positions=True).getPositions()",
         ) from error
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write under another name first: an interrupted write never leaves half a file under this one."""
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(content)
-    os.replace(part, path)
 
 
 def _sha256(path: Path) -> str:

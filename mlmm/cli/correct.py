@@ -81,9 +81,9 @@ def run(options: argparse.Namespace) -> int:
     out = Path(options.out) if options.out else folder.with_name(f"{folder.name}-to-{name}")
     (out / "differences").mkdir(parents=True, exist_ok=True)
     _check_same(out, options)
-    from mlmm.reactions.umbrella_record import write_json
     from mlmm.reactions.window_runs import task_runner
     from mlmm.report.correction_page import judge_correction, write_correction_report
+    from mlmm.whole_files import write_json
 
     with task_runner(options.workers, config.run.ml_threads or 1) as tasks:
         if (folder / "umbrella.json").exists():
@@ -93,7 +93,7 @@ def run(options: argparse.Namespace) -> int:
         else:
             found = _single(config, folder, out, options, tasks)
     found |= {"run": str(folder), "to": options.to, "method": _method(config, options.to)}
-    write_json(out / "correction.json", found)
+    write_json(out / "correction.json", found, nan=True)
     verdict = judge_correction(found)
     print(verdict.line)
     for line in verdict.lines:

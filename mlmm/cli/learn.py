@@ -12,6 +12,7 @@ from mlmm.cli.progress import say
 from mlmm.errors import ConfigError, MLMMError
 from mlmm.learning.active.config import SECTIONS, LearnConfig, load_learning
 from mlmm.options import default_of, fields_of, options_of, toml
+from mlmm.whole_files import write_whole
 
 __all__ = ["EPILOG", "HELP", "TEMPLATE", "add_options", "run"]
 
@@ -127,9 +128,7 @@ def _learn(config: LearnConfig, out: Path) -> list[dict[str, Any]]:
             out, steps, config.loop, config.choice, config.stop, settings=config.settings(), say=say
         )
     last = out / f"round_{len(rounds) - 1:03d}" / "model" / _MODEL
-    temporary = out / f"{_MODEL}.tmp"
-    temporary.write_bytes(last.read_bytes())
-    os.replace(temporary, out / _MODEL)
+    write_whole(out / _MODEL, last.read_bytes())
     return rounds
 
 

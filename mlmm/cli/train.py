@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -14,6 +12,7 @@ from mlmm.cli.progress import say
 from mlmm.cli.train_templates import TEMPLATES
 from mlmm.errors import ConfigError
 from mlmm.learning.training.config import SECTIONS, load_training
+from mlmm.whole_files import write_json
 
 if TYPE_CHECKING:
     from mlmm.learning.training.loop import EpochReport
@@ -126,10 +125,7 @@ def _report(trained: Trained, path: Path) -> None:
         "calibration": None if trained.calibration is None else trained.calibration.as_facts(),
         "seconds": trained.seconds,
     }
-    text = json.dumps(facts, indent=1, allow_nan=False)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text + "\n", encoding="utf-8")
-    os.replace(part, path)
+    write_json(path, facts)
 
 
 def _explained(section: str) -> str:

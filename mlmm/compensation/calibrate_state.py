@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from mlmm.errors import ConfigError
+from mlmm.whole_files import write_whole
 
 __all__ = ["BulkSamples", "KeptCalibration"]
 
@@ -87,6 +87,4 @@ class KeptCalibration:
             "positions": positions.tolist(),
             "box": box.tolist(),
         }
-        draft = self.path.with_name(self.path.name + ".tmp")
-        draft.write_text(json.dumps(content), encoding="utf-8")
-        os.replace(draft, self.path)
+        write_whole(self.path, json.dumps(content))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
-import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ import numpy as np
 
 from mlmm.compensation.density import DensityProfile, distance_profile
 from mlmm.errors import ConfigError
+from mlmm.whole_files import write_whole
 from mlmm.zones.adaptive import AdaptiveZones
 from mlmm.zones.compensation import Compensation
 
@@ -226,16 +227,15 @@ class KeptRefinement:
             "compensation": state.compensation.as_dict(),
             "steps": state.steps,
         }
-        draft = self.path.with_name(self.path.name + ".tmp")
-        with open(draft, "wb") as file:
-            np.savez(
-                file,
-                text=json.dumps(content),
-                positions=state.positions,
-                velocities=state.velocities,
-                distances=np.array(state.distances, dtype=np.float32),
-            )
-        os.replace(draft, self.path)
+        file = io.BytesIO()
+        np.savez(
+            file,
+            text=json.dumps(content),
+            positions=state.positions,
+            velocities=state.velocities,
+            distances=np.array(state.distances, dtype=np.float32),
+        )
+        write_whole(self.path, file.getvalue())
 
 
 def _profile_from(content: dict[str, Any]) -> DensityProfile:

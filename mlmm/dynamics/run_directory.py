@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from mlmm.dynamics.lock import LOCK, check_unlocked
 from mlmm.errors import ConfigError
 from mlmm.short_repr import ShortRepr, shortened
+from mlmm.whole_files import sync, write_whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +29,6 @@ __all__ = ["Checkpoint", "RunDirectory", "timestamp", "versions"]
 
 logger = logging.getLogger(__name__)
 _UNREADABLE = (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
-_UNNAMED = "run.json.tmp"
 #: At the end of the last stage before the closing NVE checks: from here a run can be made longer.
 _EXTENSIBLE = "checkpoint.before_nve.zip"
 _NEWEST, _PREVIOUS, _DAMAGED = "checkpoint.zip", "checkpoint.previous.zip", "checkpoint.damaged.zip"
@@ -174,7 +174,7 @@ class RunDirectory(ShortRepr):
         if not held:
             check_unlocked(path)
         # What is left where a run was killed before it had a name.
-        if all(entry.name in (LOCK, _UNNAMED) for entry in path.iterdir()):
+        if all(entry.name == LOCK or entry.match("run.json.*.part") for entry in path.iterdir()):
             return
         if not (path / "run.json").exists() and not cls(path).begun:
             raise ConfigError(
@@ -215,11 +215,11 @@ class RunDirectory(ShortRepr):
         if self.settings is not None:
             import tomli_w
 
-            _replace(self.file("resolved.toml"), tomli_w.dumps(self.settings).encode())
+            write_whole(self.file("resolved.toml"), tomli_w.dumps(self.settings))
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Replace `run.json` in one move."""
-        _replace(self.path / "run.json", json.dumps(summary, indent=1, default=str).encode())
+        write_whole(self.path / "run.json", json.dumps(summary, indent=1, default=str))
 
     def write_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Write a checkpoint beside the one before, which is kept as ``checkpoint.previous.zip``.
@@ -229,7 +229,7 @@ class RunDirectory(ShortRepr):
         """
         for name in checkpoint.sizes:
             if self.file(name).exists():
-                _sync(self.file(name))
+                sync(self.file(name))
         target = self.path / _NEWEST
         temporary = target.with_suffix(".tmp")
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
@@ -237,15 +237,15 @@ class RunDirectory(ShortRepr):
             archive.writestr("context.chk", checkpoint.context)
             numbers = {k: v for k, v in checkpoint.__dict__.items() if k not in ("state", "context")}
             archive.writestr("position.json", json.dumps(numbers, default=str))
-        _sync(temporary)
+        sync(temporary)
         if target.exists():
             os.replace(target, self.path / _PREVIOUS)
         os.replace(temporary, target)
-        _sync(self.path)
+        sync(self.path)
 
     def keep_checkpoint(self) -> None:
         """Keep the last checkpoint as the one from which the run can be made longer."""
-        _replace(self.path / _EXTENSIBLE, (self.path / _NEWEST).read_bytes())
+        write_whole(self.path / _EXTENSIBLE, (self.path / _NEWEST).read_bytes())
 
     def kept_checkpoint(self) -> Checkpoint:
         """The checkpoint from which the run can be made longer (ConfigError where there is none)."""
@@ -267,7 +267,7 @@ class RunDirectory(ShortRepr):
                 folder = self.path / "replaced"
                 folder.mkdir(exist_ok=True)
                 number = 1 + len(list(folder.glob(f"{path.stem}.*{path.suffix}")))
-                _replace(folder / f"{path.stem}.{number}{path.suffix}", path.read_bytes())
+                write_whole(folder / f"{path.stem}.{number}{path.suffix}", path.read_bytes())
         self.write_checkpoint(checkpoint)
 
     def read_checkpoint(self, put_aside: bool = True) -> Checkpoint:
@@ -328,19 +328,3 @@ def versions() -> dict[str, str]:
 def timestamp() -> str:
     """The time now, UTC, ISO 8601."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(content)
-    _sync(temporary)
-    os.replace(temporary, path)
-
-
-def _sync(path: Path) -> None:
-    """Have the operating system write a file, or the names in a folder, to the disk."""
-    file = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)

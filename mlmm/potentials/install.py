@@ -18,6 +18,7 @@ from pathlib import Path
 from mlmm.cache import cache_folder
 from mlmm.errors import PotentialError
 from mlmm.potentials.known import KnownPotential, check_checksum, file_sha256, find_model, known_potentials
+from mlmm.whole_files import write_whole
 
 __all__ = ["contents_digest", "fetch", "fetch_wheel", "install_model"]
 
@@ -75,8 +76,7 @@ def install_model(name: str, progress: Callable[[str], None] | None = None) -> P
         progress(f"unpacking {known.source['folder']}")
         _unpack(archive, known, target)
     else:
-        shutil.copyfile(archive, target.with_name(target.name + ".part"))
-        os.replace(target.with_name(target.name + ".part"), target)
+        write_whole(target, archive.read_bytes())
     if "sha256" not in known.source and "contents" not in known.source:
         logger.warning(
             "%s has no published checksum; that of this file is %s", known.name, file_sha256(archive)

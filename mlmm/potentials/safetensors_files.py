@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from mlmm.whole_files import write_whole
 
 __all__ = ["write_safetensors"]
 
@@ -32,7 +33,5 @@ def write_safetensors(
     tensors = {name: np.asarray(value, order="C") for name, value in arrays.items()}
     # One entry: safetensors writes several in an order that changes from run to run.
     content = save(tensors, metadata={kind: json.dumps(about, sort_keys=True)})
-    part = Path(path).with_name(Path(path).name + ".part")
     # By Python, which leaves the mode to the umask; safetensors' own writer takes it from all but the owner.
-    part.write_bytes(content)
-    os.replace(part, path)
+    write_whole(path, content)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from mlmm.reactions.reweighting import effective_samples
 from mlmm.reactions.umbrella_analysis import UmbrellaResult, unbiased_log_weights
 from mlmm.statistics import statistical_inefficiency
 from mlmm.units import GAS_CONSTANT
+from mlmm.whole_files import write_whole
 
 __all__ = [
     "DifferenceRunner",
@@ -77,10 +78,9 @@ class DifferenceRunner:
                 self._difference = self._make()
             frames = frames_of(Path(chunk.trajectory), chunk.n_atoms)
             found = [self._difference(*frames[k]) for k in chunk.frames]
-            draft = path.with_suffix(".tmp")
-            with draft.open("wb") as file:
-                np.save(file, np.array(found))
-            os.replace(draft, path)
+            array = io.BytesIO()
+            np.save(array, np.array(found))
+            write_whole(path, array.getvalue())
         return chunk.result
 
 

@@ -36,8 +36,8 @@ from mlmm.reactions.growing_bias import Axis, GrowingBias, axes_of, make_bias
 from mlmm.reactions.run import load_arrays, save_arrays
 from mlmm.reactions.sampling_options import MetadynamicsOptions
 from mlmm.reactions.umbrella_plan import the_variable
-from mlmm.reactions.umbrella_record import write_json
 from mlmm.reactions.window_runs import seed_of
+from mlmm.whole_files import write_json
 
 __all__ = ["Metadynamics"]
 
@@ -163,7 +163,7 @@ class Metadynamics:
                     "leave them as they are there, or choose another --out",
                 )
             return
-        write_json(path, content)
+        write_json(path, content, nan=True)
 
     def _equilibrate(self, hybrid: HybridSystem, progress: Callable[[str], None]) -> None:
         run = RunDirectory(self.out / "equilibration")

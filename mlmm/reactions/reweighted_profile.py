@@ -13,9 +13,9 @@ import numpy as np
 
 from mlmm.errors import ConfigError
 from mlmm.reactions.profile import Profile, find_landmarks, free_energies
-from mlmm.reactions.umbrella_record import write_json
 from mlmm.statistics import statistical_inefficiency
 from mlmm.units import GAS_CONSTANT
+from mlmm.whole_files import write_json
 
 __all__ = ["HeldBias", "analyse_held", "analyse_metadynamics"]
 
@@ -179,6 +179,7 @@ def _write(path: Path, record: dict[str, Any], found: HeldBias) -> None:
             "samples": found.samples,
             "method": record["settings"]["options"]["method"],
         },
+        nan=True,
     )
     with (path / "profile.csv").open("w", newline="") as file:
         writer = csv.writer(file)

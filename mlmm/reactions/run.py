@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ from mlmm.dynamics.run_directory import RunDirectory, timestamp, versions
 from mlmm.errors import ConfigError, MLMMError
 from mlmm.reactions.progress import Progress
 from mlmm.reactions.surface import ReactionSurface
+from mlmm.whole_files import write_whole
 
 __all__ = ["RESULT", "load_arrays", "run_search", "save_arrays"]
 
@@ -230,12 +230,7 @@ def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
     buffer = io.BytesIO()
     plain: dict[str, Any] = {name: np.asarray(value) for name, value in arrays.items()}
     np.savez(buffer, **plain)
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
-        file.write(buffer.getvalue())
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    write_whole(path, buffer.getvalue())
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:

@@ -11,8 +11,9 @@ from mlmm.dynamics.run_directory import RunDirectory
 from mlmm.reactions.samples import WindowSamples, window_samples
 from mlmm.reactions.sampling_options import UmbrellaOptions
 from mlmm.reactions.umbrella_analysis import UmbrellaResult, analyse_windows, result_facts
-from mlmm.reactions.umbrella_record import UmbrellaRecord, write_json
+from mlmm.reactions.umbrella_record import UmbrellaRecord
 from mlmm.reactions.window_runs import production_values
+from mlmm.whole_files import write_json
 
 __all__ = ["analyse_folder", "costs", "folder_samples"]
 
@@ -50,7 +51,7 @@ def analyse_folder(
         least_overlap=options.least_overlap,
     )
     facts = result_facts(result) | {"cost": costs(record), "exchange": _accepted(record)}
-    write_json(path / "result.json", facts)
+    write_json(path / "result.json", facts, nan=True)
     write_profile(path / "profile.csv", result)
     return result
 

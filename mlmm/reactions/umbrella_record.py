@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +10,9 @@ from typing import Any
 from mlmm.dynamics.run_directory import timestamp, versions
 from mlmm.errors import ConfigError
 from mlmm.reactions.windows import Coordinate, Window
+from mlmm.whole_files import write_json
 
-__all__ = ["UmbrellaRecord", "read_json", "write_json"]
+__all__ = ["UmbrellaRecord", "read_json"]
 
 _NAME = "umbrella.json"
 
@@ -82,7 +81,7 @@ class UmbrellaRecord:
             "versions": versions(),
             "facts": self.facts,
         }
-        write_json(self.path / _NAME, content)
+        write_json(self.path / _NAME, content, nan=True)
 
     @classmethod
     def read(cls, path: Path) -> UmbrellaRecord:
@@ -114,16 +113,6 @@ class UmbrellaRecord:
     def there(cls, path: Path) -> bool:
         """Whether a folder has a record."""
         return (path / _NAME).exists()
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON in one move, so that a kill leaves the old file or the new one."""
-    draft = path.with_name(path.name + ".tmp")
-    with draft.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
 
 
 def read_json(path: Path, expected: str, do: str) -> dict[str, Any]:

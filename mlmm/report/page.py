@@ -42,6 +42,7 @@ from mlmm.report.uncertainty import uncertainty_section
 from mlmm.report.zones import zone_section
 from mlmm.statistics import block_standard_error
 from mlmm.units import FEMTOSECOND
+from mlmm.whole_files import write_whole
 
 __all__ = ["key_results", "save_page", "write_report"]
 
@@ -100,9 +101,7 @@ def write_report(run_directory: str | os.PathLike | RunRecord) -> pathlib.Path:
 
 def save_page(path: pathlib.Path, page: str) -> pathlib.Path:
     """Write a page in one move, so that a reader never meets half of it."""
-    draft = path.with_suffix(".html.part")
-    draft.write_text(page, encoding="utf-8")
-    os.replace(draft, path)
+    write_whole(path, page)
     logger.info("wrote %s (%.1f MB)", path, path.stat().st_size / 1e6)
     return path
 

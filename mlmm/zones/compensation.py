@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ from scipy.interpolate import CubicSpline
 from mlmm.errors import ConfigError
 from mlmm.modules import Module
 from mlmm.short_repr import ShortRepr, shortened
+from mlmm.whole_files import write_json
 
 __all__ = ["Compensation", "CompensationEnergy", "natural_spline"]
 
@@ -98,9 +98,7 @@ class Compensation(ShortRepr):
 
     def save(self, path: str | Path) -> None:
         """Write a JSON file."""
-        draft = Path(path).with_name(Path(path).name + ".tmp")
-        draft.write_text(json.dumps(self.as_dict(), indent=1) + "\n", encoding="utf-8")
-        os.replace(draft, path)
+        write_json(path, self.as_dict())
 
     def at_knots(self, knots: Sequence[float] | np.ndarray) -> Compensation:
         """The same curve with other knots: its values are exact there, a new spline runs in between.

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from mlmm.cache import cache_folder
 from mlmm.errors import StructureError
+from mlmm.whole_files import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -163,9 +164,7 @@ def _download(entry: str, target: Path, timeout: float) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         # Facts first: a file under its own name always has its checksum beside it.
         for path, data in ((_facts_of(target), json.dumps(facts, indent=1).encode()), (target, content)):
-            part = path.with_name(f"{path.name}.{os.getpid()}.part")
-            part.write_bytes(data)
-            os.replace(part, path)
+            write_whole(path, data)
     except OSError as error:
         raise StructureError(
             f"a writable cache folder {target.parent}", str(error), "set MLMM_CACHE to a folder of yours"

@@ -10,7 +10,6 @@ import dataclasses
 import hashlib
 import json
 import logging
-import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from mlmm.build.ligands.ambertools import find_programs, read_log, run_program, 
 from mlmm.build.ligands.molecules import from_canonical, plain_smiles, reference_conformer, require_rdkit
 from mlmm.cache import cache_folder
 from mlmm.errors import MissingPackageError, StructureError
+from mlmm.whole_files import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -108,9 +108,7 @@ def gaff_parameters(
     parameters = _run_amber(smiles, charges, charge_method, programs)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(f".{os.getpid()}.part")
-        part.write_text(json.dumps(dataclasses.asdict(parameters), indent=1))
-        os.replace(part, path)
+        write_whole(path, json.dumps(dataclasses.asdict(parameters), indent=1))
     except OSError as error:
         logger.warning("parameters of %s not kept in the cache: %s", smiles, error)
     return parameters

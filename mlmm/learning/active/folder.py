@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,9 @@ from mlmm.dynamics.run_directory import timestamp, versions
 from mlmm.errors import ConfigError
 from mlmm.learning.dataset.store import Dataset
 from mlmm.reference.labels import Label, Molecule
+from mlmm.whole_files import write_json
 
-__all__ = ["LoopFolder", "keep_candidates", "kept_candidates", "read_facts", "write_facts"]
+__all__ = ["LoopFolder", "keep_candidates", "kept_candidates", "read_facts"]
 
 _CANDIDATES = "candidates, without labels"
 
@@ -56,10 +56,10 @@ class LoopFolder:
             )
         self.path.mkdir(parents=True, exist_ok=True)
         if not (self.path / "run.json").exists():
-            write_facts(
+            write_json(
                 self.path / "run.json", {"kind": "learn", "created": timestamp(), "versions": versions()}
             )
-        write_facts(self.path / "settings.json", written)
+        write_json(self.path / "settings.json", written)
 
     def round(self, number: int) -> Path:
         """Folder of a round."""
@@ -77,7 +77,7 @@ def keep_candidates(folder: Path, molecules: Sequence[Molecule]) -> list[Molecul
     store = Dataset.create(folder / "candidates", _CANDIDATES)
     unlabelled = Label(float("nan"), converged=False, method=_CANDIDATES)
     store.append([(molecule, unlabelled) for molecule in molecules])
-    write_facts(folder / "explored.json", {"candidates": len(store)})
+    write_json(folder / "explored.json", {"candidates": len(store)})
     return [molecule for molecule, _ in store]
 
 
@@ -86,15 +86,6 @@ def kept_candidates(folder: Path) -> list[Molecule] | None:
     if not (folder / "explored.json").exists():
         return None
     return [molecule for molecule, _ in Dataset(folder / "candidates")]
-
-
-def write_facts(path: Path, facts: Any) -> None:
-    """Write JSON that is either the old or the new one, whenever the process is killed."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(facts, indent=1, allow_nan=False) + "\n")
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def read_facts(path: Path) -> Any:

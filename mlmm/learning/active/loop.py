@@ -23,7 +23,6 @@ from mlmm.learning.active.folder import (
     keep_candidates,
     kept_candidates,
     read_facts,
-    write_facts,
 )
 from mlmm.learning.active.measure import Measured, Model, measure, unmet_targets
 from mlmm.learning.active.options import ChoiceOptions, LoopOptions, StopOptions, check_choice
@@ -32,6 +31,7 @@ from mlmm.learning.dataset.store import Dataset
 from mlmm.learning.descriptors import structure_descriptors
 from mlmm.reference.labels import Label, Molecule
 from mlmm.short_repr import counted
+from mlmm.whole_files import write_json
 
 __all__ = ["Steps", "learn"]
 
@@ -115,7 +115,7 @@ class _Loop:
 
     def run(self, say: Callable[[str], None]) -> list[dict[str, Any]]:
         # Targets may change from start to start.
-        write_facts(self.path / "result.json", {"state": "running", "stop": asdict(self.stop)})
+        write_json(self.path / "result.json", {"state": "running", "stop": asdict(self.stop)})
         for number in range(self.stop.rounds):
             folder = self.folder.round(number)
             if not (folder / "done.json").exists():
@@ -131,7 +131,7 @@ class _Loop:
         return self.folder.rounds()
 
     def _finish(self, number: int, why: str, *, met: bool) -> None:
-        write_facts(
+        write_json(
             self.path / "result.json",
             {"state": "finished", "rounds": number + 1, "why": why, "met": met, "stop": asdict(self.stop)},
         )
@@ -155,10 +155,10 @@ class _Loop:
             say(f"round {number}: training on {counted(len(pairs), 'label')}")
             model_folder.mkdir(exist_ok=True)
             self.steps.train(pairs, self._seed(number, 2), model_folder)
-            write_facts(folder / "trained.json", {"labels": len(pairs)})
+            write_json(folder / "trained.json", {"labels": len(pairs)})
         model = self.steps.load(model_folder)
         measured = measure(model, Dataset(self.path / "held_out").pairs(), self.options.basin)
-        write_facts(folder / "measured.json", measured.as_facts())
+        write_json(folder / "measured.json", measured.as_facts())
         reasons = {why: sum(one.why == why for one in chosen) for why in sorted({one.why for one in chosen})}
         done = {
             "round": number,
@@ -171,7 +171,7 @@ class _Loop:
             "force": measured.overall.force,
             "data_sha256": data.content_hash,
         }
-        write_facts(folder / "done.json", done)
+        write_json(folder / "done.json", done)
 
     def _candidates(self, number: int, folder: Path, say: Callable[[str], None]) -> list[Molecule]:
         kept = kept_candidates(folder)
@@ -208,7 +208,7 @@ class _Loop:
                     f"{counted(len(set(blocks)), 'block')} in {counted(len(candidates), 'structure')}",
                     "explore more, or reduce loop.block, the frames that are held out together",
                 )
-            write_facts(path, {"blocks": sorted(picked), "candidates": sorted(places[:wanted])})
+            write_json(path, {"blocks": sorted(picked), "candidates": sorted(places[:wanted])})
         molecules = [candidates[k] for k in read_facts(path)["candidates"]]
         held = Dataset.create(self.path / "held_out", self.steps.method)
         if any(molecule not in held for molecule in molecules):
@@ -269,7 +269,7 @@ class _Loop:
             | {"origin": dict(candidates[c.index].origin)}
             for c in chosen
         ]
-        write_facts(path, facts)
+        write_json(path, facts)
         return chosen
 
     def _label(self, molecules: Sequence[Molecule], data: Dataset, path: Path, what: str) -> int:

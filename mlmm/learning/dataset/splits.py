@@ -8,7 +8,6 @@ frames of one.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 from mlmm.errors import ConfigError
 from mlmm.learning.dataset.store import Dataset
 from mlmm.short_repr import ShortRepr, counted
+from mlmm.whole_files import write_json
 
 __all__ = ["SIDES", "Split", "block_names", "check_split", "read_split", "split_dataset"]
 
@@ -52,9 +52,7 @@ class Split(ShortRepr):
     def save(self, path: str | Path) -> None:
         """Write the sides of the blocks as JSON, in one move."""
         content = {"frames": self.frames, "blocks": dict(self.blocks)}
-        temporary = Path(path).with_name(Path(path).name + ".tmp")
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
-        os.replace(temporary, path)
+        write_json(path, content)
 
 
 def block_names(origins: Sequence[Mapping[str, str]], frames: int = 0) -> list[str]:

@@ -37,6 +37,7 @@ from mlmm.learning.dataset.frames import (
 from mlmm.learning.dataset.label_checks import check_label
 from mlmm.reference.labels import Label, Molecule
 from mlmm.short_repr import ShortRepr, counted
+from mlmm.whole_files import sync, write_json
 
 __all__ = ["Dataset"]
 
@@ -111,10 +112,7 @@ class Dataset(ShortRepr):
                     f"a new folder or a data set at {folder}", "other files there", "choose another path"
                 )
             folder.mkdir(parents=True, exist_ok=True)
-            temporary = folder / "set.json.tmp"
-            temporary.write_text(json.dumps({"format": _FORMAT, "method": method}, indent=1) + "\n")
-            _sync(temporary)
-            os.replace(temporary, folder / "set.json")
+            write_json(folder / "set.json", {"format": _FORMAT, "method": method})
         dataset = cls(folder)
         if dataset.method != method:
             raise _mixed(dataset, method)
@@ -319,7 +317,7 @@ class Dataset(ShortRepr):
             if path.exists() and path.stat().st_size > size:
                 logger.warning("%s: %s cut off", path, counted(path.stat().st_size - size, "byte"))
                 os.truncate(path, size)
-                _sync(path)
+                sync(path)
 
 
 def _mixed(dataset: Dataset, method: str) -> ConfigError:
@@ -338,8 +336,3 @@ def _write(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
