@@ -24,11 +24,20 @@ HEADERS = (
 )
 PLUGIN_FOLDER = "mlmm/plugin/cpp"
 PLUGIN_SOURCES = (
-    *("ani_force.cpp", "committee.cpp", "common_kernel.cpp", "packing.cpp", "plugin.cpp", "proxy.cpp"),
-    *("reference_kernel.cpp", "source_hash.cpp"),
+    *("adaptive_blend.cpp", "ani_force.cpp", "blend_arrays.cpp", "blend_force.cpp", "blend_proxy.cpp"),
+    *(
+        "committee.cpp",
+        "common_kernel.cpp",
+        "member_energies.cpp",
+        "networks.cpp",
+        "packing.cpp",
+        "plugin.cpp",
+    ),
+    *("proxy.cpp", "reference_kernel.cpp", "source_hash.cpp", "supermolecular_blend.cpp", "xml_numbers.cpp"),
 )
 PLUGIN_HEADERS = (
-    *("ani_force.h", "centres.h", "committee.h", "packing.h"),
+    *("ani_force.h", "arrays.h", "blend_force.h", "centres.h", "committee.h", "guarded.h", "mm_terms.h"),
+    *("networks.h", "packing.h", "places.h", "xml_numbers.h", "zone_weights.h"),
     *("device_forces.h", "device_neighbours.h", "device_networks.h", "device_symmetry.h"),
 )
 # Nothing that assumes finite numbers: what is not a number must reach the host.

@@ -20,8 +20,10 @@ from mlmm.dynamics.frames import as_tensors, device_of
 from mlmm.dynamics.imaging import RegionImages
 from mlmm.elements import SYMBOLS
 from mlmm.errors import ConfigError, PotentialError
+from mlmm.hybrid.native_force import member_evaluation
 from mlmm.hybrid.spec import atom_labels, atomic_numbers, model_atoms
 from mlmm.hybrid.system import HybridSystem
+from mlmm.plugin import MemberEvaluation
 from mlmm.potentials.committee import force_spread, member_forces
 from mlmm.potentials.descriptors import TrainingSet
 from mlmm.structures import Structure
@@ -123,10 +125,12 @@ def measure_uncertainty(
     *,
     forces: bool = True,
     training: TrainingSet | None = None,
+    native: MemberEvaluation | None = None,
 ) -> Uncertainty:
     """Spread of the members and distance to the training set of one frame.
 
-    Energies cost one pass of the model without gradients, forces one backward pass for each member.
+    Energies cost one pass of the model without gradients, forces one backward pass for each member. Under the
+    native bridge both are those of the plugin's force, on the processor and without torch.
 
     Parameters
     ----------
@@ -135,28 +139,48 @@ def measure_uncertainty(
     box : ndarray, shape (3, 3), nm, optional
     forces : bool
     training : TrainingSet, optional
+    native : MemberEvaluation, optional
+        Of the hybrid, kept from another frame.
     """
     found = Uncertainty()
     if hybrid.potential.spec.members > 1:
-        where, cell = as_tensors(positions, box)
-        where.requires_grad_(forces)
-        with torch.set_grad_enabled(forces):
-            members = _contributions(hybrid, where, cell)
+        members, by_member = _members(hybrid, positions, box, forces, native)
         totals = members.sum(dim=1)
         spread = None
-        if forces:
-            spread = force_spread(member_forces(totals, where)).cpu().numpy()
+        if by_member is not None:
+            spread = force_spread(by_member).cpu().numpy()
             if hybrid.potential.spec.calibration is not None:
                 # Atoms on which no member exerts a force have no error.
                 spread = np.where(spread > 0.0, hybrid.potential.spec.calibration.deviation(spread), 0.0)
         # Whole energies of scheme "supermolecular" are no atom's.
         whole = not (hybrid.spec.rules.has_shares or hybrid.spec.rules.isolated)
-        atoms = None if whole else members.detach().std(dim=0).cpu().numpy()
-        found = Uncertainty(float(totals.detach().std()), atoms, spread)
+        atoms = None if whole else members.std(dim=0).cpu().numpy()
+        found = Uncertainty(float(totals.std()), atoms, spread)
     if training is not None:
         seen, centres = _seen(hybrid, positions, box)
         found = dataclasses.replace(found, distances=training.distances(seen, centres).numpy())
     return found
+
+
+def _members(
+    hybrid: HybridSystem,
+    positions: np.ndarray,
+    box: np.ndarray | None,
+    forces: bool,
+    native: MemberEvaluation | None,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Energies of the zone's atoms by each member, (members, A), and forces (members, N, 3) if wanted."""
+    native = member_evaluation(hybrid.system) if native is None else native
+    if native is not None:
+        found = native(positions, box, forces=forces)
+        own = None if found.forces is None else torch.from_numpy(found.forces)
+        return torch.from_numpy(found.energies), own
+    where, cell = as_tensors(positions, box)
+    where.requires_grad_(forces)
+    with torch.set_grad_enabled(forces):
+        members = _contributions(hybrid, where, cell)
+    by_member = member_forces(members.sum(dim=1), where) if forces else None
+    return members.detach(), by_member
 
 
 def _contributions(hybrid: HybridSystem, where: torch.Tensor, cell: torch.Tensor | None) -> torch.Tensor:
@@ -233,6 +257,7 @@ class UncertaintyMonitor:
         calibration = hybrid.potential.spec.calibration
         if calibration is not None:
             self.facts["calibration"] = calibration.sentence()
+        self._native: MemberEvaluation | None = None
         self._images = RegionImages(hybrid.built.topology, hybrid.zones.region.atoms)
         self._check()
 
@@ -268,7 +293,11 @@ class UncertaintyMonitor:
 
     def measure(self, positions: np.ndarray, box: np.ndarray | None) -> Uncertainty:
         """Of one frame: positions (N, 3) and box (3, 3), nm."""
-        return measure_uncertainty(self.hybrid, positions, box, forces=self.forces, training=self.training)
+        if self._native is None and self.hybrid.potential.spec.members > 1:
+            self._native = member_evaluation(self.hybrid.system)
+        return measure_uncertainty(
+            self.hybrid, positions, box, forces=self.forces, training=self.training, native=self._native
+        )
 
     def judge(
         self, found: Uncertainty, positions: np.ndarray, box: np.ndarray | None, where: str, run: Path

@@ -1,10 +1,9 @@
 """The host of a potential: which one suits, and an energy as an OpenMM Force.
 
 Three bridges give the same numbers. A TorchForce runs the model as TorchScript without Python in the loop; a
-PythonForce runs any model through its `atom_energies`; where the energy is that of ANI networks with constant
-weights, "native" is `mlmm.plugin.ANIForce`, a force of OpenMM's own kind, see `mlmm.hybrid.native_force`. A
-TorchForce is made by calling `make_force` again: one of openmmtorch 1.5 cannot be copied (OpenMM raises an
-error).
+PythonForce runs any model through its `atom_energies`; where the model is ANI networks and nothing is added,
+"native" is a force of OpenMM's own kind out of `mlmm.plugin`, see `mlmm.hybrid.native_force`. A TorchForce is
+made by calling `make_force` again: one of openmmtorch 1.5 cannot be copied (OpenMM raises an error).
 """
 
 from __future__ import annotations
@@ -37,15 +36,16 @@ logger = logging.getLogger(__name__)
 BRIDGES = ("auto", "torchforce", "pythonforce", "native")
 
 
-def choose_bridge(bridge: str, model: PotentialModel, *, constant_weights: bool = False) -> str:
+def choose_bridge(bridge: str, model: PotentialModel, *, in_plugin: bool = False) -> str:
     """Resolve ``"auto"``: the plugin where it suffices, else a working TorchForce, else PythonForce.
 
     Parameters
     ----------
     bridge : {"auto", "torchforce", "pythonforce", "native"}
     model : PotentialModel
-    constant_weights : bool
-        Whether all that the model adds is sum_i lambda_i eps_i with constant lambda_i.
+    in_plugin : bool
+        Whether the plugin has all that is added to the force field: the networks' energy under any scheme and
+        in any zone, but no charges that follow the atoms or polarise the region.
 
     Returns
     -------
@@ -67,16 +67,16 @@ def choose_bridge(bridge: str, model: PotentialModel, *, constant_weights: bool 
     if bridge == "pythonforce":
         return bridge
     of_family = bool(getattr(model, "in_openmm", False))
-    if bridge == "native" and not (of_family and constant_weights):
+    if bridge == "native" and not (of_family and in_plugin):
         raise ConfigError(
-            "ANI networks, not in torch, with constant lambda and nothing added, for bridge 'native'",
-            "an energy with more to it" if of_family else model.spec.name,
+            "ANI networks, not in torch, and fixed charges, for bridge 'native'",
+            "charges that follow the atoms" if of_family else model.spec.name,
             'write bridge = "auto"',
         )
     if bridge == "native":
         load_plugin()
         return bridge
-    if bridge == "auto" and of_family and constant_weights:
+    if bridge == "auto" and of_family and in_plugin:
         problem = plugin_problem()
         if problem is None:
             return "native"

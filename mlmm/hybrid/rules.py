@@ -5,7 +5,7 @@ from __future__ import annotations
 from mlmm.build import BuiltSystem
 from mlmm.hybrid.bridge import choose_bridge
 from mlmm.potentials.base import PotentialModel, PotentialSpec
-from mlmm.schemes import SCHEMES, SchemeChoice, check_bridge, check_zones, take_scheme, whole_energies
+from mlmm.schemes import SchemeChoice, check_bridge, check_zones, take_scheme, whole_energies
 from mlmm.zones.static import ZonePartition
 
 __all__ = ["choose_host", "choose_scheme"]
@@ -73,6 +73,4 @@ def choose_host(
         return choose_bridge("pythonforce" if bridge == "auto" else bridge, potential)
     if electrostatics == "embedded":
         return choose_bridge(bridge, potential)
-    # Caps are functions of two atoms, which the plugin knows; a zone that moves has no constant weights.
-    constant = SCHEMES[scheme].isolated or (SCHEMES[scheme].has_shares and not zones.moves)
-    return choose_bridge(bridge, potential, constant_weights=constant)
+    return choose_bridge(bridge, potential, in_plugin=True)

@@ -115,8 +115,10 @@ class HybridSystem(ShortRepr):
 
     @property
     def mm_side(self) -> str:
-        """Where the force field's side is evaluated; that of a zone that moves always in torch."""
-        return "torch" if self.zones.moves else self.spec.mm_side
+        """Where the force field's side is evaluated: ``openmm``, ``torch``, or the ``plugin`` of ANI."""
+        if not self.zones.moves:
+            return self.spec.mm_side
+        return "plugin" if self.bridge == "native" else "torch"
 
     @property
     def charge(self) -> int:
@@ -191,7 +193,7 @@ class HybridSystem(ShortRepr):
         if bridge is None:
             bridge = self.bridge
             if changes.get("mm_side") == "torch" and bridge == "native" and not self.spec.rules.isolated:
-                # The native bridge evaluates sum_i lambda_i eps_i alone.
+                # In a static zone the native bridge evaluates the networks alone.
                 bridge = choose_bridge("auto", self.potential)
         return dataclasses.replace(self.spec, bridge=bridge, **changes)
 
@@ -273,7 +275,7 @@ def hybrid_system(
         bonds or there is a static, residue or adaptive zone; `HybridSystem.spec` holds the reason.
     bridge : {"auto", "torchforce", "pythonforce", "native"}
         Host of the potential; all give the same numbers. "native" is a force of OpenMM's own kind, for ANI
-        networks under ``delta``, ``additive``, and ``per_atom`` in a static zone.
+        networks under any scheme and in any zone.
     keep : collection of str
         Names of forces that stay whole although they act inside the region (biases, restraints).
     charge : int, optional

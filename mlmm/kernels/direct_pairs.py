@@ -228,6 +228,7 @@ class ZonePairs:
             self.weights.ctypes.data,
             ctypes.byref(energy),
             gradient.ctypes.data,
+            None,
         )
         if code:
             raise EmbeddingError(*_PROBLEMS[code], "select the atoms again")
@@ -267,7 +268,7 @@ def _load(path: Path) -> ctypes.CDLL:
     library.mlmm_pairs_region.argtypes = [integer, *[pointer] * 6, ctypes.c_int, pointer, pointer]
     library.mlmm_pairs_shared.argtypes = [
         *(integer, pointer, pointer, integer, pointer, integer, pointer),
-        *[pointer] * 7,
+        *[pointer] * 8,
     ]
     return library
 

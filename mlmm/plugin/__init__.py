@@ -1,6 +1,15 @@
-"""ANI networks as an OpenMM Force on Reference, CPU, CUDA, HIP and OpenCL, for any script with OpenMM."""
+"""ANI networks as OpenMM Forces on Reference, CPU, CUDA, HIP and OpenCL, for any script with OpenMM."""
 
 from mlmm.plugin.ani_force import ANIForce
+from mlmm.plugin.blend_force import AdaptiveANIForce, SupermolecularANIForce
 from mlmm.plugin.library import plugin_problem
+from mlmm.plugin.members import MemberEnergies, MemberEvaluation
 
-__all__ = ["ANIForce", "plugin_problem"]
+__all__ = [
+    "ANIForce",
+    "AdaptiveANIForce",
+    "MemberEnergies",
+    "MemberEvaluation",
+    "SupermolecularANIForce",
+    "plugin_problem",
+]

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import openmm
 
-from mlmm.elements import SYMBOLS, element_names
 from mlmm.errors import PotentialError
+from mlmm.plugin.committees import addresses, find_committee, give_networks, symbols_of
 from mlmm.plugin.library import call, load_plugin, register_platforms
-from mlmm.units import ANGSTROM, HARTREE
 
 if TYPE_CHECKING:
     from mlmm.potentials.ani.neurochem import ANIParameters
@@ -83,8 +82,8 @@ class ANIForce(openmm.Force):
             raise PotentialError(
                 f"precision = {' | '.join(_PRECISIONS)}", repr(precision), 'write precision = "float32"'
             )
-        parameters = _committee(parameters)
-        symbols = _symbols(parameters, [*numbers, *([1] if len(caps) else [])])
+        parameters = find_committee(parameters)
+        symbols = symbols_of(parameters, [*numbers, *([1] if len(caps) else [])])
         places = np.arange(len(numbers)) if particles is None else np.asarray(particles)
         shares = np.ones(len(numbers)) if weights is None else np.asarray(weights, dtype=np.float64)
         if places.shape != (len(numbers),) or shares.shape != (len(numbers),):
@@ -96,7 +95,7 @@ class ANIForce(openmm.Force):
         xml = _EMPTY.format(periodic=int(periodic), precision=precision)
         self.this = openmm.XmlSerializer.deserialize(xml).this
         call("mlmm_plugin_set_options", self._pointer, int(periodic), max(0, int(threads)))
-        _give_networks(self._pointer, parameters, set(symbols))
+        give_networks(self._pointer, parameters, set(symbols))
         elements = np.array([parameters.elements.index(s) for s in symbols[: len(numbers)]], dtype=np.int32)
         self._set(places, elements, shares)
         if len(caps):
@@ -104,7 +103,7 @@ class ANIForce(openmm.Force):
             lengths = np.ascontiguousarray([cap[2] for cap in caps], dtype=np.float64)
             hydrogen = parameters.elements.index("H")
             call(
-                "mlmm_plugin_set_caps", self._pointer, len(caps), *_addresses(outer, inner, lengths), hydrogen
+                "mlmm_plugin_set_caps", self._pointer, len(caps), *addresses(outer, inner, lengths), hydrogen
             )
 
     @classmethod
@@ -131,13 +130,13 @@ class ANIForce(openmm.Force):
 
     def _sizes(self) -> list[int]:
         sizes = np.zeros(6, dtype=np.int64)
-        call("mlmm_plugin_sizes", self._pointer, *_addresses(sizes))
+        call("mlmm_plugin_sizes", self._pointer, *addresses(sizes))
         return sizes.tolist()
 
     def _particles(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         n = self.getNumParticles()
         found = np.zeros(n, dtype=np.int32), np.zeros(n, dtype=np.int32), np.zeros(n)
-        call("mlmm_plugin_get_particles", self._pointer, *_addresses(*found))
+        call("mlmm_plugin_get_particles", self._pointer, *addresses(*found))
         return found
 
     def _set(self, particles: np.ndarray, elements: np.ndarray, weights: np.ndarray) -> None:
@@ -146,7 +145,7 @@ class ANIForce(openmm.Force):
             np.ascontiguousarray(elements, dtype=np.int32),
             np.ascontiguousarray(weights, dtype=np.float64),
         )
-        call("mlmm_plugin_set_particles", self._pointer, len(particles), *_addresses(*arrays))
+        call("mlmm_plugin_set_particles", self._pointer, len(particles), *addresses(*arrays))
 
     def getNumParticles(self) -> int:
         """Number of particles that the networks see."""
@@ -179,7 +178,7 @@ class ANIForce(openmm.Force):
         """Hydrogens on cut bonds: the particle that stays, the one beyond, the length in nm."""
         n = self.getNumCaps()
         found = np.zeros(n, dtype=np.int32), np.zeros(n, dtype=np.int32), np.zeros(n)
-        call("mlmm_plugin_get_caps", self._pointer, *_addresses(*found))
+        call("mlmm_plugin_get_caps", self._pointer, *addresses(*found))
         return list(zip(*(column.tolist() for column in found), strict=True))
 
     def getWeights(self) -> np.ndarray:
@@ -238,68 +237,6 @@ class ANIForce(openmm.Force):
             self._pointer,
             int(context.this),
             energies.size,
-            *_addresses(energies),
+            *addresses(energies),
         )
         return energies
-
-
-def _addresses(*arrays: np.ndarray) -> list[int]:
-    return [array.ctypes.data for array in arrays]
-
-
-def _committee(parameters: Any) -> ANIParameters:
-    """The networks themselves, those of a potential, or by name or file."""
-    from mlmm.potentials.ani.files import find_parameters
-    from mlmm.potentials.ani.neurochem import ANIParameters
-
-    if isinstance(parameters, ANIParameters):
-        return parameters
-    if isinstance(parameters, str):
-        return find_parameters(parameters)
-    raise PotentialError(
-        "an ANI potential for an ANIForce: a name, a file or ANIParameters",
-        type(parameters).__name__,
-        'write the name, such as "ani2x", or use mlmm.hybrid_system for potentials of other families',
-    )
-
-
-def _symbols(parameters: ANIParameters, numbers: Sequence[int]) -> list[str]:
-    known = {SYMBOLS.index(symbol) for symbol in parameters.elements}
-    unknown = sorted({int(number) for number in numbers} - known)
-    if unknown:
-        raise PotentialError(
-            f"elements {element_names(sorted(known))} of the ANI networks",
-            element_names(unknown),
-            "choose a potential that knows them, or leave these particles out",
-        )
-    return [SYMBOLS[int(number)] for number in numbers]
-
-
-def _give_networks(force: int, parameters: ANIParameters, symbols: set[str]) -> None:
-    """Hand the committee over, with the networks of the elements that are there."""
-    constants = parameters.constants
-    lists = []
-    for rows, columns in (("EtaR", "ShfR"), ("EtaA", "ShfA"), ("Zeta", "ShfZ")):
-        first, second = np.meshgrid(constants[rows], constants[columns], indexing="ij")
-        lists += [first.ravel(), second.ravel()]
-    scalars = [float(constants["Rcr"]), float(constants["Rca"]), 1.0 / ANGSTROM, HARTREE]
-    values = np.concatenate([scalars, *lists]).astype(np.float64)
-    sizes = np.array([len(lists[0]), len(lists[2]), len(lists[4]), parameters.members], dtype=np.int64)
-    made = ctypes.c_void_p()
-    names = " ".join(parameters.elements).encode()
-    call("mlmm_plugin_committee", names, *_addresses(sizes, values), ctypes.byref(made))
-    try:
-        for symbol in sorted(symbols):
-            weights = [np.ascontiguousarray(w, dtype=np.float32) for w in parameters.weights[symbol]]
-            biases = [np.ascontiguousarray(b, dtype=np.float32) for b in parameters.biases[symbol]]
-            widths = np.array([w.shape[1] for w in weights], dtype=np.int64)
-            counts = np.array(
-                [[w.size, b.size] for w, b in zip(weights, biases, strict=True)], dtype=np.int64
-            )
-            pointers = [(ctypes.c_void_p * len(a))(*_addresses(*a)) for a in (weights, biases)]
-            place = parameters.elements.index(symbol)
-            call("mlmm_plugin_element", made, place, len(widths), *_addresses(widths, counts), *pointers)
-    except BaseException:
-        call("mlmm_plugin_give", made, None)
-        raise
-    call("mlmm_plugin_give", made, force)

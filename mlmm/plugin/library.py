@@ -93,6 +93,22 @@ def _declare(library: ctypes.CDLL) -> None:
         "atom_energies": [pointer, pointer, integer, pointer],
     }.items():
         getattr(library, f"mlmm_plugin_{name}").argtypes = types
+    for name, types in {
+        "blend_is": [pointer],
+        "blend_kind": [pointer],
+        "blend_sizes": [pointer, pointer],
+        "blend_set_integers": [pointer, ctypes.c_char_p, integer, pointer],
+        "blend_set_numbers": [pointer, ctypes.c_char_p, integer, pointer],
+        "blend_get_integers": [pointer, ctypes.c_char_p, pointer, pointer],
+        "blend_get_numbers": [pointer, ctypes.c_char_p, pointer, pointer],
+        "members_new": [pointer, word, pointer],
+        "members_evaluate": [pointer, pointer, pointer, word, pointer],
+        "members_take": [pointer, pointer, pointer, pointer],
+        "members_release": [pointer],
+    }.items():
+        getattr(library, f"mlmm_{name}").argtypes = types
+    library.mlmm_blend_kind.restype = ctypes.c_char_p
+    library.mlmm_members_take.restype = library.mlmm_members_release.restype = None
 
 
 with contextlib.suppress(MissingPackageError):

@@ -22,6 +22,7 @@ _SCHEMES = {
 _MM_SIDES = {
     "openmm": "OpenMM: the force field's part as OpenMM parameters",
     "torch": "torch: the force field's part in torch",
+    "plugin": "plugin: the force field's part beside the networks",
 }
 
 

@@ -36,7 +36,7 @@ def water():
     return build_bulk_water("1.62 nm", nonbonded_cutoff="0.8 nm")
 
 
-@pytest.fixture(scope="module", params=["hard", "static", "adaptive", "additive"])
+@pytest.fixture(scope="module", params=["hard", "static", "adaptive", "additive", "supermolecular"])
 def kind(request) -> str:
     return request.param
 
@@ -49,7 +49,7 @@ def make(built, kind, potential, bridge):
         zones = static_zones(built, region, "0.2 nm", "0.25 nm")
     if kind == "adaptive":
         zones, compensation = adaptive_zones(built, region, "0.25 nm", "0.3 nm"), Compensation({"HOH": 0.0})
-    scheme = "additive" if kind == "additive" else "per_atom"
+    scheme = kind if kind in ("additive", "supermolecular") else "per_atom"
     return hybrid_system(built, zones, potential, scheme=scheme, compensation=compensation, bridge=bridge)
 
 
@@ -63,7 +63,7 @@ def test_both_hosts_equal_torch(water, kind, precision):
     assert largest > 100
     relative = 1e-6 if precision == "float32" else 1e-7
     found = {}
-    hosts = ("torchforce", "pythonforce") if kind == "adaptive" else ("torchforce", "pythonforce", "native")
+    hosts = ("torchforce", "pythonforce", "native")
     for bridge in hosts:
         potential = load_potential("ani1x", precision=precision, kernel="native")
         hybrid = make(water, kind, potential, bridge)
@@ -147,8 +147,6 @@ def test_on_opencl_it_is_what_it_is_on_reference(water, kind):
 
     Compared where the platform has the atoms: it moves molecules into the box, which costs 2e-7 nm.
     """
-    if kind == "adaptive":
-        pytest.skip("lambda that changes is torch's")
     hybrid = make(water, kind, load_potential("ani1x", kernel="native", members=[0, 1]), "native")
     platform = openmm.Platform.getPlatformByName("OpenCL")
     properties = {"Precision": "mixed"}
@@ -164,22 +162,19 @@ def test_on_opencl_it_is_what_it_is_on_reference(water, kind):
 
 
 def test_auto_takes_the_plugin_where_it_is_all_that_the_potential_adds(water, kind, monkeypatch, caplog):
-    """Networks with constant lambda, on a GPU too; never for networks in torch, nor without the plugin."""
+    """In every zone and under every scheme, on a GPU too; never for networks in torch or without it."""
     compiled = load_potential("ani1x", kernel="native", members=[0])
-    expected = "torchforce" if kind == "adaptive" else "native"
-    assert make(water, kind, compiled, "auto").bridge == expected
+    assert make(water, kind, compiled, "auto").bridge == "native"
     networks = load_potential("ani1x", kernel="torch", members=[0])
     assert make(water, kind, networks, "auto").bridge == "torchforce"
-    for potential in (compiled, networks):
-        if potential is networks or kind == "adaptive":
-            with pytest.raises(ConfigError, match="not in torch, with constant lambda and nothing added"):
-                make(water, kind, potential, "native")
+    with pytest.raises(ConfigError, match="not in torch, and fixed charges"):
+        make(water, kind, networks, "native")
     with monkeypatch.context() as patch:
         patch.setattr("mlmm.hybrid.system.has_gpu", lambda: True)
-        assert make(water, kind, compiled, "auto").bridge == expected
+        assert make(water, kind, compiled, "auto").bridge == "native"
     monkeypatch.setattr("mlmm.hybrid.bridge.plugin_problem", lambda: "for OpenMM 8.5")
     assert make(water, kind, compiled, "auto").bridge == "torchforce"
-    assert ("not by OpenMM's plugin: for OpenMM 8.5" in caplog.text) == (kind != "adaptive")
+    assert "not by OpenMM's plugin: for OpenMM 8.5" in caplog.text
 
 
 def test_the_kernel_conserves_energy(dipeptide_vacuum):

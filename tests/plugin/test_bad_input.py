@@ -168,9 +168,9 @@ from mlmm.errors import MissingPackageError
 logging.basicConfig()
 print(plugin_problem())
 potential = load_potential("ani1x", members=[0])
-print(choose_bridge("auto", potential, constant_weights=True))
+print(choose_bridge("auto", potential, in_plugin=True))
 try:
-    choose_bridge("native", potential, constant_weights=True)
+    choose_bridge("native", potential, in_plugin=True)
 except MissingPackageError as error:
     print(error)
 """
@@ -220,7 +220,7 @@ def test_damaged_xml_is_refused():
     xml = openmm.XmlSerializer.serialize(force_of([8, 1, 1]))
     for change, message in (
         (('version="1"', 'version="2"'), "version 1 of the XML of an ANIForce, but got 2"),
-        (('biases="', 'biases="*'), "base64 in the weights of an ANIForce"),
+        (('biases="', 'biases="*'), "base64 in the XML of an ANI force"),
         (('width="1"', 'width="2"'), "each layer of"),
     ):
         assert change[0] in xml

@@ -89,6 +89,13 @@ class PairEnergies {
         return energy;
     }
 
+    // Adds the energy of each atom (atoms,): half of every pair.
+    void add_halves(double* energies) const {
+        for (int64_t p = 0; p < size_; ++p) energies[first_[p]] += half_[p];
+        // Every active atom with itself, once.
+        for (int64_t p = 0; p < size_ && !broken_; ++p) energies[second_[p]] += half_[p];
+    }
+
    private:
     void reserve(size_t n) {
         if (first_.size() >= n) return;

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <set>
 
+#include "blend_force.h"
+
 using namespace OpenMM;
 
 namespace mlmm {
@@ -24,7 +26,11 @@ class ANIForceImpl : public ForceImpl {
     void updateContextState(ContextImpl&, bool&) override {}
     double calcForcesAndEnergy(ContextImpl& context, bool forces, bool energy, int groups) override {
         if ((groups & (1 << owner.getForceGroup())) == 0) return 0.0;
-        if (owner.periodic) check_box(context);
+        if (owner.periodic) {
+            Vec3 box[3];
+            context.getPeriodicBoxVectors(box[0], box[1], box[2]);
+            check_box(*owner.committee, box);
+        }
         evaluated = true;
         return kernel.getAs<ANIKernel>().execute(context, forces, energy);
     }
@@ -103,17 +109,6 @@ class ANIForceImpl : public ForceImpl {
             if (!std::isfinite(p.weight))
                 throw OpenMMException("Expected finite weights of particles, but got NaN or infinity for particle " +
                                       std::to_string(p.particle) + ". Set it between 0 and 1.");
-    }
-
-    void check_box(ContextImpl& context) const {
-        Vec3 a, b, c;
-        context.getPeriodicBoxVectors(a, b, c);
-        const double least = 2 * owner.committee->radial_cutoff / owner.committee->length;
-        // Not a comparison that a box that is no number would pass.
-        if (!(a[0] >= least && b[1] >= least && c[2] >= least))
-            throw OpenMMException("Expected a periodic box of at least " + std::to_string(least) +
-                                  " nm, twice the cutoff of the ANI networks, but got one that is smaller. Use a "
-                                  "larger box, or look why it shrank.");
     }
 
     const ANIForce& owner;

@@ -3,12 +3,12 @@
 #include <cstring>
 
 #include "ani_force.h"
+#include "blend_force.h"
+#include "guarded.h"
 #include "openmm/KernelFactory.h"
 
 using namespace OpenMM;
 using namespace mlmm;
-
-#define EXPORT extern "C" __attribute__((visibility("default")))
 
 namespace {
 
@@ -19,22 +19,6 @@ class ANIKernelFactory : public KernelFactory {
         return make_common_kernel(platform, context);
     }
 };
-
-thread_local std::string last_error;
-
-// No exception may cross into ctypes: 0, or -1 with the message in mlmm_plugin_error().
-template <class F>
-int guarded(F f) {
-    try {
-        f();
-        return 0;
-    } catch (const std::exception& error) {
-        last_error = error.what();
-    } catch (...) {
-        last_error = "an unknown error";
-    }
-    return -1;
-}
 
 ANIForce& ani(Force* force) { return dynamic_cast<ANIForce&>(*force); }
 
@@ -47,7 +31,7 @@ EXPORT void registerKernelFactories() {
         throw OpenMMException("Expected OpenMM " MLMM_OPENMM_VERSION ", for which ANIForce was compiled, but got " +
                               Platform::getOpenMMVersion() + ". Install mlmm again beside this OpenMM.");
     static bool first = true;
-    if (first) register_proxy();
+    if (first) register_proxy(), register_blend_proxy();
     first = false;
     for (int i = 0; i < Platform::getNumPlatforms(); ++i) {
         Platform& platform = Platform::getPlatform(i);
@@ -58,7 +42,7 @@ EXPORT void registerKernelFactories() {
     }
 }
 
-EXPORT const char* mlmm_plugin_error() { return last_error.c_str(); }
+EXPORT const char* mlmm_plugin_error() { return last_error().c_str(); }
 
 // A committee without networks. symbols: separated by blanks. sizes: radial functions, factors by mean distance,
 // factors by angle, members. constants: both cutoffs (angstrom), angstrom in 1 nm, kJ/mol in 1 hartree, then eta
@@ -111,7 +95,10 @@ EXPORT int mlmm_plugin_give(void* made, Force* force) {
     return guarded([&] {
         if (!force) return;
         committee->check();
-        ani(force).committee = shared(committee);
+        if (auto* blend = dynamic_cast<BlendForce*>(force))
+            blend->committee = shared(committee);
+        else
+            ani(force).committee = shared(committee);
     });
 }
 

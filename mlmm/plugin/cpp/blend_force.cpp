@@ -1,0 +1,65 @@
+// A BlendForce in a Context, on every platform: OpenMM hands over the positions and takes the forces back.
+#include "blend_force.h"
+
+#include <algorithm>
+
+#include "networks.h"
+#include "openmm/internal/ContextImpl.h"
+#include "openmm/internal/CustomCPPForceImpl.h"
+
+using namespace OpenMM;
+
+namespace mlmm {
+
+namespace {
+
+class BlendForceImpl : public CustomCPPForceImpl {
+   public:
+    explicit BlendForceImpl(const BlendForce& owner) : CustomCPPForceImpl(owner), owner(owner) {}
+
+    void initialize(ContextImpl& context) override {
+        blend = make_blend(owner, context.getSystem().getNumParticles());
+        threads = owner.threads > 0 ? owner.threads : threads_of(context);
+        CustomCPPForceImpl::initialize(context);
+    }
+    const Force& getOwner() const override { return owner; }
+
+    double computeForce(ContextImpl& context, const std::vector<Vec3>& positions, std::vector<Vec3>& forces) override {
+        Vec3 box[3];
+        if (owner.periodic) {
+            context.getPeriodicBoxVectors(box[0], box[1], box[2]);
+            check_box(*owner.committee, box);
+        }
+        std::fill(forces.begin(), forces.end(), Vec3());
+        return blend->evaluate(positions.data(), owner.periodic ? box : nullptr, threads, forces.data());
+    }
+
+   private:
+    const BlendForce& owner;
+    std::unique_ptr<Blend> blend;
+    int threads = 1;
+};
+
+}  // namespace
+
+ForceImpl* BlendForce::createImpl() const { return new BlendForceImpl(*this); }
+
+std::unique_ptr<Blend> make_blend(const BlendForce& force, int n_particles) {
+    if (force.committee->elements.empty())
+        throw OpenMMException("Expected a committee of ANI networks, but the ANIBlendForce has none. Give it one.");
+    if (force.kind == "adaptive") return make_adaptive_blend(force, n_particles);
+    if (force.kind == "supermolecular") return make_supermolecular_blend(force, n_particles);
+    throw OpenMMException("Expected an adaptive or supermolecular ANIBlendForce, but got '" + force.kind +
+                          "'. Install a newer mlmm.");
+}
+
+void check_box(const Committee& committee, const Vec3* box) {
+    const double least = 2 * committee.radial_cutoff / committee.length;
+    // Not a comparison that a box that is no number would pass.
+    if (!(box[0][0] >= least && box[1][1] >= least && box[2][2] >= least))
+        throw OpenMMException("Expected a periodic box of at least " + std::to_string(least) +
+                              " nm, twice the cutoff of the ANI networks, but got one that is smaller. Use a "
+                              "larger box, or look why it shrank.");
+}
+
+}  // namespace mlmm
