@@ -15,10 +15,14 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 FOLDER = "mlmm/kernels/cpp"
-SOURCES = ("amp_kernel.cpp", "ani_kernel.cpp", "ewald_kernel.cpp", "pair_kernel.cpp", "source_hash.cpp")
+SOURCES = (
+    *("amp_kernel.cpp", "ani_kernel.cpp", "ewald_kernel.cpp", "field_kernel.cpp", "pair_kernel.cpp"),
+    "source_hash.cpp",
+)
 HEADERS = (
     *("amp_invariants.h", "amp_layers.h", "amp_network.h", "amp_response.h"),
-    *("error_function.h", "ewald_pairs.h", "ewald_waves.h", "export.h", "gemm.h", "idle.h", "model.h"),
+    *("equilibration.h", "error_function.h", "ewald_pairs.h", "ewald_waves.h", "export.h"),
+    *("field_model.h", "field_networks.h", "gemm.h", "idle.h", "model.h"),
     *("neighbours.h", "networks.h", "pairs.h", "pieces.h"),
     *("region_pairs.h", "simd.h", "symmetry.h", "symmetry_gradient.h"),
 )

@@ -25,7 +25,7 @@ class PotentialSettings:
     kernel: str = word(
         "auto",
         ("auto", "torch", "native"),
-        "evaluate ANI and AMP-BMS in torch or in C++; auto: C++ on a processor",
+        "evaluate ANI, field-aware ANI and AMP-BMS in torch or in C++; auto: C++ on a processor",
     )
     bridge: str = word(
         "auto",

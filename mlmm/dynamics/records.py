@@ -74,7 +74,7 @@ def run_facts(hybrid: HybridSystem, plan: list[dict[str, Any]], seed: int, title
             "licence": spec.licence,
             "precision": spec.precision,
             "polarisation_scaling": spec.polarisation_scaling if spec.external == "charges" else None,
-            # Where an ANI potential is evaluated; other potentials have one way only.
+            # Other potentials than ANI, field-aware ANI and AMP-BMS have one way only.
             "kernel": getattr(hybrid.potential, "kernel", "torch"),
         },
         "embedding": {

@@ -24,6 +24,8 @@ __all__ = ["native_ewald_wanted"]
 
 # Sources for which a second thread is worth its start.
 _SOURCES_PER_THREAD = 2000
+# Energy of the fixed charges, potential, gradient, second derivatives.
+_ROW = 14
 
 
 def native_ewald_wanted() -> bool:
@@ -40,6 +42,17 @@ def _load(path: Path) -> ctypes.CDLL:
         *(pointer, pointer, pointer, pointer, pointer, ctypes.c_int, pointer, pointer),
     ]
     library.mlmm_ewald_backward.argtypes = [pointer, pointer, ctypes.c_int, *[pointer] * 5]
+    library.mlmm_ewald_potentials.argtypes = [
+        *(integer, pointer, integer, pointer, pointer, pointer, integer, pointer),
+        *(pointer, pointer, ctypes.c_int, pointer, pointer),
+    ]
+    library.mlmm_ewald_potentials_backward.argtypes = [
+        pointer,
+        pointer,
+        pointer,
+        ctypes.c_int,
+        *[pointer] * 2,
+    ]
     library.mlmm_ewald_release.argtypes = [pointer]
     library.mlmm_ewald_release.restype = None
     return library
@@ -59,6 +72,16 @@ def _check(code: int) -> None:
 def _threads(sources: int) -> int:
     """As many as torch would use, where there is work for them."""
     return max(1, min(torch.get_num_threads(), sources // _SOURCES_PER_THREAD))
+
+
+def _box(cell: torch.Tensor | None) -> torch.Tensor | None:
+    """Box vectors in rows, as the library takes them."""
+    if cell is None:
+        return None
+    cell = cell.detach().to(torch.float64).contiguous()
+    if cell.shape != (3, 3):
+        raise EmbeddingError("a cell of shape (3, 3)", str(tuple(cell.shape)), "pass the box vectors in rows")
+    return cell
 
 
 def _evaluate(
@@ -84,12 +107,7 @@ def _evaluate(
             "pass the atoms and charges that the sum was made for",
         )
     x, s, q, mu, theta = (tensor.detach().to(torch.float64).contiguous() for tensor in given)
-    if cell is not None:
-        cell = cell.detach().to(torch.float64).contiguous()
-        if cell.shape != (3, 3):
-            raise EmbeddingError(
-                "a cell of shape (3, 3)", str(tuple(cell.shape)), "pass the box vectors in rows"
-            )
+    cell = _box(cell)
     energies = torch.empty(n, dtype=torch.float64)
     library, pointer = _library(), ctypes.c_void_p()
     code = library.mlmm_ewald_forward(
@@ -173,18 +191,44 @@ def _backward(held: Held, seeds: torch.Tensor, shapes: Sequence[Sequence[int]]) 
     return gradients
 
 
-def _potentials(
+def _potentials_held(
     positions: torch.Tensor, sources: torch.Tensor, cell: torch.Tensor | None, *settings: Any
-) -> torch.Tensor:
-    """Energies without multipoles, potential, gradient, second derivatives but for their trace: (n, 14)."""
-    n = positions.shape[0]
-    shapes = [(n, 3), tuple(sources.shape), (n,), (n, 3), (n, 3, 3)]
-    q, mu, theta = (torch.zeros(shape, dtype=torch.float64) for shape in shapes[2:])
+) -> tuple[torch.Tensor, Held]:
+    """Rows (n, 14) as `_potentials`, and what their gradient needs."""
     charges, reference, triples, ranges = settings
-    energies, held = _evaluate(positions, sources, q, mu, theta, cell, charges, reference, triples, ranges)
-    *_, potential, gradient, curvature = _backward(held, torch.ones(n), shapes)
-    columns = [energies.unsqueeze(1), potential.unsqueeze(1), gradient, curvature.flatten(1)]
-    return torch.cat(columns, dim=1)
+    n, m = reference.shape[0], charges.shape[0]
+    if positions.shape != (n, 3) or sources.shape != (m, 3):
+        raise EmbeddingError(
+            f"positions and sources of shapes ({n}, 3) and ({m}, 3)",
+            f"{tuple(positions.shape)} and {tuple(sources.shape)}",
+            "pass the atoms and charges that the sum was made for",
+        )
+    x, s = (tensor.detach().to(torch.float64).contiguous() for tensor in (positions, sources))
+    cell = _box(cell)
+    rows = torch.empty(n, _ROW, dtype=torch.float64)
+    library, pointer = _library(), ctypes.c_void_p()
+    code = library.mlmm_ewald_potentials(
+        n,
+        x.data_ptr(),
+        m,
+        s.data_ptr(),
+        charges.data_ptr(),
+        None if cell is None else cell.data_ptr(),
+        triples.shape[0],
+        triples.data_ptr(),
+        (ctypes.c_double * len(ranges))(*ranges),
+        reference.data_ptr(),
+        _threads(m),
+        rows.data_ptr(),
+        ctypes.byref(pointer),
+    )
+    _check(code)
+    return rows, Held(library, library.mlmm_ewald_release, pointer)
+
+
+def _potentials(*arguments: Any) -> torch.Tensor:
+    """Energies without multipoles, potential, gradient, second derivatives but for their trace: (n, 14)."""
+    return _potentials_held(*arguments)[0]
 
 
 class _Potentials(torch.autograd.Function):
@@ -192,26 +236,27 @@ class _Potentials(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, positions: torch.Tensor, sources: torch.Tensor, *others: Any) -> torch.Tensor:
-        ctx.save_for_backward(positions, sources)
-        ctx.others = others
-        return _potentials(positions, sources, *others)
+        rows, ctx.held = _potentials_held(positions, sources, *others)
+        ctx.given, ctx.others = [(t.shape, t.dtype) for t in (positions, sources)], len(others)
+        ctx.reference = others[2]
+        return rows
 
     @staticmethod
-    def backward(ctx: Any, by_output: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, by_rows: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         if torch.is_grad_enabled():
             _no_second_derivatives()
-        positions, sources = ctx.saved_tensors
-        cell, source_charges, reference, triples, ranges = ctx.others
-        seeds = by_output.to(torch.float64)
-        n = positions.shape[0]
-        q, mu, theta = seeds[:, 1], seeds[:, 2:5], seeds[:, 5:].unflatten(1, (3, 3))
-        shapes = [(n, 3), tuple(sources.shape), (n,), (n, 3), (n, 3, 3)]
-        # The part of the fixed charges is linear in them too.
-        weighted = reference * seeds[:, 0]
-        _, held = _evaluate(positions, sources, q, mu, theta, cell, source_charges, weighted, triples, ranges)
-        by_positions, by_sources, *_ = _backward(held, torch.ones(n), shapes)
-        both = (by_positions.to(positions.dtype), by_sources.to(sources.dtype))
-        return *both, *[None] * len(ctx.others)
+        gradients = [torch.zeros(shape, dtype=torch.float64) for shape, _ in ctx.given]
+        by_rows, held = by_rows.to(torch.float64).contiguous(), ctx.held
+        where = [gradient.data_ptr() for gradient in gradients]
+        threads = _threads(gradients[1].shape[0])
+        _check(
+            held.library.mlmm_ewald_potentials_backward(
+                held.pointer, by_rows.data_ptr(), ctx.reference.data_ptr(), threads, *where
+            )
+        )
+        types = [dtype for _, dtype in ctx.given]
+        found = [gradient.to(dtype) for gradient, dtype in zip(gradients, types, strict=True)]
+        return *found, *[None] * ctx.others
 
 
 def _differentiable_potentials(

@@ -136,7 +136,7 @@ def load_potential(
     if kind == "field_ani":
         from mlmm.potentials.field_ani.potential import FieldANIPotential
 
-        return FieldANIPotential.from_file(path, precision=precision, device=device)
+        return FieldANIPotential.from_file(path, precision=precision, device=device, kernel=kernel)
     if kind == "torchscript":
         from mlmm.potentials.adapters.torchscript import TorchScriptPotential
 

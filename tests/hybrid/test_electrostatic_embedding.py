@@ -192,6 +192,29 @@ def test_a_model_that_takes_the_potential_runs_through_both_bridges(acetate, mod
     assert np.abs(found[1][1] - found[0][1]).max() < 1e-8
 
 
+def test_field_aware_ani_has_one_energy_in_the_kernel_and_in_torch(acetate):
+    """Both bridges, compiled and in torch, under PME: energy and forces on all atoms."""
+    found = {}
+    for kernel in ("native", "torch"):
+        for bridge in ("torchforce", "pythonforce"):
+            hybrid = embedded(acetate, field_potential((6, 8, 1), kernel=kernel), bridge=bridge)
+            assert run_facts(hybrid, [], 1, "title")["potential"]["kernel"] == kernel
+            context = context_of(hybrid.system)
+            context.setPositions(acetate.positions)
+            state = context.getState(energy=True, forces=True, groups=1 << hybrid.force_groups["ml"])
+            forces = state.getForces(asNumpy=True)._value
+            found[kernel, bridge] = state.getPotentialEnergy()._value, forces
+    energy, forces = found["torch", "torchforce"]
+    largest = np.abs(forces).max()
+    for other_energy, other_forces in found.values():
+        assert other_energy == pytest.approx(energy, rel=1e-10)
+        assert np.abs(other_forces - forces).max() < 1e-10 * largest
+    # Control: another network of the field.
+    hybrid = embedded(acetate, field_potential((6, 8, 1), seed=2), bridge="pythonforce")
+    group = 1 << hybrid.force_groups["ml"]
+    assert abs(energy_of(context_of(hybrid.system), acetate.positions, group) - energy) > 1.0
+
+
 def test_without_charges_around_it_is_the_potential_alone(acetate, amp):
     """All charges of the water set to zero: what the force of the region adds is its energy in vacuum."""
     system = openmm.XmlSerializer.deserialize(openmm.XmlSerializer.serialize(acetate.system))

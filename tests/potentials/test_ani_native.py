@@ -25,7 +25,7 @@ pytestmark = [
 
 # Of the largest energy of an atom, and of the largest force.
 ENERGY = {"float32": 1e-6, "float64": 1e-12}
-FORCE = {"float32": 1e-6, "float64": 1e-10}
+FORCE = {"float32": 1e-6, "float64": 1e-12}
 
 
 @pytest.fixture(autouse=True)

@@ -103,25 +103,8 @@ EXPORT const char* mlmm_ani_level() { return kLevel; }
 EXPORT int mlmm_ani_new(int64_t id, int twofold, const int64_t* sizes, const double* constants) try {
     std::lock_guard<std::mutex> lock(registry().mutex);
     if (registry().models.count(id)) return 0;
-    Functions f;
-    const double* next = constants;
-    f.species = static_cast<int>(sizes[0]);
-    f.radial_cutoff = *next++, f.angular_cutoff = *next++;
-    const double length = *next++, energy = *next++;
-    const auto take = [&next](std::vector<double>& list, int64_t n) {
-        list.assign(next, next + n);
-        next += n;
-    };
-    take(f.eta_radial, sizes[1]), take(f.shift_radial, sizes[1]);
-    take(f.eta_mean, sizes[2]), take(f.shift_mean, sizes[2]);
-    take(f.zeta, sizes[3]);
-    std::vector<double> angle;
-    take(angle, sizes[3]);
-    for (const double a : angle) f.half_cos.push_back(0.5 * std::cos(a)), f.half_sin.push_back(0.5 * std::sin(a));
-    f.radial_width = padded(f.radial()), f.angular_width = padded(f.means() * f.angles());
-    f.pair.resize(f.species * f.species);
-    for (int s = 0, k = 0; s < f.species; ++s)
-        for (int t = s; t < f.species; ++t, ++k) f.pair[s * f.species + t] = f.pair[t * f.species + s] = k;
+    double length, energy;
+    const Functions f = read_functions(sizes, constants, length, energy);
     Entry entry;
     const int members = static_cast<int>(sizes[4]);
     if (twofold)

@@ -62,7 +62,9 @@ inline void smeared_potential(double b, double r, double* f) {
 
 class EwaldPairs {
    public:
-    // Sources in rows filled up to whole vectors. Fields (n) get what the pairs give them.
+    // Sources in rows filled up to whole vectors. Fields (n) get what the pairs give them; with Keep, of atoms
+    // with an excess charge alone, no gradients but what `respond` needs.
+    template <bool Keep>
     void evaluate(const EwaldRanges& ranges, const Box& box, int64_t n, const double* positions,
                   const AtomMultipoles* multipoles, int64_t n_sources, const double* sources,
                   const double* charges, int threads, AtomField* fields) {
@@ -71,9 +73,16 @@ class EwaldPairs {
         n_ = n;
         for_each_piece(static_cast<int>(n), threads, [&](int i, int) {
             find(ranges, box, positions + 3 * i, pairs_[i]);
-            fields[i].add(screened(ranges, multipoles[i], pairs_[i]));
-            for (int k = pairs_[i].size; k < pairs_[i].all; ++k)
-                fields[i].add(close(ranges, multipoles[i], pairs_[i], k));
+            fields[i].add(screened<Keep>(ranges, multipoles[i], pairs_[i]));
+            add_close(ranges, multipoles[i], pairs_[i], fields[i]);
+        });
+    }
+
+    // Gradients of the energies of other multipoles at the positions of the last evaluation.
+    void respond(const EwaldRanges& ranges, const AtomMultipoles* multipoles, int threads, AtomField* fields) {
+        for_each_piece(static_cast<int>(n_), threads, [&](int i, int) {
+            fields[i].add(responding(multipoles[i], pairs_[i]));
+            add_close(ranges, multipoles[i], pairs_[i], fields[i]);
         });
     }
 
@@ -83,8 +92,8 @@ class EwaldPairs {
             const Pairs& own = pairs_[i];
             const auto give = [&](int k) {
                 double* g = gradient + 3 * own.source[k];
-                g[0] += by_energy[i] * own.x[k], g[1] += by_energy[i] * own.y[k];
-                g[2] += by_energy[i] * own.z[k];
+                g[0] += by_energy[i] * own.dx[k], g[1] += by_energy[i] * own.dy[k];
+                g[2] += by_energy[i] * own.dz[k];
             };
             for (int k = 0; k < own.found; ++k) give(k);
             for (int k = own.size; k < own.all; ++k) give(k);
@@ -96,10 +105,11 @@ class EwaldPairs {
     // Beyond this many 1/b a Gaussian is a point: erfc(6) = 2e-17.
     static constexpr double kReach = 6.0;
 
-    // Of one atom: displacements, which become gradients by them. First `found` pairs, filled up to `size`,
-    // then the close ones.
+    // Of one atom: displacements of all candidates, whose places gradients take; those of the pairs. First
+    // `found` pairs, filled up to `size`, then the close ones. For other multipoles: c f B1 and c f B2, and
+    // what the charge, the dipole and the quadrupole pull along the displacement.
     struct Pairs {
-        std::vector<double> x, y, z, charge, dx, dy, dz, squared;
+        std::vector<double> x, y, z, charge, dx, dy, dz, squared, first, second, pull[3];
         std::vector<int64_t> source;
         std::vector<size_t> close;
         int found = 0, size = 0, all = 0;
@@ -182,12 +192,22 @@ class EwaldPairs {
         }
     }
 
-    // The pairs beyond the width of a charge, in vectors.
+    static void add_close(const EwaldRanges& ranges, const AtomMultipoles& m, Pairs& own, AtomField& field) {
+        for (int k = own.size; k < own.all; ++k) field.add(close(ranges, m, own, k));
+    }
+
+    // The pairs beyond the width of a charge, in vectors; gradients of a charge alone, or what `responding` needs.
+    template <bool Keep>
     static AtomField screened(const EwaldRanges& ranges, const AtomMultipoles& m, Pairs& own) {
         const double a = ranges.alpha, aa = 2.0 * a * a, scale = 1.12837916709551257390 * a;
         const double inner = 1.0 / (1.0 - ranges.taper), inverse_cutoff = 1.0 / ranges.cutoff;
         const VectorD zero = {}, one = broadcast(1.0);
         VectorD energy = {}, potential = {}, s[3] = {}, h[6] = {}, gx = {}, gy = {}, gz = {};
+        if (Keep) {
+            const size_t room = own.x.size();
+            for (auto* v : {&own.first, &own.second, &own.pull[0], &own.pull[1], &own.pull[2]})
+                if (v->size() < room) v->resize(room);
+        }
         for (int k = 0; k < own.size; k += kLanes) {
             const VectorD x = load(&own.x[k]), y = load(&own.y[k]), z = load(&own.z[k]);
             const VectorD squared = x * x + y * y + z * z, r = square_root(squared);
@@ -204,6 +224,19 @@ class EwaldPairs {
             const VectorD f = 1.0 - t * t * t * (10.0 - t * (15.0 - 6.0 * t));
             const VectorD df = t * t * (1.0 - t) * (1.0 - t) * (-30.0 * inner * inverse_cutoff);
             const VectorD c = load(&own.charge[k]), cf = c * f;
+            const VectorD u1 = cf * b1, u2 = cf * b2, v2 = u2 + u2;
+            potential += cf * b0;
+            s[0] += u1 * x, s[1] += u1 * y, s[2] += u1 * z;
+            const VectorD hx = u2 * x, hy = u2 * y, hz = u2 * z;
+            h[0] += hx * x, h[1] += hy * y, h[2] += hz * z;
+            h[3] += hx * y, h[4] += hx * z, h[5] += hy * z;
+            if (Keep) {
+                const VectorD end = c * df * inverse;
+                store(&own.first[k], u1), store(&own.second[k], u2);
+                store(&own.pull[0][k], end * b0 - u1), store(&own.pull[1][k], end * b1 - u2);
+                store(&own.pull[2][k], end * b2 - cf * b3);
+                continue;
+            }
             const VectorD qx = m.quadrupole[0] * x + m.quadrupole[3] * y + m.quadrupole[4] * z;
             const VectorD qy = m.quadrupole[3] * x + m.quadrupole[1] * y + m.quadrupole[5] * z;
             const VectorD qz = m.quadrupole[4] * x + m.quadrupole[5] * y + m.quadrupole[2] * z;
@@ -211,22 +244,43 @@ class EwaldPairs {
             const VectorD twice = qx * x + qy * y + qz * z;
             const VectorD pair = m.excess * b0 + along * b1 + twice * b2;
             const VectorD radial = c * df * pair * inverse - cf * (m.excess * b1 + along * b2 + twice * b3);
-            const VectorD u1 = cf * b1, u2 = cf * b2, v2 = u2 + u2;
-            energy += cf * pair, potential += cf * b0;
-            s[0] += u1 * x, s[1] += u1 * y, s[2] += u1 * z;
-            const VectorD hx = u2 * x, hy = u2 * y, hz = u2 * z;
-            h[0] += hx * x, h[1] += hy * y, h[2] += hz * z;
-            h[3] += hx * y, h[4] += hx * z, h[5] += hy * z;
+            energy += cf * pair;
             const VectorD px = radial * x + u1 * m.dipole[0] + v2 * qx;
             const VectorD py = radial * y + u1 * m.dipole[1] + v2 * qy;
             const VectorD pz = radial * z + u1 * m.dipole[2] + v2 * qz;
             gx -= px, gy -= py, gz -= pz;
-            store(&own.x[k], px), store(&own.y[k], py), store(&own.z[k], pz);
+            store(&own.dx[k], px), store(&own.dy[k], py), store(&own.dz[k], pz);
         }
         AtomField field;
-        field.energy = sum_of<double>(energy), field.potential = sum_of<double>(potential);
+        field.potential = sum_of<double>(potential);
+        field.energy = Keep ? m.excess * field.potential : sum_of<double>(energy);
         for (int k = 0; k < 3; ++k) field.slope[k] = sum_of<double>(s[k]);
         for (int k = 0; k < 6; ++k) field.curvature[k] = sum_of<double>(h[k]);
+        field.gradient[0] = sum_of<double>(gx), field.gradient[1] = sum_of<double>(gy);
+        field.gradient[2] = sum_of<double>(gz);
+        return field;
+    }
+
+    // Gradients of the pairs of `screened` for other multipoles.
+    static AtomField responding(const AtomMultipoles& m, Pairs& own) {
+        VectorD gx = {}, gy = {}, gz = {};
+        for (int k = 0; k < own.size; k += kLanes) {
+            const VectorD x = load(&own.x[k]), y = load(&own.y[k]), z = load(&own.z[k]);
+            const VectorD qx = m.quadrupole[0] * x + m.quadrupole[3] * y + m.quadrupole[4] * z;
+            const VectorD qy = m.quadrupole[3] * x + m.quadrupole[1] * y + m.quadrupole[5] * z;
+            const VectorD qz = m.quadrupole[4] * x + m.quadrupole[5] * y + m.quadrupole[2] * z;
+            const VectorD along = m.dipole[0] * x + m.dipole[1] * y + m.dipole[2] * z;
+            const VectorD twice = qx * x + qy * y + qz * z;
+            const VectorD radial = m.excess * load(&own.pull[0][k]) + along * load(&own.pull[1][k]) +
+                                   twice * load(&own.pull[2][k]);
+            const VectorD u1 = load(&own.first[k]), u2 = load(&own.second[k]), v2 = u2 + u2;
+            const VectorD px = radial * x + u1 * m.dipole[0] + v2 * qx;
+            const VectorD py = radial * y + u1 * m.dipole[1] + v2 * qy;
+            const VectorD pz = radial * z + u1 * m.dipole[2] + v2 * qz;
+            gx -= px, gy -= py, gz -= pz;
+            store(&own.dx[k], px), store(&own.dy[k], py), store(&own.dz[k], pz);
+        }
+        AtomField field;
         field.gradient[0] = sum_of<double>(gx), field.gradient[1] = sum_of<double>(gy);
         field.gradient[2] = sum_of<double>(gz);
         return field;
@@ -261,7 +315,7 @@ class EwaldPairs {
             field.gradient[a] = -p[a];
         }
         field.curvature[3] = u2 * x * y, field.curvature[4] = u2 * x * z, field.curvature[5] = u2 * y * z;
-        own.x[k] = p[0], own.y[k] = p[1], own.z[k] = p[2];
+        own.dx[k] = p[0], own.dy[k] = p[1], own.dz[k] = p[2];
         return field;
     }
 

@@ -55,6 +55,11 @@ class EwaldWaves {
         region(n, positions, multipoles, fields);
     }
 
+    // Gradients of the energies of other multipoles at the positions of the last evaluation.
+    void respond(int64_t n, const double* positions, const AtomMultipoles* multipoles, AtomField* fields) {
+        region(n, positions, multipoles, fields);
+    }
+
     // Adds to the gradient (sources, 3) for derivatives by the energies of the atoms.
     void backward(const double* by_energy, int threads, double* gradient) {
         weigh(by_energy);

@@ -123,14 +123,20 @@ class Model {
     // Adds to `gradient` (n_atoms, 3) that of sum by_energy (members, centres) times the energies.
     void backward(Evaluation<T>& e, const double* by_energy, int threads, double* gradient) {
         std::lock_guard<std::mutex> lock(e.busy);
-        if (e.broken) {
+        if (e.broken)
             std::fill(gradient, gradient + 3 * e.n_atoms, std::nan(""));
-            return;
-        }
+        else
+            add_gradient(e, by_energy, threads, gradient, nullptr);
+    }
+
+    // The same of a whole evaluation that the caller has locked; more: for each batch further derivatives by
+    // its functions (rows, length), or null.
+    void add_gradient(Evaluation<T>& e, const double* by_energy, int threads, double* gradient,
+                      const std::vector<T>* more) {
         prepare(e, threads);
         const int64_t n_centres = static_cast<int64_t>(e.centres.size());
         for_each_piece(static_cast<int>(e.n_batches), threads, [&](int b, int thread) {
-            differentiate(e.batches[b], by_energy, n_centres, e.scratch[thread]);
+            differentiate(e.batches[b], by_energy, n_centres, more ? more[b].data() : nullptr, e.scratch[thread]);
         });
         // In a fixed order, so that the sum is the same bit by bit.
         for (size_t b = 0; b < e.n_batches; ++b) {
@@ -220,7 +226,8 @@ class Model {
         }
     }
 
-    void differentiate(Batch<T>& batch, const double* by_energy, int64_t n_centres, Scratch& scratch) const {
+    void differentiate(Batch<T>& batch, const double* by_energy, int64_t n_centres, const T* more,
+                       Scratch& scratch) const {
         const SymmetryFunctions symmetry(functions);
         const size_t length = functions.length();
         for (auto* v : {&batch.gx, &batch.gy, &batch.gz})
@@ -236,6 +243,9 @@ class Model {
                 for (const Range& range : batch.ranges)
                     for (int i = range.begin; i < range.end; ++i) sums[i] += factor * slopes[i];
             }
+            for (const Range& range : batch.ranges)
+                for (int i = range.begin; more && i < range.end; ++i)
+                    sums[i] += length_scale * more[length * r + i];
             symmetry.gradient(batch.radial, batch.angular, r, sums, batch.gx.data(), batch.gy.data(),
                               batch.gz.data(), scratch.symmetry);
         }

@@ -51,6 +51,33 @@ struct HiddenLayer {
     size_t forward = 0, backward = 0, bias = 0;  // places in the member's block
 };
 
+// Entry (input, output) of a packed matrix with so many inputs.
+template <class T>
+size_t packed_place(int input, int output, int inputs) {
+    constexpr int n = Lanes<T>::n;
+    return (static_cast<size_t>(output / n) * inputs + input) * n + output % n;
+}
+
+// Where each published symmetry function stands among the padded blocks.
+inline std::vector<int> places_of_functions(const Functions& f) {
+    std::vector<int> result;
+    for (int b = 0; b < f.blocks(); ++b) {
+        const int width = b < f.species ? f.radial() : f.means() * f.angles();
+        for (int k = 0; k < width; ++k) result.push_back(f.begin(b) + k);
+    }
+    return result;
+}
+
+// Vectors of columns in some ranges.
+template <class T>
+const std::vector<int>& columns_of(const std::vector<Range>& ranges) {
+    thread_local std::vector<int> columns;
+    columns.clear();
+    for (const Range& range : ranges)
+        for (int i = range.begin; i < range.end; i += Lanes<T>::n) columns.push_back(i / Lanes<T>::n);
+    return columns;
+}
+
 template <class T>
 class ElementNetworks {
    public:
@@ -79,7 +106,7 @@ class ElementNetworks {
         last_bias_ = take(1);
         member_size_ = size;
         data_.allocate(size * members);
-        const std::vector<int> where = places(functions);
+        const std::vector<int> where = places_of_functions(functions);
         for (int m = 0; m < members; ++m) {
             T* block = data_.get() + m * member_size_;
             int given = static_cast<int>(where.size());
@@ -90,8 +117,8 @@ class ElementNetworks {
                     for (int i = 0; i < given; ++i) {
                         const int place = k == 0 ? where[i] : i;
                         const T value = static_cast<T>(w[static_cast<size_t>(o) * given + i]);
-                        block[layer.forward + packed(place, o, layer.inputs)] = value;
-                        block[layer.backward + packed(o, place, layer.outputs)] = value;
+                        block[layer.forward + packed_place<T>(place, o, layer.inputs)] = value;
+                        block[layer.backward + packed_place<T>(o, place, layer.outputs)] = value;
                     }
                     block[layer.bias + o] = static_cast<T>(biases[k][static_cast<size_t>(m) * widths[k] + o]);
                 }
@@ -153,7 +180,7 @@ class ElementNetworks {
             for (size_t i = 0; i < static_cast<size_t>(rows) * layer.outputs; i += kLanes)
                 store(behind + i, load(behind + i) * load(slopes + i));
             const Range whole{0, layer.outputs};
-            std::vector<int>& wanted = columns_of(k == 0 ? ranges : std::vector<Range>{{0, layer.inputs}});
+            const std::vector<int>& wanted = columns_of<T>(k == 0 ? ranges : std::vector<Range>{{0, layer.inputs}});
             side = 1 - side;
             T* ahead = k == 0 ? gradient : scratch.gradient[side].data();
             multiply(behind, layer.outputs, rows, block + layer.backward, layer.outputs, wanted.data(),
@@ -168,31 +195,8 @@ class ElementNetworks {
    private:
     static constexpr int kLanes = Lanes<T>::n;
 
-    // Entry (input, output) of a packed matrix with so many inputs.
-    static size_t packed(int input, int output, int inputs) {
-        return (static_cast<size_t>(output / kLanes) * inputs + input) * kLanes + output % kLanes;
-    }
-
-    // Where each published symmetry function stands among the padded blocks.
-    static std::vector<int> places(const Functions& f) {
-        std::vector<int> result;
-        for (int b = 0; b < f.blocks(); ++b) {
-            const int width = b < f.species ? f.radial() : f.means() * f.angles();
-            for (int k = 0; k < width; ++k) result.push_back(f.begin(b) + k);
-        }
-        return result;
-    }
-
-    static std::vector<int>& columns_of(const std::vector<Range>& ranges) {
-        thread_local std::vector<int> columns;
-        columns.clear();
-        for (const Range& range : ranges)
-            for (int i = range.begin; i < range.end; i += kLanes) columns.push_back(i / kLanes);
-        return columns;
-    }
-
     static const int* all(int outputs) {
-        return columns_of({{0, outputs}}).data();
+        return columns_of<T>({{0, outputs}}).data();
     }
 
     int widest() const {

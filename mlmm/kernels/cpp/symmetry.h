@@ -32,6 +32,31 @@ struct Functions {
     int length() const { return begin(blocks()); }
 };
 
+// From lists one after the other. sizes: species, radial functions, factors by mean distance, factors by angle;
+// constants: both cutoffs, the scales of length (angstrom) and energy, then the parameters of the functions.
+inline Functions read_functions(const int64_t* sizes, const double* constants, double& length, double& energy) {
+    Functions f;
+    const double* next = constants;
+    f.species = static_cast<int>(sizes[0]);
+    f.radial_cutoff = *next++, f.angular_cutoff = *next++;
+    length = *next++, energy = *next++;
+    const auto take = [&next](std::vector<double>& list, int64_t n) {
+        list.assign(next, next + n);
+        next += n;
+    };
+    take(f.eta_radial, sizes[1]), take(f.shift_radial, sizes[1]);
+    take(f.eta_mean, sizes[2]), take(f.shift_mean, sizes[2]);
+    take(f.zeta, sizes[3]);
+    std::vector<double> angle;
+    take(angle, sizes[3]);
+    for (const double a : angle) f.half_cos.push_back(0.5 * std::cos(a)), f.half_sin.push_back(0.5 * std::sin(a));
+    f.radial_width = padded(f.radial()), f.angular_width = padded(f.means() * f.angles());
+    f.pair.resize(f.species * f.species);
+    for (int s = 0, k = 0; s < f.species; ++s)
+        for (int t = s; t < f.species; ++t, ++k) f.pair[s * f.species + t] = f.pair[t * f.species + s] = k;
+    return f;
+}
+
 // Neighbours of the rows of a batch: for each row and element one padded run.
 struct Shell {
     std::vector<double> r, x, y, z, f, df;

@@ -233,6 +233,11 @@ class AMPPotential:
             citation=weights.about.get("citation", "not stated"),
         )
 
+    @property
+    def kernel(self) -> str:
+        """Where it is evaluated: "native" or "torch"."""
+        return "native" if self.compiled else "torch"
+
     @classmethod
     def from_file(cls, path: str | Path, **options: Any) -> AMPPotential:
         """Read a weight file; options as for the class."""

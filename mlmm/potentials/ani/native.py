@@ -24,7 +24,15 @@ from mlmm.potentials.ani.neurochem import ANIParameters
 from mlmm.potentials.ani.symmetry_functions import grid
 from mlmm.units import ANGSTROM, HARTREE
 
-__all__ = ["KERNELS", "NativeANI", "choose_kernel", "has_one_output", "instruction_set"]
+__all__ = [
+    "KERNELS",
+    "NativeANI",
+    "choose_kernel",
+    "functions_of",
+    "has_one_output",
+    "instruction_set",
+    "load_weights",
+]
 
 # Below so many centres a second thread costs more than it saves.
 _CENTRES_PER_THREAD = 16
@@ -283,17 +291,7 @@ def load_weights(parameters: ANIParameters, precision: str, elements: list[int])
         Places in ``parameters.elements``.
     """
     library, model = _library(), _content_number(parameters, precision)
-    constants = parameters.constants
-    eta_radial, shift_radial = grid(constants["EtaR"], constants["ShfR"])
-    eta_angular, shift_angular = grid(constants["EtaA"], constants["ShfA"])
-    zeta, angle = grid(constants["Zeta"], constants["ShfZ"])
-    sizes = np.array(
-        [len(parameters.elements), len(eta_radial), len(eta_angular), len(zeta), parameters.members],
-        dtype=np.int64,
-    )
-    scales = [float(constants["Rcr"]), float(constants["Rca"]), 1.0 / ANGSTROM, HARTREE]
-    lists = (eta_radial, shift_radial, eta_angular, shift_angular, zeta, angle)
-    values = np.concatenate([scales, *(values.numpy() for values in lists)]).astype(np.float64)
+    sizes, values = functions_of(parameters)
     _check(library.mlmm_ani_new(model, precision == "float64", sizes.ctypes.data, values.ctypes.data))
     for element in elements:
         if library.mlmm_ani_has(model, element):
@@ -305,6 +303,21 @@ def load_weights(parameters: ANIParameters, precision: str, elements: list[int])
         pointers = [(ctypes.c_void_p * len(a))(*(x.ctypes.data for x in a)) for a in (weights, biases)]
         _check(library.mlmm_ani_element(model, element, len(widths), widths.ctypes.data, *pointers))
     return model
+
+
+def functions_of(parameters: ANIParameters) -> tuple[np.ndarray, np.ndarray]:
+    """Sizes (5,) and constants of the symmetry functions, as the library takes them."""
+    constants = parameters.constants
+    eta_radial, shift_radial = grid(constants["EtaR"], constants["ShfR"])
+    eta_angular, shift_angular = grid(constants["EtaA"], constants["ShfA"])
+    zeta, angle = grid(constants["Zeta"], constants["ShfZ"])
+    sizes = np.array(
+        [len(parameters.elements), len(eta_radial), len(eta_angular), len(zeta), parameters.members],
+        dtype=np.int64,
+    )
+    scales = [float(constants["Rcr"]), float(constants["Rca"]), 1.0 / ANGSTROM, HARTREE]
+    lists = (eta_radial, shift_radial, eta_angular, shift_angular, zeta, angle)
+    return sizes, np.concatenate([scales, *(values.numpy() for values in lists)]).astype(np.float64)
 
 
 def _content_number(parameters: ANIParameters, precision: str) -> int:

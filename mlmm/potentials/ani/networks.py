@@ -140,7 +140,7 @@ class _ElementNetworks(Module):
     ):
         super().__init__()
         self.n_members, self.width = weights[0].shape[0], weights[0].shape[1]
-        self.celu_alpha = _CELU_ALPHA
+        self.celu_alpha, self.steepness = _CELU_ALPHA, 1.0 / _CELU_ALPHA
         self.species = species
         self.atoms = torch.nn.Buffer(atoms)
         # The first layer sees the same input in every member: one matrix product for all of them.
@@ -157,7 +157,8 @@ class _ElementNetworks(Module):
         # Not x.shape[0]: of this product, frozen, torch 2.9 gives another number.
         x = x.reshape(-1, self.n_members, self.width).transpose(0, 1)
         for layer in self.layers:
-            x = layer(torch.celu(x, self.celu_alpha))
+            # torch.celu, whose derivative takes 1/alpha in single precision: forces were off by 1e-8.
+            x = layer(torch.ops.aten.elu(x, self.celu_alpha, 1.0, self.steepness))
         return x.squeeze(2)
 
 

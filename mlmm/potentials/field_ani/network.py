@@ -16,6 +16,7 @@ from mlmm.elements import SYMBOLS
 from mlmm.modules import Module
 from mlmm.potentials.ani.networks import ANINetworks
 from mlmm.potentials.field_ani.equilibration import equilibrate, interaction_matrix
+from mlmm.potentials.field_ani.native import load_field_weights
 from mlmm.potentials.field_ani.parameters import UNIT, FieldANIParameters
 from mlmm.structures import minimum_image
 from mlmm.units import ANGSTROM, COULOMB
@@ -37,6 +38,8 @@ class FieldANIModule(Module):
         Total charge of the region, e.
     centres : sequence of int, optional
         Atoms whose energies are wanted; all by default. Each costs the whole region.
+    compiled : bool
+        Evaluate it by the compiled kernel where the positions lie on the processor.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class FieldANIModule(Module):
         dtype: torch.dtype,
         charge: int = 0,
         centres: Sequence[int] | None = None,
+        compiled: bool = False,
     ):
         super().__init__()
         ani = parameters.ani
@@ -66,6 +70,10 @@ class FieldANIModule(Module):
         self.register_buffer("order", torch.argsort(torch.cat(places)))
         self.total, self.unit = float(charge), UNIT
         self.angstrom, self.coulomb = ANGSTROM, COULOMB / ANGSTROM
+        self.register_buffer("species", species)
+        self.compiled, self.model = compiled, 0
+        if compiled:
+            self.model = load_field_weights(parameters, dtype == torch.float64, present)
 
     def forward(
         self, positions: torch.Tensor, cell: Optional[torch.Tensor], centres: Optional[torch.Tensor] = None
@@ -101,6 +109,12 @@ class FieldANIModule(Module):
         charges, dipoles, quadrupoles : torch.Tensor, shapes (N,), (N, 3), (N, 3, 3)
             e, e nm, e nm²: derivatives of the energy in what was given; no quadrupoles.
         """
+        none = torch.zeros_like(positions, dtype=torch.float64).unsqueeze(2).expand(-1, 3, 3)
+        if self.compiled and positions.device.type == "cpu":
+            out = torch.ops.mlmm.field_ani(
+                positions, potential, gradient, cell, self.species, self.total, self.model
+            )
+            return out[:, 0].unsqueeze(0), out[:, 1], out[:, 2:], none
         x = positions.to(torch.float64) / self.angstrom
         box: Optional[torch.Tensor] = None
         if cell is not None:
@@ -123,7 +137,6 @@ class FieldANIModule(Module):
         energies = self.energy.of_environments(environments)
         energies = energies + charges * (slopes + 0.5 * (matrix[0] @ charges))
         energies = energies + 0.5 * (dipoles * field).sum(1)
-        none = torch.zeros_like(dipoles).unsqueeze(2).expand(-1, 3, 3)
         return energies, charges, dipoles * self.angstrom, none
 
 

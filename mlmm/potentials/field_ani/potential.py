@@ -11,6 +11,7 @@ import torch
 from mlmm.elements import SYMBOLS
 from mlmm.errors import PotentialError
 from mlmm.potentials.base import AtomEnergies, PotentialSpec, check_state
+from mlmm.potentials.field_ani.native import choose_field_kernel
 from mlmm.potentials.field_ani.network import FieldANIModule
 from mlmm.potentials.field_ani.parameters import FieldANIParameters, load_field_ani
 from mlmm.potentials.multipoles import potential_of_charges
@@ -33,6 +34,8 @@ class FieldANIPotential:
     precision : {"float32", "float64"}
         Arithmetic of symmetry functions and networks; geometry, charges and sums are float64.
     device : str
+    kernel : {"auto", "torch", "native"}
+        In torch or in C++; both give the same numbers.
     """
 
     def __init__(
@@ -46,10 +49,12 @@ class FieldANIPotential:
         citation: str = "not stated",
         precision: str = "float32",
         device: str = "cpu",
+        kernel: str = "auto",
     ):
         if precision not in _DTYPES:
             raise PotentialError(f"precision = {' | '.join(_DTYPES)}", repr(precision), "choose one of them")
         self.parameters, self.device = parameters, torch.device(device)
+        self.compiled = choose_field_kernel(kernel, parameters, self.device)
         ani = parameters.ani
         cutoff = float(ani.constants["Rcr"]) * ANGSTROM
         self.spec = PotentialSpec(
@@ -73,6 +78,11 @@ class FieldANIPotential:
         )
         self._bound: tuple[tuple, FieldANIModule] | None = None
 
+    @property
+    def kernel(self) -> str:
+        """Where it is evaluated: "native" or "torch"."""
+        return "native" if self.compiled else "torch"
+
     @classmethod
     def from_file(cls, path: str | Path, **options: Any) -> FieldANIPotential:
         """Read a file of `save_field_ani`; options as for the class, in place of what the file says."""
@@ -85,7 +95,9 @@ class FieldANIPotential:
         self, numbers: Sequence[int], centres: Sequence[int] | None = None, charge: int = 0
     ) -> FieldANIModule:
         """The module for a region of these elements and this charge."""
-        module = FieldANIModule(self.parameters, numbers, _DTYPES[self.spec.precision], charge, centres)
+        module = FieldANIModule(
+            self.parameters, numbers, _DTYPES[self.spec.precision], charge, centres, self.compiled
+        )
         return module.to(self.device)
 
     def atom_energies(self, structure: Structure) -> AtomEnergies:
