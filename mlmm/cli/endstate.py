@@ -61,6 +61,7 @@ def run(options: argparse.Namespace) -> int:
     checked_potential(config)
     built = built_in(config, out)
     from mlmm.config.sampling import end_states_from
+    from mlmm.reactions.end_states import weighted
     from mlmm.reactions.window_runs import task_runner
     from mlmm.report.end_state_page import read_end_states, write_end_state_report
     from mlmm.report.text import with_error
@@ -71,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
         "potential": config.potential.name,
     }
     # What has no states between is refused before anything runs.
-    states.make_hybrid().weighted(0.0)
+    weighted(states.make_hybrid(), 0.0)
     print(f"{out}/")
     try:
         with task_runner(options.workers, config.run.ml_threads or 1) as tasks:

@@ -16,12 +16,35 @@ import openmm
 
 from mlmm.errors import ConfigError, EmbeddingError
 from mlmm.forcefield.term_catalogue import BONDED, NOT_FORCE_FIELD, class_of, empty_copy, is_kept
+from mlmm.hybrid.spec import HybridSpec
 from mlmm.units import COULOMB
 
-__all__ = ["WEIGHT", "own_terms", "weighted_force"]
+__all__ = ["WEIGHT", "check_weight", "own_terms", "weighted_force"]
 
 #: Name of the weight, a global parameter of the force.
 WEIGHT = "model_weight"
+
+
+def check_weight(spec: HybridSpec, weight: float) -> None:
+    """Refuse a hybrid that has no states between, or a weight out of range.
+
+    Raises
+    ------
+    ConfigError
+        Another scheme than ``additive`` with mechanical embedding, a cut bond, or a weight beyond 0 or 1.
+    """
+    if not 0.0 <= weight <= 1.0:
+        raise ConfigError("a weight of the model from 0 to 1", f"{weight:g}", "correct it")
+    inside = set(spec.zones.core)
+    crossing = any((a in inside) != (b in inside) for a, b in spec.built.bonds.tolist())
+    if spec.scheme != "additive" or spec.electrostatics != "mechanical" or spec.mm_tail or crossing:
+        raise ConfigError(
+            'whole molecules under scheme "additive" with mechanical embedding',
+            f'scheme "{spec.scheme}", electrostatics = "{spec.electrostatics}"'
+            + (", mm_tail" if spec.mm_tail else "")
+            + (", bonds across the boundary" if crossing else ""),
+            "sample both ends and join them: mlmm correct RUN --to other.toml --with OTHER",
+        )
 
 
 def weighted_force(

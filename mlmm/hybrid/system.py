@@ -170,30 +170,6 @@ class HybridSystem(ShortRepr):
         """
         return self.reassembled(self.bridge, biases=bind(self.built, restraints, variables))
 
-    def weighted(self, weight: float) -> HybridSystem:
-        """A state between the force field (0) and this hybrid (1), see `mlmm.hybrid.end_states`.
-
-        Raises
-        ------
-        ConfigError
-            Another scheme than ``additive`` with mechanical embedding, a cut bond, or a weight out of range.
-        """
-        if not 0.0 <= weight <= 1.0:
-            raise ConfigError("a weight of the model from 0 to 1", f"{weight:g}", "correct it")
-        spec, charges = self.spec, self.spec.electrostatics
-        inside = set(self.zones.core)
-        crossing = any((a in inside) != (b in inside) for a, b in self.built.bonds.tolist())
-        if self.scheme != "additive" or charges != "mechanical" or spec.mm_tail or crossing:
-            raise ConfigError(
-                'whole molecules under scheme "additive" with mechanical embedding: both ends '
-                "differ in the region by itself",
-                f'scheme "{self.scheme}", electrostatics = "{charges}"'
-                + (", mm_tail" if spec.mm_tail else "")
-                + (", bonds across the boundary" if crossing else ""),
-                "sample both ends and join them: mlmm correct RUN --to other.toml --with OTHER",
-            )
-        return self.reassembled(model_weight=weight, direct_pairs=False)
-
     def create_system(self, bridge: str | None = None, **changes: Any) -> openmm.System:
         """Another System with the same energy, built anew, as `reassembled` makes it."""
         return assemble(self._changed(bridge, changes)).system

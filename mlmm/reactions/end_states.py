@@ -18,6 +18,7 @@ from mlmm.dynamics.simulate import simulate
 from mlmm.dynamics.stages import Dynamics, Equilibrate, Minimise, Produce
 from mlmm.dynamics.start import Start
 from mlmm.errors import ConfigError
+from mlmm.hybrid.end_states import check_weight
 from mlmm.hybrid.system import HybridSystem
 from mlmm.reactions.correction import DifferenceRunner, FrameChunk, frame_chunks
 from mlmm.reactions.end_state_analysis import EndStateResult, analyse_states
@@ -25,11 +26,17 @@ from mlmm.reactions.sampling_options import EndStateOptions
 from mlmm.reactions.umbrella_record import read_json, write_json
 from mlmm.reactions.window_runs import TaskRunner, finished, seed_of
 
-__all__ = ["EndStates", "StateRunner", "StateTask", "asked_weights"]
+__all__ = ["EndStates", "StateRunner", "StateTask", "asked_weights", "weighted"]
 
 logger = logging.getLogger(__name__)
 RECORD, RESULT = "endstate.json", "result.json"
 _EQUILIBRATION, _PRODUCTION, _BOOTSTRAP = range(3)  # what a seed is for
+
+
+def weighted(hybrid: HybridSystem, weight: float) -> HybridSystem:
+    """A state between force field (0) and hybrid (1); errors as of `mlmm.hybrid.end_states.check_weight`."""
+    check_weight(hybrid.spec, weight)
+    return hybrid.reassembled(model_weight=weight, direct_pairs=False)
 
 
 def asked_weights(options: EndStateOptions) -> list[float]:
@@ -101,7 +108,7 @@ class StateRunner:
         run = RunDirectory(Path(task.folder))
         going_on = run.file("run.json").exists()
         simulate(
-            self._hybrid.weighted(task.weight),
+            weighted(self._hybrid, task.weight),
             run,
             task.stages,
             self._options,

@@ -10,6 +10,7 @@ import mlmm
 from mlmm.errors import ConfigError
 from mlmm.forcefield.reference_platform import reference_context
 from mlmm.hybrid.end_states import WEIGHT
+from mlmm.reactions.end_states import weighted
 
 
 @pytest.fixture(scope="module", params=["vacuum", "water"])
@@ -43,7 +44,7 @@ def test_both_ends_are_the_two_systems_and_the_path_is_linear(hybrid):
     model, model_forces = energy_and_forces(hybrid.system, built, moved)
     assert abs(model - field) > 100
     for weight in (0.0, 0.3, 1.0):
-        found, slopes = energy_and_forces(hybrid.weighted(weight).system, built, moved)
+        found, slopes = energy_and_forces(weighted(hybrid, weight).system, built, moved)
         assert found == pytest.approx(field + weight * (model - field), rel=1e-7, abs=2e-3)
         np.testing.assert_allclose(slopes, forces + weight * (model_forces - forces), atol=0.2)
     assert abs(found - field) > 100
@@ -52,16 +53,16 @@ def test_both_ends_are_the_two_systems_and_the_path_is_linear(hybrid):
 def test_the_weight_is_a_parameter(hybrid):
     """Set in a Context, it gives what a System made with it gives: as fast changes need it."""
     built = hybrid.built
-    context = reference_context(hybrid.weighted(0.0).system, built.box_vectors)
+    context = reference_context(weighted(hybrid, 0.0).system, built.box_vectors)
     context.setPositions(built.positions)
     context.setParameter(WEIGHT, 0.7)
     there = context.getState(energy=True).getPotentialEnergy()._value
-    assert there == pytest.approx(energy_and_forces(hybrid.weighted(0.7).system, built, built.positions)[0])
+    assert there == pytest.approx(energy_and_forces(weighted(hybrid, 0.7).system, built, built.positions)[0])
 
 
 def test_what_has_no_states_between_is_refused(hybrid):
     with pytest.raises(ConfigError, match="from 0 to 1"):
-        hybrid.weighted(1.5)
+        weighted(hybrid, 1.5)
     other = mlmm.hybrid_system(hybrid.built, hybrid.zones, hybrid.potential, scheme="additive", mm_tail=True)
     with pytest.raises(ConfigError, match="mm_tail"):
-        other.weighted(0.5)
+        weighted(other, 0.5)
