@@ -30,6 +30,7 @@ EPILOG = f"""examples:
   mlmm pmf my/run.toml --resume --set run.produce="20 ps" make every window longer
   mlmm pmf --analyse runs/my-pmf                the profile of what has been sampled so far
   mlmm pmf --residues runs/my-pmf               which residues hold the reactant, and which the top
+  mlmm pmf runs/enzyme --compare runs/water     difference of barriers, with its error and the ratio of rates
 
 The run file is that of mlmm run with a variable and a section [umbrella]:
 
@@ -76,6 +77,12 @@ def add_options(verb: argparse.ArgumentParser) -> None:
         action="store_true",
         help="energies of the residues of a folder with the embedded region, at the reactant and on the top",
     )
+    how.add_argument(
+        "--compare",
+        metavar="FOLDER",
+        help="compare a folder with another one, enzyme with water or mutant with wild type: comparison.html "
+        "and comparison.json in the first one, or in --out",
+    )
     verb.add_argument(
         "--workers", type=int, default=1, metavar="N", help="processes that run windows at a time (default 1)"
     )
@@ -87,6 +94,8 @@ def run(options: argparse.Namespace) -> int:
         return _analyse(options)
     if options.residues:
         return residues(Path(options.config))
+    if options.compare:
+        return _compare(Path(options.config), Path(options.compare), options.out)
     if options.workers < 1:
         raise ConfigError("--workers 1 or more", str(options.workers), "write --workers 2")
     out = Path(options.out) if options.out else Path("runs") / f"{run_name(options.config)}-pmf"
@@ -202,6 +211,27 @@ def _analyse(options: argparse.Namespace) -> int:
         return _analysed_held(folder, _options_in(folder, "metadynamics", options.set), config.run.seed)
     analyse_folder(folder, _options_in(folder, "umbrella", options.set))
     return _report(folder)
+
+
+def _compare(first: Path, second: Path, out: str | None) -> int:
+    from mlmm.reactions.profile_comparison import compare_folders
+    from mlmm.reactions.umbrella_record import write_json
+    from mlmm.report.profile_comparison_page import write_profile_comparison
+    from mlmm.report.text import with_error
+
+    facts = compare_folders(first, second)
+    folder = Path(out) if out else first
+    folder.mkdir(parents=True, exist_ok=True)
+    page, verdict = write_profile_comparison(facts, folder / "comparison.html")
+    write_json(folder / "comparison.json", facts)
+    print(f"barrier of {first} less that of {second}: {with_error(*facts['barrier'])} kJ/mol")
+    factor = f"a standard error is a factor of {facts['rate_factor']:.2g}"
+    print(f"ratio of rates {facts['rate_ratio']:.2g}, {factor}")
+    print(verdict.line)
+    for line in verdict.lines:
+        print(f"  {line}")
+    print(f"report: {page}")
+    return 0
 
 
 def _options_in(folder: Path, section: str, changes: list[str]) -> Any:

@@ -55,6 +55,7 @@ def _other_kinds(directories: Sequence[str]) -> Iterator[tuple[Callable[[str], A
     """What is no plain run of dynamics: how it is known, its verdict, its page."""
     from mlmm.report.correction_page import is_correction, judge_correction, read_correction
     from mlmm.report.correction_page import write_correction_report as correction_page
+    from mlmm.report.end_state_page import is_end_states, read_end_states, write_end_state_report
     from mlmm.report.free_energy_page import is_profile, read_profile, write_profile_report
     from mlmm.report.learning_page import is_learning, judge_learning, read_learning, write_learning_report
     from mlmm.report.metadynamics_page import is_metadynamics, judge_held, write_metadynamics_report
@@ -75,6 +76,7 @@ def _other_kinds(directories: Sequence[str]) -> Iterator[tuple[Callable[[str], A
     yield is_metadynamics, held_verdict, write_metadynamics_report
     yield is_learning, lambda directory: judge_learning(read_learning(directory)), learning_page
     yield is_correction, lambda directory: judge_correction(read_correction(directory)), correction_page
+    yield is_end_states, lambda directory: read_end_states(directory)[2], write_end_state_report
     yield is_search, search_verdict, write_search_report
 
 

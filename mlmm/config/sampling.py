@@ -19,10 +19,18 @@ from mlmm.options import fields_of
 if TYPE_CHECKING:
     from mlmm.build import BuiltSystem
     from mlmm.hybrid.system import HybridSystem
+    from mlmm.reactions.end_states import EndStates
     from mlmm.reactions.metadynamics import Metadynamics
     from mlmm.reactions.umbrella import Umbrella
 
-__all__ = ["asked_sampling", "hybrid_maker", "metadynamics_from", "protocol_of", "umbrella_from"]
+__all__ = [
+    "asked_sampling",
+    "end_states_from",
+    "hybrid_maker",
+    "metadynamics_from",
+    "protocol_of",
+    "umbrella_from",
+]
 
 
 def asked_sampling(config: RunConfig, *sections: str) -> str:
@@ -79,6 +87,25 @@ def umbrella_from(config: RunConfig, built: BuiltSystem, out: Path) -> Umbrella:
     return Umbrella(
         hybrid_maker(config, out / "built"),
         built,
+        out,
+        options,
+        protocol_of(config),
+        run_options(config),
+        variables,
+        restraints,
+    )
+
+
+def end_states_from(config: RunConfig, out: Path) -> EndStates:
+    """The states of [endstate], of the built system in the folder ``built`` of `out`."""
+    from mlmm.config.corrections import difference_maker
+    from mlmm.reactions.end_states import EndStates
+
+    variables, restraints = variables_and_restraints(config)
+    options: Any = REACTIONS["endstate"](**config.reactions.get("endstate", {}))
+    return EndStates(
+        hybrid_maker(config, out / "built"),
+        difference_maker(config, out / "built", "mm"),
         out,
         options,
         protocol_of(config),

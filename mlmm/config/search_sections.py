@@ -11,7 +11,7 @@ from mlmm.reactions.options import (
     SurfaceOptions,
     TransitionStateOptions,
 )
-from mlmm.reactions.sampling_options import MetadynamicsOptions, UmbrellaOptions
+from mlmm.reactions.sampling_options import EndStateOptions, MetadynamicsOptions, UmbrellaOptions
 
 __all__ = ["REACTIONS"]
 
@@ -25,4 +25,5 @@ REACTIONS: dict[str, type] = {
     "freq": FrequencyOptions,
     "umbrella": UmbrellaOptions,
     "metadynamics": MetadynamicsOptions,
+    "endstate": EndStateOptions,
 }

@@ -30,6 +30,7 @@ from mlmm.forcefield.tables import MMTables, read_mm_tables
 from mlmm.hybrid.bridge import make_force
 from mlmm.hybrid.cuda_graphs import has_cuda_graphs
 from mlmm.hybrid.direct_pairs import pair_correction
+from mlmm.hybrid.end_states import weighted_force
 from mlmm.hybrid.force_groups import grouped, join_molecules
 from mlmm.hybrid.hosts import PairEnergy, RegionEnergy
 from mlmm.hybrid.native_force import native_force
@@ -169,6 +170,8 @@ def join(
             cuda_graphs=spec.cuda_graphs,
             n_particles=built.n_atoms,
         )
+    if spec.model_weight is not None:
+        force = weighted_force(force, built.system, list(spec.zones.core), spec.model_weight, spec.keep)
     join_molecules(system, built, spec.zones.active)
     groups = grouped(system, force, bias_forces(spec.biases))
     return AssembledSystem(system, removed, groups, blend, has_cuda_graphs(force))

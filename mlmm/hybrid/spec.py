@@ -88,6 +88,8 @@ class HybridSpec:
         What replaced the force field's own charges of these atoms, e; `built` has them already.
     biases : Biases
         Restraints, and variables that a run follows.
+    model_weight : float, optional
+        Weight w of the model between the force field (0) and the hybrid (1), see `mlmm.hybrid.end_states`.
     """
 
     built: BuiltSystem
@@ -111,6 +113,7 @@ class HybridSpec:
     cuda_graphs: str = "off"
     reference_charges: Mapping[int, float] = field(default_factory=dict)
     biases: Biases = field(default_factory=Biases)
+    model_weight: float | None = None
 
     @property
     def rules(self) -> Scheme:

@@ -71,9 +71,12 @@ class DifferenceRunner:
         return self.__dict__ | {"_difference": None}
 
     def __call__(self, chunk: FrameChunk) -> str:
-        """Evaluate a chunk unless it is there; returns the file."""
+        """Evaluate a chunk unless it is there; returns the file.
+
+        The last one of a run that has become longer since holds fewer frames, and is evaluated again.
+        """
         path = Path(chunk.result)
-        if not path.exists():
+        if not path.exists() or len(np.load(path)) != len(chunk.frames):
             if self._difference is None:
                 self._difference = self._make()
             frames = frames_of(Path(chunk.trajectory), chunk.n_atoms)

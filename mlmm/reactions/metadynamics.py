@@ -224,10 +224,14 @@ class Metadynamics:
         told = started = time.monotonic()
         first = simulation.currentStep
         with stop.by_signals():
-            while simulation.currentStep < self.stage.steps and not stop:
-                upto = min(self.stage.steps, simulation.currentStep + every)
-                simulation.step(upto - simulation.currentStep)
+            while (step := simulation.currentStep) < self.stage.steps and not (stop and step % every == 0):
+                # Frames are written when the trajectory says, between two Gaussians too.
+                due = [step + length - step % length for length in (every, self.run.trajectory_interval)]
+                simulation.step(min(self.stage.steps, *due) - step)
                 step = simulation.currentStep
+                files.frame(simulation, step)
+                if step % every and step < self.stage.steps:
+                    continue
                 values, energy = bias.values(simulation), bias.energy(simulation.context)
                 if not np.isfinite([*values, energy]).all():
                     raise SimulationError(
@@ -236,7 +240,6 @@ class Metadynamics:
                 files.row(step, step * self.stage.step_length, values, energy, step > growing)
                 if step <= growing:
                     bias.deposit(simulation)
-                files.frame(simulation, step)
                 if step % self.run.checkpoint_interval < every or stop or step == self.stage.steps:
                     files.write(simulation, bias)
                 if time.monotonic() - told > 10:

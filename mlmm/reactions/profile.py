@@ -110,12 +110,20 @@ def free_energies(
     temperature : float
         K.
     """
-    highest = log_weights.max()
-    weights = np.exp(log_weights - highest)
-    mass, _ = np.histogram(values, edges, weights=weights)
-    with np.errstate(divide="ignore"):
-        found = -GAS_CONSTANT * temperature * np.log(mass / np.diff(edges))
-    found[~np.isfinite(found)] = np.nan
+    count = len(edges) - 1
+    places = np.searchsorted(edges, values, side="right") - 1
+    places[values == edges[-1]] = count - 1
+    inside = (places >= 0) & (places < count) & np.isfinite(log_weights)
+    places, logs = places[inside], log_weights[inside]
+    # Each bin by itself: sums of all weights would lose bins more than 36 kT above the lowest valley.
+    highest = np.full(count, -np.inf)
+    np.maximum.at(highest, places, logs)
+    mass = np.bincount(places, weights=np.exp(logs - highest[places]), minlength=count)
+    filled = mass > 0
+    found = np.full(count, np.nan)
+    found[filled] = (
+        -GAS_CONSTANT * temperature * (highest[filled] + np.log(mass[filled] / np.diff(edges)[filled]))
+    )
     return found - np.nanmean(found) if np.isfinite(found).any() else found
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from mlmm.collective_variables.rules import Measure
 from mlmm.options import Quantity, check_fields, documented, number, quantity, setting, word
 
-__all__ = ["MetadynamicsOptions", "UmbrellaOptions"]
+__all__ = ["EndStateOptions", "MetadynamicsOptions", "UmbrellaOptions"]
 
 _VARIABLE = "name of a [variable.NAME]"
 
@@ -67,6 +67,22 @@ class UmbrellaOptions:
 
     def __post_init__(self) -> None:
         check_fields(self, "umbrella.")
+
+
+@documented
+@dataclass(frozen=True)
+class EndStateOptions:
+    """States from force field to hybrid; minimise, equilibrate and produce in [run] are those of a state."""
+
+    states: int = number(6, "states from weight 0 (force field) to 1 (hybrid), both among them", least=2)
+    weights: Sequence[float] = setting(
+        (), "weights of the model one by one, instead of states", item=float, example=[0.0, 0.3, 1.0]
+    )
+    every: int = number(1, "frames between two that are evaluated", least=1)
+    bootstraps: int = number(200, "resampled sets from which errors are taken", least=10)
+
+    def __post_init__(self) -> None:
+        check_fields(self, "endstate.")
 
 
 @documented

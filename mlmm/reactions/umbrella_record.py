@@ -62,7 +62,9 @@ class UmbrellaRecord:
 
     def productions(self, window: Window) -> list[Path]:
         """All of them that there are."""
-        return sorted(self.folder(window).glob("production_*"))
+        found = self.folder(window).glob("production_*")
+        # By number: of text, 1000 comes before 999.
+        return sorted(found, key=lambda folder: int(folder.name.partition("_")[2]))
 
     def write(self) -> None:
         """Write it, whole or not at all."""

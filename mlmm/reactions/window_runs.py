@@ -93,7 +93,7 @@ class WindowRunner:
     def __call__(self, tasks: Sequence[RunTask]) -> list[str]:
         """Carry out or go on with every run that has not finished; returns their folders."""
         for task in tasks:
-            if not finished(task):
+            if not finished(task.folder, task.stages):
                 self._run(task)
         return [task.folder for task in tasks]
 
@@ -135,12 +135,12 @@ class WindowRunner:
         ]
 
 
-def finished(task: RunTask) -> bool:
+def finished(folder: str | Path, stages: Sequence[Minimise | Dynamics]) -> bool:
     """Whether a run has come to its end, which may be later than that of an earlier plan."""
-    run = RunDirectory(Path(task.folder))
+    run = RunDirectory(Path(folder))
     if not run.file("run.json").exists() or run.state != "finished":
         return False
-    last = task.stages[-1]
+    last = stages[-1]
     done = run.summary["plan"][-1]
     if not isinstance(last, Dynamics):
         return True

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import struct
 
 import numpy as np
 import openmm
@@ -13,6 +15,7 @@ from wells import KT, TEMPERATURE, double_well, exact_bins, metropolis
 
 import mlmm
 from mlmm.collective_variables.bind import bind_variable
+from mlmm.dynamics.dcd_frames import DCDFrames
 from mlmm.dynamics.options import ProtocolOptions, RunOptions
 from mlmm.errors import ConfigError
 from mlmm.reactions.growing_bias import axes_of, make_bias
@@ -178,6 +181,25 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, monkeypatch, method):
     # The bias has grown from nothing.
     assert rows["bias"][0] == pytest.approx(0.0 if method == "well_tempered" else -20.0, abs=1e-6)
     assert rows["bias"].max() > rows["bias"][0] + 1.0
+
+
+def test_frames_are_written_when_the_trajectory_says(tmp_path):
+    """Every 30 steps beside Gaussians every 50: frame k belongs to step 30 k, as the file's header says."""
+    made = run(tmp_path)
+    made.run = dataclasses.replace(made.run, trajectory_interval=30)
+    made.sample()
+    frames = DCDFrames(tmp_path / "trajectory.dcd", 2)
+    header = (tmp_path / "trajectory.dcd").read_bytes()[:24]
+    assert struct.unpack("<i", header[16:20])[0] == 30
+    assert len(frames) == made.stage.steps // 30
+    rows = np.genfromtxt(tmp_path / "variables.csv", delimiter=",", names=True)
+    assert rows["step"][:3].tolist() == [50, 100, 150]
+    for step in (150, 300, 450):
+        positions, _ = frames[step // 30 - 1]
+        found = float(np.linalg.norm(positions[0] - positions[1]))
+        assert found == pytest.approx(rows["d"][rows["step"] == step][0], abs=1e-5)
+    first = float(np.linalg.norm(np.subtract(*frames[0][0])))
+    assert abs(first - rows["d"][0]) > 1e-5
 
 
 def test_a_folder_is_analysed(tmp_path):

@@ -325,3 +325,12 @@ def test_exchange_is_that_of_detailed_balance():
         assert abs(count / n - expected) <= 4 * np.sqrt(expected * (1 - expected) / n)
     assert accepted[2, 3] == n
     assert 0 < accepted[0, 1] < n
+
+
+def test_segments_are_in_the_order_of_their_numbers(tmp_path):
+    """1000 comes after 999, as it does not in text."""
+    record = UmbrellaRecord(tmp_path, Coordinate("x"), 300.0, [Window(0.0, 1.0)])
+    for number in (2, 1000, 999, 10):
+        record.production(record.windows[0], number).mkdir(parents=True)
+    names = [folder.name for folder in record.productions(record.windows[0])]
+    assert names == ["production_002", "production_010", "production_999", "production_1000"]

@@ -10,6 +10,7 @@ from wells import KT, LINE, TEMPERATURE, double_well, exact_bins, harmonic, metr
 
 from mlmm.errors import ConfigError
 from mlmm.reactions.mbar import log_mixture, resampled, solve_mbar
+from mlmm.reactions.profile import free_energies
 from mlmm.reactions.rate import eyring_rate
 from mlmm.reactions.samples import load_pymbar, window_samples
 from mlmm.reactions.umbrella_analysis import analyse_windows, result_facts
@@ -303,3 +304,22 @@ def test_eyring():
     assert eyring_rate(60.0, 2.0, 300.0, 0.5).value == pytest.approx(0.5 * found.value)
     with pytest.raises(ConfigError, match="above 0 K"):
         eyring_rate(60.0, 2.0, 0.0)
+
+
+def test_a_barrier_far_above_the_deepest_valley_keeps_its_bins():
+    """Weights over 60 kT and over 2000 kT, exact: every bin has its mean, whatever stands in the others.
+
+    The control: running sums of all weights, as numpy's histogram takes them, lose bins beyond 36 kT.
+    """
+    edges = np.linspace(0.0, 1.0, 11)
+    values = np.repeat(0.5 * (edges[1:] + edges[:-1]), 4)
+    for height in (60.0, 2000.0):
+        ground = height * np.sin(np.pi * values)
+        found = free_energies(values, -ground - 30.0 * values, edges, TEMPERATURE) / KT
+        exact = (ground + 30.0 * values)[::4]
+        np.testing.assert_allclose(found - found[0], exact - exact[0], atol=1e-9)
+    shallow = np.exp(-60.0 * np.sin(np.pi * values) + 30.0 * (values - 1))
+    lost = np.histogram(values, edges, weights=shallow)[0]
+    assert (lost == 0).any()
+    beyond = free_energies(np.array([-0.1, 0.05, 1.0, 1.2]), np.zeros(4), edges, TEMPERATURE)
+    assert np.isfinite(beyond).sum() == 2

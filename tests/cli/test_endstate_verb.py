@@ -1,0 +1,85 @@
+"""The verb: states of a molecule in a vacuum, resumed, refused where there are none between."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlmm.cli import main
+
+RUN = """
+[system]
+pdb = "{pdb}"
+solvate = false
+constraints = "none"
+
+[region]
+select = "protein"
+
+[potential]
+name = "ani1x"
+members = [0]
+
+[embedding]
+scheme = "additive"
+
+[endstate]
+states = 2
+bootstraps = 20
+
+[run]
+seed = 1
+minimise = 20
+equilibrate = "0.02 ps"
+produce = "0.1 ps"
+platform = "Reference"
+
+[report]
+interval = 10
+trajectory_interval = 10
+checkpoint_interval = 50
+"""
+
+
+@pytest.fixture(scope="module")
+def sampled(tmp_path_factory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("endstate")
+    file = folder / "run.toml"
+    file.write_text(RUN.format(pdb=Path("systems/alanine_dipeptide/input.pdb").resolve()))
+    assert main(["endstate", str(file), "--out", str(folder / "out")]) == 0
+    return file, folder / "out"
+
+
+def test_both_ends_are_sampled_and_joined(sampled, capsys):
+    """The slope of every state is the mean of the frames' differences; longer states keep what is there."""
+    file, out = sampled
+    result = json.loads((out / "result.json").read_text())
+    assert result["weights"] == [0.0, 1.0]
+    first = -np.concatenate([np.load(f) for f in sorted((out / "differences").glob("000_*.npy"))])
+    assert len(first) == 20
+    assert result["slopes"][0] == pytest.approx(first.mean())
+    # The force field's own structures are worse for the model than its own, and the other way round.
+    assert result["slopes"][0] > result["slopes"][1]
+    assert "Slope" in (out / "report.html").read_text()
+    longer = ["--resume", "--set", "run.produce=0.15 ps"]
+    assert main(["endstate", str(file), "--out", str(out), *longer]) == 0
+    assert "free energy of the hybrid less that of the force field" in capsys.readouterr().out
+    again = -np.concatenate([np.load(f) for f in sorted((out / "differences").glob("000_*.npy"))])
+    np.testing.assert_array_equal(again[:20], first)
+    assert len(again) == 30
+    assert main(["report", str(out)]) == 0
+    assert "independent samples" in capsys.readouterr().out
+
+
+def test_other_states_and_other_schemes_are_refused(sampled, tmp_path, capsys):
+    file, out = sampled
+    assert main(["endstate", str(file), "--out", str(out), "--resume", "--set", "endstate.states=3"]) == 2
+    assert "others (weights or temperature)" in capsys.readouterr().err
+    assert main(["endstate", str(file), "--out", str(out)]) == 2
+    assert "--resume" in capsys.readouterr().err
+    held = ["--set", "system.constraints=hbonds", "--out", str(tmp_path / "held")]
+    assert main(["endstate", str(file), *held]) == 2
+    assert 'constraints = "none"' in capsys.readouterr().err
