@@ -215,15 +215,15 @@ def _analyse(options: argparse.Namespace) -> int:
 
 def _compare(first: Path, second: Path, out: str | None) -> int:
     from mlmm.reactions.profile_comparison import compare_folders
-    from mlmm.reactions.umbrella_record import write_json
     from mlmm.report.profile_comparison_page import write_profile_comparison
     from mlmm.report.text import with_error
+    from mlmm.whole_files import write_json
 
     facts = compare_folders(first, second)
     folder = Path(out) if out else first
     folder.mkdir(parents=True, exist_ok=True)
     page, verdict = write_profile_comparison(facts, folder / "comparison.html")
-    write_json(folder / "comparison.json", facts)
+    write_json(folder / "comparison.json", facts, nan=True)
     print(f"barrier of {first} less that of {second}: {with_error(*facts['barrier'])} kJ/mol")
     factor = f"a standard error is a factor of {facts['rate_factor']:.2g}"
     print(f"ratio of rates {facts['rate_ratio']:.2g}, {factor}")

@@ -23,8 +23,9 @@ from mlmm.hybrid.system import HybridSystem
 from mlmm.reactions.correction import DifferenceRunner, FrameChunk, frame_chunks
 from mlmm.reactions.end_state_analysis import EndStateResult, analyse_states
 from mlmm.reactions.sampling_options import EndStateOptions
-from mlmm.reactions.umbrella_record import read_json, write_json
+from mlmm.reactions.umbrella_record import read_json
 from mlmm.reactions.window_runs import TaskRunner, finished, seed_of
+from mlmm.whole_files import write_json
 
 __all__ = ["EndStates", "StateRunner", "StateTask", "asked_weights", "weighted"]
 
@@ -208,7 +209,7 @@ class EndStates:
                 bootstraps=self.options.bootstraps,
                 seed=seed,
             )
-            write_json(self.out / RESULT, found.facts() | {"cost": self._seconds()})
+            write_json(self.out / RESULT, found.facts() | {"cost": self._seconds()}, nan=True)
             self._write("finished")
         return found
 
@@ -223,7 +224,7 @@ class EndStates:
                     "leave them as they are there, or choose another --out",
                 )
         more = {"state": state, "written": timestamp(), "versions": versions(), "facts": self.facts}
-        write_json(path, content | more)
+        write_json(path, content | more, nan=True)
 
     def _folder(self, k: int, name: str) -> Path:
         return self.out / "states" / f"{k:03d}" / name
