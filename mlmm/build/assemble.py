@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import random
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from mlmm.build.families import force_field_files
 from mlmm.build.files.atoms import CheckedStructure, ResidueKey
 from mlmm.build.files.reading import read_structure
 from mlmm.build.files.sources import find_structure
+from mlmm.build.glycans import has_sugars, with_names_of_the_file
 from mlmm.build.ligands.alone import structure_from_smiles
 from mlmm.build.ligands.definition import LigandPlan, plan_ligands
 from mlmm.build.ligands.settling import settle_ligands
@@ -50,6 +52,8 @@ logger = logging.getLogger(__name__)
 
 #: OpenMM's definitions place the hydrogens of a thiolate as those of a cysteine in a disulfide.
 _THIOLATE = {"CYM": "CYX"}
+_WATER_PERMITTIVITY = 78.5
+_ROOM_TEMPERATURE = 298.15  # K
 _LEAST_CELL = 1.0  # nm; smaller CRYST1 cells (1 angstrom in many NMR entries) are place-holders
 
 
@@ -100,9 +104,8 @@ def build_system(
         got = "neither" if pdb is None else "both"
         raise ConfigError("a structure file or a SMILES", got, 'write pdb = "file.pdb", or smiles = "…"')
     plan = plan_ligands(options.ligands, options.mutate)
-    force_field_files(
-        options.forcefield, options.water
-    )  # a word that is none is said before the file is read
+    # A word that is none is said before the file is read.
+    force_field_files(options.forcefield, options.water, implicit=options.implicit)
     if pdb is None:
         source = structure_from_smiles(smiles, plan)
     else:
@@ -110,7 +113,10 @@ def build_system(
         source = read_structure(path, options)
     decisions = as_decisions("read", source.decisions)
     names = {atom.residue_name for atom in source.atoms}
-    files = force_field_files(options.forcefield, options.water, names)
+    sugars = has_sugars(source, plan.names)
+    files = force_field_files(
+        options.forcefield, options.water, names, sugars=sugars, implicit=options.implicit
+    )
     force_field = load_force_field([*files, *plan.files], options.trust)
 
     progress("repair")
@@ -132,6 +138,7 @@ def build_system(
         added = _add_hydrogens(model, force_field, source, plan, options)
         decisions += as_decisions("protonate", added)
         check_templates(force_field, model.topology)
+        decisions += _in_implicit_solvent(model.topology, options)
         # Water comes around the shape that a changed molecule really has.
         if plan.mutate:
             progress("settle")
@@ -174,6 +181,7 @@ def build_system(
         text = f"net charge {round(check_charge(system)):+d} e, of {round(charge):+d} e before"
         decisions += [*entries, Decision("solvate", "charge", text)]
         charge = check_charge(system)
+    with_names_of_the_file(topology, repairs.renamed)
     progress("check")
     coordinates, entries = check_built(topology, coordinates, system, source.name, hands, options.relax)
     decisions += entries
@@ -229,7 +237,29 @@ def _parametrised(
             rigidWater=options.rigid_water,
             hydrogenMass=options.hydrogen_mass,
             residueTemplates=chosen_templates(topology, force_field),
+            **({"implicitSolventKappa": _screening(options.ionic_strength)} if options.implicit else {}),
         )
+
+
+def _screening(strength: float) -> float:
+    """Inverse Debye length in 1/nm of a salt in mol/l, scaled by 0.73 as in Amber.
+
+    Srinivasan, Trevathan, Beroza and Case, Theor. Chem. Acc. 101, 426 (1999), doi 10.1007/s002140050460.
+    """
+    return 7.3 * 50.33355 * math.sqrt(strength / _WATER_PERMITTIVITY / _ROOM_TEMPERATURE)
+
+
+def _in_implicit_solvent(topology: app.Topology, options: BuildOptions) -> list[Decision]:
+    if not options.implicit:
+        return []
+    salt = f", {options.ionic_strength:g} M of salt" if options.ionic_strength else ""
+    text = f"implicit solvent {options.implicit}{salt}, with OpenMM's radii; no water and no ions are added"
+    decisions = [Decision("solvate", "implicit solvent", text)]
+    waters = sum(residue.name == "HOH" for residue in topology.residues())
+    if waters:
+        text = f'{waters} waters of the file stay in the implicit solvent; waters = "none" leaves them out'
+        decisions.append(Decision("solvate", "implicit solvent", text, warning=True))
+    return decisions
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+import numpy as np
 import pdbfixer
 from openmm import app
 from pdbfixer.pdbfixer import proteinResidues
@@ -12,6 +13,7 @@ from mlmm.build.build_log import Decision
 from mlmm.build.files.atoms import METALS, NUCLEOTIDES
 from mlmm.build.files.dialects import ion_of
 from mlmm.build.gaps import describe_residue
+from mlmm.build.glycans import PDB_SUGARS, is_sugar, places_of
 from mlmm.build.ionisable import group_charge
 from mlmm.build.joints import Joint, joints
 from mlmm.build.templates import Match, TemplateGraphs, bonded_atoms, ion_templates
@@ -20,6 +22,11 @@ from mlmm.errors import ConfigError, StructureError
 __all__ = ["check_described", "check_joints", "five_prime_phosphates", "replace_residues", "settle_ions"]
 
 _BY_AMBER = 'or build it with AmberTools and write prmtop = "…" and inpcrd = "…" instead of pdb'
+_GLYCAN_BY_AMBER = (
+    'for a glycan, take the force field with GLYCAM, forcefield = "amber14"; where that lacks the residue (a '
+    "free reducing end, furanoses), build it in AmberTools (tleap, leaprc.GLYCAM_06j-1) and write "
+    'prmtop = "…" and inpcrd = "…" instead of pdb'
+)
 _HALOGENS = {"F", "CL", "BR", "I"}
 _PHOSPHATE = {"P", "OP1", "OP2", "OP3", "HOP2", "HOP3"}
 
@@ -183,6 +190,7 @@ def five_prime_phosphates(topology: app.Topology, graphs: TemplateGraphs) -> lis
 
 def check_joints(
     topology: app.Topology,
+    positions: np.ndarray,
     graphs: TemplateGraphs,
     skipped: Collection[app.topology.Residue],
     molecules: set[str],
@@ -194,6 +202,7 @@ def check_joints(
     Parameters
     ----------
     topology : openmm.app.Topology
+    positions : ndarray, shape (N, 3), nm
     graphs : TemplateGraphs
     skipped : collection of residues
         Not looked at yet: described by a file of the user, or incomplete.
@@ -225,8 +234,11 @@ def check_joints(
     raise StructureError(
         "bonds between residues that the force field describes",
         f"{_kind(joint)} {told[joint]}{more} in {name}, without a template of {' and '.join(names)} for it",
-        "describe the joined residues in an OpenMM XML file with <ExternalBond> and give it as ligands = "
-        f'["file.xml"], {_BY_AMBER}; if the atoms are not bonded, correct their coordinates and records',
+        _GLYCAN_BY_AMBER
+        if any(is_sugar(places_of(atom.residue, positions)) for atom in joint)
+        else "describe the joined residues in an OpenMM XML file with <ExternalBond> and give it as "
+        f'ligands = ["file.xml"], {_BY_AMBER}; if the atoms are not bonded, correct their coordinates and '
+        "records",
     )
 
 
@@ -243,7 +255,12 @@ def _is_single(residue: app.topology.Residue) -> bool:
 
 
 def check_described(
-    topology: app.Topology, graphs: TemplateGraphs, ligand_names: set[str], standard: set[str], name: str
+    topology: app.Topology,
+    positions: np.ndarray,
+    graphs: TemplateGraphs,
+    ligand_names: set[str],
+    standard: set[str],
+    name: str,
 ) -> list[Decision]:
     """Refuse residues without parameters, all at once and before anything slow begins.
 
@@ -275,7 +292,7 @@ def check_described(
         raise StructureError(
             "residues that the force field or a ligand file describes",
             f"unknown {shown}{more} in {name}",
-            _advice(unknown[0]),
+            _advice(unknown[0], positions),
         )
     if all(residue.name == "HOH" for residue in topology.residues()):
         raise StructureError(
@@ -291,7 +308,7 @@ def _has_family(name: str, graphs: TemplateGraphs) -> bool:
     return "ALA" in graphs.names
 
 
-def _advice(first: app.topology.Residue) -> str:
+def _advice(first: app.topology.Residue, positions: np.ndarray) -> str:
     if first.name in NUCLEOTIDES:
         return 'add a nucleic-acid force field: forcefield = ["amber14-all.xml", "amber14/tip3p.xml"]'
     if first.name in app.Topology._standardBonds:
@@ -301,20 +318,12 @@ def _advice(first: app.topology.Residue) -> str:
             "build it with bonded parameters in AmberTools (MCPB.py, or published ones of heme or clusters) "
             'and write prmtop = "…" and inpcrd = "…" instead of pdb'
         )
-    if _is_sugar(first):
+    if first.name in PDB_SUGARS or is_sugar(places_of(first, positions)):
         return (
-            "build the glycan with GLYCAM parameters in AmberTools (tleap, leaprc.GLYCAM_06j-1) and write "
-            'prmtop = "…" and inpcrd = "…" instead of pdb; or leave it out: remove = '
-            f'["{first.name}"]'
+            f"{_GLYCAN_BY_AMBER}; for a sugar that is bonded to nothing, write "
+            f'[system.ligand.{first.name}] with smiles = "…"; or leave it out: remove = ["{first.name}"]'
         )
     return (
         f'write [system.ligand.{first.name}] with smiles = "…"; or make a file with `mlmm ligand "SMILES" '
         f'--name {first.name}` and name it in [system] ligands; or leave it out: remove = ["{first.name}"]'
     )
-
-
-def _is_sugar(residue: app.topology.Residue) -> bool:
-    """A ring of five carbons and an oxygen (or four and one) with three or more O and N beside it."""
-    names = {atom.name for atom in residue.atoms()}
-    ring = {"C1", "C2", "C3", "C4", "C5"} <= names
-    return ring and len({"O2", "O3", "O4", "O5", "O6", "N2", "O1"} & names) >= 3

@@ -10,8 +10,10 @@ from openmm import app
 from mlmm.build.files.atoms import NUCLEOTIDES
 from mlmm.errors import ConfigError
 
-__all__ = ["FAMILIES", "WATER_MODELS", "force_field_files", "water_box"]
+__all__ = ["FAMILIES", "GLYCAM", "WATER_MODELS", "force_field_files", "water_box"]
 
+#: Carbohydrates; its types are those of ff14SB.
+GLYCAM = "amber14/GLYCAM_06j-1.xml"
 #: Water model -> pre-equilibrated box that OpenMM ships, with as many sites.
 WATER_MODELS = {
     "tip3p": "tip3p",
@@ -27,11 +29,16 @@ _BOX_BY_SITES = {3: "tip3p", 4: "tip4pew", 5: "tip5p"}
 
 @dataclass(frozen=True)
 class Family:
-    """Files of one force field: for proteins, for nucleic acids, for each water model."""
+    """Files of one force field: proteins, nucleic acids, each water model, carbohydrates.
+
+    `born`: whether the radii of OpenMM's implicit solvents were made for its charges.
+    """
 
     protein: tuple[str, ...]
     nucleic: tuple[str, ...]
     water: dict[str, str]
+    sugars: tuple[str, ...] = ()
+    born: bool = True
 
 
 FAMILIES = {
@@ -39,6 +46,7 @@ FAMILIES = {
         ("amber14/protein.ff14SB.xml",),
         ("amber14/DNA.OL15.xml", "amber14/RNA.OL3.xml"),
         {name: f"amber14/{name}.xml" for name in WATER_MODELS},
+        (GLYCAM,),
     ),
     "amber19": Family(
         ("amber19/protein.ff19SB.xml",),
@@ -53,12 +61,18 @@ FAMILIES = {
             "spce": "charmm36_2024/spce.xml",
             "tip4pew": "charmm36_2024/tip4pew.xml",
         },
+        born=False,
     ),
 }
 
 
 def force_field_files(
-    forcefield: str | Sequence[str], water: str, residue_names: Iterable[str] = ()
+    forcefield: str | Sequence[str],
+    water: str,
+    residue_names: Iterable[str] = (),
+    *,
+    sugars: bool = False,
+    implicit: str = "",
 ) -> list[str]:
     """File names for `openmm.app.ForceField`.
 
@@ -70,6 +84,10 @@ def force_field_files(
         A name of `WATER_MODELS`; files that are given hold their own water.
     residue_names : iterable of str
         Of the structure: nucleotides bring the family's nucleic-acid files.
+    sugars : bool
+        The structure has sugars: they bring the family's file of carbohydrates.
+    implicit : str
+        Model of an implicit solvent, or none.
 
     Raises
     ------
@@ -78,10 +96,18 @@ def force_field_files(
     """
     if water not in WATER_MODELS:
         raise ConfigError(f"water as one of {', '.join(WATER_MODELS)}", repr(water), 'write water = "tip3p"')
+    born = [f"implicit/{implicit}.xml"] if implicit else []
     if not isinstance(forcefield, str):
-        return [str(name) for name in forcefield]
+        return [*(str(name) for name in forcefield), *born]
     if forcefield in FAMILIES:
         family = FAMILIES[forcefield]
+        if implicit and not family.born:
+            raise ConfigError(
+                f"an implicit solvent with one of {', '.join(n for n, f in FAMILIES.items() if f.born)}, for "
+                "whose charges its radii were made",
+                f"implicit = {implicit!r} with {forcefield}",
+                'write forcefield = "amber14", or water instead of implicit',
+            )
         if water not in family.water:
             raise ConfigError(
                 f"a water model for {forcefield}: {', '.join(family.water)}",
@@ -89,9 +115,9 @@ def force_field_files(
                 f'write water = "{next(iter(family.water))}"',
             )
         nucleic = family.nucleic if NUCLEOTIDES.intersection(residue_names) else ()
-        return [*family.protein, *nucleic, family.water[water]]
+        return [*family.protein, *nucleic, *(family.sugars if sugars else ()), family.water[water], *born]
     if forcefield.endswith(".xml"):
-        return [forcefield]
+        return [forcefield, *born]
     raise ConfigError(
         f"forcefield as one of {', '.join(FAMILIES)}, or a list of OpenMM XML files",
         repr(forcefield),

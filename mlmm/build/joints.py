@@ -16,6 +16,7 @@ from openmm import app
 
 from mlmm.build.files.atoms import METALS
 from mlmm.build.gaps import describe_residue
+from mlmm.build.glycans import is_sugar, places_of
 from mlmm.errors import StructureError
 from mlmm.neighbours import pairs_within
 
@@ -91,7 +92,7 @@ def bond_backbone(topology: app.Topology, positions: np.ndarray) -> None:
 
 
 def bond_inside(topology: app.Topology, positions: np.ndarray) -> None:
-    """Bonds within links of a chain that OpenMM's table does not know, by distance where not recorded."""
+    """Bonds within links of a chain and sugars outside OpenMM's table, by distance where not recorded."""
     bonded = _pairs(topology)
     neighbours: dict[int, set[int]] = {}
     for pair in bonded:
@@ -99,7 +100,9 @@ def bond_inside(topology: app.Topology, positions: np.ndarray) -> None:
             neighbours.setdefault(index, set()).update(pair - {index})
     for residue in topology.residues():
         atoms = list(residue.atoms())
-        if residue.name in app.Topology._standardBonds or not {"N", "CA", "C"} <= {a.name for a in atoms}:
+        names = {atom.name for atom in atoms}
+        in_chain = {"N", "CA", "C"} <= names or is_sugar(places_of(residue, positions))
+        if residue.name in app.Topology._standardBonds or not in_chain:
             continue
         heavy = [a for a in atoms if a.element not in (None, app.element.hydrogen)]
         if not _connected([a.index for a in heavy], neighbours):

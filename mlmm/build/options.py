@@ -235,6 +235,12 @@ class BuildOptions(ForceOptions, Selection):
         "box: a periodic box of water; droplet: see the key droplet; none: a box only if the file has one of "
         "space group P 1",
     )
+    implicit: str = word(
+        "",
+        ("", "hct", "obc1", "obc2", "gbn", "gbn2"),
+        "implicit solvent (generalised Born with a surface term) instead of water, for amber14 and amber19; "
+        "every scheme keeps it whole, around the force field's charges; ionic_strength screens it",
+    )
     padding: Quantity = quantity(
         "1.0 nm",
         "length",
@@ -248,7 +254,11 @@ class BuildOptions(ForceOptions, Selection):
         "with one distance between images, a dodecahedron has 71 % of a cube's volume, an octahedron 77 %",
     )
     ionic_strength: Quantity = quantity(
-        "0.0 M", "concentration", "NaCl, besides the ions that neutralise", least=0, example="0.15 M"
+        "0.0 M",
+        "concentration",
+        "NaCl, besides the ions that neutralise; screens an implicit solvent",
+        least=0,
+        example="0.15 M",
     )
     neutralise: bool = setting(True, "add ions until the net charge is zero")
     droplet: Any = section(
@@ -293,7 +303,13 @@ class BuildOptions(ForceOptions, Selection):
 
     def __post_init__(self) -> None:
         Selection.__post_init__(self)
-        solvent = self.solvent or ("box" if self.solvate else "none")
+        if self.implicit and self.solvent in ("box", "droplet"):
+            raise ConfigError(
+                "an implicit solvent, or water",
+                f"implicit = {self.implicit!r} and solvent = {self.solvent!r}",
+                'leave one of them out; solvent = "none" goes with an implicit solvent',
+            )
+        solvent = self.solvent or ("box" if self.solvate and not self.implicit else "none")
         object.__setattr__(self, "solvent", solvent)
         object.__setattr__(self, "solvate", solvent != "none")
         if solvent != "droplet" and self.droplet:

@@ -109,7 +109,10 @@ def residue_templates(force_field: app.ForceField) -> dict[str, Any]:
 
 
 def chosen_templates(topology: app.Topology, force_field: app.ForceField) -> dict[app.topology.Residue, str]:
-    """Templates of ions that exist with several charges, by the name of the residue (FE, FE2)."""
+    """Templates by the name of the residue where several have its graph: ions of several charges (FE, FE2).
+
+    GLYCAM has an acetyl group for sugars beside the cap of a protein (ACE).
+    """
     counts: dict[str, int] = {}
     counted: set[str] = set()
     for template in residue_templates(force_field).values():
@@ -121,7 +124,9 @@ def chosen_templates(topology: app.Topology, force_field: app.ForceField) -> dic
     for residue in topology.residues():
         atoms = list(residue.atoms())
         ion = len(atoms) == 1 and atoms[0].element is not None
-        if ion and counts.get(atoms[0].element.symbol, 0) > 1 and residue.name in counted:
+        if residue.name == "ACE" and {"ACE", "ACX"} <= residue_templates(force_field).keys():
+            chosen[residue] = "ACE"
+        elif ion and counts.get(atoms[0].element.symbol, 0) > 1 and residue.name in counted:
             chosen[residue] = residue.name
     return chosen
 

@@ -17,11 +17,12 @@ from mlmm.build.files.inspection import Inspection, inspect_file
 from mlmm.build.files.inspection_page import page
 from mlmm.build.files.reading import read_file, read_structure, settle
 from mlmm.build.files.sources import find_structure
+from mlmm.build.glycans import has_sugars, with_names_of_the_file
 from mlmm.build.ligands.alone import structure_from_smiles
 from mlmm.build.ligands.definition import LigandPlan, plan_ligands
 from mlmm.build.options import BuildOptions
 from mlmm.build.parametrise import load_force_field
-from mlmm.build.protons.metals import BINDING, REACH
+from mlmm.build.protons.metals import BINDING, REACH, metal_states
 from mlmm.build.repair import find_repairs
 from mlmm.errors import MLMMError
 from mlmm.neighbours import pairs_within
@@ -158,15 +159,21 @@ def plan_structure(
 
 def _planned(source: CheckedStructure, ligands: LigandPlan, options: BuildOptions) -> PlannedStructure:
     names = {atom.residue_name for atom in source.atoms}
-    files = force_field_files(options.forcefield, options.water, names)
+    sugars = has_sugars(source, ligands.names)
+    files = force_field_files(
+        options.forcefield, options.water, names, sugars=sugars, implicit=options.implicit
+    )
     force_field = load_force_field([*files, *ligands.files], options.trust)
     repairs = find_repairs(source, ligands, force_field, options)
+    positions = np.array(repairs.fixer.positions.value_in_unit(unit.nanometer))
+    _, at_metals = metal_states(repairs.fixer.topology, positions, force_field, {})
+    with_names_of_the_file(repairs.fixer.topology, repairs.renamed)
     return PlannedStructure(
         repairs.fixer.topology,
-        np.array(repairs.fixer.positions.value_in_unit(unit.nanometer)),
+        positions,
         {residue: [atom.name for atom in atoms] for residue, atoms in repairs.fixer.missingAtoms.items()},
         ligands,
-        tuple(as_decisions("repair", repairs.decisions)),
+        (*as_decisions("repair", repairs.decisions), *(at_metals if not source.protonation else ())),
         source.cell is not None and source.space_group.replace(" ", "") in ("", "P1"),
         bool(source.protonation) or _donors_at_metals(source),
     )

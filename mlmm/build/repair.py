@@ -7,7 +7,7 @@ of a CA trace, a peptide bond across a gap) is refused.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import StringIO
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,7 @@ from mlmm.build.draft import as_quantity, draft_topology
 from mlmm.build.files.atoms import CheckedStructure
 from mlmm.build.files.stretched import check_bonds_within_residues, check_peptide_bonds
 from mlmm.build.gaps import describe_residue, mend_chains
+from mlmm.build.glycans import GlycamName, name_glycans
 from mlmm.build.joints import Sources, joints, told
 from mlmm.build.options import BuildOptions
 from mlmm.build.templates import TemplateGraphs
@@ -54,10 +55,13 @@ class Repairs:
         Holds topology, coordinates, and the atoms to add.
     decisions : list
         What `apply_repairs` will do, in words.
+    renamed : dict
+        Sugars and their carriers, which bear GLYCAM's names until the end of a build, to their own names.
     """
 
     fixer: pdbfixer.PDBFixer
     decisions: list[Decision | str]
+    renamed: dict[GlycamName, str] = field(default_factory=dict)
 
 
 def find_repairs(
@@ -102,14 +106,17 @@ def find_repairs(
     molecules = set(plan.definitions) | set(plan.mutate)
     skipped = {residue for residue in fixer.topology.residues() if residue.name in names - molecules}
     skipped |= {*fixer.missingAtoms, *fixer.missingTerminals}
-    check_joints(fixer.topology, graphs, skipped, molecules, told_joints, source.name)
-    decisions += check_described(fixer.topology, graphs, names, set(fixer.templates), source.name)
+    check_joints(fixer.topology, _positions(fixer), graphs, skipped, molecules, told_joints, source.name)
+    renamed, said = name_glycans(fixer.topology, _positions(fixer), graphs, names)
+    decisions += said
+    standard = set(fixer.templates)
+    decisions += check_described(fixer.topology, _positions(fixer), graphs, names, standard, source.name)
     decisions += [
         Decision("repair", "bond", f"bond between residues: {text}", numbers={})
         for text in told_joints.values()
     ]
     _check_last_residue(fixer, source)
-    return Repairs(fixer, decisions)
+    return Repairs(fixer, decisions, renamed)
 
 
 def _drop_phosphates(fixer: pdbfixer.PDBFixer, graphs: TemplateGraphs) -> list[Decision]:

@@ -75,7 +75,8 @@ class TemplateGraphs:
         self._force_field = force_field
         self.names = frozenset(force_field._templates)  # OpenMM has no public access to templates
         self._plain = _by_elements(force_field._templates.values())
-        self._patched: dict[tuple, list[tuple[Any, Any]]] | None = None
+        self._patched: dict[tuple, list[Any]] | None = None
+        self._graphs: dict[int, Any] = {}
 
     def matches(
         self,
@@ -109,10 +110,13 @@ class TemplateGraphs:
             found = self._compare(self._patched.get(elements, ()), atoms, reduced)
         return sorted(found, key=lambda match: match.template.name != residue.name)
 
-    @staticmethod
-    def _compare(candidates: Iterable[tuple[Any, Any]], atoms: list[Any], bonded: Any) -> list[Match]:
+    def _compare(self, candidates: Iterable[Any], atoms: list[Any], bonded: Any) -> list[Match]:
         found = []
-        for template, heavy in candidates:
+        for template in candidates:
+            # A force field has thousands of templates, and a structure needs the graphs of a few.
+            if id(template) not in self._graphs:
+                self._graphs[id(template)] = _heavy(template)
+            heavy = self._graphs[id(template)]
             order = compiled.matchResidueToTemplate(_View(atoms), heavy, bonded, False, False)
             if order is not None:
                 names = {heavy.atoms[j].name: atom.name for atom, j in zip(atoms, order, strict=True)}
@@ -182,11 +186,11 @@ def _elements(atoms: Iterable[Any]) -> tuple:
     return tuple(sorted(numbers))
 
 
-def _by_elements(templates: Iterable[Any]) -> dict[tuple, list[tuple[Any, Any]]]:
-    """Templates with their heavy-atom forms, by sorted atomic numbers."""
-    found: dict[tuple, list[tuple[Any, Any]]] = {}
+def _by_elements(templates: Iterable[Any]) -> dict[tuple, list[Any]]:
+    """Templates by the sorted atomic numbers of their heavy atoms."""
+    found: dict[tuple, list[Any]] = {}
     for template in templates:
-        found.setdefault(_elements(template.atoms), []).append((template, _heavy(template)))
+        found.setdefault(_elements(template.atoms), []).append(template)
     return found
 
 

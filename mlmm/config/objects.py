@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from mlmm.build.options import BuildOptions, ForceOptions
+from mlmm.config.metals import biases_of
 from mlmm.config.schema import RunConfig, ZoneSettings
-from mlmm.config.tables import variables_and_restraints
 from mlmm.dynamics.options import ProtocolOptions, RunOptions
 from mlmm.errors import ConfigError, SelectionError
 from mlmm.options import fields_of
@@ -233,7 +233,7 @@ def hybrid_from(
     region = select_region(built, config.region.select, config.region.complete)
     potential = potential_from(config, precision) if potential is None else potential
     embedding = config.embedding
-    variables, restraints = variables_and_restraints(config)
+    variables, restraints = biases_of(config, built, region.atoms)
     path = config.zones.compensation
     scheme = scheme_of(config, potential.spec, cuts=bool(region.cut_bonds))
     zones = zones_from(config, built, region, scheme.name)

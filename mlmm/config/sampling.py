@@ -8,16 +8,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlmm.config.metals import biases_of
 from mlmm.config.objects import hybrid_from, run_options
 from mlmm.config.schema import RunConfig
 from mlmm.config.search_sections import REACTIONS
-from mlmm.config.tables import variables_and_restraints
 from mlmm.dynamics.options import ProtocolOptions
 from mlmm.errors import ConfigError
 from mlmm.options import fields_of
 
 if TYPE_CHECKING:
     from mlmm.build import BuiltSystem
+    from mlmm.collective_variables.options import Restraint, Variable
     from mlmm.hybrid.system import HybridSystem
     from mlmm.reactions.end_states import EndStates
     from mlmm.reactions.metadynamics import Metadynamics
@@ -70,6 +71,13 @@ def protocol_of(config: RunConfig) -> ProtocolOptions:
     )
 
 
+def _biases(config: RunConfig, built: BuiltSystem) -> tuple[list[Variable], list[Restraint]]:
+    from mlmm.zones.region import select_region
+
+    region = select_region(built, config.region.select, config.region.complete)
+    return biases_of(config, built, region.atoms)
+
+
 def umbrella_from(config: RunConfig, built: BuiltSystem, out: Path) -> Umbrella:
     """The windows of [umbrella].
 
@@ -82,7 +90,7 @@ def umbrella_from(config: RunConfig, built: BuiltSystem, out: Path) -> Umbrella:
     """
     from mlmm.reactions.umbrella import Umbrella
 
-    variables, restraints = variables_and_restraints(config)
+    variables, restraints = _biases(config, built)
     options: Any = REACTIONS["umbrella"](**config.reactions["umbrella"])
     return Umbrella(
         hybrid_maker(config, out / "built"),
@@ -119,7 +127,7 @@ def metadynamics_from(config: RunConfig, built: BuiltSystem, out: Path, title: s
     """The run of [metadynamics]; arguments as for `umbrella_from`, and the title of its report."""
     from mlmm.reactions.metadynamics import Metadynamics
 
-    variables, restraints = variables_and_restraints(config)
+    variables, restraints = _biases(config, built)
     by_name = {variable.name: variable for variable in variables}
     options: Any = REACTIONS["metadynamics"](**config.reactions["metadynamics"])
     facts = {"title": config.run.title or title, "potential": config.potential.name}

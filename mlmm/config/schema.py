@@ -96,6 +96,12 @@ class SystemSettings(BuildOptions, SourceSettings):
         named=True,
         example={"LIG": {"smiles": "CC(=O)[O-]"}},
     )
+    metals: str = word(
+        "free",
+        ("free", "restrain"),
+        "restrain: hold each metal at its distances from the N, O and S that bind it in the built structure, "
+        "unless the region has both; free: only charge holds it",
+    )
 
     def __post_init__(self) -> None:
         """A run file keeps what was written."""

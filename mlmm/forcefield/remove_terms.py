@@ -19,8 +19,8 @@ from mlmm.errors import EmbeddingError
 from mlmm.forcefield.term_catalogue import (
     BONDED,
     CATALOGUE,
-    NOT_FORCE_FIELD,
     PAIRS,
+    STAYS_WHOLE,
     bonded_pairs,
     class_of,
     described,
@@ -113,7 +113,7 @@ def remove_region_terms(
     replaced: list[tuple[int, openmm.Force]] = []
     for index, force in enumerate(embedded.getForces()):
         name, count = class_of(force), 0
-        if is_kept(force, keep) or name in NOT_FORCE_FIELD:
+        if is_kept(force, keep) or name in STAYS_WHOLE:
             kept.append(force.getName())
         elif name in BONDED:
             smaller, count = _without_inside(force, inside)

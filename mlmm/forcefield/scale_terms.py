@@ -23,7 +23,7 @@ from mlmm.forcefield.tables import MMTables, read_mm_tables
 from mlmm.forcefield.term_catalogue import (
     BONDED,
     FORMULAS,
-    NOT_FORCE_FIELD,
+    STAYS_WHOLE,
     TABULATED,
     class_of,
     empty_copy,
@@ -94,7 +94,7 @@ def scale_terms(
     if not inside or not term_weights.rules.takes_terms:
         kept = tuple(force.getName() for force in system.getForces())
         return copy.deepcopy(system), RemovedTerms(term_weights.scheme, {}, kept)
-    whole = [class_of(force) in NOT_FORCE_FIELD or is_kept(force, keep) for force in system.getForces()]
+    whole = [class_of(force) in STAYS_WHOLE or is_kept(force, keep) for force in system.getForces()]
     tables = read_mm_tables(system, keep=(*keep, *FORMULAS))
     check_switching_range(term_weights, tables)
     refuse_virtual_sites(system, inside, label)

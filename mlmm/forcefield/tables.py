@@ -21,7 +21,7 @@ from mlmm.errors import EmbeddingError
 from mlmm.forcefield.term_catalogue import (
     BONDED,
     CATALOGUE,
-    NOT_FORCE_FIELD,
+    STAYS_WHOLE,
     TABULATED,
     BondedTerms,
     Columns,
@@ -185,7 +185,7 @@ def read_mm_tables(system: openmm.System, *, keep: Collection[str] = ()) -> MMTa
     """
     forces = system.getForces()
     whole = tuple(
-        i for i, force in enumerate(forces) if class_of(force) in NOT_FORCE_FIELD or is_kept(force, keep)
+        i for i, force in enumerate(forces) if class_of(force) in STAYS_WHOLE or is_kept(force, keep)
     )
     try:
         content = openmm.XmlSerializer.serialize(system)

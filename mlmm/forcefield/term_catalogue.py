@@ -21,9 +21,9 @@ __all__ = [
     "CHARGED",
     "COLLECTIVE",
     "FORMULAS",
-    "NOT_FORCE_FIELD",
     "PAIRS",
     "REFUSED",
+    "STAYS_WHOLE",
     "TABULATED",
     "WITHOUT_ENERGY",
     "BondedTerms",
@@ -130,8 +130,9 @@ class ForceClass:
     Parameters
     ----------
     kind : str
-        ``bonded``; ``pairs``; ``restraint``, which acts on single atoms and is no part of a force field; or
-        ``no energy``, which acts on the whole box.
+        ``bonded``; ``pairs``; ``solvent``, an implicit one around all charges of the force field, which a
+        model of isolated molecules does not have; ``restraint``, which acts on single atoms and is no part of
+        a force field; or ``no energy``, which acts on the whole box.
     group : str
         Force group of its energy: ``nonbonded bonds angles torsions other``.
     terms : BondedTerms, optional
@@ -163,6 +164,9 @@ CATALOGUE: dict[str, ForceClass] = {
     "NonbondedForce": ForceClass("pairs", "nonbonded"),
     # Some platforms want all non-bonded forces in one group.
     "CustomNonbondedForce": ForceClass("pairs", "nonbonded"),
+    "CustomGBForce": ForceClass("solvent"),
+    "GBSAOBCForce": ForceClass("solvent"),
+    "LCPOForce": ForceClass("solvent"),
     "CustomExternalForce": ForceClass("restraint"),
     "CMMotionRemover": ForceClass("no energy"),
     "AndersenThermostat": ForceClass("no energy"),
@@ -187,15 +191,12 @@ REFUSED: dict[str, str] = {
     "ConstantPotentialForce": _POLARISABLE,
     "CustomCentroidBondForce": _COLLECTIVE,
     "CustomCVForce": _COLLECTIVE,
-    "CustomGBForce": _SOLVENT,
     "CustomHbondForce": _MANY,
     "CustomManyParticleForce": _MANY,
     "CustomVolumeForce": "an energy of the box",
     "DrudeForce": _POLARISABLE,
     "GayBerneForce": "pairs of ellipsoids",
-    "GBSAOBCForce": _SOLVENT,
     "HippoNonbondedForce": _POLARISABLE,
-    "LCPOForce": _SOLVENT,
     "OrientationRestraintForce": _COLLECTIVE,
     "PythonForce": "code that only its author knows",
     "RGForce": _COLLECTIVE,
@@ -213,18 +214,19 @@ FORMULAS = frozenset(name for name, terms in BONDED.items() if terms.formula)
 PAIRS = tuple(name for name, row in CATALOGUE.items() if row.kind == "pairs")
 #: They act on the whole box and add no energy.
 WITHOUT_ENERGY = frozenset(name for name, row in CATALOGUE.items() if row.kind == "no energy")
-#: No part of a force field: they stay whole under every scheme.
-NOT_FORCE_FIELD = frozenset(name for name, row in CATALOGUE.items() if row.kind in ("no energy", "restraint"))
+#: Whole under every scheme: no part of a force field, or a solvent that is counted once so.
+STAYS_WHOLE = frozenset(
+    name for name, row in CATALOGUE.items() if row.kind in ("no energy", "restraint", "solvent")
+)
 #: Refused classes that act on a collective variable, as biases and restraints do.
 COLLECTIVE = frozenset(name for name, reason in REFUSED.items() if reason == _COLLECTIVE)
 #: Refused classes that bring charges of their own, or belong to force fields that do.
 CHARGED = frozenset(
     [
         *(name for name in REFUSED if name.startswith("Amoeba")),
+        *(name for name, row in CATALOGUE.items() if row.kind == "solvent"),
         "ConstantPotentialForce",
-        "CustomGBForce",
         "DrudeForce",
-        "GBSAOBCForce",
         "HippoNonbondedForce",
     ]
 )

@@ -151,7 +151,7 @@ def test_kept_bonded_force_is_left_whole():
     assert record.counts["CustomBondForce"] == 1
 
 
-@pytest.mark.parametrize("force", [openmm.GBSAOBCForce(), openmm.PythonForce(lambda state: (0.0, 0.0))])
+@pytest.mark.parametrize("force", [openmm.DrudeForce(), openmm.PythonForce(lambda state: (0.0, 0.0))])
 def test_refused_forces(force):
     system = openmm.System()
     system.addParticle(1.0)

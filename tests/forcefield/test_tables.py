@@ -154,8 +154,6 @@ REFUSED = [
     (lambda: openmm.CustomBondForce("r^2"), "CustomBondForce.*additive"),
     (lambda: openmm.CustomNonbondedForce("1/r"), "CustomNonbondedForce.*additive"),
     (lambda: openmm.CustomTorsionForce("theta"), "CustomTorsionForce.*additive"),
-    (openmm.GBSAOBCForce, "GBSAOBCForce.*Remove it"),
-    (openmm.CustomGBForce, "CustomGBForce.*Remove it"),
     (openmm.AmoebaMultipoleForce, "AmoebaMultipoleForce.*Remove it"),
     (openmm.DrudeForce, "DrudeForce.*Remove it"),
     (lambda: nonbonded(method=openmm.NonbondedForce.LJPME), "LJPME.*PME"),

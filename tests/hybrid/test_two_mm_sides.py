@@ -539,7 +539,7 @@ def test_a_scheme_without_pairs_leaves_them_alone():
     old, new = (next(f for f in s.getForces() if "Nonbonded" in f.getName()) for s in (system, embedded))
     assert old.getNumExceptions() == new.getNumExceptions()
     for scheme in ("per_atom", "supermolecular", "additive"):
-        with pytest.raises(EmbeddingError, match="got a GBSAOBCForce"):
+        with pytest.raises(EmbeddingError, match="got a CustomNonbondedForce"):
             scale_terms(system, make_term_weights(scheme, weights, visible, SWITCHING))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import pairwise
 
 import numpy as np
@@ -25,6 +26,9 @@ _CLASH = 0.05  # nm; half a C-H bond, so only a duplicate or a broken file comes
 _LARGEST = 100.0  # nm; no builder fills a box of this size, and float32 coordinates become coarse
 _BONDED = 0.06  # nm; neighbours in a file are bonded, 0.1 to 0.2 nm
 _METAL_BOND = 0.3  # nm
+_WILL_OPEN = "; such a site of four tends to open, as an ion without bonds takes up water"
+_MAY_CHANGE = "; its coordination may change in a simulation"
+_TETRAHEDRAL = ("ZN", "CD", "HG", "FE", "CO", "NI", "CU")
 _ALKALI = ("LI", "NA", "K", "RB", "CS")
 _DISULFIDE = 0.3  # nm; 0.205 at equilibrium
 _MANY = 0.5
@@ -187,17 +191,27 @@ def _metals(atoms: list[AtomRecord]) -> list[Decision]:
     metals = [atom for atom in atoms if atom.element in METALS]
     donors = [atom for atom in atoms if atom.element in ("N", "O", "S", "SE", "F", "CL")]
     pairs = pairs_within(coordinates(metals), coordinates(donors), _METAL_BOND)
+    sizes = Counter((atom.key, atom.residue_name) for atom in atoms)
     for index, metal in enumerate(metals):
         partners = [donors[j] for i, j in pairs if i == index and donors[j].key != metal.key]
         if not partners and metal.element in _ALKALI:
             continue
-        names = ", ".join(_who(partner) for partner in partners[:8]) or "nothing within 0.3 nm"
+        shown = [f"{_who(partner)} ({_apart(metal, partner):.3f} nm)" for partner in partners[:8]]
+        names = ", ".join(shown) or "nothing within 0.3 nm"
         who = describe_key(metal.residue_name, metal.key)
-        text = f"{who} is held by charge alone, without bonds; near it {names}"
-        if partners and metal.element not in _ALKALI:
-            text += "; its coordination may change in a simulation: for a bonded model use prmtop"
+        if sizes[metal.key, metal.residue_name] > 1:
+            text = f"{metal.name} of {who}, near it {names}: it needs parameters of its own, as prmtop"
+        else:
+            text = f"{who} is held by charge alone, without bonds; near it {names}"
+            if partners and metal.element not in _ALKALI:
+                text += _WILL_OPEN if len(partners) == 4 and metal.element in _TETRAHEDRAL else _MAY_CHANGE
+                text += ': write metals = "restrain" in [system], or give a bonded model as prmtop'
         decisions.append(Decision("read", "metal", text, who, {"partners": len(partners)}, warning=True))
     return decisions
+
+
+def _apart(one: AtomRecord, other: AtomRecord) -> float:
+    return float(np.linalg.norm([one.x - other.x, one.y - other.y, one.z - other.z]))
 
 
 def _disulfides(file: StructureFile, groups: list[list[AtomRecord]]) -> list[Decision]:
