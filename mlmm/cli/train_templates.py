@@ -8,7 +8,7 @@ _NETWORKS = """[data]
 labels = "labels.xyz"          # extended XYZ: energy in eV, forces in eV/Å, method, origin_run, origin_window
 
 [model]
-kind = "networks"              # or "gp", "gdml"; among point charges "qeq-ani", "amp-bms"
+kind = "networks"              # or "message-passing", "gp", "gdml"; among point charges "qeq-ani", "amp-bms"
 # base = "tblite:GFN2-xTB"     # learn the difference to a base instead
 
 [networks]
@@ -18,6 +18,25 @@ members = 4
 [fit]
 epochs = 150
 energy_weight = "0.01 1/A^2"   # the strongest setting: small is better, for energies too
+"""
+
+_MESSAGE_PASSING = """[data]
+labels = "labels.xyz"          # extended XYZ: energy in eV, forces in eV/Å, method, origin_run, origin_window
+
+[model]
+kind = "message-passing"       # PaiNN or TensorNet of the package graph-pes
+
+[graph]
+architecture = "painn"
+channels = 32
+layers = 3
+cutoff = "0.5 nm"
+
+[fit]
+epochs = 300                   # from scratch: more, and larger steps, than for networks that are fine-tuned
+batch = 6
+learning_rate = 2e-3
+energy_weight = "0.01 1/A^2"
 """
 
 _FIELD_ANI = """[data]
@@ -58,4 +77,9 @@ energy_weight = "0.003 1/A^2"  # small: the zero of energy is set once the force
 """
 
 #: By kind of model; those without an entry begin with that of networks.
-TEMPLATES = {"networks": _NETWORKS, "qeq-ani": _FIELD_ANI, "amp-bms": _AMP}
+TEMPLATES = {
+    "networks": _NETWORKS,
+    "message-passing": _MESSAGE_PASSING,
+    "qeq-ani": _FIELD_ANI,
+    "amp-bms": _AMP,
+}

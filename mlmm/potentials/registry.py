@@ -24,7 +24,7 @@ from mlmm.potentials.known import (
     parts_of,
     plugin_names,
 )
-from mlmm.potentials.trained_files import FIELD_KINDS, KERNEL_KINDS, learned_facts
+from mlmm.potentials.trained_files import FIELD_KINDS, GRAPH_KIND, KERNEL_KINDS, learned_facts
 from mlmm.potentials.training import check_polarisation_scaling
 
 __all__ = ["load_potential"]
@@ -123,6 +123,11 @@ def load_potential(
         return _on_base(networks, about, options)
     if kind in KERNEL_KINDS:
         return _kernel_model(kind, path, device, options)
+    if kind == GRAPH_KIND:
+        from mlmm.potentials.adapters.graph_pes import GraphPESPotential
+
+        network = GraphPESPotential.from_file(path, precision=precision, device=device)
+        return _on_base(network, network.about, options)
     if kind == "amp":
         from mlmm.potentials.amp_bms.potential import AMPPotential
 
@@ -195,7 +200,7 @@ def _kind_of(path: Path) -> str:
 
     if path.is_dir():
         return "ani"
-    kinds = [key for key in learned_facts(path) if key in (*KERNEL_KINDS, *FIELD_KINDS)]
+    kinds = [key for key in learned_facts(path) if key in (*KERNEL_KINDS, *FIELD_KINDS, GRAPH_KIND)]
     if kinds:
         return kinds[0]
     if is_torchscript(path) or (path.suffix in (".pt", ".jpt") and not is_zipfile(path)):

@@ -8,12 +8,14 @@ from pathlib import Path
 
 from mlmm.cache import cache_folder
 
-__all__ = ["FIELD_KINDS", "KERNEL_KINDS", "learned_facts", "model_folders", "trained_models"]
+__all__ = ["FIELD_KINDS", "GRAPH_KIND", "KERNEL_KINDS", "learned_facts", "model_folders", "trained_models"]
 
 #: Kinds of kernel models, as the header of their file names them.
 KERNEL_KINDS = ("sparse_gp", "gdml")
 #: Of models that see the charges around a region.
 FIELD_KINDS = ("field_ani", "amp")
+#: Of message-passing networks.
+GRAPH_KIND = "graph_pes"
 _LONGEST_HEADER = 10_000_000  # bytes
 
 

@@ -18,41 +18,50 @@ import numpy as np
 import torch
 
 from mlmm.learning.dataset.imports import import_labels
-from mlmm.learning.training.config import DataOptions, ModelOptions, TrainConfig
-from mlmm.learning.training.options import FitOptions, KernelOptions, NetworkOptions
+from mlmm.learning.training.config import SECTIONS, DataOptions, TrainConfig
+from mlmm.learning.training.options import FitOptions
 from mlmm.learning.training.targets import check_samples, check_split, split_by_block
 from mlmm.learning.training.train import Divided, train_model
 from mlmm.units import ANGSTROM, KILOCALORIE
 
 FORCE = KILOCALORIE / ANGSTROM
-#: Name of a row: kind of model, base, networks, kernel, fit. One setting for all numbers of labels.
-MODELS = {
-    "ANI-1x fine-tuned x4": ("networks", "", {"start": "ani1x"}, {}, {"epochs": 150}),
-    "scratch (64, 48) x4": ("networks", "", {"start": "scratch"}, {}, {"epochs": 300, "learning_rate": 2e-3}),
-    "sGDML": ("gdml", "", {}, {}, {}),
-    "GP, symmetry functions": ("gp", "", {}, {"descriptor": "ani1x"}, {}),
-    "GP, SOAP": ("gp", "", {}, {"descriptor": "soap"}, {}),
-    "difference to GFN2, scratch x4": (
-        *("networks", "tblite:GFN2-xTB", {"start": "scratch"}, {}),
-        {"epochs": 300, "learning_rate": 2e-3},
-    ),
+_SCRATCH = {"networks": {"start": "scratch"}, "fit": {"epochs": 300, "learning_rate": 2e-3}}
+#: Sections of a training by the name of a row. One setting for all numbers of labels.
+MODELS: dict[str, dict[str, dict]] = {
+    "ANI-1x fine-tuned x4": {"networks": {"start": "ani1x"}, "fit": {"epochs": 150}},
+    "scratch (64, 48) x4": _SCRATCH,
+    "sGDML": {"model": {"kind": "gdml"}},
+    "GP, symmetry functions": {"model": {"kind": "gp"}, "kernel": {"descriptor": "ani1x"}},
+    "GP, SOAP": {"model": {"kind": "gp"}, "kernel": {"descriptor": "soap"}},
+    "difference to GFN2, scratch x4": {"model": {"base": "tblite:GFN2-xTB"}, **_SCRATCH},
+    "PaiNN (graph-pes), scratch": {
+        "model": {"kind": "message-passing"},
+        "graph": {"channels": 32, "layers": 3},
+        "fit": {"epochs": 150, "batch": 6, "learning_rate": 2e-3},
+    },
+    "AMP-BMS fine-tuned": {
+        "model": {"kind": "amp-bms"},
+        "fit": {"epochs": 60, "batch": 6, "learning_rate": 1e-3, "clip": 100.0},
+    },
 }
 
 
 def one(name: str, pool: list, test: list, labels: int, seed: int) -> dict:
     """Fit one model to some labels of the pool, chosen by the seed, and measure it on the test."""
-    kind, base, networks, kernel, fit = MODELS[name]
+    sections = MODELS[name]
     order = np.random.default_rng(seed).permutation(len(pool))[:labels]
     some = [pool[k] for k in sorted(order)]
     first, second = split_by_block(some, 0.1, seed)
     train, validation = [some[k] for k in first], [some[k] for k in second]
     check_split({"training": train, "validation": validation, "test": test})
+    made = {
+        attribute: schema(**sections.get(section, {}))
+        for section, (schema, attribute) in SECTIONS.items()
+        if section not in ("data", "fit")
+    }
+    made["model"] = dataclasses.replace(made["model"], device="cpu")
     config = TrainConfig(
-        data=DataOptions(labels="made"),
-        model=ModelOptions(kind=kind, base=base, device="cpu"),
-        networks=NetworkOptions(**networks),
-        kernel=KernelOptions(**kernel),
-        fit=FitOptions(seed=seed, **fit),
+        data=DataOptions(labels=("made",)), fit=FitOptions(seed=seed, **sections.get("fit", {})), **made
     )
     with tempfile.TemporaryDirectory() as folder:
         divided = Divided(train, validation, test)

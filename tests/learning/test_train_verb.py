@@ -87,7 +87,7 @@ def test_help_explains_every_key_and_the_template_is_valid(folder, capsys):
     (folder / "new.toml").write_text(template)
     assert load_training(folder / "new.toml").networks.start == "ani1x"
     status, _, err = trained("--explain", "nothing", capsys=capsys)
-    assert status == 2 and "a section data, model, networks, kernel" in err
+    assert status == 2 and "a section data, model, networks, graph, kernel" in err
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ def start_of(config: TrainConfig) -> str:
     """The potential that a training begins with; empty for none."""
     return {
         "networks": config.networks.start,
+        "message-passing": config.graph.start,
         "qeq-ani": config.among.start,
         "amp-bms": config.amp.start,
     }.get(config.model.kind, "")

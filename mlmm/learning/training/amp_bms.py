@@ -13,7 +13,7 @@ from pathlib import Path
 from mlmm.learning.training.amp_model import AMPModel
 from mlmm.learning.training.field_options import AMPOptions
 from mlmm.learning.training.loop import EpochReport, FitResult
-from mlmm.learning.training.one_molecule import check_one_molecule, fit_one_molecule
+from mlmm.learning.training.one_molecule import check_one_molecule, fit_with_zero
 from mlmm.learning.training.options import FitOptions
 from mlmm.learning.training.targets import Sample, data_sha256
 from mlmm.potentials.amp_bms.weights import AMPWeights, read_amp_weights
@@ -74,7 +74,7 @@ def fine_tune_amp(
     start = read_amp_weights(existing_file(amp.start) if known is None else installed_file(known))
     model = AMPModel(start, [molecule for molecule, _ in everything], amp.trained)
     elements = sorted({int(z) for z in everything[0][0].numbers})
-    result, energies = fit_one_molecule(
+    result, energies = fit_with_zero(
         model,
         everything,
         len(train),

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from mlmm.errors import ConfigError
 from mlmm.learning.training.field_options import AMPOptions, FieldANIOptions
-from mlmm.learning.training.options import FitOptions, KernelOptions, NetworkOptions
+from mlmm.learning.training.options import FitOptions, GraphOptions, KernelOptions, NetworkOptions
 from mlmm.options import check_fields, check_names, documented, number, setting, word
 from mlmm.options.files import beside, check_table, read_toml, set_value
 
 __all__ = ["SECTIONS", "DataOptions", "ModelOptions", "TrainConfig", "load_training"]
 
 #: What can be trained.
-KINDS = ("networks", "gp", "gdml", "qeq-ani", "amp-bms")
+KINDS = ("networks", "message-passing", "gp", "gdml", "qeq-ani", "amp-bms")
 
 
 @documented
@@ -54,7 +54,8 @@ class ModelOptions:
     kind: str = word(
         "networks",
         KINDS,
-        "networks on symmetry functions, sparse Gaussian process, sGDML; qeq-ani, amp-bms: among charges",
+        "networks on symmetry functions, message passing (graph-pes), sparse Gaussian process, sGDML; "
+        "qeq-ani, amp-bms: among charges",
     )
     name: str = setting("", "of the potential; by default that of the file")
     base: str = setting(
@@ -77,6 +78,7 @@ SECTIONS: Mapping[str, tuple[type, str]] = {
     "data": (DataOptions, "data"),
     "model": (ModelOptions, "model"),
     "networks": (NetworkOptions, "networks"),
+    "graph": (GraphOptions, "graph"),
     "kernel": (KernelOptions, "kernel"),
     "field": (FieldANIOptions, "among"),
     "amp": (AMPOptions, "amp"),
@@ -91,6 +93,7 @@ class TrainConfig:
     data: DataOptions = field(default_factory=DataOptions)
     model: ModelOptions = field(default_factory=ModelOptions)
     networks: NetworkOptions = field(default_factory=NetworkOptions)
+    graph: GraphOptions = field(default_factory=GraphOptions)
     kernel: KernelOptions = field(default_factory=KernelOptions)
     among: FieldANIOptions = field(default_factory=FieldANIOptions)
     amp: AMPOptions = field(default_factory=AMPOptions)
@@ -135,7 +138,8 @@ def _beside(config: TrainConfig, folder: Path) -> TrainConfig:
         held_out_labels=tuple(map(located, config.data.held_out_labels)),
     )
     networks = replace(config.networks, start=located(config.networks.start))
+    graph = replace(config.graph, start=located(config.graph.start))
     among = replace(config.among, start=located(config.among.start))
     amp = replace(config.amp, start=located(config.amp.start))
     model = replace(config.model, base=located(config.model.base))
-    return replace(config, data=data, networks=networks, model=model, among=among, amp=amp)
+    return replace(config, data=data, networks=networks, graph=graph, model=model, among=among, amp=amp)

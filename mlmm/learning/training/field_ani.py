@@ -12,7 +12,7 @@ from mlmm.learning.training.field_model import TrainableFieldANI, start_field_pa
 from mlmm.learning.training.field_options import FieldANIOptions
 from mlmm.learning.training.loop import EpochReport, FitResult
 from mlmm.learning.training.networks import select_elements
-from mlmm.learning.training.one_molecule import check_one_molecule, fit_one_molecule
+from mlmm.learning.training.one_molecule import check_one_molecule, fit_with_zero
 from mlmm.learning.training.options import FitOptions
 from mlmm.learning.training.targets import Sample
 from mlmm.potentials.ani.files import find_parameters
@@ -72,7 +72,7 @@ def train_field_ani(
     numbers = sorted({int(z) for z in molecules[0].numbers})
     ani = _member(select_elements(find_parameters(networks.start), numbers), options.seed)
     model = TrainableFieldANI(start_field_parameters(ani, networks.hidden, options.seed), molecules)
-    result, energies = fit_one_molecule(
+    result, energies = fit_with_zero(
         model,
         everything,
         len(train),

@@ -1,4 +1,4 @@
-"""What fits of one molecule among point charges share: check, fit, the zero of energy before and after."""
+"""What fits of a model with one constant share: check, fit, the zero of energy before and after."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mlmm.learning.training.offsets import composition, fit_offsets
 from mlmm.learning.training.options import FitOptions
 from mlmm.learning.training.targets import Sample, data_sha256, targets_of
 
-__all__ = ["check_one_molecule", "fit_one_molecule"]
+__all__ = ["check_one_molecule", "fit_with_zero"]
 
 
 def check_one_molecule(samples: Sequence[Sample]) -> None:
@@ -36,7 +36,7 @@ def check_one_molecule(samples: Sequence[Sample]) -> None:
             )
 
 
-def fit_one_molecule(
+def fit_with_zero(
     model: Trainable,
     samples: Sequence[Sample],
     training: int,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mlmm.options import Quantity, check_fields, documented, number, quantity, setting, word
 
-__all__ = ["STARTS", "FitOptions", "KernelOptions", "NetworkOptions"]
+__all__ = ["STARTS", "FitOptions", "GraphOptions", "KernelOptions", "NetworkOptions"]
 
 #: Where network weights come from.
 STARTS = ("ani1x", "ani1ccx", "ani2x", "scratch")
@@ -66,6 +66,27 @@ class NetworkOptions:
     update: str = word("full", ("full", "low-rank"), "all of a matrix of weights changes, or a low-rank part")
     rank: int = number(8, "of the part that changes under update = low-rank", least=1)
     freeze: int = number(0, "first layers that stay as they were", least=0)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@documented
+@dataclass(frozen=True, kw_only=True)
+class GraphOptions:
+    """Message-passing networks of the package graph-pes."""
+
+    start: str = setting(
+        "scratch", "weights at the start: scratch, or a file of an earlier training, which sets the rest"
+    )
+    architecture: str = word(
+        "painn", ("painn", "tensornet"), "of the network; energies of both are smooth at the cutoff"
+    )
+    channels: int = number(32, "features of an atom", least=4, most=1024)
+    layers: int = number(
+        3, "passes of messages; an atom sees so many cutoffs, in tensornet one more", least=1, most=10
+    )
+    cutoff: Quantity = quantity("0.5 nm", "length", "distance of direct neighbours", above=0.1)
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -26,11 +26,13 @@ from mlmm.learning.training.config import ModelOptions, TrainConfig
 from mlmm.learning.training.gaussian_process import fit_gaussian_process
 from mlmm.learning.training.gdml import fit_gdml
 from mlmm.learning.training.loop import EpochReport
+from mlmm.learning.training.message_passing import train_message_passing
 from mlmm.learning.training.metrics import Errors, errors_of
 from mlmm.learning.training.offsets import composition, fit_offsets
 from mlmm.learning.training.targets import Sample, check_samples, check_split, data_sha256, split_by_block
 from mlmm.learning.uncertainty.calibrate import LEAST, calibrate_forces, with_coverage
 from mlmm.learning.uncertainty.predict import Predicted, predict
+from mlmm.potentials.adapters.graph_pes import read_graph_file, save_graph_file
 from mlmm.potentials.ani.files import load_ani_file, save_ani_file
 from mlmm.potentials.base import PotentialModel
 from mlmm.potentials.calibration import Calibration
@@ -166,6 +168,18 @@ def train_model(
             progress=progress,
         )
         save_ani_file(fitted.parameters, out, about)
+    elif config.model.kind == "message-passing":
+        passing = train_message_passing(
+            targets[:n],
+            targets[n:m],
+            config.graph,
+            config.fit,
+            checkpoint=checkpoint,
+            device=config.model.device,
+            progress=progress,
+        )
+        about |= {"elements": passing.elements, "reference_energies": passing.references}
+        save_graph_file(out, passing.architecture, passing.weights, about)
     elif config.model.kind == "gp":
         process = fit_gaussian_process(targets[:n], config.kernel, about, seed=config.fit.seed, progress=say)
         process.save(out)
@@ -233,7 +247,12 @@ def _about(config: TrainConfig, divided: Divided, out: Path) -> dict[str, Any]:
             'label in a vacuum, or write kind = "qeq-ani" or "amp-bms"',
         )
     _check_base(model)
-    networks = {"networks": config.networks, "qeq-ani": config.among, "amp-bms": config.amp}.get(model.kind)
+    networks = {
+        "networks": config.networks,
+        "message-passing": config.graph,
+        "qeq-ani": config.among,
+        "amp-bms": config.amp,
+    }.get(model.kind)
     correction = model.base.endswith(".xml")
     return {
         "name": model.name or out.stem,
@@ -330,6 +349,11 @@ def _rewrite(kind: str, path: Path, about: dict[str, Any]) -> None:
         return
     if kind in AMONG_CHARGES:
         rewrite_among_charges(kind, path, about)
+        return
+    if kind == "message-passing":
+        architecture, weights, _ = read_graph_file(path)
+        about["training"]["range"] = f"{architecture.receptive_field:.2f}"
+        save_graph_file(path, architecture, weights, about)
         return
     model: Any = GDMLPotential.from_file(path) if kind == "gdml" else SparseGPPotential.from_file(path)
     about["training"]["range"] = "" if kind == "gdml" else f"{model.descriptor.cutoff:.2f}"

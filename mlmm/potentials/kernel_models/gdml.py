@@ -21,8 +21,7 @@ from mlmm.errors import PotentialError
 from mlmm.modules import Module
 from mlmm.potentials.base import AtomEnergies, check_state
 from mlmm.potentials.calibration import Calibration
-from mlmm.potentials.kernel_models.files import read_kernel_file
-from mlmm.potentials.safetensors_files import write_safetensors
+from mlmm.potentials.safetensors_files import read_safetensors, write_safetensors
 from mlmm.potentials.spec import PotentialSpec
 from mlmm.structures import Structure
 
@@ -169,7 +168,7 @@ class GDMLPotential:
     @classmethod
     def from_file(cls, path: str | Path, device: str = "cpu") -> GDMLPotential:
         """Read a file of `save`; PotentialError for any other."""
-        arrays, about = read_kernel_file(path, KIND)
+        arrays, about = read_safetensors(path, KIND, "a kernel model")
         length, offset = arrays["scalars"].tolist()
         numbers = tuple(int(z) for z in arrays["numbers"])
         return cls(GDMLParameters(numbers, arrays["points"], arrays["slopes"], length, offset), about, device)

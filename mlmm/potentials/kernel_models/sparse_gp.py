@@ -19,8 +19,7 @@ import torch
 from mlmm.potentials.base import AtomEnergies, check_state
 from mlmm.potentials.calibration import Calibration
 from mlmm.potentials.kernel_models.descriptors import AtomDescriptor, check_open, descriptor_of
-from mlmm.potentials.kernel_models.files import read_kernel_file
-from mlmm.potentials.safetensors_files import write_safetensors
+from mlmm.potentials.safetensors_files import read_safetensors, write_safetensors
 from mlmm.potentials.spec import PotentialSpec
 from mlmm.structures import Structure
 
@@ -234,7 +233,7 @@ class SparseGPPotential:
     @classmethod
     def from_file(cls, path: str | Path) -> SparseGPPotential:
         """Read a file of `save`; PotentialError for any other, MissingPackageError without dscribe."""
-        arrays, about = read_kernel_file(path, KIND)
+        arrays, about = read_safetensors(path, KIND, "a kernel model")
         elements = sorted(int(name[7:]) for name in arrays if name.startswith("points."))
         length, amplitude = arrays["scalars"].tolist()
         parameters = GPParameters(
