@@ -18,9 +18,10 @@ import numpy as np
 import torch
 
 from mlmm.learning.dataset.imports import import_labels
+from mlmm.learning.dataset.splits import split_by_block
 from mlmm.learning.training.config import SECTIONS, DataOptions, TrainConfig
 from mlmm.learning.training.options import FitOptions
-from mlmm.learning.training.targets import check_samples, check_split, split_by_block
+from mlmm.learning.training.targets import check_samples, check_split
 from mlmm.learning.training.train import Divided, train_model
 from mlmm.units import ANGSTROM, KILOCALORIE
 
