@@ -77,6 +77,7 @@ def run(options: argparse.Namespace) -> int:
 def _label(options: argparse.Namespace) -> None:
     from mlmm.config.label_file import read_molecules
     from mlmm.ensembles.executors import open_executor
+    from mlmm.learning.dataset.inspection import inspect_pairs
     from mlmm.learning.labelling import label_into
 
     job = _job(options)
@@ -94,6 +95,8 @@ def _label(options: argparse.Namespace) -> None:
             progress=progress,
             **job.options,
         )
+    for finding in inspect_pairs(report.dataset.pairs()):
+        print(f"  look at this: {finding}", file=sys.stderr)
     print(report)
     print(f"content {report.dataset.content_hash}")
     if report.lost:

@@ -28,7 +28,7 @@ temperature = "400 K"
 name = "xtb"                   # reference method, see mlmm label --methods; its options follow here
 
 [choice]
-by = "spread"                  # or "distance", "determinant"; "passive" is the control
+by = "spread"                  # or "distance", "determinant", "cur"; "passive" is the control
 start = 40                     # labels before the first training
 batch = 20                     # labels in each round
 

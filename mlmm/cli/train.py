@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from mlmm.whole_files import write_json
 
 if TYPE_CHECKING:
     from mlmm.learning.training.loop import EpochReport
-    from mlmm.learning.training.train import Trained
+    from mlmm.learning.training.train import Divided, Trained
 
 __all__ = ["EPILOG", "HELP", "add_options", "run"]
 
@@ -88,6 +89,7 @@ def run(options: argparse.Namespace) -> int:
         f"{len(divided.train)} labels to train on, {len(divided.validation)} to validate, "
         f"{len(divided.held_out)} held out: {divided.train[0][1].method}"
     )
+    findings = _inspected(config.data.inspect, divided)
     if state.exists():
         say(f"going on from {state}")
     trained = train_model(config, divided, model, checkpoint=state, progress=_Epochs().show, say=say)
@@ -95,7 +97,7 @@ def run(options: argparse.Namespace) -> int:
     from mlmm.learning.training.parity import draw_parity
 
     picture = draw_parity(trained, folder / "parity.png", config.data.block)
-    _report(trained, folder / "report.json")
+    _report(trained, findings, folder / "report.json")
     state.unlink(missing_ok=True)
     print(_summary(trained, picture))
     return 0
@@ -117,13 +119,28 @@ def _summary(trained: Trained, picture: Path) -> str:
     return "\n".join(lines)
 
 
-def _report(trained: Trained, path: Path) -> None:
+def _inspected(how: str, divided: Divided) -> list[str]:
+    """Print what is odd about the labels; ConfigError for what would be wrong to train on."""
+    if how == "off":
+        return []
+    from mlmm.learning.dataset.inspection import inspect_pairs, refuse_serious
+
+    findings = inspect_pairs([*divided.train, *divided.validation, *divided.held_out])
+    if how == "stop":
+        refuse_serious(findings)
+    for finding in findings:
+        print(f"  look at this: {finding}", file=sys.stderr)
+    return [str(finding) for finding in findings]
+
+
+def _report(trained: Trained, findings: Sequence[str], path: Path) -> None:
     """What was measured, as JSON."""
     facts: dict[str, Any] = {
         "errors": {name: found.as_facts() for name, found in trained.errors.items()},
         "blocks": {name: found.as_facts() for name, found in trained.blocks.items()},
         "calibration": None if trained.calibration is None else trained.calibration.as_facts(),
         "seconds": trained.seconds,
+        "findings": list(findings),
     }
     write_json(path, facts)
 

@@ -3,7 +3,8 @@
     python tests/benchmarks/learning_curves.py train.xyz test.xyz results.jsonl [--labels 50,100] [--seeds 3]
 
 The two files are labels of one level of theory from independent runs. Every finished fit is one line of the
-result file; a call that was interrupted goes on where it stopped. ``--table`` prints what is there.
+result file; a call that was interrupted goes on where it stopped. ``--table`` prints what is there,
+``--table --plot FILE.png`` draws it.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ import numpy as np
 import torch
 
 from mlmm.learning.dataset.imports import import_labels
+from mlmm.learning.dataset.splits import split_by_block
 from mlmm.learning.training.config import SECTIONS, DataOptions, TrainConfig
 from mlmm.learning.training.options import FitOptions
-from mlmm.learning.training.targets import check_samples, check_split, split_by_block
+from mlmm.learning.training.targets import check_samples, check_split
 from mlmm.learning.training.train import Divided, train_model
 from mlmm.units import ANGSTROM, KILOCALORIE
 
@@ -46,23 +48,28 @@ MODELS: dict[str, dict[str, dict]] = {
 }
 
 
-def one(name: str, pool: list, test: list, labels: int, seed: int) -> dict:
-    """Fit one model to some labels of the pool, chosen by the seed, and measure it on the test."""
+def training(name: str, seed: int) -> TrainConfig:
+    """The training of a row."""
     sections = MODELS[name]
-    order = np.random.default_rng(seed).permutation(len(pool))[:labels]
-    some = [pool[k] for k in sorted(order)]
-    first, second = split_by_block(some, 0.1, seed)
-    train, validation = [some[k] for k in first], [some[k] for k in second]
-    check_split({"training": train, "validation": validation, "test": test})
     made = {
         attribute: schema(**sections.get(section, {}))
         for section, (schema, attribute) in SECTIONS.items()
         if section not in ("data", "fit")
     }
     made["model"] = dataclasses.replace(made["model"], device="cpu")
-    config = TrainConfig(
+    return TrainConfig(
         data=DataOptions(labels=("made",)), fit=FitOptions(seed=seed, **sections.get("fit", {})), **made
     )
+
+
+def one(name: str, pool: list, test: list, labels: int, seed: int) -> dict:
+    """Fit one model to some labels of the pool, chosen by the seed, and measure it on the test."""
+    order = np.random.default_rng(seed).permutation(len(pool))[:labels]
+    some = [pool[k] for k in sorted(order)]
+    first, second = split_by_block(some, 0.1, seed)
+    train, validation = [some[k] for k in first], [some[k] for k in second]
+    check_split({"training": train, "validation": validation, "test": test})
+    config = training(name, seed)
     with tempfile.TemporaryDirectory() as folder:
         divided = Divided(train, validation, test)
         trained = train_model(config, divided, Path(folder) / "model.safetensors")
@@ -103,6 +110,58 @@ def table(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
+def draw(sets: dict[str, list[dict]], path: Path) -> None:
+    """Errors against the number of labels, one column for each set of results, forces below energies."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(
+        2, len(sets), figsize=(4.8 * len(sets), 6.4), sharex=True, sharey="row", squeeze=False
+    )
+    colours = dict(zip(MODELS, plt.get_cmap("tab10").colors, strict=False))
+    named: dict[str, object] = {}
+    for column, (title, rows) in enumerate(sets.items()):
+        for k, (key, unit) in enumerate((("energy", "kcal/mol"), ("force", "kcal/mol/Å"))):
+            axis = axes[k][column]
+            for name in MODELS:
+                counts = sorted({row["labels"] for row in rows if row["model"] == name})
+                found = [
+                    [row[key] for row in rows if row["model"] == name and row["labels"] == count]
+                    for count in counts
+                ]
+                if not counts:
+                    continue
+                means = [float(np.mean(values)) for values in found]
+                (named[name],) = axis.plot(counts, means, "o-", color=colours[name], markersize=4)
+                for count, values in zip(counts, found, strict=True):
+                    axis.vlines(count, min(values), max(values), color=colours[name])
+            axis.set_xscale("log")
+            axis.set_yscale("log")
+            axis.set_xticks([50, 100, 200, 400], ["50", "100", "200", "400"])
+            axis.set_xticks([], minor=True)
+            ticks = (0.2, 0.5, 1, 2, 5)
+            axis.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+            axis.set_yticks([], minor=True)
+            axis.grid(alpha=0.3)
+            if column == 0:
+                axis.set_ylabel(f"MAE of the {key} ({unit})")
+        axes[0][column].set_title(title)
+        axes[1][column].set_xlabel("labels")
+    rows_of_legend = 2 if len(named) <= 4 * len(sets) else 3
+    figure.legend(
+        list(named.values()),
+        list(named),
+        loc="lower center",
+        ncols=-(-len(named) // rows_of_legend),
+        fontsize=8,
+    )
+    figure.tight_layout(rect=(0, 0.03 + 0.03 * rows_of_legend, 1, 1))
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -114,6 +173,11 @@ def main() -> None:
     parser.add_argument("--labels", default="50,100,200,400")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--table", action="store_true")
+    parser.add_argument("--plot", type=Path, help="draw a figure; --table --plot draws what is there")
+    parser.add_argument("--title", default="", help="of its first column")
+    parser.add_argument(
+        "--beside", nargs=2, action="append", default=[], metavar=("TITLE", "FILE"), help="another column"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     text = options.results.read_text() if options.results.exists() else ""
@@ -132,6 +196,11 @@ def main() -> None:
                         {k: v for k, v in rows[-1].items() if k not in ("blocks", "calibration")}, flush=True
                     )
     print(table(rows))
+    if options.plot:
+        others = {
+            t: [json.loads(line) for line in Path(f).read_text().splitlines()] for t, f in options.beside
+        }
+        draw({options.title or options.results.stem: rows, **others}, options.plot)
 
 
 if __name__ == "__main__":

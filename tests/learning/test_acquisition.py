@@ -11,7 +11,7 @@ from toys import SpringPotential
 
 from mlmm.errors import ConfigError, SimulationError
 from mlmm.learning.acquisition.normal_modes import WAVENUMBER, normal_modes, sample_normal_modes
-from mlmm.learning.acquisition.sampling import along_path, distorted, minimised, sample_dynamics
+from mlmm.learning.acquisition.sampling import distorted, minimised, sample_dynamics
 from mlmm.learning.acquisition.selection import cur, farthest_points
 from mlmm.learning.descriptors import structure_descriptors
 from mlmm.reference.labels import Label, Molecule, PointCharges
@@ -174,15 +174,6 @@ def test_distortion_has_its_size_and_no_clashes():
         distorted(MOLECULE, 5, "0.5 nm", shortest="3 nm")
 
 
-def test_path_keeps_its_images():
-    images = distorted(MOLECULE, 4, "0.01 nm")
-    plain = along_path(images)
-    assert [m.origin["window"] for m in plain] == ["0", "1", "2", "3"]
-    assert all(np.array_equal(a.positions, b.positions) for a, b in zip(plain, images, strict=True))
-    around = along_path(images, 3, "0.002 nm")
-    assert len(around) == 12 and around[5].origin["window"] == "1" and around[5].origin["frame"] == "2"
-
-
 def test_farthest_points_cover_within_twice_the_best():
     """All choices of three among eight points: the greedy radius is at most twice the smallest."""
     for seed in range(5):
@@ -214,7 +205,7 @@ def test_cur_spans_the_rows():
     """A matrix of rank five is spanned by five of its rows; four leave something."""
     random = np.random.default_rng(0)
     table = random.normal(size=(40, 5)) @ random.normal(size=(5, 30))
-    chosen = cur(table, 20)
+    chosen = [index for index, _ in cur(table, 20)]
     assert len(chosen) == 5
 
     def left_over(rows):
@@ -222,9 +213,12 @@ def test_cur_spans_the_rows():
         return np.linalg.norm(table - table @ basis @ basis.T) / np.linalg.norm(table)
 
     assert left_over(chosen) < 1e-9 < 1e-3 < left_over(chosen[:4])
+    # Beside two known rows three more do.
+    more = [index for index, _ in cur(table, 20, known=table[[7, 9]])]
+    assert len(more) == 3 and left_over([7, 9, *more]) < 1e-9 < 1e-3 < left_over([7, 9, *more[:2]])
     # Better than rows at random, on average.
     noisy = table + 0.1 * random.normal(size=table.shape)
-    picked = cur(noisy, 5)
+    picked = [index for index, _ in cur(noisy, 5)]
     basis = np.linalg.qr(noisy[picked].T)[0]
     greedy = np.linalg.norm(noisy - noisy @ basis @ basis.T)
     others = []

@@ -83,7 +83,7 @@ def test_passive_control_is_one_key_away(tmp_path, finished):
     assert Dataset(tmp_path / "run/held_out").keys == Dataset(finished[0] / "held_out").keys
 
 
-@pytest.mark.parametrize("by", ["distance", "determinant"])
+@pytest.mark.parametrize("by", ["distance", "determinant", "cur"])
 def test_other_criteria(tmp_path, by):
     rounds = _learn(tmp_path / "run", choice=ChoiceOptions(start=8, batch=6, by=by))
     assert rounds[1]["chosen"] == {by: 4, "random": 2} and rounds[2]["labels"] == 20

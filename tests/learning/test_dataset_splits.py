@@ -1,102 +1,62 @@
-"""Splits by block: no block on two sides, the same every time, and a leak is refused."""
+"""Splits by block: neighbours on one side, whole windows, the same every time."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
-from labelled_pairs import METHOD, labelled_pairs
+from labelled_pairs import labelled_pairs
 
 from mlmm.errors import ConfigError
-from mlmm.learning.dataset.splits import (
-    SIDES,
-    block_names,
-    check_split,
-    read_split,
-    split_dataset,
-)
-from mlmm.learning.dataset.store import Dataset
+from mlmm.learning.dataset.splits import block_names, split_by_block
+from mlmm.reference.labels import Molecule
+
+#: 120 frames of 12 windows.
+PAIRS = labelled_pairs(120, charges=0, windows=12)
 
 
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    """120 frames of 12 windows."""
-    made = Dataset.create(tmp_path_factory.mktemp("splits") / "set", METHOD)
-    made.append(labelled_pairs(120, charges=0, windows=12))
-    return made
+def windows(indices):
+    return {PAIRS[k][0].origin["window"] for k in indices}
 
 
-def test_blocks_stay_together_and_all_are_used(dataset):
-    split = split_dataset(dataset, 0.25, 0.25, seed=3)
-    sides = {side: set(getattr(split, side).tolist()) for side in SIDES}
-    assert sorted(len(part) for part in sides.values()) == [30, 30, 60]
-    assert set.union(*sides.values()) == set(range(120))
-    windows = {side: {dataset.origins[k]["window"] for k in part} for side, part in sides.items()}
-    for one in SIDES:
-        assert all(not windows[one] & windows[other] for other in SIDES if other != one)
-    check_split(dataset, sides)
+def test_the_last_frames_of_each_window_are_held_out():
+    """Control: without an origin the order of the list counts."""
+    first, second = split_by_block(PAIRS, 0.2)
+    assert sorted(first + second) == list(range(120)) and len(second) == 24
+    for window in windows(range(120)):
+        inside = [k for k in range(120) if PAIRS[k][0].origin["window"] == window]
+        assert [k for k in inside if k in second] == inside[-2:]
+    alone = [(Molecule(m.numbers, m.positions), label) for m, label in PAIRS]
+    assert split_by_block(alone, 0.2)[1] == list(range(96, 120))
 
 
-def test_seed_decides(dataset):
-    first = split_dataset(dataset, 0.2, 0.2, seed=1)
-    assert np.array_equal(first.test, split_dataset(dataset, 0.2, 0.2, seed=1).test)
-    others = [split_dataset(dataset, 0.2, 0.2, seed=seed).test for seed in range(2, 6)]
-    assert any(not np.array_equal(first.test, other) for other in others)
+def test_whole_windows_are_on_one_side_and_all_are_used():
+    """Control: last frames have every window on both sides."""
+    first, second = split_by_block(PAIRS, 0.25, 3, whole=True)
+    assert sorted(first + second) == list(range(120)) and len(second) == 30
+    assert not windows(first) & windows(second)
+    assert windows(split_by_block(PAIRS, 0.25)[1]) == windows(range(120))
 
 
-def test_frames_of_a_block():
-    origins = [{"run": "a", "frame": str(k)} for k in range(10)]
+def test_seed_decides():
+    chosen = [windows(split_by_block(PAIRS, 0.2, seed, whole=True)[1]) for seed in (1, 1, 2, 3, 4)]
+    assert chosen[0] == chosen[1] and any(other != chosen[0] for other in chosen[2:])
+
+
+def test_one_window_cannot_be_held_out_whole():
+    """Two can: one is left to train on, however large the share."""
+    some = [pair for pair in PAIRS if pair[0].origin["window"] == PAIRS[0][0].origin["window"]]
+    with pytest.raises(ConfigError, match="two or more windows"):
+        split_by_block(some, 0.2, whole=True)
+    two = [pair for pair in PAIRS if pair[0].origin["window"] in sorted(windows(range(120)))[:2]]
+    first, second = split_by_block(two, 0.79, whole=True)
+    assert len(first) == len(second) == 10
+
+
+def test_names_of_blocks():
+    origins = [{"run": "a", "window": "1", "frame": str(k)} for k in range(10)]
     assert len(set(block_names(origins))) == 1
     names = block_names(origins, frames=4)
-    assert [names.index(name) for name in names] == [0, 0, 0, 0, 4, 4, 4, 4, 8, 8]
-    # Drawn one by one: each by itself.
+    assert [names.index(name) for name in dict.fromkeys(names)] == [0, 4, 8]
+    # Structures without a run are drawn one by one.
     assert len(set(block_names([{}, {"frame": "1"}, {}]))) == 3
-    with pytest.raises(ConfigError, match="the number of the frame of structure 0"):
+    with pytest.raises(ConfigError, match="number of the frame"):
         block_names([{"run": "a", "frame": "x"}], frames=4)
-
-
-def test_leaks_are_refused(dataset):
-    """Frames 0 and 12 are of window 0."""
-    with pytest.raises(
-        ConfigError, match=r"structure 0 in train and 12 in test, both of run runs/a window 0"
-    ):
-        check_split(dataset, {"train": range(12), "test": [12]})
-    check_split(dataset, {"train": [0, 12], "test": [1, 13]})
-    with pytest.raises(ConfigError, match="indices of the 120 structures"):
-        check_split(dataset, {"train": [120]})
-
-
-def test_saved_and_read(dataset, tmp_path):
-    split = split_dataset(dataset, 0.2, 0.1, seed=5, frames=60)
-    split.save(tmp_path / "split.json")
-    again = read_split(dataset, tmp_path / "split.json")
-    for side in SIDES:
-        assert np.array_equal(getattr(split, side), getattr(again, side))
-    (tmp_path / "bad.json").write_text("{")
-    with pytest.raises(ConfigError, match="a split in"):
-        read_split(dataset, tmp_path / "bad.json")
-
-
-def test_growing_set_keeps_its_sides(tmp_path):
-    made = Dataset.create(tmp_path / "set", METHOD)
-    made.append(labelled_pairs(60, charges=0, windows=12)[:40])
-    first = split_dataset(made, 0.2, 0.2, seed=1, frames=20)
-    first.save(tmp_path / "split.json")
-    made.append(labelled_pairs(200, charges=0, windows=12))
-    second = split_dataset(made, 0.2, 0.2, seed=1, frames=20, earlier=first)
-    for side in SIDES:
-        assert set(getattr(first, side)) <= set(getattr(second, side))
-    assert len(second.test) > len(first.test)
-    with pytest.raises(ConfigError, match="Split anew with the earlier split"):
-        read_split(made, tmp_path / "split.json")
-    with pytest.raises(ConfigError, match="the blocks of the earlier split, 20 frames"):
-        split_dataset(made, earlier=first)
-
-
-def test_too_few_blocks_and_impossible_shares(tmp_path):
-    made = Dataset.create(tmp_path / "set", METHOD)
-    made.append(labelled_pairs(20, charges=0))
-    with pytest.raises(ConfigError, match=r"3 blocks or more .* but got 1 block"):
-        split_dataset(made)
-    assert len(split_dataset(made, frames=4).test) == 4
-    with pytest.raises(ConfigError, match="leave a training set"):
-        split_dataset(made, 0.5, 0.5)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from field_networks import field_parameters
+from field_networks import field_parameters, field_potential
 
 import mlmm
 from mlmm.cli import main
@@ -29,9 +29,11 @@ from mlmm.learning.training.field_options import AMPOptions, FieldANIOptions
 from mlmm.learning.training.loss import Predictions, losses
 from mlmm.learning.training.options import FitOptions
 from mlmm.learning.training.targets import targets_of
+from mlmm.learning.uncertainty.predict import predict
 from mlmm.potentials.amp_bms.potential import AMPPotential
 from mlmm.potentials.amp_bms.weights import read_amp_weights, save_amp_weights
 from mlmm.potentials.base import PotentialModel, energy_and_all_forces
+from mlmm.potentials.committee import committee_of
 from mlmm.potentials.field_ani.parameters import save_field_ani
 from mlmm.potentials.field_ani.potential import FieldANIPotential
 from mlmm.reference.labels import Label, Molecule, PointCharges
@@ -275,3 +277,20 @@ def test_the_verb_trains_among_charges(tmp_path, capsys):
     assert 'no base for kind = "qeq-ani"' in capsys.readouterr().err
     assert main([*command, "--overwrite", "--set", "model.kind=networks"]) == 2
     assert 'write kind = "qeq-ani" or "amp-bms"' in capsys.readouterr().err
+
+
+def test_a_committee_among_charges_is_measured_on_the_charges_too():
+    """Forces on charges are the mean of the members'; control: those of one member are not."""
+    bound = molecules(3)
+    members = [field_potential(NUMBERS, seed) for seed in (1, 2)]
+    alone = [predict(member, bound).external_forces for member in members]
+    together = predict(committee_of(members), bound).external_forces
+    among = [
+        k for k, molecule in enumerate(bound) if molecule.external is not None and len(molecule.external)
+    ]
+    assert among and set(among) <= set(together)
+    for k in among:
+        mean = (alone[0][k] + alone[1][k]) / 2
+        size = np.abs(mean).max()
+        assert np.abs(together[k] - mean).max() < 1e-10 * size
+        assert np.abs(together[k] - alone[0][k]).max() > 1e-3 * size

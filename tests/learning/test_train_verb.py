@@ -13,7 +13,8 @@ from mlmm.cli.program import main
 from mlmm.errors import ConfigError
 from mlmm.learning.dataset.frames import frame_text
 from mlmm.learning.training.config import load_training
-from mlmm.learning.training.targets import check_samples, check_split, split_by_block
+from mlmm.learning.training.targets import check_samples, check_split
+from mlmm.learning.training.train import divide
 from mlmm.potentials import load_potential
 from mlmm.reference.labels import Molecule
 
@@ -159,13 +160,31 @@ def test_a_split_that_leaks_is_refused(samples):
         check_split({"training": samples[:40], "held out": [(sulphur, samples[0][1])]})
 
 
-def test_blocks_stay_together(samples):
-    """The last frames of each window are held out; control: a random split would put neighbours apart."""
-    first, second = split_by_block(samples, 0.2)
-    assert sorted(first + second) == list(range(50)) and len(second) == 10
-    for window in range(5):
-        inside = [k for k in range(50) if samples[k][0].origin["window"] == str(window)]
-        held = [k for k in inside if k in second]
-        assert held == inside[-2:]
-    alone = [(Molecule(m.numbers, m.positions), s) for m, s in samples]
-    assert split_by_block(alone, 0.2)[1] == list(range(40, 50))
+def test_labels_are_looked_at_before_they_train(folder, samples, capsys):
+    """Two energies of one structure stop it; "warn" prints and goes on; control: neither in sound labels."""
+    odd = dataclasses.replace(samples[0][1], energy=samples[0][1].energy + 500.0)
+    write_labels(folder / "labels.xyz", [(samples[0][0], odd), *samples])
+    status, _, err = trained(folder / "train.toml", "--out", folder / "run", capsys=capsys)
+    assert status == 2 and "1 pair of equal structures with different energies" in err
+    assert not (folder / "run" / "model.safetensors").exists()
+    write_labels(folder / "labels.xyz", [samples[0], *samples])
+    arguments = (folder / "train.toml", "--out", folder / "run", "--set", "fit.epochs=1")
+    arguments += ("--set", "data.held_out=0.0")
+    status, _, err = trained(*arguments, capsys=capsys)
+    assert status == 0 and "look at this: 1 structure a second time" in err
+    assert "a second time" in json.loads((folder / "run" / "report.json").read_text())["findings"][0]
+    write_labels(folder / "labels.xyz", samples)
+    _, _, err = trained(*arguments, "--overwrite", capsys=capsys)
+    assert "look at this" not in err
+
+
+def test_whole_windows_are_held_out_where_that_is_asked_for(folder):
+    """Control: by default every window is on both sides."""
+
+    def windows(*changes):
+        divided = divide(load_training(folder / "train.toml", changes))
+        return [{m.origin["window"] for m, _ in part} for part in (divided.train, divided.held_out)]
+
+    train, held_out = windows('data.held_out_by="windows"')
+    assert held_out and not train & held_out
+    assert windows()[0] == windows()[1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +14,7 @@ from mlmm.reference.labels import Molecule
 from mlmm.reference.method import ReferenceMethod
 from mlmm.units import ANGSTROM, ELECTRONVOLT, GAS_CONSTANT, parse
 
-__all__ = ["along_path", "distorted", "minimised", "sample_dynamics"]
+__all__ = ["distorted", "minimised", "sample_dynamics"]
 
 Method = PotentialModel | ReferenceMethod | Surface
 _TRIES = 100  # per structure
@@ -177,39 +176,6 @@ def distorted(
             f"{len(found)} in {count * _TRIES} tries",
             "reduce the size of the distortion",
         )
-    return found
-
-
-def along_path(
-    images: Sequence[Molecule],
-    count: int = 1,
-    size: Quantity = "0 nm",
-    *,
-    seed: int = 0,
-    run: str = "path",
-) -> list[Molecule]:
-    """Structures of a scan or a reaction path, and distorted ones around each.
-
-    Parameters
-    ----------
-    images : sequence of Molecule
-    count : int
-        Structures for each image, the image itself among them where `size` is 0.
-    size : str or float
-        Standard deviation of the distortion, nm.
-    seed : int
-    run : str
-        Name for the origin; the window is the number of the image.
-    """
-    spread = parse(size, "length", "size")
-    found = []
-    for number, image in enumerate(images):
-        around = (
-            distorted(image, count, spread, seed=seed + number) if spread > 0.0 else [image] * min(count, 1)
-        )
-        for frame, molecule in enumerate(around):
-            origin = {"run": run, "window": str(number), "frame": str(frame)}
-            found.append(replace(molecule, origin=dict(image.origin) | origin))
     return found
 
 

@@ -56,7 +56,7 @@ def farthest_points(
     return chosen
 
 
-def cur(descriptors: np.ndarray, count: int) -> list[int]:
+def cur(descriptors: np.ndarray, count: int, known: np.ndarray | None = None) -> list[tuple[int, float]]:
     """Choose the rows that span the others best (CUR decomposition, greedy and without chance).
 
     Each choice is the row with the largest weight in the first right singular vectors of what the earlier
@@ -69,11 +69,13 @@ def cur(descriptors: np.ndarray, count: int) -> list[int]:
     descriptors : ndarray, shape (S, L)
     count : int
         Fewer are chosen where they span everything already.
+    known : ndarray, shape (K, L), optional
+        Rows that are there already: what they span is left out first.
 
     Returns
     -------
-    list of int
-        In the order of choice.
+    list of (int, float)
+        Index, and norm of what of the row was not spanned before, in the order of choice.
 
     Raises
     ------
@@ -82,14 +84,20 @@ def cur(descriptors: np.ndarray, count: int) -> list[int]:
     """
     rest = _checked(descriptors, count).copy()
     smallest = 1e-10 * np.linalg.norm(rest)
-    chosen: list[int] = []
+    if known is not None and len(known):
+        basis, sizes, _ = np.linalg.svd(np.asarray(known, dtype=float).T, full_matrices=False)
+        basis = basis[:, sizes > 1e-10 * sizes.max()]
+        for _ in range(2):  # once more, for what rounding left of large rows
+            rest -= (rest @ basis) @ basis.T
+    chosen: list[tuple[int, float]] = []
     while len(chosen) < min(count, len(rest)) and np.linalg.norm(rest) > smallest:
         left = np.linalg.svd(rest, full_matrices=False)[0][:, 0]
         weights = np.square(left)
-        weights[chosen] = -1.0
+        weights[[index for index, _ in chosen]] = -1.0
         place = int(weights.argmax())
-        chosen.append(place)
-        row = rest[place] / np.linalg.norm(rest[place])
+        size = float(np.linalg.norm(rest[place]))
+        chosen.append((place, size))
+        row = rest[place] / size
         rest = rest - np.outer(rest @ row, row)
     return chosen
 

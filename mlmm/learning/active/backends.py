@@ -19,9 +19,10 @@ from mlmm.learning.acquisition.sampling import distorted, minimised, sample_dyna
 from mlmm.learning.active.config import LearnConfig
 from mlmm.learning.active.loop import Steps
 from mlmm.learning.active.measure import Answers
+from mlmm.learning.dataset.splits import split_by_block
 from mlmm.learning.dataset.store import Dataset
 from mlmm.learning.training.config import DataOptions
-from mlmm.learning.training.targets import check_samples, split_by_block
+from mlmm.learning.training.targets import check_samples
 from mlmm.learning.training.train import Divided, train_model
 from mlmm.learning.uncertainty.predict import predict
 from mlmm.potentials.base import PotentialModel

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.linalg import solve_triangular
 
 from mlmm.errors import ConfigError
-from mlmm.learning.acquisition.selection import farthest_points
+from mlmm.learning.acquisition.selection import cur, farthest_points
 from mlmm.learning.active.options import ChoiceOptions
 from mlmm.learning.descriptors import distances_between
 
@@ -26,9 +26,10 @@ class Chosen:
     index : int
         Among the candidates.
     why : str
-        "spread", "distance", "determinant" or "random".
+        "spread", "distance", "determinant", "cur" or "random".
     score : float
-        Of that criterion: kJ/mol/nm, distance of descriptors, grade; NaN at random.
+        Of that criterion: kJ/mol/nm, distance of descriptors, grade, norm of what was not spanned; NaN at
+        random.
     """
 
     index: int
@@ -148,6 +149,8 @@ def _by_score(
 ) -> list[Chosen]:
     if options.by == "determinant":
         return [Chosen(k, "determinant", grade) for k, grade in most_informative(descriptors, known, count)]
+    if options.by == "cur":
+        return [Chosen(k, "cur", norm) for k, norm in cur(descriptors, count, known)]
     if options.by == "distance":
         picked = farthest_points(descriptors, count, known)
         near = known

@@ -11,7 +11,7 @@ from mlmm.options import Quantity, check_fields, documented, number, quantity, s
 __all__ = ["CRITERIA", "EXPLORATIONS", "ChoiceOptions", "ExploreOptions", "LoopOptions", "StopOptions"]
 
 #: How structures are chosen.
-CRITERIA = ("spread", "distance", "determinant", "passive")
+CRITERIA = ("spread", "distance", "determinant", "cur", "passive")
 
 
 #: Where structures come from.
@@ -83,7 +83,8 @@ class ChoiceOptions:
         "spread",
         CRITERIA,
         "spread: largest uncertainty of a force; distance: farthest from the training set; determinant: "
-        "largest extrapolation grade (D-optimality); passive: at random, the control",
+        "largest extrapolation grade (D-optimality); cur: what spans the others best; passive: at "
+        "random, the control",
     )
     batch: int = number(20, "labels in each round", least=1)
     start: int = number(40, "labels before the first training", least=4)

@@ -17,10 +17,19 @@ from mlmm.learning.dataset.units_by_size import (
     slope_meaning,
 )
 from mlmm.learning.descriptors import distances_between, structure_descriptors
+from mlmm.learning.offsets import composition, fit_offsets
 from mlmm.reference.labels import Label, Molecule
 from mlmm.short_repr import counted
 
-__all__ = ["Finding", "check_units", "find_duplicates", "find_outliers", "inspect_pairs", "refuse_units"]
+__all__ = [
+    "Finding",
+    "check_units",
+    "find_duplicates",
+    "find_outliers",
+    "inspect_pairs",
+    "refuse_serious",
+    "refuse_units",
+]
 
 Pair = tuple[Molecule, Label]
 _FORCES = (20.0, 3.0e4)  # kJ/mol/nm, plausible root mean square of a set
@@ -197,11 +206,9 @@ def find_outliers(pairs: Sequence[Pair], descriptors: np.ndarray) -> list[Findin
             )
         )
     elements = sorted({int(z) for molecule, _ in pairs for z in molecule.numbers})
-    counts = np.array(
-        [[(molecule.numbers == z).sum() for z in elements] for molecule, _ in pairs], dtype=float
-    )
+    counts = composition([molecule for molecule, _ in pairs], elements)
     energies = np.array([label.energy for _, label in pairs])
-    rest = energies - counts @ np.linalg.lstsq(counts, energies, rcond=None)[0]
+    rest = energies - counts @ fit_offsets(counts, energies)
     rest -= np.median(rest)
     spread = 1.4826 * float(np.median(np.abs(rest)))
     odd = tuple(np.flatnonzero(np.abs(rest) > 10.0 * spread + 1.0).tolist()) if len(pairs) >= 20 else ()
@@ -273,6 +280,17 @@ def refuse_units(findings: Sequence[Finding], where: str, do: str) -> None:
     for finding in findings:
         if finding.kind == "units":
             raise ConfigError(f"the units that were stated for {where}", finding.sentence.rstrip("."), do)
+
+
+def refuse_serious(findings: Sequence[Finding]) -> None:
+    """Raise the first finding on which it would be wrong to train as an error (ConfigError)."""
+    for finding in findings:
+        if finding.serious:
+            raise ConfigError(
+                "labels that one energy of the positions can have",
+                finding.sentence.rstrip("."),
+                'remove or correct these structures; or write inspect = "warn" in [data] to train on them',
+            )
 
 
 def _unit_finding(what: str, looks: str, taken: str) -> Finding:

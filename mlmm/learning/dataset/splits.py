@@ -1,58 +1,19 @@
-"""Reproducible division of a data set into training, validation and test, by block of trajectory.
+"""Reproducible division of labelled structures by block of trajectory.
 
 Consecutive frames resemble each other: a test on the neighbours of training frames tells how well a model
-remembers. Frames of one block are therefore never on two sides. A block is a window of a run, or so many
-frames of one.
+remembers. A block is a window of a run, or so many frames of one.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from mlmm.errors import ConfigError
-from mlmm.learning.dataset.store import Dataset
-from mlmm.short_repr import ShortRepr, counted
-from mlmm.whole_files import write_json
+from mlmm.reference.labels import Label, Molecule
 
-__all__ = ["SIDES", "Split", "block_names", "check_split", "read_split", "split_dataset"]
-
-SIDES = ("train", "validation", "test")
-
-
-@dataclass(frozen=True, repr=False)
-class Split(ShortRepr):
-    """Which structures of a data set are on which side.
-
-    Parameters
-    ----------
-    train, validation, test : ndarray of int64
-        Indices, sorted; structures whose label did not converge are on none.
-    blocks : mapping of str to str
-        Side of each block by its name.
-    frames : int
-        Frames of a block; 0 for whole windows.
-    """
-
-    train: np.ndarray
-    validation: np.ndarray
-    test: np.ndarray
-    blocks: Mapping[str, str]
-    frames: int = 0
-
-    def _summary(self) -> dict[str, str]:
-        return {side: counted(len(getattr(self, side)), "structure") for side in SIDES} | {
-            "blocks": str(len(self.blocks))
-        }
-
-    def save(self, path: str | Path) -> None:
-        """Write the sides of the blocks as JSON, in one move."""
-        content = {"frames": self.frames, "blocks": dict(self.blocks)}
-        write_json(path, content)
+__all__ = ["block_names", "split_by_block"]
 
 
 def block_names(origins: Sequence[Mapping[str, str]], frames: int = 0) -> list[str]:
@@ -92,129 +53,85 @@ def block_names(origins: Sequence[Mapping[str, str]], frames: int = 0) -> list[s
     return names
 
 
-def split_dataset(
-    dataset: Dataset,
-    validation: float = 0.1,
-    test: float = 0.1,
-    *,
-    frames: int = 0,
+def split_by_block(
+    samples: Sequence[tuple[Molecule, Label]],
+    share: float,
     seed: int = 0,
-    earlier: Split | None = None,
-) -> Split:
-    """Divide a data set at random, by block.
+    key: str = "window",
+    *,
+    whole: bool = False,
+) -> tuple[list[int], list[int]]:
+    """Divide a set so that neighbouring frames of a trajectory stay on one side.
+
+    Structures of one run and one `key` of their origin are consecutive frames; without an origin the order of
+    the list counts. Each such stretch gives its last frames, as many as the share says, in one block; or
+    whole stretches are taken at random, which measures the error where nothing was sampled.
 
     Parameters
     ----------
-    dataset : Dataset
-    validation, test : float
-        Shares of the structures, met as closely as whole blocks allow; 0 for none.
-    frames : int
-        Frames of a block; 0 for whole windows.
+    samples : sequence of (Molecule, Label)
+    share : float
+        Of the second part, above 0 and below 1.
     seed : int
-    earlier : Split, optional
-        Of the same set when it was smaller: its blocks stay where they are.
+        Of the choice of whole stretches, and among stretches that are too short to be divided.
+    key : str
+        Of `Molecule.origin` that names a stretch beside ``run``.
+    whole : bool
+        Take whole stretches, as many as come nearest to the share, one at least.
+
+    Returns
+    -------
+    first, second : list of int
+        Indices, sorted.
 
     Raises
     ------
     ConfigError
-        Shares that leave nothing to train on, fewer blocks than sides, or an earlier split by other blocks.
+        Whole stretches of which there is one alone.
     """
-    shares = {"train": 1.0 - validation - test, "validation": validation, "test": test}
-    if min(shares.values()) < 0.0 or shares["train"] <= 0.0:
+    stretches: dict[tuple[str, str], list[int]] = {}
+    for k, (molecule, _) in enumerate(samples):
+        origin = molecule.origin
+        stretches.setdefault((origin.get("run", ""), origin.get(key, "")), []).append(k)
+    taken = _whole(stretches, share, seed, key) if whole else _last(stretches, share, seed, len(samples))
+    return [k for k in range(len(samples)) if k not in taken], sorted(taken)
+
+
+def _whole(stretches: Mapping[tuple[str, str], list[int]], share: float, seed: int, key: str) -> set[int]:
+    """Frames of whole stretches, chosen at random."""
+    if len(stretches) < 2:
         raise ConfigError(
-            "shares of validation and test that leave a training set",
-            f"{validation:g} and {test:g}",
-            "write 0.1 and 0.1",
+            f"labels of two or more windows to hold out whole ones (run and {key} of their origin)",
+            "one",
+            'write held_out_by = "last frames", or give the origin of each label',
         )
-    if earlier is not None and earlier.frames != frames:
-        raise ConfigError(
-            f"the blocks of the earlier split, {earlier.frames} frames", f"{frames}", "keep frames as it was"
-        )
-    names = block_names(dataset.origins, frames)
-    sizes: dict[str, int] = {}
-    for index in dataset.usable.tolist():
-        sizes[names[index]] = sizes.get(names[index], 0) + 1
-    wanted = [side for side in SIDES if shares[side] > 0.0]
-    if len(sizes) < len(wanted):
-        raise ConfigError(
-            f"{len(wanted)} blocks or more for {', '.join(wanted)}",
-            f"{counted(len(sizes), 'block')} in {dataset.path}",
-            "give frames, the length of a block, to cut windows into blocks, or label more of them",
-        )
-    blocks = {name: side for name, side in (earlier.blocks if earlier else {}).items() if name in sizes}
-    filled = {side: sum(sizes[name] for name, where in blocks.items() if where == side) for side in SIDES}
-    total = sum(sizes.values())
-    new = [name for name in sizes if name not in blocks]
-    for place in np.random.default_rng(seed).permutation(len(new)).tolist():
-        # The side that lacks most of its share; an empty one before all others.
-        side = max(wanted, key=lambda s: (not filled[s], shares[s] - filled[s] / total))
-        blocks[new[place]] = side
-        filled[side] += sizes[new[place]]
-    return _of_blocks(dataset, names, blocks, frames)
+    wanted = share * sum(map(len, stretches.values()))
+    names = list(stretches)
+    taken: list[int] = []
+    for place in np.random.default_rng(seed).permutation(len(names))[:-1].tolist():
+        members = stretches[names[place]]
+        if taken and len(taken) + len(members) / 2 > wanted:
+            break
+        taken += members
+    return set(taken)
 
 
-def read_split(dataset: Dataset, path: str | Path) -> Split:
-    """Read a split that was saved.
-
-    Raises
-    ------
-    ConfigError
-        A file that is none, or a block of the set that it does not know.
-    """
-    try:
-        content = json.loads(Path(path).read_text())
-        blocks, frames = dict(content["blocks"]), int(content["frames"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"a split in {path}", f"{type(error).__name__}: {error}", "split anew") from error
-    names = block_names(dataset.origins, frames)
-    unknown = sorted({names[index] for index in dataset.usable.tolist()} - set(blocks))
-    if unknown:
-        raise ConfigError(
-            f"the blocks of {path}",
-            f"{counted(len(unknown), 'other')}, such as {unknown[0]}",
-            "split anew with the earlier split, so that the others stay where they are",
-        )
-    return _of_blocks(dataset, names, blocks, frames)
-
-
-def check_split(dataset: Dataset, sides: Mapping[str, Iterable[int]], frames: int = 0) -> None:
-    """Refuse a split that leaks: frames of one block, or one structure twice, on two sides.
-
-    Parameters
-    ----------
-    dataset : Dataset
-    sides : mapping of str to iterable of int
-        Indices by the name of the side.
-    frames : int
-        Frames of a block; 0 for whole windows.
-
-    Raises
-    ------
-    ConfigError
-        Names the block and both sides, or an index that the set does not have.
-    """
-    names = block_names(dataset.origins, frames)
-    of_block: dict[str, tuple[str, int]] = {}
-    for side, indices in sides.items():
-        for index in indices:
-            if not 0 <= index < len(dataset):
-                raise ConfigError(
-                    f"indices of the {len(dataset)} structures in {side}", f"{index}", "split anew"
-                )
-            other, first = of_block.setdefault(names[index], (side, index))
-            if other != side:
-                raise ConfigError(
-                    f"frames of one block on one side, in the split of {dataset.path}",
-                    f"structure {first} in {other} and {index} in {side}, both of {names[index]}: a test on "
-                    "neighbours of training frames tells nothing",
-                    "split by blocks (mlmm.learning.dataset.splits.split_dataset)",
-                )
-
-
-def _of_blocks(dataset: Dataset, names: Sequence[str], blocks: Mapping[str, str], frames: int) -> Split:
-    usable = dataset.usable.tolist()
-    train, validation, test = (
-        np.array([index for index in usable if blocks[names[index]] == side], dtype=np.int64)
-        for side in SIDES
-    )
-    return Split(train, validation, test, dict(blocks), frames)
+def _last(stretches: Mapping[tuple[str, str], list[int]], share: float, seed: int, count: int) -> set[int]:
+    """The last frames of each stretch; where stretches are too short, frames of some of them."""
+    second: list[int] = []
+    wanted = max(1, round(share * count))
+    for members in stretches.values():
+        some = int(share * len(members))
+        second += members[len(members) - some :] if some else []
+    if len(second) < wanted:
+        order = np.random.default_rng(seed).permutation(len(stretches))
+        for place in order:
+            members = list(stretches.values())[place]
+            free = [k for k in members if k not in second]
+            if len(second) < wanted and len(free) > 1:
+                second.append(free[-1])
+        rest = sorted(set(range(count)) - set(second))
+        if len(second) < wanted:  # stretches of one frame each: any of them
+            more = np.random.default_rng(seed).permutation(rest)[: wanted - len(second)]
+            second += [int(k) for k in more]
+    return set(second)

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 
 from mlmm.elements import SYMBOLS
+from mlmm.learning.offsets import composition, fit_offsets
 from mlmm.learning.training.environments import environments_of
 from mlmm.learning.training.loop import EpochReport, FitResult, fit
 from mlmm.learning.training.loss import Predictions
 from mlmm.learning.training.networks import TrainableANI, start_parameters
-from mlmm.learning.training.offsets import composition, fit_offsets
 from mlmm.learning.training.options import FitOptions, NetworkOptions
 from mlmm.learning.training.targets import Sample, data_sha256, targets_of
 from mlmm.potentials.ani.neurochem import ANIParameters

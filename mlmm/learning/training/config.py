@@ -33,10 +33,21 @@ class DataOptions:
     )
     validation: float = number(0.1, "share that decides when to stop, by block", above=0, most=0.5)
     held_out: float = number(0.2, "share that measures the error, by block; 0 for none", least=0, most=0.8)
+    held_out_by: str = word(
+        "last frames",
+        ("last frames", "windows"),
+        "last frames of each window, or whole windows at random: the error where nothing was sampled",
+    )
     held_out_labels: tuple[str, ...] = setting(
         (), "files that measure the error, instead of a share", path=True, single=True, example="later.xyz"
     )
     block: str = setting("window", "entry of the origin of a structure that names its block, beside run")
+    inspect: str = word(
+        "stop",
+        ("stop", "warn", "off"),
+        "look for duplicates, outliers, contradictions and forces that do not add up; stop: what would be "
+        "wrong to train on stops the training",
+    )
     limit: int = number(0, "use so many labels of those left for training; 0: all", least=0)
 
     def __post_init__(self) -> None:

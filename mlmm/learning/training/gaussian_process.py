@@ -18,7 +18,7 @@ from scipy.linalg import cholesky, qr, solve_triangular
 
 from mlmm.elements import SYMBOLS
 from mlmm.errors import ConfigError
-from mlmm.learning.training.offsets import composition, fit_offsets
+from mlmm.learning.offsets import composition, fit_offsets
 from mlmm.learning.training.options import KernelOptions
 from mlmm.learning.training.targets import Sample
 from mlmm.potentials.kernel_models.descriptors import AtomDescriptor, descriptor_of, symmetry_constants

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from mlmm.errors import ConfigError
+from mlmm.learning.offsets import composition, fit_offsets
 from mlmm.learning.training.loop import EpochReport, FitResult, Trainable, fit
 from mlmm.learning.training.loss import Predictions
-from mlmm.learning.training.offsets import composition, fit_offsets
 from mlmm.learning.training.options import FitOptions
 from mlmm.learning.training.targets import Sample, data_sha256, targets_of
 

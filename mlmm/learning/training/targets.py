@@ -14,7 +14,7 @@ from mlmm.errors import ConfigError
 from mlmm.learning.dataset.label_checks import check_label
 from mlmm.reference.labels import Label, Molecule
 
-__all__ = ["Sample", "Targets", "check_samples", "check_split", "data_sha256", "split_by_block", "targets_of"]
+__all__ = ["Sample", "Targets", "check_samples", "check_split", "data_sha256", "targets_of"]
 
 #: A molecule and its label.
 Sample = tuple[Molecule, Label]
@@ -191,51 +191,3 @@ def check_split(parts: Mapping[str, Sequence[Sample]]) -> None:
                 element_names(lacking),
                 f"add labels with {element_names(lacking)} to {names[0]}",
             )
-
-
-def split_by_block(
-    samples: Sequence[Sample], share: float, seed: int = 0, key: str = "window"
-) -> tuple[list[int], list[int]]:
-    """Divide a set so that neighbouring frames of a trajectory stay on one side.
-
-    Structures of one run and one `key` of their origin are consecutive frames; without an origin the order of
-    the list counts. Each such stretch gives its last frames, as many as the share says, in one block.
-
-    Parameters
-    ----------
-    samples : sequence of (Molecule, Label)
-    share : float
-        Of the second part, above 0 and below 1.
-    seed : int
-        Of the choice among stretches that are too short to be divided.
-    key : str
-        Of `Molecule.origin` that names a stretch beside ``run``.
-
-    Returns
-    -------
-    first, second : list of int
-        Indices, sorted.
-    """
-    stretches: dict[tuple, list[int]] = {}
-    for k, (molecule, _) in enumerate(samples):
-        origin = molecule.origin
-        stretches.setdefault((origin.get("run", ""), origin.get(key, "")), []).append(k)
-    second: list[int] = []
-    wanted = max(1, round(share * len(samples)))
-    for members in stretches.values():
-        count = int(share * len(members))
-        second += members[len(members) - count :] if count else []
-    if len(second) < wanted:
-        order = np.random.default_rng(seed).permutation(len(stretches))
-        for place in order:
-            members = list(stretches.values())[place]
-            free = [k for k in members if k not in second]
-            if len(second) < wanted and len(free) > 1:
-                second.append(free[-1])
-        taken = set(second)
-        rest = [k for k in range(len(samples)) if k not in taken]
-        if len(second) < wanted:  # stretches of one frame each: any of them
-            more = np.random.default_rng(seed).permutation(rest)[: wanted - len(second)]
-            second += [int(k) for k in more]
-    taken = set(second)
-    return [k for k in range(len(samples)) if k not in taken], sorted(taken)

@@ -14,6 +14,8 @@ import numpy as np
 from mlmm.elements import SYMBOLS, element_names
 from mlmm.errors import ConfigError
 from mlmm.learning.dataset.imports import import_labels
+from mlmm.learning.dataset.splits import split_by_block
+from mlmm.learning.offsets import composition, fit_offsets
 from mlmm.learning.training.among_charges import (
     AMONG_CHARGES,
     fit_among_charges,
@@ -28,8 +30,7 @@ from mlmm.learning.training.gdml import fit_gdml
 from mlmm.learning.training.loop import EpochReport
 from mlmm.learning.training.message_passing import train_message_passing
 from mlmm.learning.training.metrics import Errors, errors_of
-from mlmm.learning.training.offsets import composition, fit_offsets
-from mlmm.learning.training.targets import Sample, check_samples, check_split, data_sha256, split_by_block
+from mlmm.learning.training.targets import Sample, check_samples, check_split, data_sha256
 from mlmm.learning.uncertainty.calibrate import LEAST, calibrate_forces, with_coverage
 from mlmm.learning.uncertainty.predict import Predicted, predict
 from mlmm.potentials.adapters.graph_pes import read_graph_file, save_graph_file
@@ -106,7 +107,8 @@ def divide(config: TrainConfig) -> Divided:
                 "label them again",
             )
     elif data.held_out:
-        rest, kept = split_by_block(samples, data.held_out, config.fit.seed, data.block)
+        whole = data.held_out_by == "windows"
+        rest, kept = split_by_block(samples, data.held_out, config.fit.seed, data.block, whole=whole)
         samples, held_out = [samples[k] for k in rest], [samples[k] for k in kept]
     if data.limit and data.limit < len(samples):
         order = np.random.default_rng(config.fit.seed).permutation(len(samples))[: data.limit]

@@ -68,6 +68,9 @@ def predict(model: PotentialModel, molecules: Sequence[Molecule]) -> Predicted:
         reference = sum(model.spec.reference_energies.get(int(z), 0.0) for z in molecule.numbers)
         energies.append(float(found.energies.detach().sum()) + reference)
         if committee and found.members is not None:
+            if around is not None:
+                (pull,) = torch.autograd.grad(found.energies.sum(), [sources], retain_graph=True)
+                external[len(forces)] = -pull.numpy()
             by_member = member_forces(found.members.sum(dim=1), positions)
             forces.append(by_member.mean(dim=0).numpy())
             spreads.append(force_spread(by_member).numpy())
