@@ -107,6 +107,18 @@ def test_potentials_are_what_the_energy_is_linear_in(cell, width):
     assert float((energies - offset - direct).abs().max()) > 1e-3 * float(direct.abs().max())
 
 
+def test_a_potential_that_is_differentiated_twice_gives_the_same_bits():
+    """What one pass keeps for its gradient serves another seed too, and is not used up."""
+    insertion, arguments = system_of(CELLS["leaning"], width=0.03)
+    leaves = [tensor.clone().requires_grad_(True) for tensor in arguments[:2]]
+    _, potential, gradient, _ = insertion.potentials(*leaves, arguments[5])
+    found = []
+    for part in (potential.sum(), gradient.square().sum(), potential.sum()):
+        found.append(torch.autograd.grad(part, leaves, retain_graph=True))
+    assert all(torch.equal(one, other) for one, other in zip(found[0], found[2], strict=True))
+    assert not torch.equal(found[0][1], found[1][1])
+
+
 def test_number_of_threads_changes_no_bit():
     insertion, arguments = system_of(CELLS["leaning"], m=9000)
     before = torch.get_num_threads()
@@ -114,7 +126,7 @@ def test_number_of_threads_changes_no_bit():
     try:
         for threads in (1, 2, 4):
             torch.set_num_threads(threads)
-            found.append(evaluate(insertion, arguments, True))
+            found.append([*evaluate(insertion, arguments, True), *potentials(insertion, arguments, True)])
     finally:
         torch.set_num_threads(before)
     for other in found[1:]:
