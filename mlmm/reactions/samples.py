@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import itertools
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
 import numpy as np
 
 from mlmm.errors import ConfigError
-from mlmm.reactions.windows import Coordinate, Window
+from mlmm.reactions.windows import Coordinate, Window, neighbours
 from mlmm.statistics import statistical_inefficiency
 
-__all__ = ["WindowSamples", "load_pymbar", "window_samples"]
+__all__ = ["WindowSamples", "load_pymbar", "sampled_neighbours", "window_samples"]
 
 #: Places at which the equilibration is tried to end.
 _STARTS = 40
@@ -99,6 +100,18 @@ def window_samples(
             start, count = candidate, independent
     kept = off[start:]
     return WindowSamples(window, window.centre + kept, start, statistical_inefficiency(kept))
+
+
+def sampled_neighbours(samples: Sequence[WindowSamples], coordinate: Coordinate) -> list[tuple[int, int]]:
+    """Places in the list of windows whose samples lie side by side; around a circle, windows side by side.
+
+    On steep ground a soft window slides past a stiff one, and one that closes the gap behind it has a centre
+    beyond that of the first: it is where samples are that counts.
+    """
+    if coordinate.period:
+        return neighbours([entry.window for entry in samples], coordinate)
+    order = sorted(range(len(samples)), key=lambda k: float(samples[k].values.mean()))
+    return list(itertools.pairwise(order))
 
 
 def load_pymbar() -> ModuleType:

@@ -13,7 +13,7 @@ from scipy.stats import chi2
 from mlmm.errors import ConfigError
 from mlmm.reactions.mbar import log_mixture, overlap_matrix, resampled, solve_mbar
 from mlmm.reactions.profile import Profile, bin_edges, find_landmarks, free_energies
-from mlmm.reactions.samples import WindowSamples
+from mlmm.reactions.samples import WindowSamples, sampled_neighbours
 from mlmm.reactions.windows import Coordinate, Sampled, Window, neighbours, windows_between
 from mlmm.units import GAS_CONSTANT
 
@@ -73,8 +73,7 @@ class UmbrellaResult:
     @property
     def least_overlap(self) -> float:
         """Of all neighbours."""
-        windows = [entry.window for entry in self.samples]
-        pairs = neighbours(windows, self.coordinate)
+        pairs = sampled_neighbours(self.samples, self.coordinate)
         return min(
             _shared(
                 self.samples[a],
@@ -164,6 +163,7 @@ def analyse_windows(
     errors = _at_least_counted(errors, places, data.shares, edges, landmarks.reactant, temperature)
     profile = Profile(edges, found, errors, temperature, landmarks, replicates)
     overlap = overlap_matrix(data.reduced, data.counts, free, data.shares)
+    pairs = sampled_neighbours(ordered, coordinate)
     gaps, missing = _gaps(ordered, pairs, overlap, coordinate, temperature, least_overlap)
 
     def step_of(begin: float, end: float) -> float:

@@ -12,7 +12,7 @@ from mlmm.errors import ConfigError
 from mlmm.reactions.mbar import log_mixture, resampled, solve_mbar
 from mlmm.reactions.profile import free_energies
 from mlmm.reactions.rate import eyring_rate
-from mlmm.reactions.samples import load_pymbar, window_samples
+from mlmm.reactions.samples import load_pymbar, sampled_neighbours, window_samples
 from mlmm.reactions.umbrella_analysis import analyse_windows, result_facts
 from mlmm.reactions.windows import Coordinate, Window, neighbours, plan_windows
 
@@ -323,3 +323,24 @@ def test_a_barrier_far_above_the_deepest_valley_keeps_its_bins():
     assert (lost == 0).any()
     beyond = free_energies(np.array([-0.1, 0.05, 1.0, 1.2]), np.zeros(4), edges, TEMPERATURE)
     assert np.isfinite(beyond).sum() == 2
+
+
+def test_a_window_that_closes_a_gap_behind_a_soft_one_is_beside_the_stiff_one():
+    """On a slope a soft window slides past its neighbour: what closes the gap has a centre beyond its own.
+
+    The control: by their centres, the stiff and the soft window would be neighbours that share nothing.
+    """
+    slope, generator = 300.0, np.random.default_rng(2)
+    windows = [Window(0.04, 15000.0, 0), Window(0.06, 3900.0, 1), Window(0.078, 15000.0, 2)]
+    samples = []
+    for window in windows:
+        spread = np.sqrt(KT / window.force_constant)
+        mean = window.centre + slope / window.force_constant
+        samples.append(
+            window_samples(window, mean + spread * generator.normal(size=300), LINE, equilibrated=True)
+        )
+    assert sampled_neighbours(samples, LINE) == [(0, 2), (2, 1)]
+    result = analyse_windows(samples, LINE, TEMPERATURE, bootstraps=10, limits=(0.05, 0.15))
+    assert not result.gaps
+    assert result.least_overlap > 0.03
+    assert min(result.overlap[0, 1], result.overlap[1, 0]) < 0.03
