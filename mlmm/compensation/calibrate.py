@@ -75,7 +75,9 @@ def calibrate(
     progress = progress or (lambda text: None)
     options, run = _asked(options, run, changes)
     zones = all_molecules(bulk)
-    spec = HybridSpec(bulk, zones, potential, "per_atom", choose_bridge(options.bridge, potential))
+    spec = HybridSpec(
+        bulk, zones, potential, "per_atom", choose_bridge(options.bridge, potential, in_plugin=True)
+    )
     runs = BulkRuns(bulk, zones, options, run)
     settings = {
         "mode": options.mode,

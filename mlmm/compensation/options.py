@@ -35,8 +35,8 @@ class CalibrationOptions:
         ps, 1/ps.
     sample_interval : int
         Steps between samples.
-    bridge : {"auto", "torchforce", "pythonforce"}
-        Host of the potential; "native" is refused, since this energy has the force field's pairs in it.
+    bridge : {"auto", "torchforce", "pythonforce", "native"}
+        Host of the potential.
 
     Raises
     ------
@@ -54,7 +54,7 @@ class CalibrationOptions:
     timestep: Quantity = quantity("1 fs", "time", "of all runs", above=0)
     friction: Quantity = quantity("5 /ps", "rate", "of the thermostat", least=0)
     sample_interval: int = number(20, "steps between samples", least=1)
-    bridge: str = setting("auto", "host of the potential: auto, torchforce or pythonforce")
+    bridge: str = setting("auto", "host of the potential: auto, torchforce, pythonforce or native")
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -86,7 +86,7 @@ class RefinementOptions:
         Steps between samples.
     weight_edges, knots : sequence of float
         Bins of lambda; knots of G, also those of the start from then on.
-    bridge : {"auto", "torchforce", "pythonforce"}
+    bridge : {"auto", "torchforce", "pythonforce", "native"}
         Host of the potential.
 
     Raises
@@ -113,7 +113,7 @@ class RefinementOptions:
     sample_interval: int = number(25, "steps between samples", least=1)
     weight_edges: tuple[float, ...] = rising(WEIGHT_EDGES, "bins of lambda")
     knots: tuple[float, ...] = rising(KNOTS, "knots of G(lambda)")
-    bridge: str = setting("auto", "host of the potential: auto, torchforce or pythonforce")
+    bridge: str = setting("auto", "host of the potential: auto, torchforce, pythonforce or native")
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -128,7 +128,7 @@ def refine(
         ],
     }
     kept.settings = json.loads(json.dumps(settings))
-    bridge = choose_bridge(options.bridge, potential)
+    bridge = choose_bridge(options.bridge, potential, in_plugin=True)
     spec = HybridSpec(built, zones, potential, "per_atom", bridge, compensation=start)
     for warning in check_compensation(spec):
         progress(warning)

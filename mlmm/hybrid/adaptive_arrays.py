@@ -25,13 +25,17 @@ _BONDED = (
 )
 
 
-def adaptive_arrays(spec: HybridSpec) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def adaptive_arrays(
+    spec: HybridSpec, uniform: float | None = None
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """All of `mlmm.hybrid.assemble.adaptive_blend` but the networks: integers and float64 numbers by name.
 
     Parameters
     ----------
     spec : HybridSpec
         With `AdaptiveZones`.
+    uniform : float, optional
+        lambda of every molecule, wherever it is, as a calibration in a bulk liquid has it.
     """
     zones = spec.zones
     assert isinstance(zones, AdaptiveZones)
@@ -47,6 +51,7 @@ def adaptive_arrays(spec: HybridSpec) -> tuple[dict[str, np.ndarray], dict[str, 
         "parameters": np.column_stack([tables.charge, tables.sigma / 2, np.sqrt(tables.epsilon)]),
         "ranges": np.array(ranges),
         "pairs_periodic": np.array([float(tables.periodic)]),
+        "uniform": np.array([] if uniform is None else [uniform]),
     }
     for part in (
         _zone(zones),

@@ -17,6 +17,7 @@ from mlmm.hybrid.spec import HybridSpec, atomic_numbers, model_atoms, visible_at
 from mlmm.modules import Module
 from mlmm.plugin import AdaptiveANIForce, ANIForce, MemberEvaluation, SupermolecularANIForce
 from mlmm.plugin.members import as_force
+from mlmm.zones.adaptive import UniformWeights
 
 __all__ = ["member_evaluation", "native_force"]
 
@@ -76,8 +77,10 @@ def _supermolecular(
     return SupermolecularANIForce(*_seen(spec), region, caps=caps, **options)
 
 
-def _adaptive(spec: HybridSpec, energy: Module, options: dict[str, Any]) -> AdaptiveANIForce:
-    return AdaptiveANIForce(*_seen(spec), *adaptive_arrays(spec), **options)
+def _adaptive(spec: HybridSpec, energy: Any, options: dict[str, Any]) -> AdaptiveANIForce:
+    weights = energy.zone_weights
+    uniform = float(weights.weight[0]) if isinstance(weights, UniformWeights) else None
+    return AdaptiveANIForce(*_seen(spec), *adaptive_arrays(spec, uniform), **options)
 
 
 def _seen(spec: HybridSpec, atoms: np.ndarray | None = None) -> tuple[Any, list[int], list[int]]:

@@ -19,6 +19,7 @@ from mlmm.build import BuiltSystem
 from mlmm.hybrid.system import HybridSystem, hybrid_system
 from mlmm.potentials import load_potential
 from mlmm.units import FEMTOSECOND
+from mlmm.zones.adaptive import adaptive_zones
 from mlmm.zones.static import hard_zones, static_zones
 
 #: Of max|F|: what OpenMM's arithmetic leaves of the force field, and float32 of the networks.
@@ -41,6 +42,10 @@ def cases(quick: bool) -> dict[str, tuple[BuiltSystem, HybridSystem]]:
     zones = static_zones(flexible, region, "0.3 nm", "0.3 nm")
     hybrid = hybrid_system(flexible, zones, potential, scheme="per_atom")
     found[f"per_atom, {len(hybrid.zones.active)} of {flexible.n_atoms:,} atoms"] = flexible, hybrid
+    hybrid = hybrid_system(flexible, adaptive_zones(flexible, region, "0.35 nm", "0.3 nm"), potential)
+    found[f"adaptive, {len(hybrid.zones.core)} of {flexible.n_atoms:,} atoms and 0.65 nm"] = flexible, hybrid
+    hybrid = hybrid_system(flexible, hard_zones(flexible, region), potential, scheme="supermolecular")
+    found[f"supermolecular, 22 of {flexible.n_atoms:,} atoms"] = flexible, hybrid
     if not quick:
         large_flexible = replicated(flexible, (3, 2, 2))
         large = rigid_outside(large_flexible, replicated(rigid, (3, 2, 2)), region.atoms)

@@ -17,7 +17,6 @@ from toys import ForceFieldPotential, chains, reference_context
 import mlmm
 from mlmm.build.surroundings.bulk import build_bulk_water
 from mlmm.cli.program import main
-from mlmm.compensation.calibrate import calibrate
 from mlmm.config.load import load_config
 from mlmm.config.objects import describe, hybrid_from, resolved, zones_from
 from mlmm.dynamics.imaging import RegionImages
@@ -420,12 +419,6 @@ def test_calibrate_writes_a_file_that_a_run_file_takes(root, tmp_path, capsys, b
         + '\n[zones]\nkind = "adaptive"\ncompensation = "water.json"\n'
     )
     assert load_config(run_file).zones.compensation == str(out.resolve())
-
-
-def test_calibration_does_not_use_the_native_bridge(water, ani1x):
-    """Its energy has the force field's pairs in it; refused before any run."""
-    with pytest.raises(ConfigError, match="for bridge 'native'"):
-        calibrate(water, ani1x, bridge="native")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,9 @@ from mlmm.compensation.calibrate import calibrate
 from mlmm.dynamics.failures import check_temperature, nan_becomes_an_error
 from mlmm.dynamics.options import RunOptions
 from mlmm.errors import ConfigError, SimulationError
+from mlmm.plugin import plugin_problem
+from mlmm.potentials import load_potential
+from mlmm.potentials.ani.native import instruction_set
 
 SHORT = {"knots": (0, 1), "density_length": "0.1 ps", "equilibration": "5 fs", "length": "0.1 ps"}
 SHORT |= {"sample_interval": 8, "bridge": "pythonforce"}
@@ -80,3 +83,27 @@ def test_exploding_temperature_is_detected():
         raise openmm.OpenMMException("Particle coordinate is NaN.")
     with pytest.raises(openmm.OpenMMException, match="another"), nan_becomes_an_error("here"):
         raise openmm.OpenMMException("another problem")
+
+
+def test_the_native_bridge_calibrates_as_python_does(bulk, few_samples, monkeypatch):
+    """Every molecule with one lambda, by the plugin without torch; it is taken by itself."""
+    monkeypatch.delenv("MLMM_KERNEL", raising=False)
+    if plugin_problem() is not None or instruction_set() is None:
+        pytest.skip("the plugin or the kernels were not built")
+    bulk = build_bulk_water("1.2 nm", nonbonded_cutoff="0.55 nm", hydrogen_mass="3 amu")
+    potential = load_potential("ani1x", members=[0], precision="float64", kernel="native")
+    short, seen = SHORT | {"knots": (0, 0.5, 1), "length": "40 fs", "seed": 3, "platform": "Reference"}, []
+    real = mlmm.compensation.bulk_runs.join
+
+    def watched(spec, *rest):
+        seen.append(spec.bridge)
+        return real(spec, *rest)
+
+    monkeypatch.setattr(mlmm.compensation.bulk_runs, "join", watched)
+    found, samples = calibrate(bulk, potential, **(short | {"bridge": "auto"}))
+    other, others = calibrate(bulk, potential, **(short | {"bridge": "pythonforce"}))
+    assert seen == ["native"] * 2 + ["pythonforce"] * 2
+    assert found.alignment["HOH"] == pytest.approx(other.alignment["HOH"], rel=1e-6)
+    for one, two in zip(samples, others, strict=True):
+        assert one.difference == pytest.approx(two.difference, rel=1e-6)
+    assert abs(samples[0].difference - samples[2].difference) > 0.1

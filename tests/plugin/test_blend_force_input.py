@@ -43,6 +43,7 @@ def water():
         ("kinds", lambda x: x + 1, "got 1 for 'kinds'"),
         ("centres", lambda x: x[:0], "a zone without width, plateau or centre"),
         ("zone", lambda x: [0.3, 0.0], "a zone without width, plateau or centre"),
+        ("uniform", lambda x: [1.5], "no lambda for 'uniform'"),
         ("anchors", lambda x: x[:-1], "numbers instead of"),
         ("special_other", lambda x: x[:-1], "another number of partners for 'special_start'"),
         ("bond_wraps", lambda x: x[:-1], "another number of terms for 'bond_wraps'"),

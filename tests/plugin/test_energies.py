@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import openmm
 import pytest
@@ -19,6 +21,7 @@ from ani_contexts import (
 from ani_gases import gas
 
 from mlmm.blending.link_atoms import CappedModel
+from mlmm.build.surroundings.bulk import build_bulk_water
 from mlmm.errors import PotentialError
 from mlmm.plugin import ANIForce, plugin_problem
 from mlmm.potentials import load_potential
@@ -161,6 +164,27 @@ def test_lists_of_neighbours_grow(platform):
     relative = 20 * tolerance(platform)
     assert abs(other_energy - energy) < relative * abs(energy)
     assert np.abs(other_forces - forces).max() < relative * np.abs(forces).max()
+
+
+@pytest.mark.slow
+def test_cost_is_linear_in_the_region():
+    """Networks of 500 to 8,000 atoms of liquid water on one thread: cells, no search among all by all."""
+    water = build_bulk_water("4.7 nm", nonbonded_cutoff="0.9 nm")
+    from_middle = np.linalg.norm(water.positions - water.positions.mean(axis=0), axis=1)[::3]
+    single, cost = load_potential("ani1x", members=[0]).parameters, {}
+    for n in (501, 8001):
+        molecules = np.sort(np.argsort(from_middle)[: n // 3])
+        atoms = (3 * molecules[:, None] + np.arange(3)).ravel()
+        force = ANIForce(single, water.numbers[atoms].tolist(), atoms.tolist(), periodic=True)
+        system = system_of(water.n_atoms, force, cell=np.array(water.box_vectors))
+        context, times = context_of(system, ("CPU", {"Threads": "1"})), []
+        for _ in range(4):
+            begun = time.process_time()
+            evaluated(context, water.positions)
+            times.append(time.process_time() - begun)
+        cost[n] = min(times) / n
+    # Few atoms have fewer neighbours, as more of them are at the surface.
+    assert cost[8001] < 2.0 * cost[501]
 
 
 def test_threads_change_no_bit(positions):

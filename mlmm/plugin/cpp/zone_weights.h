@@ -1,4 +1,5 @@
-// lambda of molecules by their distance from centres: 1 - lambda = prod_a g(|r_m - r_a|), as in mlmm/zones/adaptive.py.
+// lambda of molecules by their distance from centres: 1 - lambda = prod_a g(|r_m - r_a|), as in mlmm/zones/adaptive.py;
+// or one lambda for all of them, whatever the positions.
 #pragma once
 
 #include <algorithm>
@@ -27,10 +28,16 @@ class ZoneWeights {
         if (!(plateau_ > 0 && width_ > 0 && std::isfinite(plateau_ + width_)) || centres_.empty())
             arrays.refuse("zone", "a zone without width, plateau or centre");
         lambda.assign(start.size() - 1, 0.0);
+        const size_t given = arrays.size("uniform");
+        const std::vector<double>& uniform = arrays.numbers("uniform", given);
+        uniform_ = given > 0;
+        if (given > 1 || (uniform_ && !(uniform[0] >= 0 && uniform[0] <= 1))) arrays.refuse("uniform", "no lambda");
+        if (uniform_) lambda.assign(lambda.size(), uniform[0]);
     }
 
     // Fills `lambda`; a position that is no number gives one that is none.
     void evaluate(const OpenMM::Vec3* where, const OpenMM::Vec3* box) {
+        if (uniform_) return;
         const OpenMM::Vec3 first = where[centres_[0]];
         double spread = 0.0, half = INFINITY;
         for (const int a : centres_) spread = std::max(spread, length(nearest_image(where[a] - first, box)));
@@ -47,6 +54,7 @@ class ZoneWeights {
     // Adds -by_lambda dlambda/dr to the forces on the atoms of the anchor and on the centres.
     void add_forces(const std::vector<double>& by_lambda, const OpenMM::Vec3* where, const OpenMM::Vec3* box,
                     OpenMM::Vec3* forces) {
+        if (uniform_) return;
         const size_t n = centres_.size();
         g_.resize(n), slope_.resize(n), unit_.resize(n);
         for (size_t m = 0; m < lambda.size(); ++m) {
@@ -109,6 +117,7 @@ class ZoneWeights {
     std::vector<OpenMM::Vec3> unit_;
     std::vector<int> centres_;
     double plateau_ = 0, width_ = 0;
+    bool uniform_ = false;
 };
 
 }  // namespace mlmm
