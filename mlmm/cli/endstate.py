@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
     from mlmm.report.end_state_page import read_end_states, write_end_state_report
     from mlmm.report.text import with_error
 
-    states = end_states_from(config, out)
+    states = end_states_from(config, built, out)
     states.facts = {
         "title": config.run.title or run_name(options.config),
         "potential": config.potential.name,

@@ -104,12 +104,12 @@ def umbrella_from(config: RunConfig, built: BuiltSystem, out: Path) -> Umbrella:
     )
 
 
-def end_states_from(config: RunConfig, out: Path) -> EndStates:
-    """The states of [endstate], of the built system in the folder ``built`` of `out`."""
+def end_states_from(config: RunConfig, built: BuiltSystem, out: Path) -> EndStates:
+    """The states of [endstate], of the built system, which is in the folder ``built`` of `out`."""
     from mlmm.config.corrections import difference_maker
     from mlmm.reactions.end_states import EndStates
 
-    variables, restraints = variables_and_restraints(config)
+    variables, restraints = _biases(config, built)
     options: Any = REACTIONS["endstate"](**config.reactions.get("endstate", {}))
     return EndStates(
         hybrid_maker(config, out / "built"),

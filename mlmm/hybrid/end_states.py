@@ -15,7 +15,7 @@ import itertools
 import openmm
 
 from mlmm.errors import ConfigError, EmbeddingError
-from mlmm.forcefield.term_catalogue import BONDED, NOT_FORCE_FIELD, class_of, empty_copy, is_kept
+from mlmm.forcefield.term_catalogue import BONDED, STAYS_WHOLE, class_of, empty_copy, is_kept
 from mlmm.hybrid.spec import HybridSpec
 from mlmm.units import COULOMB
 
@@ -99,7 +99,7 @@ def own_terms(system: openmm.System, atoms: list[int], keep: tuple[str, ...] = (
     bonded: set[frozenset[int]] = set()
     for force in system.getForces():
         name = class_of(force)
-        if is_kept(force, keep) or name in NOT_FORCE_FIELD:
+        if is_kept(force, keep) or name in STAYS_WHOLE:
             continue
         if name in BONDED:
             terms = BONDED[name]

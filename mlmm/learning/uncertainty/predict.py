@@ -52,7 +52,9 @@ def predict(model: PotentialModel, molecules: Sequence[Molecule]) -> Predicted:
     """Evaluate a potential: spreads by its members, or by a method ``force_spread(structure)`` of its own."""
     own = getattr(model, "force_spread", None)
     committee = model.spec.members > 1
-    energies, forces, spreads = [], [], []
+    energies: list[float] = []
+    forces: list[np.ndarray] = []
+    spreads: list[np.ndarray] = []
     external: dict[int, np.ndarray] = {}
     for molecule in molecules:
         positions = torch.tensor(molecule.positions, requires_grad=True)
