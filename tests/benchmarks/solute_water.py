@@ -1,12 +1,16 @@
 """Interaction energies of solutes with water: DFT among point charges against every level of embedding.
 
     python -m benchmarks.solute_water frames FILE [SOLUTE …]   molecular dynamics, TIP3P; droplets of 0.6 nm
+    python -m benchmarks.solute_water windows FILE SET         chorismate along its reaction, see below
     python -m benchmarks.solute_water dft FILE        energies that FILE lacks, one by one, written at once
+    python -m benchmarks.solute_water other FILE SOLUTE NAME MODEL   energies of a model that is not shipped,
+                                                      or with MODEL "gfn2" of GFN2-xTB: kept in FILE
     python -m benchmarks.solute_water table FILE      mean absolute errors
 
 run in `tests/`. The energy is that of the solute in the charges less that of the solute alone, at one
 geometry: Coulomb's law and polarisation, without Lennard-Jones. `tests/validation/solute_water.json` is the
-FILE of the guide's table.
+FILE of the guide's table. SET is the data set of `systems/chorismate_water/sample.py`; the frames are two of
+each window that the trainings there do not see, from chorismate over the transition state to prephenate.
 """
 
 from __future__ import annotations
@@ -28,8 +32,8 @@ SOLUTES = {
     "acetate": ("CC(=O)[O-]", 14),
     "methylammonium": ("C[NH3+]", 14),
     "N-methylacetamide": ("CC(=O)NC", 14),
-    "chorismate": ("C=C(C(=O)[O-])O[C@@H]1C=C(C=C[C@H]1O)C(=O)[O-]", 3),
 }
+HIDDEN_WINDOWS, WINDOW_FRAMES = (1, 3, 5, 7, 9, 11), (19, 39)
 METHOD = "RKS wB97X-D3BJ/6-31+G*, density fitting, grids level 2, conv_tol 1e-7, bare point charges"
 RADIUS, SPACING, TIMESTEP, EQUILIBRATION = 0.6, 1.0, 2e-3, 3.0  # nm, ps
 _SOLUTE_UNIT, _WATER_UNIT = 1e-4, 1e-3  # nm; integers in the file
@@ -104,6 +108,44 @@ def make_frames(name: str, progress=print) -> dict:
         "numbers": [int(z) for z in built.numbers[solute]],
         "fixed_charges": [round(float(q), 6) for q in charge[solute]],
         "water_charges": [float(q) for q in charge[water]],
+        "frames": frames,
+    }
+
+
+def frames_of_windows(folder: Path) -> dict:
+    """Chorismate among the waters within `RADIUS` of it, in frames of QM/MM dynamics along its reaction."""
+    from xml.etree import ElementTree
+
+    from mlmm.learning.dataset.store import Dataset
+
+    root = Path(__file__).parents[2]
+    residue = ElementTree.parse(root / "forcefields/chorismate.xml").find("Residues/Residue")
+    charges = {atom.get("name"): float(atom.get("charge")) for atom in residue.iterfind("Atom")}
+    lines = (root / "systems/chorismate_water/start.pdb").read_text().splitlines()
+    names = [line[12:16].strip() for line in lines if line[17:20] == "CHA"]
+    found, frames = {}, []
+    for molecule, _ in Dataset(folder):
+        found[molecule.origin["window"], molecule.origin["frame"]] = molecule
+    # Window by window, so that a stopped run covers the reaction.
+    for frame in WINDOW_FRAMES:
+        for window in HIDDEN_WINDOWS:
+            molecule = found[str(window), str(frame)]
+            waters = molecule.external.positions.reshape(-1, 3, 3)
+            apart = np.linalg.norm(waters[:, :1] - molecule.positions[None], axis=2).min(1)
+            frames.append(
+                {
+                    "x": np.rint(molecule.positions / _SOLUTE_UNIT).astype(int).ravel().tolist(),
+                    "sources": np.rint(waters[apart < RADIUS] / _WATER_UNIT).astype(int).ravel().tolist(),
+                    "ions": [],
+                    "window": window,
+                }
+            )
+    return {
+        "smiles": "C=C(C(=O)[O-])O[C@@H]1C=C(C=C[C@H]1O)C(=O)[O-]",
+        "charge": molecule.charge,
+        "numbers": [int(z) for z in molecule.numbers],
+        "fixed_charges": [round(charges[name], 6) for name in names],
+        "water_charges": molecule.external.charges[:3].tolist(),
         "frames": frames,
     }
 
@@ -210,6 +252,42 @@ def interactions(solute: dict) -> tuple[np.ndarray, np.ndarray]:
     return exact, np.array(found)
 
 
+def other_energies(solute: dict, model: str) -> dict:
+    """Energies of the frames with the charges by a model of `mlmm train` or by GFN2-xTB, and its facts."""
+    from mlmm.potentials import load_potential
+    from mlmm.potentials.trained_files import learned_facts
+    from mlmm.reference.xtb import XTB
+
+    method = XTB() if model == "gfn2" else load_potential(model, precision="float64")
+
+    def energy(molecule: Molecule) -> float:
+        if model == "gfn2":
+            return method.label(molecule).energy
+        return float(method.atom_energies(molecule.structure()).energies.double().sum())
+
+    values = [energy(m) - energy(dataclasses.replace(m, external=None)) for m in molecules(solute)]
+    facts = {"title": method.title} if model == "gfn2" else method_facts(learned_facts(Path(model)))
+    return {"unit": "kJ/mol", "values": [round(value, 3) for value in values], "about": facts}
+
+
+def method_facts(facts: dict) -> dict:
+    """Of a trained file: kind, level of theory, how it was trained."""
+    ((kind, about),) = facts.items()
+    chosen = {key: about[key] for key in ("name", "level_of_theory") if key in about}
+    training = {k: v for k, v in about.get("training", {}).items() if isinstance(v, (str, int, float))}
+    return {"kind": kind, **chosen, "training": training}
+
+
+def other_errors(solute: dict) -> dict[str, np.ndarray]:
+    """Errors of `other_energies` against DFT in the frames that have it, kcal/mol, by name."""
+    known = [k for k, frame in enumerate(solute["frames"]) if "in_charges" in frame]
+    exact = np.array(
+        [HARTREE * (f["in_charges"] - f["vacuum"]) for f in map(solute["frames"].__getitem__, known)]
+    )
+    others = solute.get("others", {})
+    return {name: (np.array(entry["values"])[known] - exact) / 4.184 for name, entry in others.items()}
+
+
 def table(data: dict) -> str:
     """Mean absolute errors and mean errors, kcal/mol."""
     lines = ["| solute | frames | DFT | " + " | ".join(LEVELS) + " |", "|---" * (3 + len(LEVELS)) + "|"]
@@ -219,6 +297,8 @@ def table(data: dict) -> str:
         cells = [f"{np.abs(e).mean():.1f} ({e.mean():+.1f})" for e in errors.T]
         spread = f"{exact.mean() / 4.184:.1f} ± {exact.std() / 4.184:.1f}"
         lines.append(f"| {name} | {len(exact)} | {spread} | " + " | ".join(cells) + " |")
+        for other, e in other_errors(solute).items():
+            lines.append(f"{name}, {other}: {np.abs(e).mean():.1f} ({e.mean():+.1f}), spread {e.std():.1f}")
     return "\n".join(lines)
 
 
@@ -230,6 +310,15 @@ if __name__ == "__main__":
             if solute_name not in everything["solutes"]:
                 everything["solutes"][solute_name] = make_frames(solute_name)
                 write(file, everything)
+    elif command == "windows":
+        everything = read(file)
+        everything["solutes"]["chorismate"] = frames_of_windows(Path(sys.argv[3]))
+        write(file, everything)
+    elif command == "other":
+        everything, (solute_name, called, model) = read(file), sys.argv[3:6]
+        entry = everything["solutes"][solute_name]
+        entry.setdefault("others", {})[called] = other_energies(entry, model)
+        write(file, everything)
     elif command == "dft":
         label(file)
     else:
