@@ -26,6 +26,7 @@ _CLASH = 0.05  # nm; half a C-H bond, so only a duplicate or a broken file comes
 _LARGEST = 100.0  # nm; no builder fills a box of this size, and float32 coordinates become coarse
 _BONDED = 0.06  # nm; neighbours in a file are bonded, 0.1 to 0.2 nm
 _METAL_BOND = 0.3  # nm
+_COORDINATION = 0.28  # nm; Zn-S has 0.23, atoms beyond the first shell begin at 0.29
 _WILL_OPEN = "; such a site of four tends to open, as an ion without bonds takes up water"
 _MAY_CHANGE = "; its coordination may change in a simulation"
 _TETRAHEDRAL = ("ZN", "CD", "HG", "FE", "CO", "NI", "CU")
@@ -196,6 +197,7 @@ def _metals(atoms: list[AtomRecord]) -> list[Decision]:
         partners = [donors[j] for i, j in pairs if i == index and donors[j].key != metal.key]
         if not partners and metal.element in _ALKALI:
             continue
+        bound = sum(_apart(metal, partner) < _COORDINATION for partner in partners)
         shown = [f"{_who(partner)} ({_apart(metal, partner):.3f} nm)" for partner in partners[:8]]
         names = ", ".join(shown) or "nothing within 0.3 nm"
         who = describe_key(metal.residue_name, metal.key)
@@ -204,7 +206,7 @@ def _metals(atoms: list[AtomRecord]) -> list[Decision]:
         else:
             text = f"{who} is held by charge alone, without bonds; near it {names}"
             if partners and metal.element not in _ALKALI:
-                text += _WILL_OPEN if len(partners) == 4 and metal.element in _TETRAHEDRAL else _MAY_CHANGE
+                text += _WILL_OPEN if bound == 4 and metal.element in _TETRAHEDRAL else _MAY_CHANGE
                 text += ': write metals = "restrain" in [system], or give a bonded model as prmtop'
         decisions.append(Decision("read", "metal", text, who, {"partners": len(partners)}, warning=True))
     return decisions
