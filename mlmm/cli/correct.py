@@ -81,6 +81,7 @@ def run(options: argparse.Namespace) -> int:
     out = Path(options.out) if options.out else folder.with_name(f"{folder.name}-to-{name}")
     (out / "differences").mkdir(parents=True, exist_ok=True)
     _check_same(out, options)
+    from mlmm.dynamics.run_directory import versions
     from mlmm.reactions.window_runs import task_runner
     from mlmm.report.correction_page import judge_correction, write_correction_report
     from mlmm.whole_files import write_json
@@ -93,6 +94,7 @@ def run(options: argparse.Namespace) -> int:
         else:
             found = _single(config, folder, out, options, tasks)
     found |= {"run": str(folder), "to": options.to, "method": _method(config, options.to)}
+    found["versions"] = versions()
     write_json(out / "correction.json", found, nan=True)
     verdict = judge_correction(found)
     print(verdict.line)
@@ -123,7 +125,9 @@ def _check_same(out: Path, options: argparse.Namespace) -> None:
     """Differences that are there belong to the same run and method (ConfigError)."""
     asked = {"run": str(Path(options.run).resolve()), "to": options.to, "with": options.other or ""}
     path = out / "asked.json"
-    if path.exists() and json.loads(path.read_text(encoding="utf-8")) != asked:
+    # A method that failed before its first frame has left nothing behind.
+    begun = any((out / "differences").glob("*.npy"))
+    if begun and path.exists() and json.loads(path.read_text(encoding="utf-8")) != asked:
         raise ConfigError(
             f"differences of this run and method in {out}",
             f"others, of {path}",

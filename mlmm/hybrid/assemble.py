@@ -30,9 +30,9 @@ from mlmm.forcefield.tables import MMTables, read_mm_tables
 from mlmm.hybrid.bridge import make_force
 from mlmm.hybrid.cuda_graphs import has_cuda_graphs
 from mlmm.hybrid.direct_pairs import pair_correction
-from mlmm.hybrid.end_states import weighted_force
+from mlmm.hybrid.end_states import weighted_model, weighted_own_terms
 from mlmm.hybrid.force_groups import grouped, join_molecules
-from mlmm.hybrid.hosts import PairEnergy, RegionEnergy
+from mlmm.hybrid.hosts import PairEnergy, RegionEnergy, ScaledEnergy
 from mlmm.hybrid.native_force import native_force
 from mlmm.hybrid.spec import (
     SWITCHING_START,
@@ -159,8 +159,15 @@ def join(
     if not isinstance(energy, RegionEnergy):
         energy = blend = _charged(spec, energy) if spec.electrostatics == "charges" else energy
     label = f"{name} region" if blend is None else f"{name} blend"
+    weight = spec.model_weight
     if spec.bridge == "native":
         force = native_force(spec, energy, label)
+        force = force if weight is None else weighted_model(force, weight)
+    elif weight is not None:
+        # OpenMM copies what stands in a CustomCVForce, and cannot copy a TorchForce.
+        assert isinstance(energy, RegionEnergy)  # `check_weight` asks for whole molecules
+        scaled = ScaledEnergy(energy, weight)
+        force = make_force(scaled, bridge="pythonforce", periodic=built.periodic, name=label)
     else:
         force = make_force(
             energy,
@@ -170,10 +177,14 @@ def join(
             cuda_graphs=spec.cuda_graphs,
             n_particles=built.n_atoms,
         )
-    if spec.model_weight is not None:
-        force = weighted_force(force, built.system, list(spec.zones.core), spec.model_weight, spec.keep)
     join_molecules(system, built, spec.zones.active)
     groups = grouped(system, force, bias_forces(spec.biases))
+    own = None
+    if weight is not None:
+        own = weighted_own_terms(built.system, list(spec.zones.core), weight, spec.keep)
+    if own is not None:
+        own.setForceGroup(groups["ml"])
+        system.addForce(own)
     return AssembledSystem(system, removed, groups, blend, has_cuda_graphs(force))
 
 

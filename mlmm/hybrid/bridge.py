@@ -19,7 +19,15 @@ from openmm import unit
 
 from mlmm.errors import ConfigError, MissingPackageError, PotentialError
 from mlmm.hybrid.cuda_graphs import EnergyAndForces, SamePlaces, wants_graphs
-from mlmm.hybrid.hosts import BlendEnergy, PairEnergy, PythonHost, RegionEnergy, RegionModule, WholeModule
+from mlmm.hybrid.hosts import (
+    BlendEnergy,
+    PairEnergy,
+    PythonHost,
+    RegionEnergy,
+    RegionModule,
+    ScaledEnergy,
+    WholeModule,
+)
 from mlmm.modules import Module
 from mlmm.plugin.library import load_plugin, plugin_problem
 from mlmm.potentials.base import PotentialModel, scriptable_module
@@ -123,7 +131,7 @@ def torchforce_problem() -> str | None:
 
 
 def make_force(
-    energy: RegionEnergy | BlendEnergy | PairEnergy | torch.nn.Module,
+    energy: RegionEnergy | BlendEnergy | PairEnergy | ScaledEnergy | torch.nn.Module,
     *,
     bridge: str,
     periodic: bool,
@@ -162,6 +170,7 @@ def make_force(
     graphs = wants_graphs(cuda_graphs, bridge, module, name)
     if bridge == "torchforce":
         assert module is not None
+        assert not isinstance(energy, ScaledEnergy)
         force = _torch_force(energy, module, n_particles if graphs else None)
     else:
         force = openmm.PythonForce(PythonHost(energy, periodic))

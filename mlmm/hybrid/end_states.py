@@ -19,10 +19,7 @@ from mlmm.forcefield.term_catalogue import BONDED, STAYS_WHOLE, class_of, empty_
 from mlmm.hybrid.spec import HybridSpec
 from mlmm.units import COULOMB
 
-__all__ = ["WEIGHT", "check_weight", "own_terms", "weighted_force"]
-
-#: Name of the weight, a global parameter of the force.
-WEIGHT = "model_weight"
+__all__ = ["check_weight", "own_terms", "weighted_model", "weighted_own_terms"]
 
 
 def check_weight(spec: HybridSpec, weight: float) -> None:
@@ -47,21 +44,27 @@ def check_weight(spec: HybridSpec, weight: float) -> None:
         )
 
 
-def weighted_force(
-    model: openmm.Force, system: openmm.System, atoms: list[int], weight: float, keep: tuple[str, ...] = ()
-) -> openmm.CustomCVForce:
-    """The model's energy times w, and the region's own force field times 1 - w.
+def weighted_model(model: openmm.Force, weight: float) -> openmm.CustomCVForce:
+    """The energy of a force that OpenMM can copy, times w."""
+    force = openmm.CustomCVForce(f"{weight!r}*model")
+    force.addCollectiveVariable("model", model)
+    force.setName(f"{model.getName()}, weighted")
+    return force
+
+
+def weighted_own_terms(
+    system: openmm.System, atoms: list[int], weight: float, keep: tuple[str, ...] = ()
+) -> openmm.CustomCVForce | None:
+    """The region's own force field times 1 - w; None for a region without any.
 
     Parameters
     ----------
-    model : openmm.Force
-        The model's energy of the region.
     system : openmm.System
         The whole force field.
     atoms : list of int
         The region, whole molecules.
     weight : float
-        w at the start; afterwards the parameter `WEIGHT` of a Context.
+        w, of the model.
     keep : tuple of str
         Forces that stay as they are.
 
@@ -71,16 +74,13 @@ def weighted_force(
         See `own_terms`.
     """
     terms = own_terms(system, atoms, keep)
+    if not terms:
+        return None
     names = [f"own{k}" for k in range(len(terms))]
-    formula = f"{WEIGHT}*model"
-    if names:
-        formula += f" + (1-{WEIGHT})*({' + '.join(names)})"
-    force = openmm.CustomCVForce(formula)
-    force.addGlobalParameter(WEIGHT, weight)
-    force.addCollectiveVariable("model", model)
+    force = openmm.CustomCVForce(f"{1.0 - weight!r}*({' + '.join(names)})")
     for name, term in zip(names, terms, strict=True):
         force.addCollectiveVariable(name, term)
-    force.setName("model and force field of the region")
+    force.setName("force field of the region, weighted")
     return force
 
 

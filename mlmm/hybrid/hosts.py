@@ -19,7 +19,15 @@ from mlmm.potentials.base import PotentialModel, bound_module, energy_and_forces
 from mlmm.potentials.training import check_elements
 from mlmm.structures import Structure
 
-__all__ = ["BlendEnergy", "PairEnergy", "PythonHost", "RegionEnergy", "RegionModule", "WholeModule"]
+__all__ = [
+    "BlendEnergy",
+    "PairEnergy",
+    "PythonHost",
+    "RegionEnergy",
+    "RegionModule",
+    "ScaledEnergy",
+    "WholeModule",
+]
 
 #: ``evaluate(positions (n, 3), cell (3, 3) or None) -> (energy, forces (n, 3))``, arrays in nm, kJ/mol.
 Evaluation = Callable[[np.ndarray, np.ndarray | None], tuple[float, np.ndarray]]
@@ -92,6 +100,18 @@ class RegionEnergy:
         structure = Structure(self.numbers, torch.from_numpy(positions), box, self.charge, self.multiplicity)
         energy, forces = energy_and_forces(self.model, structure)
         return energy, forces.detach().cpu().numpy()
+
+
+class ScaledEnergy:
+    """Another energy times a constant."""
+
+    def __init__(self, energy: RegionEnergy, factor: float):
+        self.energy, self.factor, self.atoms = energy, factor, energy.atoms
+
+    def __call__(self, positions: np.ndarray, cell: np.ndarray | None) -> tuple[float, np.ndarray]:
+        """See `Evaluation`."""
+        energy, forces = self.energy(positions, cell)
+        return self.factor * energy, self.factor * forces
 
 
 class BlendEnergy:

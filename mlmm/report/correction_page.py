@@ -124,7 +124,7 @@ def write_correction_report(directory: str | os.PathLike) -> pathlib.Path:
     page = render(
         "free_energy.html",
         {},
-        title=f"{pathlib.Path(str(facts.get('run'))).name} by {facts.get('to')}",
+        title=f"{pathlib.Path(str(facts.get('run'))).name} by {_short(facts)}",
         subtitle=f"{facts.get('frames')} frames reweighted to {facts.get('method') or facts.get('to')}, "
         f"{as_float(facts.get('temperature')):g} K",
         verdict=judge_correction(facts),
@@ -135,6 +135,11 @@ def write_correction_report(directory: str | os.PathLike) -> pathlib.Path:
         software=[(name, str(text)) for name, text in as_mapping(facts.get("versions")).items()],
     )
     return save_page(folder / "report.html", page)
+
+
+def _short(facts: Mapping[str, Any]) -> str:
+    """What was typed, without options and folders."""
+    return pathlib.Path(str(facts.get("to")).partition(":")[0]).name
 
 
 def _card(name: str, pair: Sequence[Any], remark: str = "") -> tuple[str, str, str, str]:
@@ -184,7 +189,7 @@ def _profiles(facts: Mapping[str, Any]) -> Sketch:
         axes.plot(x, own["value"], color=MM, linewidth=1.6, label="as sampled")
         axes.errorbar(
             factor * places, corrected, yerr=2 * errors, color=ACCENT, fmt="o--", markersize=4, capsize=2,
-            linewidth=1.2, label=f"by {facts.get('to')}",
+            linewidth=1.2, label=f"by {_short(facts)}",
         )  # fmt: skip
         axes.set(xlabel=label, ylabel="F / (kJ/mol)")
         axes.legend(frameon=False, fontsize=8)
@@ -205,6 +210,8 @@ def _samples(facts: Mapping[str, Any]) -> Sketch:
         axes.axhline(_FEW, color=ACCENT, linestyle="--", linewidth=1, label=f"{_FEW}: fewer are too few")
         axes.axhline(_ENOUGH, color=INK, linestyle=":", linewidth=1, label=f"{_ENOUGH}: comfortable")
         axes.set(xlabel=label, ylabel="effective samples", yscale="log", ylim=(0.5, None))
+        # Powers of ten would be written in TeX, which the page shows as it stands.
+        axes.yaxis.set_major_formatter("{x:g}")
         axes.legend(frameon=False, fontsize=8)
 
     caption = "Independent frames in each bin that have weight in the other description."
@@ -247,7 +254,7 @@ def _bins(facts: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 def _notes(facts: Mapping[str, Any]) -> list[str]:
     found = [
-        "Frames get the weight exp(-DeltaU/kT) of the difference of both energies. Structures that only "
+        "Frames get the weight exp(−ΔU/kT) of the difference of both energies. Structures that only "
         "the other method favours were never visited: no weight brings them back, and no error bar knows it.",
         "The error of a corrected value joins that of the sampling with that of the weights.",
     ]

@@ -160,7 +160,7 @@ def _slope(result: Mapping[str, Any]) -> Sketch:
         axes.errorbar(weights, slopes, yerr=2 * errors, color=ACCENT, fmt="o-", markersize=4, capsize=2)
         axes.set(xlabel="weight of the model", ylabel="mean difference / (kJ/mol)")
 
-    caption = "Mean of U_hybrid - U_MM in each state: the slope of the free energy. It can only fall."
+    caption = "Mean of U(hybrid) − U(MM) in each state: the slope of the free energy. It can only fall."
     return Sketch("slope", "Slope", caption, draw, 3.0)
 
 
@@ -208,7 +208,7 @@ def _states(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
 def _notes() -> list[str]:
     return [
         "Add it to a free energy by the force field at the end point where the region is in this "
-        "environment, and subtract it at the other one: dG_hybrid = dG_MM + dF(here) - dF(there).",
+        "environment, and subtract it at the other one: ΔG(hybrid) = ΔG(MM) + ΔF(here) − ΔF(there).",
         "A zero of energy of the model that differs from that of the force field is in the number; it is the "
         "same in both environments and drops out of the difference.",
         "Errors are those of sampling. Conformations that no state has visited are in none of them.",

@@ -188,6 +188,16 @@ def test_corrections_that_cannot_be_are_refused(sampled, tmp_path, capsys, argum
     assert re.search(message, capsys.readouterr().err)
 
 
+def test_another_method_in_a_folder_with_differences_is_refused(sampled, tmp_path, capsys):
+    """One that failed before its first frame leaves nothing behind."""
+    _, out = sampled
+    there = tmp_path / "there"
+    assert main(["correct", str(out), "--to", "nonsense", "--out", str(there)]) == 2
+    assert main(["correct", str(out), "--to", "mm", "--every", "4", "--out", str(there)]) == 0
+    assert main(["correct", str(out), "--to", "gfn1", "--out", str(there)]) == 2
+    assert "others, of" in capsys.readouterr().err
+
+
 def test_residues_need_an_embedded_region(sampled, tmp_path, capsys):
     assert main(["pmf", "--residues", str(sampled[1])]) == 2
     assert 'electrostatics = "embedded"' in capsys.readouterr().err

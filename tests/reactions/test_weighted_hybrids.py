@@ -9,7 +9,6 @@ import pytest
 import mlmm
 from mlmm.errors import ConfigError
 from mlmm.forcefield.reference_platform import reference_context
-from mlmm.hybrid.end_states import WEIGHT
 from mlmm.reactions.end_states import weighted
 
 
@@ -50,14 +49,16 @@ def test_both_ends_are_the_two_systems_and_the_path_is_linear(hybrid):
     assert abs(found - field) > 100
 
 
-def test_the_weight_is_a_parameter(hybrid):
-    """Set in a Context, it gives what a System made with it gives: as fast changes need it."""
+@pytest.mark.parametrize("bridge", ["torchforce", "pythonforce"])
+def test_other_bridges_give_the_same(hybrid, bridge):
+    """A TorchForce cannot be copied by OpenMM: its energy is scaled in Python."""
     built = hybrid.built
-    context = reference_context(weighted(hybrid, 0.0).system, built.box_vectors)
-    context.setPositions(built.positions)
-    context.setParameter(WEIGHT, 0.7)
-    there = context.getState(energy=True).getPotentialEnergy()._value
-    assert there == pytest.approx(energy_and_forces(weighted(hybrid, 0.7).system, built, built.positions)[0])
+    ends = [energy_and_forces(one, built, built.positions) for one in (built.system, hybrid.system)]
+    found, slopes = energy_and_forces(
+        weighted(hybrid.reassembled(bridge), 0.4).system, built, built.positions
+    )
+    assert found == pytest.approx(0.6 * ends[0][0] + 0.4 * ends[1][0], rel=1e-7, abs=2e-3)
+    np.testing.assert_allclose(slopes, 0.6 * ends[0][1] + 0.4 * ends[1][1], atol=0.2)
 
 
 def test_a_torchforce_is_not_put_where_openmm_copies_it(hybrid):

@@ -70,6 +70,23 @@ def test_verdicts():
     assert levels(two | {"two_sided": {"value": 1.0, "error": 0.5, "overlap": 0.01}})["overlap"] == "bad"
 
 
+def test_axes_are_written_without_tex(tmp_path):
+    """Also of a profile, whose effective samples stand on a logarithmic axis; options stay out of legends."""
+    places = [0.1, 0.2, 0.3]
+    flat = {name: [0.0, 20.0, -5.0] for name in ("corrected", "shifts", "value")}
+    errors = {name: [0.0, 1.0, 1.0] for name in ("corrected_errors", "shift_errors", "error")}
+    pair = {"sampled": [20.0, 1.0], "change": [1.0, 0.5], "corrected": [21.0, 1.1]}
+    facts = facts_of(0.5, 400) | flat | errors | {"to": "aiqm2:networks=/a/long/path/to/somewhere"}
+    facts |= {"kind": "profile", "variable": "d", "unit": "nm", "places": places, "barrier": pair}
+    facts |= {"reaction": pair, "effective": [12.0, 40.0, 300.0]}
+    facts["profile"] = {"place": places, "value": flat["value"], "error": errors["error"]}
+    (tmp_path / "correction.json").write_text(json.dumps(facts))
+    text = write_correction_report(tmp_path).read_text()
+    assert ">by aiqm2<" in text
+    assert ">100<" in text
+    assert "mathdefault" not in text
+
+
 def test_the_page_of_a_run(tmp_path):
     assert not is_correction(tmp_path)
     (tmp_path / "correction.json").write_text(json.dumps(facts_of(0.5, 400)))
