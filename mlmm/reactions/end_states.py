@@ -37,9 +37,7 @@ _EQUILIBRATION, _PRODUCTION, _BOOTSTRAP = range(3)  # what a seed is for
 def weighted(hybrid: HybridSystem, weight: float) -> HybridSystem:
     """A state between force field (0) and hybrid (1); errors as of `mlmm.hybrid.end_states.check_weight`."""
     check_weight(hybrid.spec, weight)
-    # A CustomCVForce copies its forces; a TorchForce of openmmtorch 1.5 ends the process there.
-    bridge = "pythonforce" if hybrid.bridge == "torchforce" else None
-    return hybrid.reassembled(bridge, model_weight=weight, direct_pairs=False)
+    return hybrid.reassembled(model_weight=weight, direct_pairs=False)
 
 
 def asked_weights(options: EndStateOptions) -> list[float]:

@@ -61,21 +61,6 @@ def test_other_bridges_give_the_same(hybrid, bridge):
     np.testing.assert_allclose(slopes, 0.6 * ends[0][1] + 0.4 * ends[1][1], atol=0.2)
 
 
-def test_a_torchforce_is_not_put_where_openmm_copies_it(hybrid):
-    """openmmtorch 1.5 would end the process: these states call the model through a PythonForce."""
-    pytest.importorskip("openmmtorch", reason="mlmm[torchforce]")
-    other = mlmm.hybrid_system(
-        hybrid.built, hybrid.zones, hybrid.potential, scheme="additive", bridge="torchforce"
-    )
-    state = weighted(other, 0.3)
-    assert other.bridge == "torchforce" and state.bridge == "pythonforce"
-    where = hybrid.built.positions
-    expected, forces = energy_and_forces(weighted(hybrid, 0.3).system, hybrid.built, where)
-    found, own = energy_and_forces(state.system, hybrid.built, where)
-    assert found == pytest.approx(expected, rel=1e-9)
-    np.testing.assert_allclose(own, forces, atol=1e-4 * np.abs(forces).max())
-
-
 def test_what_has_no_states_between_is_refused(hybrid):
     with pytest.raises(ConfigError, match="from 0 to 1"):
         weighted(hybrid, 1.5)
