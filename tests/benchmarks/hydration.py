@@ -5,6 +5,26 @@
 run in `tests/`; CENTRES and AROUND are selections of mdtraj, such as "resid 0 and element O" and
 "water and element O". Errors of the peak are those of a mean over `BLOCKS` blocks of each run; that of the
 number is by blocks that are longer than the memory.
+
+The runs of the guide, with electrostatics = "embedded" or "mechanical", and C[NH3+] beside acetate:
+
+    [system]
+    smiles = "CC(=O)[O-]"
+    padding = "0.9 nm"
+    [region]
+    select = "resid 0"
+    [potential]
+    name = "amp-bms"
+    [embedding]
+    scheme = "additive"
+    electrostatics = "embedded"
+    [run]
+    seed = 3
+    timestep = "1 fs"
+    equilibrate = "5 ps"
+    produce = "50 ps"
+    [report]
+    trajectory_interval = 50
 """
 
 from __future__ import annotations
@@ -18,6 +38,7 @@ from mlmm.statistics import block_standard_error
 
 BLOCKS = 10
 WIDTH, FARTHEST = 0.004, 0.8  # nm; bins of 0.04 angstrom, within half of the smallest box
+NEAR = 0.34  # nm: for comparisons, where minima lie elsewhere in each run
 SMOOTH = 5  # bins that a peak and a minimum are found in
 
 
@@ -69,13 +90,18 @@ def shell_of_runs(runs: list[Path], centres: str, around: str) -> dict[str, tupl
             a, b, c = np.polyfit(middle, of_block[near], 2)  # a block's own highest bin jumps
             tops.append((-b / (2 * a), c - b * b / (4 * a)))
     places, heights = np.array(tops).T
-    inside = [part[:, : minimum + 1].sum(1) / number for part in counts]
-    errors = np.array([block_standard_error(series) for series in inside])
+
+    def within(bins: int) -> tuple[float, float]:
+        inside = [part[:, :bins].sum(1) / number for part in counts]
+        errors = np.array([block_standard_error(series) for series in inside])
+        return float(np.concatenate(inside).mean()), float(np.sqrt((errors**2).mean() / len(runs)))
+
     return {
         "peak, nm": (float(places.mean()), float(places.std(ddof=1) / np.sqrt(len(places)))),
         "height": (float(heights.mean()), float(heights.std(ddof=1) / np.sqrt(len(heights)))),
-        "number": (float(np.concatenate(inside).mean()), float(np.sqrt((errors**2).mean() / len(runs)))),
+        "number": within(minimum + 1),
         "up to, nm": (WIDTH * (minimum + 1), 0.0),
+        f"in {NEAR:g} nm": within(round(NEAR / WIDTH)),
     }
 
 
