@@ -309,9 +309,11 @@ def test_cysteines_away_from_zinc_are_thiols(tmp_path):
     [
         ({"forcefield": "amber19", "water": "opc"}, 4),
         ({"forcefield": ["amber14/protein.ff14SB.xml", "amber14/tip4pew.xml"]}, 4),
+        pytest.param({"forcefield": "amber14", "water": "tip4pew"}, 4, marks=pytest.mark.slow),
+        ({"forcefield": "amber14", "water": "tip4pfb"}, 4),
         ({"forcefield": "amber14", "water": "opc3"}, 3),
     ],
-    ids=["ff19SB and OPC", "TIP4P-Ew by files", "OPC3"],
+    ids=["ff19SB and OPC", "TIP4P-Ew by files", "TIP4P-Ew", "TIP4P-FB", "OPC3"],
 )
 def test_water_models_by_sites(options, sites):
     """Crystal water and bulk alike; the fourth site lies on the bisector, where the model puts it."""
