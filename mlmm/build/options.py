@@ -271,8 +271,8 @@ class BuildOptions(ForceOptions, Selection):
         ("refuse", "split", "cap"),
         "residues missing inside a chain: stop, charged ends, or caps (ACE, NME)",
         instead={
-            "model": 'write gaps = "cap"; loops are not modelled here, as those of PDBFixer have D amino '
-            "acids and cis peptides: do so with MODELLER or a structure predictor"
+            "model": 'write gaps = "cap"; loops are not modelled here, as those of PDBFixer often have D '
+            "amino acids and cis peptides: do so with MODELLER or a structure predictor"
         },
     )
     tails: str = word(
