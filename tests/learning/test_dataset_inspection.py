@@ -64,6 +64,12 @@ def test_meaning_of_a_slope(energy, force, said):
     assert said in meaning if said else meaning == ""
 
 
+def test_a_slope_that_wide_steps_have_bent_blames_no_unit():
+    """Distorted structures with right units have slopes such as 0.82; a mistaken length is 0.53 or 1.9."""
+    assert slope_meaning(0.82) == "" == slope_meaning(1.3)
+    assert slope_meaning(0.529177) and slope_meaning(1.889726) and slope_meaning(-0.82)
+
+
 def test_total_energies_of_molecules_by_unit():
     """Computed totals (GFN2-xTB, valence electrons) and textbook ones (all electrons), hartree."""
     known = {
