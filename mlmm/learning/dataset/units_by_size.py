@@ -27,7 +27,7 @@ _ALL_ELECTRON = {1: -0.60, 6: -38.08, 7: -54.75, 8: -75.20, 9: -99.8, 15: -341.3
 _VALENCE = {1: -0.503, 6: -2.136, 7: -2.896, 8: -4.046, 9: -4.711, 15: -2.511, 16: -3.235, 17: -4.545}
 _NEAR = 0.1  # relative deviation from the sum
 _SLOPE = 0.1  # relative deviation of a slope
-#: Wide steps bend the slope up to here; any mistaken unit or length changes it by more, bohr for angstrom by 1.9.
+#: Wide steps bend the slope up to here; a mistaken unit changes it by more, bohr for angstrom by 1.9.
 _BENT = 1.5
 _MOST_PAIRS = 400
 _FORCES = [f"{energy}/{length}" for energy in _ENERGIES for length in _LENGTHS]
