@@ -106,11 +106,19 @@ def sampled_neighbours(samples: Sequence[WindowSamples], coordinate: Coordinate)
     """Places in the list of windows whose samples lie side by side; around a circle, windows side by side.
 
     On steep ground a soft window slides past a stiff one, and one that closes the gap behind it has a centre
-    beyond that of the first: it is where samples are that counts.
+    beyond that of the first: it is where samples are that counts. Windows whose samples lie at one place,
+    within half of their spreads, keep the order of their centres.
     """
     if coordinate.period:
         return neighbours([entry.window for entry in samples], coordinate)
-    order = sorted(range(len(samples)), key=lambda k: float(samples[k].values.mean()))
+    order = sorted(range(len(samples)), key=lambda k: samples[k].window.centre)
+    means = [float(entry.values.mean()) for entry in samples]
+    spreads = [float(entry.values.std()) for entry in samples]
+    for _ in order:
+        for k in range(len(order) - 1):
+            a, b = order[k], order[k + 1]
+            if means[a] - means[b] > 0.5 * (spreads[a] + spreads[b]):
+                order[k], order[k + 1] = b, a
     return list(itertools.pairwise(order))
 
 

@@ -344,3 +344,26 @@ def test_a_window_that_closes_a_gap_behind_a_soft_one_is_beside_the_stiff_one():
     assert not result.gaps
     assert result.least_overlap > 0.03
     assert min(result.overlap[0, 1], result.overlap[1, 0]) < 0.03
+
+
+def test_windows_at_one_place_keep_the_order_of_their_centres():
+    """Two that slid into one valley; a third that slid past both is beside the far one."""
+    generator = np.random.default_rng(5)
+    windows = [
+        Window(0.24, 12000.0, 0),
+        Window(0.26, 12000.0, 1),
+        Window(0.30, 3000.0, 2),
+        Window(0.32, 12000.0, 3),
+    ]
+    means = [0.242, 0.241, 0.36, 0.32]
+    samples = [
+        window_samples(
+            window,
+            mean + np.sqrt(KT / window.force_constant) * generator.normal(size=300),
+            LINE,
+            equilibrated=True,
+        )
+        for window, mean in zip(windows, means, strict=True)
+    ]
+    assert sampled_neighbours(samples, LINE) == [(0, 1), (1, 3), (3, 2)]
+    assert sampled_neighbours(samples[::-1], LINE) == [(3, 2), (2, 0), (0, 1)]

@@ -258,4 +258,5 @@ def test_every_key_of_the_potential_counts_in_a_comparison(root, monkeypatch):
         "device": "cpu",
         "trust": True,
         "kernel": "torch",
+        "polarisation_scaling": None,
     }
