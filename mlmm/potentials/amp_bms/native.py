@@ -11,13 +11,13 @@ import ctypes
 import functools
 import hashlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from mlmm.errors import PotentialError
 from mlmm.kernels.library import Held, decide_kernel, open_build
+from mlmm.kernels.operators import define_operator
 from mlmm.potentials.amp_bms.network import MESSAGE_CUTOFF, POLARISATION_CUTOFF
 from mlmm.potentials.amp_bms.weights import AMPWeights
 
@@ -118,57 +118,19 @@ def _evaluate(
     return outputs, Held(library, library.mlmm_amp_release, pointer)
 
 
-class _Network(torch.autograd.Function):
-    """The operator with its derivative."""
-
-    @staticmethod
-    def forward(ctx: Any, positions: torch.Tensor, sources: torch.Tensor, *others: Any) -> torch.Tensor:
-        outputs, ctx.held = _evaluate(positions, sources, *others)
-        ctx.given, ctx.others = [(t.shape, t.dtype) for t in (positions, sources)], len(others)
-        return outputs
-
-    @staticmethod
-    def backward(ctx: Any, by_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            raise PotentialError(
-                "first derivatives of the compiled kernel", "create_graph=True", 'write kernel = "torch"'
-            )
-        gradients = [torch.zeros(shape, dtype=torch.float64) for shape, _ in ctx.given]
-        by_outputs, held = by_outputs.to(torch.float64).contiguous(), ctx.held
-        where = [gradient.data_ptr() for gradient in gradients]
-        _check(held.library.mlmm_amp_backward(held.pointer, by_outputs.data_ptr(), *where))
-        types = [dtype for _, dtype in ctx.given]
-        found = [gradient.to(dtype) for gradient, dtype in zip(gradients, types, strict=True)]
-        return *found, *[None] * ctx.others
+def _backward(held: Held, by_outputs: torch.Tensor, gradients: list[torch.Tensor]) -> None:
+    where = [gradient.data_ptr() for gradient in gradients]
+    _check(held.library.mlmm_amp_backward(held.pointer, by_outputs.data_ptr(), *where))
 
 
-def _network(*arguments: Any) -> torch.Tensor:
-    """The operator without gradient."""
-    return _evaluate(*arguments)[0]
-
-
-def _differentiable(positions: torch.Tensor, sources: torch.Tensor, *others: Any) -> torch.Tensor:
-    """The operator where a gradient may be wanted."""
-    cell = others[1]
-    if cell is not None and cell.requires_grad:
-        raise PotentialError(
-            "a cell without gradient",
-            "one that requires it",
-            'write kernel = "torch" for derivatives in the cell',
-        )
-    if torch.is_grad_enabled() and (positions.requires_grad or sources.requires_grad):
-        return _Network.apply(positions, sources, *others)
-    return _network(positions, sources, *others)
-
-
-# Kept alive with the module: the operator goes when its library goes.
-_OPERATORS = torch.library.Library("mlmm", "FRAGMENT")
-_OPERATORS.define(
+define_operator(
     "amp_network(Tensor positions, Tensor sources, Tensor source_charges, Tensor? cell, Tensor species,"
-    " float charge_width, int model) -> Tensor"
+    " float charge_width, int model) -> Tensor",
+    _evaluate,
+    _backward,
+    differentiable=2,
+    cell=3,
 )
-_OPERATORS.impl("amp_network", _network, "CPU")
-_OPERATORS.impl("amp_network", _differentiable, "AutogradCPU")
 
 
 def load_amp_weights(weights: AMPWeights, twofold: bool, polarisation_scaling: float) -> int:

@@ -19,6 +19,7 @@ import torch
 
 from mlmm.errors import PotentialError
 from mlmm.kernels.library import Held, decide_kernel, open_build
+from mlmm.kernels.operators import define_operator
 from mlmm.potentials.ani.native import functions_of, has_one_output
 from mlmm.potentials.field_ani.parameters import UNIT, FieldANIParameters
 from mlmm.units import ANGSTROM, COULOMB
@@ -131,57 +132,20 @@ def _evaluate(
     return outputs, Held(library, library.mlmm_field_release, pointer)
 
 
-class _Outputs(torch.autograd.Function):
-    """The operator with its derivative."""
-
-    @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> torch.Tensor:
-        outputs, ctx.held = _evaluate(*arguments)
-        ctx.given, ctx.others = [(a.shape, a.dtype) for a in arguments[:3]], len(arguments) - 3
-        return outputs
-
-    @staticmethod
-    def backward(ctx: Any, by_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            raise PotentialError(
-                "first derivatives of the compiled kernel", "create_graph=True", 'write kernel = "torch"'
-            )
-        gradients = [torch.zeros(shape, dtype=torch.float64) for shape, _ in ctx.given]
-        by_outputs, held = by_outputs.to(torch.float64).contiguous(), ctx.held
-        where, threads = [gradient.data_ptr() for gradient in gradients], _threads(by_outputs.shape[0])
-        _check(held.library.mlmm_field_backward(held.pointer, by_outputs.data_ptr(), threads, *where))
-        types = [dtype for _, dtype in ctx.given]
-        found = [gradient.to(dtype) for gradient, dtype in zip(gradients, types, strict=True)]
-        return *found, *[None] * ctx.others
+def _backward(held: Held, by_outputs: torch.Tensor, gradients: list[torch.Tensor]) -> None:
+    where = [gradient.data_ptr() for gradient in gradients]
+    threads = _threads(by_outputs.shape[0])
+    _check(held.library.mlmm_field_backward(held.pointer, by_outputs.data_ptr(), threads, *where))
 
 
-def _outputs(*arguments: Any) -> torch.Tensor:
-    """The operator without gradient."""
-    return _evaluate(*arguments)[0]
-
-
-def _differentiable(*arguments: Any) -> torch.Tensor:
-    """The operator where a gradient may be wanted."""
-    cell = arguments[3]
-    if cell is not None and cell.requires_grad:
-        raise PotentialError(
-            "a cell without gradient",
-            "one that requires it",
-            'write kernel = "torch" for derivatives in the cell',
-        )
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in arguments[:3]):
-        return _Outputs.apply(*arguments)
-    return _outputs(*arguments)
-
-
-# Kept alive with the module: the operator goes when its library goes.
-_OPERATORS = torch.library.Library("mlmm", "FRAGMENT")
-_OPERATORS.define(
+define_operator(
     "field_ani(Tensor positions, Tensor potential, Tensor gradient, Tensor? cell, Tensor species,"
-    " float total, int model) -> Tensor"
+    " float total, int model) -> Tensor",
+    _evaluate,
+    _backward,
+    differentiable=3,
+    cell=3,
 )
-_OPERATORS.impl("field_ani", _outputs, "CPU")
-_OPERATORS.impl("field_ani", _differentiable, "AutogradCPU")
 
 
 def load_field_weights(parameters: FieldANIParameters, twofold: bool, elements: Iterable[int]) -> int:
