@@ -12,7 +12,7 @@ from openmm import app, unit
 
 from mlmm.build.build_log import Decision, as_decisions, log_text
 from mlmm.build.families import force_field_files
-from mlmm.build.files.atoms import CheckedStructure, coordinates
+from mlmm.build.files.atoms import BINDING_METALS, CheckedStructure, coordinates
 from mlmm.build.files.inspection import Inspection, inspect_file
 from mlmm.build.files.inspection_page import page
 from mlmm.build.files.reading import read_file, read_structure, settle
@@ -22,7 +22,7 @@ from mlmm.build.ligands.alone import structure_from_smiles
 from mlmm.build.ligands.definition import LigandPlan, plan_ligands
 from mlmm.build.options import BuildOptions
 from mlmm.build.parametrise import load_force_field
-from mlmm.build.protons.metals import BINDING, REACH, metal_states
+from mlmm.build.protons.metals import REACH, metal_states
 from mlmm.build.repair import find_repairs
 from mlmm.errors import MLMMError
 from mlmm.neighbours import pairs_within
@@ -181,6 +181,6 @@ def _planned(source: CheckedStructure, ligands: LigandPlan, options: BuildOption
 
 def _donors_at_metals(source: CheckedStructure) -> bool:
     """Whether a cysteine or histidine may lose a proton to a metal."""
-    metals = coordinates(atom for atom in source.atoms if atom.element in BINDING)
+    metals = coordinates(atom for atom in source.atoms if atom.element in BINDING_METALS)
     donors = coordinates(atom for atom in source.atoms if atom.name in REACH)
     return len(pairs_within(metals, donors, max(REACH.values()))) > 0

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["METAL_FORCE_CONSTANT", "biases_of"]
 
-#: kJ/mol/nm², 48 kcal/mol/Å² in Amber's convention: between the Zn-N and Zn-S bonds of bonded models.
+#: kJ/mol/nm², of no published model: at 300 K a distance so held fluctuates by 0.008 nm.
 METAL_FORCE_CONSTANT = 40000.0
 
 

@@ -29,6 +29,8 @@ _METAL_SYMBOLS = (
     "EU GD TB YB LU W RE OS IR PT AU HG TL PB BI U"
 )
 METALS = frozenset(_METAL_SYMBOLS.split())
+#: Those that bind their ligands in places, unlike the ions of lithium, sodium and potassium.
+BINDING_METALS = METALS - {"LI", "NA", "K", "RB", "CS"}
 
 
 class ResidueKey(NamedTuple):

@@ -9,6 +9,7 @@ import numpy as np
 
 from mlmm.build.build_log import Decision
 from mlmm.build.files.atoms import (
+    BINDING_METALS,
     METALS,
     AtomRecord,
     StructureFile,
@@ -30,7 +31,6 @@ _COORDINATION = 0.28  # nm; Zn-S has 0.23, atoms beyond the first shell begin at
 _WILL_OPEN = "; such a site of four tends to open, as an ion without bonds takes up water"
 _MAY_CHANGE = "; its coordination may change in a simulation"
 _TETRAHEDRAL = ("ZN", "CD", "HG", "FE", "CO", "NI", "CU")
-_ALKALI = ("LI", "NA", "K", "RB", "CS")
 _DISULFIDE = 0.3  # nm; 0.205 at equilibrium
 _MANY = 0.5
 
@@ -195,7 +195,7 @@ def _metals(atoms: list[AtomRecord]) -> list[Decision]:
     sizes = Counter((atom.key, atom.residue_name) for atom in atoms)
     for index, metal in enumerate(metals):
         partners = [donors[j] for i, j in pairs if i == index and donors[j].key != metal.key]
-        if not partners and metal.element in _ALKALI:
+        if not partners and metal.element not in BINDING_METALS:
             continue
         bound = sum(_apart(metal, partner) < _COORDINATION for partner in partners)
         shown = [f"{_who(partner)} ({_apart(metal, partner):.3f} nm)" for partner in partners[:8]]
@@ -205,7 +205,7 @@ def _metals(atoms: list[AtomRecord]) -> list[Decision]:
             text = f"{metal.name} of {who}, near it {names}: it needs parameters of its own, as prmtop"
         else:
             text = f"{who} is held by charge alone, without bonds; near it {names}"
-            if partners and metal.element not in _ALKALI:
+            if partners and metal.element in BINDING_METALS:
                 text += _WILL_OPEN if bound == 4 and metal.element in _TETRAHEDRAL else _MAY_CHANGE
                 text += ': write metals = "restrain" in [system], or give a bonded model as prmtop'
         decisions.append(Decision("read", "metal", text, who, {"partners": len(partners)}, warning=True))

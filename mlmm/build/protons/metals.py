@@ -8,18 +8,17 @@ import numpy as np
 from openmm import app
 
 from mlmm.build.build_log import Decision
-from mlmm.build.files.atoms import METALS
+from mlmm.build.files.atoms import BINDING_METALS
 from mlmm.build.gaps import describe_residue
+from mlmm.build.metal_sites import REACH as ELEMENT_REACH
 from mlmm.build.templates import TemplateGraphs, bonded_atoms
 from mlmm.errors import StructureError
 from mlmm.neighbours import pairs_within
 
-__all__ = ["BINDING", "REACH", "metal_states"]
+__all__ = ["REACH", "metal_states"]
 
-#: Metals to which thiolates and imidazoles bind.
-BINDING = METALS - {"LI", "NA", "K", "RB", "CS"}
-#: nm; bonds of transition metals have 0.23 (S) and 0.21 (N), strained models more.
-REACH = {"SG": 0.285, "ND1": 0.27, "NE2": 0.27}
+#: nm: thiolates and imidazoles at a metal.
+REACH = {"SG": ELEMENT_REACH["S"], "ND1": ELEMENT_REACH["N"], "NE2": ELEMENT_REACH["N"]}
 #: Atom at the metal -> state in which it has no proton.
 _STATES = {"SG": "CYM", "ND1": "HIE", "NE2": "HID"}
 
@@ -47,7 +46,8 @@ def metal_states(
         A histidine between two metals, whose state only the user can decide.
     """
     atoms = list(topology.atoms())
-    metals = [atom for atom in atoms if atom.element is not None and atom.element.symbol.upper() in BINDING]
+    known = [atom for atom in atoms if atom.element is not None]
+    metals = [atom for atom in known if atom.element.symbol.upper() in BINDING_METALS]
     donors = [
         atom
         for atom in atoms
