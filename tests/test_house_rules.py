@@ -13,7 +13,7 @@ import pytest
 
 import mlmm
 from mlmm import errors
-from mlmm.cli.program import _parser
+from mlmm.cli.program import _VERBS, _parser
 
 PACKAGE = Path(mlmm.__file__).parent
 TESTS = Path(__file__).parent
@@ -158,6 +158,25 @@ def test_commands_that_errors_advise_can_be_typed():
         for text in advice(ast.parse(path.read_text()))
     }
     assert len(told) > 20 and not [where for where, text in told.items() if not is_command(text)]
+
+
+def verbs_in(text: str) -> set[str]:
+    """Verbs of the program that a text tells to type."""
+    return set(re.findall(r"(?:[:,(`]\s*|\b(?:type|with|run|or)\s+)mlmm ([a-z]+)\b(?!\.)", text))
+
+
+def test_verbs_that_texts_name_exist():
+    """Also inside of sentences, such as the advice of a verdict; the control is a verb that is none."""
+    known = {*_VERBS, "bench"}
+    told = {
+        f"{path.relative_to(PACKAGE)}: {node.value}": verbs_in(node.value)
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    assert sum(map(len, told.values())) > 100
+    assert not [where for where, verbs in told.items() if verbs - known]
+    assert verbs_in("sample states in between: mlmm switch") == {"switch"}
 
 
 def test_sentences_that_begin_with_a_command_are_detected():

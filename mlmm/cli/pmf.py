@@ -64,6 +64,11 @@ are; then it is held and sampled for a profile with its error. For two variables
 """
 
 
+#: Sections that decide the energy, and keys that do not.
+_ENERGY = ("system", "region", "zones", "potential", "embedding", "variable", "restraint")
+_MACHINE = {"bridge", "device", "download", "kernel", "trust"}
+
+
 def add_options(verb: argparse.ArgumentParser) -> None:
     """Add the options of the verb."""
     add_config(verb, "run file in TOML with [umbrella] or [metadynamics]; with --analyse a folder of windows")
@@ -142,6 +147,7 @@ def built_in(config: RunConfig, out: Path) -> BuiltSystem:
 
     folder = out / "built"
     if folder.is_dir():
+        _check_settings(config, out)
         return BuiltSystem.load(folder)
     built = build_shown(config)
     out.mkdir(parents=True, exist_ok=True)
@@ -153,6 +159,37 @@ def built_in(config: RunConfig, out: Path) -> BuiltSystem:
 
     (out / "resolved.toml").write_text(tomli_w.dumps(config.as_dict()), encoding="utf-8")
     return BuiltSystem.load(folder)
+
+
+def _check_settings(config: RunConfig, out: Path) -> None:
+    """Refuse another system or potential than the one that the folder was begun with (ConfigError)."""
+    import tomllib
+
+    path = out / "resolved.toml"
+    if not path.exists():
+        return
+    import tomli_w
+
+    before = tomllib.loads(path.read_text(encoding="utf-8"))
+    now = tomllib.loads(tomli_w.dumps(config.as_dict()))
+    other = [
+        f"{section}.{key}" if key else section
+        for section in _ENERGY
+        for key in _changed(before.get(section), now.get(section))
+    ]
+    if other:
+        raise ConfigError(
+            f"the energy that {out} was begun with",
+            f"other {', '.join(other)}",
+            f"leave them as they are in {path}, or choose another --out",
+        )
+
+
+def _changed(before: Any, now: Any) -> list[str]:
+    """Keys of a section that differ and are not about where it is evaluated; "" where it is no table."""
+    if not isinstance(before, dict) or not isinstance(now, dict):
+        return [] if before == now else [""]
+    return [key for key in sorted({*before, *now} - _MACHINE) if before.get(key) != now.get(key)]
 
 
 def _umbrella(config: RunConfig, built: BuiltSystem, out: Path, options: argparse.Namespace) -> int:

@@ -24,14 +24,14 @@ from mlmm.options import with_changes
 from mlmm.statistics import linear_drift
 from mlmm.units import NANOSECOND
 
-__all__ = ["USED", "energy_drift", "measure_drift"]
+__all__ = ["SHORTEST", "USED", "energy_drift", "measure_drift"]
 
 #: Fields of `RunOptions` that a run without thermostat makes use of.
 USED = ("timestep", "temperature", "seed", "platform", "threads")
 _SAMPLES = 200  # energies along a run
 _PIECE = 50  # steps between two looks at whether to go on
-#: ps: the drift of a shorter run is less than its error, so that there is nothing to hold it against.
-_SHORTEST = 0.5
+#: ps: the energy of a shorter run wanders by more than the error of its slope says, so that it tells nothing.
+SHORTEST = 0.5
 
 
 class _Ended(Exception):  # noqa: N818 - no error
@@ -75,7 +75,7 @@ def measure_drift(
     if drift is None:
         return None
     alone = None
-    if stage.length >= _SHORTEST and not own_barostats(hybrid.built.system):
+    if stage.length >= SHORTEST and not own_barostats(hybrid.built.system):
         alone = _force_field_drift(hybrid, stage, context, options, going_on)
     return drift | {"force_field": alone}
 
@@ -101,7 +101,7 @@ def _force_field_drift(
             hybrid.built.system,
             positions,
             options,
-            equilibration=_SHORTEST,
+            equilibration=SHORTEST,
             length=stage.length,
             box=box,
             progress=look,

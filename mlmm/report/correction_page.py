@@ -54,7 +54,7 @@ def judge_correction(facts: Mapping[str, Any]) -> Verdict:
     if two:
         overlap = as_float(two.get("overlap"))
         good = overlap >= _OVERLAP
-        advice = "" if good else "sample states in between: mlmm switch"
+        advice = "" if good else "sample states in between: mlmm endstate"
         finding = f"both descriptions share {overlap:.2f} of their samples"
         found.append(Judgement("overlap", "ok" if good else "bad", finding, advice))
     return Verdict(tuple(sorted(found, key=lambda judgement: LEVELS.index(judgement.level))))

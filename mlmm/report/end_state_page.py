@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import pathlib
 from collections.abc import Mapping
@@ -11,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from mlmm.errors import ConfigError
+from mlmm.report.free_energy_plots import overlap_sketch
+from mlmm.report.free_energy_verdict import judge_halves
 from mlmm.report.page import save_page
 from mlmm.report.plots import Sketch, lay_out
 from mlmm.report.reading import read_run
@@ -72,7 +73,7 @@ def judge_end_states(result: Mapping[str, Any], state: str = "finished") -> Verd
     else:
         level = "look" if fewest >= _FEW else "bad"
         found.append(Judgement("samples", level, finding, "make produce in [run] longer and --resume"))
-    found.append(_halves(result))
+    found.append(judge_halves(result))
     value, error = as_float(result.get("value")), as_float(result.get("error"))
     finding = f"{with_error(value, error)} kJ/mol"
     if error <= _LARGE_ERROR:
@@ -82,21 +83,6 @@ def judge_end_states(result: Mapping[str, Any], state: str = "finished") -> Verd
         advice = f"half a kcal/mol takes about {times:.2g} times the production"
         found.append(Judgement("free energy", "look", finding, advice))
     return Verdict(tuple(sorted(found, key=lambda judgement: LEVELS.index(judgement.level))))
-
-
-def _halves(result: Mapping[str, Any]) -> Judgement:
-    first, last = (as_float(as_list(result.get(name))[2]) for name in ("forward", "backward"))
-    error = as_float(result.get("error"))
-    if not (math.isfinite(first) and math.isfinite(last) and error > 0):
-        return Judgement("convergence", "unknown", "too few samples to compare first and last ones")
-    # Of two parts of 60 % that share 20 %: see the page of profiles.
-    away = abs(first - last) / (error * math.sqrt(2 / 0.6 * (1 - 1 / 3)))
-    finding = (
-        f"the first and the last 60 % differ by {abs(first - last):.2g} kJ/mol, {away:.1f} standard errors"
-    )
-    if away <= 3:
-        return Judgement("convergence", "ok", finding)
-    return Judgement("convergence", "look", finding, "equilibrate longer: it still drifts")
 
 
 def write_end_state_report(directory: str | os.PathLike) -> pathlib.Path:
@@ -112,7 +98,7 @@ def write_end_state_report(directory: str | os.PathLike) -> pathlib.Path:
         f"states, {as_float(result.get('temperature')):g} K · {record.get('written')}",
         verdict=verdict,
         cards=_cards(result),
-        plots=lay_out([_path(result), _slope(result), _convergence(result), _overlap(result)]),
+        plots=lay_out([_path(result), _slope(result), _convergence(result), overlap_sketch(result, "state")]),
         tables=[("States", *_states(result))],
         notes=_notes(),
         software=[(name, in_words(text)) for name, text in as_mapping(record.get("versions")).items()],
@@ -178,22 +164,6 @@ def _convergence(result: Mapping[str, Any]) -> Sketch:
 
     caption = "From the first and from the last part of every state; the band is the result with its error."
     return Sketch("convergence", "Convergence", caption, draw, 3.0)
-
-
-def _overlap(result: Mapping[str, Any]) -> Sketch:
-    (matrix,) = _arrays(result, "overlap")
-
-    def draw(figure: Any) -> None:
-        axes = figure.add_subplot()
-        image = axes.imshow(matrix, cmap="Blues", vmin=0, vmax=max(0.5, float(matrix.max())))
-        axes.grid(False)
-        axes.set(xlabel="state", ylabel="state")
-        figure.colorbar(image, ax=axes, label="overlap")
-
-    caption = (
-        "Probability that a sample of one state belongs to another; 0.03 beside the diagonal is the least."
-    )
-    return Sketch("overlap", "Overlap of the states", caption, draw, 3.4)
 
 
 def _states(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:

@@ -12,7 +12,7 @@ from mlmm.report.plots import Sketch
 from mlmm.report.style import ACCENT, INK, MM, SERIES, SOFT
 from mlmm.report.text import as_float, as_list
 
-__all__ = ["axis_of", "profile_sketch", "profile_sketches"]
+__all__ = ["axis_of", "overlap_sketch", "profile_sketch", "profile_sketches"]
 
 
 def profile_sketches(result: Mapping[str, Any], profile: Mapping[str, np.ndarray]) -> list[Sketch]:
@@ -28,7 +28,7 @@ def profile_sketches(result: Mapping[str, Any], profile: Mapping[str, np.ndarray
     return [
         profile_sketch(result, profile),
         _convergence(result),
-        _overlap(result),
+        overlap_sketch(result),
         _windows(result),
     ]
 
@@ -87,21 +87,22 @@ def _convergence(result: Mapping[str, Any]) -> Sketch:
     return Sketch("convergence", "Convergence", caption, draw, 3.0)
 
 
-def _overlap(result: Mapping[str, Any]) -> Sketch:
+def overlap_sketch(result: Mapping[str, Any], noun: str = "window") -> Sketch:
+    """The matrix of overlaps, of windows or of other states."""
     matrix = np.array(as_list(result.get("overlap")), dtype=float)
 
     def draw(figure: Any) -> None:
         axes = figure.add_subplot()
         image = axes.imshow(matrix, cmap="Blues", vmin=0, vmax=max(0.5, float(matrix.max())))
         axes.grid(False)
-        axes.set(xlabel="window", ylabel="window")
+        axes.set(xlabel=noun, ylabel=noun)
         figure.colorbar(image, ax=axes, label="overlap")
 
     caption = (
-        "Probability that a sample of one window belongs to another, in the order of their centres. Beside "
-        "the diagonal 0.03 is the least, 0.1 comfortable."
+        f"Probability that a sample of one {noun} belongs to another, in their order. Beside the diagonal "
+        "0.03 is the least, 0.1 comfortable."
     )
-    return Sketch("overlap", "Overlap of the windows", caption, draw, 3.4)
+    return Sketch("overlap", f"Overlap of the {noun}s", caption, draw, 3.4)
 
 
 def _windows(result: Mapping[str, Any]) -> Sketch:

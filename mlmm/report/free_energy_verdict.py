@@ -9,7 +9,7 @@ from typing import Any
 from mlmm.report.text import as_float, as_list, as_mapping, with_error
 from mlmm.report.verdict import LEVELS, Judgement, Verdict
 
-__all__ = ["judge_error", "judge_profile", "shown_value"]
+__all__ = ["judge_error", "judge_halves", "judge_profile", "shown_value"]
 
 _OVERLAP_GOOD, _OVERLAP_LEAST = 0.1, 0.03
 _FEW, _ENOUGH = 10, 25
@@ -32,7 +32,7 @@ def judge_profile(result: Mapping[str, Any], state: str = "finished") -> Verdict
         _overlap(result),
         _samples(result),
         _blocks(result),
-        _halves(result),
+        judge_halves(result),
     ]
     found.append(judge_error(result))
     return Verdict(tuple(sorted(found, key=lambda judgement: LEVELS.index(judgement.level))))
@@ -113,7 +113,7 @@ def _blocks(result: Mapping[str, Any]) -> Judgement:
     return Judgement("blocks", level, f"{finding} (probability {probability:.1g})", advice)
 
 
-def _halves(result: Mapping[str, Any]) -> Judgement:
+def judge_halves(result: Mapping[str, Any]) -> Judgement:
     """The first and the last 60 % of the data share a third; they differ by two errors of the whole or so."""
     forward, backward = as_list(result.get("forward")), as_list(result.get("backward"))
     error = as_float(result.get("error"))

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from mlmm.dynamics.drift import SHORTEST
 from mlmm.report.bonds import BondFacts, ChangedBond
 from mlmm.report.reading import production_rows
 from mlmm.report.text import (
@@ -267,6 +268,11 @@ def _drift(run: dict) -> Judgement:
         as_float(look_up(run, "drift", "force_field", k))
         for k in ("kj_per_mol_per_ns_per_dof", "standard_error")
     )
+    length = as_float(look_up(run, "drift", "length_ps"))
+    longer = "make nve in [run] longer: the error falls with the 3/2 power of its length"
+    vague = f"{finding}: {in_digits(length, 'ps')} are too short to say"
+    if length < SHORTEST:
+        return Judgement("energy drift", "unknown", vague, longer)
     least = max(0.0, abs(drift) - 2.0 * error)
     advice = "shorten the time step: mlmm check timestep finds the longest that holds"
     if math.isfinite(reference) and reference_error >= 0:
@@ -278,9 +284,7 @@ def _drift(run: dict) -> Judgement:
     elif least > _DRIFT_SMALL:
         return Judgement("energy drift", "bad" if least > _DRIFT_LARGE else "look", finding, advice)
     if error > _DRIFT_VAGUE:
-        length = in_digits(look_up(run, "drift", "length_ps"), "ps")
-        longer = "make nve in [run] longer: the error falls with the 3/2 power of its length"
-        return Judgement("energy drift", "unknown", f"{finding}: {length} are too short to say", longer)
+        return Judgement("energy drift", "unknown", vague, longer)
     return Judgement("energy drift", "ok", finding)
 
 

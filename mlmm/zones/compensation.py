@@ -98,7 +98,7 @@ class Compensation(ShortRepr):
 
     def save(self, path: str | Path) -> None:
         """Write a JSON file."""
-        write_json(path, self.as_dict())
+        write_json(path, self.as_dict(), nan=True)
 
     def at_knots(self, knots: Sequence[float] | np.ndarray) -> Compensation:
         """The same curve with other knots: its values are exact there, a new spline runs in between.

@@ -78,6 +78,9 @@ def test_other_states_and_other_schemes_are_refused(sampled, tmp_path, capsys):
     file, out = sampled
     assert main(["endstate", str(file), "--out", str(out), "--resume", "--set", "endstate.states=3"]) == 2
     assert "others (weights or temperature)" in capsys.readouterr().err
+    other = ["--resume", "--set", "potential.members=[1]", "--set", "embedding.scheme=auto"]
+    assert main(["endstate", str(file), "--out", str(out), *other]) == 2
+    assert "other potential.members, embedding.scheme" in capsys.readouterr().err
     assert main(["endstate", str(file), "--out", str(out)]) == 2
     assert "--resume" in capsys.readouterr().err
     held = ["--set", "system.constraints=hbonds", "--out", str(tmp_path / "held")]

@@ -79,6 +79,7 @@ def test_it_goes_on_and_is_analysed_again(sampled, capsys):
         (["--resume", "--set", "umbrella.windows=3"], "the windows of"),
         (["--resume", "--workers", "0"], "--workers 1 or more"),
         (["--resume", "--set", "umbrella.variable=chi"], "did you mean|define"),
+        (["--resume", "--set", "potential.members=[1]"], "other potential.members"),
     ],
 )
 def test_what_does_not_go_together_is_refused(sampled, capsys, arguments, message):

@@ -360,3 +360,13 @@ def test_table_and_picture_show_what_was_measured(tmp_path, profile):
     assert image.shape[1] == 2400
     for colour in ((0xD5, 0x5E, 0x00), (0x00, 0x72, 0xB2)):
         assert (np.abs(image - np.array(colour) / 255).max(axis=-1) < 0.02).sum() > 500
+
+
+def test_a_curve_whose_error_is_not_known_is_kept(tmp_path):
+    """One seed has no error: NaN comes back as NaN, and nothing is lost at the end of a calibration."""
+    knots = np.linspace(0, 1, 3)
+    given = {"HOH": np.array([0.0, 1.0, 3.0])}
+    unknown = {"HOH": np.full(3, np.nan)}
+    Compensation({"HOH": 1.0}, knots, given, unknown).save(tmp_path / "curve.json")
+    found = Compensation.load(tmp_path / "curve.json")
+    assert np.isnan(found.errors["HOH"]).all() and np.array_equal(found.values["HOH"], given["HOH"])

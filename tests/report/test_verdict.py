@@ -144,6 +144,14 @@ def test_drift_against_the_force_field():
     assert "the force field alone 0.200 ± 0.020" in _drift(0.0, 0.03, reference).finding
 
 
+def test_a_drift_over_a_short_stage_is_not_judged():
+    """Over 0.3 ps three runs of one system gave 0.47(26), -0.63(28), -0.99(21); from 0.5 ps on it counts."""
+    facts = {"kj_per_mol_per_ns_per_dof": -0.99, "standard_error": 0.21}
+    short = _found("energy drift", _run(drift=facts | {"length_ps": 0.3}))
+    assert short.level == "unknown" and "0.3 ps are too short to say" in short.finding
+    assert _found("energy drift", _run(drift=facts | {"length_ps": 0.5})).level == "bad"
+
+
 def test_a_drift_that_was_not_measured_is_not_claimed():
     found = _found("energy drift", _run())
     assert found.level == "unknown" and "not measured" in found.finding and "nve" in found.advice
