@@ -1,4 +1,4 @@
-"""Contexts with an ANIForce on every platform that is here, OpenCL among them where a driver is installed."""
+"""Contexts with an ANIForce on every platform that is here: CUDA, HIP, OpenCL where there is a driver."""
 
 from __future__ import annotations
 
@@ -20,15 +20,22 @@ PLATFORMS = [
     pytest.param(("Reference", {}), id="Reference"),
     pytest.param(("CPU", {"Threads": "1"}), id="CPU"),
     *(
-        pytest.param(("OpenCL", {"Precision": precision}), id=f"OpenCL-{precision}", marks=_OPENCL)
+        pytest.param((name, {"Precision": precision}), id=f"{name}-{precision}", marks=marks)
+        for name, marks in (("CUDA", ()), ("HIP", ()), ("OpenCL", _OPENCL))
         for precision in ("single", "mixed", "double")
+        if marks or name in _NAMES
     ),
 ]
-#: Of max|F| or of sum|eps|: networks in float64 on the processor, and the arithmetic of OpenCL platforms. In
+#: Of max|F| or of sum|eps|: networks in float64 on the processor, and the arithmetic of GPU platforms. In
 #: single precision the positions are rounded as well; in double OpenMM sums forces in units of 2^-32.
 TOLERANCE = {"": 2e-8, "single": 2e-5, "mixed": 5e-6, "double": 5e-8}
 #: Two members make every difference between members visible and are quick.
 MEMBERS = (0, 1)
+
+
+def picked(*kinds: str) -> list:
+    """Platforms by name, or by "GPU" and a precision: "GPU-mixed" is each of CUDA, HIP and OpenCL."""
+    return [p for p in PLATFORMS if p.id in kinds or f"GPU-{p.id.partition('-')[2]}" in kinds]
 
 
 def tolerance(platform: tuple[str, dict[str, str]]) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 import openmm
 import pytest
 from adaptive_water import around_one, relaxed_water
-from ani_contexts import PLATFORMS, context_of, tolerance
+from ani_contexts import context_of, picked, tolerance
 from mm_systems import random_force
 from toys import energy_and_forces, evaluate, reference_context
 
@@ -142,7 +142,7 @@ def test_they_equal_torch(water, case, monkeypatch):
     assert 0 < np.abs(single[1] - forces).max() < 5e-6 * largest
 
 
-@pytest.mark.parametrize("platform", [p for p in PLATFORMS if p.id.startswith("OpenCL")])
+@pytest.mark.parametrize("platform", picked("GPU-single", "GPU-mixed", "GPU-double"))
 def test_they_run_beside_a_gpu_platform(water, platform):
     """OpenMM hands positions over and takes forces back: as on Reference at the positions of the platform."""
     for case in ("every term", "supermolecular"):
@@ -337,7 +337,7 @@ def test_copies_and_checkpoints(water, kind):
     assert np.array_equal(ends[0], ends[1]) and np.abs(ends[0] - water.positions).max() > 1e-4
 
 
-@pytest.mark.parametrize("platform", [p for p in PLATFORMS if p.id in ("Reference", "CPU", "OpenCL-mixed")])
+@pytest.mark.parametrize("platform", picked("Reference", "CPU", "GPU-mixed"))
 @pytest.mark.parametrize("kind", ["adaptive", "supermolecular"])
 def test_what_is_no_number_and_a_small_box_reach_the_host(water, kind, platform):
     """Of an atom far from the zone too; a sentence and not the end of the process for a box that shrank."""

@@ -10,6 +10,7 @@ import numpy as np
 import openmm
 import pytest
 import torch
+from ani_contexts import context_of, picked
 from toys import energy_and_forces
 
 from mlmm.build.surroundings.bulk import build_bulk_water
@@ -26,8 +27,6 @@ from mlmm.zones.static import hard_zones, static_zones
 pytestmark = pytest.mark.skipif(
     instruction_set() is None or plugin_problem() is not None, reason="built without a compiler or the plugin"
 )
-
-NAMES = {openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())}
 
 
 @pytest.fixture(scope="module")
@@ -141,16 +140,14 @@ def test_nan_position_ends_the_run(dipeptide_vacuum, bridge):
     assert np.isnan(energy._value)
 
 
-@pytest.mark.skipif("OpenCL" not in NAMES, reason="no OpenCL driver: tests/README.md says how to have one")
-def test_on_opencl_it_is_what_it_is_on_reference(water, kind):
+@pytest.mark.parametrize("platform", picked("GPU-mixed"))
+def test_on_a_gpu_it_is_what_it_is_on_reference(water, kind, platform):
     """Force field, subtracted pairs and networks, in OpenMM's mixed precision.
 
     Compared where the platform has the atoms: it moves molecules into the box, which costs 2e-7 nm.
     """
     hybrid = make(water, kind, load_potential("ani1x", kernel="native", members=[0, 1]), "native")
-    platform = openmm.Platform.getPlatformByName("OpenCL")
-    properties = {"Precision": "mixed"}
-    context = openmm.Context(hybrid.system, openmm.VerletIntegrator(0.001), platform, properties)
+    context = context_of(hybrid.system, platform)
     context.setPositions(water.positions)
     for groups in (1 << hybrid.force_groups["ml"], -1):
         state = context.getState(energy=True, forces=True, positions=True, groups=groups)

@@ -11,7 +11,7 @@ import numpy as np
 import openmm
 import pytest
 import torch
-from ani_contexts import PLATFORMS, context_of, evaluated, force_of, in_torch, parameters, system_of
+from ani_contexts import context_of, evaluated, force_of, in_torch, parameters, picked, system_of
 from ani_gases import gas
 
 from mlmm.errors import MissingPackageError, PotentialError
@@ -105,7 +105,7 @@ def test_another_force_and_another_context(positions):
     assert np.isfinite(evaluated(context)[0])
 
 
-@pytest.mark.parametrize("platform", [p for p in PLATFORMS if p.id in ("Reference", "OpenCL-mixed")])
+@pytest.mark.parametrize("platform", picked("Reference", "GPU-mixed"))
 def test_a_box_that_is_too_small_ends_the_run(platform, positions):
     """Below twice the cutoff an atom would see another one twice; a larger box goes on."""
     integrator = openmm.VerletIntegrator(0.0005)
@@ -130,7 +130,7 @@ def test_nan_reaches_the_host_from_the_processor(positions, broken):
         assert np.isfinite(evaluated(context, positions)[0])
 
 
-@pytest.mark.parametrize("platform", [p for p in PLATFORMS if p.id in ("OpenCL-mixed", "OpenCL-single")])
+@pytest.mark.parametrize("platform", picked("GPU-mixed", "GPU-single"))
 def test_nan_reaches_the_host_from_a_gpu_as_an_error(platform, positions):
     """When the energy is asked for at once, within 64 steps otherwise; then all is as before."""
     integrator = openmm.VerletIntegrator(1e-6)

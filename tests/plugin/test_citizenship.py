@@ -12,7 +12,7 @@ import numpy as np
 import openmm
 import pytest
 import torch
-from ani_contexts import PLATFORMS, context_of, evaluated, force_of, in_torch, system_of, tolerance
+from ani_contexts import context_of, evaluated, force_of, in_torch, picked, system_of, tolerance
 from ani_gases import gas
 
 from mlmm.build.surroundings.bulk import build_bulk_water
@@ -25,8 +25,8 @@ CUBE = SIDE * np.eye(3)
 NUMBERS = [8, 1, 1, 6, 7, 1, 1, 6] * 4
 N = len(NUMBERS)
 WEIGHTS = np.linspace(1.0 / 3.0, 0.0, N)
-ON_PROCESSOR = [p for p in PLATFORMS if p.id in ("Reference", "CPU")]
-BRIEF = [p for p in PLATFORMS if p.id in ("Reference", "CPU", "OpenCL-mixed")]
+ON_PROCESSOR = picked("Reference", "CPU")
+BRIEF = picked("Reference", "CPU", "GPU-mixed")
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +162,7 @@ def water():
     return build_bulk_water("1.9 nm", nonbonded_cutoff="0.8 nm")
 
 
-@pytest.mark.parametrize("platform", [p for p in PLATFORMS if p.id in ("CPU", "OpenCL-mixed")])
+@pytest.mark.parametrize("platform", picked("CPU", "GPU-mixed"))
 def test_identical_molecules_may_change_places_in_memory(platform, water):
     """A zone in the middle, all others seen: after 600 steps as on Reference at the same positions.
 
@@ -255,7 +255,7 @@ def test_contexts_in_threads_do_not_mix(platform, positions):
     assert not wrong
 
 
-@pytest.mark.parametrize("platform", [p for p in PLATFORMS if p.id == "OpenCL-double"])
+@pytest.mark.parametrize("platform", picked("GPU-double"))
 def test_on_two_devices_it_is_what_it_is_on_one(platform, water):
     """OpenMM clears the buffers of each device in a thread of its own: nothing may be added before."""
     weights = np.where(np.arange(water.n_atoms) < 60, 1.0, 0.0)

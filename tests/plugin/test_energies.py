@@ -15,6 +15,7 @@ from ani_contexts import (
     force_of,
     in_torch,
     parameters,
+    picked,
     system_of,
     tolerance,
 )
@@ -28,7 +29,7 @@ from mlmm.potentials import load_potential
 
 pytestmark = pytest.mark.skipif(plugin_problem() is not None, reason="the plugin was not built")
 
-FEW = ("Reference", "OpenCL-mixed", "OpenCL-double")
+FEW = ("Reference", "GPU-mixed", "GPU-double")
 SIDE = 1.2
 CUBE = SIDE * np.eye(3)
 LEANING = SIDE * np.array([[1.0, 0, 0], [0.3, 0.95, 0], [-0.4, 0.2, 0.9]])
@@ -74,7 +75,7 @@ def test_energy_and_forces_are_those_of_torch(platform, positions, cell):
         assert np.abs(moved[1] - forces).max() < 10 * relative * largest
 
 
-@pytest.mark.parametrize("platform", [p for p in PLATFORMS if p.id in ("Reference", "CPU", "OpenCL-double")])
+@pytest.mark.parametrize("platform", picked("Reference", "CPU", "GPU-double"))
 def test_forces_are_the_gradient(platform, positions):
     """Finite differences of the energy, and of another energy, which must not fit."""
     force = force_of(NUMBERS, WEIGHTS, periodic=True)
@@ -120,7 +121,7 @@ def test_caps_are_those_of_torch(platform, positions):
 
 
 @pytest.mark.parametrize("name", ["ani2x", "ani1ccx"])
-@pytest.mark.parametrize("platform", [p for p in PLATFORMS if p.id in FEW])
+@pytest.mark.parametrize("platform", picked(*FEW))
 def test_the_family(platform, name):
     """ANI-2x: seven elements, exponents that are no whole numbers, wider networks; all eight members.
 
@@ -142,7 +143,7 @@ def test_the_family(platform, name):
     assert np.abs(found[1] + gradient.numpy()).max() < relative * float(gradient.abs().max())
 
 
-@pytest.mark.parametrize("platform", [p for p in PLATFORMS if p.id in ("OpenCL-mixed", "OpenCL-double")])
+@pytest.mark.parametrize("platform", picked("GPU-mixed", "GPU-double"))
 def test_lists_of_neighbours_grow(platform):
     """More atoms within the cutoff than the lists have room for at first: as on the processor.
 
