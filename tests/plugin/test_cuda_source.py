@@ -36,11 +36,19 @@ typedef unsigned long long mm_ulong;
 """
 #: Of ANI-1x on alanine dipeptide, with a cap.
 _DEFINES = {
-    **{"NUM_ATOMS": 23, "NUM_CENTRES": 23, "NUM_CAPS": 1, "NUM_SPECIES": 4, "NUM_BLOCKS": 14, "NUM_TILES": 5},
+    **{"NUM_ATOMS": 23, "NUM_CENTRES": 23, "NUM_CAPS": 1, "NUM_SPECIES": 4, "NUM_BLOCKS": 14},
     **{"NUM_RADIAL": 16, "NUM_MEANS": 4, "NUM_ANGLES": 8, "MOST_FUNCTIONS": 32, "FUNCTIONS": 384},
-    **{"MEMBERS": 8, "ROWS": 8, "HIDDEN": 3, "WIDTH_0": 160, "WIDTH_LAST": 96, "ALL_WIDTHS": 384},
-    **{"SEARCH_GROUP": 64, "SYMMETRY_GROUP": 128, "FORCE_GROUP": 64, "FORCE_SHARES": 4, "NETWORK_GROUP": 256},
-    **{"MOST_TASKS": 8, "PADDED_NUM_ATOMS": 2336, "USE_PERIODIC": 1},
+    **{"MEMBERS": 8, "ROWS": 8, "TILE_ROWS": 16, "COLUMNS": 2, "NUM_TILES": 5, "NUM_LARGE_TILES": 4},
+    **{"HIDDEN": 3, "WIDTH_0": 160, "WIDTH_LAST": 96, "ALL_WIDTHS": 384},
+    **{
+        "SEARCH_GROUP": 128,
+        "SEARCH_CHUNK": 2048,
+        "SYMMETRY_GROUP": 128,
+        "FORCE_GROUP": 64,
+        "FORCE_SHARES": 4,
+    },
+    **{"NETWORK_GROUP": 256, "OTHERS_GROUP": 512, "MOST_TASKS": 16},
+    **{"PADDED_NUM_ATOMS": 2336, "USE_PERIODIC": 1},
     **{"RADIAL_CUTOFF": "NUMBER(5.2e+00)", "ANGULAR_CUTOFF": "NUMBER(3.5e+00)"},
     **{"LENGTH": "NUMBER(1.0e+01)", "ENERGY": "NUMBER(2.6e+03)"},
 }

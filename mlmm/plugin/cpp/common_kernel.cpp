@@ -31,9 +31,11 @@ namespace mlmm {
 
 namespace {
 
-constexpr int kSearchGroup = 64, kForceGroup = 64, kForceShares = 4, kNetworkGroup = 256;
+constexpr int kSearchGroup = 128, kSearchChunk = 2048, kNetworkGroup = 256;
 // Local memory that every device has, bytes.
-constexpr int kLocalMemory = 30000;
+constexpr int kLocalMemory = 32768;
+// Regions that leave most of a large device idle: small tiles, and more threads for each centre.
+constexpr int kFewCentres = 64;
 // Lists of neighbours with room for every atom take no more than this, bytes; longer ones grow where they must.
 constexpr size_t kWholeLists = 64u << 20;
 // Evaluations between two looks at whether an energy was no number, where nobody asks for the energy.
@@ -51,7 +53,7 @@ struct ForceInfo : public ComputeForceInfo {
 class CommonANIKernel : public ANIKernel {
    public:
     CommonANIKernel(const Platform& platform, const std::vector<ComputeContext*>& contexts)
-        : ANIKernel(platform), contexts(contexts), cc(*contexts[0]) {}
+        : ANIKernel(platform), contexts(contexts), cc(*contexts[0]), opencl(platform.getName() == "OpenCL") {}
 
     void initialize(const System& system, const ANIForce& force) override {
         ContextSelector selector(cc);
@@ -65,7 +67,8 @@ class CommonANIKernel : public ANIKernel {
         twofold = cc.getUseDoublePrecision(), wide = twofold || cc.getUseMixedPrecision();
         periodic = force.periodic;
         members = force.committee->members;
-        packing = std::make_unique<Packing>(force, rows_of_a_tile(force, atoms));
+        choose_groups(force, static_cast<int>(atoms.centres.size()));
+        packing = std::make_unique<Packing>(force, rows, tile_rows);
         n = static_cast<int>(packing->centres.size()), n_atoms = atoms.size();
         make_arrays();
         read_weights(force);
@@ -111,18 +114,23 @@ class CommonANIKernel : public ANIKernel {
     int real_size() const { return twofold ? sizeof(double) : sizeof(float); }
     int mixed_size() const { return wide ? sizeof(double) : sizeof(float); }
 
-    // As many as local memory has room for, and no more than there are.
-    int rows_of_a_tile(const ANIForce& force, const Atoms& atoms) const {
+    // Rows of tiles, columns and threads: many where there is work for them, as many as local memory has room for.
+    void choose_groups(const ANIForce& force, int centres) {
         int widths = 0, widest = 0;
         for (const ElementWeights& networks : force.committee->networks) {
             int sum = 0;
             for (const int width : networks.widths) sum += (width + 31) / 32 * 32, widest = std::max(widest, width);
             widths = std::max(widths, sum);
         }
-        const int tasks = std::max(kNetworkGroup / 32, (widest + 31) / 32);
-        int rows = atoms.centres.size() > 200 ? 16 : 8;
-        while (rows > 1 && rows * (widths + tasks * 32) * real_size() > kLocalMemory) rows /= 2;
-        return rows;
+        const bool few = centres <= kFewCentres;
+        // What OpenCL's devices have in common is less.
+        others_group = opencl ? 256 : 512;
+        const int tasks = std::max(others_group / 32, (widest + 31) / 32);
+        const auto fits = [&](int numbers) { return numbers * real_size() <= kLocalMemory - 256; };
+        rows = few ? 4 : 8, columns = few ? 1 : 2, tile_rows = few ? 8 : 16;
+        while (rows > 1 && !fits(rows * (widths + tasks * 32 + 1))) rows /= 2;
+        while (tile_rows > 1 && !fits(kNetworkGroup * tile_rows * columns)) tile_rows /= 2;
+        force_group = few ? 128 : 64, force_shares = few ? 8 : 4;
     }
 
     ArrayInterface& array(const std::string& name, size_t size, int element_size) {
@@ -143,7 +151,8 @@ class CommonANIKernel : public ANIKernel {
     void make_arrays() {
         const Packing& p = *packing;
         integers("particles", p.particles), integers("capParticles", p.cap_particles);
-        integers("centres", p.centres), integers("speciesStart", p.species_start), integers("tiles", p.tiles), integers("widths", p.widths);
+        integers("centres", p.centres), integers("speciesStart", p.species_start), integers("widths", p.widths);
+        integers("tiles", p.tiles), integers("largeTiles", p.large_tiles);
         integers("layers", p.layers), integers("status", {0});
         integers("starts", std::vector<int>(2 * n * (p.species_start.size() + 1), 0));
         numbers("capDistances", p.cap_distances, true), numbers("constants", p.constants);
@@ -152,7 +161,7 @@ class CommonANIKernel : public ANIKernel {
         numbers("rowWeights", std::vector<double>(n, 0.0)), numbers("poison", std::vector<double>(n, 0.0));
         // Its padding stays zero.
         numbers("functions", std::vector<double>(static_cast<size_t>(n) * p.functions, 0.0));
-        array("slopes", static_cast<size_t>(n) * p.functions, real_size());
+        array("slopes", static_cast<size_t>(members) * n * p.functions, real_size());
         array("hidden", static_cast<size_t>(members) * n * p.most[0], real_size());
         array("energies", static_cast<size_t>(members) * n, real_size());
         array("capForces", 3 * p.cap_distances.size(), sizeof(long long))
@@ -184,13 +193,15 @@ class CommonANIKernel : public ANIKernel {
         const int most_functions = std::stoi(defines["MOST_FUNCTIONS"]);
         int group = 128;
         while (group > 32 && group * (most_functions + 1) * real_size() > kLocalMemory) group /= 2;
-        symmetry_group = group;
-        int tasks = kNetworkGroup / 32;
+        symmetry_group = group, pair_blocks = std::stoi(defines["NUM_BLOCKS"]);
+        int tasks = others_group / 32;
         for (const int width : packing->most) tasks = std::max(tasks, width / 32);
         defines["SEARCH_GROUP"] = std::to_string(kSearchGroup), defines["SYMMETRY_GROUP"] = std::to_string(group);
-        defines["FORCE_GROUP"] = std::to_string(kForceGroup);
-        defines["FORCE_SHARES"] = std::to_string(kForceShares);
-        defines["NETWORK_GROUP"] = std::to_string(kNetworkGroup), defines["MOST_TASKS"] = std::to_string(tasks);
+        const int whole_groups = (n_atoms + kSearchGroup - 1) / kSearchGroup * kSearchGroup;
+        defines["SEARCH_CHUNK"] = std::to_string(std::min(kSearchChunk, whole_groups));
+        defines["FORCE_GROUP"] = std::to_string(force_group), defines["FORCE_SHARES"] = std::to_string(force_shares);
+        defines["NETWORK_GROUP"] = std::to_string(kNetworkGroup), defines["OTHERS_GROUP"] = std::to_string(others_group);
+        defines["MOST_TASKS"] = std::to_string(tasks), defines["COLUMNS"] = std::to_string(columns);
         defines["PADDED_NUM_ATOMS"] = std::to_string(cc.getPaddedNumAtoms());
         const std::string source =
             std::string(kDeviceNeighbours) + kDeviceSymmetry + kDeviceNetworks + kDeviceForces;
@@ -222,10 +233,10 @@ class CommonANIKernel : public ANIKernel {
                        "radial", "radialCut", "radialAtom", "angular", "angularCut", "angularAtom", "starts", "poison"});
         describe = kernel("symmetryFunctions", 2, {"radial", "radialCut", "angular", "angularCut", "starts", "poison",
                                                    "constants", "functions"});
-        first = kernel("firstLayer", 0, {"tiles", "widths", "first", "firstBias", "functions", "hidden"});
+        first = kernel("firstLayer", 0, {"largeTiles", "widths", "first", "firstBias", "functions", "hidden"});
         others = kernel("otherLayers", 1, {"tiles", "widths", "layers", "others", "last", "rowWeights", "hidden",
                                            "energies", "status", "energyBuffer"});
-        back = kernel("firstLayerBack", 0, {"tiles", "widths", "firstBack", "hidden", "slopes"});
+        back = kernel("firstLayerBack", 0, {"largeTiles", "widths", "firstBack", "hidden", "slopes"});
         push = kernel("addForces", 2, {"radial", "radialCut", "radialAtom", "angular", "angularCut", "angularAtom",
                                        "starts", "constants", "slopes", "particles", "centres", "capForces", "forces"});
         if (!packing->cap_distances.empty())
@@ -280,15 +291,16 @@ class CommonANIKernel : public ANIKernel {
         search();
         if (!whole) make_room();
         for (ComputeKernel* k : {&describe, &push}) (*k)->setArg(0, radial_room), (*k)->setArg(1, angular_room);
-        const int blocks = std::stoi(packing->defines["NUM_BLOCKS"]), tiles = packing->tiles.size() / 3;
-        describe->execute((n * blocks + symmetry_group / 32 - 1) / (symmetry_group / 32) * symmetry_group,
+        const int tiles = packing->tiles.size() / 3, large = packing->large_tiles.size() / 3, wide_column = 32 * columns;
+        const auto blocks = [&](int width) { return large * members * ((width + wide_column - 1) / wide_column); };
+        describe->execute((n * pair_blocks + symmetry_group / 32 - 1) / (symmetry_group / 32) * symmetry_group,
                           symmetry_group);
-        first->execute(tiles * members * (packing->most[0] / 32) * kNetworkGroup, kNetworkGroup);
+        first->execute(blocks(packing->most[0]) * kNetworkGroup, kNetworkGroup);
         others->setArg(0, static_cast<int>(forces));
-        others->execute(tiles * members * kNetworkGroup, kNetworkGroup);
+        others->execute(tiles * members * others_group, others_group);
         if (forces) {
-            back->execute(tiles * (packing->functions / 32) * kNetworkGroup, kNetworkGroup);
-            push->execute(n * kForceGroup, kForceGroup);
+            back->execute(blocks(packing->functions) * kNetworkGroup, kNetworkGroup);
+            push->execute(n * force_group, force_group);
             if (spread) {
                 set_box(spread);
                 spread->execute(static_cast<int>(packing->cap_distances.size()));
@@ -309,12 +321,14 @@ class CommonANIKernel : public ANIKernel {
 
     std::vector<ComputeContext*> contexts;  // one for each device; all the work is done on the first
     ComputeContext& cc;
+    bool opencl;
     std::vector<int> kinds;
     std::unique_ptr<Packing> packing;
     std::map<std::string, std::unique_ptr<ArrayInterface>> arrays;
     ComputeProgram program;
     ComputeKernel find, describe, first, others, back, push, spread;
-    int n = 0, n_atoms = 0, members = 0, radial_room = 0, angular_room = 0, symmetry_group = 128, evaluations = 0;
+    int n = 0, n_atoms = 0, members = 0, radial_room = 0, angular_room = 0, evaluations = 0, pair_blocks = 0;
+    int rows = 8, tile_rows = 8, columns = 1, symmetry_group = 128, others_group = 256, force_group = 64, force_shares = 4;
     bool twofold = false, wide = false, periodic = false, whole = true;
 };
 

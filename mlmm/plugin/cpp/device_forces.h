@@ -52,8 +52,13 @@ KERNEL void addForces(int radialRoom, int angularRoom, GLOBAL const real4* RESTR
     GLOBAL const real* RESTRICT halfCos = zeta+NUM_ANGLES;
     GLOBAL const real* RESTRICT halfSin = halfCos+NUM_ANGLES;
     for (int row = GROUP_ID; row < NUM_CENTRES; row += NUM_GROUPS) {
-        for (int k = LOCAL_ID; k < FUNCTIONS; k += FORCE_GROUP)
-            byFunction[k] = LENGTH*slopes[row*FUNCTIONS+k];
+        for (int k = LOCAL_ID; k < FUNCTIONS; k += FORCE_GROUP) {
+            real sum = 0;
+#pragma unroll 8
+            for (int m = 0; m < MEMBERS; m++)
+                sum += slopes[(m*NUM_CENTRES+row)*FUNCTIONS+k];
+            byFunction[k] = LENGTH*sum;
+        }
         SYNC_THREADS;
         mm_long sumX = 0, sumY = 0, sumZ = 0;
         GLOBAL const int* RESTRICT start = starts+(2*row)*(NUM_SPECIES+1);

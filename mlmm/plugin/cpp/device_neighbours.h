@@ -87,8 +87,49 @@ DEVICE real2 cutoffFunction(real r, real cutoff) {
 }
 
 /**
- * One group for each centre. Each thread counts the neighbours in its share of the atoms, then writes them behind
- * those of the threads before it: lists in the order of the atoms, of any length. room: places in each list.
+ * For each thread the sum of `value` over those before it; *total: over all. counts: 2*SEARCH_GROUP numbers.
+ */
+DEVICE int sumBefore(int value, LOCAL_ARG int* counts, int* total) {
+    int from = 0;
+    counts[LOCAL_ID] = value;
+    SYNC_THREADS;
+    for (int step = 1; step < SEARCH_GROUP; step *= 2) {
+        int sum = counts[from+LOCAL_ID]+(LOCAL_ID >= step ? counts[from+LOCAL_ID-step] : 0);
+        from = SEARCH_GROUP-from;
+        counts[from+LOCAL_ID] = sum;
+        SYNC_THREADS;
+    }
+    int sum = counts[from+LOCAL_ID];
+    *total = counts[from+SEARCH_GROUP-1];
+    SYNC_THREADS;
+    return sum-value;
+}
+
+/**
+ * Whether an atom may be within the cutoff, by arithmetic in `real`, with room for its error: 2 says that its
+ * position is no number.
+ */
+DEVICE char mayBeNear(real x, real y, real z, real4 boxA, real4 boxB, real4 boxC) {
+#ifdef USE_PERIODIC
+    // Their last numbers are the inverse edges.
+    real n = floor(z*boxC.w+NUMBER(0.5));
+    x -= n*boxC.x; y -= n*boxC.y; z -= n*boxC.z;
+    n = floor(y*boxB.w+NUMBER(0.5));
+    x -= n*boxB.x; y -= n*boxB.y;
+    x -= floor(x*boxA.w+NUMBER(0.5))*boxA.x;
+#endif
+    real squared = LENGTH*LENGTH*(x*x+y*y+z*z);
+    if (!(squared < NUMBER(1e24)))
+        return 2;
+    return squared < NUMBER(1.001)*RADIAL_CUTOFF*RADIAL_CUTOFF;
+}
+
+/**
+ * One group for each centre; lists in the order of the atoms, of any length. room: places in each list.
+ *
+ * Of each chunk of the atoms, all threads look for those that may be near, side by side in memory; these are listed
+ * in local memory in their order, and the few of them get exact distances. A threshold within rounding of the cutoff
+ * does not matter: the cutoff function is zero there, and so is its slope.
  */
 KERNEL void findNeighbours(mixed4 boxA, mixed4 boxB, mixed4 boxC, int radialRoom, int angularRoom, real notANumber,
         GLOBAL const real4* RESTRICT posq, GLOBAL const real4* RESTRICT correction,
@@ -98,80 +139,114 @@ KERNEL void findNeighbours(mixed4 boxA, mixed4 boxB, mixed4 boxC, int radialRoom
         GLOBAL real4* RESTRICT radial, GLOBAL real2* RESTRICT radialCut, GLOBAL int* RESTRICT radialAtom,
         GLOBAL real4* RESTRICT angular, GLOBAL real2* RESTRICT angularCut, GLOBAL int* RESTRICT angularAtom,
         GLOBAL int* RESTRICT starts, GLOBAL real* RESTRICT poison) {
+    LOCAL char near[SEARCH_CHUNK];
+    LOCAL int found[SEARCH_CHUNK], kinds[SEARCH_CHUNK+1];
     LOCAL int counts[2*SEARCH_GROUP];
-    LOCAL int broken[SEARCH_GROUP];
-    const int share = (NUM_ATOMS+SEARCH_GROUP-1)/SEARCH_GROUP;
-    const int first = LOCAL_ID*share;
-    const int last = (first+share < NUM_ATOMS ? first+share : NUM_ATOMS);
+    LOCAL int broken;
+    const int share = SEARCH_CHUNK/SEARCH_GROUP;
+    const real4 edgeA = make_real4((real) boxA.x, 0, 0, (real) (1/boxA.x));
+    const real4 edgeB = make_real4((real) boxB.x, (real) boxB.y, 0, (real) (1/boxB.y));
+    const real4 edgeC = make_real4((real) boxC.x, (real) boxC.y, (real) boxC.z, (real) (1/boxC.z));
     for (int row = GROUP_ID; row < NUM_CENTRES; row += NUM_GROUPS) {
-        int own = centres[row];
+        int own = centres[row], numRadial = 0, numAngular = 0;
         mixed3 here = atomPosition(posq, correction, particles, capParticles, capDistances, own, boxA, boxB, boxC);
-        int numRadial = 0, numAngular = 0;
-        int bad = !(fabs(here.x)+fabs(here.y)+fabs(here.z) < (mixed) 1e12f);
-        for (int j = first; j < last; j++)
-            if (j != own) {
-                mixed3 there = atomPosition(posq, correction, particles, capParticles, capDistances, j, boxA,
-                    boxB, boxC);
-                mixed3 d = separation(here, there, boxA, boxB, boxC);
-                real x = (real) (LENGTH*d.x), y = (real) (LENGTH*d.y), z = (real) (LENGTH*d.z);
-                real squared = x*x+y*y+z*z;
-                // Neither on top of each other nor anything but a number.
-                bad |= !(squared > NUMBER(1e-12) && squared < NUMBER(1e24));
-                numRadial += (squared < RADIAL_CUTOFF*RADIAL_CUTOFF);
-                numAngular += (squared < ANGULAR_CUTOFF*ANGULAR_CUTOFF);
-            }
-        counts[LOCAL_ID] = numRadial;
-        counts[SEARCH_GROUP+LOCAL_ID] = numAngular;
-        broken[LOCAL_ID] = bad;
+        if (LOCAL_ID == 0)
+            broken = !(fabs(here.x)+fabs(here.y)+fabs(here.z) < (mixed) 1e12f);
         SYNC_THREADS;
-        int nextRadial = 0, nextAngular = 0;
-        for (int t = 0; t < LOCAL_ID; t++) {
-            nextRadial += counts[t];
-            nextAngular += counts[SEARCH_GROUP+t];
-        }
-        if (LOCAL_ID == SEARCH_GROUP-1) {
-            starts[(2*row)*(NUM_SPECIES+1)+NUM_SPECIES] = nextRadial+numRadial;
-            starts[(2*row+1)*(NUM_SPECIES+1)+NUM_SPECIES] = nextAngular+numAngular;
-            for (int t = 0; t < SEARCH_GROUP-1; t++)
-                bad |= broken[t];
-            poison[row] = (bad ? notANumber : (real) 0);
-        }
-        int species = 0;
-        while (species < NUM_SPECIES && speciesStart[species] < first)
-            species++;
-        for (int j = first; j < last; j++) {
-            while (species < NUM_SPECIES && speciesStart[species] == j) {
-                starts[(2*row)*(NUM_SPECIES+1)+species] = nextRadial;
-                starts[(2*row+1)*(NUM_SPECIES+1)+species] = nextAngular;
-                species++;
-            }
-            if (j == own)
-                continue;
-            mixed3 there = atomPosition(posq, correction, particles, capParticles, capDistances, j, boxA, boxB,
-                boxC);
-            mixed3 d = separation(here, there, boxA, boxB, boxC);
-            real x = (real) (LENGTH*d.x), y = (real) (LENGTH*d.y), z = (real) (LENGTH*d.z);
-            real squared = x*x+y*y+z*z;
-            if (squared < RADIAL_CUTOFF*RADIAL_CUTOFF) {
-                real r = SQRT(squared);
-                real4 where = make_real4(x/r, y/r, z/r, r);
-                if (nextRadial < radialRoom) {
-                    int place = row*radialRoom+nextRadial;
-                    radial[place] = where;
-                    radialCut[place] = cutoffFunction(r, RADIAL_CUTOFF);
-                    radialAtom[place] = j;
-                }
-                nextRadial++;
-                if (squared < ANGULAR_CUTOFF*ANGULAR_CUTOFF) {
-                    if (nextAngular < angularRoom) {
-                        int place = row*angularRoom+nextAngular;
-                        angular[place] = where;
-                        angularCut[place] = cutoffFunction(r, ANGULAR_CUTOFF);
-                        angularAtom[place] = j;
+        for (int base = 0; base < NUM_ATOMS; base += SEARCH_CHUNK) {
+            int size = (NUM_ATOMS-base < SEARCH_CHUNK ? NUM_ATOMS-base : SEARCH_CHUNK);
+            for (int j = LOCAL_ID; j < SEARCH_CHUNK; j += SEARCH_GROUP) {
+                char flag = 0;
+                if (j < size && base+j != own) {
+                    int particle = particles[base+j];
+                    real4 there = posq[particle < 0 ? 0 : particle];
+#if NUM_CAPS > 0
+                    if (particle < 0) {
+                        mixed3 cap = atomPosition(posq, correction, particles, capParticles, capDistances, base+j,
+                            boxA, boxB, boxC);
+                        there = make_real4((real) cap.x, (real) cap.y, (real) cap.z, 0);
                     }
-                    nextAngular++;
+#endif
+                    flag = mayBeNear(there.x-(real) here.x, there.y-(real) here.y, there.z-(real) here.z, edgeA, edgeB,
+                        edgeC);
+                    if (flag == 2)
+                        broken = 1;
+                }
+                near[j] = (flag == 1);
+            }
+            SYNC_THREADS;
+            int mine = 0, all;
+            for (int j = LOCAL_ID*share; j < (LOCAL_ID+1)*share; j++)
+                mine += near[j];
+            int place = sumBefore(mine, counts, &all);
+            for (int j = LOCAL_ID*share; j < (LOCAL_ID+1)*share; j++)
+                if (near[j])
+                    found[place++] = base+j;
+            SYNC_THREADS;
+            // Exact distances. kinds: of the atoms before each one, how many are within the angular cutoff.
+            int before = numAngular;
+            for (int first = 0; first < all; first += SEARCH_GROUP) {
+                int k = first+LOCAL_ID, isAngular = 0, j = 0;
+                real r = 0, ux = 0, uy = 0, uz = 0;
+                if (k < all) {
+                    j = found[k];
+                    mixed3 there = atomPosition(posq, correction, particles, capParticles, capDistances, j, boxA, boxB,
+                        boxC);
+                    mixed3 d = separation(here, there, boxA, boxB, boxC);
+                    real x = (real) (LENGTH*d.x), y = (real) (LENGTH*d.y), z = (real) (LENGTH*d.z);
+                    real squared = x*x+y*y+z*z;
+                    // On top of each other.
+                    if (!(squared > NUMBER(1e-12)))
+                        broken = 1;
+                    isAngular = (squared < ANGULAR_CUTOFF*ANGULAR_CUTOFF);
+                    r = SQRT(squared);
+                    ux = x/r; uy = y/r; uz = z/r;
+                }
+                int total, next = before+sumBefore(isAngular, counts, &total);
+                before += total;
+                if (k < all) {
+                    kinds[k] = next;
+                    int slot = numRadial+k;
+                    if (slot < radialRoom) {
+                        radial[row*radialRoom+slot] = make_real4(ux, uy, uz, r);
+                        radialCut[row*radialRoom+slot] = (r < RADIAL_CUTOFF ? cutoffFunction(r, RADIAL_CUTOFF) :
+                            make_real2(0, 0));
+                        radialAtom[row*radialRoom+slot] = j;
+                    }
+                    if (isAngular && next < angularRoom) {
+                        angular[row*angularRoom+next] = make_real4(ux, uy, uz, r);
+                        angularCut[row*angularRoom+next] = cutoffFunction(r, ANGULAR_CUTOFF);
+                        angularAtom[row*angularRoom+next] = j;
+                    }
                 }
             }
+            if (LOCAL_ID == 0)
+                kinds[all] = before;
+            SYNC_THREADS;
+            // Where each element begins, by bisection.
+            for (int s = LOCAL_ID; s < NUM_SPECIES; s += SEARCH_GROUP) {
+                int start = speciesStart[s];
+                if (start >= base && start < base+size) {
+                    int low = 0, high = all;
+                    while (low < high) {
+                        int middle = (low+high)/2;
+                        if (found[middle] < start)
+                            low = middle+1;
+                        else
+                            high = middle;
+                    }
+                    starts[(2*row)*(NUM_SPECIES+1)+s] = numRadial+low;
+                    starts[(2*row+1)*(NUM_SPECIES+1)+s] = kinds[low];
+                }
+            }
+            numRadial += all;
+            numAngular = before;
+            SYNC_THREADS;
+        }
+        if (LOCAL_ID == 0) {
+            starts[(2*row)*(NUM_SPECIES+1)+NUM_SPECIES] = numRadial;
+            starts[(2*row+1)*(NUM_SPECIES+1)+NUM_SPECIES] = numAngular;
+            poison[row] = (broken ? notANumber : (real) 0);
         }
         SYNC_THREADS;
     }

@@ -1,13 +1,17 @@
 // Device code of the networks, in OpenMM's common dialect: all layers of all members, forward and back.
 //
-// Rows are centres, sorted by element; a tile is up to ROWS of one element. Weights lie in columns of 32, the lanes
-// of a group of threads; NETWORK_GROUP/32 of them share the inputs, and their sums are added in a fixed order.
+// Rows are centres, sorted by element; a tile is up to ROWS of one element, a large one, for the first layer with its
+// many weights, up to TILE_ROWS. Weights lie in columns of 32, the lanes of a warp; the warps of a group of threads
+// share the inputs, and their sums are added in a fixed order.
 // CELU with alpha = 0.1: its slope follows from its value.
 #pragma once
 
 static const char* const kDeviceNetworks = R"KERNEL(
 
 #define WARPS (NETWORK_GROUP/32)
+#define OTHER_WARPS (OTHERS_GROUP/32)
+// Quarters (four inputs) whose weights are fetched together: what a step waits for is memory, not arithmetic.
+#define STEPS 4
 
 DEVICE real celu(real x) {
     return (x > 0 ? x : NUMBER(0.1)*(EXP(10*x)-1));
@@ -17,15 +21,6 @@ DEVICE real slopeOf(real value) {
     return (value > 0 ? (real) 1 : 1+10*value);
 }
 
-// Four inputs of all rows times their weights in one column.
-#define MULTIPLY(X, WEIGHTS, WIDTH) { \
-    real w0 = (WEIGHTS)[0], w1 = (WEIGHTS)[WIDTH], w2 = (WEIGHTS)[2*(WIDTH)], w3 = (WEIGHTS)[3*(WIDTH)]; \
-    for (int r = 0; r < ROWS; r++) { \
-        real4 v = X; \
-        sums[r] += v.x*w0+v.y*w1+v.z*w2+v.w*w3; \
-    } \
-}
-
 /**
  * Rows in local memory (rows of `stride`) times a matrix (inputs, outputs in rows of `width`): sums of the shares
  * of the inputs.
@@ -33,17 +28,36 @@ DEVICE real slopeOf(real value) {
 DEVICE void multiplyRows(LOCAL_ARG const real4* x, int stride, GLOBAL const real* RESTRICT weights, int inputs,
     int outputs, int width,
         LOCAL_ARG real* parts) {
-    const int lane = LOCAL_ID%32, blocks = outputs/32;
-    const int shares = (blocks < WARPS ? WARPS/blocks : 1);
-    const int share = (inputs/4+shares-1)/shares;
-    for (int task = LOCAL_ID/32; task < blocks*shares; task += WARPS) {
+    const int lane = LOCAL_ID%32, blocks = outputs/32, quarters = inputs/4;
+    const int shares = (blocks < OTHER_WARPS ? OTHER_WARPS/blocks : 1);
+    const int share = (quarters+shares-1)/shares;
+    for (int task = LOCAL_ID/32; task < blocks*shares; task += OTHER_WARPS) {
         int s = task/blocks, column = (task-s*blocks)*32+lane;
-        int end = ((s+1)*share < inputs/4 ? (s+1)*share : inputs/4);
+        int end = ((s+1)*share < quarters ? (s+1)*share : quarters);
         real sums[ROWS];
+#pragma unroll
         for (int r = 0; r < ROWS; r++)
             sums[r] = 0;
-        for (int k = s*share; k < end; k++)
-            MULTIPLY(x[r*(stride/4)+k], weights+4*k*width+column, width)
+        for (int k = s*share; k < end; k += STEPS) {
+            real taken[4*STEPS];
+#pragma unroll
+            for (int u = 0; u < STEPS; u++) {
+                GLOBAL const real* RESTRICT from = weights+4*(k+u < end ? k+u : k)*width+column;
+#pragma unroll
+                for (int m = 0; m < 4; m++)
+                    taken[4*u+m] = (k+u < end ? from[m*width] : (real) 0);
+            }
+#pragma unroll
+            for (int u = 0; u < STEPS; u++) {
+                int q = (k+u < end ? k+u : k);
+#pragma unroll
+                for (int r = 0; r < ROWS; r++) {
+                    real4 v = x[r*(stride/4)+q];
+                    sums[r] += v.x*taken[4*u]+v.y*taken[4*u+1]+v.z*taken[4*u+2]+v.w*taken[4*u+3];
+                }
+            }
+        }
+#pragma unroll
         for (int r = 0; r < ROWS; r++)
             parts[(task*ROWS+r)*32+lane] = sums[r];
     }
@@ -51,10 +65,66 @@ DEVICE void multiplyRows(LOCAL_ARG const real4* x, int stride, GLOBAL const real
 
 DEVICE real sumOfShares(LOCAL_ARG const real* parts, int outputs, int row, int column) {
     const int blocks = outputs/32;
-    const int shares = (blocks < WARPS ? WARPS/blocks : 1);
+    const int shares = (blocks < OTHER_WARPS ? OTHER_WARPS/blocks : 1);
     real sum = 0;
     for (int s = 0; s < shares; s++)
         sum += parts[((s*blocks+column/32)*ROWS+row)*32+column%32];
+    return sum;
+}
+
+/**
+ * Rows in global memory (rows of `stride`) times a matrix with rows of `width`, in COLUMNS blocks of 32 columns from
+ * `first` on: each of WARPS takes a share of the inputs. A row beyond `rows` repeats the first.
+ */
+DEVICE void multiplyTile(GLOBAL const real* RESTRICT x, int rows, int stride, GLOBAL const real* RESTRICT weights,
+        int inputs, int first, int width, LOCAL_ARG real* parts) {
+    const int lane = LOCAL_ID%32, warp = LOCAL_ID/32, quarters = inputs/4;
+    const int share = (quarters+WARPS-1)/WARPS;
+    const int end = ((warp+1)*share < quarters ? (warp+1)*share : quarters);
+    GLOBAL const real4* RESTRICT x4 = (GLOBAL const real4*) x;
+    real sums[TILE_ROWS*COLUMNS];
+#pragma unroll
+    for (int i = 0; i < TILE_ROWS*COLUMNS; i++)
+        sums[i] = 0;
+    for (int k = warp*share; k < end; k += STEPS) {
+        real taken[4*STEPS*COLUMNS];
+#pragma unroll
+        for (int u = 0; u < STEPS; u++) {
+            GLOBAL const real* RESTRICT from = weights+4*(k+u < end ? k+u : k)*width+lane;
+#pragma unroll
+            for (int m = 0; m < 4; m++)
+#pragma unroll
+                for (int c = 0; c < COLUMNS; c++) {
+                    int column = (first+32*c < width ? first+32*c : first);
+                    taken[(4*u+m)*COLUMNS+c] = (k+u < end ? from[m*width+column] : (real) 0);
+                }
+        }
+#pragma unroll
+        for (int u = 0; u < STEPS; u++) {
+            int q = (k+u < end ? k+u : k);
+#pragma unroll
+            for (int r = 0; r < TILE_ROWS; r++) {
+                real4 v = x4[(r < rows ? r : 0)*(stride/4)+q];
+#pragma unroll
+                for (int c = 0; c < COLUMNS; c++)
+                    sums[r*COLUMNS+c] += v.x*taken[4*u*COLUMNS+c]+v.y*taken[(4*u+1)*COLUMNS+c]
+                        +v.z*taken[(4*u+2)*COLUMNS+c]+v.w*taken[(4*u+3)*COLUMNS+c];
+            }
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < TILE_ROWS*COLUMNS; i++)
+        parts[(warp*TILE_ROWS*COLUMNS+i)*32+lane] = sums[i];
+}
+
+/**
+ * The sum of all shares for one row and a column within the COLUMNS blocks.
+ */
+DEVICE real sumOfTile(LOCAL_ARG const real* parts, int row, int column) {
+    real sum = 0;
+#pragma unroll
+    for (int s = 0; s < WARPS; s++)
+        sum += parts[((s*TILE_ROWS+row)*COLUMNS+column/32)*32+column%32];
     return sum;
 }
 
@@ -64,36 +134,24 @@ DEVICE real sumOfShares(LOCAL_ARG const real* parts, int outputs, int row, int c
 KERNEL void firstLayer(GLOBAL const int* RESTRICT tiles, GLOBAL const int* RESTRICT widths,
     GLOBAL const real* RESTRICT weights,
         GLOBAL const real* RESTRICT biases, GLOBAL const real* RESTRICT functions, GLOBAL real* RESTRICT hidden) {
-    LOCAL real parts[WARPS*ROWS*32];
-    const int lane = LOCAL_ID%32, warp = LOCAL_ID/32, blocks = WIDTH_0/32;
-    for (int task = GROUP_ID; task < NUM_TILES*MEMBERS*blocks; task += NUM_GROUPS) {
+    LOCAL real parts[WARPS*TILE_ROWS*COLUMNS*32];
+    const int blocks = (WIDTH_0+32*COLUMNS-1)/(32*COLUMNS);
+    for (int task = GROUP_ID; task < NUM_LARGE_TILES*MEMBERS*blocks; task += NUM_GROUPS) {
         int block = task%blocks, member = (task/blocks)%MEMBERS, tile = task/(blocks*MEMBERS);
         int element = tiles[3*tile], first = tiles[3*tile+1], rows = tiles[3*tile+2];
-        int column = block*32+lane, place = element*MEMBERS+member;
+        int column = block*32*COLUMNS, place = element*MEMBERS+member;
+        int columns = widths[element*HIDDEN]-column;
         // The same for the whole group.
-        int wanted = (block*32 < widths[element*HIDDEN]);
-        if (wanted) {
-            real sums[ROWS];
-            for (int r = 0; r < ROWS; r++)
-                sums[r] = 0;
-            GLOBAL const real4* RESTRICT x = (GLOBAL const real4*) (functions+first*FUNCTIONS);
-            GLOBAL const real* RESTRICT w = weights+place*FUNCTIONS*WIDTH_0+column;
-            const int share = (FUNCTIONS/4+WARPS-1)/WARPS;
-            int end = ((warp+1)*share < FUNCTIONS/4 ? (warp+1)*share : FUNCTIONS/4);
-            for (int k = warp*share; k < end; k++)
-                MULTIPLY(x[(r < rows ? r : 0)*(FUNCTIONS/4)+k], w+4*k*WIDTH_0, WIDTH_0)
-            for (int r = 0; r < ROWS; r++)
-                parts[(warp*ROWS+r)*32+lane] = sums[r];
-        }
+        if (columns > 0)
+            multiplyTile(functions+first*FUNCTIONS, rows, FUNCTIONS, weights+place*FUNCTIONS*WIDTH_0, FUNCTIONS, column,
+                WIDTH_0, parts);
         SYNC_THREADS;
-        if (wanted)
-            for (int i = LOCAL_ID; i < rows*32; i += NETWORK_GROUP) {
-                int r = i/32, c = i%32;
-                real sum = biases[place*WIDTH_0+block*32+c];
-                for (int s = 0; s < WARPS; s++)
-                    sum += parts[(s*ROWS+r)*32+c];
-                hidden[(member*NUM_CENTRES+first+r)*WIDTH_0+block*32+c] = celu(sum);
-            }
+        for (int i = LOCAL_ID; i < rows*32*COLUMNS; i += NETWORK_GROUP) {
+            int r = i/(32*COLUMNS), c = i%(32*COLUMNS);
+            if (c < columns)
+                hidden[(member*NUM_CENTRES+first+r)*WIDTH_0+column+c] =
+                    celu(biases[place*WIDTH_0+column+c]+sumOfTile(parts, r, c));
+        }
         SYNC_THREADS;
     }
 }
@@ -116,7 +174,7 @@ KERNEL void otherLayers(int includeForces, GLOBAL const int* RESTRICT tiles, GLO
         int element = tiles[3*tile], first = tiles[3*tile+1], rows = tiles[3*tile+2];
         int place = element*MEMBERS+member;
         GLOBAL const int* RESTRICT width = widths+element*HIDDEN;
-        for (int i = LOCAL_ID; i < ROWS*WIDTH_0; i += NETWORK_GROUP) {
+        for (int i = LOCAL_ID; i < ROWS*WIDTH_0; i += OTHERS_GROUP) {
             int r = i/WIDTH_0, c = i%WIDTH_0;
             values[i] = (r < rows && c < width[0] ? hidden[(member*NUM_CENTRES+first+r)*WIDTH_0+c] : (real) 0);
         }
@@ -129,7 +187,7 @@ KERNEL void otherLayers(int includeForces, GLOBAL const int* RESTRICT tiles, GLO
                 outputs, parts);
             SYNC_THREADS;
             offset += ROWS*inputs;
-            for (int i = LOCAL_ID; i < ROWS*width[l]; i += NETWORK_GROUP) {
+            for (int i = LOCAL_ID; i < ROWS*width[l]; i += OTHERS_GROUP) {
                 int r = i/width[l], c = i%width[l];
                 real sum = weights[layer[4]+place*outputs+c]+sumOfShares(parts, width[l], r, c);
                 values[offset+r*outputs+c] = celu(sum);
@@ -137,7 +195,7 @@ KERNEL void otherLayers(int includeForces, GLOBAL const int* RESTRICT tiles, GLO
             SYNC_THREADS;
         }
         GLOBAL const real* RESTRICT lastWeights = last+place*(WIDTH_LAST+1);
-        for (int i = LOCAL_ID; i < ROWS*32; i += NETWORK_GROUP) {
+        for (int i = LOCAL_ID; i < ROWS*32; i += OTHERS_GROUP) {
             real sum = 0;
             for (int c = i%32; c < width[HIDDEN-1]; c += 32)
                 sum += values[offset+(i/32)*WIDTH_LAST+c]*lastWeights[c];
@@ -146,6 +204,7 @@ KERNEL void otherLayers(int includeForces, GLOBAL const int* RESTRICT tiles, GLO
         SYNC_THREADS;
         if (LOCAL_ID < ROWS) {
             real sum = lastWeights[WIDTH_LAST];
+#pragma unroll
             for (int c = 0; c < 32; c++)
                 sum += parts[LOCAL_ID*32+c];
             rowEnergies[LOCAL_ID] = sum;
@@ -163,7 +222,7 @@ KERNEL void otherLayers(int includeForces, GLOBAL const int* RESTRICT tiles, GLO
             energyBuffer[GROUP_ID] += total;
         }
         if (includeForces) {
-            for (int i = LOCAL_ID; i < ROWS*width[HIDDEN-1]; i += NETWORK_GROUP) {
+            for (int i = LOCAL_ID; i < ROWS*width[HIDDEN-1]; i += OTHERS_GROUP) {
                 int r = i/width[HIDDEN-1], c = i%width[HIDDEN-1];
                 real value = values[offset+r*WIDTH_LAST+c];
                 values[offset+r*WIDTH_LAST+c] = (r < rows ? slopeOf(value)*lastWeights[c]*rowWeights[first+r] :
@@ -177,14 +236,14 @@ KERNEL void otherLayers(int includeForces, GLOBAL const int* RESTRICT tiles, GLO
                     width[l-1], inputs, parts);
                 SYNC_THREADS;
                 offset -= ROWS*inputs;
-                for (int i = LOCAL_ID; i < ROWS*width[l-1]; i += NETWORK_GROUP) {
+                for (int i = LOCAL_ID; i < ROWS*width[l-1]; i += OTHERS_GROUP) {
                     int r = i/width[l-1], c = i%width[l-1];
                     real value = values[offset+r*inputs+c];
                     values[offset+r*inputs+c] = slopeOf(value)*sumOfShares(parts, width[l-1], r, c);
                 }
                 SYNC_THREADS;
             }
-            for (int i = LOCAL_ID; i < rows*width[0]; i += NETWORK_GROUP) {
+            for (int i = LOCAL_ID; i < rows*width[0]; i += OTHERS_GROUP) {
                 int r = i/width[0], c = i%width[0];
                 hidden[(member*NUM_CENTRES+first+r)*WIDTH_0+c] = values[r*WIDTH_0+c];
             }
@@ -194,38 +253,24 @@ KERNEL void otherLayers(int includeForces, GLOBAL const int* RESTRICT tiles, GLO
 }
 
 /**
- * From the gradients in the first hidden layers of all members to that in the symmetry functions.
+ * From the gradients in the first hidden layer to those in the symmetry functions, of each member.
  */
 KERNEL void firstLayerBack(GLOBAL const int* RESTRICT tiles, GLOBAL const int* RESTRICT widths,
     GLOBAL const real* RESTRICT transposed,
         GLOBAL const real* RESTRICT hidden, GLOBAL real* RESTRICT slopes) {
-    LOCAL real parts[WARPS*ROWS*32];
-    const int lane = LOCAL_ID%32, warp = LOCAL_ID/32, blocks = FUNCTIONS/32;
-    for (int task = GROUP_ID; task < NUM_TILES*blocks; task += NUM_GROUPS) {
-        int block = task%blocks, tile = task/blocks;
+    LOCAL real parts[WARPS*TILE_ROWS*COLUMNS*32];
+    const int blocks = (FUNCTIONS+32*COLUMNS-1)/(32*COLUMNS);
+    for (int task = GROUP_ID; task < NUM_LARGE_TILES*MEMBERS*blocks; task += NUM_GROUPS) {
+        int block = task%blocks, member = (task/blocks)%MEMBERS, tile = task/(blocks*MEMBERS);
         int element = tiles[3*tile], first = tiles[3*tile+1], rows = tiles[3*tile+2];
-        int quarters = widths[element*HIDDEN]/4;
-        const int share = (MEMBERS*quarters+WARPS-1)/WARPS;
-        int end = ((warp+1)*share < MEMBERS*quarters ? (warp+1)*share : MEMBERS*quarters);
-        real sums[ROWS];
-        for (int r = 0; r < ROWS; r++)
-            sums[r] = 0;
-        for (int i = warp*share; i < end; i++) {
-            int member = i/quarters, k = i-member*quarters;
-            GLOBAL const real4* RESTRICT x = (GLOBAL const real4*) (hidden+(member*NUM_CENTRES+first)*WIDTH_0);
-            GLOBAL const real* RESTRICT w =
-                transposed+((element*MEMBERS+member)*WIDTH_0+4*k)*FUNCTIONS+block*32+lane;
-            MULTIPLY(x[(r < rows ? r : 0)*(WIDTH_0/4)+k], w, FUNCTIONS)
-        }
-        for (int r = 0; r < ROWS; r++)
-            parts[(warp*ROWS+r)*32+lane] = sums[r];
+        int column = block*32*COLUMNS, start = member*NUM_CENTRES+first;
+        multiplyTile(hidden+start*WIDTH_0, rows, WIDTH_0, transposed+(element*MEMBERS+member)*WIDTH_0*FUNCTIONS,
+            widths[element*HIDDEN], column, FUNCTIONS, parts);
         SYNC_THREADS;
-        for (int i = LOCAL_ID; i < rows*32; i += NETWORK_GROUP) {
-            int r = i/32, c = i%32;
-            real sum = 0;
-            for (int s = 0; s < WARPS; s++)
-                sum += parts[(s*ROWS+r)*32+c];
-            slopes[(first+r)*FUNCTIONS+block*32+c] = sum;
+        for (int i = LOCAL_ID; i < rows*32*COLUMNS; i += NETWORK_GROUP) {
+            int r = i/(32*COLUMNS), c = i%(32*COLUMNS);
+            if (column+c < FUNCTIONS)
+                slopes[(start+r)*FUNCTIONS+column+c] = sumOfTile(parts, r, c);
         }
         SYNC_THREADS;
     }

@@ -40,14 +40,26 @@ std::string whole_power(const std::vector<double>& exponents) {
 
 }  // namespace
 
-Packing::Packing(const ANIForce& force, int rows) {
-    pack_atoms(force, rows);
+Packing::Packing(const ANIForce& force, int rows, int large_rows) {
+    pack_atoms(force);
+    pack_tiles(tiles, rows), pack_tiles(large_tiles, large_rows);
     pack_constants(*force.committee);
     pack_networks(*force.committee);
-    defines["ROWS"] = std::to_string(rows);
+    defines["ROWS"] = std::to_string(rows), defines["TILE_ROWS"] = std::to_string(large_rows);
+    defines["NUM_TILES"] = std::to_string(tiles.size() / 3);
+    defines["NUM_LARGE_TILES"] = std::to_string(large_tiles.size() / 3);
 }
 
-void Packing::pack_atoms(const ANIForce& force, int rows) {
+void Packing::pack_tiles(std::vector<int>& list, int most) const {
+    for (int row = 0; row < static_cast<int>(element_of_row.size()); ++row) {
+        const int element = element_of_row[row];
+        if (list.empty() || list[list.size() - 3] != element || list.back() == most)
+            list.insert(list.end(), {element, row, 0});
+        ++list.back();
+    }
+}
+
+void Packing::pack_atoms(const ANIForce& force) {
     const Atoms atoms(force);
     order.resize(atoms.size());
     std::iota(order.begin(), order.end(), 0);
@@ -60,12 +72,8 @@ void Packing::pack_atoms(const ANIForce& force, int rows) {
         particles.push_back(atom < n_particles ? force.particles[atom].particle : n_particles - 1 - atom);
         if (atoms.weight[atom] == 0) continue;
         if (elements.empty() || elements.back() != element) elements.push_back(element);
-        const int row = static_cast<int>(centres.size());
-        row_of_atom[atom] = row;
-        const int slot = static_cast<int>(elements.size()) - 1;
-        if (tiles.empty() || tiles[tiles.size() - 3] != slot || tiles.back() == rows)
-            tiles.insert(tiles.end(), {slot, row, 0});
-        ++tiles.back();
+        row_of_atom[atom] = static_cast<int>(centres.size());
+        element_of_row.push_back(static_cast<int>(elements.size()) - 1);
         centres.push_back(k);
     }
     for (const int atom : atoms.centres) row_of_centre.push_back(row_of_atom[atom]);
@@ -78,7 +86,6 @@ void Packing::pack_atoms(const ANIForce& force, int rows) {
     defines["NUM_CAPS"] = std::to_string(force.caps.size());
     defines["NUM_SPECIES"] = std::to_string(species.size());
     defines["NUM_BLOCKS"] = std::to_string(species.size() * (species.size() + 3) / 2);
-    defines["NUM_TILES"] = std::to_string(tiles.size() / 3);
     if (force.periodic) defines["USE_PERIODIC"] = "1";
 }
 

@@ -10,7 +10,8 @@
 namespace mlmm {
 
 struct Packing {
-    explicit Packing(const ANIForce& force, int rows);
+    // rows: most of a tile and of a large one.
+    Packing(const ANIForce& force, int rows, int large_rows);
 
     // Atoms sorted by element; a cap k has the particle -1-k.
     std::vector<int> particles, cap_particles;
@@ -19,7 +20,7 @@ struct Packing {
     // Where each centre of the force (particles and then caps) stands among the rows.
     std::vector<int> row_of_centre;
     // Of each tile: element, first row, number of rows.
-    std::vector<int> tiles;
+    std::vector<int> tiles, large_tiles;
     std::vector<double> constants;
     // Padded widths of the hidden layers, (elements, layers), and the largest of each.
     std::vector<int> widths, most;
@@ -35,12 +36,14 @@ struct Packing {
     std::vector<double> row_weights(const ANIForce& force) const;
 
    private:
-    void pack_atoms(const ANIForce& force, int rows);
+    void pack_atoms(const ANIForce& force);
+    void pack_tiles(std::vector<int>& list, int most) const;
     void pack_constants(const Committee& committee);
     void pack_networks(const Committee& committee);
     std::vector<int> places_of_functions(const Committee& committee) const;
 
     std::vector<int> order, species, elements;  // elements: of centres
+    std::vector<int> element_of_row;            // place among them
 };
 
 }  // namespace mlmm
