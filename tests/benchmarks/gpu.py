@@ -1,8 +1,8 @@
 """Is the hybrid right on a GPU, and what does a step cost there? Run by gpu.sh: ``python -m benchmarks.gpu``.
 
 Forces are compared with those of the Reference platform where the GPU has the atoms, in mixed and double
-precision: those of the potential alone, and of all, whose error is that of OpenMM's own forces. Then steps of the
-force field and of the hybrids are timed in turn, in mixed precision.
+precision: those of the potential alone, and of all, whose error is that of OpenMM's own forces. Then steps
+of the force field and of the hybrids are timed in turn, in mixed precision.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def context_on(system: openmm.System, platform: str, precision: str, positions: 
 
 
 def force_errors(hybrid: HybridSystem, platform: str, precision: str) -> tuple[float, float]:
-    """Largest difference from Reference, of max|F|, where the platform has the atoms: the potential, and all."""
+    """Largest difference from Reference, of max|F|: of the potential, and of all."""
     context = context_on(hybrid.system, platform, precision, hybrid.built.positions)
     state = context.getState(positions=True)
     reference = openmm.Context(
