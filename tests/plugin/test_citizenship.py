@@ -297,3 +297,28 @@ def test_energy_is_conserved(positions):
         totals.append(potentials[-1] + state.getKineticEnergy()._value)
     assert np.std(potentials) > 5
     assert np.std(totals) < 0.02 * np.std(potentials)
+
+
+@pytest.mark.parametrize("platform", picked("GPU-single", "GPU-mixed", "GPU-double"))
+def test_forces_beside_those_of_openmm_are_those_of_a_queue(platform, water):
+    """Without an energy the networks have a queue of their own: the same bits, and none of another step.
+
+    Control: the forces of the next positions are others.
+    """
+    weights = np.where(np.arange(water.n_atoms) < 60, 1.0, 0.0)
+    system = copy.deepcopy(water.system)
+    system.addForce(force_of(water.numbers.tolist(), weights, periodic=True))
+    context = context_of(system, platform)
+    moved = water.positions + 0.002 * np.random.default_rng(4).normal(size=water.positions.shape)
+    found = {}
+    for name, where in (("first", water.positions), ("moved", moved)) * 4:
+        context.setPositions(where)
+        alone = context.getState(forces=True).getForces(asNumpy=True)._value
+        together = context.getState(forces=True, energy=True).getForces(asNumpy=True)._value
+        again = context.getState(forces=True).getForces(asNumpy=True)._value
+        scale = np.abs(together).max()
+        # OpenMM's own sums may differ in the last digits.
+        assert np.abs(alone - together).max() < 1e-6 * scale
+        assert np.abs(again - together).max() < 1e-6 * scale
+        found[name] = together
+    assert np.abs(found["first"] - found["moved"]).max() > 0.01 * np.abs(found["first"]).max()

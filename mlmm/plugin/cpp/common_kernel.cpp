@@ -32,8 +32,8 @@ namespace mlmm {
 namespace {
 
 constexpr int kSearchGroup = 128, kSearchChunk = 2048, kNetworkGroup = 256;
-// Local memory that every device has, bytes.
-constexpr int kLocalMemory = 32768;
+// Local memory, bytes: what every device of CUDA and HIP has, and of OpenCL.
+constexpr int kLocalMemory = 49152, kLeastLocalMemory = 32768;
 // Regions that leave most of a large device idle: small tiles, and more threads for each centre.
 constexpr int kFewCentres = 64;
 // Lists of neighbours with room for every atom take no more than this, bytes; longer ones grow where they must.
@@ -48,6 +48,11 @@ struct ForceInfo : public ComputeForceInfo {
     explicit ForceInfo(const std::vector<int>& kinds) : kinds(kinds) {}
     bool areParticlesIdentical(int a, int b) override { return a == b || (kinds[a] == kinds[b] && kinds[a] <= 0); }
     const std::vector<int>& kinds;
+};
+
+// ComputeContext::setCurrentQueue is in the library of each platform, and this one links to none of them.
+struct Queues : public ComputeContext {
+    static ComputeQueue& current(ComputeContext& context) { return context.*&Queues::currentQueue; }
 };
 
 class CommonANIKernel : public ANIKernel {
@@ -73,8 +78,8 @@ class CommonANIKernel : public ANIKernel {
         make_arrays();
         read_weights(force);
         compile();
-        if (contexts.size() > 1)
-            cc.getPostComputations().push_back(new PostComputation(*this, force.getForceGroup()));
+        cc.getPostComputations().push_back(new PostComputation(*this, force.getForceGroup()));
+        queue = cc.createQueue(), ready = cc.createEvent(), done = cc.createEvent();
     }
 
     void read_weights(const ANIForce& force) override {
@@ -84,7 +89,7 @@ class CommonANIKernel : public ANIKernel {
     }
 
     double execute(ContextImpl&, bool forces, bool energy) override {
-        if (contexts.size() == 1) launch(forces, energy);
+        if (contexts.size() == 1) start(forces, energy);
         return 0.0;  // It is in the energy buffer.
     }
 
@@ -99,18 +104,22 @@ class CommonANIKernel : public ANIKernel {
     }
 
    private:
-    // With several devices OpenMM clears the buffers of each in a thread of its own, and a kernel launched by
-    // execute() could run before that; a post-computation is called in the right thread at the right time.
+    // Where forces wait for their end. With several devices OpenMM clears the buffers of each in a thread of its own,
+    // and a kernel launched by execute() could run before that: there all is launched here.
     struct PostComputation : public ComputeContext::ForcePostComputation {
         PostComputation(CommonANIKernel& kernel, int group) : kernel(kernel), group(group) {}
         double computeForceAndEnergy(bool forces, bool energy, int groups) override {
-            if (groups & (1 << group)) kernel.launch(forces, energy);
+            if (kernel.contexts.size() == 1)
+                kernel.finish();
+            else if (groups & (1 << group))
+                kernel.launch(forces, energy);
             return 0.0;
         }
         CommonANIKernel& kernel;
         int group;
     };
 
+    int local_memory() const { return opencl ? kLeastLocalMemory : kLocalMemory; }
     int real_size() const { return twofold ? sizeof(double) : sizeof(float); }
     int mixed_size() const { return wide ? sizeof(double) : sizeof(float); }
 
@@ -123,14 +132,23 @@ class CommonANIKernel : public ANIKernel {
             widths = std::max(widths, sum);
         }
         const bool few = centres <= kFewCentres;
-        // What OpenCL's devices have in common is less.
-        others_group = opencl ? 256 : 512;
+        others_group = few && !opencl ? 512 : 256;
         const int tasks = std::max(others_group / 32, (widest + 31) / 32);
-        const auto fits = [&](int numbers) { return numbers * real_size() <= kLocalMemory - 256; };
-        rows = few ? 4 : 8, columns = few ? 1 : 2, tile_rows = few ? 8 : 16;
+        const auto fits = [&](int numbers) { return numbers * real_size() <= local_memory(); };
+        rows = few ? 4 : 8, tile_rows = 8, most_columns = few ? 1 : 5, tile_steps = few ? 4 : 2;
         while (rows > 1 && !fits(rows * (widths + tasks * 32 + 1))) rows /= 2;
-        while (tile_rows > 1 && !fits(kNetworkGroup * tile_rows * columns)) tile_rows /= 2;
+        while (most_columns > 1 && !fits(kNetworkGroup * tile_rows * most_columns)) --most_columns;
+        while (tile_rows > 1 && !fits(kNetworkGroup * tile_rows * most_columns)) tile_rows /= 2;
         force_group = few ? 128 : 64, force_shares = few ? 8 : 4;
+    }
+
+    // Blocks of 32 columns of a matrix that a warp takes: as many as it may, of those that leave least idle.
+    int columns_of(int width) const {
+        int best = 1;
+        const auto all = [&](int columns) { return (width / 32 + columns - 1) / columns * columns; };
+        for (int columns = 2; columns <= most_columns; ++columns)
+            if (all(columns) <= all(best)) best = columns;
+        return best;
     }
 
     ArrayInterface& array(const std::string& name, size_t size, int element_size) {
@@ -153,7 +171,7 @@ class CommonANIKernel : public ANIKernel {
         integers("particles", p.particles), integers("capParticles", p.cap_particles);
         integers("centres", p.centres), integers("speciesStart", p.species_start), integers("widths", p.widths);
         integers("tiles", p.tiles), integers("largeTiles", p.large_tiles);
-        integers("layers", p.layers), integers("status", {0});
+        integers("status", {0});
         integers("starts", std::vector<int>(2 * n * (p.species_start.size() + 1), 0));
         numbers("capDistances", p.cap_distances, true), numbers("constants", p.constants);
         numbers("first", p.first), numbers("firstBack", p.first_back), numbers("firstBias", p.first_bias);
@@ -192,7 +210,7 @@ class CommonANIKernel : public ANIKernel {
         std::map<std::string, std::string> defines = packing->defines;
         const int most_functions = std::stoi(defines["MOST_FUNCTIONS"]);
         int group = 128;
-        while (group > 32 && group * (most_functions + 1) * real_size() > kLocalMemory) group /= 2;
+        while (group > 32 && group * (most_functions + 1) * real_size() > local_memory()) group /= 2;
         symmetry_group = group, pair_blocks = std::stoi(defines["NUM_BLOCKS"]);
         int tasks = others_group / 32;
         for (const int width : packing->most) tasks = std::max(tasks, width / 32);
@@ -201,7 +219,12 @@ class CommonANIKernel : public ANIKernel {
         defines["SEARCH_CHUNK"] = std::to_string(std::min(kSearchChunk, whole_groups));
         defines["FORCE_GROUP"] = std::to_string(force_group), defines["FORCE_SHARES"] = std::to_string(force_shares);
         defines["NETWORK_GROUP"] = std::to_string(kNetworkGroup), defines["OTHERS_GROUP"] = std::to_string(others_group);
-        defines["MOST_TASKS"] = std::to_string(tasks), defines["COLUMNS"] = std::to_string(columns);
+        defines["MOST_TASKS"] = std::to_string(tasks), defines["TILE_STEPS"] = std::to_string(tile_steps);
+        first_columns = columns_of(packing->most[0]), back_columns = columns_of(packing->functions);
+        defines["FIRST_COLUMNS"] = std::to_string(first_columns);
+        defines["BACK_COLUMNS"] = std::to_string(back_columns);
+        defines["MOST_COLUMNS"] = std::to_string(std::max(first_columns, back_columns));
+
         defines["PADDED_NUM_ATOMS"] = std::to_string(cc.getPaddedNumAtoms());
         const std::string source =
             std::string(kDeviceNeighbours) + kDeviceSymmetry + kDeviceNetworks + kDeviceForces;
@@ -234,7 +257,7 @@ class CommonANIKernel : public ANIKernel {
         describe = kernel("symmetryFunctions", 2, {"radial", "radialCut", "angular", "angularCut", "starts", "poison",
                                                    "constants", "functions"});
         first = kernel("firstLayer", 0, {"largeTiles", "widths", "first", "firstBias", "functions", "hidden"});
-        others = kernel("otherLayers", 1, {"tiles", "widths", "layers", "others", "last", "rowWeights", "hidden",
+        others = kernel("otherLayers", 2, {"tiles", "others", "last", "rowWeights", "hidden",
                                            "energies", "status", "energyBuffer"});
         back = kernel("firstLayerBack", 0, {"largeTiles", "widths", "firstBack", "hidden", "slopes"});
         push = kernel("addForces", 2, {"radial", "radialCut", "radialAtom", "angular", "angularCut", "angularAtom",
@@ -291,15 +314,17 @@ class CommonANIKernel : public ANIKernel {
         search();
         if (!whole) make_room();
         for (ComputeKernel* k : {&describe, &push}) (*k)->setArg(0, radial_room), (*k)->setArg(1, angular_room);
-        const int tiles = packing->tiles.size() / 3, large = packing->large_tiles.size() / 3, wide_column = 32 * columns;
-        const auto blocks = [&](int width) { return large * members * ((width + wide_column - 1) / wide_column); };
+        const int tiles = packing->tiles.size() / 3, large = packing->large_tiles.size() / 3;
+        const auto blocks = [&](int width, int columns) {
+            return large * members * ((width + 32 * columns - 1) / (32 * columns)) * kNetworkGroup;
+        };
         describe->execute((n * pair_blocks + symmetry_group / 32 - 1) / (symmetry_group / 32) * symmetry_group,
                           symmetry_group);
-        first->execute(blocks(packing->most[0]) * kNetworkGroup, kNetworkGroup);
-        others->setArg(0, static_cast<int>(forces));
+        first->execute(blocks(packing->most[0], first_columns), kNetworkGroup);
+        others->setArg(0, static_cast<int>(forces)), others->setArg(1, static_cast<int>(energy));
         others->execute(tiles * members * others_group, others_group);
         if (forces) {
-            back->execute(blocks(packing->functions) * kNetworkGroup, kNetworkGroup);
+            back->execute(blocks(packing->functions, back_columns), kNetworkGroup);
             push->execute(n * force_group, force_group);
             if (spread) {
                 set_box(spread);
@@ -307,11 +332,40 @@ class CommonANIKernel : public ANIKernel {
             }
         }
         // Looking waits for the device, which whoever asks for the energy does anyway.
-        if (energy || ++evaluations % kLookEvery == 0) look();
+        if (energy || ++evaluations % kLookEvery == 0) unseen = true;
+        if (unseen && !beside) look();
+    }
+
+    // In a queue of its own, so that the kernels of one step that do not fill the device run side by side. Kernels of
+    // OpenMM add energies to one buffer without atomics: nothing beside them where an energy is asked for.
+    void start(bool forces, bool energy) {
+        if (n == 0) return;
+        ContextSelector selector(cc);
+        if (beside) finish();
+        if (energy || !whole || !find) return launch(forces, energy);
+        ready->enqueue(), ready->queueWait(queue);
+        const ComputeQueue before = Queues::current(cc);
+        Queues::current(cc) = queue, beside = true;
+        try {
+            launch(forces, energy), done->enqueue();
+        } catch (...) {
+            Queues::current(cc) = before, beside = false;
+            throw;
+        }
+        Queues::current(cc) = before;
+    }
+
+    void finish() {
+        if (!beside) return;
+        ContextSelector selector(cc);
+        beside = false;
+        done->queueWait(Queues::current(cc));
+        if (unseen) look();
     }
 
     void look() {
         std::vector<int> status;
+        unseen = false;
         arrays.at("status")->download(status);
         if (status[0] == 0) return;
         arrays.at("status")->upload(std::vector<int>{0});
@@ -328,8 +382,13 @@ class CommonANIKernel : public ANIKernel {
     ComputeProgram program;
     ComputeKernel find, describe, first, others, back, push, spread;
     int n = 0, n_atoms = 0, members = 0, radial_room = 0, angular_room = 0, evaluations = 0, pair_blocks = 0;
-    int rows = 8, tile_rows = 8, columns = 1, symmetry_group = 128, others_group = 256, force_group = 64, force_shares = 4;
+    int rows = 8, tile_rows = 8, tile_steps = 2, most_columns = 1, first_columns = 1, back_columns = 1;
+    int symmetry_group = 128, others_group = 256, force_group = 64, force_shares = 4;
     bool twofold = false, wide = false, periodic = false, whole = true;
+    // Its kernels run beside others; an evaluation has not been looked at for what is no number.
+    bool beside = false, unseen = false;
+    ComputeQueue queue;
+    ComputeEvent ready, done;
 };
 
 // OpenCLContext, CudaContext and HipContext are incomplete types here, since their headers want those of the vendors;

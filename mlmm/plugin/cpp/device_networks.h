@@ -22,37 +22,36 @@ DEVICE real slopeOf(real value) {
 }
 
 /**
- * Rows in local memory (rows of `stride`) times a matrix (inputs, outputs in rows of `width`): sums of the shares
- * of the inputs.
+ * Rows in local memory times a matrix (inputs, outputs): sums of the shares of the inputs, biases in the first one.
  */
-DEVICE void multiplyRows(LOCAL_ARG const real4* x, int stride, GLOBAL const real* RESTRICT weights, int inputs,
-    int outputs, int width,
-        LOCAL_ARG real* parts) {
+DEVICE void multiplyRows(LOCAL_ARG const real4* x, const int inputs, const int outputs, GLOBAL const real* RESTRICT weights,
+        GLOBAL const real* RESTRICT biases, const int biased, LOCAL_ARG real* parts) {
     const int lane = LOCAL_ID%32, blocks = outputs/32, quarters = inputs/4;
     const int shares = (blocks < OTHER_WARPS ? OTHER_WARPS/blocks : 1);
     const int share = (quarters+shares-1)/shares;
     for (int task = LOCAL_ID/32; task < blocks*shares; task += OTHER_WARPS) {
         int s = task/blocks, column = (task-s*blocks)*32+lane;
         int end = ((s+1)*share < quarters ? (s+1)*share : quarters);
+        real bias = (biased && s == 0 ? biases[column] : (real) 0);
         real sums[ROWS];
 #pragma unroll
         for (int r = 0; r < ROWS; r++)
-            sums[r] = 0;
+            sums[r] = bias;
         for (int k = s*share; k < end; k += STEPS) {
             real taken[4*STEPS];
 #pragma unroll
             for (int u = 0; u < STEPS; u++) {
-                GLOBAL const real* RESTRICT from = weights+4*(k+u < end ? k+u : k)*width+column;
+                GLOBAL const real* RESTRICT from = weights+4*(k+u < end ? k+u : k)*outputs+column;
 #pragma unroll
                 for (int m = 0; m < 4; m++)
-                    taken[4*u+m] = (k+u < end ? from[m*width] : (real) 0);
+                    taken[4*u+m] = (k+u < end ? from[m*outputs] : (real) 0);
             }
 #pragma unroll
             for (int u = 0; u < STEPS; u++) {
                 int q = (k+u < end ? k+u : k);
 #pragma unroll
                 for (int r = 0; r < ROWS; r++) {
-                    real4 v = x[r*(stride/4)+q];
+                    real4 v = x[r*quarters+q];
                     sums[r] += v.x*taken[4*u]+v.y*taken[4*u+1]+v.z*taken[4*u+2]+v.w*taken[4*u+3];
                 }
             }
@@ -63,68 +62,89 @@ DEVICE void multiplyRows(LOCAL_ARG const real4* x, int stride, GLOBAL const real
     }
 }
 
-DEVICE real sumOfShares(LOCAL_ARG const real* parts, int outputs, int row, int column) {
+DEVICE real sumOfShares(LOCAL_ARG const real* parts, const int outputs, int row, int column) {
     const int blocks = outputs/32;
     const int shares = (blocks < OTHER_WARPS ? OTHER_WARPS/blocks : 1);
     real sum = 0;
+#pragma unroll
     for (int s = 0; s < shares; s++)
         sum += parts[((s*blocks+column/32)*ROWS+row)*32+column%32];
     return sum;
 }
 
+// Layers of the compiled program: widths, places of weights (or of the transposed ones) and biases, and what stands
+// before the values of the inputs in local memory, in numbers of each row.
+#define FORWARD(INPUTS, OUTPUTS, WEIGHTS, BIASES, BEFORE) \
+    multiplyRows(values4+ROWS*(BEFORE)/4, INPUTS, OUTPUTS, weights+WEIGHTS+place*(INPUTS*OUTPUTS), \
+        weights+BIASES+place*OUTPUTS, 1, parts); \
+    SYNC_THREADS; \
+    for (int i = LOCAL_ID; i < ROWS*OUTPUTS; i += OTHERS_GROUP) \
+        values[ROWS*(BEFORE+INPUTS)+i] = celu(sumOfShares(parts, OUTPUTS, i/OUTPUTS, i%OUTPUTS)); \
+    SYNC_THREADS;
+
+#define BACKWARD(INPUTS, OUTPUTS, TRANSPOSED, BEFORE) \
+    multiplyRows(values4+ROWS*(BEFORE+INPUTS)/4, OUTPUTS, INPUTS, weights+TRANSPOSED+place*(INPUTS*OUTPUTS), \
+        weights, 0, parts); \
+    SYNC_THREADS; \
+    for (int i = LOCAL_ID; i < ROWS*INPUTS; i += OTHERS_GROUP) \
+        values[ROWS*(BEFORE)+i] = slopeOf(values[ROWS*(BEFORE)+i])*sumOfShares(parts, INPUTS, i/INPUTS, i%INPUTS); \
+    SYNC_THREADS;
+
 /**
- * Rows in global memory (rows of `stride`) times a matrix with rows of `width`, in COLUMNS blocks of 32 columns from
+ * Rows in global memory (rows of `stride`) times a matrix with rows of `width`, in `columns` blocks of 32 columns from
  * `first` on: each of WARPS takes a share of the inputs. A row beyond `rows` repeats the first.
  */
-DEVICE void multiplyTile(GLOBAL const real* RESTRICT x, int rows, int stride, GLOBAL const real* RESTRICT weights,
-        int inputs, int first, int width, LOCAL_ARG real* parts) {
+DEVICE void multiplyTile(GLOBAL const real* RESTRICT x, int rows, const int stride, GLOBAL const real* RESTRICT weights,
+        int inputs, int first, const int columns, const int width, LOCAL_ARG real* parts) {
     const int lane = LOCAL_ID%32, warp = LOCAL_ID/32, quarters = inputs/4;
     const int share = (quarters+WARPS-1)/WARPS;
     const int end = ((warp+1)*share < quarters ? (warp+1)*share : quarters);
     GLOBAL const real4* RESTRICT x4 = (GLOBAL const real4*) x;
-    real sums[TILE_ROWS*COLUMNS];
+    real sums[TILE_ROWS*MOST_COLUMNS];
 #pragma unroll
-    for (int i = 0; i < TILE_ROWS*COLUMNS; i++)
+    for (int i = 0; i < TILE_ROWS*MOST_COLUMNS; i++)
         sums[i] = 0;
-    for (int k = warp*share; k < end; k += STEPS) {
-        real taken[4*STEPS*COLUMNS];
+    for (int k = warp*share; k < end; k += TILE_STEPS) {
+        real taken[4*TILE_STEPS*MOST_COLUMNS];
 #pragma unroll
-        for (int u = 0; u < STEPS; u++) {
+        for (int u = 0; u < TILE_STEPS; u++) {
             GLOBAL const real* RESTRICT from = weights+4*(k+u < end ? k+u : k)*width+lane;
 #pragma unroll
             for (int m = 0; m < 4; m++)
 #pragma unroll
-                for (int c = 0; c < COLUMNS; c++) {
+                for (int c = 0; c < columns; c++) {
                     int column = (first+32*c < width ? first+32*c : first);
-                    taken[(4*u+m)*COLUMNS+c] = (k+u < end ? from[m*width+column] : (real) 0);
+                    taken[(4*u+m)*MOST_COLUMNS+c] = (k+u < end ? from[m*width+column] : (real) 0);
                 }
         }
 #pragma unroll
-        for (int u = 0; u < STEPS; u++) {
+        for (int u = 0; u < TILE_STEPS; u++) {
             int q = (k+u < end ? k+u : k);
 #pragma unroll
             for (int r = 0; r < TILE_ROWS; r++) {
                 real4 v = x4[(r < rows ? r : 0)*(stride/4)+q];
 #pragma unroll
-                for (int c = 0; c < COLUMNS; c++)
-                    sums[r*COLUMNS+c] += v.x*taken[4*u*COLUMNS+c]+v.y*taken[(4*u+1)*COLUMNS+c]
-                        +v.z*taken[(4*u+2)*COLUMNS+c]+v.w*taken[(4*u+3)*COLUMNS+c];
+                for (int c = 0; c < columns; c++)
+                    sums[r*MOST_COLUMNS+c] += v.x*taken[4*u*MOST_COLUMNS+c]+v.y*taken[(4*u+1)*MOST_COLUMNS+c]
+                        +v.z*taken[(4*u+2)*MOST_COLUMNS+c]+v.w*taken[(4*u+3)*MOST_COLUMNS+c];
             }
         }
     }
 #pragma unroll
-    for (int i = 0; i < TILE_ROWS*COLUMNS; i++)
-        parts[(warp*TILE_ROWS*COLUMNS+i)*32+lane] = sums[i];
+    for (int r = 0; r < TILE_ROWS; r++)
+#pragma unroll
+        for (int c = 0; c < columns; c++)
+            parts[((warp*TILE_ROWS+r)*columns+c)*32+lane] = sums[r*MOST_COLUMNS+c];
 }
 
 /**
- * The sum of all shares for one row and a column within the COLUMNS blocks.
+ * The sum of all shares for one row and a column within the blocks.
  */
-DEVICE real sumOfTile(LOCAL_ARG const real* parts, int row, int column) {
+DEVICE real sumOfTile(LOCAL_ARG const real* parts, const int columns, int row, int column) {
     real sum = 0;
 #pragma unroll
     for (int s = 0; s < WARPS; s++)
-        sum += parts[((s*TILE_ROWS+row)*COLUMNS+column/32)*32+column%32];
+        sum += parts[((s*TILE_ROWS+row)*columns+column/32)*32+column%32];
     return sum;
 }
 
@@ -134,23 +154,23 @@ DEVICE real sumOfTile(LOCAL_ARG const real* parts, int row, int column) {
 KERNEL void firstLayer(GLOBAL const int* RESTRICT tiles, GLOBAL const int* RESTRICT widths,
     GLOBAL const real* RESTRICT weights,
         GLOBAL const real* RESTRICT biases, GLOBAL const real* RESTRICT functions, GLOBAL real* RESTRICT hidden) {
-    LOCAL real parts[WARPS*TILE_ROWS*COLUMNS*32];
-    const int blocks = (WIDTH_0+32*COLUMNS-1)/(32*COLUMNS);
+    LOCAL real parts[WARPS*TILE_ROWS*FIRST_COLUMNS*32];
+    const int blocks = (WIDTH_0+32*FIRST_COLUMNS-1)/(32*FIRST_COLUMNS);
     for (int task = GROUP_ID; task < NUM_LARGE_TILES*MEMBERS*blocks; task += NUM_GROUPS) {
         int block = task%blocks, member = (task/blocks)%MEMBERS, tile = task/(blocks*MEMBERS);
         int element = tiles[3*tile], first = tiles[3*tile+1], rows = tiles[3*tile+2];
-        int column = block*32*COLUMNS, place = element*MEMBERS+member;
+        int column = block*32*FIRST_COLUMNS, place = element*MEMBERS+member;
         int columns = widths[element*HIDDEN]-column;
         // The same for the whole group.
         if (columns > 0)
             multiplyTile(functions+first*FUNCTIONS, rows, FUNCTIONS, weights+place*FUNCTIONS*WIDTH_0, FUNCTIONS, column,
-                WIDTH_0, parts);
+                FIRST_COLUMNS, WIDTH_0, parts);
         SYNC_THREADS;
-        for (int i = LOCAL_ID; i < rows*32*COLUMNS; i += NETWORK_GROUP) {
-            int r = i/(32*COLUMNS), c = i%(32*COLUMNS);
-            if (c < columns)
-                hidden[(member*NUM_CENTRES+first+r)*WIDTH_0+column+c] =
-                    celu(biases[place*WIDTH_0+column+c]+sumOfTile(parts, r, c));
+        for (int i = LOCAL_ID; i < rows*32*FIRST_COLUMNS; i += NETWORK_GROUP) {
+            int r = i/(32*FIRST_COLUMNS), c = i%(32*FIRST_COLUMNS);
+            if (column+c < WIDTH_0)
+                hidden[(member*NUM_CENTRES+first+r)*WIDTH_0+column+c] = (c < columns ?
+                    celu(biases[place*WIDTH_0+column+c]+sumOfTile(parts, FIRST_COLUMNS, r, c)) : (real) 0);
         }
         SYNC_THREADS;
     }
@@ -159,11 +179,10 @@ KERNEL void firstLayer(GLOBAL const int* RESTRICT tiles, GLOBAL const int* RESTR
 /**
  * The other layers, the energies, and the way back to the gradient in the first hidden layer, which takes its
  * place.
- * layers: (inputs, outputs, weights, transposed weights, biases) from the second on; last: weights and bias.
+ * last: weights and bias.
  */
-KERNEL void otherLayers(int includeForces, GLOBAL const int* RESTRICT tiles, GLOBAL const int* RESTRICT widths,
-        GLOBAL const int* RESTRICT layers, GLOBAL const real* RESTRICT weights, GLOBAL const real* RESTRICT last,
-        GLOBAL const real* RESTRICT rowWeights, GLOBAL real* RESTRICT hidden, GLOBAL real* RESTRICT energies,
+KERNEL void otherLayers(int includeForces, int includeEnergy, GLOBAL const int* RESTRICT tiles,
+        GLOBAL const real* RESTRICT weights, GLOBAL const real* RESTRICT last, GLOBAL const real* RESTRICT rowWeights, GLOBAL real* RESTRICT hidden, GLOBAL real* RESTRICT energies,
         GLOBAL int* RESTRICT status, GLOBAL mixed* RESTRICT energyBuffer) {
     LOCAL real4 values4[ROWS*ALL_WIDTHS/4];
     LOCAL real parts[MOST_TASKS*ROWS*32];
@@ -173,32 +192,17 @@ KERNEL void otherLayers(int includeForces, GLOBAL const int* RESTRICT tiles, GLO
         int member = task%MEMBERS, tile = task/MEMBERS;
         int element = tiles[3*tile], first = tiles[3*tile+1], rows = tiles[3*tile+2];
         int place = element*MEMBERS+member;
-        GLOBAL const int* RESTRICT width = widths+element*HIDDEN;
         for (int i = LOCAL_ID; i < ROWS*WIDTH_0; i += OTHERS_GROUP) {
             int r = i/WIDTH_0, c = i%WIDTH_0;
-            values[i] = (r < rows && c < width[0] ? hidden[(member*NUM_CENTRES+first+r)*WIDTH_0+c] : (real) 0);
+            values[i] = (r < rows ? hidden[(member*NUM_CENTRES+first+r)*WIDTH_0+c] : (real) 0);
         }
         SYNC_THREADS;
-        int offset = 0;
-        for (int l = 1; l < HIDDEN; l++) {
-            GLOBAL const int* RESTRICT layer = layers+5*(l-1);
-            int inputs = layer[0], outputs = layer[1];
-            multiplyRows(values4+offset/4, inputs, weights+layer[2]+place*inputs*outputs, width[l-1], width[l],
-                outputs, parts);
-            SYNC_THREADS;
-            offset += ROWS*inputs;
-            for (int i = LOCAL_ID; i < ROWS*width[l]; i += OTHERS_GROUP) {
-                int r = i/width[l], c = i%width[l];
-                real sum = weights[layer[4]+place*outputs+c]+sumOfShares(parts, width[l], r, c);
-                values[offset+r*outputs+c] = celu(sum);
-            }
-            SYNC_THREADS;
-        }
+        FORWARD_LAYERS
         GLOBAL const real* RESTRICT lastWeights = last+place*(WIDTH_LAST+1);
         for (int i = LOCAL_ID; i < ROWS*32; i += OTHERS_GROUP) {
             real sum = 0;
-            for (int c = i%32; c < width[HIDDEN-1]; c += 32)
-                sum += values[offset+(i/32)*WIDTH_LAST+c]*lastWeights[c];
+            for (int c = i%32; c < WIDTH_LAST; c += 32)
+                sum += values[ROWS*LAST_BEFORE+(i/32)*WIDTH_LAST+c]*lastWeights[c];
             parts[i] = sum;
         }
         SYNC_THREADS;
@@ -215,37 +219,25 @@ KERNEL void otherLayers(int includeForces, GLOBAL const int* RESTRICT tiles, GLO
             }
         }
         SYNC_THREADS;
-        if (LOCAL_ID == 0) {
+        if (includeEnergy && LOCAL_ID == 0) {
             mixed total = 0;
             for (int r = 0; r < rows; r++)
                 total += (mixed) rowEnergies[r]*rowWeights[first+r];
             energyBuffer[GROUP_ID] += total;
         }
         if (includeForces) {
-            for (int i = LOCAL_ID; i < ROWS*width[HIDDEN-1]; i += OTHERS_GROUP) {
-                int r = i/width[HIDDEN-1], c = i%width[HIDDEN-1];
-                real value = values[offset+r*WIDTH_LAST+c];
-                values[offset+r*WIDTH_LAST+c] = (r < rows ? slopeOf(value)*lastWeights[c]*rowWeights[first+r] :
+            for (int i = LOCAL_ID; i < ROWS*WIDTH_LAST; i += OTHERS_GROUP) {
+                int r = i/WIDTH_LAST, c = i%WIDTH_LAST;
+                real value = values[ROWS*LAST_BEFORE+r*WIDTH_LAST+c];
+                values[ROWS*LAST_BEFORE+r*WIDTH_LAST+c] = (r < rows ? slopeOf(value)*lastWeights[c]*rowWeights[first+r] :
                     (real) 0);
             }
             SYNC_THREADS;
-            for (int l = HIDDEN-1; l > 0; l--) {
-                GLOBAL const int* RESTRICT layer = layers+5*(l-1);
-                int inputs = layer[0], outputs = layer[1];
-                multiplyRows(values4+offset/4, outputs, weights+layer[3]+place*inputs*outputs, width[l],
-                    width[l-1], inputs, parts);
-                SYNC_THREADS;
-                offset -= ROWS*inputs;
-                for (int i = LOCAL_ID; i < ROWS*width[l-1]; i += OTHERS_GROUP) {
-                    int r = i/width[l-1], c = i%width[l-1];
-                    real value = values[offset+r*inputs+c];
-                    values[offset+r*inputs+c] = slopeOf(value)*sumOfShares(parts, width[l-1], r, c);
-                }
-                SYNC_THREADS;
-            }
-            for (int i = LOCAL_ID; i < rows*width[0]; i += OTHERS_GROUP) {
-                int r = i/width[0], c = i%width[0];
-                hidden[(member*NUM_CENTRES+first+r)*WIDTH_0+c] = values[r*WIDTH_0+c];
+            BACKWARD_LAYERS
+            for (int i = LOCAL_ID; i < ROWS*WIDTH_0; i += OTHERS_GROUP) {
+                int r = i/WIDTH_0, c = i%WIDTH_0;
+                if (r < rows)
+                    hidden[(member*NUM_CENTRES+first+r)*WIDTH_0+c] = values[i];
             }
         }
         SYNC_THREADS;
@@ -258,19 +250,19 @@ KERNEL void otherLayers(int includeForces, GLOBAL const int* RESTRICT tiles, GLO
 KERNEL void firstLayerBack(GLOBAL const int* RESTRICT tiles, GLOBAL const int* RESTRICT widths,
     GLOBAL const real* RESTRICT transposed,
         GLOBAL const real* RESTRICT hidden, GLOBAL real* RESTRICT slopes) {
-    LOCAL real parts[WARPS*TILE_ROWS*COLUMNS*32];
-    const int blocks = (FUNCTIONS+32*COLUMNS-1)/(32*COLUMNS);
+    LOCAL real parts[WARPS*TILE_ROWS*BACK_COLUMNS*32];
+    const int blocks = (FUNCTIONS+32*BACK_COLUMNS-1)/(32*BACK_COLUMNS);
     for (int task = GROUP_ID; task < NUM_LARGE_TILES*MEMBERS*blocks; task += NUM_GROUPS) {
         int block = task%blocks, member = (task/blocks)%MEMBERS, tile = task/(blocks*MEMBERS);
         int element = tiles[3*tile], first = tiles[3*tile+1], rows = tiles[3*tile+2];
-        int column = block*32*COLUMNS, start = member*NUM_CENTRES+first;
+        int column = block*32*BACK_COLUMNS, start = member*NUM_CENTRES+first;
         multiplyTile(hidden+start*WIDTH_0, rows, WIDTH_0, transposed+(element*MEMBERS+member)*WIDTH_0*FUNCTIONS,
-            widths[element*HIDDEN], column, FUNCTIONS, parts);
+            widths[element*HIDDEN], column, BACK_COLUMNS, FUNCTIONS, parts);
         SYNC_THREADS;
-        for (int i = LOCAL_ID; i < rows*32*COLUMNS; i += NETWORK_GROUP) {
-            int r = i/(32*COLUMNS), c = i%(32*COLUMNS);
+        for (int i = LOCAL_ID; i < rows*32*BACK_COLUMNS; i += NETWORK_GROUP) {
+            int r = i/(32*BACK_COLUMNS), c = i%(32*BACK_COLUMNS);
             if (column+c < FUNCTIONS)
-                slopes[(start+r)*FUNCTIONS+column+c] = sumOfTile(parts, r, c);
+                slopes[(start+r)*FUNCTIONS+column+c] = sumOfTile(parts, BACK_COLUMNS, r, c);
         }
         SYNC_THREADS;
     }

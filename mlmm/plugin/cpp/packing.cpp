@@ -143,14 +143,22 @@ void Packing::pack_networks(const Committee& committee) {
     first.assign(blocks * functions * most[0], 0.0), first_back = first;
     first_bias.assign(blocks * most[0], 0.0), last.assign(blocks * (most.back() + 1), 0.0);
     size_t size = 0;
+    int before = 0;
+    std::string forward, backward;
     for (int k = 1; k < hidden; ++k) {
         const size_t matrix = blocks * most[k - 1] * most[k];
         for (const size_t entry : {static_cast<size_t>(most[k - 1]), static_cast<size_t>(most[k]), size, size + matrix,
                                    size + 2 * matrix})
             layers.push_back(static_cast<int>(entry));
-        size += 2 * matrix + blocks * most[k];
+        const std::string shape = std::to_string(most[k - 1]) + ", " + std::to_string(most[k]) + ", ";
+        const std::string end = ", " + std::to_string(before) + ")";
+        forward += "FORWARD(" + shape + std::to_string(size) + ", " + std::to_string(size + 2 * matrix) + end + " ";
+        backward = "BACKWARD(" + shape + std::to_string(size + matrix) + end + " " + backward;
+        before += most[k - 1], size += 2 * matrix + blocks * most[k];
     }
-    others.assign(size + 1, 0.0), layers.push_back(0);
+    defines["FORWARD_LAYERS"] = forward, defines["BACKWARD_LAYERS"] = backward;
+    defines["LAST_BEFORE"] = std::to_string(before);
+    others.assign(size + 1, 0.0);
     for (size_t slot = 0; slot < elements.size(); ++slot) {
         const ElementWeights& networks = committee.networks[elements[slot]];
         for (int m = 0; m < members; ++m) {
