@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 
 from mlmm.bench.measure import Timing
 from mlmm.check_report import aligned
-from mlmm.dynamics.options import RunOptions
+from mlmm.dynamics.options import CHECKPOINT_SHARE, RunOptions
 from mlmm.dynamics.stages import Dynamics
 from mlmm.units import NANOSECOND
 
@@ -171,7 +172,7 @@ def cost_rows(
     for name, every in (
         ("energy table", options.report_interval),
         ("frame", options.trajectory_interval),
-        ("checkpoint", options.checkpoint_interval),
+        ("checkpoint", _steps_between_checkpoints(options, timings)),
     ):
         if name in timings:
             each = timings[name].over(every)
@@ -181,6 +182,15 @@ def cost_rows(
     for name in against:
         add(f"hybrid step with {name}", timings.get(name), single)
     return rows
+
+
+def _steps_between_checkpoints(options: RunOptions, timings: Mapping[str, Timing]) -> int:
+    """As a run would have them: by their share of the time where no interval is given."""
+    every, step = options.checkpoint_every, timings.get("multiple time steps", timings.get("whole step"))
+    if options.checkpoint_interval or step is None or "checkpoint" not in timings:
+        return every
+    cost = float(np.median(timings["checkpoint"].wall)) / CHECKPOINT_SHARE / float(np.median(step.wall))
+    return every * max(1, math.ceil(cost / every))
 
 
 def _digits(value: float | None) -> str:

@@ -42,9 +42,9 @@ def broken_positions(positions: np.ndarray, before: np.ndarray, label: Callable[
     label : callable
         Name of an atom.
     """
-    moved = np.abs(positions - before).max(axis=1)
-    if moved.max() < _BLOWN_UP:  # false for NaN as well
+    if np.abs(positions - before).max() < _BLOWN_UP:  # false for NaN as well
         return None
+    moved = np.abs(positions - before).max(axis=1)
     farthest = int(moved.argmax())  # the first NaN, if there is any
     what = "NaN" if np.isnan(moved[farthest]) else f"an atom that moved {moved[farthest]:.3g} nm"
     return f"{what} ({label(farthest)})"

@@ -12,9 +12,11 @@ from typing import Any
 
 from mlmm.options import Quantity, check_fields, number, quantity, setting, word
 
-__all__ = ["ENSEMBLES", "ProtocolOptions", "RunOptions"]
+__all__ = ["CHECKPOINT_EVERY", "CHECKPOINT_SHARE", "ENSEMBLES", "ProtocolOptions", "RunOptions"]
 
 ENSEMBLES = ("NVT", "NPT", "NVE")
+#: Least steps between checkpoints, and the share of the time that they may take, where no interval is given.
+CHECKPOINT_EVERY, CHECKPOINT_SHARE = 1000, 0.02
 _RUN: dict[str, Any] = {"section": "run"}
 _REPORT: dict[str, Any] = {"section": "report"}
 
@@ -49,7 +51,8 @@ class RunOptions:
         What to do where temperatures, speeds, bonds or distances leave what matter can have
         (`mlmm.dynamics.stability`): end the run with an error and a saved frame, or warn and go on.
     report_interval, trajectory_interval, checkpoint_interval : int
-        Steps between rows of the energy table, frames, and checkpoints.
+        Steps between rows of the energy table, frames, and checkpoints; of checkpoints 0: `CHECKPOINT_EVERY`,
+        and rarer where they would take more than `CHECKPOINT_SHARE` of the time.
     title : str
         Of the report; the name of the run directory if empty.
     distances : mapping of str to (str, str)
@@ -106,7 +109,12 @@ class RunOptions:
         100, "steps between rows of the energy table", least=1, key="interval", **_REPORT
     )
     trajectory_interval: int = number(500, "steps between frames", least=1, **_REPORT)
-    checkpoint_interval: int = number(1000, "steps between checkpoints", least=1, **_REPORT)
+    checkpoint_interval: int = number(
+        0,
+        "steps between checkpoints; 0: every 1000 steps, rarer where that would take 2 % of the time",
+        least=0,
+        **_REPORT,
+    )
     title: str = setting("", "title of the report; empty: the name of the run", **_REPORT)
     distances: Mapping[str, Sequence[str]] = setting(
         {},
@@ -119,6 +127,11 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+    @property
+    def checkpoint_every(self) -> int:
+        """Least number of steps between checkpoints."""
+        return self.checkpoint_interval or CHECKPOINT_EVERY
 
     @property
     def barostat_pressure(self) -> float:

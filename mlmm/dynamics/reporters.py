@@ -10,9 +10,10 @@ from typing import BinaryIO
 
 import numpy as np
 import openmm
-from openmm import app, unit
+from openmm import unit
 
 from mlmm.collective_variables.values import variable_values
+from mlmm.dynamics.dcd_frames import DCDWriter
 from mlmm.dynamics.frames import as_tensors, positions_and_box
 from mlmm.dynamics.imaging import RegionImages
 from mlmm.dynamics.integrators import energy_groups
@@ -253,19 +254,16 @@ class TrajectoryWriter:
         # The header counts the frames: int32 at byte 8.
         self._file.seek(8)
         self._file.write(struct.pack("<i", frames))
-        self._dcd = app.DCDFile(self._file, self._topology, *self._spacing, append=True)
+        self._dcd = DCDWriter(self._file, self._topology, *self._spacing, append=True)
         self.frames = frames
 
     def write(self, context: openmm.Context) -> None:
         """Append the current frame."""
         if self._file is None:
             self._file = self._path.open("wb")
-            self._dcd = app.DCDFile(self._file, self._topology, *self._spacing)
+            self._dcd = DCDWriter(self._file, self._topology, *self._spacing)
         positions, box = positions_and_box(context.getState(positions=True), self._periodic)
-        self._dcd.writeModel(
-            self._images.gather(positions, box) * unit.nanometer,
-            periodicBoxVectors=None if box is None else box * unit.nanometer,
-        )
+        self._dcd.write(self._images.gather(positions, box), box)
         self._file.flush()
         if self._table is not None:
             self._table.write(positions, box)

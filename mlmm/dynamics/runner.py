@@ -23,7 +23,7 @@ from mlmm.dynamics.imaging import RegionImages
 from mlmm.dynamics.integrators import make_integrator, separate_reciprocal
 from mlmm.dynamics.interruption import StopRequest
 from mlmm.dynamics.minimisation import minimise
-from mlmm.dynamics.options import RunOptions
+from mlmm.dynamics.options import CHECKPOINT_SHARE, RunOptions
 from mlmm.dynamics.progress import Progress
 from mlmm.dynamics.records import measure_timing, write_pdb
 from mlmm.dynamics.reporters import EnergyTable, TrajectoryWriter
@@ -83,6 +83,7 @@ class Runner:
         self.last_positions: np.ndarray = hybrid.built.positions
         self.last_box = hybrid.built.box_vectors
         self._stability = StabilityCheck(hybrid)
+        self._last_checkpoint = (0.0, 0.0)  # when it ended, and how long it took, s
         self._images = RegionImages(hybrid.built.topology, hybrid.zones.region.atoms)
         self._sums: GrowingChecksums
         self.table: EnergyTable
@@ -230,7 +231,7 @@ class Runner:
     def _intervals(self) -> tuple[int, int, int]:
         """Steps between rows of the energy table, frames, checkpoints."""
         options = self.options
-        return options.report_interval, options.trajectory_interval, options.checkpoint_interval
+        return options.report_interval, options.trajectory_interval, options.checkpoint_every
 
     def _events(self, index: int, stage: Dynamics, step: int, context: openmm.Context) -> None:
         """Whatever is due after this step."""
@@ -242,8 +243,15 @@ class Runner:
             self._look(stage, step, None, context)
         if stage.trajectory and step % frame == 0:
             self.trajectory.write(context)
-        if step % checkpoint == 0 and step < stage.steps:
+        if step % checkpoint == 0 and step < stage.steps and self._checkpoint_is_due():
+            started = time.monotonic()
             self._checkpoint(index, step, *self._snapshot(context))
+            self._last_checkpoint = time.monotonic(), time.monotonic() - started
+
+    def _checkpoint_is_due(self) -> bool:
+        """Whether another checkpoint stays within its share of the time, unless the interval is given."""
+        ended, took = self._last_checkpoint
+        return bool(self.options.checkpoint_interval) or time.monotonic() - ended > took / CHECKPOINT_SHARE
 
     def _check_stable(self, stage: Dynamics, step: int, context: openmm.Context) -> None:
         """End a run that explodes, or warn once in a stage; the frame is the last that was looked at."""

@@ -116,7 +116,7 @@ class StabilityCheck:
         time : float
             Of the stage, ps.
         """
-        kinetic = 0.5 * self._masses * (velocities**2).sum(axis=1)
+        kinetic = 0.5 * self._masses * np.einsum("ij,ij->i", velocities, velocities)
         # One atom has three degrees of freedom.
         single = _STRONGEST_BOND + largest_kinetic_energy(3, temperature)
         found = []
@@ -139,7 +139,7 @@ class StabilityCheck:
             found.append(f"less than {_CLOSEST:g} nm between {names}")
         if len(self._bonds):
             vectors = minimum_images(positions[self._bonds[:, 1]] - positions[self._bonds[:, 0]], box)
-            lengths = np.linalg.norm(vectors, axis=1)
+            lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
             broken = np.flatnonzero(~(0.5 * self._constants * (lengths - self._lengths) ** 2 <= single))
             if len(broken):
                 names = "; ".join(self._names(self._bonds[bond], " and ") for bond in broken[:_NAMED])

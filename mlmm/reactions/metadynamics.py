@@ -240,7 +240,7 @@ class Metadynamics:
                 files.row(step, step * self.stage.step_length, values, energy, step > growing)
                 if step <= growing:
                     bias.deposit(simulation)
-                if step % self.run.checkpoint_interval < every or stop or step == self.stage.steps:
+                if step % self.run.checkpoint_every < every or stop or step == self.stage.steps:
                     files.write(simulation, bias)
                 if time.monotonic() - told > 10:
                     told = time.monotonic()
