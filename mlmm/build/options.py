@@ -226,7 +226,11 @@ class BuildOptions(ForceOptions, Selection):
         example=["ligand.xml"],
     )
     mutate: Any = setting(
-        (), "residues to turn into a ligand with the same heavy atoms", objects=True, example=["TSA -> CHA"]
+        (),
+        "residues to turn into others: one of the protein into another amino acid (a mutant), or a ligand "
+        "into one with the same heavy atoms",
+        objects=True,
+        example=["A:ARG90 -> ALA"],
     )
     solvate: bool = setting(True, "where solvent is empty: a box of water, or none")
     solvent: str = word(

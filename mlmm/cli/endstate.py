@@ -1,4 +1,4 @@
-"""``mlmm endstate``: free energy from the force field to the hybrid, through states between them."""
+"""``mlmm endstate``: free energy from the force field to the hybrid, by states between or by switching."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ EPILOG = f"""examples:
   mlmm endstate my/run.toml --resume              after Ctrl-C, a crash or a kill: finished states stay
   mlmm endstate my/run.toml --resume --set run.produce="50 ps"     every state longer
   mlmm endstate my/run.toml --workers 4           states at a time
+  mlmm endstate my/run.toml --set endstate.method=switching        both ends, and short runs between them
 
 A free energy of hydration or binding by the force field becomes that of the hybrid by the free energy of
 changing the potential at both end points; of hydration: dG_hybrid = dG_MM + dF(in water) - dF(in a vacuum).
@@ -28,13 +29,16 @@ This verb gives each dF, from force field to hybrid: run it on the solute in wat
 
 U(w) = w U_hybrid + (1 - w) U_MM is sampled at weights w from 0 to 1 (states, or weights one by one, in
 [endstate]), each state a run of its own: minimise (the first one only), equilibrate, produce, as [run] says.
-MBAR joins the frames of all states; errors come from resampling as many as are independent. It takes scheme
-"additive", whole molecules and mechanical embedding; build with constraints = "none", since the bonds of the
-region vibrate in all states. For other hybrids sample both ends:
+MBAR joins the frames of all states; errors come from resampling as many as are independent. With method =
+"switching" both ends are sampled, and from frames of each the weight goes to the other end in switch_length;
+the work of both directions gives the free energy by Crooks' theorem (Bennett's acceptance ratio).
+
+Both take scheme "additive", whole molecules and mechanical embedding; build with constraints = "none", since
+the bonds of the region vibrate in all states. For other hybrids sample both ends:
 mlmm correct RUN --to other.toml --with OTHER.
 
 In the folder: report.html (the page to look at), result.json (all numbers), endstate.json, states/NNN (run
-directories), differences/, built/, resolved.toml.
+directories), differences/ or switches/, built/, resolved.toml.
 
 {key_lines("endstate")}
 """

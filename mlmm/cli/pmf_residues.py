@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mlmm.config.load import load_config
 from mlmm.errors import ConfigError
+from mlmm.units import parse
 
 __all__ = ["residues"]
 
@@ -38,8 +39,8 @@ def residues(folder: Path) -> int:
     from mlmm.config.sampling import asked_sampling
     from mlmm.config.search_sections import REACTIONS
     from mlmm.config.tables import variables_and_restraints
-    from mlmm.reactions.contributions import frames_near, residue_contributions
-    from mlmm.reactions.correction import frame_chunks, frame_values, frames_of
+    from mlmm.reactions.contributions import draw_frames, residue_contributions
+    from mlmm.reactions.correction import frame_chunks, frame_values
     from mlmm.reactions.umbrella_folder import analyse_folder
     from mlmm.reactions.umbrella_plan import the_variable
     from mlmm.reactions.umbrella_record import UmbrellaRecord
@@ -69,22 +70,21 @@ def residues(folder: Path) -> int:
     potential = potential_from(config, "float64")
     tables, windows = [], []
     for place in (places[marks.reactant], places[marks.transition_state]):
-        near = frames_near(values, float(place), width, _MOST)
-        frames = []
-        for window, number in near:
-            listed = [(chunk.trajectory, frame) for chunk in chunks[window] for frame in chunk.frames]
-            trajectory, frame = listed[number]
-            frames.append(frames_of(Path(trajectory), built.n_atoms)[frame][0])
-        if not frames:
-            raise ConfigError(
-                f"frames within {width:.3g} of {place:.3g}",
-                "none",
-                "write frames more often, or sample longer",
+        drawn = draw_frames(chunks, values, float(place), width, _MOST)
+        number = len(drawn.positions)
+        print(f"  {number} frames near {record.coordinate.shown(float(place))}", file=sys.stderr)
+        tables.append(
+            embedding_levels(
+                built,
+                region,
+                potential,
+                drawn.positions,
+                boxes=drawn.boxes,
+                charge=config.region.charge,
+                charge_width=parse(config.embedding.charge_width, "length", "embedding.charge_width"),
             )
-        print(f"  {len(frames)} frames near {record.coordinate.shown(float(place))}", file=sys.stderr)
-        charge = config.region.charge
-        tables.append(embedding_levels(built, region, potential, frames, charge=charge))
-        windows.append([window for window, _ in near])
+        )
+        windows.append(drawn.windows)
     found = residue_contributions(tables[0], tables[1], (windows[0], windows[1]))
     print("\n".join(found.lines()))
     with (folder / "residues.csv").open("w", newline="") as file:

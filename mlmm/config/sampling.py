@@ -108,10 +108,12 @@ def end_states_from(config: RunConfig, built: BuiltSystem, out: Path) -> EndStat
     """The states of [endstate], of the built system, which is in the folder ``built`` of `out`."""
     from mlmm.config.corrections import difference_maker
     from mlmm.reactions.end_states import EndStates
+    from mlmm.reactions.switching import SwitchedEnds
 
     variables, restraints = _biases(config, built)
     options: Any = REACTIONS["endstate"](**config.reactions.get("endstate", {}))
-    return EndStates(
+    kind = SwitchedEnds if options.method == "switching" else EndStates
+    return kind(
         hybrid_maker(config, out / "built"),
         difference_maker(config, out / "built", "mm"),
         out,

@@ -30,9 +30,9 @@ from mlmm.forcefield.tables import MMTables, read_mm_tables
 from mlmm.hybrid.bridge import make_force
 from mlmm.hybrid.cuda_graphs import has_cuda_graphs
 from mlmm.hybrid.direct_pairs import pair_correction
-from mlmm.hybrid.end_states import weighted_model, weighted_own_terms
+from mlmm.hybrid.end_states import weighted_energy, weighted_model, weighted_own_terms
 from mlmm.hybrid.force_groups import grouped, join_molecules
-from mlmm.hybrid.hosts import PairEnergy, RegionEnergy, ScaledEnergy
+from mlmm.hybrid.hosts import PairEnergy, RegionEnergy
 from mlmm.hybrid.native_force import native_force
 from mlmm.hybrid.spec import (
     SWITCHING_START,
@@ -164,10 +164,8 @@ def join(
         force = native_force(spec, energy, label)
         force = force if weight is None else weighted_model(force, weight)
     elif weight is not None:
-        # OpenMM copies what stands in a CustomCVForce, and cannot copy a TorchForce.
         assert isinstance(energy, RegionEnergy)  # `check_weight` asks for whole molecules
-        scaled = ScaledEnergy(energy, weight)
-        force = make_force(scaled, bridge="pythonforce", periodic=built.periodic, name=label)
+        force = weighted_energy(energy, weight, built.periodic, label)
     else:
         force = make_force(
             energy,

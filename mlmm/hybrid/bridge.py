@@ -25,7 +25,6 @@ from mlmm.hybrid.hosts import (
     PythonHost,
     RegionEnergy,
     RegionModule,
-    ScaledEnergy,
     WholeModule,
 )
 from mlmm.modules import Module
@@ -131,7 +130,7 @@ def torchforce_problem() -> str | None:
 
 
 def make_force(
-    energy: RegionEnergy | BlendEnergy | PairEnergy | ScaledEnergy | torch.nn.Module,
+    energy: RegionEnergy | BlendEnergy | PairEnergy | torch.nn.Module,
     *,
     bridge: str,
     periodic: bool,
@@ -170,7 +169,6 @@ def make_force(
     graphs = wants_graphs(cuda_graphs, bridge, module, name)
     if bridge == "torchforce":
         assert module is not None
-        assert not isinstance(energy, ScaledEnergy)
         force = _torch_force(energy, module, n_particles if graphs else None)
     else:
         force = openmm.PythonForce(PythonHost(energy, periodic))

@@ -5,7 +5,8 @@ Under ``additive`` both differ in what the region has by itself alone, so that
     U(w) = U_rest + w E_model(region) + (1 - w) E_MM(region),
 
 with the force field's own terms and pairs inside the region, evaluated as the full system would: plain
-Coulomb, which under Ewald's sum is what exceptions leave of a pair, and Lennard-Jones up to the cutoff.
+Coulomb, which under Ewald's sum is what exceptions leave of a pair, and Lennard-Jones up to the cutoff. w is
+the parameter `WEIGHT` of the context: it can be changed while a simulation runs.
 """
 
 from __future__ import annotations
@@ -16,10 +17,21 @@ import openmm
 
 from mlmm.errors import ConfigError, EmbeddingError
 from mlmm.forcefield.term_catalogue import BONDED, STAYS_WHOLE, class_of, empty_copy, is_kept
+from mlmm.hybrid.hosts import RegionEnergy, WeightedHost
 from mlmm.hybrid.spec import HybridSpec
 from mlmm.units import COULOMB
 
-__all__ = ["check_weight", "own_terms", "weighted_model", "weighted_own_terms"]
+__all__ = [
+    "WEIGHT",
+    "check_weight",
+    "own_terms",
+    "weighted_energy",
+    "weighted_model",
+    "weighted_own_terms",
+]
+
+#: Name of w among the parameters of a context.
+WEIGHT = "model_weight"
 
 
 def check_weight(spec: HybridSpec, weight: float) -> None:
@@ -45,10 +57,20 @@ def check_weight(spec: HybridSpec, weight: float) -> None:
 
 
 def weighted_model(model: openmm.Force, weight: float) -> openmm.CustomCVForce:
-    """The energy of a force that OpenMM can copy, times w."""
-    force = openmm.CustomCVForce(f"{weight!r}*model")
+    """The energy of a force that OpenMM can copy, times w, which begins as `weight`."""
+    force = openmm.CustomCVForce(f"{WEIGHT}*model")
+    force.addGlobalParameter(WEIGHT, weight)
     force.addCollectiveVariable("model", model)
     force.setName(f"{model.getName()}, weighted")
+    return force
+
+
+def weighted_energy(energy: RegionEnergy, weight: float, periodic: bool, name: str) -> openmm.PythonForce:
+    """The energy of a region through Python, times w: OpenMM cannot copy a TorchForce."""
+    force = openmm.PythonForce(WeightedHost(energy, periodic, WEIGHT), {WEIGHT: weight})
+    force.setParticles(energy.atoms)
+    force.setUsesPeriodicBoundaryConditions(periodic)
+    force.setName(name)
     return force
 
 
@@ -64,7 +86,7 @@ def weighted_own_terms(
     atoms : list of int
         The region, whole molecules.
     weight : float
-        w, of the model.
+        w of the model, as it begins.
     keep : tuple of str
         Forces that stay as they are.
 
@@ -77,7 +99,8 @@ def weighted_own_terms(
     if not terms:
         return None
     names = [f"own{k}" for k in range(len(terms))]
-    force = openmm.CustomCVForce(f"{1.0 - weight!r}*({' + '.join(names)})")
+    force = openmm.CustomCVForce(f"(1-{WEIGHT})*({' + '.join(names)})")
+    force.addGlobalParameter(WEIGHT, weight)
     for name, term in zip(names, terms, strict=True):
         force.addCollectiveVariable(name, term)
     force.setName("force field of the region, weighted")

@@ -25,7 +25,7 @@ __all__ = [
     "PythonHost",
     "RegionEnergy",
     "RegionModule",
-    "ScaledEnergy",
+    "WeightedHost",
     "WholeModule",
 ]
 
@@ -54,6 +54,26 @@ class PythonHost:
         if self.periodic:
             cell = np.asarray(state.getPeriodicBoxVectors(asNumpy=True)._value, dtype=np.float64)
         return self.evaluate(positions, cell)
+
+
+class WeightedHost(PythonHost):
+    """An energy times a parameter of the context.
+
+    Parameters
+    ----------
+    evaluate, periodic
+        See `PythonHost`.
+    parameter : str
+    """
+
+    def __init__(self, evaluate: Evaluation, periodic: bool, parameter: str):
+        super().__init__(evaluate, periodic)
+        self.parameter = parameter
+
+    def __call__(self, state: openmm.State) -> tuple[float, np.ndarray]:
+        energy, forces = super().__call__(state)
+        weight = state.getParameters()[self.parameter]
+        return weight * energy, weight * forces
 
 
 class RegionEnergy:
@@ -100,18 +120,6 @@ class RegionEnergy:
         structure = Structure(self.numbers, torch.from_numpy(positions), box, self.charge, self.multiplicity)
         energy, forces = energy_and_forces(self.model, structure)
         return energy, forces.detach().cpu().numpy()
-
-
-class ScaledEnergy:
-    """Another energy times a constant."""
-
-    def __init__(self, energy: RegionEnergy, factor: float):
-        self.energy, self.factor, self.atoms = energy, factor, energy.atoms
-
-    def __call__(self, positions: np.ndarray, cell: np.ndarray | None) -> tuple[float, np.ndarray]:
-        """See `Evaluation`."""
-        energy, forces = self.energy(positions, cell)
-        return self.factor * energy, self.factor * forces
 
 
 class BlendEnergy:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from mlmm.errors import ConfigError
+from mlmm.reactions.correction import FrameChunk, frames_of
 from mlmm.short_repr import ShortRepr
 from mlmm.validation.embedding_levels import EmbeddingLevels
 
-__all__ = ["ResidueContributions", "frames_near", "residue_contributions"]
+__all__ = ["DrawnFrames", "ResidueContributions", "draw_frames", "frames_near", "residue_contributions"]
 
 _FEWEST = 2
 
@@ -70,6 +72,56 @@ def frames_near(values: Sequence[np.ndarray], place: float, width: float, most: 
         if abs(float(x) - place) <= width
     ]
     return sorted((window, frame) for _, window, frame in sorted(near)[:most])
+
+
+@dataclass(frozen=True)
+class DrawnFrames:
+    """Frames of windows: positions (N, 3) and box (3, 3) of each in nm, and its window.
+
+    `boxes` is None without periodicity. Under a barostat every frame has a box of its own.
+    """
+
+    positions: list[np.ndarray]
+    boxes: list[np.ndarray] | None
+    windows: list[int]
+
+
+def draw_frames(
+    chunks: Sequence[Sequence[FrameChunk]],
+    values: Sequence[np.ndarray],
+    place: float,
+    width: float,
+    most: int,
+) -> DrawnFrames:
+    """Read the frames of windows that are nearest to a place.
+
+    Parameters
+    ----------
+    chunks : sequence of sequence of FrameChunk
+        Of each window.
+    values : sequence of ndarray
+        Of the variable in the frames of each window.
+    place, width : float
+        Frames count up to `width` away, in the unit of the variable.
+    most : int
+
+    Raises
+    ------
+    ConfigError
+        None there.
+    """
+    near = frames_near(values, place, width, most)
+    if not near:
+        raise ConfigError(
+            f"frames within {width:.3g} of {place:.3g}", "none", "write frames more often, or sample longer"
+        )
+    positions, boxes = [], []
+    for window, number in near:
+        chunk, frame = [(chunk, frame) for chunk in chunks[window] for frame in chunk.frames][number]
+        where, box = frames_of(Path(chunk.trajectory), chunk.n_atoms)[frame]
+        positions.append(where)
+        boxes += [] if box is None else [box]
+    return DrawnFrames(positions, boxes or None, [window for window, _ in near])
 
 
 def residue_contributions(

@@ -200,27 +200,43 @@ class EndStates:
             # Each state begins where its neighbour is in equilibrium.
             tasks(runner, [[self._equilibration(k) for k in range(len(self.weights))]], told("chains"))
             tasks(runner, [[self._production(k)] for k in range(len(self.weights))], told("states sampled"))
-            differences = self._differences(tasks, n_atoms, told("frames"))
-            seed = seed_of(self.run.seed, _BOOTSTRAP)
-            found = analyse_states(
-                self.weights,
-                differences,
-                self.run.temperature,
-                bootstraps=self.options.bootstraps,
-                seed=seed,
-            )
-            write_json(self.out / RESULT, found.facts() | {"cost": self._seconds()}, nan=True)
+            found, facts = self._joined(tasks, n_atoms, told)
+            write_json(self.out / RESULT, found.facts() | facts, nan=True)
             self._write("finished")
         return found
 
+    def _joined(
+        self, tasks: TaskRunner, n_atoms: int, told: Callable[[str], Callable[[int, int], None]]
+    ) -> tuple[EndStateResult, dict[str, Any]]:
+        """The free energy from what was sampled, and further facts of the result."""
+        differences = self._differences(tasks, n_atoms, told("frames"))
+        return self._analysed(differences), {"cost": self._seconds()}
+
+    def _analysed(self, differences: Sequence[np.ndarray]) -> EndStateResult:
+        return analyse_states(
+            self.weights,
+            differences,
+            self.run.temperature,
+            bootstraps=self.options.bootstraps,
+            seed=seed_of(self.run.seed, _BOOTSTRAP),
+        )
+
+    def _settings(self) -> dict[str, Any]:
+        """What a folder that goes on has to agree in."""
+        return {
+            "method": self.options.method,
+            "weights": self.weights,
+            "temperature": self.run.temperature,
+        }
+
     def _write(self, state: str, check: bool = False) -> None:
-        path, content = self.out / RECORD, {"weights": self.weights, "temperature": self.run.temperature}
+        path, content = self.out / RECORD, self._settings()
         if check and path.exists():
             there = read_json(path, "a folder of states between", "give the --out of mlmm endstate")
             if any(there.get(name) != value for name, value in content.items()):
                 raise ConfigError(
                     f"the states of {self.out}, whose run goes on",
-                    "others (weights or temperature)",
+                    f"others ({', '.join(name for name in content if there.get(name) != content[name])})",
                     "leave them as they are there, or choose another --out",
                 )
         more = {"state": state, "written": timestamp(), "versions": versions(), "facts": self.facts}

@@ -74,11 +74,20 @@ class UmbrellaOptions:
 class EndStateOptions:
     """States from force field to hybrid; minimise, equilibrate and produce in [run] are those of a state."""
 
+    method: str = word(
+        "states",
+        ("states", "switching"),
+        "states: states between both ends, joined by MBAR; switching: both ends alone, and from frames of "
+        "each short runs in which the weight goes to the other end, joined by their work (Crooks' theorem)",
+    )
     states: int = number(6, "states from weight 0 (force field) to 1 (hybrid), both among them", least=2)
     weights: Sequence[float] = setting(
         (), "weights of the model one by one, instead of states", item=float, example=[0.0, 0.3, 1.0]
     )
     every: int = number(1, "frames between two that are evaluated", least=1)
+    switches: int = number(50, "switching runs in each direction, from as many frames of each end", least=10)
+    switch_length: Quantity = quantity("1 ps", "time", "of a switching run", above=0)
+    update_every: int = number(5, "steps between two changes of the weight in a switching run", least=1)
     bootstraps: int = number(200, "resampled sets from which errors are taken", least=10)
 
     def __post_init__(self) -> None:

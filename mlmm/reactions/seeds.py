@@ -50,7 +50,8 @@ def nearest_models(
         raise ConfigError(
             f"all {built.n_atoms} atoms of the system in every model of {path}",
             str(len(models[0])),
-            "write whole structures, such as final.pdb of a run",
+            "write whole structures of this system, such as final.pdb of a run; a mutant starts from its "
+            "own: leave structures out, and its windows start from their neighbours",
         )
     bound = bind_variable(built, variable)
     coordinate = Coordinate(variable.name, "", 2 * np.pi if variable.kind == "torsion" else 0.0)

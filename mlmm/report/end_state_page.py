@@ -1,4 +1,4 @@
-"""The page of states between force field and hybrid: free energy, slope, overlap, convergence, verdict."""
+"""The page of an end state, from force field to hybrid: free energy, overlap, convergence, verdict."""
 
 from __future__ import annotations
 
@@ -16,6 +16,13 @@ from mlmm.report.page import save_page
 from mlmm.report.plots import Sketch, lay_out
 from mlmm.report.reading import read_run
 from mlmm.report.style import ACCENT, MM, SERIES, SOFT
+from mlmm.report.switching_page import (
+    judge_work,
+    switching_cards,
+    switching_notes,
+    switching_sketches,
+    switching_table,
+)
 from mlmm.report.template import render
 from mlmm.report.text import as_float, as_list, as_mapping, duration, in_words, with_error
 from mlmm.report.verdict import LEVELS, Judgement, Verdict
@@ -53,12 +60,31 @@ def read_end_states(directory: str | os.PathLike) -> tuple[dict[str, Any], dict[
 
 
 def judge_end_states(result: Mapping[str, Any], state: str = "finished") -> Verdict:
-    """Judge a free energy from states between by its ``result.json``."""
+    """Judge a free energy from states between, or from switching runs, by its ``result.json``."""
     found = [
         Judgement("sampling", "ok", "all states have finished")
         if state == "finished"
         else Judgement("sampling", "look", "not all states have finished", "go on with --resume")
     ]
+    found += judge_work(result) if _switched(result) else _judge_states(result)
+    found.append(judge_halves(result))
+    value, error = as_float(result.get("value")), as_float(result.get("error"))
+    finding = f"{with_error(value, error)} kJ/mol"
+    if error <= _LARGE_ERROR:
+        found.append(Judgement("free energy", "ok", finding))
+    else:
+        times = (error / _LARGE_ERROR) ** 2
+        advice = f"half a kcal/mol takes about {times:.2g} times the production"
+        found.append(Judgement("free energy", "look", finding, advice))
+    return Verdict(tuple(sorted(found, key=lambda judgement: LEVELS.index(judgement.level))))
+
+
+def _switched(result: Mapping[str, Any]) -> bool:
+    return result.get("method") == "switching"
+
+
+def _judge_states(result: Mapping[str, Any]) -> list[Judgement]:
+    found = []
     shared = as_float(result.get("least_overlap"))
     finding = f"{shared:.2f} or more between neighbours"
     if shared >= _OVERLAP_GOOD:
@@ -73,16 +99,7 @@ def judge_end_states(result: Mapping[str, Any], state: str = "finished") -> Verd
     else:
         level = "look" if fewest >= _FEW else "bad"
         found.append(Judgement("samples", level, finding, "make produce in [run] longer and --resume"))
-    found.append(judge_halves(result))
-    value, error = as_float(result.get("value")), as_float(result.get("error"))
-    finding = f"{with_error(value, error)} kJ/mol"
-    if error <= _LARGE_ERROR:
-        found.append(Judgement("free energy", "ok", finding))
-    else:
-        times = (error / _LARGE_ERROR) ** 2
-        advice = f"half a kcal/mol takes about {times:.2g} times the production"
-        found.append(Judgement("free energy", "look", finding, advice))
-    return Verdict(tuple(sorted(found, key=lambda judgement: LEVELS.index(judgement.level))))
+    return found
 
 
 def write_end_state_report(directory: str | os.PathLike) -> pathlib.Path:
@@ -90,17 +107,25 @@ def write_end_state_report(directory: str | os.PathLike) -> pathlib.Path:
     folder = pathlib.Path(directory)
     record, result, verdict = read_end_states(folder)
     facts = as_mapping(record.get("facts"))
+    if _switched(result):
+        how = f"{len(as_list(result.get('work_forward')))} switching runs in each direction"
+        cards, sketches = switching_cards(result), switching_sketches(result)
+        tables, notes = [("Work", *switching_table(result))], switching_notes()
+    else:
+        how, cards = f"{len(as_list(result.get('weights')))} states", _cards(result)
+        sketches, tables, notes = [_path(result), _slope(result)], [("States", *_states(result))], []
+        sketches.append(overlap_sketch(result, "state"))
     page = render(
         "free_energy.html",
         {},
         title=str(facts.get("title") or folder.resolve().name),
-        subtitle=f"from the force field to {facts.get('potential')}, {len(as_list(result.get('weights')))} "
-        f"states, {as_float(result.get('temperature')):g} K · {record.get('written')}",
+        subtitle=f"from the force field to {facts.get('potential')}, {how}, "
+        f"{as_float(result.get('temperature')):g} K · {record.get('written')}",
         verdict=verdict,
-        cards=_cards(result),
-        plots=lay_out([_path(result), _slope(result), _convergence(result), overlap_sketch(result, "state")]),
-        tables=[("States", *_states(result))],
-        notes=_notes(),
+        cards=cards,
+        plots=lay_out([*sketches[:2], _convergence(result), *sketches[2:]]),
+        tables=tables,
+        notes=[*notes, *_notes()],
         software=[(name, in_words(text)) for name, text in as_mapping(record.get("versions")).items()],
     )
     return save_page(folder / "report.html", page)

@@ -74,10 +74,36 @@ def test_both_ends_are_sampled_and_joined(sampled, capsys):
     assert "independent samples" in capsys.readouterr().out
 
 
+def test_both_ends_are_joined_by_switching_runs(sampled, tmp_path, capsys):
+    """Each run's work lies around the slope of the states; the page shows its distributions; it goes on."""
+    file, states = sampled
+    out = tmp_path / "switched"
+    asked = ["method=switching", "switches=10", "switch_length=20 fs", "update_every=4"]
+    changes = [part for one in asked for part in ("--set", f"endstate.{one}")]
+    assert main(["endstate", str(file), "--out", str(out), *changes]) == 0
+    assert "free energy of the hybrid less that of the force field" in capsys.readouterr().out
+    result = json.loads((out / "result.json").read_text())
+    assert result["method"] == "switching"
+    assert len(result["work_forward"]) == len(result["work_backward"]) == 10
+    assert result["slopes"][0] > result["value"] > result["slopes"][1]
+    slopes = json.loads((states / "result.json").read_text())["slopes"]
+    # Runs begin where the states are, and both begin apart.
+    begun = result["paths"][0][0], result["paths"][1][-1]
+    assert begun == pytest.approx(slopes, abs=0.4 * (slopes[0] - slopes[1]))
+    first = np.load(sorted((out / "switches").glob("forward_*.npz"))[0])
+    assert first["differences"].mean() == pytest.approx(result["work_forward"][0])
+    assert "Work of both directions" in (out / "report.html").read_text()
+    assert main(["report", str(out)]) == 0
+    assert "independent works" in capsys.readouterr().out
+    other = ["--set", "endstate.states=2", "--resume"]
+    assert main(["endstate", str(file), "--out", str(out), *other]) == 2
+    assert "others (method)" in capsys.readouterr().err
+
+
 def test_other_states_and_other_schemes_are_refused(sampled, tmp_path, capsys):
     file, out = sampled
     assert main(["endstate", str(file), "--out", str(out), "--resume", "--set", "endstate.states=3"]) == 2
-    assert "others (weights or temperature)" in capsys.readouterr().err
+    assert "others (weights)" in capsys.readouterr().err
     other = ["--resume", "--set", "potential.members=[1]", "--set", "embedding.scheme=auto"]
     assert main(["endstate", str(file), "--out", str(out), *other]) == 2
     assert "other potential.members, embedding.scheme" in capsys.readouterr().err

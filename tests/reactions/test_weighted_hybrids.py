@@ -9,6 +9,7 @@ import pytest
 import mlmm
 from mlmm.errors import ConfigError
 from mlmm.forcefield.reference_platform import reference_context
+from mlmm.hybrid.end_states import WEIGHT
 from mlmm.reactions.end_states import weighted
 
 
@@ -59,6 +60,22 @@ def test_other_bridges_give_the_same(hybrid, bridge):
     )
     assert found == pytest.approx(0.6 * ends[0][0] + 0.4 * ends[1][0], rel=1e-7, abs=2e-3)
     np.testing.assert_allclose(slopes, 0.6 * ends[0][1] + 0.4 * ends[1][1], atol=0.2)
+
+
+@pytest.mark.parametrize("bridge", [None, "pythonforce"])
+def test_the_weight_can_be_changed_in_a_context(hybrid, bridge):
+    """A context begun at w = 0 and set to 0.7 is one that was begun there; without the change it is not."""
+    system = weighted(hybrid.reassembled(bridge), 0.0).system
+    context = reference_context(system, hybrid.built.box_vectors)
+    context.setPositions(hybrid.built.positions)
+    there = weighted(hybrid, 0.7).system
+    energy, forces = energy_and_forces(there, hybrid.built, hybrid.built.positions)
+    before = context.getState(energy=True).getPotentialEnergy()._value
+    context.setParameter(WEIGHT, 0.7)
+    state = context.getState(energy=True, forces=True)
+    assert state.getPotentialEnergy()._value == pytest.approx(energy, rel=1e-9, abs=1e-3)
+    np.testing.assert_allclose(state.getForces(asNumpy=True)._value, forces, atol=0.05)
+    assert abs(before - energy) > 50
 
 
 def test_what_has_no_states_between_is_refused(hybrid):

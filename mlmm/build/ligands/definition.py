@@ -206,6 +206,10 @@ def _mutations(mutate: Mapping[str, str] | Sequence[str]) -> dict[str, str]:
     for entry in entries:
         old, arrow, new = (part.strip() for part in str(entry).partition("->"))
         if not (old and arrow and new):
-            raise ConfigError("mutations such as TSA -> CHA", repr(entry), 'write mutate = ["TSA -> CHA"]')
+            raise ConfigError(
+                "mutations such as TSA -> CHA or A:ARG90 -> ALA",
+                repr(entry),
+                'write mutate = ["TSA -> CHA"] for a ligand, mutate = ["A:ARG90 -> ALA"] for the protein',
+            )
         pairs[old] = new
     return pairs
