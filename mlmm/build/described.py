@@ -24,7 +24,7 @@ __all__ = ["check_described", "check_joints", "five_prime_phosphates", "replace_
 _BY_AMBER = 'or build it with AmberTools and write prmtop = "…" and inpcrd = "…" instead of pdb'
 _GLYCAN_BY_AMBER = (
     'for a glycan, take the force field with GLYCAM, forcefield = "amber14"; where that lacks the residue (a '
-    "free reducing end, furanoses), build it in AmberTools (tleap, leaprc.GLYCAM_06j-1) and write "
+    "free end of a sialic acid, furanoses), build it in AmberTools (tleap, leaprc.GLYCAM_06j-1) and write "
     'prmtop = "…" and inpcrd = "…" instead of pdb'
 )
 _HALOGENS = {"F", "CL", "BR", "I"}
