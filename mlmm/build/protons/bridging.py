@@ -74,13 +74,13 @@ def bridging_oxygens(
             hydroxide = (
                 f'write protonate = {{"{key}" = "{HYDROXIDE}"}} for a hydroxide'
                 if template
-                else 'a hydroxide needs parameters, as in forcefield = "charmm36m" or in a file of ligands'
+                else 'take a force field that has a hydroxide, forcefield = "charmm36m" or a file of ligands'
             )
             raise StructureError(
                 "an oxygen between two metals that is told as hydroxide or as water, since the charge "
                 "depends on it",
                 f"{who}, {where}",
-                f'{hydroxide}, protonate = {{"{key}" = "HOH"}} for a water',
+                f'{hydroxide}; write protonate = {{"{key}" = "HOH"}} for a water',
             )
         if state == HYDROXIDE:
             templates[residue.index] = template
