@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
 import shlex
 from collections.abc import Iterator
@@ -13,7 +14,9 @@ import pytest
 
 import mlmm
 from mlmm import errors
+from mlmm.build.options import BuildOptions, DropletOptions, LigandOptions
 from mlmm.cli.program import _VERBS, _parser
+from mlmm.config.schema import SystemSettings
 
 PACKAGE = Path(mlmm.__file__).parent
 TESTS = Path(__file__).parent
@@ -195,3 +198,27 @@ def test_an_error_survives_pickling():
     again = pickle.loads(pickle.dumps(error))
     assert str(again) == str(error) == "Expected a, but got b. C."
     assert (again.expected, again.got, again.do) == ("a", "b", "c")
+
+
+def keys_in(text: str) -> set[str]:
+    """Keys of a run file that a text tells to write, such as `gaps = "cap"`."""
+    return set(re.findall(r"\b([a-z_0-9]+) = (?=[\"'\[{…]|true\b|false\b|\d)", text))
+
+
+def test_keys_that_the_builder_advises_exist():
+    """The control is a key that is none."""
+    known = {
+        field.name
+        for options in (SystemSettings, BuildOptions, LigandOptions, DropletOptions)
+        for field in dataclasses.fields(options)
+    }
+    told = {
+        f"{path.relative_to(PACKAGE)}: {node.value}": keys_in(node.value)
+        for path in FILES
+        if path.is_relative_to(PACKAGE / "build")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    assert sum(map(len, told.values())) > 50
+    assert not [where for where, keys in told.items() if keys - known]
+    assert keys_in('write water_model = "opc"') - known == {"water_model"}

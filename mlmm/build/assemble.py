@@ -19,7 +19,7 @@ from mlmm.build.build_log import Decision, as_decisions, log_decisions
 from mlmm.build.built import BuiltSystem, package_versions
 from mlmm.build.checks import check_built, check_templates, handedness, with_virtual_sites
 from mlmm.build.draft import as_quantity
-from mlmm.build.families import force_field_files
+from mlmm.build.families import force_field_files, lacking_impropers
 from mlmm.build.files.atoms import CheckedStructure, ResidueKey
 from mlmm.build.files.reading import read_structure
 from mlmm.build.files.sources import find_structure
@@ -35,6 +35,7 @@ from mlmm.build.parametrise import (
     load_force_field,
     retold,
 )
+from mlmm.build.protons.bridging import bridging_oxygens
 from mlmm.build.protons.by_template import hydrogens_by_template
 from mlmm.build.protons.hydrogens import mend_hydrogens
 from mlmm.build.protons.metals import metal_states
@@ -167,6 +168,7 @@ def build_system(
     topology, coordinates = model.topology, _coordinates(model)
     progress("parametrise")
     system = _parametrised(topology, force_field, options)
+    decisions += lacking_impropers(files, topology)
     coordinates = with_virtual_sites(system, coordinates)
     charge = check_charge(system)
     if options.solvent == "droplet":
@@ -301,12 +303,16 @@ def _add_hydrogens(
     options: BuildOptions,
 ) -> list[Decision | str]:
     """Add missing hydrogens with the force field; those in the file stay where they are."""
-    add_water_sites(model, force_field)
     given = named_by_user(model.topology, options.protonate)
     residues = list(model.topology.residues())
     model.delete(
         [a for i in given for a in residues[i].atoms() if a.name in TITRATED.get(residues[i].name, ())]
     )
+    hydroxides, bridging = bridging_oxygens(model.topology, _coordinates(model), force_field, given)
+    given = {index: state for index, state in given.items() if residues[index].name != "HOH"}
+    for index, residue in enumerate(model.topology.residues()):
+        residue.name = hydroxides.get(index, residue.name)
+    add_water_sites(model, force_field)
     ligand_hydrogens, notes = complete_ligands(model.topology, force_field, plan.by_name)
     named = {}
     for residue in model.topology.residues():
@@ -343,7 +349,7 @@ def _add_hydrogens(
     positions, mended = mend_hydrogens(model.topology, _coordinates(model))
     model.positions = as_quantity(positions)
     chosen = [entry for entry in chosen if entry.residue not in {note.residue for note in metal_notes}]
-    entries: list[Decision | str] = [*notes, *metal_notes, *chosen, *mended]
+    entries: list[Decision | str] = [*notes, *bridging, *metal_notes, *chosen, *mended]
     entries.append(f"{model.topology.getNumAtoms() - before} hydrogens added at pH {options.ph:g}")
     for residue, variant in zip(model.topology.residues(), actual, strict=True):
         if isinstance(variant, str) and variant != residue.name and residue.index not in states:

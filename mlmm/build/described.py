@@ -24,7 +24,7 @@ __all__ = ["check_described", "check_joints", "five_prime_phosphates", "replace_
 _BY_AMBER = 'or build it with AmberTools and write prmtop = "…" and inpcrd = "…" instead of pdb'
 _GLYCAN_BY_AMBER = (
     'for a glycan, take the force field with GLYCAM, forcefield = "amber14"; where that lacks the residue (a '
-    "free reducing end, furanoses), build it in AmberTools (tleap, leaprc.GLYCAM_06j-1) and write "
+    "free end of a sialic acid, furanoses), build it in AmberTools (tleap, leaprc.GLYCAM_06j-1) and write "
     'prmtop = "…" and inpcrd = "…" instead of pdb'
 )
 _HALOGENS = {"F", "CL", "BR", "I"}
@@ -315,7 +315,8 @@ def _advice(first: app.topology.Residue, positions: np.ndarray) -> str:
         return 'add a force field of proteins, such as "amber14/protein.ff14SB.xml", to forcefield'
     if any(a.element is not None and a.element.symbol.upper() in METALS for a in first.atoms()):
         return (
-            "build it with bonded parameters in AmberTools (MCPB.py, or published ones of heme or clusters) "
+            "build it with bonded parameters in AmberTools (its dat/contrib has hemes and Fe4S4 clusters: "
+            "inputs of LEaP are in the guide, builder.md, Metals with bonds; MCPB.py for others) "
             'and write prmtop = "…" and inpcrd = "…" instead of pdb'
         )
     if first.name in PDB_SUGARS or is_sugar(places_of(first, positions)):

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from openmm import app
 
+from mlmm.build.build_log import Decision
 from mlmm.build.files.atoms import NUCLEOTIDES
 from mlmm.errors import ConfigError
 
-__all__ = ["FAMILIES", "GLYCAM", "WATER_MODELS", "force_field_files", "water_box"]
+__all__ = ["FAMILIES", "GLYCAM", "WATER_MODELS", "force_field_files", "lacking_impropers", "water_box"]
 
 #: Carbohydrates; its types are those of ff14SB.
 GLYCAM = "amber14/GLYCAM_06j-1.xml"
@@ -123,6 +124,28 @@ def force_field_files(
         repr(forcefield),
         'write forcefield = "amber14" or forcefield = ["amber14/protein.ff14SB.xml", "amber14/tip3p.xml"]',
     )
+
+
+def lacking_impropers(files: Sequence[str], topology: app.Topology) -> list[Decision]:
+    """What OpenMM's `charmm36.xml` lacks: the improper of the carboxylate at the end of a chain.
+
+    It was found term by term against CHARMM's own files; `charmm36_2024.xml` has it.
+
+    Parameters
+    ----------
+    files : sequence of str
+        Of the force field.
+    topology : openmm.app.Topology
+    """
+    ends = [atom.residue for atom in topology.atoms() if atom.name == "OXT"]
+    if "charmm36.xml" not in files or not ends:
+        return []
+    residues = ", ".join(f"{residue.name} {residue.id} of chain {residue.chain.id}" for residue in ends[:4])
+    text = (
+        f"OpenMM's charmm36.xml has no improper at the carboxylate that ends a chain ({residues}), which "
+        'CHARMM36 has: write forcefield = "charmm36m"'
+    )
+    return [Decision("parametrise", "improper", text, numbers={"residues": len(ends)}, warning=True)]
 
 
 def water_box(force_field: app.ForceField, water: str) -> str:

@@ -111,7 +111,7 @@ def residue_templates(force_field: app.ForceField) -> dict[str, Any]:
 def chosen_templates(topology: app.Topology, force_field: app.ForceField) -> dict[app.topology.Residue, str]:
     """Templates by the name of the residue where several have its graph: ions of several charges (FE, FE2).
 
-    GLYCAM has an acetyl group for sugars beside the cap of a protein (ACE).
+    GLYCAM has an acetyl group for sugars beside the cap of a protein (ACE), and a hydroxyl of its own (ROH).
     """
     counts: dict[str, int] = {}
     counted: set[str] = set()
@@ -126,6 +126,8 @@ def chosen_templates(topology: app.Topology, force_field: app.ForceField) -> dic
         ion = len(atoms) == 1 and atoms[0].element is not None
         if residue.name == "ACE" and {"ACE", "ACX"} <= residue_templates(force_field).keys():
             chosen[residue] = "ACE"
+        elif residue.name == "ROH" and "ROH" in residue_templates(force_field):
+            chosen[residue] = "ROH"
         elif ion and counts.get(atoms[0].element.symbol, 0) > 1 and residue.name in counted:
             chosen[residue] = residue.name
     return chosen

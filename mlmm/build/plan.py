@@ -22,7 +22,9 @@ from mlmm.build.ligands.alone import structure_from_smiles
 from mlmm.build.ligands.definition import LigandPlan, plan_ligands
 from mlmm.build.options import BuildOptions
 from mlmm.build.parametrise import load_force_field
+from mlmm.build.protons.bridging import WATER_STATES, bridging_oxygens
 from mlmm.build.protons.metals import REACH, metal_states
+from mlmm.build.protons.protonation import named_by_user
 from mlmm.build.repair import find_repairs
 from mlmm.errors import MLMMError
 from mlmm.neighbours import pairs_within
@@ -166,14 +168,22 @@ def _planned(source: CheckedStructure, ligands: LigandPlan, options: BuildOption
     force_field = load_force_field([*files, *ligands.files], options.trust)
     repairs = find_repairs(source, ligands, force_field, options)
     positions = np.array(repairs.fixer.positions.value_in_unit(unit.nanometer))
-    _, at_metals = metal_states(repairs.fixer.topology, positions, force_field, {})
+    topology = repairs.fixer.topology
+    waters = {key: state for key, state in options.protonate.items() if str(state).upper() in WATER_STATES}
+    given = named_by_user(topology, waters)
+    _, bridging = bridging_oxygens(topology, positions, force_field, given)
+    _, at_metals = metal_states(topology, positions, force_field, {})
     with_names_of_the_file(repairs.fixer.topology, repairs.renamed)
     return PlannedStructure(
         repairs.fixer.topology,
         positions,
         {residue: [atom.name for atom in atoms] for residue, atoms in repairs.fixer.missingAtoms.items()},
         ligands,
-        (*as_decisions("repair", repairs.decisions), *(at_metals if not source.protonation else ())),
+        (
+            *as_decisions("repair", repairs.decisions),
+            *bridging,
+            *(at_metals if not source.protonation else ()),
+        ),
         source.cell is not None and source.space_group.replace(" ", "") in ("", "P1"),
         bool(source.protonation) or _donors_at_metals(source),
     )

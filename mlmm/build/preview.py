@@ -35,7 +35,7 @@ _SOLVENT_ATOMS = {"HOH": ("O", "H1", "H2"), "NA": ("NA",), "CL": ("CL",)}
 _CHARGES = {
     **dict.fromkeys(("LI", "NA", "K", "RB", "CS", "LYS", "ARG", "HIP"), 1),
     **dict.fromkeys(("MG", "CA", "SR", "BA", "ZN", "MN", "CO", "NI", "CD"), 2),
-    **dict.fromkeys(("F", "CL", "BR", "IOD", "ASP", "GLU"), -1),
+    **dict.fromkeys(("F", "CL", "BR", "IOD", "OH", "ASP", "GLU"), -1),
 }
 _TITRATED = ("ASP", "GLU", "HIS", "LYS", "CYS", "TYR")
 _NEUTRAL_PH = (6.7, 8.0)

@@ -32,6 +32,7 @@ from mlmm.build.gaps import describe_residue, mend_chains
 from mlmm.build.glycans import GlycamName, name_glycans
 from mlmm.build.joints import Sources, joints, told
 from mlmm.build.options import BuildOptions
+from mlmm.build.reducing_ends import split_reducing_ends
 from mlmm.build.templates import TemplateGraphs
 from mlmm.build.topology_json import set_topology_box, topology_box
 from mlmm.errors import StructureError
@@ -101,6 +102,9 @@ def find_repairs(
     decisions += settle_ions(fixer.topology, force_field, names, source.name)
     decisions += replace_residues(fixer, graphs, names, plan.substitute)
     decisions += _drop_phosphates(fixer, graphs)
+    topology, positions, ends = split_reducing_ends(fixer.topology, _positions(fixer), graphs, names)
+    fixer.topology, fixer.positions = topology, as_quantity(positions)
+    decisions += ends
     decisions += _find_missing_atoms(fixer, source.name)
     told_joints = {joint: told(joint, _positions(fixer), sources) for joint in joints(fixer.topology)}
     molecules = set(plan.definitions) | set(plan.mutate)

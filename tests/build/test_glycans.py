@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import amber_reference
 import numpy as np
 import openmm
 import parmed
@@ -127,25 +128,69 @@ def test_a_force_field_without_glycans_says_which_has_them():
     assert 'forcefield = "amber14"' in caught.value.do
 
 
-def test_a_free_reducing_end_is_left_to_leap(tmp_path):
-    """GLYCAM keeps the hydroxyl of a free end in a residue of its own, which no PDB entry has."""
-    sugar = [
-        line for line in CASE.read_text().splitlines() if line[17:20] not in ("ALA", "ASN", "SER", "NME")
-    ]
-    sugar = [line for line in sugar if line[17:20] != "ACE" and line[:3] not in ("TER", "END")]
-    first = {
-        line[12:16].strip(): np.array([float(line[s : s + 8]) for s in (30, 38, 46)]) for line in sugar[:14]
-    }
-    centre = (first["C2"] + first["O5"]) / 2
-    place = first["C1"] + 1.42 * (first["C1"] - centre) / np.linalg.norm(first["C1"] - centre)
-    hydroxyl = (
-        sugar[0][:12] + " O1 " + sugar[0][16:30] + "".join(f"{x:8.3f}" for x in place) + sugar[0][54:76]
+def free_end(folder, hydrogen=False):
+    """The glycan of the case without its protein: O1 where the amide's nitrogen was."""
+    lines, sugar, place = CASE.read_text().splitlines(), [], None
+    for line in lines:
+        if line[12:16] == " ND2" and line[17:20] == "ASN":
+            place = np.array([float(line[start : start + 8]) for start in (30, 38, 46)])
+        if line.startswith(("ATOM", "HETATM")) and line[21] == "B":
+            sugar.append(line)
+    first = sugar[0]
+    added = [(" O1 ", place, "O")] + ([(" HO ", place + np.array([0.6, 0.6, 0.45]), "H")] if hydrogen else [])
+    for name, (x, y, z), element in added:
+        sugar.insert(0, f"{first[:12]}{name}{first[16:30]}{x:8.3f}{y:8.3f}{z:8.3f}{first[54:76]} {element}")
+    path = folder / "free.pdb"
+    path.write_text("\n".join([*sugar, "END"]) + "\n")
+    return path
+
+
+FREE = ["NAG", "ROH", *NAMES[6:]]
+
+
+@pytest.mark.parametrize("hydrogen", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_free_reducing_end_has_the_hydroxyl_of_glycam(tmp_path, hydrogen):
+    built = build_system(free_end(tmp_path, hydrogen), solvate=False, constraints="none")
+    residues = list(built.topology.residues())
+    assert [residue.name for residue in residues] == FREE
+    assert (residues[1].id, residues[1].chain.id) == (residues[0].id, residues[0].chain.id)
+    assert sorted(atom.name for atom in residues[1].atoms()) == ["HO1", "O1"]
+    assert built.provenance["net_charge"] == 0 and "NAG 1 of chain B has a free reducing end" in text(built)
+    names = dict(zip(residues, [GLYCAN[0], "ROH", *GLYCAN[1:]], strict=True))
+    plain = app.ForceField(*built.provenance["forcefield_files"]).createSystem(
+        built.topology, residueTemplates=names
     )
-    path = tmp_path / "free.pdb"
-    path.write_text("\n".join([hydroxyl + " O", *sugar, "END"]) + "\n")
-    with pytest.raises(StructureError, match="without a template of NAG") as caught:
-        build_system(path, solvate=False)
-    assert "reducing end" in caught.value.do and "leaprc.GLYCAM_06j-1" in caught.value.do
+    found, expected = (energies(s, built.positions) for s in (built.system, plain))
+    assert found == pytest.approx(expected, rel=1e-9)
+    if TLEAP is not None and not hydrogen:
+        leaprc = ["leaprc.GLYCAM_06j-1"]
+        structure, order = amber_reference.by_leap(tmp_path, built, leaprc, names)
+        peer = energies(structure.createSystem(), built.positions[order])
+        for term in ("HarmonicBondForce", "HarmonicAngleForce", "NonbondedForce"):
+            assert found[term] == pytest.approx(peer[term], rel=1e-6)
+
+
+def test_the_anomer_of_a_free_end_is_that_of_its_coordinates(tmp_path):
+    """O1 on the other side of the ring, in place of the hydrogen: alpha."""
+    path = free_end(tmp_path)
+    lines = path.read_text().splitlines()
+    at = {
+        line[12:16].strip(): np.array([float(line[start : start + 8]) for start in (30, 38, 46)])
+        for line in lines[:15]
+    }
+    normal = np.cross(at["O5"] - at["C1"], at["C2"] - at["C1"])
+    normal /= np.linalg.norm(normal)
+    x, y, z = at["O1"] - 2 * np.dot(at["O1"] - at["C1"], normal) * normal
+    lines[0] = f"{lines[0][:30]}{x:8.3f}{y:8.3f}{z:8.3f}{lines[0][54:]}"
+    path.write_text("\n".join(lines) + "\n")
+    said = str(plan_system(path, solvate=False))
+    assert "NAG 1 of chain B is UYA of GLYCAM" in said and "NAG means beta-D-GlcNAc" in said
+
+
+def test_a_free_end_without_glycam_is_left_to_leap(tmp_path):
+    with pytest.raises(StructureError, match="NAG") as caught:
+        build_system(free_end(tmp_path), solvate=False, forcefield="amber19")
+    assert "leaprc.GLYCAM_06j-1" in caught.value.do
 
 
 def test_a_ring_of_carbons_with_acids_is_no_sugar(built):

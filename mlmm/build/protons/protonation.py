@@ -12,6 +12,7 @@ from openmm import app
 
 from mlmm.build.build_log import Decision
 from mlmm.build.gaps import describe_residue
+from mlmm.build.protons.bridging import HYDROXIDE
 from mlmm.build.protons.propka_run import pka_values
 from mlmm.build.protons.tautomers import tautomer_score
 from mlmm.errors import ConfigError
@@ -26,7 +27,7 @@ _STATES = {
     "HIS": ("HIP", "neutral"),
     "LYS": ("LYS", "LYN"),
 }
-_ALIASES = {"HSD": "HID", "HSE": "HIE", "HSP": "HIP"}
+_ALIASES = {"HSD": "HID", "HSE": "HIE", "HSP": "HIP", "OH-": HYDROXIDE}
 #: What may be asked for each residue.
 VARIANTS = {
     "HIS": ("HID", "HIE", "HIP"),
@@ -34,6 +35,7 @@ VARIANTS = {
     "GLU": ("GLU", "GLH"),
     "LYS": ("LYS", "LYN"),
     "CYS": ("CYS", "CYX", "CYM"),
+    "HOH": ("HOH", HYDROXIDE),
 }
 #: Hydrogens that a protonation state decides about.
 TITRATED = {
@@ -42,6 +44,7 @@ TITRATED = {
     "GLU": ("HE2",),
     "LYS": ("HZ1", "HZ2", "HZ3"),
     "CYS": ("HG",),
+    "HOH": ("H1", "H2"),
 }
 #: Groups of propka with one state in the force field: the state, and whether it holds below the pKa.
 _FIXED = {"CYS": ("SH", True), "TYR": ("OH", True), "ARG": ("+", True), "N+": ("+", True), "C-": ("-", False)}
