@@ -151,7 +151,7 @@ def _located(values: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The values of a section, its files found."""
     for key in {"files", "runs", "sets"} & values.keys():
         values[key] = tuple(beside(entry, folder) for entry in values[key])
-    for key in {"parameters", "library", "networks", "program", "scheduler"} & values.keys():
+    for key in {"parameters", "library", "networks", "program", "scheduler", "potential"} & values.keys():
         if isinstance(values[key], str):
             values[key] = beside(values[key], folder)
     return values

@@ -74,6 +74,12 @@ METHODS: Mapping[str, KnownMethod] = {
     "ase": KnownMethod(
         "mlmm.reference.ase_method:ASEMethod", "any calculator of ASE", "the calculator's", "pip install ase"
     ),
+    "potential": KnownMethod(
+        "mlmm.reference.potential:PotentialMethod",
+        "a potential of mlmm, for another to learn from; point charges",
+        "the potential's",
+        "mlmm models, which lists them",
+    ),
     "orca": KnownMethod(
         "mlmm.reference.orca:Orca", "ORCA by files; point charges", "academic", "https://www.faccts.de/orca"
     ),

@@ -4,7 +4,8 @@
 
 The two files are labels of one level of theory from independent runs. Every finished fit is one line of the
 result file; a call that was interrupted goes on where it stopped. ``--table`` prints what is there,
-``--table --plot FILE.png`` draws it.
+``--table --plot FILE.png`` draws it. ``--outside hot.xyz turned.xyz`` measures on structures unlike the
+others, as `outside_frames.py` makes them, and how often the calibrated intervals hold there.
 """
 
 from __future__ import annotations
@@ -21,9 +22,12 @@ import torch
 from mlmm.learning.dataset.imports import import_labels
 from mlmm.learning.dataset.splits import split_by_block
 from mlmm.learning.training.config import SECTIONS, DataOptions, TrainConfig
+from mlmm.learning.training.metrics import errors_of
 from mlmm.learning.training.options import FitOptions
 from mlmm.learning.training.targets import check_samples, check_split
-from mlmm.learning.training.train import Divided, train_model
+from mlmm.learning.training.train import Divided, Trained, train_model
+from mlmm.learning.uncertainty.calibrate import with_coverage
+from mlmm.learning.uncertainty.predict import predict
 from mlmm.units import ANGSTROM, KILOCALORIE
 
 FORCE = KILOCALORIE / ANGSTROM
@@ -62,7 +66,9 @@ def training(name: str, seed: int) -> TrainConfig:
     )
 
 
-def one(name: str, pool: list, test: list, labels: int, seed: int) -> dict:
+def one(
+    name: str, pool: list, test: list, labels: int, seed: int, outside: dict[str, list] | None = None
+) -> dict:
     """Fit one model to some labels of the pool, chosen by the seed, and measure it on the test."""
     order = np.random.default_rng(seed).permutation(len(pool))[:labels]
     some = [pool[k] for k in sorted(order)]
@@ -73,6 +79,7 @@ def one(name: str, pool: list, test: list, labels: int, seed: int) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         divided = Divided(train, validation, test)
         trained = train_model(config, divided, Path(folder) / "model.safetensors")
+        elsewhere = {where: measured(trained, samples) for where, samples in (outside or {}).items()}
     found = trained.errors["held out"]
     return {
         "model": name,
@@ -85,6 +92,30 @@ def one(name: str, pool: list, test: list, labels: int, seed: int) -> dict:
         "seconds": trained.seconds,
         "blocks": {k: (v.energy / KILOCALORIE, v.force / FORCE) for k, v in trained.blocks.items()},
         "calibration": None if trained.calibration is None else dataclasses.asdict(trained.calibration),
+        "outside": elsewhere,
+    }
+
+
+def measured(trained: Trained, samples: list) -> dict[str, float | None]:
+    """Errors of a model elsewhere, and the coverage of the intervals that its validation labels gave."""
+    predicted = predict(trained.model, [molecule for molecule, _ in samples])
+    labels = [label for _, label in samples]
+    errors = errors_of(
+        predicted.energies,
+        np.concatenate(predicted.forces),
+        np.array([label.energy for label in labels]),
+        np.concatenate([np.asarray(label.forces) for label in labels]),
+    )
+    found = predicted.against(labels, range(len(labels)))
+    coverage: list[float | None] = [None, None]
+    if found is not None and trained.calibration is not None:
+        tested = with_coverage(trained.calibration, found)
+        coverage = [tested.coverage68, tested.coverage95]
+    return {
+        "energy": errors.energy / KILOCALORIE,
+        "force": errors.force / FORCE,
+        "coverage68": coverage[0],
+        "coverage95": coverage[1],
     }
 
 
@@ -172,6 +203,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="*", default=list(MODELS)[:4], choices=list(MODELS))
     parser.add_argument("--labels", default="50,100,200,400")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--outside", nargs="*", type=Path, default=[], metavar="FILE")
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--plot", type=Path, help="draw a figure; --table --plot draws what is there")
     parser.add_argument("--title", default="", help="of its first column")
@@ -184,12 +216,13 @@ def main() -> None:
     rows = [json.loads(line) for line in text.splitlines()]
     if not options.table:
         pool, test = check_samples(import_labels(options.pool)), check_samples(import_labels(options.test))
+        outside = {path.stem: check_samples(import_labels(path), least=1) for path in options.outside}
         for seed in range(options.seeds):
             for name in options.models:
                 for count in map(int, options.labels.split(",")):
                     if any((r["model"], r["labels"], r["seed"]) == (name, count, seed) for r in rows):
                         continue
-                    rows.append(one(name, pool, test, count, seed))
+                    rows.append(one(name, pool, test, count, seed, outside))
                     with options.results.open("a") as file:
                         file.write(json.dumps(rows[-1]) + "\n")
                     print(

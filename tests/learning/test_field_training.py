@@ -19,7 +19,7 @@ from field_networks import field_parameters, field_potential
 import mlmm
 from mlmm.cli import main
 from mlmm.cli.train_templates import TEMPLATES
-from mlmm.errors import ConfigError
+from mlmm.errors import ConfigError, PotentialError
 from mlmm.learning.dataset.store import Dataset
 from mlmm.learning.training.amp_bms import fine_tune_amp
 from mlmm.learning.training.amp_model import AMPModel
@@ -208,6 +208,30 @@ def test_a_trained_field_model_is_in_its_file(tmp_path):
     found = mlmm.load_potential(str(file))
     assert found.spec.external == "potential"
     assert errors(found, samples[8:]) == pytest.approx(trained.fit.best[0], rel=1e-2)
+
+
+def test_a_training_starts_from_an_earlier_one(tmp_path):
+    """Little is lost with few labels more; control: the same steps from published networks."""
+    samples = labelled(teacher(), 12)
+    long = dataclasses.replace(QUICK, epochs=8, learning_rate=2e-3)
+    short = dataclasses.replace(QUICK, epochs=1, learning_rate=1e-6)
+    first = train_field_ani(samples[:8], samples[8:], FieldANIOptions(hidden=(16,)), long)
+    file = tmp_path / "first.safetensors"
+    save_field_ani(first.parameters, file, {"name": "first"})
+    again = train_field_ani(samples[:4], samples[8:], FieldANIOptions(start=str(file), hidden=(8,)), short)
+    fresh = train_field_ani(samples[:4], samples[8:], FieldANIOptions(hidden=(16,)), short)
+    assert again.fit.best[0] == pytest.approx(first.fit.best[0], rel=0.02)
+    assert fresh.fit.best[0] > 1.3 * first.fit.best[0]
+    for element, layers in first.parameters.weights.items():  # widths of the file, not those of the options
+        assert [layer.shape for layer in again.parameters.weights[element]] == [x.shape for x in layers]
+
+
+def test_a_start_that_lacks_an_element_is_refused(tmp_path):
+    samples = labelled(teacher(), 4)
+    file = tmp_path / "first.safetensors"
+    save_field_ani(field_parameters(np.array([8, 1])), file, {"name": "water"})
+    with pytest.raises(PotentialError, match="C, N"):
+        train_field_ani(samples[:3], samples[3:], FieldANIOptions(start=str(file)), QUICK)
 
 
 @pytest.mark.parametrize("kind", ["amp-bms", "qeq-ani"])

@@ -1,4 +1,4 @@
-"""Train field-aware ANI, from published ANI networks, on labels of one molecule among point charges."""
+"""Train field-aware ANI, from ANI or an earlier training, on labels of one molecule among point charges."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlmm.elements import SYMBOLS
+from mlmm.errors import PotentialError
 from mlmm.learning.training.field_model import TrainableFieldANI, start_field_parameters
 from mlmm.learning.training.field_options import FieldANIOptions
 from mlmm.learning.training.loop import EpochReport, FitResult
@@ -17,7 +18,8 @@ from mlmm.learning.training.options import FitOptions
 from mlmm.learning.training.targets import Sample
 from mlmm.potentials.ani.files import find_parameters
 from mlmm.potentials.ani.neurochem import ANIParameters
-from mlmm.potentials.field_ani.parameters import FieldANIParameters
+from mlmm.potentials.field_ani.parameters import FieldANIParameters, load_field_ani
+from mlmm.potentials.trained_files import learned_facts
 from mlmm.units import HARTREE
 
 __all__ = ["TrainedFieldANI", "train_field_ani"]
@@ -70,13 +72,13 @@ def train_field_ani(
     check_one_molecule(everything)
     molecules = [molecule for molecule, _ in everything]
     numbers = sorted({int(z) for z in molecules[0].numbers})
-    ani = _member(select_elements(find_parameters(networks.start), numbers), options.seed)
-    model = TrainableFieldANI(start_field_parameters(ani, networks.hidden, options.seed), molecules)
+    start = _start(networks, numbers, options.seed)
+    model = TrainableFieldANI(start, molecules)
     result, energies = fit_with_zero(
         model,
         everything,
         len(train),
-        [SYMBOLS.index(element) for element in ani.elements],
+        [SYMBOLS.index(element) for element in start.ani.elements],
         options,
         settings=networks,
         checkpoint=checkpoint,
@@ -85,6 +87,22 @@ def train_field_ani(
     parameters = model.exported()
     networks_of_energy = dataclasses.replace(parameters.ani, self_energies=energies / HARTREE)
     return TrainedFieldANI(dataclasses.replace(parameters, ani=networks_of_energy), result)
+
+
+def _start(networks: FieldANIOptions, numbers: Sequence[int], seed: int) -> FieldANIParameters:
+    """Everything from a file of field-aware ANI, or the networks of the energy from ANI."""
+    if "field_ani" not in learned_facts(Path(networks.start)):
+        ani = _member(select_elements(find_parameters(networks.start), numbers), seed)
+        return start_field_parameters(ani, networks.hidden, seed)
+    found = load_field_ani(networks.start)[0]
+    lacking = sorted({SYMBOLS[z] for z in numbers} - set(found.ani.elements))
+    if lacking:
+        raise PotentialError(
+            f"elements of {networks.start} ({' '.join(found.ani.elements)})",
+            ", ".join(lacking),
+            'start from networks that know them, such as start = "ani2x"',
+        )
+    return found
 
 
 def _member(parameters: ANIParameters, seed: int) -> ANIParameters:

@@ -28,7 +28,11 @@ class AMPOptions:
 class FieldANIOptions:
     """Where field-aware ANI starts from, and the networks of the field."""
 
-    start: str = setting("ani1x", "networks of the energy at the start: ani1x, ani1ccx, ani2x, or a file")
+    start: str = setting(
+        "ani1x",
+        "networks of the energy at the start: ani1x, ani1ccx, ani2x, or a file; from a file of an earlier "
+        "training of this kind all networks, whose widths stay",
+    )
     hidden: tuple[int, ...] = setting(
         (48, 48), "widths of the hidden layers of the field's networks", item=int
     )
