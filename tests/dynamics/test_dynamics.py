@@ -109,7 +109,8 @@ def test_options_of_a_run_reach_its_stages_and_its_record(tmp_path):
     assert run.file("resolved.toml").read_text() == "[run]\nseed = 3\n"
     for change, message in (
         ({"report_intervall": 2}, "Did you mean 'report_interval'"),
-        ({"checkpoint_interval": 0}, "checkpoint_interval of 1 or more"),
+        ({"trajectory_interval": 0}, "trajectory_interval of 1 or more"),
+        ({"checkpoint_interval": -1}, "checkpoint_interval of 0 or more"),
         ({"platform": "CUDA9"}, "Choose one of these"),
         ({"ensemble": "NPT"}, "a periodic system"),
     ):
