@@ -146,8 +146,8 @@ def test_they_equal_torch(water, case, monkeypatch):
 def test_they_run_on_a_gpu_platform(water, platform):
     """As on Reference at the positions of the platform, twice the same forces bit for bit; controls fail.
 
-    Not every term in single precision: pairs inside molecules, which are added and taken away, are 500 times what
-    remains.
+    Not every term in single precision: pairs inside molecules, which are added and taken away, are 500
+    times what remains.
     """
     single = platform[1]["Precision"] == "single"
     for case in ("adaptive" if single else "every term", "by mass", "supermolecular"):

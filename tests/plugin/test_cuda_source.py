@@ -94,7 +94,7 @@ def texts_of(part: str) -> list[str]:
 
 
 def device_code(force: str) -> str:
-    """In the order in which the program has it: macros of the rows first, their kernel behind the neighbours."""
+    """In the order of the program: macros of the rows first, their kernel behind the neighbours."""
     macros, chosen = texts_of("rows")
     parts = [text for part in FORCES[force][0] if part != "rows" for text in texts_of(part)]
     return macros + parts[0] + ("" if force == "static" else chosen) + "".join(parts[1:])
