@@ -1,7 +1,7 @@
 """ANI energies whose atoms change with the positions, as OpenMM Forces: adaptive and supermolecular.
 
-Both are one C++ force that runs on the platform itself, on the processor or on a GPU, without torch and without
-Python in a step.
+Both are one C++ force that runs on the platform itself, on the processor or on a GPU, without torch and
+without Python in a step.
 """
 
 from __future__ import annotations
