@@ -28,21 +28,34 @@ HEADERS = (
 )
 PLUGIN_FOLDER = "mlmm/plugin/cpp"
 PLUGIN_SOURCES = (
-    *("adaptive_blend.cpp", "ani_force.cpp", "blend_arrays.cpp", "blend_force.cpp", "blend_proxy.cpp"),
-    *(
-        "committee.cpp",
-        "common_kernel.cpp",
-        "member_energies.cpp",
-        "networks.cpp",
-        "packing.cpp",
-        "plugin.cpp",
-    ),
-    *("proxy.cpp", "reference_kernel.cpp", "source_hash.cpp", "supermolecular_blend.cpp", "xml_numbers.cpp"),
+    *("adaptive_blend.cpp", "adaptive_device.cpp", "ani_force.cpp", "blend_arrays.cpp", "blend_force.cpp"),
+    *("blend_proxy.cpp", "committee.cpp", "common_kernel.cpp", "device_ani.cpp", "device_blend.cpp"),
+    "device_force.cpp",
+    *("member_energies.cpp", "networks.cpp", "on_device.cpp", "packing.cpp", "plugin.cpp", "proxy.cpp"),
+    *("reference_kernel.cpp", "source_hash.cpp", "supermolecular_blend.cpp", "supermolecular_device.cpp"),
+    "xml_numbers.cpp",
 )
 PLUGIN_HEADERS = (
-    *("ani_force.h", "arrays.h", "blend_force.h", "centres.h", "committee.h", "guarded.h", "mm_terms.h"),
-    *("networks.h", "packing.h", "places.h", "xml_numbers.h", "zone_weights.h"),
-    *("device_forces.h", "device_neighbours.h", "device_networks.h", "device_symmetry.h"),
+    *(
+        "ani_force.h",
+        "arrays.h",
+        "blend_force.h",
+        "centres.h",
+        "committee.h",
+        "guarded.h",
+        "like_molecules.h",
+    ),
+    *("mm_terms.h", "networks.h", "on_device.h", "packing.h", "places.h", "xml_numbers.h", "zone_weights.h"),
+    *(
+        "device_ani.h",
+        "device_blend.h",
+        "device_force.h",
+        "device_forces.h",
+        "device_nearby.h",
+        "device_neighbours.h",
+    ),
+    *("device_networks.h", "device_pairs.h", "device_rows.h", "device_symmetry.h", "device_terms.h"),
+    "device_zone.h",
 )
 # Nothing that assumes finite numbers: what is not a number must reach the host.
 OPTIONS = [

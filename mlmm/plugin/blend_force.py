@@ -1,7 +1,7 @@
 """ANI energies whose atoms change with the positions, as OpenMM Forces: adaptive and supermolecular.
 
-Both are one C++ force that OpenMM evaluates on the processor beside every platform, without torch and without
-Python in a step.
+Both are one C++ force that runs on the platform itself, on the processor or on a GPU, without torch and
+without Python in a step.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class _BlendForce(openmm.Force):
         return bool(self._sizes()[1])
 
     def getPrecision(self) -> str:
-        """Arithmetic of the networks; all else is float64."""
+        """Arithmetic of the networks on Reference and CPU, where all else is float64."""
         return _PRECISIONS[self._sizes()[2]]
 
     def getParticles(self) -> np.ndarray:
@@ -132,7 +132,7 @@ class AdaptiveANIForce(_BlendForce):
     integers, numbers_by_name : mapping of str to array
         The zone, the force-field terms and the compensation under the names of ``cpp/adaptive_blend.cpp``.
     periodic, precision, threads
-        As for `ANIForce`; the precision is that of the networks on every platform.
+        As for `ANIForce`; a GPU computes in the precision of its platform.
 
     Raises
     ------
@@ -188,7 +188,7 @@ class SupermolecularANIForce(_BlendForce):
         Cut bonds: the particle outside, which keeps a hydrogen, that inside, and the length of the bond to
         the hydrogen, nm.
     periodic, precision, threads
-        As for `ANIForce`; the precision is that of the networks on every platform.
+        As for `ANIForce`; a GPU computes in the precision of its platform.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The device code of `ANIForce` compiles for CUDA, with NVIDIA's run-time compiler and without a GPU."""
+"""The device code of the plugin compiles for CUDA, with NVIDIA's run-time compiler and without a GPU."""
 
 from __future__ import annotations
 
@@ -55,19 +55,52 @@ _DEFINES = {
     **{"RADIAL_CUTOFF": "NUMBER(5.2e+00)", "ANGULAR_CUTOFF": "NUMBER(3.5e+00)"},
     **{"LENGTH": "NUMBER(1.0e+01)", "ENERGY": "NUMBER(2.6e+03)"},
 }
+#: Rows that the device chooses, of a zone with force-field terms of every kind; and those of two structures.
+_MOVING = {"MOVING_ROWS": 1, "NUM_CANDIDATES": 46, "ROW_GROUP": 512}
+_ADAPTIVE = _MOVING | {
+    **{"NUM_MOLECULES": 7, "NUM_CENTRE_ATOMS": 2, "NUM_KNOTS": 4, "ZONE_GROUP": 32, "PAIR_GROUP": 64},
+    **{"NUM_OWNED": 23, "NUM_PAIR_ATOMS": 22, "NUM_CORE": 3, "PAIRS_WRAP": 1, "NUM_TERMS": 14},
+    **{f"NUM_{terms}": 2 for terms in ("BONDS", "PAIRS", "CORE_PAIRS", "BENDS", "TORSIONS", "RBS", "CMAPS")},
+    **{f"FIRST_{place}_{what}": 40 for place in ("BEND", "TORSION", "CMAP") for what in ("ATOM", "NUMBER")},
+    **{
+        name: "(0.25f)"
+        for name in ("PLATEAU", "WIDTH", "R_ON", "COULOMB", "FIELD_SWITCH_ON", "CORE_SWITCH_ON")
+    },
+    **{name: "(0.5f)" for name in ("R_OFF", "FIELD_SWITCH_WIDTH", "CORE_CUTOFF", "CORE_SWITCH_WIDTH")},
+    **{"CORE_ALPHA": "(3.0f)", "TWO_BY_ROOT_PI": "(1.128379f)"},
+}
+_SUPERMOLECULAR = _MOVING | {"TWO_SIDES": 1, "NUM_SOURCES": 5}
+_ALL = ("neighbours", "symmetry", "networks", "forces")
+#: Of each force: what its program is made of, further definitions, and its kernels.
+FORCES = {
+    "static": (("rows", *_ALL), {}, set()),
+    "adaptive": (
+        ("rows", *_ALL, "zone", "pairs", "terms"),
+        _ADAPTIVE,
+        {"makeRows", "zoneWeights", "zoneForces", "replacedPairs", "corePairs", "replacedTerms"},
+    ),
+    "supermolecular": (("rows", *_ALL, "nearby"), _SUPERMOLECULAR, {"makeRows", "chooseCandidates"}),
+}
 KERNELS = {
     *("findNeighbours", "symmetryFunctions", "firstLayer", "otherLayers", "firstLayerBack", "addForces"),
     "spreadCapForces",
 }
 
 
-def device_code() -> str:
-    names = [f"device_{part}.h" for part in ("neighbours", "symmetry", "networks", "forces")]
-    texts = [re.findall(r'R"KERNEL\((.*?)\)KERNEL"', (CPP / name).read_text(), re.DOTALL) for name in names]
-    return "".join(text for found in texts for text in found)
+def texts_of(part: str) -> list[str]:
+    """Strings with device code in one header."""
+    text = (CPP / f"device_{part}.h").read_text()
+    return re.findall(r'R"KERNEL\((.*?)\)KERNEL"', text, re.DOTALL)
 
 
-def source(precision: str, whole_power: bool) -> str:
+def device_code(force: str) -> str:
+    """In the order of the program: macros of the rows first, their kernel behind the neighbours."""
+    macros, chosen = texts_of("rows")
+    parts = [text for part in FORCES[force][0] if part != "rows" for text in texts_of(part)]
+    return macros + parts[0] + ("" if force == "static" else chosen) + "".join(parts[1:])
+
+
+def source(precision: str, force: str, whole_power: bool) -> str:
     """The program as OpenMM would hand it to the compiler."""
     twofold = precision == "double"
     real, mixed = "double" if twofold else "float", "float" if precision == "single" else "double"
@@ -81,10 +114,11 @@ def source(precision: str, whole_power: bool) -> str:
     defines |= _DEFINES | (
         {"WHOLE_POWER": "result = result*result;result = result*x;"} if whole_power else {}
     )
+    defines |= FORCES[force][1]
     lines = [f"#define {name} {value}" for name, value in defines.items()]
     for name, kind in (("real", real), ("mixed", mixed)):
         lines += [f"typedef {kind}{n} {name}{n};" for n in ("", 2, 3, 4)]
-    return "\n".join(lines) + _PRELUDE + device_code()
+    return "\n".join(lines) + _PRELUDE + device_code(force)
 
 
 def compiled(program: str) -> tuple[str, str]:
@@ -104,19 +138,22 @@ def compiled(program: str) -> tuple[str, str]:
 
 @pytest.mark.skipif(LIBRARY is None, reason="torch came without NVIDIA's run-time compiler")
 @pytest.mark.parametrize("precision", ["single", "mixed", "double"])
-def test_device_code_compiles_for_cuda(precision):
+@pytest.mark.parametrize("force", FORCES)
+def test_device_code_compiles_for_cuda(precision, force):
     """All kernels, for whole exponents (ANI-1x) and others (ANI-2x); with a typing error it does not."""
-    for whole_power in (True, False):
-        ptx, log = compiled(source(precision, whole_power))
-        assert set(re.findall(r"\.entry (\w+)", ptx)) == KERNELS, log
+    for whole_power in (True, False) if force == "static" else (True,):
+        ptx, log = compiled(source(precision, force, whole_power))
+        assert set(re.findall(r"\.entry (\w+)", ptx)) == KERNELS | FORCES[force][2], log
         assert "red.global.add.u64" in ptx or "atom.global.add.u64" in ptx
-    ptx, log = compiled(source(precision, True).replace("real sine", "reel sine"))
-    assert not ptx and "error" in log
+    if force == "static":
+        ptx, log = compiled(source(precision, force, True).replace("real sine", "reel sine"))
+        assert not ptx and "error" in log
 
 
-def test_device_code_computes_in_no_precision_of_its_own():
+@pytest.mark.parametrize("force", FORCES)
+def test_device_code_computes_in_no_precision_of_its_own(force):
     """No number of a fixed type, which one of the precisions would not have, and no word of one dialect."""
-    code = device_code()
-    assert not re.search(r"\b(float|double|long long|size_t)\b", code)
+    code = re.sub(r"/\*.*?\*/|//[^\n]*", "", device_code(force), flags=re.DOTALL)
+    assert not re.search(r"\b(float|double|half|long long|size_t)\b", code)
     assert not re.search(r"\b\d+\.\d*f?\b", re.sub(r"NUMBER\([^)]*\)|\(mixed\) 0\.5f", "", code))
     assert "get_global_id" not in code and "threadIdx" not in code and "blockIdx" not in code

@@ -1,9 +1,11 @@
-// A BlendForce in a Context, on every platform: OpenMM hands over the positions and takes the forces back.
+// A BlendForce in a Context: on GPU platforms it stays on the device; on the others OpenMM hands over the positions and
+// takes the forces back.
 #include "blend_force.h"
 
 #include <algorithm>
 
 #include "networks.h"
+#include "openmm/Kernel.h"
 #include "openmm/internal/ContextImpl.h"
 #include "openmm/internal/CustomCPPForceImpl.h"
 
@@ -18,25 +20,46 @@ class BlendForceImpl : public CustomCPPForceImpl {
     explicit BlendForceImpl(const BlendForce& owner) : CustomCPPForceImpl(owner), owner(owner) {}
 
     void initialize(ContextImpl& context) override {
-        blend = make_blend(owner, context.getSystem().getNumParticles());
+        const System& system = context.getSystem();
+        blend = make_blend(owner, system.getNumParticles());
+        if (context.getPlatform().supportsKernels({BlendKernel::Name()})) {
+            kernel = context.getPlatform().createKernel(BlendKernel::Name(), context);
+            if (kernel.getAs<BlendKernel>().initialize(system, owner)) {
+                blend.reset();
+                return;
+            }
+        }
         threads = owner.threads > 0 ? owner.threads : threads_of(context);
         CustomCPPForceImpl::initialize(context);
     }
     const Force& getOwner() const override { return owner; }
 
+    double calcForcesAndEnergy(ContextImpl& context, bool forces, bool energy, int groups) override {
+        if (blend) return CustomCPPForceImpl::calcForcesAndEnergy(context, forces, energy, groups);
+        if ((groups & (1 << owner.getForceGroup())) == 0) return 0.0;
+        Vec3 box[3];
+        read_box(context, box);
+        kernel.getAs<BlendKernel>().execute(forces, energy);
+        return 0.0;  // It is in the energy buffer of the device.
+    }
+
     double computeForce(ContextImpl& context, const std::vector<Vec3>& positions, std::vector<Vec3>& forces) override {
         Vec3 box[3];
-        if (owner.periodic) {
-            context.getPeriodicBoxVectors(box[0], box[1], box[2]);
-            check_box(*owner.committee, box);
-        }
+        read_box(context, box);
         std::fill(forces.begin(), forces.end(), Vec3());
         return blend->evaluate(positions.data(), owner.periodic ? box : nullptr, threads, forces.data());
     }
 
    private:
+    void read_box(ContextImpl& context, Vec3* box) const {
+        if (!owner.periodic) return;
+        context.getPeriodicBoxVectors(box[0], box[1], box[2]);
+        check_box(*owner.committee, box);
+    }
+
     const BlendForce& owner;
-    std::unique_ptr<Blend> blend;
+    std::unique_ptr<Blend> blend;  // on the processor
+    Kernel kernel;                 // on a device
     int threads = 1;
 };
 

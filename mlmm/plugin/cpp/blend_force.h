@@ -1,5 +1,5 @@
-// Energies of ANI networks whose atoms change with the positions, as an OpenMM Force that runs on the processor beside
-// every platform: adaptive zones, and whole energies with and without a region.
+// Energies of ANI networks whose atoms change with the positions, as an OpenMM Force: adaptive zones, and whole energies
+// with and without a region.
 #pragma once
 
 #include <map>
@@ -10,6 +10,9 @@
 #include "committee.h"
 #include "openmm/Context.h"
 #include "openmm/Force.h"
+#include "openmm/KernelImpl.h"
+#include "openmm/Platform.h"
+#include "openmm/System.h"
 #include "openmm/Vec3.h"
 #include "openmm/internal/ForceImpl.h"
 
@@ -29,7 +32,7 @@ class BlendForce : public OpenMM::Force {
     std::map<std::string, std::vector<int>> integers;
     std::map<std::string, std::vector<double>> numbers;
     bool periodic = false;
-    // Arithmetic of the networks, and their threads; 0: those of the platform CPU, else one.
+    // Arithmetic of the networks on the processor, and their threads; 0: those of the platform CPU, else one.
     bool twofold = false;
     int threads = 0;
 
@@ -44,7 +47,7 @@ struct MemberEnergies {
     std::vector<double> forces;    // (members, particles of the System, 3) of their sums, where they are wanted
 };
 
-// The energy of one force at any positions; not for several threads at once.
+// The energy of one force at any positions, on the processor; not for several threads at once.
 class Blend {
    public:
     virtual ~Blend() = default;
@@ -58,6 +61,18 @@ class Blend {
 std::unique_ptr<Blend> make_adaptive_blend(const BlendForce& force, int n_particles);
 std::unique_ptr<Blend> make_supermolecular_blend(const BlendForce& force, int n_particles);
 std::unique_ptr<Blend> make_blend(const BlendForce& force, int n_particles);
+
+// What GPU platforms supply.
+class BlendKernel : public OpenMM::KernelImpl {
+   public:
+    static std::string Name() { return "CalcMlmmANIBlendForce"; }
+    explicit BlendKernel(const OpenMM::Platform& platform) : OpenMM::KernelImpl(Name(), platform) {}
+    // With arrays that make_blend() has accepted; false where no atom could ever have a network.
+    virtual bool initialize(const OpenMM::System& system, const BlendForce& force) = 0;
+    virtual void execute(bool forces, bool energy) = 0;
+};
+
+OpenMM::KernelImpl* make_blend_kernel(const OpenMM::Platform& platform, OpenMM::ContextImpl& context);
 
 // Throws where a periodic box is smaller than twice the cutoff of the networks.
 void check_box(const Committee& committee, const OpenMM::Vec3* box);

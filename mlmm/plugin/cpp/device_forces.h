@@ -41,7 +41,7 @@ KERNEL void addForces(int radialRoom, int angularRoom, GLOBAL const real4* RESTR
         GLOBAL const real* RESTRICT constants, GLOBAL const real* RESTRICT slopes,
             GLOBAL const int* RESTRICT particles,
         GLOBAL const int* RESTRICT centres, GLOBAL mm_ulong* RESTRICT capForces,
-            GLOBAL mm_ulong* RESTRICT forces) {
+            GLOBAL mm_ulong* RESTRICT forces ROW_COUNTS_ARGUMENT) {
     LOCAL real byFunction[FUNCTIONS];
     LOCAL mm_long own[3*FORCE_GROUP];
     GLOBAL const real* RESTRICT etaRadial = constants;
@@ -51,7 +51,7 @@ KERNEL void addForces(int radialRoom, int angularRoom, GLOBAL const real4* RESTR
     GLOBAL const real* RESTRICT zeta = shiftMean+NUM_MEANS;
     GLOBAL const real* RESTRICT halfCos = zeta+NUM_ANGLES;
     GLOBAL const real* RESTRICT halfSin = halfCos+NUM_ANGLES;
-    for (int row = GROUP_ID; row < NUM_CENTRES; row += NUM_GROUPS) {
+    for (int row = GROUP_ID; row < ROW_COUNT; row += NUM_GROUPS) {
         for (int k = LOCAL_ID; k < FUNCTIONS; k += FORCE_GROUP) {
             real sum = 0;
 #pragma unroll 8

@@ -124,8 +124,13 @@ DEVICE char mayBeNear(real x, real y, real z, real4 boxA, real4 boxB, real4 boxC
     return squared < NUMBER(1.001)*RADIAL_CUTOFF*RADIAL_CUTOFF;
 }
 
+DEVICE int atMost(int number, int room) {
+    return (number < room ? number : room);
+}
+
 /**
- * One group for each centre; lists in the order of the atoms, of any length. room: places in each list.
+ * One group for each centre; lists in the order of the atoms. room: places in each list; where that is too little,
+ * the list is cut, and the status says so. wanted: neighbours of each centre, whatever the room.
  *
  * Of each chunk of the atoms, all threads look for those that may be near, side by side in memory; these are listed
  * in local memory in their order, and the few of them get exact distances. A threshold within rounding of the cutoff
@@ -138,7 +143,8 @@ KERNEL void findNeighbours(mixed4 boxA, mixed4 boxB, mixed4 boxC, int radialRoom
         GLOBAL const int* RESTRICT centres, GLOBAL const int* RESTRICT speciesStart,
         GLOBAL real4* RESTRICT radial, GLOBAL real2* RESTRICT radialCut, GLOBAL int* RESTRICT radialAtom,
         GLOBAL real4* RESTRICT angular, GLOBAL real2* RESTRICT angularCut, GLOBAL int* RESTRICT angularAtom,
-        GLOBAL int* RESTRICT starts, GLOBAL real* RESTRICT poison) {
+        GLOBAL int* RESTRICT starts, GLOBAL real* RESTRICT poison, GLOBAL int* RESTRICT wanted,
+        GLOBAL int* RESTRICT status ROW_COUNTS_ARGUMENT SIDES_ARGUMENT) {
     LOCAL char near[SEARCH_CHUNK];
     LOCAL int found[SEARCH_CHUNK], kinds[SEARCH_CHUNK+1];
     LOCAL int counts[2*SEARCH_GROUP];
@@ -147,7 +153,7 @@ KERNEL void findNeighbours(mixed4 boxA, mixed4 boxB, mixed4 boxC, int radialRoom
     const real4 edgeA = make_real4((real) boxA.x, 0, 0, (real) (1/boxA.x));
     const real4 edgeB = make_real4((real) boxB.x, (real) boxB.y, 0, (real) (1/boxB.y));
     const real4 edgeC = make_real4((real) boxC.x, (real) boxC.y, (real) boxC.z, (real) (1/boxC.z));
-    for (int row = GROUP_ID; row < NUM_CENTRES; row += NUM_GROUPS) {
+    for (int row = GROUP_ID; row < ROW_COUNT; row += NUM_GROUPS) {
         int own = centres[row], numRadial = 0, numAngular = 0;
         mixed3 here = atomPosition(posq, correction, particles, capParticles, capDistances, own, boxA, boxB, boxC);
         if (LOCAL_ID == 0)
@@ -157,7 +163,7 @@ KERNEL void findNeighbours(mixed4 boxA, mixed4 boxB, mixed4 boxC, int radialRoom
             int size = (NUM_ATOMS-base < SEARCH_CHUNK ? NUM_ATOMS-base : SEARCH_CHUNK);
             for (int j = LOCAL_ID; j < SEARCH_CHUNK; j += SEARCH_GROUP) {
                 char flag = 0;
-                if (j < size && base+j != own) {
+                if (j < size && IS_NEIGHBOUR(row, own, base+j)) {
                     int particle = particles[base+j];
                     real4 there = posq[particle < 0 ? 0 : particle];
 #if NUM_CAPS > 0
@@ -235,8 +241,8 @@ KERNEL void findNeighbours(mixed4 boxA, mixed4 boxB, mixed4 boxC, int radialRoom
                         else
                             high = middle;
                     }
-                    starts[(2*row)*(NUM_SPECIES+1)+s] = numRadial+low;
-                    starts[(2*row+1)*(NUM_SPECIES+1)+s] = kinds[low];
+                    starts[(2*row)*(NUM_SPECIES+1)+s] = atMost(numRadial+low, radialRoom);
+                    starts[(2*row+1)*(NUM_SPECIES+1)+s] = atMost(kinds[low], angularRoom);
                 }
             }
             numRadial += all;
@@ -244,8 +250,12 @@ KERNEL void findNeighbours(mixed4 boxA, mixed4 boxB, mixed4 boxC, int radialRoom
             SYNC_THREADS;
         }
         if (LOCAL_ID == 0) {
-            starts[(2*row)*(NUM_SPECIES+1)+NUM_SPECIES] = numRadial;
-            starts[(2*row+1)*(NUM_SPECIES+1)+NUM_SPECIES] = numAngular;
+            starts[(2*row)*(NUM_SPECIES+1)+NUM_SPECIES] = atMost(numRadial, radialRoom);
+            starts[(2*row+1)*(NUM_SPECIES+1)+NUM_SPECIES] = atMost(numAngular, angularRoom);
+            wanted[2*row] = numRadial;
+            wanted[2*row+1] = numAngular;
+            if (numRadial > radialRoom || numAngular > angularRoom)
+                status[1] = 1;
             poison[row] = (broken ? notANumber : (real) 0);
         }
         SYNC_THREADS;

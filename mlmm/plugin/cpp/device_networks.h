@@ -153,10 +153,11 @@ DEVICE real sumOfTile(LOCAL_ARG const real* parts, const int columns, int row, i
  */
 KERNEL void firstLayer(GLOBAL const int* RESTRICT tiles, GLOBAL const int* RESTRICT widths,
     GLOBAL const real* RESTRICT weights,
-        GLOBAL const real* RESTRICT biases, GLOBAL const real* RESTRICT functions, GLOBAL real* RESTRICT hidden) {
+        GLOBAL const real* RESTRICT biases, GLOBAL const real* RESTRICT functions, GLOBAL real* RESTRICT hidden
+        ROW_COUNTS_ARGUMENT) {
     LOCAL real parts[WARPS*TILE_ROWS*FIRST_COLUMNS*32];
     const int blocks = (WIDTH_0+32*FIRST_COLUMNS-1)/(32*FIRST_COLUMNS);
-    for (int task = GROUP_ID; task < NUM_LARGE_TILES*MEMBERS*blocks; task += NUM_GROUPS) {
+    for (int task = GROUP_ID; task < LARGE_TILE_COUNT*MEMBERS*blocks; task += NUM_GROUPS) {
         int block = task%blocks, member = (task/blocks)%MEMBERS, tile = task/(blocks*MEMBERS);
         int element = tiles[3*tile], first = tiles[3*tile+1], rows = tiles[3*tile+2];
         int column = block*32*FIRST_COLUMNS, place = element*MEMBERS+member;
@@ -183,12 +184,12 @@ KERNEL void firstLayer(GLOBAL const int* RESTRICT tiles, GLOBAL const int* RESTR
  */
 KERNEL void otherLayers(int includeForces, int includeEnergy, GLOBAL const int* RESTRICT tiles,
         GLOBAL const real* RESTRICT weights, GLOBAL const real* RESTRICT last, GLOBAL const real* RESTRICT rowWeights, GLOBAL real* RESTRICT hidden, GLOBAL real* RESTRICT energies,
-        GLOBAL int* RESTRICT status, GLOBAL mixed* RESTRICT energyBuffer) {
+        GLOBAL int* RESTRICT status, GLOBAL mixed* RESTRICT energyBuffer ROW_COUNTS_ARGUMENT) {
     LOCAL real4 values4[ROWS*ALL_WIDTHS/4];
     LOCAL real parts[MOST_TASKS*ROWS*32];
     LOCAL real rowEnergies[ROWS];
     LOCAL_ARG real* values = (LOCAL_ARG real*) values4;
-    for (int task = GROUP_ID; task < NUM_TILES*MEMBERS; task += NUM_GROUPS) {
+    for (int task = GROUP_ID; task < TILE_COUNT*MEMBERS; task += NUM_GROUPS) {
         int member = task%MEMBERS, tile = task/MEMBERS;
         int element = tiles[3*tile], first = tiles[3*tile+1], rows = tiles[3*tile+2];
         int place = element*MEMBERS+member;
@@ -249,10 +250,10 @@ KERNEL void otherLayers(int includeForces, int includeEnergy, GLOBAL const int* 
  */
 KERNEL void firstLayerBack(GLOBAL const int* RESTRICT tiles, GLOBAL const int* RESTRICT widths,
     GLOBAL const real* RESTRICT transposed,
-        GLOBAL const real* RESTRICT hidden, GLOBAL real* RESTRICT slopes) {
+        GLOBAL const real* RESTRICT hidden, GLOBAL real* RESTRICT slopes ROW_COUNTS_ARGUMENT) {
     LOCAL real parts[WARPS*TILE_ROWS*BACK_COLUMNS*32];
     const int blocks = (FUNCTIONS+32*BACK_COLUMNS-1)/(32*BACK_COLUMNS);
-    for (int task = GROUP_ID; task < NUM_LARGE_TILES*MEMBERS*blocks; task += NUM_GROUPS) {
+    for (int task = GROUP_ID; task < LARGE_TILE_COUNT*MEMBERS*blocks; task += NUM_GROUPS) {
         int block = task%blocks, member = (task/blocks)%MEMBERS, tile = task/(blocks*MEMBERS);
         int element = tiles[3*tile], first = tiles[3*tile+1], rows = tiles[3*tile+2];
         int column = block*32*BACK_COLUMNS, start = member*NUM_CENTRES+first;

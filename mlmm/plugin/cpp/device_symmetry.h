@@ -26,7 +26,7 @@ KERNEL void symmetryFunctions(int radialRoom, int angularRoom, GLOBAL const real
             GLOBAL const real2* RESTRICT angularCut,
         GLOBAL const int* RESTRICT starts, GLOBAL const real* RESTRICT poison,
             GLOBAL const real* RESTRICT constants,
-        GLOBAL real* RESTRICT functions) {
+        GLOBAL real* RESTRICT functions ROW_COUNTS_ARGUMENT) {
     LOCAL real parts[SYMMETRY_GROUP*(MOST_FUNCTIONS+1)];
     const int lane = LOCAL_ID%32, sub = LOCAL_ID/32;
     GLOBAL const real* RESTRICT etaRadial = constants;
@@ -36,7 +36,7 @@ KERNEL void symmetryFunctions(int radialRoom, int angularRoom, GLOBAL const real
     GLOBAL const real* RESTRICT zeta = shiftMean+NUM_MEANS;
     GLOBAL const real* RESTRICT halfCos = zeta+NUM_ANGLES;
     GLOBAL const real* RESTRICT halfSin = halfCos+NUM_ANGLES;
-    for (int base = GROUP_ID*(SYMMETRY_GROUP/32); base < NUM_CENTRES*NUM_BLOCKS; base +=
+    for (int base = GROUP_ID*(SYMMETRY_GROUP/32); base < ROW_COUNT*NUM_BLOCKS; base +=
         NUM_GROUPS*(SYMMETRY_GROUP/32)) {
         int task = base+sub;
         int row = task/NUM_BLOCKS, block = task-row*NUM_BLOCKS;
@@ -44,7 +44,7 @@ KERNEL void symmetryFunctions(int radialRoom, int angularRoom, GLOBAL const real
         int width = (isRadial ? NUM_RADIAL : NUM_MEANS*NUM_ANGLES);
         int offset = (isRadial ? block*NUM_RADIAL :
             NUM_SPECIES*NUM_RADIAL+(block-NUM_SPECIES)*NUM_MEANS*NUM_ANGLES);
-        if (task < NUM_CENTRES*NUM_BLOCKS) {
+        if (task < ROW_COUNT*NUM_BLOCKS) {
             real sums[MOST_FUNCTIONS];
             for (int k = 0; k < MOST_FUNCTIONS; k++)
                 sums[k] = 0;
@@ -96,7 +96,7 @@ KERNEL void symmetryFunctions(int radialRoom, int angularRoom, GLOBAL const real
                 parts[LOCAL_ID*(MOST_FUNCTIONS+1)+k] = sums[k];
         }
         SYNC_THREADS;
-        if (task < NUM_CENTRES*NUM_BLOCKS)
+        if (task < ROW_COUNT*NUM_BLOCKS)
             for (int k = lane; k < width; k += 32) {
                 real sum = 0;
                 for (int l = 0; l < 32; l++)

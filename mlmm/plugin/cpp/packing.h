@@ -13,8 +13,8 @@ struct Packing {
     // rows: most of a tile and of a large one.
     Packing(const ANIForce& force, int rows, int large_rows);
 
-    // Atoms sorted by element; a cap k has the particle -1-k.
-    std::vector<int> particles, cap_particles;
+    // Atoms of the force (particles and then caps) sorted by element; a cap k has the particle -1-k.
+    std::vector<int> order, particles, cap_particles;
     std::vector<double> cap_distances;
     std::vector<int> centres, species_start;
     // Where each centre of the force (particles and then caps) stands among the rows.
@@ -42,8 +42,8 @@ struct Packing {
     void pack_networks(const Committee& committee);
     std::vector<int> places_of_functions(const Committee& committee) const;
 
-    std::vector<int> order, species, elements;  // elements: of centres
-    std::vector<int> element_of_row;            // place among them
+    std::vector<int> species, elements;  // elements: of centres
+    std::vector<int> element_of_row;     // place among them
 };
 
 }  // namespace mlmm

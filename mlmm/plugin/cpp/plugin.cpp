@@ -13,7 +13,8 @@ using namespace mlmm;
 namespace {
 
 class ANIKernelFactory : public KernelFactory {
-    KernelImpl* createKernelImpl(std::string, const Platform& platform, ContextImpl& context) const override {
+    KernelImpl* createKernelImpl(std::string name, const Platform& platform, ContextImpl& context) const override {
+        if (name == BlendKernel::Name()) return make_blend_kernel(platform, context);
         if (platform.getName() == "Reference" || platform.getName() == "CPU")
             return make_reference_kernel(platform);
         return make_common_kernel(platform, context);
@@ -39,6 +40,8 @@ EXPORT void registerKernelFactories() {
         if (platform.supportsKernels({ANIKernel::Name()})) continue;
         for (const char* name : {"Reference", "CPU", "OpenCL", "CUDA", "HIP"})
             if (platform.getName() == name) platform.registerKernelFactory(ANIKernel::Name(), new ANIKernelFactory());
+        for (const char* name : {"OpenCL", "CUDA", "HIP"})
+            if (platform.getName() == name) platform.registerKernelFactory(BlendKernel::Name(), new ANIKernelFactory());
     }
 }
 

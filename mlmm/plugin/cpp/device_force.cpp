@@ -1,0 +1,92 @@
+#include "device_force.h"
+
+using namespace OpenMM;
+
+namespace mlmm {
+
+namespace {
+
+// Evaluations between two looks at whether an energy was no number, where nobody asks for the energy.
+constexpr int kLookEvery = 64;
+
+// ComputeContext::setCurrentQueue is in the library of each platform, and this one links to none of them.
+struct Queues : public ComputeContext {
+    static ComputeQueue& current(ComputeContext& context) { return context.*&Queues::currentQueue; }
+};
+
+}  // namespace
+
+// Where forces wait for their end. With several devices OpenMM clears the buffers of each in a thread of its own, and a
+// kernel launched by execute() could run before that: there all is launched here.
+struct DeviceForce::PostComputation : public ComputeContext::ForcePostComputation {
+    PostComputation(DeviceForce& force, int group) : force(force), group(group) {}
+    double computeForceAndEnergy(bool forces, bool energy, int groups) override {
+        if (force.contexts.size() == 1) {
+            force.finish();
+        } else if (groups & (1 << group)) {
+            ContextSelector selector(force.cc);
+            force.run(forces, energy);
+        }
+        return 0.0;
+    }
+    DeviceForce& force;
+    int group;
+};
+
+DeviceForce::DeviceForce(const std::vector<ComputeContext*>& contexts, const ANIForce& atoms,
+                         const std::vector<int>& sides)
+    : networks(*contexts[0], atoms, sides), contexts(contexts), cc(*contexts[0]), queue(cc.createQueue()),
+      ready(cc.createEvent()), done(cc.createEvent()) {}
+
+void DeviceForce::join_evaluations(int group) {
+    cc.getPostComputations().push_back(new PostComputation(*this, group));
+}
+
+// In a queue of its own, so that the kernels of one step that do not fill the device run side by side. Kernels of OpenMM
+// add energies to one buffer without atomics: nothing beside them where an energy is asked for.
+void DeviceForce::execute(bool forces, bool energy) {
+    if (contexts.size() > 1) return;
+    ContextSelector selector(cc);
+    if (beside) finish();
+    if (energy || !networks.is_settled()) return run(forces, energy);
+    ready->enqueue(), ready->queueWait(queue);
+    const ComputeQueue before = Queues::current(cc);
+    Queues::current(cc) = queue, beside = true;
+    try {
+        run(forces, energy), done->enqueue();
+    } catch (...) {
+        Queues::current(cc) = before, beside = false;
+        throw;
+    }
+    Queues::current(cc) = before;
+}
+
+void DeviceForce::run(bool forces, bool energy) {
+    if (networks.prepare()) make_kernels();
+    launch_all(forces, energy);
+    if (!networks.had_room()) {
+        // OpenMM evaluates anew.
+        cc.setForcesValid(false);
+        return;
+    }
+    // Looking waits for the device, which whoever asks for the energy does anyway.
+    if (energy || ++evaluations % kLookEvery == 0) unseen = true;
+    if (unseen && !beside) look();
+}
+
+void DeviceForce::finish() {
+    if (!beside) return;
+    ContextSelector selector(cc);
+    beside = false;
+    done->queueWait(Queues::current(cc));
+    if (unseen) look();
+}
+
+void DeviceForce::look() {
+    unseen = false;
+    if (networks.is_finite()) return;
+    throw OpenMMException("Expected finite energies of the atoms of an ANIForce, but got NaN or infinity. Look at the "
+                          "positions for atoms on top of each other, or use a smaller time step.");
+}
+
+}  // namespace mlmm
