@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "centres.h"
 #include "device_forces.h"
@@ -28,22 +29,31 @@ constexpr size_t kWholeLists = 384u << 20, kWholeRows = 512u << 20;
 }  // namespace
 
 DeviceGroups::DeviceGroups(const ANIForce& force, bool opencl, int real_size) {
-    int widths = 0, widest = 0;
-    for (const ElementWeights& networks : force.committee->networks) {
-        int sum = 0;
-        for (const int width : networks.widths) sum += (width + 31) / 32 * 32, widest = std::max(widest, width);
-        widths = std::max(widths, sum);
-    }
     const bool few = Atoms(force).centres.size() <= kFewCentres;
     local_memory = opencl ? kLeastLocalMemory : kLocalMemory;
     others = few && !opencl ? 512 : 256;
-    const int tasks = std::max(others / 32, (widest + 31) / 32);
+    // Widths of all layers, each as large as its largest, and shares of the sums of any of them.
+    std::vector<int> most;
+    int parts = 1;
+    for (const ElementWeights& networks : force.committee->networks)
+        for (size_t k = 0; k + 1 < networks.widths.size(); ++k) {
+            if (most.size() <= k) most.push_back(0);
+            most[k] = std::max(most[k], (networks.widths[k] + 31) / 32 * 32);
+        }
     const auto fits = [&](int numbers) { return numbers * real_size <= local_memory; };
     rows = few ? 4 : 8, tile_rows = 8, most_columns = few ? 1 : 5, tile_steps = few ? 4 : 2;
-    while (rows > 1 && !fits(rows * (widths + tasks * 32 + 1))) rows /= 2;
+    other_columns = few ? 1 : 2, other_steps = few ? 4 : 2;
+    const int widths = std::accumulate(most.begin(), most.end(), 0);
+    for (const int width : most) parts = std::max(parts, parts_of(width));
+    while (rows > 1 && !fits(rows * (widths + parts * 32 + 1))) rows /= 2;
     while (most_columns > 1 && !fits(kNetworkGroup * tile_rows * most_columns)) --most_columns;
     while (tile_rows > 1 && !fits(kNetworkGroup * tile_rows * most_columns)) tile_rows /= 2;
     this->force = few ? 128 : 64, shares = few ? 8 : 4;
+}
+
+int DeviceGroups::parts_of(int outputs) const {
+    const int blocks = (outputs / 32 + other_columns - 1) / other_columns;
+    return std::max(1, others / 32 / blocks) * (outputs / 32);
 }
 
 DeviceANI::DeviceANI(ComputeContext& cc, const ANIForce& force, const std::vector<int>& sides)
@@ -169,8 +179,8 @@ void DeviceANI::compile_all() {
     int group = 128;
     while (group > 32 && group * (most_functions + 1) * real_size() > groups.local_memory) group /= 2;
     symmetry_group = group, pair_blocks = std::stoi(defines["NUM_BLOCKS"]);
-    int tasks = groups.others / 32;
-    for (const int width : packing.most) tasks = std::max(tasks, width / 32);
+    int parts = 1;
+    for (const int width : packing.most) parts = std::max(parts, groups.parts_of(width));
     row_group = std::min(kRowGroup, cc.getMaxThreadBlockSize());
     while (row_group & (row_group - 1)) row_group &= row_group - 1;
     defines["SEARCH_GROUP"] = std::to_string(kSearchGroup), defines["SYMMETRY_GROUP"] = std::to_string(group);
@@ -178,7 +188,8 @@ void DeviceANI::compile_all() {
     defines["SEARCH_CHUNK"] = std::to_string(std::min(kSearchChunk, whole_groups));
     defines["FORCE_GROUP"] = std::to_string(groups.force), defines["FORCE_SHARES"] = std::to_string(groups.shares);
     defines["NETWORK_GROUP"] = std::to_string(kNetworkGroup), defines["OTHERS_GROUP"] = std::to_string(groups.others);
-    defines["MOST_TASKS"] = std::to_string(tasks), defines["TILE_STEPS"] = std::to_string(groups.tile_steps);
+    defines["MOST_PARTS"] = std::to_string(parts), defines["OTHER_STEPS"] = std::to_string(groups.other_steps);
+    defines["OTHER_COLUMNS"] = std::to_string(groups.other_columns), defines["TILE_STEPS"] = std::to_string(groups.tile_steps);
     first_columns = columns_of(packing.most[0]), back_columns = columns_of(packing.functions);
     defines["FIRST_COLUMNS"] = std::to_string(first_columns), defines["BACK_COLUMNS"] = std::to_string(back_columns);
     defines["MOST_COLUMNS"] = std::to_string(std::max(first_columns, back_columns));

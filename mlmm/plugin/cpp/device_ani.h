@@ -10,7 +10,9 @@ namespace mlmm {
 // Rows of tiles, columns and threads: many where there is work for them, as many as local memory has room for.
 struct DeviceGroups {
     DeviceGroups(const ANIForce& force, bool opencl, int real_size);
-    int local_memory, rows, tile_rows, tile_steps, most_columns, others, force, shares;
+    // Places for sums in local memory, for each row and 32 columns, of a layer with so many outputs.
+    int parts_of(int outputs) const;
+    int local_memory, rows, tile_rows, tile_steps, most_columns, others, other_columns, other_steps, force, shares;
 };
 
 class DeviceANI : public OnDevice {

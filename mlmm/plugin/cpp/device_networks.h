@@ -10,8 +10,16 @@ static const char* const kDeviceNetworks = R"KERNEL(
 
 #define WARPS (NETWORK_GROUP/32)
 #define OTHER_WARPS (OTHERS_GROUP/32)
-// Quarters (four inputs) whose weights are fetched together: what a step waits for is memory, not arithmetic.
-#define STEPS 4
+// Registers are shared out so that several groups are under way at a time.
+#if defined(__CUDA_ARCH__) && OTHERS_GROUP == 256
+#define SIDE_BY_SIDE __launch_bounds__(OTHERS_GROUP, 3)
+#else
+#define SIDE_BY_SIDE
+#endif
+// Of a layer with so many outputs: what a warp takes, OTHER_COLUMNS blocks of 32; shares of the inputs. OTHER_STEPS and
+// TILE_STEPS are quarters (four inputs) whose weights are fetched together: what a warp waits for is memory.
+#define BLOCKS_OF(OUTPUTS) (((OUTPUTS)/32+OTHER_COLUMNS-1)/OTHER_COLUMNS)
+#define SHARES_OF(OUTPUTS) (BLOCKS_OF(OUTPUTS) < OTHER_WARPS ? OTHER_WARPS/BLOCKS_OF(OUTPUTS) : 1)
 
 DEVICE real celu(real x) {
     return (x > 0 ? x : NUMBER(0.1)*(EXP(10*x)-1));
@@ -26,49 +34,63 @@ DEVICE real slopeOf(real value) {
  */
 DEVICE void multiplyRows(LOCAL_ARG const real4* x, const int inputs, const int outputs, GLOBAL const real* RESTRICT weights,
         GLOBAL const real* RESTRICT biases, const int biased, LOCAL_ARG real* parts) {
-    const int lane = LOCAL_ID%32, blocks = outputs/32, quarters = inputs/4;
-    const int shares = (blocks < OTHER_WARPS ? OTHER_WARPS/blocks : 1);
+    const int lane = LOCAL_ID%32, blocks = BLOCKS_OF(outputs), quarters = inputs/4;
+    const int shares = SHARES_OF(outputs);
     const int share = (quarters+shares-1)/shares;
     for (int task = LOCAL_ID/32; task < blocks*shares; task += OTHER_WARPS) {
-        int s = task/blocks, column = (task-s*blocks)*32+lane;
+        int s = task/blocks, first = (task-s*blocks)*OTHER_COLUMNS;
         int end = ((s+1)*share < quarters ? (s+1)*share : quarters);
-        real bias = (biased && s == 0 ? biases[column] : (real) 0);
-        real sums[ROWS];
+        int column[OTHER_COLUMNS];
+        real sums[ROWS*OTHER_COLUMNS];
 #pragma unroll
-        for (int r = 0; r < ROWS; r++)
-            sums[r] = bias;
-        for (int k = s*share; k < end; k += STEPS) {
-            real taken[4*STEPS];
+        for (int c = 0; c < OTHER_COLUMNS; c++) {
+            column[c] = (first+c < outputs/32 ? first+c : first)*32+lane;
+            real bias = (biased && s == 0 ? biases[column[c]] : (real) 0);
 #pragma unroll
-            for (int u = 0; u < STEPS; u++) {
-                GLOBAL const real* RESTRICT from = weights+4*(k+u < end ? k+u : k)*outputs+column;
+            for (int r = 0; r < ROWS; r++)
+                sums[r*OTHER_COLUMNS+c] = bias;
+        }
+#pragma unroll 1
+        for (int k = s*share; k < end; k += OTHER_STEPS) {
+            real taken[4*OTHER_STEPS*OTHER_COLUMNS];
+#pragma unroll
+            for (int u = 0; u < OTHER_STEPS; u++) {
+                GLOBAL const real* RESTRICT from = weights+4*(k+u < end ? k+u : k)*outputs;
 #pragma unroll
                 for (int m = 0; m < 4; m++)
-                    taken[4*u+m] = (k+u < end ? from[m*outputs] : (real) 0);
+#pragma unroll
+                    for (int c = 0; c < OTHER_COLUMNS; c++)
+                        taken[(4*u+m)*OTHER_COLUMNS+c] = (k+u < end ? from[m*outputs+column[c]] : (real) 0);
             }
 #pragma unroll
-            for (int u = 0; u < STEPS; u++) {
+            for (int u = 0; u < OTHER_STEPS; u++) {
                 int q = (k+u < end ? k+u : k);
+                const int t = 4*u*OTHER_COLUMNS;
 #pragma unroll
                 for (int r = 0; r < ROWS; r++) {
                     real4 v = x[r*quarters+q];
-                    sums[r] += v.x*taken[4*u]+v.y*taken[4*u+1]+v.z*taken[4*u+2]+v.w*taken[4*u+3];
+#pragma unroll
+                    for (int c = 0; c < OTHER_COLUMNS; c++)
+                        sums[r*OTHER_COLUMNS+c] += v.x*taken[t+c]+v.y*taken[t+OTHER_COLUMNS+c]
+                            +v.z*taken[t+2*OTHER_COLUMNS+c]+v.w*taken[t+3*OTHER_COLUMNS+c];
                 }
             }
         }
 #pragma unroll
-        for (int r = 0; r < ROWS; r++)
-            parts[(task*ROWS+r)*32+lane] = sums[r];
+        for (int c = 0; c < OTHER_COLUMNS; c++)
+            if (first+c < outputs/32)
+#pragma unroll
+                for (int r = 0; r < ROWS; r++)
+                    parts[((s*(outputs/32)+first+c)*ROWS+r)*32+lane] = sums[r*OTHER_COLUMNS+c];
     }
 }
 
 DEVICE real sumOfShares(LOCAL_ARG const real* parts, const int outputs, int row, int column) {
-    const int blocks = outputs/32;
-    const int shares = (blocks < OTHER_WARPS ? OTHER_WARPS/blocks : 1);
+    const int shares = SHARES_OF(outputs);
     real sum = 0;
 #pragma unroll
     for (int s = 0; s < shares; s++)
-        sum += parts[((s*blocks+column/32)*ROWS+row)*32+column%32];
+        sum += parts[((s*(outputs/32)+column/32)*ROWS+row)*32+column%32];
     return sum;
 }
 
@@ -182,11 +204,11 @@ KERNEL void firstLayer(GLOBAL const int* RESTRICT tiles, GLOBAL const int* RESTR
  * place.
  * last: weights and bias.
  */
-KERNEL void otherLayers(int includeForces, int includeEnergy, GLOBAL const int* RESTRICT tiles,
+KERNEL SIDE_BY_SIDE void otherLayers(int includeForces, int includeEnergy, GLOBAL const int* RESTRICT tiles,
         GLOBAL const real* RESTRICT weights, GLOBAL const real* RESTRICT last, GLOBAL const real* RESTRICT rowWeights, GLOBAL real* RESTRICT hidden, GLOBAL real* RESTRICT energies,
         GLOBAL int* RESTRICT status, GLOBAL mixed* RESTRICT energyBuffer ROW_COUNTS_ARGUMENT) {
     LOCAL real4 values4[ROWS*ALL_WIDTHS/4];
-    LOCAL real parts[MOST_TASKS*ROWS*32];
+    LOCAL real parts[MOST_PARTS*ROWS*32];
     LOCAL real rowEnergies[ROWS];
     LOCAL_ARG real* values = (LOCAL_ARG real*) values4;
     for (int task = GROUP_ID; task < TILE_COUNT*MEMBERS; task += NUM_GROUPS) {
