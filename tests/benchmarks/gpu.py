@@ -23,8 +23,8 @@ from mlmm.units import FEMTOSECOND
 from mlmm.zones.adaptive import adaptive_zones
 from mlmm.zones.static import hard_zones, static_zones
 
-#: Of max|F|: what float32 leaves of the potential's forces, and float64 on forces in units of 2^-32.
-LIMITS = {"mixed": 1e-5, "double": 1e-7}
+#: Of max|F|: float32 on the GPU, and in double precision that of the networks on the processor.
+LIMITS = {"mixed": 1e-5, "double": 1e-6}
 _SEED = 3
 
 

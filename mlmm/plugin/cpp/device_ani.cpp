@@ -48,7 +48,7 @@ DeviceGroups::DeviceGroups(const ANIForce& force, bool opencl, int real_size) {
     while (rows > 1 && !fits(rows * (widths + parts * 32 + 1))) rows /= 2;
     while (most_columns > 1 && !fits(kNetworkGroup * tile_rows * most_columns)) --most_columns;
     while (tile_rows > 1 && !fits(kNetworkGroup * tile_rows * most_columns)) tile_rows /= 2;
-    this->force = few ? 128 : 64, shares = few ? 8 : 4;
+    this->force = 128, shares = 8;
 }
 
 int DeviceGroups::parts_of(int outputs) const {
