@@ -1,12 +1,15 @@
 """A path of lowest energy with few energies: relaxed on a Gaussian process, which learns where it has to.
 
 After Koistinen, Dagbjartsdóttir, Ásgeirsson, Vehtari, Jónsson, J. Chem. Phys. 147, 152720 (2017), doi
-10.1063/1.4986787. The path is accepted by the true forces on all of its images, not by those of the process.
+10.1063/1.4986787. A relaxation on the process ends where an image leaves what is known; that image is
+computed, and the next one begins where this one did. The path is accepted by the true forces on all of its
+images, not by those of the process.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -21,9 +24,36 @@ __all__ = ["surrogate_path"]
 #: kJ/mol: standard deviation along the path below which its highest image, then all images, are computed.
 _CERTAIN = 1.0
 #: nm: the path stays within this distance (largest displacement of an atom) of what is known.
-_TRUST = 0.05
-#: Iterations on the process between two energies, and energies between two searches for its length scale.
+_TRUST = 0.03
+#: Iterations on the process between two energies, and rounds between two searches for its kernel.
 _INNER, _RESCALE = 150, 6
+
+
+#: Positions, energy and forces of each structure that was computed.
+Known = list[tuple[np.ndarray, float, np.ndarray]]
+
+
+class _Trust(Progress):
+    """Ends a relaxation on the process where an image leaves what is known; the last images are kept."""
+
+    def __init__(self, known: Known):
+        super().__init__()
+        self._places = np.array([row[0] for row in known])
+
+    def keep(self, text: str, **arrays: Any) -> None:
+        """See `Progress`."""
+        super().keep(text, **arrays)
+        images = arrays.get("images")
+        if images is not None and max(self.far(image) for image in images[1:-1]) > _TRUST:
+            raise _LeftTrustError
+
+    def far(self, image: np.ndarray) -> float:
+        """Largest displacement of an atom from the nearest structure that is known, nm."""
+        return float(np.linalg.norm(self._places - image, axis=2).max(axis=1).min())
+
+
+class _LeftTrustError(Exception):
+    """An image is where nothing is known."""
 
 
 def surrogate_path(
@@ -40,30 +70,31 @@ def surrogate_path(
     progress : Progress
         Kept after each round, with all energies and forces so far.
     """
-    process = GaussianProcess(invariant=surface.free and len(surface) > 2)
+    molecule = surface.free and len(surface) > 2
+    process = GaussianProcess(surface.numbers.tolist() if molecule else None)
     known = _known(progress)
     for where, energy, forces in known:
         process.add(where, energy, forces)
     if not known:
-        _learn(surface, process, known, [path[0], path[-1], *path[1:-1][:: max(1, (len(path) - 2) // 3)]])
+        _learn(surface, process, known, list(path))
     rounds = 0
     result: PathResult | None = None
     while rounds < options.steps:
         process.fit(search=rounds % _RESCALE == 0)
-        moved = _on_process(surface, process, path, options)
-        path = _trusted(path, moved, known)
-        unsure = np.array([process.uncertainty(image) for image in path[1:-1]])
-        energies = np.array([process.predict(image)[0] for image in path])
-        top = int(np.argmax(energies))
-        if unsure.max() > _CERTAIN:
+        moved, left = _on_process(surface, process, known, path, options)
+        unsure = np.array([process.uncertainty(image) for image in moved[1:-1]])
+        top = int(np.argmax([process.predict(image)[0] for image in moved]))
+        if left or unsure.max() > _CERTAIN:
             picked = np.argsort(-unsure)[: surface.workers] + 1
-            _learn(surface, process, known, [path[k] for k in picked])
+            _learn(surface, process, known, [moved[k] for k in picked])
         else:
-            (climbing,) = _learn(surface, process, known, [path[top]])
+            (climbing,) = _learn(surface, process, known, [moved[top]])
             if force_norm(climbing.forces) <= options.force_tolerance or not 0 < top < len(path) - 1:
-                result = _true(surface, process, known, path, options, rounds)
+                result = _true(surface, process, known, moved, options, rounds)
                 if result.converged:
                     break
+        # A path that has left what is known tells where to learn, not where to go on.
+        path = path if left else moved
         rounds += 1
         progress.keep(
             f"round {rounds}: {len(known)} energies known, uncertain by {unsure.max():.1f} kJ/mol",
@@ -75,9 +106,6 @@ def surrogate_path(
     if result is None or not result.converged:
         result = _true(surface, process, known, path, options, rounds)
     return result
-
-
-Known = list[tuple[np.ndarray, float, np.ndarray]]
 
 
 def _known(progress: Progress) -> Known:
@@ -100,28 +128,20 @@ def _learn(
 
 
 def _on_process(
-    surface: ReactionSurface, process: GaussianProcess, path: np.ndarray, options: NEBOptions
-) -> np.ndarray:
-    """The path relaxed on the process."""
+    surface: ReactionSurface, process: GaussianProcess, known: Known, path: np.ndarray, options: NEBOptions
+) -> tuple[np.ndarray, bool]:
+    """The path relaxed on the process, and whether an image went farther than trusted from what is known."""
 
     def evaluate(where: np.ndarray, memory: np.ndarray | None) -> Evaluation:
         return Evaluation(*process.predict(where))
 
     model = replace(surface, make=lambda: evaluate, workers=1, executor=None, remote=None, calls=0)
     inner = replace(options, optimiser="bfgs", steps=_INNER, force_tolerance=0.3 * options.force_tolerance)
-    return relax_band(model, path, inner, Progress()).positions
-
-
-def _trusted(path: np.ndarray, moved: np.ndarray, known: Known) -> np.ndarray:
-    """Images no farther than trusted from the nearest structure that is known."""
-    found = np.array(path)
-    places = np.array([row[0] for row in known])
-    for k in range(1, len(path) - 1):
-        nearest = places[np.argmin(np.abs(places - moved[k]).max(axis=(1, 2)))]
-        step = moved[k] - nearest
-        far = np.linalg.norm(step, axis=1).max()
-        found[k] = nearest + step * min(1.0, _TRUST / max(far, 1e-12))
-    return found
+    trust = _Trust(known)
+    try:
+        return relax_band(model, path, inner, trust).positions, False
+    except _LeftTrustError:
+        return trust.arrays["images"], True
 
 
 def _true(

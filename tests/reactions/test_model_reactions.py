@@ -278,7 +278,7 @@ def test_a_gaussian_process_finds_the_path_with_few_energies(ends, saddle):
 def test_a_gaussian_process_has_the_data_and_its_own_slopes():
     """Energies and forces at the data, central differences between, no certainty away from the data."""
     random = np.random.default_rng(0)
-    process, start = GaussianProcess(invariant=True), random.standard_normal((4, 3)) * 0.15
+    process, start = GaussianProcess([6, 6, 8, 1]), random.standard_normal((4, 3)) * 0.15
     surface = springs(start, [1.0] * 4, [(0, 1), (1, 2), (2, 3), (0, 3)], [1e3, 2e3, 3e3, 5e2], [0.15] * 4)
     places = [start + 0.02 * random.standard_normal((4, 3)) for _ in range(6)]
     for place in places:
