@@ -25,6 +25,7 @@ __all__ = [
     "has_sugars",
     "is_sugar",
     "name_glycans",
+    "place_of",
     "places_of",
     "with_names_of_the_file",
 ]
@@ -190,7 +191,7 @@ def name_glycans(
                 changes[atom.residue] = name
     for residue, name in changes.items():
         if residue.name != name:
-            renamed[_place(residue), name] = residue.name
+            renamed[place_of(residue), name] = residue.name
             residue.name = name
     return renamed, decisions
 
@@ -198,10 +199,11 @@ def name_glycans(
 def with_names_of_the_file(topology: app.Topology, renamed: Mapping[GlycamName, str]) -> None:
     """Give residues back the names that they had before `name_glycans`; the topology is changed."""
     for residue in topology.residues():
-        residue.name = renamed.get((_place(residue), residue.name), residue.name)
+        residue.name = renamed.get((place_of(residue), residue.name), residue.name)
 
 
-def _place(residue: app.topology.Residue) -> ResidueKey:
+def place_of(residue: app.topology.Residue) -> ResidueKey:
+    """Chain, number and insertion code of a residue."""
     return ResidueKey(residue.chain.id.strip(), residue.id, residue.insertionCode.strip())
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
@@ -17,15 +17,18 @@ from mlmm.build.files.inspection import Inspection, inspect_file
 from mlmm.build.files.inspection_page import page
 from mlmm.build.files.reading import read_file, read_structure, settle
 from mlmm.build.files.sources import find_structure
-from mlmm.build.glycans import has_sugars, with_names_of_the_file
+from mlmm.build.glycans import has_sugars, place_of, with_names_of_the_file
 from mlmm.build.ligands.alone import structure_from_smiles
 from mlmm.build.ligands.definition import LigandPlan, plan_ligands
+from mlmm.build.ligands.molecules import formal_charge
 from mlmm.build.options import BuildOptions
-from mlmm.build.parametrise import load_force_field
-from mlmm.build.protons.bridging import WATER_STATES, bridging_oxygens
+from mlmm.build.parametrise import load_force_field, residue_templates
+from mlmm.build.plan_page import system_page
+from mlmm.build.protons.bridging import bridging_oxygens
 from mlmm.build.protons.metals import REACH, metal_states
 from mlmm.build.protons.protonation import named_by_user
 from mlmm.build.repair import find_repairs
+from mlmm.build.templates import template_charge
 from mlmm.errors import MLMMError
 from mlmm.neighbours import pairs_within
 from mlmm.options import with_changes
@@ -51,6 +54,10 @@ class PlannedStructure:
         Whether the file's cell would be kept without solvent.
     named : bool
         Whether names in the file, such as HIP, or metals decide about protonation states.
+    states : dict
+        Residue index of `topology` -> protonation state that the user, the file or a metal decides.
+    charges : dict
+        Charge in e of the residues that the user describes or changes, by name.
     """
 
     topology: app.Topology
@@ -60,6 +67,12 @@ class PlannedStructure:
     decisions: tuple[Decision, ...]
     cell: bool = False
     named: bool = False
+    states: dict[int, str] = field(default_factory=dict)
+    charges: dict[str, int] = field(default_factory=dict)
+
+    def page(self) -> str:
+        """Residues, ends, ionisable groups and charge of the system, to read."""
+        return "\n".join(system_page(self.topology, self.missing, self.states, self.charges))
 
 
 @dataclass(frozen=True, repr=False)
@@ -98,6 +111,8 @@ class BuildPlan(ShortRepr):
             if self.problem is not None
             else "nothing is in the way; protonation, solvent and parameters come next"
         )
+        if self.planned is not None:
+            end = f"{self.planned.page()}\n\n{end}"
         if not self.decisions:
             return f"{self.inspection}\n\n{end}"
         return f"{page(self.inspection, decisions=False)}\n\ndecisions\n{log_text(self.decisions)}\n\n{end}"
@@ -169,10 +184,12 @@ def _planned(source: CheckedStructure, ligands: LigandPlan, options: BuildOption
     repairs = find_repairs(source, ligands, force_field, options)
     positions = np.array(repairs.fixer.positions.value_in_unit(unit.nanometer))
     topology = repairs.fixer.topology
-    waters = {key: state for key, state in options.protonate.items() if str(state).upper() in WATER_STATES}
-    given = named_by_user(topology, waters)
+    given = named_by_user(topology, options.protonate)
     _, bridging = bridging_oxygens(topology, positions, force_field, given)
-    _, at_metals = metal_states(topology, positions, force_field, {})
+    in_file = {residue.index: source.protonation.get(place_of(residue)) for residue in topology.residues()}
+    states = {index: state for index, state in in_file.items() if state} | given
+    by_metal, at_metals = metal_states(topology, positions, force_field, given)
+    states = by_metal | states
     with_names_of_the_file(repairs.fixer.topology, repairs.renamed)
     return PlannedStructure(
         repairs.fixer.topology,
@@ -186,7 +203,18 @@ def _planned(source: CheckedStructure, ligands: LigandPlan, options: BuildOption
         ),
         source.cell is not None and source.space_group.replace(" ", "") in ("", "P1"),
         bool(source.protonation) or _donors_at_metals(source),
+        states,
+        _charges(ligands, force_field),
     )
+
+
+def _charges(ligands: LigandPlan, force_field: app.ForceField) -> dict[str, int]:
+    """Charges of described residues, and of those that are turned into one, by the names of the file."""
+    templates = residue_templates(force_field)
+    known = {name: templates[name] for name in ligands.names if name in templates}
+    charges = {name: round(template_charge(force_field, template)) for name, template in known.items()}
+    charges |= {name: formal_charge(ligand.molecule) for name, ligand in ligands.definitions.items()}
+    return charges | {old: charges[new] for old, new in ligands.mutate.items() if new in charges}
 
 
 def _donors_at_metals(source: CheckedStructure) -> bool:

@@ -109,3 +109,34 @@ def test_an_iron_sulfur_cluster_with_the_parameters_of_ambertools(tmp_path):
     chosen = select_region(built, "all")
     report = check_energy(hybrid_system(built, hard_zones(built, chosen), PlainSprings(), scheme="additive"))
     assert report.passed, report
+
+
+def test_a_zinc_ion_of_the_12_6_4_model_keeps_its_third_term(tmp_path):
+    """LEaP and ParmEd as the guide says; -C4/r^4 over the oxygens by hand."""
+    (tmp_path / "ion.pdb").write_text(
+        pdb_line("ZN", "ZN", 1, (0, 0, 0)).replace("ATOM  ", "HETATM") + "\nEND\n"
+    )
+    plain = leap(tmp_path, "ion.leap")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        structure = parmed.load_file(str(tmp_path / "site.prmtop"), str(tmp_path / "site.inpcrd"))
+        polarisabilities = str(Path(sys.prefix) / "dat/leap/parm/lj_1264_pol.dat")
+        parmed.tools.add12_6_4(structure, ":ZN", "watermodel", "TIP3P", "polfile", polarisabilities).execute()
+        structure.save(str(tmp_path / "c4.prmtop"))
+    built = load_amber(
+        tmp_path / "c4.prmtop", tmp_path / "site.inpcrd", constraints="none", rigid_water=False
+    )
+    bonded = {frozenset((one.index, other.index)) for one, other in built.topology.bonds()}
+    with_c4, without = (reference.by_openmm(b.system, built.positions, bonded) for b in (built, plain))
+    oxygens = [atom.index for atom in built.topology.atoms() if atom.element.symbol == "O"]
+    distances = 10 * np.linalg.norm(built.positions[oxygens] - built.positions[0], axis=1)
+    c4 = max(structure.parm_data["LENNARD_JONES_CCOEF"])  # kcal/mol A^4
+    expected = -4.184 * c4 * (distances**-4.0).sum()
+    assert 200 < c4 < 300
+    assert with_c4["lennard_jones"] - without["lennard_jones"] == pytest.approx(expected, rel=1e-6)
+    assert expected < -10 and {**with_c4, "lennard_jones": 0} == pytest.approx(
+        {**without, "lennard_jones": 0}
+    )
+    region = select_region(built, "resname ZN or resid 1 2")
+    report = check_energy(hybrid_system(built, hard_zones(built, region), PlainSprings(), scheme="additive"))
+    assert report.passed, report

@@ -13,12 +13,10 @@ from mlmm.build.gaps import describe_residue
 from mlmm.errors import StructureError
 from mlmm.neighbours import pairs_within
 
-__all__ = ["HYDROXIDE", "WATER_STATES", "bridging_oxygens"]
+__all__ = ["HYDROXIDE", "bridging_oxygens"]
 
 #: State of a water that is asked for in `protonate`.
 HYDROXIDE = "OH"
-#: What may be written there for a water.
-WATER_STATES = ("HOH", HYDROXIDE, "OH-")
 _REACH = (
     0.235  # nm; bridging hydroxides at Mn, Zn, Fe, Ni have 0.19 to 0.22 nm, terminal waters at Ca 0.24 nm
 )
