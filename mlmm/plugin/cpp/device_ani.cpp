@@ -22,9 +22,9 @@ constexpr int kSearchGroup = 128, kSearchChunk = 2048, kNetworkGroup = 256, kRow
 constexpr int kLocalMemory = 49152, kLeastLocalMemory = 32768;
 // Regions that leave most of a large device idle: small tiles, and more threads for each centre.
 constexpr int kFewCentres = 64;
-// Lists of neighbours with room for every atom take no more than this, bytes; longer ones grow where they must. So do
-// rows that move: each of them takes some kilobytes.
-constexpr size_t kWholeLists = 384u << 20, kWholeRows = 512u << 20;
+// Lists of neighbours with room for every atom take no more than this, bytes; longer ones grow where they must. There is
+// more for rows that move, most of which are not there at any time. And what these take besides: some kilobytes each.
+constexpr size_t kWholeLists = 64u << 20, kMovingLists = 384u << 20, kMovingRows = 64u << 20;
 
 }  // namespace
 
@@ -62,7 +62,7 @@ DeviceANI::DeviceANI(ComputeContext& cc, const ANIForce& force, const std::vecto
     rows = static_cast<int>(packing.centres.size());
     if (moving) {
         make_candidates(force, sides);
-        rows = std::max<int>(1, std::min<size_t>(candidates.size(), kWholeRows / row_size()));
+        rows = std::max<int>(1, std::min<size_t>(candidates.size(), kMovingRows / row_size()));
     }
     make_arrays();
 }
@@ -146,7 +146,7 @@ void DeviceANI::make_row_arrays() {
     // One place for every other atom, so that no list can be too short, as long as they are small.
     const int all = std::max(1, n_atoms - 1);
     const size_t entry = 2 * (6 * real_size() + sizeof(int));
-    const bool fits = n * all * entry <= kWholeLists;
+    const bool fits = n * all * entry <= (moving ? kMovingLists : kWholeLists);
     whole = fits && (!moving || rows == n_candidates());
     make_lists("radial", radial_room, fits ? all : std::min(all, std::max(128, radial_room)));
     make_lists("angular", angular_room, fits ? all : std::min(all, std::max(64, angular_room)));
