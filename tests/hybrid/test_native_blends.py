@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import pickle
 
 import numpy as np
 import openmm
 import pytest
 from adaptive_water import around_one, relaxed_water
-from ani_contexts import context_of, picked, tolerance
-from mm_systems import random_force
+from ani_contexts import context_of, picked
+from native_blends import (
+    CURVE,
+    adaptive,
+    by_mass,
+    cases,
+    crowded,
+    model,
+    networks,
+    supermolecular,
+    without_force_of_weights,
+)
 from toys import energy_and_forces, evaluate, reference_context
 
-import mlmm
 from mlmm.dynamics.frames import as_tensors
 from mlmm.dynamics.uncertainty import _contributions, measure_uncertainty
-from mlmm.forcefield.remove_terms import remove_zone_pairs
-from mlmm.hybrid.assemble import assemble, join
 from mlmm.hybrid.native_force import member_evaluation
-from mlmm.hybrid.system import HybridSystem, hybrid_system
+from mlmm.hybrid.system import hybrid_system
 from mlmm.plugin import AdaptiveANIForce, SupermolecularANIForce, plugin_problem
 from mlmm.plugin.members import as_force
-from mlmm.potentials import load_potential
 from mlmm.potentials.ani.native import instruction_set
 from mlmm.potentials.committee import member_forces
 from mlmm.zones.adaptive import adaptive_zones
@@ -39,80 +44,13 @@ pytestmark = [
     ),
 ]
 
-#: A curve whose pieces differ, and an alignment.
-CURVE = Compensation({"HOH": -3.3}, np.array([0.0, 0.2, 0.6, 1.0]), {"HOH": np.array([0.5, 1.0, -2.0, 4.0])})
 #: Of max|F|: the same networks in float64, and those in torch, whose constants are rounded otherwise.
 EXACT, IN_TORCH = 1e-11, 2e-8
-
-
-def networks(precision="float64", kernel="native", members=(0, 1)):
-    return load_potential("ani1x", members=members, precision=precision, kernel=kernel)
 
 
 @pytest.fixture(scope="module")
 def water():
     return relaxed_water()
-
-
-def crowded(built):
-    """More terms of every class among the first molecules, core and zone alike; Lennard-Jones switched."""
-    system, generator = copy.deepcopy(built.system), np.random.default_rng(11)
-    nonbonded = next(force for force in system.getForces() if isinstance(force, openmm.NonbondedForce))
-    nonbonded.setUseSwitchingFunction(True)
-    nonbonded.setSwitchingDistance(0.4)
-    nonbonded.setExceptionsUsePeriodicBoundaryConditions(True)
-    for kind in ("bond", "angle", "torsion", "improper", "RB", "CMAP"):
-        force = random_force(kind, generator)
-        force.setUsesPeriodicBoundaryConditions(kind != "angle")
-        system.addForce(force)
-    for a, b in ((0, 3), (1, 6), (4, 7), (2, 5)):
-        nonbonded.addException(a, b, generator.normal(0, 0.2), 0.25, 0.6)
-    for index in range(nonbonded.getNumExceptions()):
-        a, b, charge, _, epsilon = nonbonded.getExceptionParameters(index)
-        if a < 6 and b < 6 and charge._value == 0 and epsilon._value == 0:
-            # Pairs inside molecules of which something is left.
-            nonbonded.setExceptionParameters(index, a, b, 0.05, 0.2, 0.3)
-    return mlmm.BuiltSystem.from_openmm(built.topology, system, built.positions)
-
-
-def by_mass(zones):
-    """Centres of mass, one of them far from the first atom, in place of the oxygens; two centres."""
-    shares = [(0.6, 0.3, 0.1) for _ in zones.molecules]
-    return dataclasses.replace(zones, anchors=tuple(shares), centres=(0, 4))
-
-
-def adaptive(built, bridge, potential, zones=None, compensation=CURVE) -> HybridSystem:
-    zones = around_one(built, "0.2 nm", "0.3 nm", molecules=2) if zones is None else zones
-    return hybrid_system(built, zones, potential, scheme="per_atom", compensation=compensation, bridge=bridge)
-
-
-def supermolecular(built, bridge, potential, atoms=range(6)) -> HybridSystem:
-    region = region_from_atoms(built.topology, atoms, "atoms")
-    return hybrid_system(built, hard_zones(built, region), potential, scheme="supermolecular", bridge=bridge)
-
-
-def model(hybrid, positions, platform=("Reference", {})):
-    """Energy and forces of what is added to OpenMM, where the platform has the atoms, and those positions."""
-    groups = 1 << hybrid.force_groups["ml"]
-    context = context_of(hybrid.system, platform)
-    context.setPositions(positions)
-    state = context.getState(energy=True, forces=True, positions=True, groups=groups)
-    where = state.getPositions(asNumpy=True)._value
-    return state.getPotentialEnergy()._value, state.getForces(asNumpy=True)._value, where
-
-
-def cases(water):
-    """Built systems and makers of hybrids that differ in all that the forces hold."""
-    many = crowded(water)
-    return {
-        "adaptive": (water, adaptive),
-        "every term": (many, adaptive),
-        "by mass": (
-            many,
-            lambda built, *rest: adaptive(built, *rest, by_mass(around_one(built, "0.2 nm", "0.3 nm", 2))),
-        ),
-        "supermolecular": (water, supermolecular),
-    }
 
 
 @pytest.mark.parametrize("case", ["adaptive", "every term", "by mass", "supermolecular"])
@@ -140,46 +78,6 @@ def test_they_equal_torch(water, case, monkeypatch):
     )
     assert np.abs(single[1] - other[1]).max() < EXACT * largest
     assert 0 < np.abs(single[1] - forces).max() < 5e-6 * largest
-
-
-@pytest.mark.parametrize("platform", picked("GPU-single", "GPU-mixed", "GPU-double"))
-def test_they_run_on_a_gpu_platform(water, platform):
-    """As on Reference at the positions of the platform, twice the same forces bit for bit; controls fail.
-
-    Not every term in single precision: pairs inside molecules, which are added and taken away, are 500
-    times what remains.
-    """
-    single = platform[1]["Precision"] == "single"
-    for case in ("adaptive" if single else "every term", "by mass", "supermolecular"):
-        if single and case == "by mass":
-            continue
-        built, make = cases(water)[case]
-        hybrid = make(built, "native", networks())
-        groups = 1 << hybrid.force_groups["ml"]
-        context = context_of(hybrid.system, platform)
-        context.setPositions(built.positions)
-        found = [context.getState(energy=True, forces=True, positions=True, groups=groups) for _ in range(2)]
-        forces, again = (state.getForces(asNumpy=True)._value for state in found)
-        where = found[0].getPositions(asNumpy=True)._value
-        energy, expected, _ = model(hybrid, where)
-        largest = np.abs(expected).max()
-        assert np.array_equal(forces, again)
-        assert np.abs(forces - expected).max() < tolerance(platform) * largest
-        assert found[0].getPotentialEnergy()._value == pytest.approx(energy, rel=1e-5)
-        # Whatever acts on the zone acts back.
-        assert np.abs(forces.sum(axis=0)).max() < 1e-6 * largest
-        if make is adaptive:
-            _, other = energy_and_forces(without_force_of_weights(hybrid), where, groups)
-            assert np.abs(forces - other).max() > 1e-3 * largest
-
-
-def without_force_of_weights(hybrid):
-    """Negative control: the same energy in torch, its forces without d lambda / dr."""
-    spec = dataclasses.replace(hybrid.spec, bridge="pythonforce")
-    blend = assemble(spec).blend
-    blend.weight_forces = False
-    system, removed = remove_zone_pairs(hybrid.built.system, hybrid.zones.core)
-    return join(spec, system, removed, blend).system
 
 
 def test_forces_of_an_adaptive_zone_are_the_gradient(water):

@@ -55,7 +55,8 @@ class AdaptiveOnDevice : public DeviceBlend {
 
     void read_zone(const Arrays& arrays) {
         const std::vector<int>& centres = arrays.particles("centres");
-        const std::vector<double> zone = arrays.numbers("zone", 2), knots = arrays.numbers("knots", arrays.size("knots"));
+        const std::vector<double> zone = arrays.numbers("zone", 2);
+        const std::vector<double> knots = arrays.numbers("knots", arrays.size("knots"));
         const size_t kinds = arrays.size("alignment"), each = knots.size();
         networks.integers("centreAtoms", centres);
         networks.integers("kinds", arrays.integers("kinds", 1, 0, static_cast<int>(kinds) - 1));
@@ -155,8 +156,8 @@ class AdaptiveOnDevice : public DeviceBlend {
             return networks.kernel(name, name == "zoneWeights" ? 3 : 4, arrays);
         };
         if (!is_uniform)
-            weigh = add("zoneWeights", {"moleculeStart", "moleculeAtoms", "anchors", "centreAtoms", "moleculeCandidates",
-                                        "lambdas", "weights", "candidateWeights", "byLambda"});
+            weigh = add("zoneWeights", {"moleculeStart", "moleculeAtoms", "anchors", "centreAtoms",
+                                        "moleculeCandidates", "lambdas", "weights", "candidateWeights", "byLambda"});
         pairs = add("replacedPairs", {"owned", "pairAtoms", "parameters", "specialStart", "specialOther", "weights",
                                       "moleculeOf", "byLambda", "forces", "energyBuffer"});
         if (n_core > 1)
@@ -190,7 +191,8 @@ class AdaptiveOnDevice : public DeviceBlend {
 
 }  // namespace
 
-std::unique_ptr<DeviceBlend> adaptive_on_device(const Contexts& contexts, const Arrays& arrays, const BlendForce& force) {
+std::unique_ptr<DeviceBlend> adaptive_on_device(const Contexts& contexts, const Arrays& arrays,
+                                                const BlendForce& force) {
     const int elements = static_cast<int>(force.committee->elements.size());
     const std::vector<int>&seen = arrays.particles("seen"), &element = arrays.integers("elements", 1, 0, elements - 1);
     std::vector<char> candidate(arrays.n_particles(), 0);

@@ -1,5 +1,5 @@
-// Energies of ANI networks whose atoms change with the positions, as an OpenMM Force: adaptive zones, and whole energies
-// with and without a region.
+// Energies of ANI networks whose atoms change with the positions, as an OpenMM Force: adaptive zones, and whole
+// energies with and without a region.
 #pragma once
 
 #include <map>

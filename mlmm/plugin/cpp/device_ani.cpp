@@ -22,9 +22,9 @@ constexpr int kSearchGroup = 128, kSearchChunk = 2048, kNetworkGroup = 256, kRow
 constexpr int kLocalMemory = 49152, kLeastLocalMemory = 32768;
 // Regions that leave most of a large device idle: small tiles, and more threads for each centre.
 constexpr int kFewCentres = 64;
-// Lists of neighbours with room for every atom take no more than this, bytes; longer ones grow where they must. So do
-// rows that move: each of them takes some kilobytes.
-constexpr size_t kWholeLists = 384u << 20, kWholeRows = 512u << 20;
+// Lists of neighbours with room for every atom take no more than this, bytes; longer ones grow where they must. There
+// is more for rows that move, most of which are not there at any time. And what these take besides: some kilobytes each.
+constexpr size_t kWholeLists = 64u << 20, kMovingLists = 384u << 20, kMovingRows = 64u << 20;
 
 }  // namespace
 
@@ -57,12 +57,12 @@ int DeviceGroups::parts_of(int outputs) const {
 }
 
 DeviceANI::DeviceANI(ComputeContext& cc, const ANIForce& force, const std::vector<int>& sides)
-    : OnDevice(cc), groups(force, opencl, real_size()), packing(force, groups.rows, groups.tile_rows), n_atoms(force.size()),
-      members(force.committee->members), moving(!sides.empty()) {
+    : OnDevice(cc), groups(force, opencl, real_size()), packing(force, groups.rows, groups.tile_rows),
+      n_atoms(force.size()), members(force.committee->members), moving(!sides.empty()) {
     rows = static_cast<int>(packing.centres.size());
     if (moving) {
         make_candidates(force, sides);
-        rows = std::max<int>(1, std::min<size_t>(candidates.size(), kWholeRows / row_size()));
+        rows = std::max<int>(1, std::min<size_t>(candidates.size(), kMovingRows / row_size()));
     }
     make_arrays();
 }
@@ -146,7 +146,7 @@ void DeviceANI::make_row_arrays() {
     // One place for every other atom, so that no list can be too short, as long as they are small.
     const int all = std::max(1, n_atoms - 1);
     const size_t entry = 2 * (6 * real_size() + sizeof(int));
-    const bool fits = n * all * entry <= kWholeLists;
+    const bool fits = n * all * entry <= (moving ? kMovingLists : kWholeLists);
     whole = fits && (!moving || rows == n_candidates());
     make_lists("radial", radial_room, fits ? all : std::min(all, std::max(128, radial_room)));
     make_lists("angular", angular_room, fits ? all : std::min(all, std::max(64, angular_room)));
@@ -189,7 +189,8 @@ void DeviceANI::compile_all() {
     defines["FORCE_GROUP"] = std::to_string(groups.force), defines["FORCE_SHARES"] = std::to_string(groups.shares);
     defines["NETWORK_GROUP"] = std::to_string(kNetworkGroup), defines["OTHERS_GROUP"] = std::to_string(groups.others);
     defines["MOST_PARTS"] = std::to_string(parts), defines["OTHER_STEPS"] = std::to_string(groups.other_steps);
-    defines["OTHER_COLUMNS"] = std::to_string(groups.other_columns), defines["TILE_STEPS"] = std::to_string(groups.tile_steps);
+    defines["OTHER_COLUMNS"] = std::to_string(groups.other_columns);
+    defines["TILE_STEPS"] = std::to_string(groups.tile_steps);
     first_columns = columns_of(packing.most[0]), back_columns = columns_of(packing.functions);
     defines["FIRST_COLUMNS"] = std::to_string(first_columns), defines["BACK_COLUMNS"] = std::to_string(back_columns);
     defines["MOST_COLUMNS"] = std::to_string(std::max(first_columns, back_columns));
@@ -216,14 +217,15 @@ void DeviceANI::make_kernels() {
     if (two_sides) searched.insert(searched.end(), {"atomSides", "rowSides"});
     if (moving)
         choose = kernel("makeRows", 0, {"candidates", "candidateSides", "candidateStart", "slots", "candidateWeights",
-                                        "centres", "rowSides", "rowWeights", "rowOf", "tiles", "largeTiles", "rowCounts", "status"});
+                                        "centres", "rowSides", "rowWeights", "rowOf", "tiles", "largeTiles", "rowCounts",
+                                        "status"});
     find = kernel("findNeighbours", 6, searched);
     describe = kernel("symmetryFunctions", 2,
                       with_counts({"radial", "radialCut", "angular", "angularCut", "starts", "poison", "constants",
                                    "functions"}));
     first = kernel("firstLayer", 0, with_counts({"largeTiles", "widths", "first", "firstBias", "functions", "hidden"}));
-    others = kernel("otherLayers", 2, with_counts({"tiles", "others", "last", "rowWeights", "hidden", "energies", "status",
-                                                   "energyBuffer"}));
+    others = kernel("otherLayers", 2, with_counts({"tiles", "others", "last", "rowWeights", "hidden", "energies",
+                                                   "status", "energyBuffer"}));
     back = kernel("firstLayerBack", 0, with_counts({"largeTiles", "widths", "firstBack", "hidden", "slopes"}));
     push = kernel("addForces", 2,
                   with_counts({"radial", "radialCut", "radialAtom", "angular", "angularCut", "angularAtom", "starts",

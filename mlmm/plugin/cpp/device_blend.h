@@ -29,7 +29,8 @@ class DeviceBlend : public DeviceForce {
 using Contexts = std::vector<OpenMM::ComputeContext*>;
 
 // Null where no atom could ever have a network.
-std::unique_ptr<DeviceBlend> adaptive_on_device(const Contexts& contexts, const Arrays& arrays, const BlendForce& force);
+std::unique_ptr<DeviceBlend> adaptive_on_device(const Contexts& contexts, const Arrays& arrays,
+                                                const BlendForce& force);
 std::unique_ptr<DeviceBlend> supermolecular_on_device(const Contexts& contexts, const Arrays& arrays,
                                                       const BlendForce& force);
 

@@ -18,7 +18,8 @@ class DeviceForce {
     void execute(bool forces, bool energy);
 
    protected:
-    DeviceForce(const std::vector<OpenMM::ComputeContext*>& contexts, const ANIForce& atoms, const std::vector<int>& sides);
+    DeviceForce(const std::vector<OpenMM::ComputeContext*>& contexts, const ANIForce& atoms,
+                const std::vector<int>& sides);
     virtual void make_kernels() = 0;
     // Nothing may be added to the buffer of energies where the energy is not asked for.
     virtual void launch_all(bool forces, bool energy) = 0;

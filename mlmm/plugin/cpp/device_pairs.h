@@ -1,8 +1,8 @@
 // Device code of force-field pairs, in OpenMM's common dialect: those that the networks replace, as in
 // mlmm/kernels/cpp/pairs.h, and those inside the core, as in region_pairs.h. It stands behind that of the zone.
 //
-// Each group has one atom, and meets a pair of two such atoms from both sides. Energies in kJ/mol, lengths in nm, in mixed
-// precision: atoms of one molecule may be so near that what is added and taken away is larger than what remains.
+// Each group has one atom, and meets a pair of two such atoms from both sides. Energies in kJ/mol, lengths in nm, in
+// mixed precision: atoms of one molecule may be so near that what is added and taken away is larger than what remains.
 #pragma once
 
 static const char* const kDevicePairs = R"KERNEL(
@@ -18,6 +18,23 @@ DEVICE mixed3 between(GLOBAL const real4* RESTRICT posq, GLOBAL const real4* RES
 #else
     return make_mixed3(b.x-a.x, b.y-a.y, b.z-a.z);
 #endif
+}
+
+/**
+ * Whether a pair may be nearer than R_OFF, by quick arithmetic in `real`, with room for its error. The last number of
+ * each edge of the box is its inverse.
+ */
+DEVICE int mayInteract(real4 from, real4 to, real4 edgeA, real4 edgeB, real4 edgeC) {
+    real x = to.x-from.x, y = to.y-from.y, z = to.z-from.z;
+#if PAIRS_WRAP && defined(USE_PERIODIC)
+    real n = floor(z*edgeC.w+NUMBER(0.5));
+    x -= n*edgeC.x; y -= n*edgeC.y; z -= n*edgeC.z;
+    n = floor(y*edgeB.w+NUMBER(0.5));
+    x -= n*edgeB.x; y -= n*edgeB.y;
+    x -= floor(x*edgeA.w+NUMBER(0.5))*edgeA.x;
+#endif
+    // What is no number may.
+    return !(x*x+y*y+z*z >= NUMBER(1.001)*((real) (R_OFF*R_OFF)));
 }
 
 /**
@@ -72,6 +89,9 @@ KERNEL void replacedPairs(mixed4 boxA, mixed4 boxB, mixed4 boxC, int includeEner
         GLOBAL mixed* RESTRICT energyBuffer) {
     LOCAL mixed halves[PAIR_GROUP], sums[PAIR_GROUP];
     LOCAL mm_long pulls[3*PAIR_GROUP];
+    const real4 edgeA = make_real4((real) boxA.x, 0, 0, (real) (1/boxA.x));
+    const real4 edgeB = make_real4((real) boxB.x, (real) boxB.y, 0, (real) (1/boxB.y));
+    const real4 edgeC = make_real4((real) boxC.x, (real) boxC.y, (real) boxC.z, (real) (1/boxC.z));
     mixed total = 0;
     for (int k = GROUP_ID; k < NUM_PAIR_ATOMS; k += NUM_GROUPS) {
         const int i = pairAtoms[k];
@@ -79,12 +99,14 @@ KERNEL void replacedPairs(mixed4 boxA, mixed4 boxB, mixed4 boxC, int includeEner
         // The same for the whole group.
         if (own == 0)
             continue;
-        const real4 mine = parameters[i];
+        const real4 mine = parameters[i], here = posq[i];
         const int firstSpecial = specialStart[i], lastSpecial = specialStart[i+1];
         mm_long pullX = 0, pullY = 0, pullZ = 0;
         mixed shared = 0, weighted = 0;
         for (int n = LOCAL_ID; n < NUM_OWNED; n += PAIR_GROUP) {
             const int j = owned[n];
+            if (!mayInteract(here, posq[j], edgeA, edgeB, edgeC))
+                continue;
             mixed3 d = between(posq, correction, i, j, boxA, boxB, boxC);
             mixed squared = d.x*d.x+d.y*d.y+d.z*d.z;
             if (squared >= R_OFF*R_OFF || j == i)

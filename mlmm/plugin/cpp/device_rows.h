@@ -35,7 +35,8 @@ static const char* const kDeviceRows = R"KERNEL(
 /**
  * Tiles of up to `most` rows of one element, which has the rows from before[s] to before[s+1]; their number.
  */
-DEVICE int cutTiles(LOCAL_ARG const int* before, GLOBAL const int* RESTRICT slots, int most, GLOBAL int* RESTRICT tiles) {
+DEVICE int cutTiles(LOCAL_ARG const int* before, GLOBAL const int* RESTRICT slots, int most,
+        GLOBAL int* RESTRICT tiles) {
     int tile = 0;
     for (int s = 0; s < NUM_SPECIES; s++) {
         int rows = before[s+1]-before[s], ofElement = (rows+most-1)/most;

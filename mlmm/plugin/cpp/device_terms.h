@@ -2,8 +2,8 @@
 // behind that of the pairs.
 //
 // A term of the networks' atoms counts as minus its energy times the mean weight of its atoms, each of which has its
-// share of it in dE/dlambda. Terms lie class by class: their particles and whether they wrap; their parameters. They are
-// few, and angles on nearly straight bonds lose digits: all of it is in mixed precision.
+// share of it in dE/dlambda. Terms lie class by class: their particles and whether they wrap; their parameters. They
+// are few, and angles on nearly straight bonds lose digits: all of it is in mixed precision.
 #pragma once
 
 static const char* const kDeviceTerms = R"KERNEL(
@@ -14,8 +14,8 @@ static const char* const kDeviceTerms = R"KERNEL(
 /**
  * The vector between two particles, to the nearest image where it wraps.
  */
-DEVICE mixed3 vectorBetween(GLOBAL const real4* RESTRICT posq, GLOBAL const real4* RESTRICT correction, int from, int to,
-        int wraps, mixed4 boxA, mixed4 boxB, mixed4 boxC) {
+DEVICE mixed3 vectorBetween(GLOBAL const real4* RESTRICT posq, GLOBAL const real4* RESTRICT correction, int from,
+        int to, int wraps, mixed4 boxA, mixed4 boxB, mixed4 boxC) {
     mixed3 a = particlePosition(posq, correction, from), b = particlePosition(posq, correction, to);
     return (wraps ? separation(a, b, boxA, boxB, boxC) : make_mixed3(b.x-a.x, b.y-a.y, b.z-a.z));
 }

@@ -39,7 +39,8 @@ std::vector<ComputeContext*> contexts_of(const Platform& platform, ContextImpl& 
 }
 
 OnDevice::OnDevice(ComputeContext& cc)
-    : cc(cc), opencl(cc.getContextImpl()->getPlatform().getName() == "OpenCL"), twofold(cc.getUseDoublePrecision()), wide(twofold || cc.getUseMixedPrecision()) {}
+    : cc(cc), opencl(cc.getContextImpl()->getPlatform().getName() == "OpenCL"), twofold(cc.getUseDoublePrecision()),
+      wide(twofold || cc.getUseMixedPrecision()) {}
 
 ArrayInterface& OnDevice::array(const std::string& name, size_t size, int element_size) {
     std::unique_ptr<ArrayInterface>& made = arrays[name];
