@@ -32,8 +32,9 @@ DEVICE real slopeOf(real value) {
 /**
  * Rows in local memory times a matrix (inputs, outputs): sums of the shares of the inputs, biases in the first one.
  */
-DEVICE void multiplyRows(LOCAL_ARG const real4* x, const int inputs, const int outputs, GLOBAL const real* RESTRICT weights,
-        GLOBAL const real* RESTRICT biases, const int biased, LOCAL_ARG real* parts) {
+DEVICE void multiplyRows(LOCAL_ARG const real4* x, const int inputs, const int outputs,
+        GLOBAL const real* RESTRICT weights, GLOBAL const real* RESTRICT biases, const int biased,
+        LOCAL_ARG real* parts) {
     const int lane = LOCAL_ID%32, blocks = BLOCKS_OF(outputs), quarters = inputs/4;
     const int shares = SHARES_OF(outputs);
     const int share = (quarters+shares-1)/shares;
@@ -205,7 +206,8 @@ KERNEL void firstLayer(GLOBAL const int* RESTRICT tiles, GLOBAL const int* RESTR
  * last: weights and bias.
  */
 KERNEL SIDE_BY_SIDE void otherLayers(int includeForces, int includeEnergy, GLOBAL const int* RESTRICT tiles,
-        GLOBAL const real* RESTRICT weights, GLOBAL const real* RESTRICT last, GLOBAL const real* RESTRICT rowWeights, GLOBAL real* RESTRICT hidden, GLOBAL real* RESTRICT energies,
+        GLOBAL const real* RESTRICT weights, GLOBAL const real* RESTRICT last,
+        GLOBAL const real* RESTRICT rowWeights, GLOBAL real* RESTRICT hidden, GLOBAL real* RESTRICT energies,
         GLOBAL int* RESTRICT status, GLOBAL mixed* RESTRICT energyBuffer ROW_COUNTS_ARGUMENT) {
     LOCAL real4 values4[ROWS*ALL_WIDTHS/4];
     LOCAL real parts[MOST_PARTS*ROWS*32];
@@ -252,8 +254,8 @@ KERNEL SIDE_BY_SIDE void otherLayers(int includeForces, int includeEnergy, GLOBA
             for (int i = LOCAL_ID; i < ROWS*WIDTH_LAST; i += OTHERS_GROUP) {
                 int r = i/WIDTH_LAST, c = i%WIDTH_LAST;
                 real value = values[ROWS*LAST_BEFORE+r*WIDTH_LAST+c];
-                values[ROWS*LAST_BEFORE+r*WIDTH_LAST+c] = (r < rows ? slopeOf(value)*lastWeights[c]*rowWeights[first+r] :
-                    (real) 0);
+                real slope = (r < rows ? slopeOf(value)*lastWeights[c]*rowWeights[first+r] : (real) 0);
+                values[ROWS*LAST_BEFORE+r*WIDTH_LAST+c] = slope;
             }
             SYNC_THREADS;
             BACKWARD_LAYERS
