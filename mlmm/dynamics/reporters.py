@@ -149,7 +149,8 @@ class EnergyTable:
         if self._weights is not None:
             found = self._weights(*as_tensors(positions, box))
             row["zone_molecules"], row["zone_lambda"] = float((found > 0).sum()), float(found.sum())
-        row |= variable_values(self.hybrid.biases, *as_tensors(positions, box))
+        if self.hybrid.biases.variables:
+            row |= variable_values(self.hybrid.biases, *as_tensors(positions, box))
         numbers = ("" if math.isnan(row[name]) else repr(float(row[name])) for name in self.columns[3:])
         self._writer.writerow([stage, step, f"{time:.6f}", *numbers])
         self._file.flush()
