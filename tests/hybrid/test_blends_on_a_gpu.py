@@ -137,7 +137,7 @@ def test_on_two_devices_they_are_what_they_are_on_one(water, platform):
 def test_lists_on_a_gpu_grow(case, platform):
     """More neighbours than there is room for at first, or more atoms with networks: as on the processor.
 
-    The latter by a committee of 24 alike members: 64 MB have room for 1,200 atoms.
+    The latter by a committee of 36 alike members: 96 MB have room for 1,200 atoms.
     """
     built, scale = build_bulk_water("2.8 nm", nonbonded_cutoff="0.8 nm"), 1.0
     if case == "rows":
@@ -166,5 +166,5 @@ def test_lists_on_a_gpu_grow(case, platform):
 
 
 def repeated(layers):
-    """Of one member 24."""
-    return {element: [np.repeat(layer, 24, axis=0) for layer in own] for element, own in layers.items()}
+    """Of one member 36."""
+    return {element: [np.repeat(layer, 36, axis=0) for layer in own] for element, own in layers.items()}
