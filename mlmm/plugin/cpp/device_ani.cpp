@@ -24,7 +24,7 @@ constexpr int kLocalMemory = 49152, kLeastLocalMemory = 32768;
 constexpr int kFewCentres = 64;
 // Lists of neighbours with room for every atom take no more than this, bytes; longer ones grow where they must. There
 // is more for rows that move, most of which are not there at any time. And what these take besides: some kilobytes each.
-constexpr size_t kWholeLists = 64u << 20, kMovingLists = 384u << 20, kMovingRows = 64u << 20;
+constexpr size_t kWholeLists = 64u << 20, kMovingLists = 640u << 20, kMovingRows = 96u << 20;
 
 }  // namespace
 
