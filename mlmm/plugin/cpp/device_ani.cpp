@@ -23,7 +23,7 @@ constexpr int kLocalMemory = 49152, kLeastLocalMemory = 32768;
 // Regions that leave most of a large device idle: small tiles, and more threads for each centre.
 constexpr int kFewCentres = 64;
 // Lists of neighbours with room for every atom take no more than this, bytes; longer ones grow where they must. There
-// is more for rows that move, most of which are not there at any time. And what these take besides: some kilobytes each.
+// is more for rows that move, most of which are not there at any time. And what these take besides, some kilobytes.
 constexpr size_t kWholeLists = 64u << 20, kMovingLists = 640u << 20, kMovingRows = 96u << 20;
 
 }  // namespace
@@ -217,8 +217,8 @@ void DeviceANI::make_kernels() {
     if (two_sides) searched.insert(searched.end(), {"atomSides", "rowSides"});
     if (moving)
         choose = kernel("makeRows", 0, {"candidates", "candidateSides", "candidateStart", "slots", "candidateWeights",
-                                        "centres", "rowSides", "rowWeights", "rowOf", "tiles", "largeTiles", "rowCounts",
-                                        "status"});
+                                        "centres", "rowSides", "rowWeights", "rowOf", "tiles", "largeTiles",
+                                        "rowCounts", "status"});
     find = kernel("findNeighbours", 6, searched);
     describe = kernel("symmetryFunctions", 2,
                       with_counts({"radial", "radialCut", "angular", "angularCut", "starts", "poison", "constants",

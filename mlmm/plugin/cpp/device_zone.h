@@ -74,8 +74,8 @@ KERNEL void zoneForces(mixed4 boxA, mixed4 boxB, mixed4 boxC, int includeEnergy,
         GLOBAL const int* RESTRICT rowOf, GLOBAL const real* RESTRICT energies, GLOBAL const real* RESTRICT lambdas,
         GLOBAL const mm_ulong* RESTRICT byLambda, GLOBAL const int* RESTRICT kinds,
         GLOBAL const mixed* RESTRICT alignment, GLOBAL const mixed* RESTRICT knots,
-        GLOBAL const mixed* RESTRICT knotValues, GLOBAL const mixed* RESTRICT knotSlopes, GLOBAL mm_ulong* RESTRICT forces,
-        GLOBAL mixed* RESTRICT energyBuffer) {
+        GLOBAL const mixed* RESTRICT knotValues, GLOBAL const mixed* RESTRICT knotSlopes,
+        GLOBAL mm_ulong* RESTRICT forces, GLOBAL mixed* RESTRICT energyBuffer) {
     LOCAL mixed parts[ZONE_GROUP];
     LOCAL real products[ZONE_GROUP];
     LOCAL mm_long pushes[3*ZONE_GROUP];

@@ -14,7 +14,8 @@ namespace mlmm {
 inline AtomKinds like_molecules(const Arrays& arrays) {
     const int n = arrays.n_particles(), most = 1 << 30;
     const std::vector<int>&start = arrays.integers("molecule_start", 1, 0, most),
-                     &atoms = arrays.particles("molecule_atoms"), &seen = arrays.particles("seen"), &element = arrays.integers("elements", 1, 0, most),
+                     &atoms = arrays.particles("molecule_atoms"), &seen = arrays.particles("seen"),
+                     &element = arrays.integers("elements", 1, 0, most),
                      &kind = arrays.integers("kinds", 1, 0, most);
     const std::vector<double>&parameters = arrays.numbers("parameters", 3 * n),
                         &anchors = arrays.numbers("anchors", atoms.size());
