@@ -27,7 +27,7 @@ class PotentialMethod:
     point_charges: ClassVar[bool] = True
 
     potential: str = setting(
-        "ani1x", "as in [potential] of a run file", example="runs/first/model.safetensors"
+        "ani1x", "name or file, as in [potential] of a run file", example="runs/first/model.safetensors"
     )
     precision: str = word("float64", ("float64", "float32"), "of its network")
 
