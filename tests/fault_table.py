@@ -9,6 +9,7 @@ gone, equals an uninterrupted one bit for bit (Reference platform). The exit sta
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import shutil
@@ -56,6 +57,14 @@ SETTINGS = (
     "uncertainty.interval=3",
     'system.smiles="CCC"',
 )
+
+
+def has_finished(folder: Path) -> bool:
+    """Whether the record says so: a process can be killed after that, while it ends."""
+    try:
+        return json.loads((folder / "run.json").read_text())["state"] == "finished"
+    except (OSError, ValueError, KeyError):
+        return False
 
 
 class Row(NamedTuple):
@@ -119,6 +128,10 @@ class Table:
                 yield Row(fault, f"{happened}, then finished", "SIGKILL", *compared(self.out, self.whole))
             elif not self.out.is_dir():
                 yield Row(fault, f"{happened}, before there was a folder", status, "", "-")
+            elif has_finished(self.out):
+                yield Row(
+                    fault, f"{happened}, at last after its end", status, *compared(self.out, self.whole)
+                )
             else:
                 yield self.resumed(fault, happened, status)
         calls = ((os, "replace", 60), (os, "fsync", 90), (zipfile.ZipFile, "writestr", 55))
