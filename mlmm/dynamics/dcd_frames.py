@@ -79,7 +79,10 @@ class DCDWriter(app.DCDFile):
         ValueError
             Positions that are not finite, or of another number of atoms.
         """
-        vectors = None if box is None else [Vec3(*row) for row in box.tolist()]
+        own = self._topology.getPeriodicBoxVectors()
+        vectors = own.value_in_unit(unit.nanometer) if own is not None else None
+        if own is not None and box is not None:
+            vectors = [Vec3(*row) for row in box.tolist()]
         if self._interval > 1 and self._firstStep + (self._modelCount + 1) * self._interval > 1 << 31:
             # OpenMM then writes longer steps into the header.
             boxed = None if vectors is None else vectors * unit.nanometer
@@ -94,10 +97,10 @@ class DCDWriter(app.DCDFile):
         file.seek(20)
         file.write(struct.pack("<i", self._firstStep + (self._modelCount - 1) * self._interval))
         file.seek(0, 2)
-        if self._topology.getPeriodicBoxVectors() is not None and vectors is not None:
+        # A header that names a box wants one in every frame.
+        if vectors is not None:
             a, b, c, alpha, beta, gamma = computeLengthsAndAngles(vectors)
-            sines = (math.sin(math.pi / 2 - angle) for angle in (gamma, beta, alpha))
-            first, second, third = sines
+            first, second, third = (math.sin(math.pi / 2 - angle) for angle in (gamma, beta, alpha))
             file.write(struct.pack("<i6di", 48, 10.0 * a, first, 10.0 * b, second, third, 10.0 * c, 48))
         length = struct.pack("<i", 4 * len(positions))
         for column in (10 * positions.T).astype("<f4"):

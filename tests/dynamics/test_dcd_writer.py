@@ -7,13 +7,20 @@ import io
 import numpy as np
 import pytest
 from openmm import Vec3, app, unit
+from toys import PlainSprings, chains
 
 from mlmm.bench.measure import Timing
 from mlmm.bench.table import _steps_between_checkpoints
 from mlmm.build.surroundings.bulk import build_bulk_water
 from mlmm.dynamics.dcd_frames import DCDWriter
 from mlmm.dynamics.options import RunOptions
+from mlmm.dynamics.run_directory import RunDirectory
+from mlmm.dynamics.simulate import simulate
+from mlmm.dynamics.stages import Produce
+from mlmm.hybrid.system import hybrid_system
 from mlmm.potentials.committee import force_spread
+from mlmm.zones.region import region_from_atoms
+from mlmm.zones.static import hard_zones
 
 BOXES = {
     "cube": 1.62 * np.eye(3),
@@ -27,13 +34,19 @@ def topology():
     return build_bulk_water("1.62 nm", nonbonded_cutoff="0.8 nm").topology
 
 
-@pytest.mark.parametrize("shape", BOXES)
+@pytest.mark.parametrize("shape", [*BOXES, "left out"])
 @pytest.mark.parametrize("interval", [5, 1_000_000_000])
 def test_the_file_is_that_of_openmm(topology, shape, interval, monkeypatch):
-    """Also where the number of steps leaves 32 bits. Control: another frame makes another file."""
-    box = BOXES[shape]
-    whole = None if box is None else [Vec3(*row) for row in box] * unit.nanometer
+    """Also where the number of steps leaves 32 bits. Control: another frame makes another file.
+
+    "left out": an open system whose topology has a cell, such as that of a crystal.
+    """
+    given = "leaning" if shape == "left out" else shape
+    box, whole = BOXES[given], BOXES[given]
+    whole = None if whole is None else [Vec3(*row) for row in whole] * unit.nanometer
     topology.setPeriodicBoxVectors(whole)
+    if shape == "left out":
+        box, whole = None, None
     random = np.random.default_rng(1)
     frames = random.normal(size=(4, topology.getNumAtoms(), 3))
     monkeypatch.setattr("openmm.app.dcdfile.time.asctime", lambda _: "now")
@@ -86,3 +99,23 @@ def test_the_spread_of_forces_is_that_of_the_atoms_that_feel_them():
     expected = np.sqrt((forces.numpy().std(axis=0, ddof=1) ** 2).sum(axis=1))
     assert found == pytest.approx(expected, rel=1e-13)
     assert (found[:7] == 0).all() and (found[7:11] > 0).all()
+
+
+@pytest.mark.parametrize(("share", "checkpoints"), [(1e9, 4), (1e-9, 1)])
+def test_a_run_writes_checkpoints_within_their_share(tmp_path, monkeypatch, share, checkpoints):
+    """Every 1,000 steps of 5,000, or the first alone where another would take too much of the time."""
+    found = []
+    written = RunDirectory.write_checkpoint
+
+    def counted(run, checkpoint):
+        found.append(checkpoint.step)
+        written(run, checkpoint)
+
+    monkeypatch.setattr(RunDirectory, "write_checkpoint", counted)
+    monkeypatch.setattr("mlmm.dynamics.runner.CHECKPOINT_SHARE", share)
+    options = RunOptions(timestep="0.5 fs", platform="Reference", seed=1, report_interval=5000)
+    built = chains(box=None)
+    zones = hard_zones(built, region_from_atoms(built.topology, range(4)))
+    hybrid = hybrid_system(built, zones, PlainSprings(), scheme="additive")
+    simulate(hybrid, tmp_path / "run", [Produce("2.5 ps")], options)
+    assert [step for step in found if 0 < step < 5000] == [1000, 2000, 3000, 4000][:checkpoints]
