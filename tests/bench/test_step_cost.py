@@ -73,10 +73,10 @@ def test_steps_without_the_potential_never_call_it(dipeptide_vacuum):
     hybrid = additive(dipeptide_vacuum, potential)
     bench = _Bench(hybrid, Produce("1 ps").under(REFERENCE), choose_platform("Reference"), 1)
     bench.settle(0)
-    group = 1 << hybrid.force_groups["ml"]
+    without = bench.steps_without(hybrid.create_system(), 1 << hybrid.force_groups["ml"])
     calls = []
-    for leave_out in (group, 0):
-        before, task = potential.calls, bench.steps(hybrid.system, bench.single, leave_out)
+    for task in (without, bench.steps(hybrid.system, bench.single)):
+        before = potential.calls
         task.prepare()
         task.run(5)
         calls.append(potential.calls - before)
@@ -112,6 +112,31 @@ def test_native_pairs_have_a_row_of_their_own(dipeptide_water, ani1x):
     cost = measure_step(hybrid, Produce("1 ps"), rounds=2, minimise=5)
     has_row = any(row.name.startswith("pairs") for row in cost.rows)
     assert has_row == bool(names & {REGION_PAIRS, ZONE_PAIRS})
+
+
+def test_atoms_without_their_forces_stay_where_they_are(dipeptide_water, ani1x):
+    """Hydrogens without bonds and pairs would reach their neighbours within a block."""
+    from mlmm.bench.step_cost import _Bench
+
+    class Watched(_Bench):
+        def context(self, system, stage, leave_out=0):
+            self.latest = super().context(system, stage, leave_out)
+            return self.latest
+
+    zones = static_zones(dipeptide_water, select_region(dipeptide_water, "resname ALA"))
+    hybrid = hybrid_system(dipeptide_water, zones, ani1x, scheme="per_atom")
+    bench = Watched(hybrid, Produce("1 ps").under(RunOptions()), choose_platform("CPU", 1), 1)
+    bench.settle(5)
+    start = bench.start.getPositions(asNumpy=True)._value
+    task = bench.steps_without(hybrid.create_system(), 1 << hybrid.force_groups["ml"])
+    task.prepare()
+    task.run(100)
+    moved = np.abs(bench.latest.getState(positions=True).getPositions(asNumpy=True)._value - start).max(
+        axis=1
+    )
+    held = np.isin(np.arange(len(moved)), hybrid.zones.active)
+    assert moved[held].max() < 1e-4
+    assert moved[~held].max() > 0.01
 
 
 def fixed(milliseconds: float) -> Timing:
