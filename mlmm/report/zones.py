@@ -16,9 +16,15 @@ __all__ = ["zone_section"]
 _SCHEMES = {
     "per_atom": "per_atom: per-atom energies weighted with lambda",
     "supermolecular": "supermolecular: energy with the region less energy without it",
-    "additive": "additive: the region by itself, mechanical embedding",
+    "additive": "additive: the region by itself",
     "delta": "delta: a correction to the force field",
 }
+_ELECTROSTATICS = {
+    "mechanical": "mechanical embedding: fixed charges of the force field",
+    "charges": "charges that the potential predicts at every step",
+    "embedded": "electrostatic embedding: the charges around act on the potential",
+}
+_FAR_FIELDS = {"ewald": "Ewald sum", "reaction_field": "reaction field"}
 _MM_SIDES = {
     "openmm": "OpenMM: the force field's part as OpenMM parameters",
     "torch": "torch: the force field's part in torch",
@@ -61,6 +67,7 @@ def _setup(run: dict) -> list[tuple[str, str]]:
     scheme, mm_side = (str(embedding.get(key)) for key in ("scheme", "mm_side"))
     words, reason = _SCHEMES.get(scheme, in_words(embedding.get("scheme"))), embedding.get("scheme_reason")
     rows.append(("Scheme", f"{words} (by default: {in_words(reason)})" if reason else words))
+    rows += _electrostatics(embedding, bool(look_up(run, "system", "periodic")))
     rows.append(("Force field in", _MM_SIDES.get(mm_side, in_words(embedding.get("mm_side")))))
     rows.append(("Bridge", in_words(embedding.get("bridge"))))
     compensation = as_mapping(embedding.get("compensation"))
@@ -73,6 +80,19 @@ def _setup(run: dict) -> list[tuple[str, str]]:
         rows.append(("Compensation", words))
     rows.append(("Removed from MM", in_words(embedding.get("removed"))))
     return rows
+
+
+def _electrostatics(embedding: dict, periodic: bool) -> list[tuple[str, str]]:
+    """How the region feels the charges around it; nothing in records that do not say."""
+    kind = embedding.get("electrostatics")
+    if kind is None:
+        return []
+    words = _ELECTROSTATICS.get(str(kind), in_words(kind))
+    if kind == "embedded":
+        far_field = embedding.get("far_field")
+        far = _FAR_FIELDS.get(str(far_field), in_words(far_field)) if periodic else "every pair"
+        words = f"{words} ({far})"
+    return [("Electrostatics", words)]
 
 
 def _histogram(record: dict) -> Plot | None:

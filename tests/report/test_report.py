@@ -356,6 +356,25 @@ def test_a_smooth_zone_is_shown(run_directory):
         assert fact in page.text, fact
 
 
+@pytest.mark.parametrize(
+    "embedding, words",
+    [
+        ({"electrostatics": "mechanical"}, "mechanical embedding: fixed charges of the force field"),
+        ({"electrostatics": "charges"}, "charges that the potential predicts at every step"),
+        (
+            {"electrostatics": "embedded", "far_field": "ewald"},
+            "electrostatic embedding: the charges around act on the potential (Ewald sum)",
+        ),
+    ],
+)
+def test_how_the_region_feels_the_charges_around_is_said(run_directory, embedding, words):
+    """In every scheme; an embedded region was once called mechanical."""
+    _change(run_directory, embedding={"scheme": "additive", "mm_side": "openmm"} | embedding)
+    text = _page(run_directory).text
+    assert f"Electrostatics {words}" in text
+    assert text.count("mechanical embedding") == (embedding["electrostatics"] == "mechanical")
+
+
 def test_energies_that_are_unknown_leave_their_panel_out(run_directory):
     empty = [None] * 3
     unknown = _MOVING["histogram"] | {"mean": empty, "deviation": empty}
