@@ -43,19 +43,9 @@ _KEYWORDS = (
 )
 #: Keywords that take values, side by side: mdtraj reads a misspelt "and" as one value more.
 _WITH_VALUES = (
-    "name",
-    "index",
-    "element",
-    "mass",
-    "symbol",
-    "resname",
-    "resn",
-    "resid",
-    "resi",
-    "resSeq",
-    "residue",
+    *("name", "index", "element", "mass", "symbol", "resname", "resn", "resid", "resi", "resSeq", "residue"),
+    *("chainid", "segname", "segment_id"),
 )
-_WITH_VALUES += ("chainid", "segname", "segment_id")
 _VALUES = re.compile(rf"\b({'|'.join(_WITH_VALUES)})\s+((?:(?!(?:and|or|not|to)\b)\w+'*\s*)+)")
 _COMPLETIONS = ("atoms", "residue", "molecule")
 
