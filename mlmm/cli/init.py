@@ -23,7 +23,7 @@ EPILOG = """With a structure, it suggests a region: the largest ligand, or else 
 
 examples:
   mlmm init                                 run.toml with places to fill in
-  mlmm init 3PTB --out my/run.toml          a PDB id, as mlmm build takes it
+  mlmm init 3PTB --download                 a PDB id, fetched once where no folder of MLMM_STRUCTURES has it
   mlmm init my/input.pdb --out my/run.toml
 then:
   mlmm build my/run.toml --dry-run          what would be built of the file

@@ -39,7 +39,7 @@ __all__ = ["main"]
 
 _EPILOG = """examples:
   mlmm run systems/alanine_dipeptide/run.toml        build, minimise, equilibrate, produce, report
-  mlmm init 3PTB --out my/run.toml                   a commented run file to start from
+  mlmm init 3PTB --download --out my/run.toml        a commented run file to start from
   mlmm config --explain zones                        every key of [zones], with unit and meaning
   mlmm run my/run.toml --set run.timestep="1 fs"     change one setting
   mlmm build 2CHT --dry-run                          look at a structure before anything is built

@@ -15,6 +15,7 @@ from mlmm.elements import SYMBOLS
 from mlmm.errors import PotentialError
 from mlmm.modules import Module
 from mlmm.potentials.base import AtomEnergies, PotentialModel, is_capturable, scriptable_module
+from mlmm.potentials.spec import ShortOfSpec
 from mlmm.structures import Structure
 
 __all__ = ["AlignedPotential", "align_energies"]
@@ -37,7 +38,7 @@ class _Shifted(Module):
         return self.model(positions, cell, centres) + self.shifts.index_select(0, central)
 
 
-class AlignedPotential:
+class AlignedPotential(ShortOfSpec):
     """A potential with a constant for each element added to its per-atom energies.
 
     Parameters

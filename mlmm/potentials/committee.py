@@ -18,6 +18,7 @@ from mlmm.modules import Module
 from mlmm.potentials.ani.neurochem import ANIParameters
 from mlmm.potentials.ani.potential import ANIPotential
 from mlmm.potentials.base import AtomEnergies, PotentialModel, PotentialSpec, is_capturable, scriptable_module
+from mlmm.potentials.spec import ShortOfSpec
 from mlmm.structures import Structure
 
 __all__ = ["Committee", "Spread", "committee_of", "committee_spread", "member_forces"]
@@ -61,7 +62,7 @@ class _Members(Module):
         return torch.cat(rows)
 
 
-class Committee:
+class Committee(ShortOfSpec):
     """Several potentials as one, for instance of different training or different architecture.
 
     Every member of every model counts the same if the models have as many members each, else every model.

@@ -15,6 +15,7 @@ import torch
 from mlmm.errors import PotentialError
 from mlmm.modules import Module
 from mlmm.potentials.base import AtomEnergies, PotentialModel, is_capturable, scriptable_module
+from mlmm.potentials.spec import ShortOfSpec
 from mlmm.structures import Structure
 
 __all__ = ["DifferencePotential"]
@@ -36,7 +37,7 @@ class _Sum(Module):
         return base + self.difference(positions, cell, centres)
 
 
-class DifferencePotential:
+class DifferencePotential(ShortOfSpec):
     """The sum of a base and a difference that was learned from labels minus that base.
 
     Parameters

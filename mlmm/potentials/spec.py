@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from mlmm.elements import SYMBOLS
 from mlmm.errors import PotentialError
 from mlmm.potentials.calibration import Calibration
+from mlmm.short_repr import ShortRepr, shortened
 
-__all__ = ["EXTERNAL", "PotentialSpec"]
+__all__ = ["EXTERNAL", "PotentialSpec", "ShortOfSpec"]
 
 #: What a model may take of the charges around a region.
 EXTERNAL = ("none", "charges", "potential")
 
 
-@dataclass(frozen=True)
-class PotentialSpec:
+@dataclass(frozen=True, repr=False)
+class PotentialSpec(ShortRepr):
     """What a potential is, so that the engine can tell where it may be used.
 
     Parameters
@@ -105,3 +107,26 @@ class PotentialSpec:
                 f"{self.external!r} and {self.polarisation_range:g} nm",
                 "declare what the model takes",
             )
+
+    def _summary(self) -> dict[str, str]:
+        trained = {"isolated": "isolated molecules", "correction": "a correction to the force field"}
+        known = ", ".join(f"{charge:+d}" if charge else "0" for charge in self.trained_charges)
+        return {
+            "name": self.name,
+            "elements": shortened(" ".join(SYMBOLS[z] for z in self.elements)),
+            "members": str(self.members),
+            "trained on": trained.get(self.trained_on, f"{self.trained_on} energies"),
+            "charge": "any" if self.charges else known,
+            "takes of charges around it": "" if self.external == "none" else self.external,
+            "precision": self.precision,
+            "level of theory": "" if self.level_of_theory == "not stated" else self.level_of_theory,
+        }
+
+
+class ShortOfSpec(ShortRepr):
+    """A potential that is shown as its spec is."""
+
+    spec: PotentialSpec
+
+    def _summary(self) -> dict[str, str]:
+        return self.spec._summary()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from ase.mep import NEB
 
+from mlmm.errors import SimulationError
 from mlmm.reactions.hessian import rigid_motions
 from mlmm.reactions.options import NEBOptions
 from mlmm.reactions.progress import Progress
@@ -19,9 +20,9 @@ __all__ = ["PathResult", "band_force", "folds", "relax_band"]
 
 #: Force across the path below which the highest image may begin to climb, kJ/mol/nm.
 _CLIMB = 300.0
-#: Force over the smallest so far beyond which steps have run away.
-_LOST = 20.0
-#: Å: longest displacement of an atom in a step.
+#: Force over the smallest so far (and over _CLIMB) beyond which steps have run away, and how often they may.
+_LOST, _RETURNS = 5.0, 4
+#: Å: longest displacement of an atom in a step; halved each time that steps ran away.
 _LONGEST = 0.2
 #: Coordinates of a band above which a full matrix costs more than the energies.
 _DENSE = 900
@@ -41,6 +42,8 @@ class PathResult:
     iterations : int
     folds : tuple of int
         Images at which the path turns back on itself.
+    returns : int
+        How often steps ran away, and the search went back to its best path.
     """
 
     positions: np.ndarray
@@ -49,6 +52,7 @@ class PathResult:
     converged: bool
     iterations: int
     folds: tuple[int, ...]
+    returns: int = 0
 
     @property
     def highest(self) -> int:
@@ -101,8 +105,7 @@ class _Band(NEB):
 
 def band_force(surface: ReactionSurface, path: np.ndarray, spring: float, climb: bool) -> float:
     """Largest force on an atom of an image across a path, with the springs along it, kJ/mol/nm."""
-    band = _Band([surface.atoms(image) for image in path], surface, spring, climb)
-    return float(np.linalg.norm(band.get_forces().reshape(-1, 3), axis=1).max()) * FORCE_OF_ASE
+    return _force(_Band([surface.atoms(image) for image in path], surface, spring, climb))
 
 
 def folds(path: np.ndarray) -> tuple[int, ...]:
@@ -128,49 +131,80 @@ def relax_band(
     progress : Progress
         Kept after each iteration.
     """
-    from ase.optimize import BFGS, FIRE, LBFGS
-
     images = [surface.atoms(image) for image in path]
     done = progress.get("iterations")
     iterations = 0 if done is None else int(done)
     band = _Band(images, surface, options.spring, climb=False)
-    quasi_newton = BFGS if 3 * len(surface) * len(path) <= _DENSE else LBFGS
-    kind: Any = FIRE if options.optimiser == "fire" else quasi_newton
-    optimiser = kind(band, logfile=None, maxstep=_LONGEST)
-    force, best = np.inf, (np.inf, path)
-    with optimiser:
-        near = max(_CLIMB, options.force_tolerance)
-        tolerance = near if options.climb and not band.climb else options.force_tolerance
-        while True:
-            force = float(np.linalg.norm(band.get_forces().reshape(-1, 3), axis=1).max()) * FORCE_OF_ASE
-            now = np.array([image.positions * ANGSTROM for image in images])
+    optimiser = _optimiser(band, options, _LONGEST)
+    best, returns = (np.inf, path), 0
+    near = max(_CLIMB, options.force_tolerance)
+    while True:
+        try:
+            force, failure = _force(band), None
+        except SimulationError as error:
+            if not np.isfinite(best[0]):
+                raise
+            force, failure = np.inf, error
+        now = np.array([image.positions * ANGSTROM for image in images])
+        if force > max(_LOST * best[0], _CLIMB):
+            # A band has no energy of its own that would keep quasi-Newton steps from running away, nor a
+            # climbing image, up to where a method has no answer: it climbs again once the path is better.
+            for image, where in zip(images, best[1], strict=True):
+                image.set_positions(where / ANGSTROM)
+            if band.climb:
+                band.climb, near = False, max(near / 2.0, options.force_tolerance)
+            force, returns = _force(band), returns + 1
+            best = (force, best[1])
+            optimiser = _optimiser(band, options, _LONGEST / 2**returns)
+            said = f", where there is no energy ({failure.got})" if failure else ""
+            progress.keep(
+                f"iteration {iterations}: steps ran away{said}: back to the best path, shorter steps",
+                images=best[1],
+                iterations=iterations,
+            )
+            if returns > _RETURNS:
+                break
+        else:
             progress.keep(
                 f"iteration {iterations}: largest force {force:.0f} kJ/mol/nm",
                 images=now,
                 iterations=iterations,
             )
-            if force <= tolerance:
+            if force <= (near if options.climb and not band.climb else options.force_tolerance):
                 if band.climb or not options.climb:
                     break
-                band.climb, tolerance = True, options.force_tolerance
-                best = (np.inf, now)
+                band.climb, best = True, (np.inf, now)
                 continue
-            if iterations >= options.steps:
-                break
             if force < best[0]:
                 best = (force, now)
-            elif force > _LOST * best[0] and kind is not FIRE:
-                # A band has no energy of its own that would keep quasi-Newton steps from running away.
-                for image, where in zip(images, best[1], strict=True):
-                    image.set_positions(where / ANGSTROM)
-                kind = FIRE
-                optimiser = kind(band, logfile=None, maxstep=_LONGEST)
-                progress.keep("steps ran away: going on from the best path by FIRE")
-            optimiser.step()
-            iterations += 1
+        if iterations >= options.steps:
+            break
+        optimiser.step()
+        iterations += 1
     energies = np.array([image.get_potential_energy() for image in images]) * ELECTRONVOLT
     positions = np.array([image.positions * ANGSTROM for image in images])
     climbed = band.climb or not options.climb
     return PathResult(
-        positions, energies, force, climbed and force <= options.force_tolerance, iterations, folds(positions)
+        positions,
+        energies,
+        force,
+        climbed and force <= options.force_tolerance,
+        iterations,
+        folds(positions),
+        returns,
     )
+
+
+def _force(band: _Band) -> float:
+    """Largest force on an atom of an image, kJ/mol/nm."""
+    return float(np.linalg.norm(band.get_forces().reshape(-1, 3), axis=1).max()) * FORCE_OF_ASE
+
+
+def _optimiser(band: _Band, options: NEBOptions, longest: float) -> Any:
+    """An optimiser of ASE that knows no curvatures yet."""
+    from ase.optimize import BFGS, FIRE, LBFGS
+
+    coordinates = 3 * len(band.images[0]) * len(band.images)
+    quasi_newton = BFGS if coordinates <= _DENSE else LBFGS
+    kind: Any = FIRE if options.optimiser == "fire" else quasi_newton
+    return kind(band, logfile=None, maxstep=longest)

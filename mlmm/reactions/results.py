@@ -143,6 +143,7 @@ def path_result(surface: ReactionSurface, found: PathResult) -> tuple[dict[str, 
         "converged": found.converged,
         "iterations": found.iterations,
         "folds": list(found.folds),
+        "returns": found.returns,
     }
     arrays = {
         **_common(surface),

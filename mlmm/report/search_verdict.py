@@ -84,13 +84,21 @@ def _path(result: dict) -> list[Judgement | None]:
     folds = as_list(result.get("folds"))
     top, images = int(as_float(result.get("highest"))), int(as_float(result.get("images")))
     inside = 0 < top < images + 1
+    returns = int(as_float(result.get("returns", 0)))
+    advice = "go on with --resume --set neb.steps=…, or begin from a scan with --from"
+    if returns:
+        advice = (
+            "begin mlmm ts from here with --from, which needs no converged path; for the path itself take "
+            "more images, or a larger neb.spring"
+        )
     return [
         Judgement(
             "convergence",
             "ok" if converged else "bad",
             f"largest force across the path {force:.0f} kJ/mol/nm after "
-            f"{in_digits(result.get('iterations'))} iterations",
-            "" if converged else "go on with --resume --set neb.steps=…, or begin from a scan with --from",
+            f"{in_digits(result.get('iterations'))} iterations"
+            + (f"; steps ran away {returns} times" if returns else ""),
+            "" if converged else advice,
         ),
         Judgement(
             "images",

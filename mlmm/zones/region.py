@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import logging
 import re
 from collections.abc import Iterable, Sequence
@@ -40,6 +41,12 @@ _KEYWORDS = (
     ),
     *("chainid", "segname", "n_bonds"),
 )
+#: Keywords that take values, side by side: mdtraj reads a misspelt "and" as one value more.
+_WITH_VALUES = (
+    *("name", "index", "element", "mass", "symbol", "resname", "resn", "resid", "resi", "resSeq", "residue"),
+    *("chainid", "segname", "segment_id"),
+)
+_VALUES = re.compile(rf"\b({'|'.join(_WITH_VALUES)})\s+((?:(?!(?:and|or|not|to)\b)\w+'*\s*)+)")
 _COMPLETIONS = ("atoms", "residue", "molecule")
 
 
@@ -111,6 +118,7 @@ def select_atoms(built: Any, selection: str) -> list[int]:
     import mdtraj
 
     picked = _select(mdtraj.Topology.from_openmm(built.topology), selection)
+    _warn_of_absent_names(built.topology, selection)
     if len(picked) == 0:
         names = sorted({residue.name for residue in built.topology.residues()})
         raise SelectionError(
@@ -135,6 +143,14 @@ def check_selection(selection: str) -> None:
 
 def _select(topology: Any, selection: str) -> Any:
     """Indices of the selected atoms of an mdtraj topology."""
+    for keyword, values in _lists_of_values(selection):
+        for before, word in itertools.pairwise(values):
+            if word in _WITH_VALUES:
+                raise SelectionError(
+                    "a selection in mdtraj's language",
+                    f"{selection!r}, where {before!r} and {word!r} are read as values of {keyword!r}",
+                    f"write and or or before {word!r}",
+                )
     try:
         return topology.select(selection)
     except Exception as error:  # mdtraj's parser raises many kinds; all of them mean the same to the user
@@ -198,6 +214,24 @@ def region_from_atoms(
     )
     logger.info("region %r: %d atoms, %d cut bonds %s", selection, len(chosen), len(cut), "; ".join(notes))
     return Region(tuple(sorted(chosen)), cut, selection, residues, notes)
+
+
+def _lists_of_values(selection: str) -> list[tuple[str, list[str]]]:
+    """Keywords of a selection with the values that stand side by side behind them."""
+    return [(found[1], found[2].split()) for found in _VALUES.finditer(selection)]
+
+
+def _warn_of_absent_names(topology: Any, selection: str) -> None:
+    """A name that no residue or atom has adds nothing to a selection, which may be a slip of the pen."""
+    known = {
+        "resname": {residue.name for residue in topology.residues()},
+        "name": {atom.name for atom in topology.atoms()},
+    }
+    for keyword, values in _lists_of_values(selection):
+        absent = [value for value in values if keyword in known and value not in known[keyword]]
+        if absent and len(values) > 1:
+            what = "residue" if keyword == "resname" else "atom"
+            logger.warning("the selection %r: no %s here is called %s", selection, what, " or ".join(absent))
 
 
 def _misunderstood(selection: str, said: str) -> str:

@@ -78,7 +78,7 @@ def test_paths_take_precedence_over_folders_and_pdb_over_mmcif(places, tmp_path,
 
 
 def test_missing_pdb_id_lists_the_searched_folders(places):
-    with pytest.raises(StructureError, match=r"1ABC\.pdb.*structures.*download = true.*MLMM_STRUCTURES"):
+    with pytest.raises(StructureError, match=r"1ABC\.pdb.*structures.*--download of mlmm.*MLMM_STRUCTURES"):
         build_system("1ABC")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -19,9 +20,10 @@ from mlmm.reactions.irc import follow_reaction_coordinate
 from mlmm.reactions.minimise import minimise
 from mlmm.reactions.options import IRCOptions, NEBOptions, TransitionStateOptions
 from mlmm.reactions.path import check_apart, interpolate, nudged_elastic_band, superposed
-from mlmm.reactions.results import grid_saddle
-from mlmm.reactions.surface import ReactionSurface
+from mlmm.reactions.results import grid_saddle, path_result
+from mlmm.reactions.surface import Evaluation, ReactionSurface
 from mlmm.reactions.transition_state import find_saddle, judge_saddle
+from mlmm.report.search_verdict import judge_search
 from mlmm.units import ANGSTROM
 
 
@@ -115,6 +117,45 @@ def test_band_climbs_to_the_saddle_point_along_the_known_path():
     assert max(off) < 0.015
     line = np.linspace(MINIMA["middle"][0], MINIMA["right"][0], 9)[1:-1]
     assert max(np.linalg.norm(curve - image, axis=1).min() for image in line) > 0.05
+
+
+@pytest.mark.parametrize(("failures", "returns"), [(range(60, 61), 1), (range(60, 10**6), 5)])
+def test_steps_that_run_away_go_back_to_the_best_path(failures, returns):
+    """An image has no energy, as where a method does not converge: once, or for every new step."""
+    ends = at(MINIMA["middle"][0]), at(MINIMA["right"][0])
+    options = NEBOptions(images=7, interpolation="linear", force_tolerance="0.5 kJ/mol/nm", relax_ends=False)
+    surface = mueller_brown_surface()
+    known, make = {}, surface.make
+
+    def failing():
+        def evaluate(where, memory):
+            if where.tobytes() not in known:
+                known[where.tobytes()] = math.nan if len(known) in failures else 1.0
+            found = make()(where, memory)
+            return dataclasses.replace(found, energy=found.energy * known[where.tobytes()])
+
+        return evaluate
+
+    surface.make = failing
+    found = nudged_elastic_band(surface, *ends, options)
+    assert found.returns == returns
+    assert found.converged == (returns == 1)
+    assert np.isfinite(found.energies).all() and not found.folds
+    if found.converged:
+        assert found.energies[found.highest] == pytest.approx(SADDLES["low"][1], abs=2e-3)
+    else:
+        run = {"kind": "neb", "state": "finished", "result": path_result(surface, found)[0]}
+        said = {one.name: one for one in judge_search(run).judgements}["convergence"]
+        assert "steps ran away 5 times" in said.finding and "mlmm ts" in said.advice
+
+
+def test_a_path_without_any_energy_is_an_error():
+    """There is nothing to go back to."""
+    surface = mueller_brown_surface()
+    surface.make = lambda: lambda where, memory: Evaluation(math.nan, np.zeros((1, 3)))
+    ends = at(MINIMA["middle"][0]), at(MINIMA["right"][0])
+    with pytest.raises(SimulationError, match="finite energy"):
+        nudged_elastic_band(surface, *ends, NEBOptions(interpolation="linear", relax_ends=False))
 
 
 def steepest_descent(saddle: str) -> np.ndarray:

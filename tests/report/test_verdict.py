@@ -255,6 +255,8 @@ def test_spread_against_what_its_authors_accepted():
     for factor, level in ((0.99, "ok"), (1.01, "look"), (1.99, "look"), (2.01, "bad")):
         found = _found("committee spread", _run(), _rows(committee_spread=np.full(50, factor * limit)))
         assert found.level == level, factor
+    mean = _found("committee spread", _run(), _rows(committee_spread=np.full(50, 4.0)))
+    assert "mean 1 kJ/mol per √atoms, 100% of the samples beyond 0.96, quoted as the limit" in mean.finding
     other = _run(potential={"name": "another"})
     found = _found("committee spread", other, _rows(committee_spread=np.full(50, 1e3)))
     assert found.level == "unknown" and "without a limit" in found.finding

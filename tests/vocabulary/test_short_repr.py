@@ -10,6 +10,7 @@ import torch
 
 import mlmm
 from mlmm.check_report import CheckReport, CheckResult
+from mlmm.potentials.committee import Committee
 from mlmm.short_repr import ShortRepr, counted, shortened
 from mlmm.structures import Structure
 
@@ -38,6 +39,13 @@ def shown(root, dipeptide_water, ani1x):
         (structure, ("elements: H", "cell: periodic", "charge: 0 e")),
         (mlmm.ExternalCharges(structure.positions[:1], torch.ones(1)), ("charges: 1", "sum: +1.000 e")),
         (hybrid.region_energies(built.positions), ("members: 8", "kJ/mol")),
+        (ani1x, ("ANIPotential", "name: ANI-1x", "elements: H C N O", "members: 8", "charge: 0")),
+        (ani1x.spec, ("PotentialSpec", "trained on: total energies")),
+        (
+            mlmm.load_potential("amp-bms"),
+            ("AMPPotential", "charge: any", "takes of charges around it: charges"),
+        ),
+        (Committee([ani1x, ani1x], name="two"), ("Committee", "name: two", "members: 16")),
         (mlmm.Compensation({"HOH": 5.0}), ("alignment: HOH 5.00 kJ/mol",)),
         (mlmm.inspect_structure(pdb), ("file: input.pdb", "chains: A")),
         (mlmm.plan_system(pdb), ("file: input.pdb",)),
@@ -63,6 +71,7 @@ def test_every_public_class_that_holds_arrays_is_among_them(shown):
     """Options and stages are numbers and words, whose dataclass line is what was given."""
     numbers = {"Structure", "AtomEnergies", "Compensation", "BuiltSystem", "HybridSystem", "RunDirectory"}
     numbers |= {"Region", "ZonePartition", "CheckReport", "Inspection", "BuildPlan", "ExternalCharges"}
+    numbers |= {"PotentialSpec"}
     public = {name for name in mlmm.__all__ if inspect.isclass(getattr(mlmm, name))}
     short = {name for name in public if issubclass(getattr(mlmm, name), ShortRepr)}
     assert short == numbers

@@ -40,6 +40,13 @@ def test_selection_and_completion(dipeptide_water):
         ("resnam ALA", "residue", "not understood from 'ALA' on. Did you mean 'resname' by 'resnam'?"),
         ("(name CA or resid 1", "residue", "which ends too early"),
         ("nonsense == 3", "residue", "which compares what cannot be compared"),
+        # mdtraj takes the next three words for names of residues, and ALA for the region.
+        (
+            "resname ALA nad name CA",
+            "residue",
+            "where 'nad' and 'name' are read as values of 'resname'. Write and or or before 'name'",
+        ),
+        ("resSeq 2 resname ALA", "residue", "where '2' and 'resname' are read as values of 'resSeq'"),
         ("all", "chain", "complete = atoms | residue | molecule, but got 'chain'"),
     ],
 )
@@ -49,6 +56,18 @@ def test_bad_selections_are_rejected(dipeptide_water, selection, complete, messa
     assert message in str(caught.value)
     # mdtraj's own words are its grammar, a page long.
     assert "Group:" not in str(caught.value) and len(str(caught.value)) < 300
+
+
+def test_a_name_that_is_not_there_is_warned_of(dipeptide_water, caplog):
+    """One of several: what the others select goes on. Names that are there, and quotes, are left alone."""
+    region = select_region(dipeptide_water, "resname ACE ALE NME or name CA CX")
+    assert region.residues == ("ACE1", "ALA2", "NME3")
+    said = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert len(said) == 2
+    assert "no residue here is called ALE" in said[0] and "no atom here is called CX" in said[1]
+    caplog.clear()
+    select_region(dipeptide_water, "(resname ACE ALA NME) and not (name CA 'CB' or resSeq 1 to 2)")
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
 @pytest.mark.parametrize("atoms", [[], [-1], [8], [0, 99]])

@@ -95,8 +95,8 @@ def _locate(name: str | os.PathLike[str], download: bool, timeout: float) -> Pat
     raise StructureError(
         f"the structure {name}",
         f"no file {', '.join(names[:3])} … in {looked}",
-        "allow the download with download = true (mlmm build --download), or put the file into a folder and "
-        "name that folder in MLMM_STRUCTURES",
+        "allow the download by --download of mlmm init or mlmm build, or by download = true in [system]; or "
+        "put the file into a folder and name that folder in MLMM_STRUCTURES",
     )
 
 

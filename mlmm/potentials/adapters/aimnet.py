@@ -17,6 +17,7 @@ from mlmm.potentials.adapters.ase import ase_atoms, calculator_energy_and_forces
 from mlmm.potentials.adapters.graph import check_finite
 from mlmm.potentials.adapters.pickles import check_trust
 from mlmm.potentials.base import AtomEnergies, PotentialSpec, check_state
+from mlmm.potentials.spec import ShortOfSpec
 from mlmm.structures import Structure, minimum_image
 from mlmm.units import ANGSTROM, ELECTRONVOLT
 
@@ -25,7 +26,7 @@ __all__ = ["AIMNet2Potential", "load_aimnet"]
 INSTALL = "pip install aimnet==0.2.5 ase"
 
 
-class AIMNet2Potential:
+class AIMNet2Potential(ShortOfSpec):
     """An AIMNet2 model as a potential: total energy with net charge and multiplicity, and atomic charges.
 
     Parameters

@@ -14,6 +14,7 @@ import torch
 
 from mlmm.errors import MissingPackageError, PotentialError
 from mlmm.potentials.base import AtomEnergies, PotentialSpec, check_state
+from mlmm.potentials.spec import ShortOfSpec
 from mlmm.structures import Structure
 from mlmm.units import ANGSTROM, ELECTRONVOLT
 
@@ -42,7 +43,7 @@ class _Total(torch.autograd.Function):
         return -forces * outer[0], None, None
 
 
-class ASEPotential:
+class ASEPotential(ShortOfSpec):
     """An ASE calculator as a potential; eV and angstrom are converted here.
 
     Parameters

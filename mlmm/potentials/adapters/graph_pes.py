@@ -20,6 +20,7 @@ from mlmm.potentials.adapters.graph import edges
 from mlmm.potentials.base import AtomEnergies, PotentialSpec, check_state
 from mlmm.potentials.calibration import Calibration
 from mlmm.potentials.safetensors_files import read_safetensors, write_safetensors
+from mlmm.potentials.spec import ShortOfSpec
 from mlmm.potentials.trained_files import GRAPH_KIND
 from mlmm.structures import Structure
 from mlmm.units import ANGSTROM, ELECTRONVOLT
@@ -179,7 +180,7 @@ def local_energies(
     return found.reshape(-1)
 
 
-class GraphPESPotential:
+class GraphPESPotential(ShortOfSpec):
     """A trained network of graph-pes as a potential.
 
     Parameters

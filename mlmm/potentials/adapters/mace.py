@@ -17,6 +17,7 @@ from mlmm.potentials.adapters.ase import ase_atoms, calculator_energy_and_forces
 from mlmm.potentials.adapters.graph import check_finite, edges
 from mlmm.potentials.adapters.pickles import load_pickle
 from mlmm.potentials.base import AtomEnergies, PotentialSpec, check_state
+from mlmm.potentials.spec import ShortOfSpec
 from mlmm.structures import Structure
 from mlmm.units import ANGSTROM, ELECTRONVOLT
 
@@ -25,7 +26,7 @@ __all__ = ["MACEPotential", "load_mace"]
 INSTALL = "pip install mace-torch==0.3.16"
 
 
-class MACEPotential:
+class MACEPotential(ShortOfSpec):
     """A MACE model as a potential.
 
     Every layer passes messages: an atom sees ``num_interactions`` times the cutoff.

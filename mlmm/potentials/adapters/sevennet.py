@@ -18,6 +18,7 @@ from mlmm.potentials.adapters.ase import ase_atoms, calculator_energy_and_forces
 from mlmm.potentials.adapters.graph import check_finite, edges
 from mlmm.potentials.adapters.pickles import check_trust
 from mlmm.potentials.base import AtomEnergies, PotentialSpec, check_state
+from mlmm.potentials.spec import ShortOfSpec
 from mlmm.structures import Structure
 from mlmm.units import ANGSTROM, ELECTRONVOLT
 
@@ -26,7 +27,7 @@ __all__ = ["SevenNetPotential", "load_sevennet"]
 INSTALL = "pip install sevenn==0.13.0"
 
 
-class SevenNetPotential:
+class SevenNetPotential(ShortOfSpec):
     """A SevenNet model as a potential; five layers of 0.5 nm see 2.5 nm.
 
     Parameters

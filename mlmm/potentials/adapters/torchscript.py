@@ -21,6 +21,7 @@ from mlmm.modules import Module
 from mlmm.potentials.adapters.graph import ENERGY_UNITS, LENGTH_UNITS, check_finite, within_reach
 from mlmm.potentials.adapters.script_code import check_script
 from mlmm.potentials.base import AtomEnergies, PotentialSpec, check_state
+from mlmm.potentials.spec import ShortOfSpec
 from mlmm.structures import Structure
 
 __all__ = ["TorchScriptPotential", "is_torchscript", "save_torchscript"]
@@ -70,7 +71,7 @@ class _Bound(Module):
         return energies.to(torch.float64).index_select(1, place) * self.energy_unit - references
 
 
-class TorchScriptPotential:
+class TorchScriptPotential(ShortOfSpec):
     """A potential from a TorchScript file.
 
     Parameters

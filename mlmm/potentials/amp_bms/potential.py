@@ -17,6 +17,7 @@ from mlmm.potentials.amp_bms.pair_energies import PairEnergies
 from mlmm.potentials.amp_bms.weights import AMPWeights, read_amp_weights
 from mlmm.potentials.base import AtomEnergies, PotentialSpec, check_state
 from mlmm.potentials.multipoles import multipole_energies, potential_of_charges
+from mlmm.potentials.spec import ShortOfSpec
 from mlmm.structures import Structure, minimum_image
 from mlmm.units import ANGSTROM, COULOMB
 
@@ -173,7 +174,7 @@ class AMPModule(Module):
         )
 
 
-class AMPPotential:
+class AMPPotential(ShortOfSpec):
     """AMP-BMS: a potential that knows the total charge, and the field of point charges around a region.
 
     Parameters

@@ -16,6 +16,7 @@ from mlmm.potentials.ani.networks import SHAPES, ANINetworks
 from mlmm.potentials.ani.neurochem import ANIParameters
 from mlmm.potentials.base import AtomEnergies, PotentialSpec, check_state
 from mlmm.potentials.calibration import Calibration
+from mlmm.potentials.spec import ShortOfSpec
 from mlmm.potentials.training import check_elements
 from mlmm.structures import Structure, neighbour_pairs
 from mlmm.units import ANGSTROM, HARTREE
@@ -25,7 +26,7 @@ __all__ = ["ANIPotential"]
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
-class ANIPotential:
+class ANIPotential(ShortOfSpec):
     """A committee of ANI networks as a potential.
 
     Parameters

@@ -15,6 +15,7 @@ from mlmm.potentials.field_ani.native import choose_field_kernel
 from mlmm.potentials.field_ani.network import FieldANIModule
 from mlmm.potentials.field_ani.parameters import FieldANIParameters, load_field_ani
 from mlmm.potentials.multipoles import potential_of_charges
+from mlmm.potentials.spec import ShortOfSpec
 from mlmm.structures import Structure, minimum_image
 from mlmm.units import ANGSTROM, HARTREE
 
@@ -23,7 +24,7 @@ __all__ = ["FieldANIPotential"]
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
-class FieldANIPotential:
+class FieldANIPotential(ShortOfSpec):
     """ANI networks whose charges equilibrate in the potential of charges around; see `equilibration`.
 
     Parameters

@@ -22,7 +22,7 @@ from mlmm.modules import Module
 from mlmm.potentials.base import AtomEnergies, check_state
 from mlmm.potentials.calibration import Calibration
 from mlmm.potentials.safetensors_files import read_safetensors, write_safetensors
-from mlmm.potentials.spec import PotentialSpec
+from mlmm.potentials.spec import PotentialSpec, ShortOfSpec
 from mlmm.structures import Structure
 
 __all__ = ["GDMLParameters", "GDMLPotential", "inverse_distances"]
@@ -88,7 +88,7 @@ class _Energy(Module):
         return (energy / self.n).reshape(1, 1).expand(1, self.n)
 
 
-class GDMLPotential:
+class GDMLPotential(ShortOfSpec):
     """A gradient-domain model as a potential: one molecule, alone, with its atoms in their order.
 
     Parameters

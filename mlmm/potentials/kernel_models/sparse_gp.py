@@ -20,7 +20,7 @@ from mlmm.potentials.base import AtomEnergies, check_state
 from mlmm.potentials.calibration import Calibration
 from mlmm.potentials.kernel_models.descriptors import AtomDescriptor, check_open, descriptor_of
 from mlmm.potentials.safetensors_files import read_safetensors, write_safetensors
-from mlmm.potentials.spec import PotentialSpec
+from mlmm.potentials.spec import PotentialSpec, ShortOfSpec
 from mlmm.structures import Structure
 
 __all__ = ["GPParameters", "SparseGPPotential", "kernel_rows", "prior_variances"]
@@ -155,7 +155,7 @@ def _squared_exponential(x: torch.Tensor, y: torch.Tensor, parameters: GPParamet
     return parameters.amplitude**2 * torch.exp(-0.5 * squares / parameters.length**2)
 
 
-class SparseGPPotential:
+class SparseGPPotential(ShortOfSpec):
     """A trained process as a potential with per-atom energies and a predictive standard deviation.
 
     Parameters
