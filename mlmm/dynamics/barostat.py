@@ -11,6 +11,7 @@ import openmm
 
 from mlmm.collective_variables.openmm_forces import follow_box
 from mlmm.dynamics.integrators import forget_forces
+from mlmm.plugin import potential_energies
 from mlmm.units import BAR_NM3, GAS_CONSTANT
 
 __all__ = ["INTERVAL", "Barostat", "own_barostats"]
@@ -141,7 +142,7 @@ class Barostat:
         return self._context.getState(positions=True).getPositions(asNumpy=True)._value
 
     def _energy(self) -> float:
-        return self._context.getState(energy=True).getPotentialEnergy()._value
+        return potential_energies(self._context, [range(32)])[0]
 
     def _set(self, box: np.ndarray, positions: np.ndarray) -> None:
         self._context.setPeriodicBoxVectors(*box)

@@ -16,6 +16,7 @@ __all__ = [
     "beyond_tested",
     "energy_groups",
     "forget_forces",
+    "kinetic_energy_needs_forces",
     "make_integrator",
     "multiple_time_steps",
     "separate_reciprocal",
@@ -24,6 +25,8 @@ __all__ = [
 #: Force group of PME's reciprocal sum, where it has one of its own.
 RECIPROCAL = 6
 _CONSTRAINT_TOLERANCE = 1e-6
+#: Of a CustomIntegrator, unless it is given another.
+_KINETIC_ENERGY = "m*v*v/2"
 #: Longest time step and longest time between two evaluations of any force (ps) that were found stable where
 #: the lightest atom that vibrates freely has this mass (amu): tests/benchmarks/TIMESTEPS.md.
 _TESTED = ((1.0, 0.001, 0.002), (3.0, 0.0015, 0.003))
@@ -249,6 +252,13 @@ def separate_reciprocal(system: openmm.System) -> None:
         raise ConfigError(
             "a periodic system under PME for reciprocal_every above 1", "none", "leave reciprocal_every out"
         )
+
+
+def kinetic_energy_needs_forces(integrator: openmm.Integrator) -> bool:
+    """Whether the kinetic energy follows from velocities at half steps and the forces of all groups."""
+    if isinstance(integrator, openmm.CustomIntegrator):
+        return bool(integrator.getKineticEnergyExpression() != _KINETIC_ENERGY)
+    return not isinstance(integrator, openmm.LangevinMiddleIntegrator)
 
 
 def energy_groups(name: str, group: int) -> set[int]:

@@ -16,11 +16,12 @@ from mlmm.collective_variables.values import variable_values
 from mlmm.dynamics.dcd_frames import DCDWriter
 from mlmm.dynamics.frames import as_tensors, positions_and_box
 from mlmm.dynamics.imaging import RegionImages
-from mlmm.dynamics.integrators import energy_groups
+from mlmm.dynamics.integrators import energy_groups, kinetic_energy_needs_forces
 from mlmm.dynamics.stability import ADVICE
 from mlmm.dynamics.uncertainty import COLUMNS, Uncertainty, UncertaintyMonitor
 from mlmm.errors import ConfigError, SimulationError
 from mlmm.hybrid.system import HybridSystem
+from mlmm.plugin import potential_energies
 from mlmm.units import GAS_CONSTANT
 from mlmm.zones.adaptive import AdaptiveWeights, AdaptiveZones
 
@@ -127,11 +128,7 @@ class EnergyTable:
         SimulationError
             An energy that is not finite.
         """
-        state = context.getState(energy=True, positions=True)
-        row: dict[str, float] = {
-            f"E_{name}": _energy(context.getState(energy=True, groups=energy_groups(name, group)))
-            for name, group in self.hybrid.force_groups.items()
-        }
+        state, row = self._energies(context)
         # The sum of the groups, not a further evaluation: the columns then add up to the last digit.
         bias = row.get("E_bias", 0.0)
         row["potential"] = math.fsum(value for name, value in row.items() if name != "E_bias")
@@ -155,6 +152,24 @@ class EnergyTable:
         self._writer.writerow([stage, step, f"{time:.6f}", *numbers])
         self._file.flush()
         return row
+
+    def _energies(self, context: openmm.Context) -> tuple[openmm.State, dict[str, float]]:
+        """State with kinetic energy and positions, and the energy of each group; each is evaluated once.
+
+        The state has the energy of one group where its kinetic energy does not depend on forces.
+        """
+        groups = {name: energy_groups(name, group) for name, group in self.hybrid.force_groups.items()}
+        # Multiple time steps have no kick by this whole set, so that none can take its forces for evaluated.
+        last = "nonbonded" if "nonbonded" in groups else next(iter(groups))
+        every = kinetic_energy_needs_forces(context.getIntegrator())
+        names = [name for name in groups if every or name != last]
+        found = dict(zip(names, potential_energies(context, [groups[name] for name in names]), strict=True))
+        if every:
+            state = context.getState(energy=True, positions=True)
+        else:
+            state = context.getState(energy=True, positions=True, groups=groups[last])
+            found[last] = state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
+        return state, {f"E_{name}": found[name] for name in groups}
 
     @property
     def size(self) -> int:
@@ -286,7 +301,3 @@ class TrajectoryWriter:
             self._file.close()
         if self._table is not None:
             self._table.close()
-
-
-def _energy(state: openmm.State) -> float:
-    return state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)

@@ -2,6 +2,7 @@
 
 from mlmm.plugin.ani_force import ANIForce
 from mlmm.plugin.blend_force import AdaptiveANIForce, SupermolecularANIForce
+from mlmm.plugin.energies import potential_energies
 from mlmm.plugin.library import plugin_problem
 from mlmm.plugin.members import MemberEnergies, MemberEvaluation
 
@@ -12,4 +13,5 @@ __all__ = [
     "MemberEvaluation",
     "SupermolecularANIForce",
     "plugin_problem",
+    "potential_energies",
 ]

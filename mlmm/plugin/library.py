@@ -91,6 +91,7 @@ def _declare(library: ctypes.CDLL) -> None:
         "set_options": [pointer, word, word],
         "update": [pointer, pointer],
         "atom_energies": [pointer, pointer, integer, pointer],
+        "group_energies": [pointer, word, pointer, pointer],
     }.items():
         getattr(library, f"mlmm_plugin_{name}").argtypes = types
     for name, types in {

@@ -9,6 +9,28 @@ DEVICE mm_long fixedPoint(real value) {
     return (mm_long) (value*0x100000000);
 }
 
+typedef struct {
+    mm_long x, y, z;
+} FixedVector;
+
+/**
+ * The sum over all threads of a group, known to the first of them. parts: 3*size numbers. Whatever the threads wrote to
+ * local memory before is there afterwards.
+ */
+DEVICE FixedVector sumOverGroup(LOCAL_ARG mm_long* parts, const int size, mm_long x, mm_long y, mm_long z) {
+    FixedVector sum;
+    sum.x = x; sum.y = y; sum.z = z;
+    parts[LOCAL_ID] = x;
+    parts[size+LOCAL_ID] = y;
+    parts[2*size+LOCAL_ID] = z;
+    SYNC_THREADS;
+    if (LOCAL_ID == 0)
+        for (int t = 1; t < size; t++) {
+            sum.x += parts[t]; sum.y += parts[size+t]; sum.z += parts[2*size+t];
+        }
+    return sum;
+}
+
 /**
  * Adds minus a gradient to the force on an atom.
  */
@@ -43,7 +65,7 @@ KERNEL void addForces(int radialRoom, int angularRoom, GLOBAL const real4* RESTR
         GLOBAL const int* RESTRICT centres, GLOBAL mm_ulong* RESTRICT capForces,
             GLOBAL mm_ulong* RESTRICT forces ROW_COUNTS_ARGUMENT) {
     LOCAL real byFunction[FUNCTIONS];
-    LOCAL mm_long own[3*FORCE_GROUP];
+    LOCAL mm_long parts[3*FORCE_GROUP];
     GLOBAL const real* RESTRICT etaRadial = constants;
     GLOBAL const real* RESTRICT shiftRadial = etaRadial+NUM_RADIAL;
     GLOBAL const real* RESTRICT etaMean = shiftRadial+NUM_RADIAL;
@@ -131,17 +153,9 @@ KERNEL void addForces(int radialRoom, int angularRoom, GLOBAL const real4* RESTR
             push(forces, capForces, particles[angularAtom[row*angularRoom+i]], x, y, z);
             sumX += x; sumY += y; sumZ += z;
         }
-        own[LOCAL_ID] = sumX;
-        own[FORCE_GROUP+LOCAL_ID] = sumY;
-        own[2*FORCE_GROUP+LOCAL_ID] = sumZ;
-        SYNC_THREADS;
-        if (LOCAL_ID == 0) {
-            sumX = sumY = sumZ = 0;
-            for (int t = 0; t < FORCE_GROUP; t++) {
-                sumX += own[t]; sumY += own[FORCE_GROUP+t]; sumZ += own[2*FORCE_GROUP+t];
-            }
-            push(forces, capForces, particles[centres[row]], -sumX, -sumY, -sumZ);
-        }
+        FixedVector sum = sumOverGroup(parts, FORCE_GROUP, sumX, sumY, sumZ);
+        if (LOCAL_ID == 0)
+            push(forces, capForces, particles[centres[row]], -sum.x, -sum.y, -sum.z);
         SYNC_THREADS;
     }
 }

@@ -106,19 +106,42 @@ DEVICE int sumBefore(int value, LOCAL_ARG int* counts, int* total) {
 }
 
 /**
- * Whether an atom may be within the cutoff, by arithmetic in `real`, with room for its error: 2 says that its
- * position is no number.
+ * Edges of the box for quick arithmetic in `real`; their last numbers are their inverse heights.
  */
-DEVICE char mayBeNear(real x, real y, real z, real4 boxA, real4 boxB, real4 boxC) {
+typedef struct {
+    real4 a, b, c;
+} Edges;
+
+DEVICE Edges edgesOf(mixed4 boxA, mixed4 boxB, mixed4 boxC) {
+    Edges edges;
+    edges.a = make_real4((real) boxA.x, 0, 0, (real) (1/boxA.x));
+    edges.b = make_real4((real) boxB.x, (real) boxB.y, 0, (real) (1/boxB.y));
+    edges.c = make_real4((real) boxC.x, (real) boxC.y, (real) boxC.z, (real) (1/boxC.z));
+    return edges;
+}
+
+/**
+ * The square of a difference of positions, nm^2, that of its nearest image where it `wraps`; by quick arithmetic in
+ * `real`, whose error the caller has to leave room for.
+ */
+DEVICE real quickSquare(real x, real y, real z, const int wraps, Edges edges) {
 #ifdef USE_PERIODIC
-    // Their last numbers are the inverse edges.
-    real n = floor(z*boxC.w+NUMBER(0.5));
-    x -= n*boxC.x; y -= n*boxC.y; z -= n*boxC.z;
-    n = floor(y*boxB.w+NUMBER(0.5));
-    x -= n*boxB.x; y -= n*boxB.y;
-    x -= floor(x*boxA.w+NUMBER(0.5))*boxA.x;
+    if (wraps) {
+        real n = floor(z*edges.c.w+NUMBER(0.5));
+        x -= n*edges.c.x; y -= n*edges.c.y; z -= n*edges.c.z;
+        n = floor(y*edges.b.w+NUMBER(0.5));
+        x -= n*edges.b.x; y -= n*edges.b.y;
+        x -= floor(x*edges.a.w+NUMBER(0.5))*edges.a.x;
+    }
 #endif
-    real squared = LENGTH*LENGTH*(x*x+y*y+z*z);
+    return x*x+y*y+z*z;
+}
+
+/**
+ * Whether an atom may be within the cutoff: 2 says that its position is no number.
+ */
+DEVICE char mayBeNear(real x, real y, real z, Edges edges) {
+    real squared = LENGTH*LENGTH*quickSquare(x, y, z, 1, edges);
     if (!(squared < NUMBER(1e24)))
         return 2;
     return squared < NUMBER(1.001)*RADIAL_CUTOFF*RADIAL_CUTOFF;
@@ -150,9 +173,7 @@ KERNEL void findNeighbours(mixed4 boxA, mixed4 boxB, mixed4 boxC, int radialRoom
     LOCAL int counts[2*SEARCH_GROUP];
     LOCAL int broken;
     const int share = SEARCH_CHUNK/SEARCH_GROUP;
-    const real4 edgeA = make_real4((real) boxA.x, 0, 0, (real) (1/boxA.x));
-    const real4 edgeB = make_real4((real) boxB.x, (real) boxB.y, 0, (real) (1/boxB.y));
-    const real4 edgeC = make_real4((real) boxC.x, (real) boxC.y, (real) boxC.z, (real) (1/boxC.z));
+    const Edges edges = edgesOf(boxA, boxB, boxC);
     for (int row = GROUP_ID; row < ROW_COUNT; row += NUM_GROUPS) {
         int own = centres[row], numRadial = 0, numAngular = 0;
         mixed3 here = atomPosition(posq, correction, particles, capParticles, capDistances, own, boxA, boxB, boxC);
@@ -173,8 +194,7 @@ KERNEL void findNeighbours(mixed4 boxA, mixed4 boxB, mixed4 boxC, int radialRoom
                         there = make_real4((real) cap.x, (real) cap.y, (real) cap.z, 0);
                     }
 #endif
-                    flag = mayBeNear(there.x-(real) here.x, there.y-(real) here.y, there.z-(real) here.z, edgeA, edgeB,
-                        edgeC);
+                    flag = mayBeNear(there.x-(real) here.x, there.y-(real) here.y, there.z-(real) here.z, edges);
                     if (flag == 2)
                         broken = 1;
                 }

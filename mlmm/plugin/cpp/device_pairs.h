@@ -8,33 +8,20 @@
 static const char* const kDevicePairs = R"KERNEL(
 
 /**
- * The vector between two particles of a pair.
+ * The vector between two particles, to the nearest image where it wraps.
  */
-DEVICE mixed3 between(GLOBAL const real4* RESTRICT posq, GLOBAL const real4* RESTRICT correction, int from, int to,
-        mixed4 boxA, mixed4 boxB, mixed4 boxC) {
+DEVICE mixed3 vectorBetween(GLOBAL const real4* RESTRICT posq, GLOBAL const real4* RESTRICT correction, int from,
+        int to, int wraps, mixed4 boxA, mixed4 boxB, mixed4 boxC) {
     mixed3 a = particlePosition(posq, correction, from), b = particlePosition(posq, correction, to);
-#if PAIRS_WRAP
-    return separation(a, b, boxA, boxB, boxC);
-#else
-    return make_mixed3(b.x-a.x, b.y-a.y, b.z-a.z);
-#endif
+    return (wraps ? separation(a, b, boxA, boxB, boxC) : make_mixed3(b.x-a.x, b.y-a.y, b.z-a.z));
 }
 
 /**
- * Whether a pair may be nearer than R_OFF, by quick arithmetic in `real`, with room for its error. The last number of
- * each edge of the box is its inverse.
+ * Whether a pair may be nearer than R_OFF, which what is no number may.
  */
-DEVICE int mayInteract(real4 from, real4 to, real4 edgeA, real4 edgeB, real4 edgeC) {
-    real x = to.x-from.x, y = to.y-from.y, z = to.z-from.z;
-#if PAIRS_WRAP && defined(USE_PERIODIC)
-    real n = floor(z*edgeC.w+NUMBER(0.5));
-    x -= n*edgeC.x; y -= n*edgeC.y; z -= n*edgeC.z;
-    n = floor(y*edgeB.w+NUMBER(0.5));
-    x -= n*edgeB.x; y -= n*edgeB.y;
-    x -= floor(x*edgeA.w+NUMBER(0.5))*edgeA.x;
-#endif
-    // What is no number may.
-    return !(x*x+y*y+z*z >= NUMBER(1.001)*((real) (R_OFF*R_OFF)));
+DEVICE int mayInteract(real4 from, real4 to, Edges edges) {
+    real squared = quickSquare(to.x-from.x, to.y-from.y, to.z-from.z, PAIRS_WRAP, edges);
+    return !(squared >= NUMBER(1.001)*((real) (R_OFF*R_OFF)));
 }
 
 /**
@@ -89,9 +76,7 @@ KERNEL void replacedPairs(mixed4 boxA, mixed4 boxB, mixed4 boxC, int includeEner
         GLOBAL mixed* RESTRICT energyBuffer) {
     LOCAL mixed halves[PAIR_GROUP], sums[PAIR_GROUP];
     LOCAL mm_long pulls[3*PAIR_GROUP];
-    const real4 edgeA = make_real4((real) boxA.x, 0, 0, (real) (1/boxA.x));
-    const real4 edgeB = make_real4((real) boxB.x, (real) boxB.y, 0, (real) (1/boxB.y));
-    const real4 edgeC = make_real4((real) boxC.x, (real) boxC.y, (real) boxC.z, (real) (1/boxC.z));
+    const Edges edges = edgesOf(boxA, boxB, boxC);
     mixed total = 0;
     for (int k = GROUP_ID; k < NUM_PAIR_ATOMS; k += NUM_GROUPS) {
         const int i = pairAtoms[k];
@@ -105,9 +90,9 @@ KERNEL void replacedPairs(mixed4 boxA, mixed4 boxB, mixed4 boxC, int includeEner
         mixed shared = 0, weighted = 0;
         for (int n = LOCAL_ID; n < NUM_OWNED; n += PAIR_GROUP) {
             const int j = owned[n];
-            if (!mayInteract(here, posq[j], edgeA, edgeB, edgeC))
+            if (!mayInteract(here, posq[j], edges))
                 continue;
-            mixed3 d = between(posq, correction, i, j, boxA, boxB, boxC);
+            mixed3 d = vectorBetween(posq, correction, i, j, PAIRS_WRAP, boxA, boxB, boxC);
             mixed squared = d.x*d.x+d.y*d.y+d.z*d.z;
             if (squared >= R_OFF*R_OFF || j == i)
                 continue;
@@ -130,17 +115,13 @@ KERNEL void replacedPairs(mixed4 boxA, mixed4 boxB, mixed4 boxC, int includeEner
         }
         halves[LOCAL_ID] = shared;
         sums[LOCAL_ID] = weighted;
-        pulls[LOCAL_ID] = pullX;
-        pulls[PAIR_GROUP+LOCAL_ID] = pullY;
-        pulls[2*PAIR_GROUP+LOCAL_ID] = pullZ;
-        SYNC_THREADS;
+        FixedVector whole = sumOverGroup(pulls, PAIR_GROUP, pullX, pullY, pullZ);
         if (LOCAL_ID == 0) {
             for (int t = 1; t < PAIR_GROUP; t++) {
                 shared += halves[t];
                 weighted += sums[t];
-                pullX += pulls[t]; pullY += pulls[PAIR_GROUP+t]; pullZ += pulls[2*PAIR_GROUP+t];
             }
-            pull(forces, i, pullX, pullY, pullZ);
+            pull(forces, i, whole.x, whole.y, whole.z);
             total -= weighted;
             if (moleculeOf[i] >= 0)
                 ATOMIC_ADD(&byLambda[moleculeOf[i]], (mm_ulong) -fixedMixed(shared));
@@ -173,7 +154,7 @@ KERNEL void corePairs(mixed4 boxA, mixed4 boxB, mixed4 boxC, int includeEnergy, 
                 special |= (coreOther[s] == n);
             if (special)
                 continue;
-            mixed3 d = between(posq, correction, i, core[n], boxA, boxB, boxC);
+            mixed3 d = vectorBetween(posq, correction, i, core[n], PAIRS_WRAP, boxA, boxB, boxC);
             mixed squared = d.x*d.x+d.y*d.y+d.z*d.z;
             real4 other = parameters[core[n]];
             mixed r = sqrt(squared), charge = (mixed) COULOMB*mine.x*other.x/r, bend = 0;
@@ -198,16 +179,11 @@ KERNEL void corePairs(mixed4 boxA, mixed4 boxB, mixed4 boxC, int includeEnergy, 
             sum += (wells.x+charge)/2;
         }
         sums[LOCAL_ID] = sum;
-        pulls[LOCAL_ID] = pullX;
-        pulls[PAIR_GROUP+LOCAL_ID] = pullY;
-        pulls[2*PAIR_GROUP+LOCAL_ID] = pullZ;
-        SYNC_THREADS;
+        FixedVector whole = sumOverGroup(pulls, PAIR_GROUP, pullX, pullY, pullZ);
         if (LOCAL_ID == 0) {
-            for (int t = 1; t < PAIR_GROUP; t++) {
+            for (int t = 1; t < PAIR_GROUP; t++)
                 sum += sums[t];
-                pullX += pulls[t]; pullY += pulls[PAIR_GROUP+t]; pullZ += pulls[2*PAIR_GROUP+t];
-            }
-            pull(forces, i, pullX, pullY, pullZ);
+            pull(forces, i, whole.x, whole.y, whole.z);
             total += sum;
         }
         SYNC_THREADS;

@@ -11,15 +11,6 @@ static const char* const kDeviceTerms = R"KERNEL(
 // The smallest square of a cross product that still spans a plane, nm^4.
 #define LINE ((mixed) NUMBER(1e-24))
 
-/**
- * The vector between two particles, to the nearest image where it wraps.
- */
-DEVICE mixed3 vectorBetween(GLOBAL const real4* RESTRICT posq, GLOBAL const real4* RESTRICT correction, int from,
-        int to, int wraps, mixed4 boxA, mixed4 boxB, mixed4 boxC) {
-    mixed3 a = particlePosition(posq, correction, from), b = particlePosition(posq, correction, to);
-    return (wraps ? separation(a, b, boxA, boxB, boxC) : make_mixed3(b.x-a.x, b.y-a.y, b.z-a.z));
-}
-
 DEVICE mixed3 scaled(mixed3 a, mixed s) {
     return make_mixed3(s*a.x, s*a.y, s*a.z);
 }

@@ -135,24 +135,18 @@ KERNEL void zoneForces(mixed4 boxA, mixed4 boxB, mixed4 boxC, int includeEnergy,
             wholeX += pushX; wholeY += pushY; wholeZ += pushZ;
             pull(forces, centreAtoms[c], -pushX, -pushY, -pushZ);
         }
-        pushes[LOCAL_ID] = wholeX;
-        pushes[ZONE_GROUP+LOCAL_ID] = wholeY;
-        pushes[2*ZONE_GROUP+LOCAL_ID] = wholeZ;
-        SYNC_THREADS;
+        const FixedVector whole = sumOverGroup(pushes, ZONE_GROUP, wholeX, wholeY, wholeZ);
         if (LOCAL_ID == 0) {
-            for (int k = 1; k < ZONE_GROUP; k++) {
-                wholeX += pushes[k]; wholeY += pushes[ZONE_GROUP+k]; wholeZ += pushes[2*ZONE_GROUP+k];
-            }
             // Shares of the atoms that carry the anchor; the first has the rest, so that nothing is lost.
-            mm_long restX = wholeX, restY = wholeY, restZ = wholeZ;
+            FixedVector rest = whole;
             for (int i = first+1; i < last; i++)
                 if (anchors[i] != 0) {
-                    mm_long partX = (mm_long) (anchors[i]*wholeX), partY = (mm_long) (anchors[i]*wholeY),
-                        partZ = (mm_long) (anchors[i]*wholeZ);
-                    restX -= partX; restY -= partY; restZ -= partZ;
-                    pull(forces, moleculeAtoms[i], partX, partY, partZ);
+                    mm_long x = (mm_long) (anchors[i]*whole.x), y = (mm_long) (anchors[i]*whole.y),
+                        z = (mm_long) (anchors[i]*whole.z);
+                    rest.x -= x; rest.y -= y; rest.z -= z;
+                    pull(forces, moleculeAtoms[i], x, y, z);
                 }
-            pull(forces, moleculeAtoms[first], restX, restY, restZ);
+            pull(forces, moleculeAtoms[first], rest.x, rest.y, rest.z);
         }
         SYNC_THREADS;
 #endif

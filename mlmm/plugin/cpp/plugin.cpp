@@ -23,6 +23,12 @@ class ANIKernelFactory : public KernelFactory {
 
 ANIForce& ani(Force* force) { return dynamic_cast<ANIForce&>(*force); }
 
+// What a Context holds is open to forces alone.
+struct Inside : public Force {
+    using Force::getContextImpl;
+    ForceImpl* createImpl() const override { throw OpenMMException("no force of a System"); }
+};
+
 }  // namespace
 
 // Platform::loadPluginLibrary() calls it.
@@ -164,6 +170,15 @@ EXPORT int mlmm_plugin_set_options(Force* force, int periodic, int threads) {
 
 EXPORT int mlmm_plugin_update(Force* force, Context* context) {
     return guarded([&] { ani(force).update_parameters(*context); });
+}
+
+// Potential energies of sets of force groups, one bit for each group; as barostats evaluate them.
+EXPORT int mlmm_plugin_group_energies(Context* context, int n, const uint32_t* groups, double* energies) {
+    return guarded([&] {
+        ContextImpl& inside = Inside().getContextImpl(*context);
+        for (int i = 0; i < n; ++i)
+            energies[i] = inside.calcForcesAndEnergy(false, true, static_cast<int>(groups[i]));
+    });
 }
 
 // Energies (members, particles and then caps).

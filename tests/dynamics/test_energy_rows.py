@@ -1,0 +1,144 @@
+"""What a row of the energy table is evaluated from: each force group once, and one kinetic energy."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+
+import numpy as np
+import openmm
+import pytest
+from runs import chain_hybrid
+from test_restraints_in_runs import RESTRAINTS, SMALL
+
+import mlmm.dynamics.reporters
+import mlmm.plugin.energies
+from mlmm.dynamics.integrators import energy_groups, make_integrator
+from mlmm.dynamics.options import RunOptions
+from mlmm.dynamics.reporters import EnergyTable
+from mlmm.dynamics.stages import NVECheck, Produce
+from mlmm.plugin import plugin_problem, potential_energies
+
+#: One time step with and without thermostat, and several.
+STAGES = {
+    "Langevin": Produce("1 ps", timestep="0.5 fs").under(RunOptions()),
+    "Verlet": NVECheck("1 ps", timestep="0.5 fs").under(RunOptions()),
+    "several": NVECheck("1 ps", timestep="0.5 fs", nonbonded_every=2).under(RunOptions()),
+}
+
+
+@pytest.fixture(scope="module")
+def hybrid():
+    return chain_hybrid(**SMALL).restrained(RESTRAINTS)
+
+
+@pytest.fixture(params=["plugin", "states"])
+def source(request, monkeypatch):
+    """With the plugin and without it."""
+    if request.param == "states":
+        monkeypatch.setattr(mlmm.plugin.energies, "plugin_problem", lambda: "not built")
+    elif plugin_problem() is not None:
+        pytest.skip("the plugin was not built")
+    return request.param
+
+
+def moving(kind: str, hybrid):
+    """A Context after some steps."""
+    integrator = make_integrator(STAGES[kind], hybrid.force_groups, 1, constrained=False)
+    context = openmm.Context(hybrid.system, integrator, openmm.Platform.getPlatformByName("Reference"))
+    context.setPositions(hybrid.built.positions)
+    context.setVelocitiesToTemperature(300.0, 1)
+    integrator.step(6)
+    return context
+
+
+@pytest.fixture(scope="module")
+def contexts(hybrid):
+    return {kind: moving(kind, hybrid) for kind in STAGES}
+
+
+def row_of(path, hybrid, context, step=6):
+    """One row of a table that ends with it."""
+    with contextlib.closing(EnergyTable(path, hybrid)) as table:
+        return table.write("produce", step, 0.0005 * step, context)
+
+
+def separate(hybrid, context) -> dict[str, float]:
+    """The same columns from a State for each group and one for all."""
+    state, row = context.getState(energy=True), {}
+    for name, group in hybrid.force_groups.items():
+        own = context.getState(energy=True, groups=energy_groups(name, group))
+        row[f"E_{name}"] = own.getPotentialEnergy()._value
+    row["kinetic"] = state.getKineticEnergy()._value
+    row["total"] = math.fsum(value for value in row.values())
+    return row
+
+
+@pytest.mark.parametrize("kind", STAGES)
+def test_columns_are_those_of_a_state_for_each_group(tmp_path, kind, source, hybrid, contexts):
+    """Group by group, and the kinetic energy; that of half a step earlier is another."""
+    context = contexts[kind]
+    expected = separate(hybrid, context)
+    row = row_of(tmp_path / "energies.csv", hybrid, context)
+    assert len(hybrid.force_groups) > 3 and {"nonbonded", "ml", "bias"} <= set(hybrid.force_groups)
+    for name, value in expected.items():
+        assert row[name] == pytest.approx(value, rel=1e-13, abs=1e-12), name
+    masses = [hybrid.system.getParticleMass(i)._value for i in range(hybrid.built.n_atoms)]
+    velocities = context.getState(velocities=True).getVelocities(asNumpy=True)._value
+    stored = 0.5 * (np.array(masses)[:, None] * velocities**2).sum()
+    assert (abs(stored - row["kinetic"]) > 1e-6 * stored) == (kind == "Verlet")
+
+
+@pytest.mark.parametrize("kind", STAGES)
+def test_each_group_is_evaluated_once_for_a_row(tmp_path, kind, source, hybrid, contexts, monkeypatch):
+    """Sets of groups in all evaluations, and one kinetic energy; from half steps one evaluation more."""
+    context, states, bare = contexts[kind], [], []
+
+    class Watched:
+        def __getattr__(self, name):
+            return getattr(context, name)
+
+        def getState(self, **what):  # noqa: N802
+            if what.get("energy"):
+                states.append(what.get("groups"))
+            return context.getState(**what)
+
+    def watched(_, groups):
+        bare.extend(groups)
+        return potential_energies(context, groups)
+
+    monkeypatch.setattr(mlmm.dynamics.reporters, "potential_energies", watched)
+    row_of(tmp_path / "energies.csv", hybrid, Watched())
+    assert len(states) == 1
+    own = [energy_groups(name, group) for name, group in hybrid.force_groups.items()]
+    alone = [] if kind == "Verlet" else states
+    assert sorted(map(sorted, bare + alone)) == sorted(map(sorted, own))
+    assert states == ([None] if kind == "Verlet" else [energy_groups("nonbonded", 0)])
+
+
+def test_a_row_between_steps_changes_no_step(tmp_path, hybrid):
+    """Multiple time steps go on as they would without it, to the last bit."""
+    ends = []
+    for rows in (0, 3):
+        context = moving("several", hybrid)
+        for k in range(3):
+            if k < rows:
+                row_of(tmp_path / "energies.csv", hybrid, context, k)
+            context.getIntegrator().step(2)
+        ends.append(context.getState(positions=True).getPositions(asNumpy=True)._value)
+    assert np.array_equal(*ends)
+
+
+def test_potential_energies_need_positions(hybrid):
+    """Without them the message is OpenMM's, whatever the source."""
+    platform = openmm.Platform.getPlatformByName("Reference")
+    context = openmm.Context(hybrid.system, openmm.VerletIntegrator(0.001), platform)
+    with pytest.raises(openmm.OpenMMException, match="positions"):
+        potential_energies(context, [{0}])
+    context.setPositions(hybrid.built.positions)
+    whole, parts = (
+        potential_energies(context, [range(32)]),
+        potential_energies(context, [{k} for k in range(32)]),
+    )
+    assert whole[0] == pytest.approx(math.fsum(parts), rel=1e-13)
+    assert sum(part != 0 for part in parts) > 1
