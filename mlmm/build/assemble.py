@@ -35,6 +35,7 @@ from mlmm.build.parametrise import (
     load_force_field,
     retold,
 )
+from mlmm.build.protons.available import available_states, check_available
 from mlmm.build.protons.bridging import bridging_oxygens
 from mlmm.build.protons.by_template import hydrogens_by_template
 from mlmm.build.protons.hydrogens import mend_hydrogens
@@ -45,6 +46,7 @@ from mlmm.build.settle import settle_in_place
 from mlmm.build.surroundings.droplet import add_water_sphere, cut_droplet, droplet_centre, relaxed_whole
 from mlmm.build.surroundings.solvent import add_solvent, check_width, widths
 from mlmm.build.surroundings.water_sites import add_water_sites
+from mlmm.build.templates import patches_made_once
 from mlmm.build.topology_json import set_topology_box, topology_box
 from mlmm.errors import ConfigError
 from mlmm.options import with_changes
@@ -58,6 +60,7 @@ _ROOM_TEMPERATURE = 298.15  # K
 _LEAST_CELL = 1.0  # nm; smaller CRYST1 cells (1 angstrom in many NMR entries) are place-holders
 
 
+@patches_made_once()
 def build_system(
     pdb: str | os.PathLike[str] | None = None,
     options: BuildOptions | None = None,
@@ -332,6 +335,9 @@ def _add_hydrogens(
         named=named | at_metals,
         symmetry=options.symmetry,
     )
+    check_available(model.topology, force_field, given)
+    states, kept = available_states(model.topology, force_field, states, options.ph)
+    chosen += kept
     user = plan.names | set(plan.mutate.values())
     described = {i for i, residue in enumerate(residues) if residue.name in user}
     listed = ligand_hydrogens | hydrogens_by_template(model.topology, force_field, described, states)

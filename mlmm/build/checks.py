@@ -11,7 +11,7 @@ from openmm import app, unit
 
 from mlmm.build.bounds import check_bounds
 from mlmm.build.build_log import Decision
-from mlmm.build.files.stretched import check_peptide_bonds
+from mlmm.build.files.stretched import check_links
 from mlmm.build.gaps import describe_residue
 from mlmm.build.parametrise import chosen_templates
 from mlmm.build.templates import unmatched_residues
@@ -170,7 +170,7 @@ def check_built(
     StructureError
     """
     check_extent(positions, name)
-    check_peptide_bonds(topology, positions, name)
+    check_links(topology, positions, name)
     positions, remarks = check_energy(system, positions, topology, iterations, bounds=True)
     # After the minimisation, which resolves the clashes that hydrogens may have.
     check_clashes(topology, positions, name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pdbfixer
@@ -10,23 +10,27 @@ from openmm import app
 from pdbfixer.pdbfixer import proteinResidues
 
 from mlmm.build.build_log import Decision
-from mlmm.build.files.atoms import METALS, NUCLEOTIDES
+from mlmm.build.files.atoms import AMINO_ACIDS, CAPS, METALS, NUCLEOTIDES
 from mlmm.build.files.dialects import ion_of
 from mlmm.build.gaps import describe_residue
-from mlmm.build.glycans import PDB_SUGARS, is_sugar, places_of
+from mlmm.build.glycans import is_sugar, places_of
 from mlmm.build.ionisable import group_charge
 from mlmm.build.joints import Joint, joints
+from mlmm.build.questions import NothingLeftError, OpenQuestionError, removal_key
 from mlmm.build.templates import Match, TemplateGraphs, bonded_atoms, ion_templates
+from mlmm.build.unknown import (
+    BY_AMBER,
+    METAL_BY_AMBER,
+    glycan_advice,
+    holds_metal,
+    is_alone,
+    is_in_chain,
+    unknown_residues,
+)
 from mlmm.errors import ConfigError, StructureError
 
 __all__ = ["check_described", "check_joints", "five_prime_phosphates", "replace_residues", "settle_ions"]
 
-_BY_AMBER = 'or build it with AmberTools and write prmtop = "…" and inpcrd = "…" instead of pdb'
-_GLYCAN_BY_AMBER = (
-    'for a glycan, take the force field with GLYCAM, forcefield = "amber14"; where that lacks the residue (a '
-    "free end of a sialic acid, furanoses), build it in AmberTools (tleap, leaprc.GLYCAM_06j-1) and write "
-    'prmtop = "…" and inpcrd = "…" instead of pdb'
-)
 _HALOGENS = {"F", "CL", "BR", "I"}
 _PHOSPHATE = {"P", "OP1", "OP2", "OP3", "HOP2", "HOP3"}
 
@@ -77,12 +81,15 @@ def replace_residues(
             continue
         before, after = group_charge(residue, bonded, atoms), _standard_charge(fixer, parent)
         if before != after:
-            raise StructureError(
+            was, would_be = (f"{charge:+d}" if charge else "0" for charge in (before, after))
+            raise OpenQuestionError(
                 "residues that the force field describes",
                 f"{who}, which it lacks; {parent} in its place would change the charge of the side chain "
-                f"from {before:+d} to {after:+d} e",
-                f'give its parameters (ligands = ["{residue.name}.xml"]), {_BY_AMBER}; or write '
+                f"from {was} to {would_be} e",
+                f'give its parameters (ligands = ["{residue.name}.xml"]), {BY_AMBER}; or write '
                 f'mutate = ["{residue.name} -> {parent}"] if {parent} is what you want',
+                {"mutate": {residue.name: parent}},
+                f"{residue.name} as {parent}",
             )
         changes.append((residue, parent))
         text = f"{who} replaced by {parent}: the force field has no template of its own for it"
@@ -155,12 +162,14 @@ def settle_ions(
         fitting = sorted(t for t, value in templates.items() if charge in (None, round(value)))
         if not fitting:
             has = ", ".join(f"{t} ({value:+.0f})" for t, value in sorted(templates.items())) or "none"
-            raise StructureError(
+            raise OpenQuestionError(
                 f"an ion {symbol} that the force field describes (it has {has})",
                 f"{who} with charge {charge:+d} e in {name}" if charge else f"{who} in {name}",
                 "give it the residue name of the ion that is meant, or a force-field file that has it"
                 if templates
                 else f'give a force-field file that has it, or leave it out: remove = ["{residue.name}"]',
+                {"remove": [residue.name]},
+                f"without {residue.name}",
             )
         chosen = residue.name if residue.name in fitting else fitting[0]
         if len(templates) > 1:
@@ -231,15 +240,35 @@ def check_joints(
         return
     joint, names = next(iter(wrong.items()))
     more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-    raise StructureError(
-        "bonds between residues that the force field describes",
-        f"{_kind(joint)} {told[joint]}{more} in {name}, without a template of {' and '.join(names)} for it",
-        _GLYCAN_BY_AMBER
+    expected = "bonds between residues that the force field describes"
+    names = list(dict.fromkeys(names))
+    got = f"{_kind(joint)} {told[joint]}{more} in {name}, without a template of {' and '.join(names)} for it"
+    do = (
+        METAL_BY_AMBER
+        if any(holds_metal(atom.residue) for atom in joint)
+        else glycan_advice("0YB" in graphs.names)
         if any(is_sugar(places_of(atom.residue, positions)) for atom in joint)
         else "describe the joined residues in an OpenMM XML file with <ExternalBond> and give it as "
-        f'ligands = ["file.xml"], {_BY_AMBER}; if the atoms are not bonded, correct their coordinates and '
-        "records",
+        f'ligands = ["file.xml"], {BY_AMBER}; if the atoms are not bonded, correct their coordinates and '
+        "records"
     )
+    # Without the molecule that hangs on a chain, the rest can be looked at; a bond within chains stays.
+    beside = [residue for bond in wrong for residue in _beside_chains(bond)]
+    if not all(_beside_chains(bond) for bond in wrong):
+        raise StructureError(expected, got, do)
+    keys = [removal_key(r.name, r.chain.id, r.id, r.insertionCode) for r in dict.fromkeys(beside)]
+    assumption = f"without {', '.join(describe_residue(residue) for residue in dict.fromkeys(beside))}"
+    raise OpenQuestionError(expected, got, do, {"remove": keys}, assumption)
+
+
+def _beside_chains(joint: Joint) -> list[app.topology.Residue]:
+    """Residues of a bond that are no links of a protein or nucleic acid."""
+    known = AMINO_ACIDS | NUCLEOTIDES | CAPS
+    return [
+        residue
+        for residue in (atom.residue for atom in joint)
+        if residue.name not in known and not is_in_chain(residue)
+    ]
 
 
 def _kind(joint: Joint) -> str:
@@ -277,6 +306,9 @@ def check_described(
     unknown, decisions = [], []
     for residue in topology.residues():
         usual = residue.name in standard and _has_family(residue.name, graphs)
+        if usual and is_alone(residue) and not _zwitterion(residue, graphs, bonded):
+            unknown.append(residue)
+            continue
         if residue.name in ligand_names or residue.name in graphs.names or usual:
             continue
         matches = graphs.matches(residue, bonded)
@@ -286,19 +318,23 @@ def check_described(
             who, template = describe_residue(residue), matches[0].template.name
             text = f"{who} has the heavy atoms and bonds of {template}, and takes its parameters"
             decisions.append(Decision("repair", "template", text, who, {"template": template}, warning=True))
+    # Molecules first: a dry run looks at the rest without them, which it cannot do without a link of a chain.
+    unknown = [r for r in unknown if not is_in_chain(r)] or unknown
     if unknown:
-        shown = ", ".join(describe_residue(residue) for residue in unknown[:8])
-        more = f" and {len(unknown) - 8} more" if len(unknown) > 8 else ""
-        raise StructureError(
-            "residues that the force field or a ligand file describes",
-            f"unknown {shown}{more} in {name}",
-            _advice(unknown[0], positions),
-        )
+        raise unknown_residues(unknown, positions, name, "0YB" in graphs.names)
     if all(residue.name == "HOH" for residue in topology.residues()):
-        raise StructureError(
+        raise NothingLeftError(
             "a molecule besides water", f"only water in {name}", "give a file that holds the solute"
         )
     return decisions
+
+
+def _zwitterion(
+    residue: app.topology.Residue, graphs: TemplateGraphs, bonded: Sequence[Sequence[int]]
+) -> bool:
+    """Whether the force field describes an amino acid with both ends free; CHARMM does by patches."""
+    whole = any(atom.name == "OXT" for atom in residue.atoms())
+    return bool(graphs.matches(residue, bonded)) if whole else graphs.has_patches
 
 
 def _has_family(name: str, graphs: TemplateGraphs) -> bool:
@@ -306,25 +342,3 @@ def _has_family(name: str, graphs: TemplateGraphs) -> bool:
     if name in NUCLEOTIDES:
         return bool({"DA", "A", "ADE"} & graphs.names) and (name in graphs.names or "ADE" in graphs.names)
     return "ALA" in graphs.names
-
-
-def _advice(first: app.topology.Residue, positions: np.ndarray) -> str:
-    if first.name in NUCLEOTIDES:
-        return 'add a nucleic-acid force field: forcefield = ["amber14-all.xml", "amber14/tip3p.xml"]'
-    if first.name in app.Topology._standardBonds:
-        return 'add a force field of proteins, such as "amber14/protein.ff14SB.xml", to forcefield'
-    if any(a.element is not None and a.element.symbol.upper() in METALS for a in first.atoms()):
-        return (
-            "build it with bonded parameters in AmberTools (its dat/contrib has hemes and Fe4S4 clusters: "
-            "inputs of LEaP are in the guide, builder.md, Metals with bonds; MCPB.py for others) "
-            'and write prmtop = "…" and inpcrd = "…" instead of pdb'
-        )
-    if first.name in PDB_SUGARS or is_sugar(places_of(first, positions)):
-        return (
-            f"{_GLYCAN_BY_AMBER}; for a sugar that is bonded to nothing, write "
-            f'[system.ligand.{first.name}] with smiles = "…"; or leave it out: remove = ["{first.name}"]'
-        )
-    return (
-        f'write [system.ligand.{first.name}] with smiles = "…"; or make a file with `mlmm ligand "SMILES" '
-        f'--name {first.name}` and name it in [system] ligands; or leave it out: remove = ["{first.name}"]'
-    )

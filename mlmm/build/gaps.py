@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -12,11 +11,21 @@ from openmm import app
 from mlmm.build.build_log import Decision
 from mlmm.build.topology_json import set_topology_box, topology_box
 from mlmm.errors import StructureError
+from mlmm.short_repr import counted
 
-__all__ = ["describe_residue", "mend_chains", "place_atom"]
+__all__ = [
+    "CHAIN_LINKS",
+    "LONGEST_LINK",
+    "describe_residue",
+    "is_link",
+    "long_links",
+    "mend_chains",
+    "place_atom",
+]
 
-logger = logging.getLogger(__name__)
-_LONGEST_PEPTIDE_BOND = 0.2  # nm; 0.133 at equilibrium
+#: Atoms that join neighbours in a chain of amino acids, and of nucleotides.
+CHAIN_LINKS = (("C", "N"), ("O3'", "P"))
+LONGEST_LINK = 0.2  # nm; a peptide bond has 0.133, O3'-P 0.161
 _ROOM = 0.25  # nm between a cap and what is not bonded to it; a hydrogen bond has 0.28
 _WATER = "HOH"
 # Ideal geometry of a peptide group (Engh and Huber, Acta Cryst. A47, 392 (1991), doi
@@ -56,9 +65,10 @@ def mend_chains(
 ) -> tuple[app.Topology, np.ndarray, list[Decision]]:
     """End chains at their gaps; the input is not changed.
 
-    A gap is where the sequence has residues without coordinates, or where C and N of neighbours are further
-    apart than 0.2 nm. No bond is drawn across. Caps (ACE before, NME after) are built from ideal geometry on
-    the residue that they belong to, an acetyl group at the torsion that leaves it most room.
+    A gap is where the sequence has residues without coordinates, or where C and N (O3' and P) of neighbours
+    are further apart than 0.2 nm. No bond is drawn across. Caps (ACE before, NME after; none for nucleic
+    acids) are built from ideal geometry on the residue that they belong to, an acetyl group at the torsion
+    that leaves it most room.
 
     Parameters
     ----------
@@ -82,7 +92,7 @@ def mend_chains(
     inside: dict[int, str] = {}
     ends: list[tuple[app.topology.Residue, str, str]] = []
     for chain, place, names in missing:
-        residues, text = chains[chain], f"{len(names)} residues ({'-'.join(names)})"
+        residues, text = chains[chain], f"{counted(len(names), 'residue')} ({'-'.join(names)})"
         if 0 < place < len(residues):
             inside[residues[place].index] = text
         elif tails == "cap":
@@ -98,8 +108,10 @@ def mend_chains(
     plan, decisions, placed = _Plan(starts=set(inside)), [], []
     for index, text in sorted(inside.items()):
         before, after = residues[index - 1], residues[index]
-        what = "two chains with charged ends"
-        if gaps == "cap":
+        nucleic = any(atom.name == "O3'" for atom in before.atoms())
+        what = "two chains" if nucleic else "two chains with charged ends"
+        # Nothing caps a nucleic acid.
+        if gaps == "cap" and not nucleic:
             what = "two chains, capped with NME and ACE"
             placed += [(before, "NME"), (after, "ACE")]
         line = f"{text} missing between {describe_residue(before)} and {describe_residue(after)}: {what}"
@@ -116,8 +128,6 @@ def mend_chains(
             np.concatenate([obstacles[0], points]),
             [*obstacles[1], *[f"another {cap}"] * len(points)],
         )
-    for decision in decisions:
-        logger.warning("%s", decision.text)
     return *_rebuilt(topology, positions, plan), decisions
 
 
@@ -146,13 +156,33 @@ def place_atom(
 
 def _long_bonds(topology: app.Topology, positions: np.ndarray) -> list[int]:
     """Residues whose bond to the one before is no bond."""
+    return [second.residue.index for _, second, _ in long_links(topology, positions)]
+
+
+def long_links(
+    topology: app.Topology, positions: np.ndarray
+) -> list[tuple[app.topology.Atom, app.topology.Atom, float]]:
+    """Bonds between neighbours of a chain that are no bonds by their length in nm, in the order of the chain.
+
+    Parameters
+    ----------
+    topology : openmm.app.Topology
+    positions : ndarray, shape (N, 3), nm
+    """
     found = []
-    for first, second in topology.bonds():
-        if first.residue is second.residue or {first.name, second.name} != {"C", "N"}:
+    for bond in topology.bonds():
+        first, second = sorted(bond, key=lambda atom: atom.residue.index)
+        if first.residue is second.residue or not is_link(first, second):
             continue
-        if np.linalg.norm(positions[first.index] - positions[second.index]) > _LONGEST_PEPTIDE_BOND:
-            found.append(max(first.residue.index, second.residue.index))
-    return sorted(found)
+        distance = float(np.linalg.norm(positions[first.index] - positions[second.index]))
+        if distance > LONGEST_LINK:
+            found.append((first, second, distance))
+    return sorted(found, key=lambda entry: entry[1].residue.index)
+
+
+def is_link(one: app.topology.Atom, other: app.topology.Atom) -> bool:
+    """Whether two atoms of neighbours are those that join a chain, by their names."""
+    return any({one.name, other.name} == {*names} for names in CHAIN_LINKS)
 
 
 def _obstacles(topology: app.Topology, positions: np.ndarray) -> tuple[np.ndarray, list[str]]:
@@ -260,7 +290,7 @@ def _rebuilt(topology: app.Topology, positions: np.ndarray, plan: _Plan) -> tupl
                 joints.append((joint, old, "C"))
     for bond in topology.bonds():
         first, second = sorted((bond[0].residue.index, bond[1].residue.index))
-        across = first != second and second in plan.starts and {bond[0].name, bond[1].name} == {"C", "N"}
+        across = first != second and second in plan.starts and is_link(*bond)
         if not across:
             new.addBond(atoms[bond[0]], atoms[bond[1]], bond.type, bond.order)
     for joint, old, name in joints:

@@ -85,8 +85,10 @@ _SIALIC = {
     "C8": ("C7", "C9", "O8"),
 }
 _SIALIC_SIGNS = {"C2": 1, "C4": -1, "C5": 1, "C6": -1, "C7": -1, "C8": -1}
-#: Ether oxygens of pyranoses, furanoses, of fructose and of neuraminic acid, with the carbons that they join.
-_RING_OXYGENS = (("O5", "C1", "C5"), ("O4", "C1", "C4"), ("O5", "C2", "C5"), ("O6", "C2", "C6"))
+#: Carbons that the ether oxygen joins in pyranoses, furanoses, in fructose and in neuraminic acid. The oxygen
+#: is O5, O4 or O6, and O in entries of the PDB from before 2020.
+_RING_ENDS = (("C1", "C5"), ("C1", "C4"), ("C2", "C5"), ("C2", "C6"))
+_PREPARED = 'prmtop = "…" and inpcrd = "…" instead of pdb'
 _BOND = 0.175  # nm; C-C has 0.152, C-O 0.143
 _FLAT = 2e-4  # nm^3; a tetrahedral carbon has 2e-3
 #: Residues of proteins that carry a glycan -> the atom, and their GLYCAM name.
@@ -103,11 +105,14 @@ def is_sugar(places: Mapping[str, np.ndarray]) -> bool:
     places : mapping of str to ndarray, shape (3,), nm
         Atoms of one residue by name.
     """
-    beside = {"O1", "O2", "O3", "O4", "O5", "O6", "N2", "N5"} & places.keys()
-    if len(beside) < 3 or not all(_near(places, *pair) for pair in pairwise(("C1", "C2", "C3", "C4", "C5"))):
+    oxygens = [name for name in places if name.startswith("O")]
+    beside = len(oxygens) + len({"N2", "N5"} & places.keys())
+    if beside < 3 or not all(_near(places, *pair) for pair in pairwise(("C1", "C2", "C3", "C4", "C5"))):
         return False
     return any(
-        _near(places, oxygen, one) and _near(places, oxygen, other) for oxygen, one, other in _RING_OXYGENS
+        _near(places, oxygen, one) and _near(places, oxygen, other)
+        for oxygen in oxygens
+        for one, other in _RING_ENDS
     )
 
 
@@ -180,6 +185,8 @@ def name_glycans(
             for match in pyranoses
             if _signs(residue, match, bonded, atoms, positions) == _expected(match.template.name)
         }
+        if not pyranoses:
+            raise _furanose(residue)
         if len(fitting) != 1 or (residue.name in graphs.names and residue.name not in fitting):
             raise _unknown(residue, sorted(fitting))
         changes[residue] = fitting.pop()
@@ -266,7 +273,17 @@ def _unknown(residue: app.topology.Residue, fitting: list[str]) -> StructureErro
         "pyranoses that GLYCAM describes, by their bonds and stereocentres",
         got,
         f"look at the configuration of {who} in the file; if it is right, build the glycan in AmberTools "
-        '(tleap, leaprc.GLYCAM_06j-1) and write prmtop = "…" and inpcrd = "…" instead of pdb',
+        f"(tleap, leaprc.GLYCAM_06j-1) and write {_PREPARED}",
+    )
+
+
+def _furanose(residue: app.topology.Residue) -> StructureError:
+    who = describe_residue(residue)
+    return StructureError(
+        "pyranoses, whose residues of GLYCAM are told apart by their stereocentres",
+        f"{who}, a furanose or another ring",
+        f"build it in AmberTools (tleap, leaprc.GLYCAM_06j-1) and write {_PREPARED}; if it is bonded to "
+        f'nothing, write [system.ligand.{residue.name}] with smiles = "…"',
     )
 
 

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
+from types import MappingProxyType
 from typing import NamedTuple
 
 import gemmi
 import numpy as np
 from openmm import app
 
-from mlmm.build.files.atoms import METALS
-from mlmm.build.gaps import describe_residue
-from mlmm.build.glycans import is_sugar, places_of
-from mlmm.errors import StructureError
+from mlmm.build.files.atoms import METALS, ResidueKey
+from mlmm.build.gaps import CHAIN_LINKS, describe_residue
+from mlmm.build.glycans import is_sugar, place_of, places_of
+from mlmm.build.questions import OpenQuestionError, removal_key, without
 from mlmm.neighbours import pairs_within
 
 __all__ = [
@@ -36,8 +37,6 @@ _LONGEST = 0.3  # nm; above every sum of two covalent radii of non-metals
 _PEPTIDE_BOND = 0.2  # nm
 _HYDROGEN_BOND = 0.15  # nm between a hydrogen and its atom; S-H has 0.134
 _DISTANCE = "distance"
-#: Atoms that join neighbours in a chain.
-_CHAIN_BONDS = (("C", "N"), ("O3'", "P"))
 
 #: Ends of a bond (residue and atom in words) -> names of the records that give it.
 Sources = dict[frozenset[str], list[str]]
@@ -50,9 +49,11 @@ class Joint(NamedTuple):
     other: app.topology.Atom
 
 
-def name_of(atom: app.topology.Atom) -> str:
-    """``"NZ of LYS 2 of chain A"``."""
-    return f"{atom.name} of {describe_residue(atom.residue)}"
+def name_of(atom: app.topology.Atom, replaced: Mapping[ResidueKey, str] = MappingProxyType({})) -> str:
+    """``"NZ of LYS 2 of chain A"``, with the name that a replaced residue has in the file."""
+    residue = atom.residue
+    who, before = describe_residue(residue), replaced.get(place_of(residue))
+    return f"{atom.name} of {who if before is None else before + who[len(residue.name) :]}"
 
 
 def joints(topology: app.Topology) -> list[Joint]:
@@ -72,7 +73,7 @@ def _is_link(one: app.topology.Atom, other: app.topology.Atom) -> bool:
     return (
         first.residue.chain is second.residue.chain
         and second.residue.index == first.residue.index + 1
-        and (first.name, second.name) in _CHAIN_BONDS
+        and (first.name, second.name) in CHAIN_LINKS
     )
 
 
@@ -83,7 +84,7 @@ def bond_backbone(topology: app.Topology, positions: np.ndarray) -> None:
         for before, after in pairwise(chain.residues()):
             first = {atom.name: atom for atom in before.atoms()}
             second = {atom.name: atom for atom in after.atoms()}
-            for left, right in _CHAIN_BONDS:
+            for left, right in CHAIN_LINKS:
                 if left in first and right in second:
                     one, other = first[left], second[right]
                     distance = np.linalg.norm(positions[one.index] - positions[other.index])
@@ -150,19 +151,26 @@ def bond_by_distance(topology: app.Topology, positions: np.ndarray, name: str) -
             sources[frozenset((name_of(one), name_of(other)))] = [_DISTANCE]
     if intruders:
         shown = [f"{describe_residue(residue)} {where}" for residue, where in intruders.items()]
-        keys = [f'"{r.chain.id}:{r.id}{r.insertionCode.strip()}"' for r in intruders]
-        raise StructureError(
+        keys = [removal_key(r.name, r.chain.id, r.id, r.insertionCode) for r in intruders]
+        raise OpenQuestionError(
             "waters and ions beside the other molecules",
             f"{', '.join(shown[:6])}{' …' if len(shown) > 6 else ''} in {name}",
-            f"leave them out: remove = [{', '.join(keys)}]",
+            f"leave them out: {without(keys)}",
+            {"remove": keys},
+            f"without {', '.join(describe_residue(residue) for residue in intruders)}",
         )
     return sources
 
 
-def told(joint: Joint, positions: np.ndarray, sources: Mapping[frozenset[str], list[str]]) -> str:
+def told(
+    joint: Joint,
+    positions: np.ndarray,
+    sources: Mapping[frozenset[str], list[str]],
+    replaced: Mapping[ResidueKey, str],
+) -> str:
     """``"NZ of LYS 2 of chain A - CG of ASP 6 of chain A (0.133 nm; LINK, CONECT)"``."""
     distance = float(np.linalg.norm(positions[joint.one.index] - positions[joint.other.index]))
-    ends = name_of(joint.one), name_of(joint.other)
+    ends = name_of(joint.one, replaced), name_of(joint.other, replaced)
     records = sources.get(frozenset(ends), [])
     by = "; by their distance" if records == [_DISTANCE] else f"; {', '.join(records)}" if records else ""
     return f"{ends[0]} - {ends[1]} ({distance:.3f} nm{by})"

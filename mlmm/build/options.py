@@ -56,7 +56,7 @@ class Selection:
         "program placed them (on polar atoms only, or on both nitrogens of every histidine)",
     )
     remove: Sequence[str] = setting(
-        (), "residue names or single residues to leave out", example=["SO4", "A:301"]
+        (), "residue names or single residues to leave out", example=["SO4", "A:301", "A:HOH277"]
     )
 
     def __post_init__(self) -> None:

@@ -24,15 +24,20 @@ from mlmm.build.ligands.molecules import formal_charge
 from mlmm.build.options import BuildOptions
 from mlmm.build.parametrise import load_force_field, residue_templates
 from mlmm.build.plan_page import system_page
+from mlmm.build.protons.available import check_available
 from mlmm.build.protons.bridging import bridging_oxygens
 from mlmm.build.protons.metals import REACH, metal_states
 from mlmm.build.protons.protonation import named_by_user
+from mlmm.build.questions import NothingLeftError, OpenQuestionError
 from mlmm.build.repair import find_repairs
-from mlmm.build.templates import template_charge
+from mlmm.build.templates import patches_made_once, template_charge
 from mlmm.errors import MLMMError
 from mlmm.neighbours import pairs_within
 from mlmm.options import with_changes
 from mlmm.short_repr import ShortRepr, shortened
+
+_MOST_QUESTIONS = 20  # that a dry run looks behind
+_WITHOUT = "without "
 
 
 @dataclass(frozen=True)
@@ -84,40 +89,63 @@ class BuildPlan(ShortRepr):
     inspection : Inspection
     decisions : tuple of Decision
         Of reading, selecting and repairing.
-    problem : MLMMError, optional
-        What would stop the build.
+    problems : tuple of MLMMError
+        What would stop the build: open questions, and at most one at the end that lets nothing behind it be
+        seen.
     planned : PlannedStructure, optional
-        Where nothing would.
+        Where nothing would stop it.
+    assumed : PlannedStructure, optional
+        What would be built if the questions were answered as their assumptions say.
     """
 
     inspection: Inspection
     decisions: tuple[Decision, ...]
-    problem: MLMMError | None = None
+    problems: tuple[MLMMError, ...] = ()
     planned: PlannedStructure | None = None
+    assumed: PlannedStructure | None = None
+
+    @property
+    def problem(self) -> MLMMError | None:
+        """The first of what would stop the build."""
+        return self.problems[0] if self.problems else None
+
+    @property
+    def assumptions(self) -> str:
+        """How the open questions were answered for the decisions and the page, in words, or nothing."""
+        words = [problem.assumption for problem in self.problems if isinstance(problem, OpenQuestionError)]
+        left_out = [text.removeprefix(_WITHOUT) for text in words if text.startswith(_WITHOUT)]
+        others = [text for text in dict.fromkeys(words) if not text.startswith(_WITHOUT)]
+        return ", ".join([*others, *([_WITHOUT + ", ".join(left_out)] if left_out else [])])
 
     def _summary(self) -> dict[str, str]:
         return {
             "file": self.inspection.name,
             "decisions": str(len(self.decisions)),
-            "would stop": "" if self.problem is None else shortened(str(self.problem), 120),
+            "would stop": "; ".join(shortened(str(problem), 120) for problem in self.problems),
         }
 
     def _repr_html_(self) -> str:
-        return f"<pre>{escape(str(self))}</pre>"
+        return f'<pre style="white-space: pre-wrap">{escape(str(self))}</pre>'
 
     def __str__(self) -> str:
-        end = (
-            f"the build would stop: {self.problem}"
-            if self.problem is not None
-            else "nothing is in the way; protonation, solvent and parameters come next"
-        )
-        if self.planned is not None:
-            end = f"{self.planned.page()}\n\n{end}"
+        end = "nothing is in the way; protonation, solvent and parameters come next"
+        if len(self.problems) == 1:
+            end = f"the build would stop: {self.problems[0]}"
+        elif self.problems:
+            numbered = [f"  {number}. {problem}" for number, problem in enumerate(self.problems, 1)]
+            end = "\n".join(["the build would stop, for several reasons", *numbered])
+        shown = self.planned or self.assumed
+        assuming = f", {self.assumptions}" if self.assumptions else ""
+        if shown is not None:
+            first, _, rest = shown.page().partition("\n")
+            end = f"{first}{assuming}\n{rest}\n\n{end}"
         if not self.decisions:
             return f"{self.inspection}\n\n{end}"
-        return f"{page(self.inspection, decisions=False)}\n\ndecisions\n{log_text(self.decisions)}\n\n{end}"
+        text = f"decisions{assuming}\n{log_text(self.decisions)}"
+        return f"{page(self.inspection, decisions=False)}\n\n{text}\n\n{end}"
 
 
+@patches_made_once()
 def plan_system(
     pdb: str | os.PathLike[str], options: BuildOptions | None = None, **changes: Any
 ) -> BuildPlan:
@@ -139,14 +167,26 @@ def plan_system(
     file = read_file(find_structure(pdb, download=options.download, sha256=options.sha256))
     inspection = inspect_file(file)
     decisions: list[Decision] = []
-    try:
-        structure = settle(file, options)
-        decisions += structure.decisions
-        planned = _planned(structure, plan_ligands(options.ligands, options.mutate), options)
-        decisions += planned.decisions
-    except MLMMError as error:
-        return BuildPlan(inspection, tuple(decisions), error)
-    return BuildPlan(inspection, tuple(decisions), planned=planned)
+    problems: list[MLMMError] = []
+    loaded: dict[tuple[str, ...], app.ForceField] = {}
+    while True:
+        try:
+            # A ligand that is left out for the rest of the dry run still binds its metal in the file.
+            structure = settle(file, options)
+            decisions = decisions or list(structure.decisions)
+            planned = _planned(structure, plan_ligands(options.ligands, options.mutate), options, loaded)
+        except OpenQuestionError as question:
+            problems.append(question)
+            options = question.assumed(options)
+            if len(problems) == _MOST_QUESTIONS:
+                return BuildPlan(inspection, tuple(decisions), tuple(problems))
+        except MLMMError as error:
+            seen = problems if isinstance(error, NothingLeftError) and problems else [*problems, error]
+            return BuildPlan(inspection, tuple(decisions), tuple(seen))
+        else:
+            decisions += planned.decisions
+            shown = {"assumed" if problems else "planned": planned}
+            return BuildPlan(inspection, tuple(decisions), tuple(problems), **shown)
 
 
 def plan_structure(
@@ -171,20 +211,29 @@ def plan_structure(
     else:
         path = find_structure(pdb, download=options.download, sha256=options.sha256)
         source = read_structure(path, options)
-    return _planned(source, ligands, options)
+    return _planned(source, ligands, options, {})
 
 
-def _planned(source: CheckedStructure, ligands: LigandPlan, options: BuildOptions) -> PlannedStructure:
+def _planned(
+    source: CheckedStructure,
+    ligands: LigandPlan,
+    options: BuildOptions,
+    loaded: dict[tuple[str, ...], app.ForceField],
+) -> PlannedStructure:
     names = {atom.residue_name for atom in source.atoms}
     sugars = has_sugars(source, ligands.names)
     files = force_field_files(
         options.forcefield, options.water, names, sugars=sugars, implicit=options.implicit
     )
-    force_field = load_force_field([*files, *ligands.files], options.trust)
+    paths = tuple(str(file) for file in (*files, *ligands.files))
+    if paths not in loaded:
+        loaded[paths] = load_force_field(paths, options.trust)
+    force_field = loaded[paths]
     repairs = find_repairs(source, ligands, force_field, options)
     positions = np.array(repairs.fixer.positions.value_in_unit(unit.nanometer))
     topology = repairs.fixer.topology
     given = named_by_user(topology, options.protonate)
+    check_available(topology, force_field, given)
     _, bridging = bridging_oxygens(topology, positions, force_field, given)
     in_file = {residue.index: source.protonation.get(place_of(residue)) for residue in topology.residues()}
     states = {index: state for index, state in in_file.items() if state} | given

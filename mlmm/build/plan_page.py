@@ -10,6 +10,8 @@ from openmm import app
 from mlmm.build.files.atoms import AMINO_ACIDS, NUCLEOTIDES
 from mlmm.build.ionisable import group_charge
 from mlmm.build.templates import bonded_atoms
+from mlmm.build.unknown import is_alone
+from mlmm.short_repr import counted
 
 __all__ = ["system_page"]
 
@@ -43,7 +45,7 @@ def system_page(
     open_states: list[str] = []
     for chain in topology.chains():
         members = [residue for residue in chain.residues() if residue.name != "HOH"]
-        polymer = [r for r in members if r.name in AMINO_ACIDS or r.name in NUCLEOTIDES]
+        polymer = [r for r in members if _is_link(r)]
         if polymer:
             lines.append(_chain_line(chain.id, polymer))
         for residue in members:
@@ -57,16 +59,12 @@ def system_page(
     pairs = sum(one.name == other.name == "SG" for one, other in topology.bonds())
     sides = [f"{groups[name]} {name}" for name in sorted(groups) if name not in ("CYS", "CYX")]
     sides += [f"{2 * pairs} CYS in disulfides"] if pairs else []
-    sides += [f"{groups['CYS'] - 2 * pairs} thiols"] if groups["CYS"] > 2 * pairs else []
+    sides += [counted(groups["CYS"] - 2 * pairs, "thiol")] if groups["CYS"] > 2 * pairs else []
     if sides:
         lines.append(f"  side chains: {', '.join(sides)}")
     if open_states:
         lines.append(f"  histidines whose protons are still open: {_few(open_states)}")
-    others = Counter(
-        r.name
-        for r in topology.residues()
-        if r.name not in AMINO_ACIDS and r.name not in NUCLEOTIDES and r.name != "HOH"
-    )
+    others = Counter(r.name for r in topology.residues() if not _is_link(r) and r.name != "HOH")
     if others:
         lines.append(f"  besides: {', '.join(f'{n} {name}' for name, n in others.items())}")
     added = sum(len(names) for names in missing.values())
@@ -77,13 +75,20 @@ def system_page(
     return ["would be built", *lines]
 
 
+def _is_link(residue: app.topology.Residue) -> bool:
+    """Whether a residue belongs to a chain: a free amino acid does not."""
+    return residue.name in NUCLEOTIDES or (residue.name in AMINO_ACIDS and not is_alone(residue))
+
+
 def _chain_line(name: str, residues: Sequence[app.topology.Residue]) -> str:
     inserted = [f"{r.id}{r.insertionCode.strip()}" for r in residues if r.insertionCode.strip()]
     first, last = residues[0], residues[-1]
-    text = f"  {name.strip() or 'chain without id'}: {len(residues)} residues, {first.name} {first.id} to "
+    text = f"  {name.strip() or 'chain without id'}: {counted(len(residues), 'residue')}, "
+    text += f"{first.name} {first.id} to "
     text += f"{last.name} {last.id}"
     ends = [f"{r.name} {r.id} ({kind})" for r in residues for kind in _free_ends(r)]
-    text += f"; charged ends {_few(ends)}" if ends else "; no free ends"
+    protein = any(r.name in AMINO_ACIDS for r in residues)
+    text += f"; charged ends {_few(ends)}" if ends else "; no free ends" if protein else ""
     return text + (f"; insertion codes {_few(inserted)}" if inserted else "")
 
 

@@ -61,7 +61,7 @@ def split_reducing_ends(
             for name, members in parts:
                 copy = made.addResidue(name, chain_copy, residue.id, residue.insertionCode)
                 for atom in members:
-                    label = "HO1" if name == HYDROXYL and atom is not apart[0] else atom.name
+                    label = atom.name if name != HYDROXYL else "O1" if atom is apart[0] else "HO1"
                     copies[atom] = made.addAtom(
                         label, atom.element, copy, atom.id, formalCharge=atom.formalCharge
                     )
@@ -72,7 +72,9 @@ def split_reducing_ends(
     decisions = []
     for residue in ends:
         who = describe_residue(residue)
-        text = f"{who} has a free reducing end: its O1 becomes {HYDROXYL} {residue.id}, as GLYCAM has it"
+        text = (
+            f"{who} has a free reducing end: its hydroxyl becomes {HYDROXYL} {residue.id}, as GLYCAM has it"
+        )
         decisions.append(Decision("repair", "glycan", text, who, {"template": HYDROXYL}))
     return made, positions[order], decisions
 
@@ -80,13 +82,21 @@ def split_reducing_ends(
 def _free_hydroxyl(
     residue: app.topology.Residue, bonded: list[list[int]], atoms: list[app.topology.Atom]
 ) -> list[app.topology.Atom]:
-    """O1 and its hydrogen, where it is bonded to C1 alone and C1 to the oxygen of the ring."""
+    """An oxygen that is bonded to C1 alone, and its hydrogen, where C1 is in the ring.
+
+    It is O1, and O1L in entries of the PDB from before 2020, whose oxygen of the ring is O.
+    """
     own = {atom.name: atom for atom in residue.atoms()}
-    if not {"C1", "O1", "O5"} <= own.keys():
+    if "C1" not in own:
         return []
-    neighbours = [atoms[i] for i in bonded[own["O1"].index]]
-    light = [atom for atom in neighbours if atom.element is app.element.hydrogen]
-    heavy = [atom for atom in neighbours if atom.element is not app.element.hydrogen]
-    if heavy != [own["C1"]] or len(light) > 1 or own["O5"].index not in bonded[own["C1"].index]:
+    neighbours = {
+        atom: [atoms[i] for i in bonded[atom.index]]
+        for atom in (atoms[i] for i in bonded[own["C1"].index])
+        if atom.element is app.element.oxygen
+    }
+    heavy = {a: [n for n in near if n.element is not app.element.hydrogen] for a, near in neighbours.items()}
+    closing = [a for a, near in heavy.items() if {"C1"} < {n.name for n in near if n.residue is residue}]
+    ends = [a for a, near in heavy.items() if near == [own["C1"]] and len(neighbours[a]) <= 2]
+    if len(closing) != 1 or len(ends) != 1:
         return []
-    return [own["O1"], *light]
+    return [ends[0], *(n for n in neighbours[ends[0]] if n.element is app.element.hydrogen)]

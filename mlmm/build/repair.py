@@ -26,16 +26,18 @@ from mlmm.build.described import (
     settle_ions,
 )
 from mlmm.build.draft import as_quantity, draft_topology
-from mlmm.build.files.atoms import CheckedStructure
-from mlmm.build.files.stretched import check_bonds_within_residues, check_peptide_bonds
+from mlmm.build.files.atoms import CheckedStructure, ResidueKey
+from mlmm.build.files.stretched import check_bonds_within_residues, check_links
 from mlmm.build.gaps import describe_residue, mend_chains
-from mlmm.build.glycans import GlycamName, name_glycans
+from mlmm.build.glycans import GlycamName, name_glycans, place_of
 from mlmm.build.joints import Sources, joints, told
 from mlmm.build.options import BuildOptions
+from mlmm.build.questions import OpenQuestionError
 from mlmm.build.reducing_ends import split_reducing_ends
 from mlmm.build.templates import TemplateGraphs
 from mlmm.build.topology_json import set_topology_box, topology_box
 from mlmm.errors import StructureError
+from mlmm.short_repr import counted
 
 if TYPE_CHECKING:
     from mlmm.build.ligands.definition import LigandPlan
@@ -94,19 +96,26 @@ def find_repairs(
     decisions += check_bonds_within_residues(fixer.topology, positions, source.name)
     decisions += _missing_residues(fixer, source, gaps, tails)
     if gaps == "refuse":
-        check_peptide_bonds(fixer.topology, positions, source.name)
+        check_links(fixer.topology, positions, source.name)
     topology, positions, mended = mend_chains(fixer.topology, positions, source.missing, gaps, tails)
     fixer.topology, fixer.positions = topology, as_quantity(positions)
     decisions += mended
     graphs = TemplateGraphs(force_field)
     decisions += settle_ions(fixer.topology, force_field, names, source.name)
+    before = [(place_of(residue), residue.name) for residue in fixer.topology.residues()]
     decisions += replace_residues(fixer, graphs, names, plan.substitute)
+    now: dict[ResidueKey, set[str]] = {}
+    for residue in fixer.topology.residues():
+        now.setdefault(place_of(residue), set()).add(residue.name)
+    replaced = {place: name for place, name in before if name not in now.get(place, ())}
     decisions += _drop_phosphates(fixer, graphs)
     topology, positions, ends = split_reducing_ends(fixer.topology, _positions(fixer), graphs, names)
     fixer.topology, fixer.positions = topology, as_quantity(positions)
     decisions += ends
     decisions += _find_missing_atoms(fixer, source.name)
-    told_joints = {joint: told(joint, _positions(fixer), sources) for joint in joints(fixer.topology)}
+    told_joints = {
+        joint: told(joint, _positions(fixer), sources, replaced) for joint in joints(fixer.topology)
+    }
     molecules = set(plan.definitions) | set(plan.mutate)
     skipped = {residue for residue in fixer.topology.residues() if residue.name in names - molecules}
     skipped |= {*fixer.missingAtoms, *fixer.missingTerminals}
@@ -208,15 +217,17 @@ def _missing_residues(
         elif tails == "charged":
             end = "start" if position == 0 else "end"
             decisions.append(
-                f"{len(missing)} residues of SEQRES without coordinates at the {end} of chain {chain.id} "
-                f"({'-'.join(missing)}) not modelled; the chain {end}s with a charged terminus"
+                f"{counted(len(missing), 'residue')} of SEQRES without coordinates at the {end} of chain "
+                f"{chain.id} ({'-'.join(missing)}) not modelled; the chain {end}s with a charged terminus"
             )
     if gaps and policy == "refuse":
-        raise StructureError(
+        raise OpenQuestionError(
             "chains without gaps",
             f"no coordinates for {_list(gaps)} in {structure.name}",
             'write gaps = "cap" (neutral ends) or gaps = "split" (charged ends), or model the missing '
             "residues (for example with MODELLER)",
+            {"gaps": "split"},
+            'gaps = "split"',
         )
     fixer.missingResidues = {}
     return decisions

@@ -7,6 +7,7 @@ which a build adds, are left out. Patches (CHARMM's ends of chains, disulfides, 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ __all__ = [
     "TemplateGraphs",
     "bonded_atoms",
     "ion_templates",
+    "patches_made_once",
     "template_charge",
     "unmatched_residues",
 ]
@@ -74,6 +76,7 @@ class TemplateGraphs:
     def __init__(self, force_field: app.ForceField) -> None:
         self._force_field = force_field
         self.names = frozenset(force_field._templates)  # OpenMM has no public access to templates
+        self.has_patches = bool(force_field._patches)
         self._plain = _by_elements(force_field._templates.values())
         self._patched: dict[tuple, list[Any]] | None = None
         self._graphs: dict[int, Any] = {}
@@ -104,7 +107,7 @@ class TemplateGraphs:
         reduced = _Reduced(bonded, hidden)
         elements = _elements(atoms)
         found = self._compare(self._plain.get(elements, ()), atoms, reduced)
-        if not found and self._force_field._patches:
+        if not found and self.has_patches:
             if self._patched is None:
                 self._patched = _by_elements(_patched_templates(self._force_field))
             found = self._compare(self._patched.get(elements, ()), atoms, reduced)
@@ -226,6 +229,35 @@ def _patched_templates(force_field: app.ForceField) -> Iterator[Any]:
             if patches[patch].numResidues > 1:
                 for template in (templates[name], *variants):
                     yield from _one_of_several(patches[patch], place, template)
+
+
+@contextmanager
+def patches_made_once() -> Iterator[None]:
+    """Keep the patched templates of a force field, which OpenMM makes anew at every assignment of templates.
+
+    CHARMM36m has so many that each time costs 20 s of processor time. What is assigned stays the same:
+    templates are only read.
+    """
+    original = openmm_forcefield._generatePatchedSingleResidueTemplates
+    made: dict[int, tuple[Any, list[str], list[Any]]] = {}
+
+    def kept(template: Any, patches: list[Any], index: int, found: list[Any], altered: set[str]) -> None:
+        if index:  # OpenMM's own recursion
+            original(template, patches, index, found, altered)
+            return
+        names = [patch.name for patch in patches]
+        # The template is held too, so that its id stays its own.
+        if id(template) not in made or made[id(template)][1] != names:
+            fresh: list[Any] = []
+            original(template, patches, index, fresh, altered)
+            made[id(template)] = template, names, fresh
+        found += made[id(template)][2]
+
+    openmm_forcefield._generatePatchedSingleResidueTemplates = kept
+    try:
+        yield
+    finally:
+        openmm_forcefield._generatePatchedSingleResidueTemplates = original
 
 
 def _one_of_several(patch: Any, place: int, template: Any) -> Iterator[Any]:

@@ -80,7 +80,7 @@ def followed(text):
 
 #: What is wrong, words of the refusal, the options that it advises, residues of the system that comes.
 WRONG = [
-    (water_on_an_atom, "waters and ions beside", [{"remove": ["W:301"]}], 6),
+    (water_on_an_atom, "waters and ions beside", [{"remove": ["W:HOH301"]}], 6),
     (bridged_metals, "two metals", [{"forcefield": "charmm36m"}, {"protonate": {"W:HOH501": "HOH"}}], 9),
     (unknown_ligand, "unknown LIG 201", [{"remove": ["LIG"]}], 6),
     (gap, "between ALA 2 of chain A and SER 5", [{"gaps": "cap"}, {"gaps": "split"}], 4),

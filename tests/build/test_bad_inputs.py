@@ -277,7 +277,7 @@ CASES = {
     "37 CONECT to nowhere": lambda: (
         [*GOOD, "CONECT    199998", "CONECT    1   90"],
         Reads(
-            words=("1 CONECT records (lines 217)", "longer than 0.26 nm and are no bonds"),
+            words=("1 CONECT records (lines 217)", "longer than 0.26 nm left out"),
             holds=lambda s: s.bonds == (),
         ),
     ),

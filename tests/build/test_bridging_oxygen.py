@@ -104,3 +104,26 @@ def test_the_force_field_of_the_advice_has_a_hydroxide(tmp_path):
 def test_other_waters_are_no_question(tmp_path, changes):
     """Controls: further away, with both hydrogens in the file, between sodium ions."""
     assert oxygen(build_system(site(tmp_path, **changes), solvate=False)) == ("HOH", ["H", "H", "O"])
+
+
+@pytest.mark.parametrize(("metal", "warning"), [("MN", True), ("CA", False)])
+def test_an_oxygen_a_little_further_from_two_metals_is_built_as_water_and_said(tmp_path, metal, warning):
+    """Coordinates of 2 angstrom resolution are not good to 0.02 nm; between calciums water is usual."""
+    plan = plan_system(site(tmp_path, distance=0.25, metal=metal), solvate=False)
+    said = [d for d in plan.decisions if "HOH 501 of chain B is built as a water, 0.250 nm from" in d.text]
+    assert plan.problem is None and [d.warning for d in said] == [warning]
+    assert ('protonate = {"B:HOH501" = "OH"}' in said[0].text) == warning
+    far = plan_system(site(tmp_path, distance=0.28, metal=metal), solvate=False)
+    assert "is built as a water" not in str(far)
+
+
+def test_all_open_oxygens_are_one_question(tmp_path):
+    lines = site(tmp_path).read_text().splitlines()
+    there = [line for line in lines if line.startswith("HETATM")]
+    shifted = [f"{line[:21]}C{line[22:30]}{float(line[30:38]) + 20:8.3f}{line[38:]}" for line in there]
+    (tmp_path / "two.pdb").write_text("\n".join([*lines[:-1], *shifted, "END"]) + "\n")
+    plan = plan_system(tmp_path / "two.pdb", solvate=False)
+    assert len(plan.problems) == 1 and plan.assumptions == "HOH 501 of chain B, HOH 501 of chain C as waters"
+    assert 'protonate = {"B:HOH501" = "HOH", "C:HOH501" = "HOH"} for a water' in plan.problem.do
+    chosen = {"B:HOH501": "HOH", "C:HOH501": "HOH"}
+    assert plan_system(tmp_path / "two.pdb", solvate=False, protonate=chosen).problem is None

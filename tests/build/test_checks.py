@@ -43,11 +43,11 @@ def test_clash_is_found_between_any_two_atoms(dipeptide_water):
 
 def test_long_peptide_bond_is_a_gap(dipeptide_vacuum):
     built = dipeptide_vacuum
-    stretched.check_peptide_bonds(built.topology, built.positions, "a.pdb")
+    stretched.check_links(built.topology, built.positions, "a.pdb")
     positions = np.array(built.positions)
     positions[[atom.index for atom in built.topology.atoms() if atom.residue.name == "NME"]] += 0.1
     with pytest.raises(StructureError, match=r"shorter than 0\.2 nm.*ALA 2.*NME 3"):
-        stretched.check_peptide_bonds(built.topology, positions, "a.pdb")
+        stretched.check_links(built.topology, positions, "a.pdb")
 
 
 def test_energy_and_forces_are_finite_and_named(dipeptide_vacuum):

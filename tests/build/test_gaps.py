@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlmm.build import build_system
+from mlmm.build import build_system, plan_system
 from mlmm.build.gaps import place_atom
 from mlmm.errors import ConfigError, StructureError
 
 ROOT = Path(__file__).resolve().parents[2]
+CASES = Path(__file__).parent / "cases"
 LYSOZYME = (ROOT / "systems/lysozyme_xylene/input.pdb").read_text().splitlines()
 CHAIN = [line for line in LYSOZYME if line.startswith("ATOM") and int(line[22:26]) <= 16 and line[77] != "H"]
 NAMES = [next(line[17:20] for line in CHAIN if int(line[22:26]) == n) for n in range(1, 17)]
@@ -159,3 +160,30 @@ def test_unresolved_tails_are_capped_where_asked(tmp_path):
 def test_missing_loops_are_not_modelled(tmp_path):
     with pytest.raises(ConfigError, match=r"gaps = refuse \| split \| cap.*'model'.*MODELLER"):
         build_system(gapped(tmp_path, {8}), solvate=False, gaps="model")
+
+
+# ---- nucleic acids ----
+
+
+def broken_strand(folder):
+    """Four nucleotides without the second; nothing else in the file says so."""
+    lines = [line for line in (CASES / "dna.pdb").read_text().splitlines() if line[22:26].strip() != "2"]
+    path = folder / "strand.pdb"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_a_gap_in_a_nucleic_acid_is_a_question(tmp_path):
+    """Readers bond O3' to P across it, as they do C to N."""
+    plan = plan_system(broken_strand(tmp_path), solvate=False)
+    assert "bonds O3'-P of a chain shorter than 0.2 nm" in str(plan.problem)
+    assert 'write gaps = "split"' in plan.problem.do.lower()
+    assert plan.inspection.chains[0].gaps[0].startswith("DA 1 of chain A - DG 3 of chain A")
+
+
+@pytest.mark.parametrize("gaps", ["split", "cap"])
+def test_a_nucleic_acid_is_split_at_its_gap(tmp_path, gaps):
+    built = build_system(broken_strand(tmp_path), solvate=False, gaps=gaps)
+    names = [[residue.name for residue in chain.residues()] for chain in built.topology.chains()]
+    assert names == [["DA"], ["DG", "DT"]] and built.provenance["net_charge"] == -1
+    assert "missing between DA 1 of chain A and DG 3 of chain A: two chains" in str(built.provenance["log"])

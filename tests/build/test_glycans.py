@@ -170,6 +170,21 @@ def test_a_free_reducing_end_has_the_hydroxyl_of_glycam(tmp_path, hydrogen):
             assert found[term] == pytest.approx(peer[term], rel=1e-6)
 
 
+def test_a_free_end_is_told_by_its_bonds_not_by_the_names_of_its_oxygens(tmp_path):
+    """Entries of the PDB from before 2020 call the hydroxyl of NDG O1L, and the oxygen of its ring O."""
+    path = free_end(tmp_path)
+    renamed = {"NAG B   1": {" O1 ": " O1L", " O5 ": " O  "}}
+    lines = [
+        line[:12] + renamed.get(line[17:26], {}).get(line[12:16], line[12:16]) + line[16:]
+        for line in path.read_text().splitlines()
+    ]
+    path.write_text("\n".join(lines) + "\n")
+    plan = plan_system(path, solvate=False)
+    assert plan.problem is None
+    names = [residue.name for residue in plan.planned.topology.residues()]
+    assert names == FREE and "NAG 1 of chain B has a free reducing end" in str(plan)
+
+
 def test_the_anomer_of_a_free_end_is_that_of_its_coordinates(tmp_path):
     """O1 on the other side of the ring, in place of the hydrogen: alpha."""
     path = free_end(tmp_path)

@@ -155,7 +155,7 @@ def test_an_assembly_is_made_by_its_operations(tmp_path):
     on_axis = hetatm(900, "NA  ", "NA", "A", 300, (40.0, 0.0, 20.0), "NA")
     path = write(tmp_path, [*ASSEMBLY, *GOOD, "TER", on_axis, "END"])
     plain = read_structure(path)
-    assert "assembly 1 (dimeric, 2 copies) is not what stands in the file" in texts(plain)
+    assert "assembly 1 (dimeric) takes 2 copies of what stands in the file, moved by symmetry" in texts(plain)
     dimer = read_structure(path, Selection(assembly="1"))
     assert len(dimer.atoms) == 2 * 216 + 1  # the ion on the axis once
     assert "copy 2: chains A as B; 1 small molecules on a symmetry axis" in texts(dimer)
@@ -191,7 +191,7 @@ def test_empty_selection_lists_the_residues():
 def test_removal_by_name_and_by_number():
     kept = read_structure(structure_file("3PTB.pdb"), Selection(remove=["BEN", "A:480", "A:401"]))
     assert len(kept.atoms) == 1701 - 9 - 1 - 1
-    assert "1 residues BEN left out" in texts(kept)
+    assert "1 residue BEN left out" in texts(kept)
 
 
 @trypsin

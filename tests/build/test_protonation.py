@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from openmm import app, unit
 
-from mlmm.build import build_system
+from mlmm.build import build_system, plan_system
 from mlmm.build.protons.propka_run import pka_values
 from mlmm.build.protons.protonation import choose_states, named_by_user, related_positions
 from mlmm.build.protons.tautomers import tautomer_score
 from mlmm.errors import ConfigError, MissingPackageError
 
 ROOT = Path(__file__).resolve().parents[2]
+CASES = Path(__file__).parent / "cases"
 LYSOZYME = [
     line
     for line in (ROOT / "systems/lysozyme_xylene/input.pdb").read_text().splitlines()
@@ -264,3 +265,30 @@ def test_different_chains_are_no_copies(tmp_path):
     other = [line for line in LYSOZYME if 60 <= int(line[22:26]) <= 66]
     topology, _ = model(written(tmp_path, [*NEAR, "TER", *shifted(other, "B", 100.0)]))
     assert {len(position) for position in related_positions(topology, symmetry=True)} == {1}
+
+
+# ---- states that the force field lacks at the ends of chains ----
+
+
+@pytest.mark.parametrize("make", [build_system, plan_system])
+def test_a_state_that_an_end_of_a_chain_cannot_have_is_refused_by_name(make):
+    """Amber has no C-terminal GLH; OpenMM says that a hydrogen is too many, and a dry run said nothing."""
+    path = CASES / "af.pdb"
+    try:
+        problem = make(path, solvate=False, protonate={"A:GLU6": "GLH"}).problem
+    except ConfigError as error:
+        problem = error
+    assert isinstance(problem, ConfigError)
+    assert "GLU 6 of chain A that the force field has at its place in the chain: GLU" in str(problem)
+    assert 'forcefield = "charmm36m"' in problem.do
+
+
+def test_a_low_ph_leaves_an_end_of_a_chain_in_a_state_that_the_force_field_has():
+    built = build_system(CASES / "af.pdb", solvate=False, ph=2.0)
+    warned = [entry["text"] for entry in built.provenance["log"] if entry["warning"]]
+    assert "GLU 6 of chain A stays GLU: the force field has no GLH for its place in the chain" in warned
+    assert built.provenance["net_charge"] == -1
+    inside = build_system(CASES / "af.pdb", solvate=False, ph=2.0, mutate=["A:LEU4 -> GLU"])
+    assert inside.provenance["net_charge"] == -1  # residue 4 is GLH
+    usual = build_system(CASES / "af.pdb", solvate=False)
+    assert "for its place in the chain" not in str(usual.provenance["log"])

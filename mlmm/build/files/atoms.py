@@ -65,6 +65,8 @@ class AtomRecord(NamedTuple):
     #: Columns 13-16 of a PDB line: whether a name starts in 13 tells calcium from an alpha carbon.
     column: str = ""
     label_chain: str = ""
+    #: Of an amino acid or nucleotide that is no link of a chain but a ligand.
+    free: bool = False
 
     @property
     def key(self) -> ResidueKey:
@@ -204,8 +206,13 @@ def _identity(atom: AtomRecord) -> tuple:
 
 
 def is_polymer(atoms: Iterable[AtomRecord]) -> bool:
-    """Return True if a residue belongs to a protein or nucleic-acid chain, by its name or its backbone."""
+    """Return True if a residue belongs to a protein or nucleic-acid chain, by its name or its backbone.
+
+    Those that `mark_free` found to be ligands do not.
+    """
     atoms = list(atoms)
+    if atoms[0].free:
+        return False
     names = {atom.name for atom in atoms}
     known = atoms[0].residue_name in AMINO_ACIDS | CAPS | NUCLEOTIDES
     return known or {"N", "CA", "C"} <= names or {"C3'", "O3'"} <= names or {"C3*", "O3*"} <= names

@@ -25,7 +25,8 @@ from mlmm.build.files.atoms import (
     is_polymer,
     residues,
 )
-from mlmm.build.files.contacts import CONTACT, chain_contacts
+from mlmm.build.files.contacts import CONTACT, bonded_residues, chain_contacts
+from mlmm.build.files.free_residues import mark_free
 from mlmm.build.files.names import settle_chains, settle_names
 from mlmm.build.files.reading import read_file
 from mlmm.build.files.sanity import check_place, look_over
@@ -36,7 +37,8 @@ from mlmm.errors import StructureError
 from mlmm.neighbours import pairs_within
 from mlmm.short_repr import ShortRepr, shortened
 
-_PEPTIDE_BOND = 0.2  # nm
+_LINK = 0.2  # nm; of the atoms that join neighbours of a chain
+_LINKS = ((("C",), ("N",)), (("O3'", "O3*"), ("P",)))
 _SAME_GROUP = 0.2  # of the strongest contact in the file; below it a crystal contact
 
 
@@ -58,7 +60,7 @@ class ChainFacts:
     missing : tuple of str
         Residues of the sequence without coordinates, with their place.
     gaps : tuple of str
-        Neighbours that are too far apart for a peptide bond.
+        Neighbours that are too far apart for a bond of the chain.
     """
 
     chain: str
@@ -86,6 +88,10 @@ class LigandFacts:
     elements : tuple of str
     touches : dict
         Polymer chain to its residues within 0.45 nm.
+    bonded : tuple of str
+        Residues that it is bonded to, by distance.
+    free : bool
+        Whether it is an amino acid or nucleotide that is no link of a chain.
     """
 
     residue: str
@@ -94,6 +100,8 @@ class LigandFacts:
     heavy_atoms: int
     elements: tuple[str, ...]
     touches: dict[str, int]
+    bonded: tuple[str, ...] = ()
+    free: bool = False
 
     @property
     def metal(self) -> bool:
@@ -154,7 +162,7 @@ class Inspection(ShortRepr):
         }
 
     def _repr_html_(self) -> str:
-        return f"<pre>{escape(str(self))}</pre>"
+        return f'<pre style="white-space: pre-wrap">{escape(str(self))}</pre>'
 
     def __str__(self) -> str:
         from mlmm.build.files.inspection_page import page
@@ -202,6 +210,7 @@ def inspect_file(file: StructureFile) -> Inspection:
     decisions += more
     atoms, more = attempt(settle_chains, atoms, file.name) or (atoms, [])
     decisions += more
+    atoms = mark_free(atoms)
     attempt(check_place, file, atoms)
     decisions += attempt(look_over, file, atoms) or []
     groups = list(residues(atoms))
@@ -267,11 +276,14 @@ def _chains(
 def _gaps(run: list[list[AtomRecord]]) -> list[str]:
     found = []
     for before, after in pairwise(run):
-        ends = [a for a in before if a.name == "C"][:1] + [a for a in after if a.name == "N"][:1]
-        if len(ends) == 2 and before[0].part == after[0].part:
-            distance = float(np.linalg.norm(np.diff(coordinates(ends), axis=0)))
-            if distance > _PEPTIDE_BOND:
-                found.append(f"{describe(before)} - {describe(after)} {distance:.2f} nm")
+        for names in _LINKS:
+            ends = [a for a in before if a.name in names[0]][:1] + [a for a in after if a.name in names[1]][
+                :1
+            ]
+            if len(ends) == 2 and before[0].part == after[0].part:
+                distance = float(np.linalg.norm(np.diff(coordinates(ends), axis=0)))
+                if distance > _LINK:
+                    found.append(f"{describe(before)} - {describe(after)} {distance:.2f} nm")
     return found
 
 
@@ -290,8 +302,9 @@ def _groups(chains: list[str], contacts: dict[tuple[str, str], int]) -> tuple[tu
 def _ligands(groups: list[list[AtomRecord]]) -> tuple[LigandFacts, ...]:
     polymer = [atom for group in groups if is_polymer(group) for atom in group if not is_hydrogen(atom)]
     points = coordinates(polymer)
+    bonds = bonded_residues(groups)
     ligands = []
-    for group in groups:
+    for place, group in enumerate(groups):
         heavy = [atom for atom in group if not is_hydrogen(atom)]
         if is_polymer(group) or group[0].residue_name == "HOH" or not heavy:
             continue
@@ -307,6 +320,8 @@ def _ligands(groups: list[list[AtomRecord]]) -> tuple[LigandFacts, ...]:
                 len(heavy),
                 tuple(sorted({atom.element for atom in heavy})),
                 touches,
+                tuple(dict.fromkeys(describe(groups[other]) for other in bonds.get(place, ()))),
+                group[0].free,
             )
         )
     return tuple(ligands)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mlmm.build.files.atoms import AMINO_ACIDS
+from mlmm.short_repr import counted
+
 if TYPE_CHECKING:
-    from mlmm.build.files.inspection import Inspection
+    from mlmm.build.files.inspection import Inspection, LigandFacts
 
 _SHOWN = 12
 
@@ -30,14 +33,7 @@ def page(facts: Inspection, decisions: bool = True) -> str:
     for title, members in (("metal ions", metals), ("ligands and ions", others)):
         if members:
             lines.append(title)
-            for ligand in members[:_SHOWN]:
-                touches = (
-                    ", ".join(f"{chain} ({count})" for chain, count in ligand.touches.items()) or "no chain"
-                )
-                label = f", label {ligand.label}" if ligand.label else ""
-                lines.append(
-                    f"  {ligand.residue}{label}: {ligand.heavy_atoms} heavy atoms, touches {touches}"
-                )
+            lines += [f"  {_ligand_line(ligand)}" for ligand in members[:_SHOWN]]
             if len(members) > _SHOWN:
                 lines.append(f"  and {len(members) - _SHOWN} more")
     if facts.modified:
@@ -48,6 +44,16 @@ def page(facts: Inspection, decisions: bool = True) -> str:
     if facts.problems:
         lines += ["would stop a build", *(f"  ! {problem}" for problem in facts.problems)]
     return "\n".join(lines)
+
+
+def _ligand_line(ligand: LigandFacts) -> str:
+    touches = ", ".join(f"{chain} ({count})" for chain, count in ligand.touches.items()) or "no chain"
+    label = f", label {ligand.label}" if ligand.label else ""
+    words = [] if ligand.metal else [counted(ligand.heavy_atoms, "heavy atom")]
+    words += ["a free amino acid"] if ligand.free and ligand.name in AMINO_ACIDS else []
+    words += [f"bonded to {' and '.join(ligand.bonded)}"] if ligand.bonded else []
+    words += [] if ligand.bonded and not ligand.touches else [f"touches {touches}"]
+    return f"{ligand.residue}{label}: {', '.join(words)}"
 
 
 def _chain_lines(facts: Inspection) -> list[str]:

@@ -29,6 +29,7 @@ from mlmm.build.files.atoms import (
     is_polymer,
     residues,
 )
+from mlmm.build.files.free_residues import mark_free
 from mlmm.build.files.hydrogen_names import settle_hydrogen_names
 from mlmm.build.files.mmcif import parse_mmcif
 from mlmm.build.files.names import settle_chains, settle_names
@@ -37,6 +38,7 @@ from mlmm.build.files.sanity import check_all_chains, check_ended, check_place, 
 from mlmm.build.files.selection import Selection, choose_chains, choose_locations, choose_model, leave_out
 from mlmm.build.files.sequences import missing_segments
 from mlmm.errors import StructureError
+from mlmm.short_repr import counted
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +96,7 @@ def settle(file: StructureFile, selection: Selection) -> CheckedStructure:
     decisions += more
     atoms, more = settle_chains(atoms, file.name)
     decisions += more
+    atoms = mark_free(atoms)
     atoms, more = choose_chains(file, atoms, selection)
     decisions += more
     atoms, more = leave_out(file, atoms, selection)
@@ -192,8 +195,10 @@ def _runs(atoms: list[AtomRecord]) -> tuple[int, ...]:
     for group in residues(atoms):
         first = group[0]
         link = is_polymer(group)
-        # What stands behind the polymers of a chain (ions, ligands, waters) is one run in both formats.
-        now = (first.chain, link, (first.part, first.label_chain) if link else None)
+        # What stands behind the polymers of a chain (ions, ligands, waters) is one run in both formats;
+        # OpenMM would join two free amino acids that follow each other.
+        place = (first.part, first.label_chain) if link else first.key if first.free else None
+        now = (first.chain, link, place)
         if now != before:
             starts.append(index)
         before = now
@@ -225,7 +230,7 @@ def _bonds(file: StructureFile, atoms: list[AtomRecord]) -> tuple[tuple[Connecti
             f"{atom.name} of {describe_key(atom.residue_name, atom.key)}" for atom in (atoms[i], atoms[j])
         )
         text = (
-            f"{len(long)} connections in the file are longer than {_LONGEST_BOND} nm and are no bonds ("
+            f"{counted(len(long), 'connection')} longer than {_LONGEST_BOND} nm left out, as no bonds ("
             f"{distance:.3f} nm, {ends}, {source})"
         )
         numbers, warning = {"connections": len(long)}, source != "CONECT"

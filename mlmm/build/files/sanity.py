@@ -20,6 +20,7 @@ from mlmm.build.files.atoms import (
     is_polymer,
     residues,
 )
+from mlmm.build.questions import OpenQuestionError, removal_key, without
 from mlmm.errors import StructureError
 from mlmm.neighbours import pairs_within
 
@@ -112,12 +113,17 @@ def _check_clashes(file: StructureFile, atoms: list[AtomRecord], positions: np.n
         if len(close):
             first, second = sorted((order[close[0]], order[close[0] + shift]))
             distance = np.linalg.norm(positions[first] - positions[second])
-            raise StructureError(
-                f"atoms at least {_CLASH} nm apart",
+            expected = f"atoms at least {_CLASH} nm apart"
+            got = (
                 f"{distance:.4f} nm between {_who(atoms[first])} in {file.where(atoms[first])} and "
-                f"{_who(atoms[second])} in {file.where(atoms[second])} of {file.name}",
-                "delete one of them or correct its coordinates",
+                f"{_who(atoms[second])} in {file.where(atoms[second])} of {file.name}"
             )
+            water = next((a for a in (atoms[second], atoms[first]) if a.residue_name == "HOH"), None)
+            if water is None:
+                raise StructureError(expected, got, "delete one of them or correct its coordinates")
+            key, who = removal_key(water.residue_name, *water.key), describe_key("HOH", water.key)
+            do = f"leave the water out: {without([key])}, or correct the coordinates"
+            raise OpenQuestionError(expected, got, do, {"remove": [key]}, f"without {who}")
 
 
 def look_over(file: StructureFile, atoms: list[AtomRecord]) -> list[Decision]:

@@ -16,8 +16,10 @@ from mlmm.build.files.atoms import (
 )
 from mlmm.build.files.contacts import chain_contacts
 from mlmm.build.options import Selection
+from mlmm.build.questions import NothingLeftError, OpenQuestionError
 from mlmm.errors import StructureError
 from mlmm.neighbours import has_neighbour
+from mlmm.short_repr import counted
 
 _CHAIN_IDS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 #: Hydrogens that a full set has in almost every residue.
@@ -37,10 +39,12 @@ def choose_model(file: StructureFile, atoms: list[AtomRecord], model: int) -> li
     shown = ", ".join(map(str, models[:6])) + (" ..." if len(models) > 6 else "")
     if len(models) > 1 and not model:
         second = next(atom for atom in atoms if atom.model != atoms[0].model)
-        raise StructureError(
+        raise OpenQuestionError(
             "one model",
             f"{len(models)} in {file.name} (numbers {shown}; the second begins in {file.where(second)})",
             f"write model = {models[0]} to take the first, or keep the lines of one of them",
+            {"model": models[0]},
+            f"model {models[0]}",
         )
     if model and model not in models:
         raise StructureError(f"model {model}", f"models {shown} in {file.name}", f"write model = {models[0]}")
@@ -150,16 +154,28 @@ def _about_all_chains(file: StructureFile, atoms: list[AtomRecord], polymers: li
             text += "; the file describes no biological assembly, look at the contacts between chains"
         decisions.append(Decision("select", "chains", text))
     for assembly in file.assemblies[:1]:
-        names = {atom.label_chain if assembly.by_label else atom.chain for atom in atoms}
+        names = {atom.label_chain if assembly.by_label else atom.chain for atom in atoms} - {""}
+        inside = [chain for chain in dict.fromkeys(c for copy in assembly.copies for c in copy[0])]
         identity = all(
             np.allclose(rotation, np.eye(3)) and not shift.any() for _, rotation, shift in assembly.copies
         )
-        if not identity or names - {chain for copy in assembly.copies for chain in copy[0]} - {""}:
+        if identity and not names - set(inside):
+            continue
+        kind, count = assembly.kind or "unnamed", len(assembly.copies)
+        if identity:
+            others = [other.name for other in file.assemblies[1:]]
+            beside = f", beside {', '.join(others)}" if others else ""
             text = (
-                f"the file's assembly {assembly.name} ({assembly.kind or 'unnamed'}, {len(assembly.copies)} "
-                f"copies) is not what stands in the file; the coordinates as they stand are built"
+                f"the file's assembly {assembly.name} ({kind}) is a part of what stands in the file{beside}; "
+                f'all of it is built, assembly = "{assembly.name}" takes that part alone'
             )
-            decisions.append(Decision("select", "assembly", text, warning=True))
+        else:
+            text = (
+                f"the file's assembly {assembly.name} ({kind}) takes {count} "
+                f"{'copy' if count == 1 else 'copies'} of what stands in the file, moved by symmetry; the "
+                f'coordinates as they stand are built, assembly = "{assembly.name}" makes it'
+            )
+        decisions.append(Decision("select", "assembly", text, warning=True))
     return decisions
 
 
@@ -235,11 +251,11 @@ def leave_out(
         if len(groups) == before:
             names = sorted({g[0].residue_name for g in residues(atoms) if not is_polymer(g)})
             raise StructureError(
-                f"residues in {file.name} to remove, by name or as CHAIN:NUMBER",
+                f"residues in {file.name} to remove, by name or as CHAIN:NUMBER or CHAIN:NAMENUMBER",
                 f"{entry!r}, which is not there (besides chains it has {', '.join(names) or 'nothing'})",
                 "correct or delete the entry of remove",
             )
-        text = f"{before - len(groups)} residues {entry} left out"
+        text = f"{counted(before - len(groups), 'residue')} {entry} left out"
         decisions.append(Decision("select", "remove", text, numbers={"residues": before - len(groups)}))
     groups, more = _choose_waters(groups, selection)
     decisions += more
@@ -259,7 +275,7 @@ def leave_out(
         decisions.append(Decision("select", "hydrogens", text, numbers={"atoms": count}, warning=placed))
     kept = [atom for group in groups for atom in group]
     if not kept:
-        raise StructureError("atoms to build", f"none left of {file.name}", "remove less")
+        raise NothingLeftError("atoms to build", f"none left of {file.name}", "remove less")
     return kept, decisions
 
 
@@ -277,7 +293,8 @@ def _is_named(group: list[AtomRecord], entry: str) -> bool:
     chain, colon, number = entry.partition(":")
     key = group[0].key
     if colon:
-        return chain == key.chain and number == key.number + key.insertion_code
+        place = key.number + key.insertion_code
+        return chain == key.chain and number in (place, group[0].residue_name + place)
     return group[0].residue_name == entry.upper()
 
 

@@ -6,12 +6,14 @@ import numpy as np
 from openmm import app
 
 from mlmm.build.build_log import Decision
-from mlmm.build.gaps import describe_residue
+from mlmm.build.files.atoms import NUCLEOTIDES
+from mlmm.build.gaps import LONGEST_LINK, describe_residue, long_links
+from mlmm.build.questions import OpenQuestionError
 from mlmm.errors import StructureError
 
 _TORN = 0.3  # nm; the longest bond of a standard residue is S-S with 0.205
 _LONG = 0.23  # nm
-_LONGEST_PEPTIDE_BOND = 0.2  # nm; 0.133 at equilibrium
+_SHOWN = 4
 
 
 def check_bonds_within_residues(topology: app.Topology, positions: np.ndarray, name: str) -> list[Decision]:
@@ -59,23 +61,31 @@ def check_bonds_within_residues(topology: app.Topology, positions: np.ndarray, n
     return decisions
 
 
-def check_peptide_bonds(topology: app.Topology, positions: np.ndarray, name: str) -> None:
-    """Refuse peptide bonds longer than 0.2 nm: readers bond neighbours across unmentioned gaps.
+def check_links(topology: app.Topology, positions: np.ndarray, name: str) -> None:
+    """Refuse bonds of a backbone longer than 0.2 nm: readers bond neighbours across unmentioned gaps.
 
     Raises
     ------
     StructureError
-        Names both residues and the distance.
+        Names the residues and the distances.
     """
-    for first, second in topology.bonds():
-        if first.residue is second.residue or {first.name, second.name} != {"C", "N"}:
-            continue
-        distance = np.linalg.norm(positions[first.index] - positions[second.index])
-        if distance > _LONGEST_PEPTIDE_BOND:
-            one, other = sorted((first.residue, second.residue), key=lambda residue: residue.index)
-            raise StructureError(
-                f"peptide bonds C-N shorter than {_LONGEST_PEPTIDE_BOND} nm",
-                f"{distance:.3f} nm between {describe_residue(one)} and {describe_residue(other)} in {name}",
-                'write gaps = "cap" (neutral ends) or gaps = "split" (charged ends), or model the missing '
-                f"residues; a TER line after {describe_residue(one)} ends the chain there",
-            )
+    links = long_links(topology, positions)
+    if not links:
+        return
+    first = links[0][0]
+    kinds = " and ".join(dict.fromkeys(f"{one.name}-{other.name}" for one, other, _ in links))
+    shown = ", ".join(
+        f"{distance:.3f} nm between {describe_residue(one.residue)} and {describe_residue(other.residue)}"
+        for one, other, distance in links[:_SHOWN]
+    )
+    more = f" and {len(links) - _SHOWN} more" if len(links) > _SHOWN else ""
+    protein = first.residue.name not in NUCLEOTIDES
+    write = 'gaps = "cap" (neutral ends) or gaps = "split" (charged ends)' if protein else 'gaps = "split"'
+    raise OpenQuestionError(
+        f"bonds {kinds} of a chain shorter than {LONGEST_LINK} nm",
+        f"{shown}{more} in {name}",
+        f"write {write}, or model the missing residues; a TER line after {describe_residue(first.residue)} "
+        "ends the chain there",
+        {"gaps": "split"},
+        'gaps = "split"',
+    )

@@ -10,11 +10,15 @@ from openmm import app
 from mlmm.build.build_log import Decision
 from mlmm.build.files.atoms import BINDING_METALS
 from mlmm.build.gaps import describe_residue
+from mlmm.build.questions import OpenQuestionError
 from mlmm.errors import StructureError
 from mlmm.neighbours import pairs_within
 
 __all__ = ["HYDROXIDE", "bridging_oxygens"]
 
+_LOOSE = 0.27  # nm; of both metals: where coordinates are coarse, it may be a hydroxide still
+#: Metals to which water has 0.24 nm or more, so that one between two of them is no sign of a hydroxide.
+_LARGE = {"CA", "SR", "BA", "CD", "PB", "LA", "CE", "SM", "EU", "GD", "TB", "YB", "LU", "HG"}
 #: State of a water that is asked for in `protonate`.
 HYDROXIDE = "OH"
 _REACH = (
@@ -52,7 +56,8 @@ def bridging_oxygens(
     """
     template = _hydroxide(force_field)
     templates, decisions = {}, []
-    bridges = _bridges(topology, positions)
+    undecided: dict[str, tuple[str, str]] = {}
+    bridges, loose = _bridges(topology, positions, _REACH), _bridges(topology, positions, _LOOSE)
     for residue in topology.residues():
         if residue.name != "HOH":
             continue
@@ -69,19 +74,12 @@ def bridging_oxygens(
                 f'protonate = {{"{key}" = "HOH"}} makes it a water',
             )
         if near and state is None and hydrogens < 2:
-            hydroxide = (
-                f'write protonate = {{"{key}" = "{HYDROXIDE}"}} for a hydroxide'
-                if template
-                else 'take a force field that has a hydroxide, forcefield = "charmm36m" or a file of ligands'
-            )
-            raise StructureError(
-                "an oxygen between two metals that is told as hydroxide or as water, since the charge "
-                "depends on it",
-                f"{who}, {where}",
-                f'{hydroxide}; write protonate = {{"{key}" = "HOH"}} for a water',
-            )
+            undecided[key] = who, where
+            continue
         if state == HYDROXIDE:
             templates[residue.index] = template
+        if not near and state is None and residue in loose:
+            decisions.append(_between(who, key, loose[residue]))
         if near:
             kind = "a hydroxide" if state == HYDROXIDE else "a water"
             told = "as asked for" if state else "by its hydrogens in the file"
@@ -89,11 +87,49 @@ def bridging_oxygens(
             decisions.append(
                 Decision("protonate", "metal", f"{who} is {kind}, {told}: {where}", who, numbers)
             )
+    if undecided:
+        raise _question(undecided, bool(template))
     return templates, decisions
 
 
+def _question(undecided: Mapping[str, tuple[str, str]], known: bool) -> OpenQuestionError:
+    """About oxygens between two metals, by their keys; `known`: the force field has a hydroxide."""
+
+    def entry(state: str) -> str:
+        states = [f'"{key}" = "{state}"' for key in undecided]
+        return f"protonate = {{{', '.join(states)}}}"
+
+    hydroxide = (
+        f"write {entry(HYDROXIDE)} for a hydroxide"
+        if known
+        else 'take a force field that has a hydroxide, forcefield = "charmm36m" or a file of ligands'
+    )
+    names = ", ".join(who for who, _ in undecided.values())
+    return OpenQuestionError(
+        "an oxygen between two metals that is told as hydroxide or as water, since the charge depends on it",
+        "; ".join(f"{who}, {where}" for who, where in undecided.values()),
+        f"{hydroxide}; write {entry('HOH')} for a water",
+        {"protonate": dict.fromkeys(undecided, "HOH")},
+        f"{names} as {'a water' if len(undecided) == 1 else 'waters'}",
+    )
+
+
+def _between(who: str, key: str, near: list[tuple[app.topology.Residue, float]]) -> Decision:
+    """A water that is built as such, though it may be a hydroxide."""
+    where = " and ".join(f"{distance:.3f} nm from {describe_residue(metal)}" for metal, distance in near)
+    small = not all(metal.name.strip("+0123456789") in _LARGE for metal, _ in near)
+    numbers = {"distances_nm": [round(distance, 4) for _, distance in near]}
+    text = f"{who} is built as a water, {where}"
+    if small:
+        text += (
+            "; an oxygen that bridges two metals is often a hydroxide: "
+            f'protonate = {{"{key}" = "{HYDROXIDE}"}}'
+        )
+    return Decision("protonate", "metal", text, who, numbers, warning=small)
+
+
 def _bridges(
-    topology: app.Topology, positions: np.ndarray
+    topology: app.Topology, positions: np.ndarray, reach: float
 ) -> dict[app.topology.Residue, list[tuple[app.topology.Residue, float]]]:
     """Waters at two or more metals, with those and the distances in nm."""
     atoms = [atom for atom in topology.atoms() if atom.element is not None]
@@ -103,7 +139,7 @@ def _bridges(
         return {}
     points = positions[[a.index for a in oxygens]], positions[[a.index for a in metals]]
     found: dict[app.topology.Residue, list[tuple[app.topology.Residue, float]]] = {}
-    for i, j in pairs_within(*points, _REACH):
+    for i, j in pairs_within(*points, reach):
         distance = float(np.linalg.norm(points[0][i] - points[1][j]))
         found.setdefault(oxygens[i].residue, []).append((metals[j].residue, distance))
     return {residue: near for residue, near in found.items() if len(near) > 1}
