@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any
@@ -62,7 +63,8 @@ class PlannedStructure:
     states : dict
         Residue index of `topology` -> protonation state that the user, the file or a metal decides.
     charges : dict
-        Charge in e of the residues that the user describes or changes, by name.
+        Charge in e of the residues that the user describes or changes, or that take a template of another
+        name, by name.
     """
 
     topology: app.Topology
@@ -240,6 +242,11 @@ def _planned(
     by_metal, at_metals = metal_states(topology, positions, force_field, given)
     states = by_metal | states
     with_names_of_the_file(repairs.fixer.topology, repairs.renamed)
+    borrowed = {
+        decision.residue.partition(" ")[0]: str(decision.numbers["template"])
+        for decision in repairs.decisions
+        if isinstance(decision, Decision) and decision.kind == "template"
+    }
     return PlannedStructure(
         repairs.fixer.topology,
         positions,
@@ -253,14 +260,18 @@ def _planned(
         source.cell is not None and source.space_group.replace(" ", "") in ("", "P1"),
         bool(source.protonation) or _donors_at_metals(source),
         states,
-        _charges(ligands, force_field),
+        _charges(ligands, force_field, borrowed),
     )
 
 
-def _charges(ligands: LigandPlan, force_field: app.ForceField) -> dict[str, int]:
-    """Charges of described residues, and of those that are turned into one, by the names of the file."""
+def _charges(ligands: LigandPlan, force_field: app.ForceField, borrowed: Mapping[str, str]) -> dict[str, int]:
+    """Charges of described residues, of those that are turned into one, and of those that borrow a template.
+
+    All by the names of the file; `borrowed` is such a name to that of the template.
+    """
     templates = residue_templates(force_field)
     known = {name: templates[name] for name in ligands.names if name in templates}
+    known |= {name: templates[other] for name, other in borrowed.items() if other in templates}
     charges = {name: round(template_charge(force_field, template)) for name, template in known.items()}
     charges |= {name: formal_charge(ligand.molecule) for name, ligand in ligands.definitions.items()}
     return charges | {old: charges[new] for old, new in ligands.mutate.items() if new in charges}

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 
 from openmm import app
 
-from mlmm.build.files.atoms import AMINO_ACIDS, NUCLEOTIDES
+from mlmm.build.files.atoms import AMINO_ACIDS, CAPS, NUCLEOTIDES
 from mlmm.build.ionisable import group_charge
 from mlmm.build.templates import bonded_atoms
-from mlmm.build.unknown import is_alone
+from mlmm.build.unknown import is_alone, is_in_chain
 from mlmm.short_repr import counted
 
 __all__ = ["system_page"]
@@ -38,7 +38,8 @@ def system_page(
     states : mapping of residue index to str
         Protonation states that the user, the file or a metal decides.
     molecules : mapping of str to int
-        Charge in e of the ligands that are described, by name.
+        Charge in e of the ligands that are described, and of residues that take a template of another name,
+        by name.
     """
     lines, total = [], 0
     bonded, atoms = bonded_atoms(topology), list(topology.atoms())
@@ -64,6 +65,11 @@ def system_page(
         lines.append(f"  side chains: {', '.join(sides)}")
     if open_states:
         lines.append(f"  histidines whose protons are still open: {_few(open_states)}")
+    modified = Counter(
+        r.name for r in topology.residues() if _is_link(r) and r.name not in AMINO_ACIDS | NUCLEOTIDES
+    )
+    if modified:
+        lines.append(f"  modified residues: {', '.join(f'{n} {name}' for name, n in modified.items())}")
     others = Counter(r.name for r in topology.residues() if not _is_link(r) and r.name != "HOH")
     if others:
         lines.append(f"  besides: {', '.join(f'{n} {name}' for name, n in others.items())}")
@@ -76,8 +82,10 @@ def system_page(
 
 
 def _is_link(residue: app.topology.Residue) -> bool:
-    """Whether a residue belongs to a chain: a free amino acid does not."""
-    return residue.name in NUCLEOTIDES or (residue.name in AMINO_ACIDS and not is_alone(residue))
+    """Whether a residue belongs to a chain: modified ones do, caps and free amino acids do not."""
+    if residue.name in AMINO_ACIDS:
+        return not is_alone(residue)
+    return residue.name in NUCLEOTIDES or (residue.name not in CAPS and is_in_chain(residue))
 
 
 def _chain_line(name: str, residues: Sequence[app.topology.Residue]) -> str:
@@ -94,10 +102,10 @@ def _chain_line(name: str, residues: Sequence[app.topology.Residue]) -> str:
 
 def _free_ends(residue: app.topology.Residue) -> list[str]:
     """``"N"`` and ``"C"`` of an amino acid that no other residue is bonded to."""
-    if residue.name not in AMINO_ACIDS:
-        return []
     outside = {a.name for bond in residue.external_bonds() for a in bond if a.residue is residue}
     own = {atom.name for atom in residue.atoms()}
+    if residue.name not in AMINO_ACIDS and not (_is_link(residue) and {"N", "CA", "C"} <= own):
+        return []
     return [name for name in ("N", "C") if name in own and name not in outside]
 
 
@@ -111,7 +119,7 @@ def _charge(
     name = states.get(residue.index, residue.name)
     if residue.name in molecules:
         return molecules[residue.name]
-    if residue.name in AMINO_ACIDS:
+    if residue.name in AMINO_ACIDS or (residue.name not in NUCLEOTIDES and _is_link(residue)):
         ends = {"N": 1, "C": -1}
         side = 0 if name in _NEUTRAL else _STATES.get(name)
         if side is None:

@@ -39,7 +39,7 @@ ROWS = [
         -1,
         "charged ends GLY 1 (N), GLU 6 (C)",
     ),
-    ("hyp_h", {}, 0, "residues"),
+    ("hyp_h", {}, 0, "4 residues, GLY 1 to GLY 4; charged ends GLY 1 (N), GLY 4 (C)"),
 ]
 
 
@@ -64,3 +64,14 @@ def test_trypsin_is_told_with_its_insertion_codes():
     assert "charged ends ILE 16 (N), ASN 245 (C); insertion codes 184A, 188A, 221A" in text
     assert "12 CYS in disulfides" in text and "40 of chain A, 57 of chain A, 91 of chain A" in text
     assert charge(text) == 8
+
+
+def test_a_residue_that_takes_the_template_of_another_has_its_charge(tmp_path):
+    """A cysteine under a name of its own, as files of AmberTools call those at iron-sulfur clusters."""
+    path = tmp_path / "named.pdb"
+    path.write_text((CASES / "zncys4.pdb").read_text().replace("CYS", "CYF"))
+    text = str(plan_system(path, solvate=False))
+    template = re.search(r"CYF 2 of chain A has the heavy atoms and bonds of (\w+)", text)[1]
+    assert "A: 3 residues, GLY 1 to GLY 3; charged ends" in text and "modified residues: 4 CYF" in text
+    built = build_system(path, solvate=False)
+    assert built.provenance["net_charge"] == charge(text) == {"CYM": -2, "CYS": 2}[template]
