@@ -45,7 +45,7 @@ def _begin(search: Search) -> tuple[dict[str, Any], Any]:
     from mlmm.reactions.hessian import Hessian, hessian, normal_modes
     from mlmm.reactions.minimise import minimise
     from mlmm.reactions.results import write_xyz
-    from mlmm.reactions.transition_state import mode_overlaps
+    from mlmm.reactions.transition_state import oriented
 
     options, surface, earlier = search.options, search.surface, search.earlier
     where = search.structure(options.structure) if options.structure else earlier.get("positions")
@@ -90,7 +90,7 @@ def _begin(search: Search) -> tuple[dict[str, Any], Any]:
         modes = normal_modes(
             second.matrix, surface.masses, positions, free=surface.free, dimensions=surface.dimensions
         )
-        overlaps = {} if expected is None else mode_overlaps(modes, expected, positions, surface.masses)
+        modes, overlaps = oriented(modes, expected, positions, surface.masses)
         facts, arrays = frequency_result(surface, second, modes, overlaps, options, reference)
         facts["variables"] = search.all_values(positions)
         write_xyz(search.run.file("path.xyz"), surface.numbers, arrays["movie"], arrays["movie_labels"])

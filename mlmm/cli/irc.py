@@ -21,7 +21,8 @@ EPILOG = epilog(
     "irc",
     """
 Steepest descent in mass-weighted coordinates; the energy has to fall all the way. minimum_reverse.xyz and
-minimum_forward.xyz are the minima beyond both ends, such as for freq.structure.
+minimum_forward.xyz are the minima beyond both ends, such as for freq.structure. Forward is where the first
+variable of irc.expected (or ts.expected) grows.
 """,
 )
 
@@ -37,6 +38,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _begin(search: Search) -> tuple[dict[str, Any], Any]:
+    from mlmm.config.reactions import options_from
     from mlmm.reactions.irc import follow_reaction_coordinate
     from mlmm.reactions.results import irc_result, write_xyz
 
@@ -52,11 +54,16 @@ def _begin(search: Search) -> tuple[dict[str, Any], Any]:
             'add --from RUN, a run of mlmm ts, or write start = "ts.xyz" in [irc]',
         )
 
+    # Which side is which belongs to the reaction, not to the sign that a mode happens to have.
+    asked = options.expected or options_from(search.config, "ts").expected
+    expected = search.variables(asked, "irc.expected")
+
     def work(progress: Progress) -> tuple[dict[str, Any], dict[str, Any]]:
         found = follow_reaction_coordinate(
             surface,
             saddle,
             options,
+            expected=expected,
             second_derivatives=second,
             memory=earlier.get("memory"),
             progress=progress,

@@ -21,8 +21,8 @@ __all__ = ["PathResult", "band_force", "folds", "relax_band"]
 #: Force across the path below which the highest image may begin to climb, kJ/mol/nm.
 _CLIMB = 300.0
 #: Force over the smallest so far (and over _CLIMB) beyond which steps have run away, and how often they may.
-_LOST, _RETURNS = 5.0, 4
-#: Å: longest displacement of an atom in a step; halved each time that steps ran away.
+_LOST, _RETURNS = 20.0, 4
+#: Å: longest displacement of an atom in a step; shorter after steps that ran away.
 _LONGEST = 0.2
 #: Coordinates of a band above which a full matrix costs more than the energies.
 _DENSE = 900
@@ -135,7 +135,7 @@ def relax_band(
     done = progress.get("iterations")
     iterations = 0 if done is None else int(done)
     band = _Band(images, surface, options.spring, climb=False)
-    optimiser = _optimiser(band, options, _LONGEST)
+    optimiser = _optimiser(band, options.optimiser, _LONGEST)
     best, returns = (np.inf, path), 0
     near = max(_CLIMB, options.force_tolerance)
     while True:
@@ -148,17 +148,19 @@ def relax_band(
         now = np.array([image.positions * ANGSTROM for image in images])
         if force > max(_LOST * best[0], _CLIMB):
             # A band has no energy of its own that would keep quasi-Newton steps from running away, nor a
-            # climbing image, up to where a method has no answer: it climbs again once the path is better.
+            # climbing image, up to where a method has no answer: FIRE is more patient, and if it runs away as
+            # well, no image climbs before the path is better.
             for image, where in zip(images, best[1], strict=True):
                 image.set_positions(where / ANGSTROM)
-            if band.climb:
+            returns += 1
+            if band.climb and returns > 1:
                 band.climb, near = False, max(near / 2.0, options.force_tolerance)
-            force, returns = _force(band), returns + 1
+            force = _force(band)
             best = (force, best[1])
-            optimiser = _optimiser(band, options, _LONGEST / 2**returns)
+            optimiser = _optimiser(band, "fire", _LONGEST / returns)
             said = f", where there is no energy ({failure.got})" if failure else ""
             progress.keep(
-                f"iteration {iterations}: steps ran away{said}: back to the best path, shorter steps",
+                f"iteration {iterations}: steps ran away{said}: back to the best path, by FIRE",
                 images=best[1],
                 iterations=iterations,
             )
@@ -200,11 +202,11 @@ def _force(band: _Band) -> float:
     return float(np.linalg.norm(band.get_forces().reshape(-1, 3), axis=1).max()) * FORCE_OF_ASE
 
 
-def _optimiser(band: _Band, options: NEBOptions, longest: float) -> Any:
+def _optimiser(band: _Band, name: str, longest: float) -> Any:
     """An optimiser of ASE that knows no curvatures yet."""
     from ase.optimize import BFGS, FIRE, LBFGS
 
     coordinates = 3 * len(band.images[0]) * len(band.images)
     quasi_newton = BFGS if coordinates <= _DENSE else LBFGS
-    kind: Any = FIRE if options.optimiser == "fire" else quasi_newton
+    kind: Any = FIRE if name == "fire" else quasi_newton
     return kind(band, logfile=None, maxstep=longest)

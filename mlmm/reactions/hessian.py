@@ -8,7 +8,7 @@ measure of its error.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -66,6 +66,12 @@ class Modes:
     mass_weighted: np.ndarray
     reduced_masses: np.ndarray
     removed: int
+
+    def turned(self) -> Modes:
+        """The same with the lowest mode in the other direction."""
+        signs = np.ones((len(self.wavenumbers), 1, 1))
+        signs[0] = -1.0
+        return replace(self, vectors=signs * self.vectors, mass_weighted=signs * self.mass_weighted)
 
     @property
     def imaginary(self) -> np.ndarray:
@@ -159,6 +165,8 @@ def normal_modes(
 ) -> Modes:
     """Normal modes of a Hessian; translations and rotations are projected out of a free molecule only.
 
+    A mode has two directions, of which the one is given whose largest displacement is positive.
+
     Parameters
     ----------
     matrix : ndarray, shape (3n, 3n), kJ/mol/nm²
@@ -179,6 +187,8 @@ def normal_modes(
         basis = np.linalg.svd(rigid, full_matrices=True)[2][removed:].T
     squares, inside = np.linalg.eigh(basis.T @ weighted @ basis)
     full = (basis @ inside).T
+    largest = np.take_along_axis(full, np.abs(full).argmax(axis=1)[:, None], axis=1)
+    full = np.where(largest < 0, -full, full)
     wavenumbers = np.sign(squares) * np.sqrt(np.abs(squares)) / (2.0 * math.pi * LIGHT_SPEED)
     cartesian = full * weights
     sizes = np.linalg.norm(cartesian, axis=1)

@@ -18,6 +18,8 @@ from mlmm.reactions.minimise import minimise
 from mlmm.reactions.options import IRCOptions
 from mlmm.reactions.progress import Progress
 from mlmm.reactions.surface import FORCE_OF_ASE, ReactionSurface, force_norm
+from mlmm.reactions.transition_state import oriented
+from mlmm.reactions.variables import SurfaceVariables
 from mlmm.units import ANGSTROM, ELECTRONVOLT
 
 __all__ = ["IRCResult", "follow_reaction_coordinate"]
@@ -65,6 +67,7 @@ def follow_reaction_coordinate(
     saddle: np.ndarray,
     options: IRCOptions | None = None,
     *,
+    expected: SurfaceVariables | None = None,
     second_derivatives: np.ndarray | None = None,
     memory: np.ndarray | None = None,
     progress: Progress | None = None,
@@ -76,6 +79,8 @@ def follow_reaction_coordinate(
     surface : ReactionSurface
     saddle : ndarray, shape (n, 3), nm
     options : IRCOptions, optional
+    expected : SurfaceVariables, optional
+        The first of them grows in the direction that is called forward.
     second_derivatives : ndarray, shape (3n, 3n), kJ/mol/nm², optional
         At the saddle point; computed by default.
     memory : ndarray, optional
@@ -97,6 +102,7 @@ def follow_reaction_coordinate(
     modes = normal_modes(
         second_derivatives, surface.masses, saddle, free=surface.free, dimensions=surface.dimensions
     )
+    modes, _ = oriented(modes, expected, saddle, surface.masses)
     if len(modes.imaginary) == 0:
         raise SimulationError(
             "a saddle point, with an imaginary mode, to begin from",

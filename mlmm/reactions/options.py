@@ -208,7 +208,16 @@ class IRCOptions(_Checked):
         above=0,
     )
     directions: str = word(
-        "both", ("both", "forward", "reverse"), "along the imaginary mode, against it, or both"
+        "both",
+        ("both", "forward", "reverse"),
+        "forward: the first of the expected variables grows; reverse: it becomes smaller; or both",
+    )
+    expected: Sequence[str] = setting(
+        (),
+        "variables along which the molecules react, which say what is forward; empty: those of [ts]; without "
+        "any the largest displacement of the mode is positive",
+        example=["d_CO"],
+        single=True,
     )
     steps: int = number(200, "steps in each direction at most", least=1)
     force_tolerance: Quantity = quantity(

@@ -19,7 +19,7 @@ from mlmm.reactions.surface import FORCE_OF_ASE, ReactionSurface, force_norm
 from mlmm.reactions.variables import SurfaceVariables
 from mlmm.units import ANGSTROM, ELECTRONVOLT
 
-__all__ = ["SaddleResult", "SaddleVerdict", "find_saddle", "judge_saddle", "mode_overlaps"]
+__all__ = ["SaddleResult", "SaddleVerdict", "find_saddle", "judge_saddle", "mode_overlaps", "oriented"]
 
 #: Imaginary modes above this (1/cm) are within the error of differences: floppy motions, not reactions.
 SMALL_IMAGINARY = -30.0
@@ -108,7 +108,7 @@ def find_saddle(
         second.matrix, surface.masses, where, free=surface.free, dimensions=surface.dimensions
     )
     force = force_norm(second.forces)
-    overlaps = {} if expected is None else mode_overlaps(modes, expected, where, surface.masses)
+    modes, overlaps = oriented(modes, expected, where, surface.masses)
     return SaddleResult(
         positions=where,
         energy=second.energy,
@@ -177,6 +177,22 @@ class _Derivatives:
             where, memory = atoms.positions * ANGSTROM, atoms.calc.memory
             matrix = hessian(self._surface, where, self._displacement, memory=memory).matrix
         return matrix * (ANGSTROM**2 / ELECTRONVOLT)
+
+
+def oriented(
+    modes: Modes, variables: SurfaceVariables | None, positions: np.ndarray, masses: np.ndarray
+) -> tuple[Modes, dict[str, float]]:
+    """Modes whose lowest one lets the first variable grow, and its cosines with all of them.
+
+    Diagonalisation gives a mode in any of its two directions; this one has a meaning. Arguments as of
+    `mode_overlaps`; without variables modes stay as they are.
+    """
+    if variables is None:
+        return modes, {}
+    overlaps = mode_overlaps(modes, variables, positions, masses)
+    if next(iter(overlaps.values())) >= 0.0:
+        return modes, overlaps
+    return modes.turned(), {name: -value for name, value in overlaps.items()}
 
 
 def mode_overlaps(

@@ -88,8 +88,8 @@ def _path(result: dict) -> list[Judgement | None]:
     advice = "go on with --resume --set neb.steps=…, or begin from a scan with --from"
     if returns:
         advice = (
-            "begin mlmm ts from here with --from, which needs no converged path; for the path itself take "
-            "more images, or a larger neb.spring"
+            "begin mlmm ts from the highest point of a scan (--from), which needs no path; for the path "
+            'itself take neb.optimiser = "gp", more images, or a larger neb.spring'
         )
     return [
         Judgement(

@@ -12,7 +12,7 @@ from model_surfaces import springs
 import mlmm
 from mlmm.reactions.hessian import hessian, normal_modes, rigid_motions
 from mlmm.reactions.molecules import molecule_system
-from mlmm.reactions.transition_state import mode_overlaps
+from mlmm.reactions.transition_state import mode_overlaps, oriented
 from mlmm.reactions.variables import SurfaceVariables
 from mlmm.units import LIGHT_SPEED
 
@@ -61,6 +61,12 @@ def test_stretching_is_motion_along_the_distance_in_mass_weighted_coordinates(tm
     assert abs(cosine) == pytest.approx(1.0, abs=1e-9)
     (plain,) = mode_overlaps(modes, along, surface.positions, np.ones(2)).values()
     assert abs(plain) < 0.9
+    # Whichever direction a mode was given in, it becomes the one in which the distance grows.
+    for given in (modes, modes.turned()):
+        found, cosines = oriented(given, along, surface.positions, masses)
+        assert cosines["d"] == pytest.approx(1.0, abs=1e-9)
+        assert (found.vectors[0][1] - found.vectors[0][0]) @ np.diff(surface.positions, axis=0)[0] > 0
+    assert modes.vectors[0].flat[np.abs(modes.vectors[0]).argmax()] > 0
 
 
 def test_a_linear_triatomic_has_the_frequencies_of_the_textbook():
