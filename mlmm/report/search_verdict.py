@@ -87,10 +87,7 @@ def _path(result: dict) -> list[Judgement | None]:
     returns = int(as_float(result.get("returns", 0)))
     advice = "go on with --resume --set neb.steps=…, or begin from a scan with --from"
     if returns:
-        advice = (
-            "begin mlmm ts from the highest point of a scan (--from), which needs no path; for the path "
-            'itself take neb.optimiser = "gp", more images, or a larger neb.spring'
-        )
+        advice = "begin mlmm ts from the highest point of a scan (--from), which needs no path"
     return [
         Judgement(
             "convergence",
