@@ -18,10 +18,10 @@ logger = logging.getLogger(__name__)
 
 def pair_correction(spec: HybridSpec) -> RegionPairs | ZonePairs | None:
     """Pairs that the C++ kernel subtracts; None where OpenMM or torch does it all."""
-    if not spec.direct_pairs or spec.zones.moves or spec.subtracts_in_torch or not native_pairs_wanted():
+    if not spec.direct_pairs or spec.zones.moves or spec.subtracts_in_torch:
         return None
     if spec.rules.isolated and not spec.mm_tail:
-        return region_direct_pairs(spec)
+        return region_direct_pairs(spec) if native_pairs_wanted() else None
     return zone_direct_pairs(spec) if spec.rules.takes_pairs else None
 
 
@@ -50,9 +50,10 @@ def region_direct_pairs(spec: HybridSpec) -> RegionPairs | None:
 def zone_direct_pairs(spec: HybridSpec) -> ZonePairs | None:
     """Pairs within the range of the potential that a static zone takes over; None without such pairs."""
     built, term_weights = spec.built, hybrid_term_weights(spec)
+    # What cannot be shared out among atoms is refused with and without the kernel.
     tables = read_mm_tables(built.system, keep=spec.keep)
-    if not (tables.charge.any() or tables.epsilon.any()):
-        return None  # no NonbondedForce, or one that stays whole
+    if not native_pairs_wanted() or not (tables.charge.any() or tables.epsilon.any()):
+        return None  # or no NonbondedForce, or one that stays whole
     check_switching_range(term_weights, tables)
     near = neighbours_with_wells(tables, term_weights.active, built.positions, built.box_vectors)
     return ZonePairs(tables, term_weights, near[tables.exception_index(near[:, 0], near[:, 1]) < 0])

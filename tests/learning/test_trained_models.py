@@ -112,6 +112,7 @@ def test_the_compiled_kernel_runs_it(trained, frames):
     assert float((start[1] - found["torch"][1]).abs().max()) > 1.0
 
 
+@pytest.mark.usefixtures("kernels_by_default")
 @pytest.mark.parametrize("scheme", ["additive", "per_atom"])
 def test_hybrid_systems_hold_it(trained, dipeptide_vacuum, scheme):
     """By the plugin where it is built: energies and forces of torch in float64."""
