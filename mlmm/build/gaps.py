@@ -9,13 +9,12 @@ import numpy as np
 from openmm import app
 
 from mlmm.build.build_log import Decision
+from mlmm.build.files.atoms import CHAIN_LINKS, LONGEST_LINK
 from mlmm.build.topology_json import set_topology_box, topology_box
 from mlmm.errors import StructureError
 from mlmm.short_repr import counted
 
 __all__ = [
-    "CHAIN_LINKS",
-    "LONGEST_LINK",
     "describe_residue",
     "is_link",
     "long_links",
@@ -23,9 +22,6 @@ __all__ = [
     "place_atom",
 ]
 
-#: Atoms that join neighbours in a chain of amino acids, and of nucleotides.
-CHAIN_LINKS = (("C", "N"), ("O3'", "P"))
-LONGEST_LINK = 0.2  # nm; a peptide bond has 0.133, O3'-P 0.161
 _ROOM = 0.25  # nm between a cap and what is not bonded to it; a hydrogen bond has 0.28
 _WATER = "HOH"
 # Ideal geometry of a peptide group (Engh and Huber, Acta Cryst. A47, 392 (1991), doi

@@ -15,8 +15,8 @@ import gemmi
 import numpy as np
 from openmm import app
 
-from mlmm.build.files.atoms import METALS, ResidueKey
-from mlmm.build.gaps import CHAIN_LINKS, describe_residue
+from mlmm.build.files.atoms import CHAIN_LINKS, LONGEST_LINK, METALS, ResidueKey
+from mlmm.build.gaps import describe_residue
 from mlmm.build.glycans import is_sugar, place_of, places_of
 from mlmm.build.questions import OpenQuestionError, removal_key, without
 from mlmm.neighbours import pairs_within
@@ -34,7 +34,6 @@ __all__ = [
 
 _SLACK = 0.025  # nm above the sum of covalent radii; most bonds of small molecules lie within 0.01
 _LONGEST = 0.3  # nm; above every sum of two covalent radii of non-metals
-_PEPTIDE_BOND = 0.2  # nm
 _HYDROGEN_BOND = 0.15  # nm between a hydrogen and its atom; S-H has 0.134
 _DISTANCE = "distance"
 
@@ -88,7 +87,7 @@ def bond_backbone(topology: app.Topology, positions: np.ndarray) -> None:
                 if left in first and right in second:
                     one, other = first[left], second[right]
                     distance = np.linalg.norm(positions[one.index] - positions[other.index])
-                    if distance < _PEPTIDE_BOND and frozenset((one.index, other.index)) not in bonded:
+                    if distance < LONGEST_LINK and frozenset((one.index, other.index)) not in bonded:
                         topology.addBond(one, other)
 
 

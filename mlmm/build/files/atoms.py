@@ -31,6 +31,9 @@ _METAL_SYMBOLS = (
 METALS = frozenset(_METAL_SYMBOLS.split())
 #: Those that bind their ligands in places, unlike the ions of lithium, sodium and potassium.
 BINDING_METALS = METALS - {"LI", "NA", "K", "RB", "CS"}
+#: Atoms that join neighbours in a chain of amino acids, and of nucleotides by today's name and the older one.
+CHAIN_LINKS = (("C", "N"), ("O3'", "P"), ("O3*", "P"))
+LONGEST_LINK = 0.2  # nm; a peptide bond has 0.133, O3'-P 0.161
 
 
 class ResidueKey(NamedTuple):

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from mlmm.build.files.atoms import CAPS, AtomRecord, coordinates, is_polymer, residues
+from mlmm.build.files.atoms import (
+    CAPS,
+    CHAIN_LINKS,
+    LONGEST_LINK,
+    AtomRecord,
+    coordinates,
+    is_polymer,
+    residues,
+)
 from mlmm.neighbours import pairs_within
 
 __all__ = ["mark_free"]
-
-_LINK = 0.2  # nm; C-N has 0.133, O3'-P 0.161
-#: Atoms that join neighbours in a chain, by either name.
-_ENDS = ({"C": 0, "N": 1}, {"O3'": 0, "O3*": 0, "P": 1})
 
 
 def mark_free(atoms: list[AtomRecord]) -> list[AtomRecord]:
@@ -50,12 +54,12 @@ def mark_free(atoms: list[AtomRecord]) -> list[AtomRecord]:
 def _bonded(groups: list[list[AtomRecord]], links: list[int]) -> set[int]:
     """Places of the residues that a bond of a backbone joins to another one."""
     found: set[int] = set()
-    for names in _ENDS:
+    for names in CHAIN_LINKS:
         ends = [(index, atom) for index in links for atom in groups[index] if atom.name in names]
         owner = np.array([index for index, _ in ends], dtype=int)
-        side = np.array([names[atom.name] for _, atom in ends], dtype=int)
+        side = np.array([names.index(atom.name) for _, atom in ends], dtype=int)
         points = coordinates(atom for _, atom in ends)
-        for i, j in pairs_within(points, points, _LINK):
+        for i, j in pairs_within(points, points, LONGEST_LINK):
             if owner[i] != owner[j] and side[i] != side[j]:
                 found |= {int(owner[i]), int(owner[j])}
     return found

@@ -15,6 +15,8 @@ from mlmm.build.build_log import Decision
 from mlmm.build.files.atoms import (
     AMINO_ACIDS,
     CAPS,
+    CHAIN_LINKS,
+    LONGEST_LINK,
     METALS,
     NUCLEOTIDES,
     AtomRecord,
@@ -37,8 +39,6 @@ from mlmm.errors import StructureError
 from mlmm.neighbours import pairs_within
 from mlmm.short_repr import ShortRepr, shortened
 
-_LINK = 0.2  # nm; of the atoms that join neighbours of a chain
-_LINKS = ((("C",), ("N",)), (("O3'", "O3*"), ("P",)))
 _SAME_GROUP = 0.2  # of the strongest contact in the file; below it a crystal contact
 
 
@@ -276,13 +276,11 @@ def _chains(
 def _gaps(run: list[list[AtomRecord]]) -> list[str]:
     found = []
     for before, after in pairwise(run):
-        for names in _LINKS:
-            ends = [a for a in before if a.name in names[0]][:1] + [a for a in after if a.name in names[1]][
-                :1
-            ]
+        for last, first in CHAIN_LINKS:
+            ends = [a for a in before if a.name == last][:1] + [a for a in after if a.name == first][:1]
             if len(ends) == 2 and before[0].part == after[0].part:
                 distance = float(np.linalg.norm(np.diff(coordinates(ends), axis=0)))
-                if distance > _LINK:
+                if distance > LONGEST_LINK:
                     found.append(f"{describe(before)} - {describe(after)} {distance:.2f} nm")
     return found
 

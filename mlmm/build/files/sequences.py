@@ -8,9 +8,8 @@ import gemmi
 import numpy as np
 
 from mlmm.build.build_log import Decision
-from mlmm.build.files.atoms import AtomRecord, MissingSegment, describe, is_polymer
+from mlmm.build.files.atoms import LONGEST_LINK, AtomRecord, MissingSegment, describe, is_polymer
 
-_PEPTIDE_BOND = 0.2  # nm; longer is a gap
 _LEAST_IDENTITY = 0.7  # of the residues with coordinates; below it the sequence is another molecule's
 _UNBROKEN = -20  # score for opening a gap between residues that are bonded
 
@@ -117,7 +116,7 @@ def _broken(before: list[AtomRecord], after: list[AtomRecord]) -> bool:
     ]
     if ends[0] is None or ends[1] is None:
         return True
-    return bool(np.linalg.norm(ends[0] - ends[1]) > _PEPTIDE_BOND)
+    return bool(np.linalg.norm(ends[0] - ends[1]) > LONGEST_LINK)
 
 
 def _segments(

@@ -6,8 +6,8 @@ import numpy as np
 from openmm import app
 
 from mlmm.build.build_log import Decision
-from mlmm.build.files.atoms import NUCLEOTIDES
-from mlmm.build.gaps import LONGEST_LINK, describe_residue, long_links
+from mlmm.build.files.atoms import LONGEST_LINK, NUCLEOTIDES
+from mlmm.build.gaps import describe_residue, long_links
 from mlmm.build.questions import OpenQuestionError
 from mlmm.errors import StructureError
 
