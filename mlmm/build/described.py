@@ -246,7 +246,7 @@ def check_joints(
     do = (
         METAL_BY_AMBER
         if any(holds_metal(atom.residue) for atom in joint)
-        else glycan_advice("0YB" in graphs.names)
+        else glycan_advice(graphs.has_glycans)
         if any(is_sugar(places_of(atom.residue, positions)) for atom in joint)
         else "describe the joined residues in an OpenMM XML file with <ExternalBond> and give it as "
         f'ligands = ["file.xml"], {BY_AMBER}; if the atoms are not bonded, correct their coordinates and '
@@ -321,7 +321,7 @@ def check_described(
     # Molecules first: a dry run looks at the rest without them, which it cannot do without a link of a chain.
     unknown = [r for r in unknown if not is_in_chain(r)] or unknown
     if unknown:
-        raise unknown_residues(unknown, positions, name, "0YB" in graphs.names)
+        raise unknown_residues(unknown, positions, name, graphs.has_glycans)
     if all(residue.name == "HOH" for residue in topology.residues()):
         raise NothingLeftError(
             "a molecule besides water", f"only water in {name}", "give a file that holds the solute"

@@ -20,6 +20,7 @@ from mlmm.build.templates import Match, TemplateGraphs, bonded_atoms
 from mlmm.errors import StructureError
 
 __all__ = [
+    "GLYCAM_BY_AMBER",
     "PDB_SUGARS",
     "GlycamName",
     "has_sugars",
@@ -88,7 +89,11 @@ _SIALIC_SIGNS = {"C2": 1, "C4": -1, "C5": 1, "C6": -1, "C7": -1, "C8": -1}
 #: Carbons that the ether oxygen joins in pyranoses, furanoses, in fructose and in neuraminic acid. The oxygen
 #: is O5, O4 or O6, and O in entries of the PDB from before 2020.
 _RING_ENDS = (("C1", "C5"), ("C1", "C4"), ("C2", "C5"), ("C2", "C6"))
-_PREPARED = 'prmtop = "…" and inpcrd = "…" instead of pdb'
+#: The way on where OpenMM's files have no residue for a sugar.
+GLYCAM_BY_AMBER = (
+    "build it in AmberTools (tleap, leaprc.GLYCAM_06j-1) and write "
+    'prmtop = "…" and inpcrd = "…" instead of pdb'
+)
 _BOND = 0.175  # nm; C-C has 0.152, C-O 0.143
 _FLAT = 2e-4  # nm^3; a tetrahedral carbon has 2e-3
 #: Residues of proteins that carry a glycan -> the atom, and their GLYCAM name.
@@ -167,7 +172,7 @@ def name_glycans(
     """
     renamed: dict[GlycamName, str] = {}
     decisions: list[Decision] = []
-    if "0YB" not in graphs.names:
+    if not graphs.has_glycans:
         return renamed, decisions
     bonded, atoms = bonded_atoms(topology), list(topology.atoms())
     changes: dict[app.topology.Residue, str] = {}
@@ -272,8 +277,7 @@ def _unknown(residue: app.topology.Residue, fitting: list[str]) -> StructureErro
     return StructureError(
         "pyranoses that GLYCAM describes, by their bonds and stereocentres",
         got,
-        f"look at the configuration of {who} in the file; if it is right, build the glycan in AmberTools "
-        f"(tleap, leaprc.GLYCAM_06j-1) and write {_PREPARED}",
+        f"look at the configuration of {who} in the file; if it is right, {GLYCAM_BY_AMBER}",
     )
 
 
@@ -282,8 +286,8 @@ def _furanose(residue: app.topology.Residue) -> StructureError:
     return StructureError(
         "pyranoses, whose residues of GLYCAM are told apart by their stereocentres",
         f"{who}, a furanose or another ring",
-        f"build it in AmberTools (tleap, leaprc.GLYCAM_06j-1) and write {_PREPARED}; if it is bonded to "
-        f'nothing, write [system.ligand.{residue.name}] with smiles = "…"',
+        f"{GLYCAM_BY_AMBER}; if it is bonded to nothing, write [system.ligand.{residue.name}] with "
+        'smiles = "…"',
     )
 
 

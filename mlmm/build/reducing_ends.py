@@ -41,7 +41,7 @@ def split_reducing_ends(
     decisions : list of Decision
     """
     ends: dict[app.topology.Residue, list[app.topology.Atom]] = {}
-    if {HYDROXYL, "0YB"} <= graphs.names:
+    if graphs.has_glycans and HYDROXYL in graphs.names:
         bonded, atoms = bonded_atoms(topology), list(topology.atoms())
         for residue in topology.residues():
             if residue.name not in skipped and is_sugar(places_of(residue, positions)):

@@ -77,6 +77,7 @@ class TemplateGraphs:
         self._force_field = force_field
         self.names = frozenset(force_field._templates)  # OpenMM has no public access to templates
         self.has_patches = bool(force_field._patches)
+        self.has_glycans = "0YB" in self.names  # N-acetylglucosamine at an end, which GLYCAM's files all have
         self._plain = _by_elements(force_field._templates.values())
         self._patched: dict[tuple, list[Any]] | None = None
         self._graphs: dict[int, Any] = {}

@@ -9,7 +9,7 @@ from openmm import app
 
 from mlmm.build.files.atoms import AMINO_ACIDS, METALS, NUCLEOTIDES
 from mlmm.build.gaps import describe_residue, is_link
-from mlmm.build.glycans import PDB_SUGARS, is_sugar, places_of
+from mlmm.build.glycans import GLYCAM_BY_AMBER, PDB_SUGARS, is_sugar, places_of
 from mlmm.build.questions import OpenQuestionError, removal_key, without
 from mlmm.errors import StructureError
 
@@ -29,10 +29,6 @@ METAL_BY_AMBER = (
     "inputs of LEaP are in the guide, builder.md, Metals with bonds; MCPB.py for others) "
     'and write prmtop = "…" and inpcrd = "…" instead of pdb'
 )
-_GLYCAM_BY_AMBER = (
-    "build it in AmberTools (tleap, leaprc.GLYCAM_06j-1) and write "
-    'prmtop = "…" and inpcrd = "…" instead of pdb'
-)
 _SHOWN = 8
 
 
@@ -41,11 +37,11 @@ def glycan_advice(glycam: bool) -> str:
     if glycam:
         return (
             "GLYCAM has no such residue in OpenMM's files (they lack free ends of sialic acids, furanoses, "
-            f"sulfates): {_GLYCAM_BY_AMBER}"
+            f"sulfates): {GLYCAM_BY_AMBER}"
         )
     return (
         'for a glycan, take the force field with GLYCAM, forcefield = "amber14"; where that lacks the '
-        f"residue (a free end of a sialic acid, furanoses), {_GLYCAM_BY_AMBER}"
+        f"residue (a free end of a sialic acid, furanoses), {GLYCAM_BY_AMBER}"
     )
 
 
