@@ -6,6 +6,7 @@ which a build adds, are left out. Patches (CHARMM's ends of chains, disulfides, 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ __all__ = [
 ]
 
 _HYDROGEN = app.element.hydrogen
+
+
+_one_thread = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -237,8 +241,13 @@ def patches_made_once() -> Iterator[None]:
     """Keep the patched templates of a force field, which OpenMM makes anew at every assignment of templates.
 
     CHARMM36m has so many that each time costs 20 s of processor time. What is assigned stays the same:
-    templates are only read.
+    templates are only read. Another thread waits, since a function of OpenMM is replaced meanwhile.
     """
+    with _one_thread:
+        yield from _patches_made_once()
+
+
+def _patches_made_once() -> Iterator[None]:
     original = openmm_forcefield._generatePatchedSingleResidueTemplates
     made: dict[int, tuple[Any, list[str], list[Any]]] = {}
 

@@ -1,5 +1,6 @@
 """Patched templates are made once in a build, and what they assign stays the same."""
 
+import threading
 from io import StringIO
 
 import openmm
@@ -83,3 +84,24 @@ def test_two_force_fields_do_not_share_patches(generated):
     with patches_made_once():
         kept = [serialised(force_field, chain()) for force_field in (one, two)]
     assert kept == plain and plain[0] != plain[1]
+
+
+def test_threads_leave_the_function_of_openmm_as_it_was():
+    original = openmm_forcefield._generatePatchedSingleResidueTemplates
+    second_is_in, first_is_out = threading.Event(), threading.Event()
+
+    def first():
+        with patches_made_once():
+            other.start()
+            second_is_in.wait(0.2)
+        first_is_out.set()
+
+    def second():
+        with patches_made_once():
+            second_is_in.set()
+            first_is_out.wait(5.0)
+
+    other = threading.Thread(target=second)
+    first()
+    other.join()
+    assert openmm_forcefield._generatePatchedSingleResidueTemplates is original
