@@ -8,7 +8,6 @@ file: errors on the test after each round, overall and by basin; ``--table`` pri
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.learning_curves import FORCE, training
+from benchmarks.learning_curves import FORCE, measuring_parser, read_rows, training
 from mlmm.learning.active.backends import TrainedModel
 from mlmm.learning.active.loop import Steps, learn
 from mlmm.learning.active.measure import measure
@@ -110,19 +109,12 @@ def table(rows: list[dict]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("pool")
-    parser.add_argument("test")
-    parser.add_argument("results", type=Path)
+    parser = measuring_parser(__doc__ or "")
     parser.add_argument("--by", nargs="*", default=["spread", "passive"], choices=CRITERIA)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    text = options.results.read_text() if options.results.exists() else ""
-    rows = [json.loads(line) for line in text.splitlines()]
+    rows = read_rows(options.results) if options.results.exists() else []
     if not options.table:
         pool, test = check_samples(import_labels(options.pool)), check_samples(import_labels(options.test))
         for seed in range(options.seeds):

@@ -193,18 +193,27 @@ def draw(sets: dict[str, list[dict]], path: Path) -> None:
     plt.close(figure)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def measuring_parser(about: str) -> argparse.ArgumentParser:
+    """Arguments of a script that trains on a pool, measures on a test set, and keeps rows in a file."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pool")
     parser.add_argument("test")
     parser.add_argument("results", type=Path)
+    parser.add_argument("--table", action="store_true")
+    return parser
+
+
+def read_rows(path: Path) -> list[dict]:
+    """Rows of a file, one in JSON on each line."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def main() -> None:
+    parser = measuring_parser(__doc__ or "")
     parser.add_argument("--models", nargs="*", default=list(MODELS)[:4], choices=list(MODELS))
     parser.add_argument("--labels", default="50,100,200,400")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--outside", nargs="*", type=Path, default=[], metavar="FILE")
-    parser.add_argument("--table", action="store_true")
     parser.add_argument("--plot", type=Path, help="draw a figure; --table --plot draws what is there")
     parser.add_argument("--title", default="", help="of its first column")
     parser.add_argument(
@@ -212,8 +221,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     torch.set_num_threads(1)
-    text = options.results.read_text() if options.results.exists() else ""
-    rows = [json.loads(line) for line in text.splitlines()]
+    rows = read_rows(options.results) if options.results.exists() else []
     if not options.table:
         pool, test = check_samples(import_labels(options.pool)), check_samples(import_labels(options.test))
         outside = {path.stem: check_samples(import_labels(path), least=1) for path in options.outside}
@@ -230,9 +238,7 @@ def main() -> None:
                     )
     print(table(rows))
     if options.plot:
-        others = {
-            t: [json.loads(line) for line in Path(f).read_text().splitlines()] for t, f in options.beside
-        }
+        others = {title: read_rows(Path(file)) for title, file in options.beside}
         draw({options.title or options.results.stem: rows, **others}, options.plot)
 
 
