@@ -149,7 +149,7 @@ def _select(topology: Any, selection: str) -> Any:
                 raise SelectionError(
                     "a selection in mdtraj's language",
                     f"{selection!r}, where {before!r} and {word!r} are read as values of {keyword!r}",
-                    f"write and or or before {word!r}",
+                    f"write 'and' or 'or' before {word!r}",
                 )
     try:
         return topology.select(selection)

@@ -125,6 +125,16 @@ def test_a_region_of_such_a_system_is_described_by_a_potential(files, ani1x, kin
     assert report.passed, report
 
 
+def test_what_cannot_be_shared_out_is_refused_without_the_kernel_too(files, ani1x, monkeypatch):
+    """Without a compiler OpenMM subtracts the pairs; the terms are the same. `additive` takes them."""
+    monkeypatch.setenv("MLMM_KERNEL", "torch")
+    built = load_charmm(files / "t.psf", files / "t.pdb", [files / "t.rtf", files / "t.prm"], **FREE)
+    region = select_region(built, "not water")
+    with pytest.raises(EmbeddingError, match=r"CustomTorsionForce.*additive"):
+        hybrid_system(built, static_zones(built, region), ani1x, scheme="per_atom")
+    assert hybrid_system(built, hard_zones(built, region), ani1x, scheme="additive").removed
+
+
 def test_run_file_takes_gromacs_and_charmm_files_from_beside_it(files, tmp_path):
     for name in ("t.top", "t.gro", "t.psf", "t.pdb", "t.rtf", "t.prm"):
         (tmp_path / name).write_bytes((files / name).read_bytes())

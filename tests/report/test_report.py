@@ -365,6 +365,10 @@ def test_a_smooth_zone_is_shown(run_directory):
             {"electrostatics": "embedded", "far_field": "ewald"},
             "electrostatic embedding: the charges around act on the potential (Ewald sum)",
         ),
+        (
+            {"electrostatics": "embedded", "far_field": "reaction_field"},
+            "electrostatic embedding: the charges around act on the potential (reaction field)",
+        ),
     ],
 )
 def test_how_the_region_feels_the_charges_around_is_said(run_directory, embedding, words):
@@ -373,6 +377,13 @@ def test_how_the_region_feels_the_charges_around_is_said(run_directory, embeddin
     text = _page(run_directory).text
     assert f"Electrostatics {words}" in text
     assert text.count("mechanical embedding") == (embedding["electrostatics"] == "mechanical")
+
+
+def test_an_embedded_droplet_has_no_ewald_sum(run_directory):
+    embedding = {"scheme": "additive", "electrostatics": "embedded", "far_field": "ewald"}
+    _change(run_directory, embedding=embedding, system=_run()["system"] | {"periodic": False})
+    text = _page(run_directory).text
+    assert "the charges around act on the potential (every pair)" in text and "Ewald" not in text
 
 
 def test_energies_that_are_unknown_leave_their_panel_out(run_directory):

@@ -44,7 +44,7 @@ def test_selection_and_completion(dipeptide_water):
         (
             "resname ALA nad name CA",
             "residue",
-            "where 'nad' and 'name' are read as values of 'resname'. Write and or or before 'name'",
+            "where 'nad' and 'name' are read as values of 'resname'. Write 'and' or 'or' before 'name'",
         ),
         ("resSeq 2 resname ALA", "residue", "where '2' and 'resname' are read as values of 'resSeq'"),
         ("all", "chain", "complete = atoms | residue | molecule, but got 'chain'"),

@@ -20,8 +20,9 @@ namespace mlmm {
 // The contexts of a Context on a GPU platform, one for each device.
 std::vector<OpenMM::ComputeContext*> contexts_of(const OpenMM::Platform& platform, OpenMM::ContextImpl& context);
 
-// Which atoms and groups of them are alike: GPU platforms swap whole identical molecules to keep neighbours together. A
-// place in their arrays keeps its kind of atom, so that is enough for those whose weight follows from their position. Atoms of a positive kind are identical to no other, and neither are groups.
+// Which atoms and groups of them are alike: GPU platforms swap whole identical molecules to keep neighbours together.
+// A place in their arrays keeps its kind of atom, so that is enough for those whose weight follows from their position.
+// Atoms of a positive kind are identical to no other, and neither are groups.
 // (ComputeForceInfo has no virtual destructor: OpenMM owns what is given to it, and it is small.)
 struct AtomKinds : public OpenMM::ComputeForceInfo {
     bool areParticlesIdentical(int a, int b) override { return a == b || (kinds[a] == kinds[b] && kinds[a] <= 0); }
