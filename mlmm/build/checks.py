@@ -11,9 +11,9 @@ from openmm import app, unit
 
 from mlmm.build.bounds import check_bounds
 from mlmm.build.build_log import Decision
-from mlmm.build.files.stretched import check_links
 from mlmm.build.gaps import describe_residue
 from mlmm.build.parametrise import chosen_templates
+from mlmm.build.stretched import check_links
 from mlmm.build.templates import unmatched_residues
 from mlmm.errors import StructureError
 from mlmm.neighbours import closest_pair

@@ -27,13 +27,13 @@ from mlmm.build.described import (
 )
 from mlmm.build.draft import as_quantity, draft_topology
 from mlmm.build.files.atoms import CheckedStructure, ResidueKey
-from mlmm.build.files.stretched import check_bonds_within_residues, check_links
 from mlmm.build.gaps import describe_residue, mend_chains
 from mlmm.build.glycans import GlycamName, name_glycans, place_of
 from mlmm.build.joints import Sources, joints, told
 from mlmm.build.options import BuildOptions
 from mlmm.build.questions import OpenQuestionError
 from mlmm.build.reducing_ends import split_reducing_ends
+from mlmm.build.stretched import check_bonds_within_residues, check_links
 from mlmm.build.templates import TemplateGraphs
 from mlmm.build.topology_json import set_topology_box, topology_box
 from mlmm.errors import StructureError
