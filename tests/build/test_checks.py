@@ -7,9 +7,8 @@ import openmm
 import pytest
 from openmm import app
 
-from mlmm.build import build_system, checks
+from mlmm.build import build_system, checks, stretched
 from mlmm.build.bounds import check_bounds
-from mlmm.build.files import stretched
 from mlmm.build.parametrise import load_force_field
 from mlmm.errors import ConfigError, StructureError
 
