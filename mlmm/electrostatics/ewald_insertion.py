@@ -8,19 +8,21 @@ quadrupoles Q (traceless, half of a second moment) add
 Phi the potential of all other charges c of the periodic system, by Ewald's sum with a splitting of its own:
 
     E_direct = K sum_(i,m) c_m [Dq_i B0 + (mu_i·D) B1 + (D·Q_i·D) B2],    D = x_m − r_i, |D| < r_c,
-    E_reciprocal = K (8 pi/V) sum_(half of k) exp(−k²/4a²)/k² Re[S_L* S_M],
+    E_reciprocal = K (8 pi/V) sum_(half of k) w(k)/k² Re[S_L* S_M],
     S_L = sum_i (Dq_i + i k·mu_i − k·Q_i·k) exp(i k·r_i),    S_M = sum_m c_m exp(i k·x_m).
 
+B0 = 1/r − F(r²/r_c²)/r_c with the smooth part F of `mlmm.electrostatics.prolate_splitting`, B(k+1) =
+−B(k)'/r, and w = psi_0(k r_c/c)/psi_0(0) up to k = c/r_c, where both sums end.
 There is no self term, since the two sets are disjoint, and no background, since the charges Dq add up to
 zero. q0 drops out of the energy up to E_images, the region's interaction with its own images beyond that of
 q0, to leading order in a cube: K (2 pi/3V) [Q Theta − (|d|² − |d0|²)], d = sum(q r + mu), d0 = sum q0 r,
 Theta = sum(Dq r² + 2 mu·r). The energy is one function of the positions: charges that answer to the field are
 differentiated with everything else, which is where truncated sums go wrong.
 
-In an open system a = 0, r_c is infinite and nothing is reciprocal. In a box r_c is a fixed share of its
-smallest width, a r_c a number, and k are all vectors up to 2 a (a r_c) *of that box*, so that the sum follows
-one that a barostat changes: with all lengths scaled, its error is what it was, and with one length scaled
-no k is lost that the others need.
+In an open system r_c is infinite and nothing is reciprocal. In a box r_c is a fixed share of its smallest
+width and k are all vectors up to c/r_c *of that box*, so that the sum follows one that a barostat changes:
+with all lengths scaled, its error is what it was, and with one length scaled no k is lost that the others
+need.
 
 The charges c may be Gaussians of a small width, c erf(b r)/r with b = 1/(sqrt(2) width): beyond 8.5 widths
 points to the last digit, yet of finite potential on top of an atom, where a point charge without a repulsive
@@ -34,10 +36,11 @@ import math
 from typing import Optional
 
 import torch
-from scipy.special import erfcinv
+from numpy.polynomial import polynomial
 
 from mlmm.electrostatics.boxes import box_widths, half_space
 from mlmm.electrostatics.insertion import Insertion
+from mlmm.electrostatics.prolate_splitting import bandwidth, smooth_part
 from mlmm.errors import EmbeddingError
 from mlmm.kernels.ewald import native_ewald_wanted
 from mlmm.potentials.multipoles import multipole_energies, smeared_potentials, traceless
@@ -46,7 +49,7 @@ from mlmm.structures import minimum_image
 __all__ = ["EwaldInsertion"]
 
 #: Where the end of the direct sum is made smooth, as a share of its cutoff.
-_TAPER = 0.9
+_TAPER = 0.95
 #: Cost of a pair in units of that of a charge and a wave, as measured with the compiled kernel.
 _PAIR_COST = 50.0
 #: 1/b beyond which a Gaussian charge is a point: erfc(6) = 2e-17.
@@ -65,7 +68,7 @@ class EwaldInsertion(Insertion):
     cell : torch.Tensor, shape (3, 3), nm, optional
         Box when the sum is set up; None for an open system.
     tolerance : float
-        erfc(a r_c), the relative error of the potential.
+        Relative error of the potential, and half of what w has fallen to where the sums end.
     cutoff : float, optional
         r_c in this box, nm; by default such that both sums together cost least.
     width : float
@@ -92,14 +95,17 @@ class EwaldInsertion(Insertion):
                 "a tolerance of the Ewald sum between 1e-12 and 0.1", f"{tolerance:g}", "write 1e-4"
             )
         self.share = 0.0
-        self.argument, self.tolerance = float(erfcinv(tolerance)), float(tolerance)
+        self.bandwidth, self.tolerance = bandwidth(tolerance), float(tolerance)
+        smooth = smooth_part(self.bandwidth, tolerance)
+        # (−2 d/du)^k F in t = 2u − 1, of which −(1/r d/dr)^k F(r²/r_c²)/r_c is made.
+        self.smooth = [((-4.0) ** k * polynomial.polyder(smooth, k)).tolist() for k in range(3)]
         triples = torch.zeros(0, 3, dtype=torch.float64)
         if cell is not None:
             cell = cell.to(torch.float64).cpu()
             smallest = float(box_widths(cell).min())
             if cutoff is None:
                 volume, n = float(torch.linalg.det(cell)), max(len(reference_charges), 1)
-                cutoff = min(_cheapest_cutoff(volume, n, self.argument), 0.5 * smallest)
+                cutoff = min(_cheapest_cutoff(volume, n, self.bandwidth), 0.5 * smallest)
             if not 0.0 < cutoff <= 0.5 * smallest:
                 raise EmbeddingError(
                     f"a cutoff of the direct sum up to half of the box, {0.5 * smallest:.3g} nm",
@@ -107,8 +113,9 @@ class EwaldInsertion(Insertion):
                     "leave it out, or use a larger box",
                 )
             self.share = cutoff / smallest
-            triples = half_space(cell, 2.0 * self.argument**2 / cutoff)
+            triples = half_space(cell, self.bandwidth / cutoff)
         self.register_buffer("triples", triples)
+        self.register_buffer("coefficients", torch.from_numpy(smooth))
         self.register_buffer("built", torch.zeros(3, 3, dtype=torch.float64) if cell is None else cell)
         self.taper, self.pi, self.reach = _TAPER, math.pi, _REACH
         self.native = native_ewald_wanted()
@@ -141,6 +148,7 @@ class EwaldInsertion(Insertion):
                 self.external,
                 self.reference,
                 self.waves(cell),
+                self.coefficients,
                 self._ranges(cell),
             )
         else:
@@ -171,6 +179,7 @@ class EwaldInsertion(Insertion):
                 self.external,
                 self.reference,
                 self.waves(cell),
+                self.coefficients,
                 self._ranges(cell),
             )
             curvature = traceless(found[:, 5:].unflatten(1, (3, 3)))
@@ -195,25 +204,37 @@ class EwaldInsertion(Insertion):
         """Integers n (K, 3) of the reciprocal vectors 2 pi H⁻¹ n of the sum in a box, one of each pair ±n."""
         if cell is None or bool(torch.equal(cell.detach(), self.built)):
             return self.triples
-        return half_space(cell.detach(), 2.0 * self.argument * self.argument / self.cutoff(cell))
+        return half_space(cell.detach(), self.bandwidth / self.cutoff(cell))
 
     def _ranges(self, cell: Optional[torch.Tensor]) -> list[float]:
-        """Splitting, cutoff and constants, for the kernel."""
-        cutoff = self.cutoff(cell)
-        alpha = 0.0 if cell is None else self.argument / cutoff
-        return [alpha, cutoff, self.taper, self.width, self.coulomb]
+        """Bandwidth, cutoff and constants, for the kernel."""
+        return [self.bandwidth, self.cutoff(cell), self.taper, self.width, self.coulomb]
+
+    def _smooth_part(self, u: torch.Tensor, order: int) -> torch.Tensor:
+        """(−2 d/du)^order F."""
+        t = 2.0 * u - 1.0
+        value = torch.zeros_like(t)
+        for coefficient in self.smooth[order][::-1]:
+            value = value * t + coefficient
+        return value
+
+    def _smooth_parts(
+        self, square: torch.Tensor, cutoff: float
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """S = F(r²/r_c²)/r_c, −S'/r and (S'/r)'/r."""
+        inverse = 1.0 / cutoff
+        u = square * inverse**2
+        first, second = self._smooth_part(u, 1) * inverse**3, self._smooth_part(u, 2) * inverse**5
+        return self._smooth_part(u, 0) * inverse, first, second
 
     def _in_torch(
         self, positions: torch.Tensor, external_positions: torch.Tensor, cell: Optional[torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """As `potentials`, the second derivatives with a trace that traceless quadrupoles do not see."""
         cutoff = self.cutoff(cell)
-        alpha = 0.0 if cell is None else self.argument / cutoff
-        bare, potential, gradient, curvature = self._direct(
-            positions, external_positions, cell, alpha, cutoff
-        )
+        bare, potential, gradient, curvature = self._direct(positions, external_positions, cell, cutoff)
         if cell is not None:
-            more, slope, bend = self._reciprocal(positions, external_positions, cell, alpha)
+            more, slope, bend = self._reciprocal(positions, external_positions, cell, cutoff)
             bare, potential = bare + more, potential + more
             gradient, curvature = gradient + slope, curvature + bend
         offset = -self.coulomb * self.reference * bare
@@ -224,7 +245,6 @@ class EwaldInsertion(Insertion):
         positions: torch.Tensor,
         external_positions: torch.Tensor,
         cell: Optional[torch.Tensor],
-        alpha: float,
         cutoff: float,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Screened part within the cutoff, in units of K: the potential of points, which the fixed charges
@@ -241,10 +261,10 @@ class EwaldInsertion(Insertion):
         vectors = minimum_image(vectors, cell)
         square = vectors.square().sum(1)
         distance = square.sqrt()
-        gaussian = (2.0 * alpha / self.pi**0.5) * torch.exp(-(alpha * alpha) * square)
-        b0 = torch.erfc(alpha * distance) / distance
-        b1 = (b0 + gaussian) / square
-        b2 = (3.0 * b1 + 2.0 * alpha * alpha * gaussian) / square
+        s0, s1, s2 = self._smooth_parts(square, cutoff)
+        b0 = 1.0 / distance
+        b1 = b0 / square
+        b0, b1, b2 = b0 - s0, b1 - s1, 3.0 * b1 / square - s2
         # What is left at the cutoff is of the size of the tolerance; it ends smoothly all the same.
         t = ((distance / cutoff - self.taper) / (1.0 - self.taper)).clamp(0.0, 1.0)
         strength = self.external.index_select(0, m) * (1.0 - t * t * t * (10.0 - t * (15.0 - 6.0 * t)))
@@ -261,7 +281,7 @@ class EwaldInsertion(Insertion):
         vectors = minimum_image(vectors, cell)
         square = vectors.square().sum(1)
         f0, f1, f2 = smeared_potentials(math.sqrt(0.5) / self.width, square)
-        s0, s1, s2 = smeared_potentials(alpha, square)
+        s0, s1, s2 = self._smooth_parts(square, cutoff)
         strength = self.external.index_select(0, m)
         bare = potential.index_add(0, i, strength * (square.rsqrt() - s0))
         potential = potential.index_add(0, i, strength * (f0 - s0))
@@ -274,13 +294,16 @@ class EwaldInsertion(Insertion):
         positions: torch.Tensor,
         external_positions: torch.Tensor,
         cell: torch.Tensor,
-        alpha: float,
+        cutoff: float,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Smooth part and its derivatives, in units of K."""
         inverse, triples = torch.linalg.inv(cell), self.waves(cell)
         vectors = 2.0 * self.pi * triples @ inverse.t()
         square = vectors.square().sum(1)
-        strength = torch.exp(-square / (4.0 * alpha**2)) / square
+        # psi_0 = F + 2 u F' up to a factor.
+        u = square * (cutoff / self.bandwidth) ** 2
+        psi = self._smooth_part(u, 0) - u * self._smooth_part(u, 1)
+        strength = psi / self._smooth_part(torch.zeros_like(u[:1]), 0) / square
         strength = strength * (8.0 * self.pi / torch.linalg.det(cell))
         of_all = self._structure_factor(external_positions @ inverse, triples)
         own = positions @ vectors.t()
@@ -312,8 +335,8 @@ class EwaldInsertion(Insertion):
         return torch.stack([whole_real.flatten(), whole_imaginary.flatten()]).index_select(1, places)
 
 
-def _cheapest_cutoff(volume: float, n: int, argument: float) -> float:
-    """r_c that minimises N K + `_PAIR_COST` n N (4 pi/3) r_c³/V with K waves up to 2 (a r_c)²/r_c, nm."""
-    waves = volume * 8.0 * argument**6 / (12.0 * math.pi**2)
+def _cheapest_cutoff(volume: float, n: int, bandwidth: float) -> float:
+    """r_c that minimises N K + `_PAIR_COST` n N (4 pi/3) r_c³/V with K waves up to c/r_c, nm."""
+    waves = volume * bandwidth**3 / (12.0 * math.pi**2)
     pairs = _PAIR_COST * n * 4.0 * math.pi / (3.0 * volume)
     return float((waves / pairs) ** (1.0 / 6.0))

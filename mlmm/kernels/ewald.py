@@ -38,12 +38,12 @@ def _load(path: Path) -> ctypes.CDLL:
     library = ctypes.CDLL(str(path))
     pointer, integer = ctypes.c_void_p, ctypes.c_int64
     library.mlmm_ewald_forward.argtypes = [
-        *(integer, pointer, integer, pointer, pointer, pointer, integer, pointer),
+        *(integer, pointer, integer, pointer, pointer, pointer, integer, pointer, integer, pointer),
         *(pointer, pointer, pointer, pointer, pointer, ctypes.c_int, pointer, pointer),
     ]
     library.mlmm_ewald_backward.argtypes = [pointer, pointer, ctypes.c_int, *[pointer] * 5]
     library.mlmm_ewald_potentials.argtypes = [
-        *(integer, pointer, integer, pointer, pointer, pointer, integer, pointer),
+        *(integer, pointer, integer, pointer, pointer, pointer, integer, pointer, integer, pointer),
         *(pointer, pointer, ctypes.c_int, pointer, pointer),
     ]
     library.mlmm_ewald_potentials_backward.argtypes = [
@@ -94,6 +94,7 @@ def _evaluate(
     source_charges: torch.Tensor,
     reference: torch.Tensor,
     triples: torch.Tensor,
+    smooth: torch.Tensor,
     ranges: Sequence[float],
 ) -> tuple[torch.Tensor, Held]:
     """Energies (n,), and what their gradient needs."""
@@ -119,6 +120,8 @@ def _evaluate(
         None if cell is None else cell.data_ptr(),
         triples.shape[0],
         triples.data_ptr(),
+        smooth.shape[0],
+        smooth.data_ptr(),
         (ctypes.c_double * len(ranges))(*ranges),
         reference.data_ptr(),
         q.data_ptr(),
@@ -195,7 +198,7 @@ def _potentials_held(
     positions: torch.Tensor, sources: torch.Tensor, cell: torch.Tensor | None, *settings: Any
 ) -> tuple[torch.Tensor, Held]:
     """Rows (n, 14) as `_potentials`, and what their gradient needs."""
-    charges, reference, triples, ranges = settings
+    charges, reference, triples, smooth, ranges = settings
     n, m = reference.shape[0], charges.shape[0]
     if positions.shape != (n, 3) or sources.shape != (m, 3):
         raise EmbeddingError(
@@ -216,6 +219,8 @@ def _potentials_held(
         None if cell is None else cell.data_ptr(),
         triples.shape[0],
         triples.data_ptr(),
+        smooth.shape[0],
+        smooth.data_ptr(),
         (ctypes.c_double * len(ranges))(*ranges),
         reference.data_ptr(),
         _threads(m),
@@ -273,13 +278,14 @@ def _differentiable_potentials(
 _OPERATORS = torch.library.Library("mlmm", "FRAGMENT")
 _OPERATORS.define(
     "ewald_energies(Tensor positions, Tensor sources, Tensor charges, Tensor dipoles, Tensor quadrupoles,"
-    " Tensor? cell, Tensor source_charges, Tensor reference, Tensor triples, float[] ranges) -> Tensor"
+    " Tensor? cell, Tensor source_charges, Tensor reference, Tensor triples, Tensor smooth, float[] ranges)"
+    " -> Tensor"
 )
 _OPERATORS.impl("ewald_energies", _energies, "CPU")
 _OPERATORS.impl("ewald_energies", _differentiable, "AutogradCPU")
 _OPERATORS.define(
     "ewald_potentials(Tensor positions, Tensor sources, Tensor? cell, Tensor source_charges,"
-    " Tensor reference, Tensor triples, float[] ranges) -> Tensor"
+    " Tensor reference, Tensor triples, Tensor smooth, float[] ranges) -> Tensor"
 )
 _OPERATORS.impl("ewald_potentials", _potentials, "CPU")
 _OPERATORS.impl("ewald_potentials", _differentiable_potentials, "AutogradCPU")

@@ -136,7 +136,7 @@ def _sums(module: EmbeddedRegion, where: torch.Tensor, cell: torch.Tensor | None
         cutoff = sum_.cutoff(cell)
         rows += [
             CheckResult("cutoff of the direct sum", cutoff, "nm"),
-            CheckResult("splitting a", sum_.argument / cutoff, "1/nm"),
+            CheckResult("longest wave vector", sum_.bandwidth / cutoff, "1/nm"),
             CheckResult("waves of the reciprocal sum", float(len(sum_.waves(cell))), ""),
         ]
     else:

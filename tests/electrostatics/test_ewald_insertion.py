@@ -7,11 +7,13 @@ import openmm
 import pytest
 import torch
 from field_models import EquilibratedModule
+from numpy.polynomial import legendre
 from openmm import unit
 
 from mlmm.electrostatics.boxes import box_widths, half_space
 from mlmm.electrostatics.embedded_region import EmbeddedRegion
 from mlmm.electrostatics.ewald_insertion import EwaldInsertion
+from mlmm.electrostatics.prolate_splitting import prolate_function
 from mlmm.errors import EmbeddingError
 from mlmm.potentials.multipoles import multipole_energies
 from mlmm.units import COULOMB
@@ -210,24 +212,31 @@ def test_a_box_that_shrinks_below_the_range_of_polarisation_is_refused():
 def expected_error(insertion: EwaldInsertion, region, outside, excess, box) -> float:
     """Standard deviation of the error over all signs of the charges around, by the terms that are left out.
 
-    The potential psi of the region that is missing at a charge c around: erfc(a D)/D of pairs of all images
-    that end or are tapered, and all waves beyond 2 a (a r_c). For independent signs, var E = K² sum c² psi².
+    The potential of the region that is missing at a charge around: what the taper takes of pairs, and all
+    waves beyond c/r_c, whose weights are the cosine transform of psi_0. For independent signs, the variance
+    of E is K² times the sum of squares of charge and missing potential.
     """
     cutoff = insertion.cutoff(box)
-    alpha = insertion.argument / cutoff
+    psi = prolate_function(insertion.bandwidth)
+    integral = legendre.legint(psi, lbnd=0.0)
+    whole = legendre.legval(1.0, integral)
     shifts = torch.cartesian_prod(*[torch.arange(-2, 3, dtype=torch.float64)] * 3) @ box
     distance = (outside.reshape(1, -1, 1, 3) - region.reshape(-1, 1, 1, 3) + shifts).norm(dim=3)
-    t = ((distance / cutoff - insertion.taper) / (1.0 - insertion.taper)).clamp(0.0, 1.0)
-    lost = torch.erfc(alpha * distance) / distance * (t**3 * (10.0 - t * (15.0 - 6.0 * t)))
-    psi = excess @ lost.sum(2)
-    most = 2.0 * insertion.argument * alpha
+    near = (distance / cutoff).clamp(max=1.0)
+    t = ((near - insertion.taper) / (1.0 - insertion.taper)).clamp(min=0.0)
+    left = 1.0 - torch.tensor(legendre.legval(near.numpy(), integral)) / whole
+    missing = excess @ (left / distance * (t**3 * (10.0 - t * (15.0 - 6.0 * t)))).sum(2)
+    most = insertion.bandwidth / cutoff
     k = 2.0 * np.pi * half_space(box, 2.0 * most) @ torch.linalg.inv(box).t()
     square = k.square().sum(1)
     k, square = k[square > most**2], square[square > most**2]
-    weights = 8.0 * np.pi / torch.linalg.det(box) * torch.exp(-square / (4.0 * alpha**2)) / square
+    node, weight = legendre.leggauss(100)
+    density = 0.5 * weight * legendre.legval(node, psi) / whole
+    transform = torch.tensor(np.cos(np.multiply.outer(square.sqrt().numpy() * cutoff, node)) @ density)
+    weights = 8.0 * np.pi / torch.linalg.det(box) * transform / square
     own = excess.to(torch.complex128) @ torch.exp(1j * (region @ k.t()))
-    psi = psi + ((own * weights).conj() * torch.exp(1j * (outside @ k.t()))).real.sum(1)
-    return COULOMB * float((insertion.external * psi).norm())
+    missing = missing + ((own * weights).conj() * torch.exp(1j * (outside @ k.t()))).real.sum(1)
+    return COULOMB * float((insertion.external * missing).norm())
 
 
 @pytest.mark.parametrize("factors", [[0.7, 0.7, 0.7], [1.1, 0.9, 0.8], [1.0, 1.0, 0.75]])

@@ -67,14 +67,15 @@ bool evaluate(Insertion& own, const double* positions, const double* sources, co
     own.pairs.evaluate<Keep>(own.ranges, box, n, positions, own.multipoles.data(), m, sources, source_charges,
                              threads, own.fields.data());
     if (cell)
-        own.waves.evaluate(own.ranges.alpha, cell, n, positions, own.multipoles.data(), m, sources, source_charges,
+        own.waves.evaluate(own.ranges, cell, n, positions, own.multipoles.data(), m, sources, source_charges,
                            n_waves, triples, threads, own.fields.data());
     return true;
 }
 
-void begin(Insertion& own, int64_t n, int64_t m, const double* cell, const double* ranges) {
+void begin(Insertion& own, int64_t n, int64_t m, const double* cell, int64_t n_smooth, const double* smooth,
+           const double* ranges) {
     own.n = n, own.n_sources = m, own.periodic = cell != nullptr, own.coulomb = ranges[4];
-    own.ranges = {ranges[0], ranges[1], ranges[2], ranges[3]};
+    own.ranges = {ranges[0], ranges[1], ranges[2], ranges[3], {smooth, smooth + n_smooth}};
 }
 
 // Places of xx xy xz yx yy yz zx zy zz among xx yy zz xy xz yz.
@@ -83,15 +84,17 @@ constexpr int kPlace[9] = {0, 3, 4, 3, 1, 5, 4, 5, 2};
 }  // namespace
 
 // Energies (n) of multipoles at the positions (n, 3) among charges at the sources (m, 3), all in nm and e.
-// cell: reduced box vectors in rows, or null. triples: see EwaldWaves. ranges: alpha, cutoff, taper, width of
-// the charges, Coulomb's constant. reference: charges (n) that the force field has already.
+// cell: reduced box vectors in rows, or null. triples: see EwaldWaves. smooth: polynomial
+// F, see EwaldRanges. ranges: bandwidth, cutoff, taper, width of the charges, Coulomb's constant.
+// reference: charges (n) that the force field has already.
 EXPORT int mlmm_ewald_forward(int64_t n, const double* positions, int64_t m, const double* sources,
                               const double* source_charges, const double* cell, int64_t n_waves,
-                              const double* triples, const double* ranges, const double* reference,
+                              const double* triples, int64_t n_smooth, const double* smooth,
+                              const double* ranges, const double* reference,
                               const double* charges, const double* dipoles, const double* quadrupoles,
                               int threads, double* energies, void** held) try {
     auto own = idle<Insertion>().borrow();
-    begin(*own, n, m, cell, ranges);
+    begin(*own, n, m, cell, n_smooth, smooth, ranges);
     take_multipoles(*own, charges, reference, dipoles, quadrupoles);
     if (!evaluate<false>(*own, positions, sources, source_charges, cell, n_waves, triples, threads))
         std::fill(energies, energies + n, std::nan(""));
@@ -107,10 +110,11 @@ EXPORT int mlmm_ewald_forward(int64_t n, const double* positions, int64_t m, con
 // gradient and its second derivatives but for their trace. Arguments as mlmm_ewald_forward.
 EXPORT int mlmm_ewald_potentials(int64_t n, const double* positions, int64_t m, const double* sources,
                                  const double* source_charges, const double* cell, int64_t n_waves,
-                                 const double* triples, const double* ranges, const double* reference, int threads,
+                                 const double* triples, int64_t n_smooth, const double* smooth,
+                                 const double* ranges, const double* reference, int threads,
                                  double* rows, void** held) try {
     auto own = idle<Insertion>().borrow();
-    begin(*own, n, m, cell, ranges);
+    begin(*own, n, m, cell, n_smooth, smooth, ranges);
     own->positions.assign(positions, positions + 3 * n);
     own->multipoles.assign(n, AtomMultipoles());
     for (int64_t i = 0; i < n; ++i) own->multipoles[i].excess = -reference[i];

@@ -1,10 +1,12 @@
 // Direct part of an Ewald sum: screened pairs of a region's multipoles and the charges within a cutoff.
 //
-// Energy of an atom: sum_m c_m f(r) [Dq B0 + (mu.D) B1 + (D.Q.D) B2], D = x_m - r_i, B0 = erfc(a r)/r,
-// B(k+1) = -B(k)'/r, f the taper; see mlmm/electrostatics/ewald_insertion.py. Charges that are Gaussians of a
-// width act on near atoms as erf(b r)/r, b = 1/(sqrt(2) width); where the force field has q0/r, that is taken out.
+// Energy of an atom: sum_m c_m f(r) [Dq B0 + (mu.D) B1 + (D.Q.D) B2], D = x_m - r_i, B0 = 1/r - F(r^2/R^2)/R,
+// R the cutoff, B(k+1) = -B(k)'/r, f the taper; see mlmm/electrostatics/ewald_insertion.py. Charges that are Gaussians
+// of a width act on near atoms as erf(b r)/r, b = 1/(sqrt(2) width); where the force field has q0/r, that is taken
+// out.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <vector>
@@ -16,10 +18,22 @@
 
 namespace mlmm {
 
-// nm; the taper ends at the cutoff and begins at this share of it. No width: point charges.
+// nm; the taper ends at the cutoff and begins at this share of it. No width: point charges. Smooth part F as a
+// polynomial of t = 2 u - 1, u = r^2/R^2; waves go up to bandwidth/R.
 struct EwaldRanges {
-    double alpha, cutoff, taper, width;
+    double bandwidth, cutoff, taper, width;
+    std::vector<double> smooth;
 };
+
+// (-2 d/du)^k F at a place, k = 0 to 3, by Horner's rule for a polynomial and its derivatives.
+template <class V>
+inline void smooth_part(const std::vector<double>& smooth, V t, V* f) {
+    V p0 = t * 0.0, p1 = p0, p2 = p0, p3 = p0;
+    for (size_t k = smooth.size(); k-- > 0;) {
+        p3 = p3 * t + p2, p2 = p2 * t + p1, p1 = p1 * t + p0, p0 = p0 * t + smooth[k];
+    }
+    f[0] = p0, f[1] = -4.0 * p1, f[2] = 32.0 * p2, f[3] = -384.0 * p3;
+}
 
 // Of one atom: charge and its excess over the force field's, dipole, quadrupole xx yy zz xy xz yz.
 struct AtomMultipoles {
@@ -72,7 +86,7 @@ class EwaldPairs {
         if (pairs_.size() < static_cast<size_t>(n)) pairs_.resize(n);
         n_ = n;
         for_each_piece(static_cast<int>(n), threads, [&](int i, int) {
-            find(ranges, box, positions + 3 * i, pairs_[i]);
+            find(ranges, box, i, pairs_[i]);
             fields[i].add(screened<Keep>(ranges, multipoles[i], pairs_[i]));
             add_close(ranges, multipoles[i], pairs_[i], fields[i]);
         });
@@ -111,7 +125,6 @@ class EwaldPairs {
     struct Pairs {
         std::vector<double> x, y, z, charge, dx, dy, dz, squared, first, second, pull[3];
         std::vector<int64_t> source;
-        std::vector<size_t> close;
         int found = 0, size = 0, all = 0;
 
         void put(int k, size_t candidate, double c, int64_t m) {
@@ -120,76 +133,118 @@ class EwaldPairs {
         }
     };
 
-    // Sources that may be within the cutoff of some atom.
+    // Sources that may be within the cutoff of some atom, as displacements from the middle of the region. In a
+    // block that is smaller than the box their images are the same for every atom.
     void collect(const EwaldRanges& ranges, const Box& box, int64_t n, const double* positions,
                  int64_t n_sources, const double* sources, const double* charges) {
-        const double largest = 0.5 * std::fmin(box.ax, std::fmin(box.by, box.cz));
-        double extent = 0.0;
-        for (int64_t i = 1; i < n; ++i) {
-            double d[3];
-            for (int a = 0; a < 3; ++a) d[a] = positions[3 * i + a] - positions[a];
-            if (box.periodic) box.shorten(d[0], d[1], d[2]);
-            extent = std::fmax(extent, std::sqrt(d[0] * d[0] + d[1] * d[1] + d[2] * d[2]));
+        place_atoms(box, n, positions);
+        const double reach = ranges.cutoff + radius_;
+        const bool upright = box.bx == 0.0 && box.cx == 0.0 && box.cy == 0.0;
+        in_block_ = !box.periodic || reach < 0.499 * std::fmin(box.ax, std::fmin(box.by, box.cz));
+        // The shortest image of a leaning box is sure up to half of its width only.
+        const bool all = !(in_block_ || upright) || !(reach < 1e100);
+        const double limit = all ? 1e300 : reach * reach * (1.0 + 1e-9);
+        const size_t room = static_cast<size_t>(n_sources) + kPad;
+        for (auto& axis : where_)
+            if (axis.size() < room) axis.resize(room);
+        if (strength_.size() < room) strength_.resize(room), which_.resize(room);
+        const double ix = box.periodic ? 1.0 / box.ax : 0.0, iy = box.periodic ? 1.0 / box.by : 0.0;
+        const double iz = box.periodic ? 1.0 / box.cz : 0.0;
+        constexpr int kPart = 256;
+        alignas(64) double x[kPart], y[kPart], z[kPart], squared[kPart];
+        size_t kept = 0;
+        for (int64_t begin = 0; begin < n_sources; begin += kPart) {
+            const int size = static_cast<int>(std::min<int64_t>(kPart, n_sources - begin));
+            const double* s = sources + 3 * begin;
+#pragma omp simd
+            for (int m = 0; m < size; ++m) {
+                double a = s[3 * m] - middle_[0], b = s[3 * m + 1] - middle_[1], d = s[3 * m + 2] - middle_[2];
+                shorten(box, ix, iy, iz, a, b, d);
+                x[m] = a, y[m] = b, z[m] = d, squared[m] = a * a + b * b + d * d;
+            }
+            // Without a branch, which would be guessed wrong too often.
+            for (int m = 0; m < size; ++m) {
+                where_[0][kept] = x[m], where_[1][kept] = y[m], where_[2][kept] = z[m];
+                strength_[kept] = charges[begin + m], which_[kept] = begin + m;
+                kept += squared[m] < limit;
+            }
         }
-        const double reach = ranges.cutoff + extent;
-        // Images are those of a sphere up to half of the box.
-        const bool all = !box.periodic || !(reach < 0.999 * largest);
-        const double limit = reach * reach * (1.0 + 1e-9);
-        for (auto& axis : where_) axis.clear();
-        strength_.clear(), which_.clear();
-        for (int64_t m = 0; m < n_sources; ++m) {
-            const double *s = sources + 3 * m;
-            double x = s[0] - positions[0], y = s[1] - positions[1], z = s[2] - positions[2];
-            if (box.periodic) box.shorten(x, y, z);
-            if (!all && x * x + y * y + z * z >= limit) continue;
-            for (int a = 0; a < 3; ++a) where_[a].push_back(s[a]);
-            strength_.push_back(charges[m]);
-            which_.push_back(m);
-        }
+        candidates_ = kept;
     }
 
-    void find(const EwaldRanges& ranges, const Box& box, const double* atom, Pairs& own) const {
-        const size_t n = which_.size(), room = n + kPad;
+    // Atoms around the middle of the region, whose radius holds them all.
+    void place_atoms(const Box& box, int64_t n, const double* positions) {
+        atoms_.resize(3 * n);
+        double sums[3] = {};
+        for (int64_t i = 0; i < n; ++i) {
+            double* d = &atoms_[3 * i];
+            for (int a = 0; a < 3; ++a) d[a] = positions[3 * i + a] - positions[a];
+            if (box.periodic) box.shorten(d[0], d[1], d[2]);
+            for (int a = 0; a < 3; ++a) sums[a] += d[a];
+        }
+        radius_ = 0.0;
+        for (int a = 0; a < 3; ++a) sums[a] /= static_cast<double>(std::max<int64_t>(n, 1));
+        for (int64_t i = 0; i < n; ++i) {
+            double* d = &atoms_[3 * i];
+            for (int a = 0; a < 3; ++a) d[a] -= sums[a];
+            radius_ = std::fmax(radius_, std::sqrt(d[0] * d[0] + d[1] * d[1] + d[2] * d[2]));
+        }
+        for (int a = 0; a < 3; ++a) middle_[a] = n ? positions[a] + sums[a] : 0.0;
+    }
+
+    static void shorten(const Box& box, double ix, double iy, double iz, double& x, double& y, double& z) {
+        double k = Box::nearest(z * iz);
+        x -= k * box.cx, y -= k * box.cy, z -= k * box.cz;
+        k = Box::nearest(y * iy);
+        x -= k * box.bx, y -= k * box.by;
+        x -= Box::nearest(x * ix) * box.ax;
+    }
+
+    void find(const EwaldRanges& ranges, const Box& box, int64_t i, Pairs& own) const {
+        const size_t n = candidates_, room = n + kPad;
         for (auto* v : {&own.x, &own.y, &own.z, &own.charge, &own.dx, &own.dy, &own.dz, &own.squared})
             if (v->size() < room) v->resize(room + room / 4);
         if (own.source.size() < room) own.source.resize(room + room / 4);
-        displace(box, atom, n, own);
-        own.close.clear();
+        const double closest = displace(box, &atoms_[3 * i], n, own);
         const double limit = ranges.cutoff * ranges.cutoff;
         const double near = ranges.width > 0.0 ? 2.0 * kReach * kReach * ranges.width * ranges.width : 0.0;
         int k = 0;
         for (size_t c = 0; c < n; ++c) {
-            const double squared = own.squared[c];
-            if (squared >= limit) continue;
-            if (squared < near)
-                own.close.push_back(c);
-            else
-                own.put(k++, c, strength_[c], which_[c]);
+            own.put(k, c, strength_[c], which_[c]);
+            k += (own.squared[c] < limit) & (own.squared[c] >= near);
         }
         own.found = k;
         for (; k % kLanes; ++k) own.x[k] = 1.0, own.y[k] = own.z[k] = own.charge[k] = 0.0, own.source[k] = 0;
         own.size = k;
-        for (const size_t c : own.close) own.put(k++, c, strength_[c], which_[c]);
+        for (size_t c = 0; closest < near && c < n; ++c)
+            if (own.squared[c] < near) own.put(k++, c, strength_[c], which_[c]);
         own.all = k;
     }
 
-    // Shortest displacements of all sources from an atom, and their squares.
-    void displace(const Box& box, const double* atom, size_t n, Pairs& own) const {
+    // Shortest displacements of all candidates from an atom, and their squares, the least of which it returns.
+    double displace(const Box& box, const double* atom, size_t n, Pairs& own) const {
         const double x0 = atom[0], y0 = atom[1], z0 = atom[2];
         const double *x = where_[0].data(), *y = where_[1].data(), *z = where_[2].data();
         double *dx = own.dx.data(), *dy = own.dy.data(), *dz = own.dz.data(), *squared = own.squared.data();
-        const double ix = box.periodic ? 1.0 / box.ax : 0.0, iy = box.periodic ? 1.0 / box.by : 0.0;
-        const double iz = box.periodic ? 1.0 / box.cz : 0.0;
-#pragma omp simd
+        double closest = 1e300;
+        if (in_block_) {
+#pragma omp simd reduction(min : closest)
+            for (size_t c = 0; c < n; ++c) {
+                const double a = x[c] - x0, b = y[c] - y0, d = z[c] - z0;
+                dx[c] = a, dy[c] = b, dz[c] = d, squared[c] = a * a + b * b + d * d;
+                closest = squared[c] < closest ? squared[c] : closest;
+            }
+            return closest;
+        }
+        const double ix = 1.0 / box.ax, iy = 1.0 / box.by, iz = 1.0 / box.cz;
+#pragma omp simd reduction(min : closest)
         for (size_t c = 0; c < n; ++c) {
             double a = x[c] - x0, b = y[c] - y0, d = z[c] - z0;
-            double k = Box::nearest(d * iz);
-            a -= k * box.cx, b -= k * box.cy, d -= k * box.cz;
-            k = Box::nearest(b * iy);
-            a -= k * box.bx, b -= k * box.by;
-            a -= Box::nearest(a * ix) * box.ax;
+            shorten(box, ix, iy, iz, a, b, d);
             dx[c] = a, dy[c] = b, dz[c] = d, squared[c] = a * a + b * b + d * d;
+            closest = squared[c] < closest ? squared[c] : closest;
         }
+        return closest;
     }
 
     static void add_close(const EwaldRanges& ranges, const AtomMultipoles& m, Pairs& own, AtomField& field) {
@@ -199,8 +254,8 @@ class EwaldPairs {
     // The pairs beyond the width of a charge, in vectors; gradients of a charge alone, or what `responding` needs.
     template <bool Keep>
     static AtomField screened(const EwaldRanges& ranges, const AtomMultipoles& m, Pairs& own) {
-        const double a = ranges.alpha, aa = 2.0 * a * a, scale = 1.12837916709551257390 * a;
         const double inner = 1.0 / (1.0 - ranges.taper), inverse_cutoff = 1.0 / ranges.cutoff;
+        const double per2 = inverse_cutoff * inverse_cutoff, per3 = per2 * inverse_cutoff;
         const VectorD zero = {}, one = broadcast(1.0);
         VectorD energy = {}, potential = {}, s[3] = {}, h[6] = {}, gx = {}, gy = {}, gz = {};
         if (Keep) {
@@ -212,12 +267,11 @@ class EwaldPairs {
             const VectorD x = load(&own.x[k]), y = load(&own.y[k]), z = load(&own.z[k]);
             const VectorD squared = x * x + y * y + z * z, r = square_root(squared);
             const VectorD inverse = 1.0 / r, inverse2 = inverse * inverse;
-            VectorD erfc, gauss;
-            error_function(a * r, erfc, gauss);
-            gauss *= scale;
-            const VectorD b0 = erfc * inverse, b1 = (b0 + gauss) * inverse2;
-            const VectorD b2 = (3.0 * b1 + aa * gauss) * inverse2;
-            const VectorD b3 = (5.0 * b2 + aa * aa * gauss) * inverse2;
+            VectorD smooth[4];
+            smooth_part<VectorD>(ranges.smooth, squared * (2.0 * per2) - 1.0, smooth);
+            const VectorD p1 = inverse * inverse2, p2 = 3.0 * p1 * inverse2, p3 = 5.0 * p2 * inverse2;
+            const VectorD b0 = inverse - inverse_cutoff * smooth[0], b1 = p1 - per3 * smooth[1];
+            const VectorD b2 = p2 - (per2 * per3) * smooth[2], b3 = p3 - (per2 * per2 * per3) * smooth[3];
             VectorD t = (r * inverse_cutoff - ranges.taper) * inner;
             t = t < zero ? zero : t;
             t = t > one ? one : t;
@@ -286,14 +340,16 @@ class EwaldPairs {
         return field;
     }
 
-    // One pair within the width of a charge: erf(b r) - erf(a r) for the model's multipoles, less the bare q0/r
-    // of the force field.
+    // One pair within the width of a charge: erf(b r)/r less the smooth part for the model's multipoles, less the
+    // bare q0/r of the force field.
     static AtomField close(const EwaldRanges& ranges, const AtomMultipoles& m, Pairs& own, int k) {
         const double x = own.x[k], y = own.y[k], z = own.z[k], c = own.charge[k];
         const double r = std::sqrt(x * x + y * y + z * z);
         double f[4], smooth[4];
         smeared_potential(std::sqrt(0.5) / ranges.width, r, f);
-        smeared_potential(ranges.alpha, r, smooth);
+        const double per = 1.0 / ranges.cutoff;
+        smooth_part<double>(ranges.smooth, 2.0 * r * r * per * per - 1.0, smooth);
+        for (int a = 0; a < 4; ++a) smooth[a] *= std::pow(per, 2 * a + 1);
         const double fixed = m.charge - m.excess;
         const double along = m.dipole[0] * x + m.dipole[1] * y + m.dipole[2] * z;
         const double q[3] = {m.quadrupole[0] * x + m.quadrupole[3] * y + m.quadrupole[4] * z,
@@ -320,7 +376,10 @@ class EwaldPairs {
     }
 
     int64_t n_ = 0;
-    std::vector<double> where_[3], strength_;
+    size_t candidates_ = 0;
+    bool in_block_ = true;
+    double radius_ = 0.0, middle_[3] = {};
+    std::vector<double> atoms_, where_[3], strength_;
     std::vector<int64_t> which_;
     std::vector<Pairs> pairs_;
 };

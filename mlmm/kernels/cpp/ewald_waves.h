@@ -1,6 +1,7 @@
 // Reciprocal part of an Ewald sum: a region's multipoles among all charges of a box, wave by wave.
 //
-// Energy: sum_k w_k Re[S_L* S_M], w_k = (8 pi/V) exp(-k^2/4a^2)/k^2 for one of each pair of waves +k, -k,
+// Energy: sum_k w_k Re[S_L* S_M], w_k = (8 pi/V) psi(k R/c)/k^2 for one of each pair of waves +k, -k, psi = F + 2 u F'
+// over F(0) with the smooth part F of the direct sum (see ewald_pairs.h), u = (k R/c)^2,
 // S_M = sum_m c_m e^(ik.x_m), S_L = sum_i (Dq_i + i k.mu_i - k.Q_i.k) e^(ik.r_i). A wave is e^(2 pi i n.s) in
 // coordinates s along the box vectors: a product of three factors, each a power of the first of its axis. Two
 // waves that differ in the sign of n_z share their products.
@@ -44,12 +45,12 @@ class EwaldWaves {
    public:
     // triples (K, 3): one n of each pair of waves, the first of its numbers that is not zero positive. Fields
     // (n) get what the waves give them.
-    void evaluate(double alpha, const double* cell, int64_t n, const double* positions,
+    void evaluate(const EwaldRanges& ranges, const double* cell, int64_t n, const double* positions,
                   const AtomMultipoles* multipoles, int64_t n_sources, const double* sources,
                   const double* charges, int64_t n_waves, const double* triples, int threads,
                   AtomField* fields) {
         take_box(cell);
-        take_waves(alpha, n_waves, triples);
+        take_waves(ranges, n_waves, triples);
         take_sources(n_sources, sources, charges);
         add_up(threads);
         region(n, positions, multipoles, fields);
@@ -69,9 +70,9 @@ class EwaldWaves {
 
    private:
     static constexpr int kLanes = Lanes<double>::n;
-    static constexpr int kBlock = 64;  // sources whose factors stay in the nearest memory
+    static constexpr int kBlock = 128;  // sources whose factors stay in the nearest memory
     static constexpr int kVectors = kBlock / kLanes;
-    static constexpr int kPieces = 8;
+    static constexpr int kPieces = 8, kCoefficients = 8;
     static constexpr int kTile = kRegisters == 32 ? 4 : 2;
 
     // All waves with the same n_x and n_y; sums and coefficients of |n_z| = 0..last begin at a place.
@@ -120,7 +121,7 @@ class EwaldWaves {
             for (int b = 0; b < 3; ++b) inverse_[a][b] = rows[a][b];
     }
 
-    void take_waves(double alpha, int64_t n_waves, const double* triples) {
+    void take_waves(const EwaldRanges& ranges, int64_t n_waves, const double* triples) {
         std::fill(most_, most_ + 3, 0);
         for (int64_t k = 0; k < n_waves; ++k)
             for (int a = 0; a < 3; ++a)
@@ -143,6 +144,10 @@ class EwaldWaves {
             places_ += static_cast<size_t>(last[g] + 1);
         }
         waves_.clear();
+        const double longest = ranges.bandwidth / ranges.cutoff;
+        double smooth[4];
+        smooth_part<double>(ranges.smooth, -1.0, smooth);
+        const double middle = smooth[0];
         for (int64_t k = 0; k < n_waves; ++k) {
             const double* t = triples + 3 * k;
             Wave wave;
@@ -154,7 +159,9 @@ class EwaldWaves {
             }
             wave.minus = t[2] < 0;
             wave.place = rows_[row_of[spot(t)]].begin + static_cast<size_t>(std::abs(wave.n[2]));
-            wave.weight = 4.0 * kTwoPi / volume_ * std::exp(-squared / (4.0 * alpha * alpha)) / squared;
+            const double u = squared / (longest * longest);
+            smooth_part<double>(ranges.smooth, 2.0 * u - 1.0, smooth);
+            wave.weight = 4.0 * kTwoPi / volume_ * (smooth[0] - u * smooth[1]) / (middle * squared);
             waves_.push_back(wave);
         }
     }
@@ -164,12 +171,14 @@ class EwaldWaves {
         const size_t width = static_cast<size_t>((n + kBlock - 1) / kBlock * kBlock);
         for (auto& s : along_) s.assign(width, 0.0);
         charge_.assign(width, 0.0);
-        for (int64_t m = 0; m < n; ++m) {
-            charge_[m] = charges[m];
-            const double* x = sources + 3 * m;
-            for (int b = 0; b < 3; ++b) {
-                const double s = x[0] * inverse_[0][b] + x[1] * inverse_[1][b] + x[2] * inverse_[2][b];
-                along_[b][m] = s - Box::nearest(s);
+        std::copy(charges, charges + n, charge_.begin());
+        for (int b = 0; b < 3; ++b) {
+            const double i0 = inverse_[0][b], i1 = inverse_[1][b], i2 = inverse_[2][b];
+            double* along = along_[b].data();
+#pragma omp simd
+            for (int64_t m = 0; m < n; ++m) {
+                const double s = sources[3 * m] * i0 + sources[3 * m + 1] * i1 + sources[3 * m + 2] * i2;
+                along[m] = s - Box::nearest(s);
             }
         }
     }
@@ -195,7 +204,7 @@ class EwaldWaves {
         const int blocks = static_cast<int>((n_sources_ + kBlock - 1) / kBlock), pieces = std::min(kPieces, blocks);
         for_each_piece(pieces, threads, [&](int piece, int) {
             std::vector<double>& sums = sums_[piece];
-            sums.assign(4 * places_, 0.0);
+            sums.assign(4 * places_ * kLanes, 0.0);
             Factors& f = factors();
             alignas(64) double real[kBlock], imaginary[kBlock];
             for (int b = blocks * piece / pieces; b < blocks * (piece + 1) / pieces; ++b) {
@@ -206,21 +215,27 @@ class EwaldWaves {
                     plane(f, row, &charge_[at], real, imaginary);
                     int z = 0;
                     for (; z + kTile <= row.last + 1; z += kTile)
-                        products<kTile>(f, z, real, imaginary, &sums[4 * (row.begin + z)]);
-                    for (; z <= row.last; ++z) products<1>(f, z, real, imaginary, &sums[4 * (row.begin + z)]);
+                        products<kTile>(f, z, real, imaginary, &sums[4 * kLanes * (row.begin + z)]);
+                    for (; z + 2 <= row.last + 1; z += 2)
+                        products<2>(f, z, real, imaginary, &sums[4 * kLanes * (row.begin + z)]);
+                    for (; z <= row.last; ++z)
+                        products<1>(f, z, real, imaginary, &sums[4 * kLanes * (row.begin + z)]);
                 }
             }
         });
-        for (int piece = 1; piece < pieces; ++piece)
-            for (size_t k = 0; k < 4 * places_; ++k) sums_[0][k] += sums_[piece][k];
-        if (pieces == 0) sums_[0].assign(4 * places_, 0.0);
+        total_.assign(4 * places_, 0.0);
+        for (int piece = 0; piece < pieces; ++piece)
+            for (size_t k = 0; k < 4 * places_; ++k)
+                total_[k] += sum_of<double>(load(&sums_[piece][k * kLanes]));
     }
 
-    // Sums of both parts of a plane's factors times cos and sin of several |n_z|: real cos, imaginary sin,
-    // real sin, imaginary cos.
+    // Adds products of both parts of a plane's factors with cos and sin of several |n_z| to vectors of sums: real
+    // cos, imaginary sin, real sin, imaginary cos.
     template <int Tile>
     static void products(const Factors& f, int z, const double* real, const double* imaginary, double* sums) {
-        VectorD t[Tile][4] = {};
+        VectorD t[Tile][4];
+        for (int k = 0; k < Tile; ++k)
+            for (int p = 0; p < 4; ++p) t[k][p] = load(sums + (4 * k + p) * kLanes);
         for (int v = 0; v < kVectors; ++v) {
             const VectorD re = load(real + v * kLanes), im = load(imaginary + v * kLanes);
             for (int k = 0; k < Tile; ++k) {
@@ -230,7 +245,7 @@ class EwaldWaves {
             }
         }
         for (int k = 0; k < Tile; ++k)
-            for (int p = 0; p < 4; ++p) sums[4 * k + p] += sum_of<double>(t[k][p]);
+            for (int p = 0; p < 4; ++p) store(sums + (4 * k + p) * kLanes, t[k][p]);
     }
 
     // What the atoms of the region meet, and their part of S_L wave by wave.
@@ -258,7 +273,7 @@ class EwaldWaves {
                 const double cz = cosine[2][nz], sz = wave.minus ? -sine[2][nz] : sine[2][nz];
                 const double re = cx * cy - sx * sy, im = cx * sy + sx * cy;
                 const double c = re * cz - im * sz, s = re * sz + im * cz;
-                const double *k = wave.k, *q = m.quadrupole, *sums = &sums_[0][4 * wave.place];
+                const double *k = wave.k, *q = m.quadrupole, *sums = &total_[4 * wave.place];
                 const double sr = wave.minus ? sums[0] + sums[1] : sums[0] - sums[1];
                 const double si = wave.minus ? sums[3] - sums[2] : sums[3] + sums[2];
                 const double even = m.excess - (q[0] * k[0] * k[0] + q[1] * k[1] * k[1] + q[2] * k[2] * k[2] +
@@ -279,9 +294,10 @@ class EwaldWaves {
         }
     }
 
-    // Coefficients of the potential of the multipoles, A = w S_L*: of cos and of sin of |n_z|.
+    // Coefficients of the potential of the multipoles, A = w S_L*, for each |n_z|: of cos and sin in both parts of
+    // the potential, then in both parts of its slope along z.
     void weigh(const double* by_energy) {
-        by_cosine_.assign(2 * places_, 0.0), by_sine_.assign(2 * places_, 0.0);
+        coefficients_.assign(kCoefficients * places_, 0.0);
         const size_t waves = waves_.size();
         for (size_t w = 0; w < waves; ++w) {
             double re = 0.0, im = 0.0;
@@ -289,11 +305,11 @@ class EwaldWaves {
                 re += by_energy[i] * own_[2 * (i * waves + w)], im -= by_energy[i] * own_[2 * (i * waves + w) + 1];
             }
             re *= waves_[w].weight, im *= waves_[w].weight;
-            const size_t at = 2 * waves_[w].place;
-            const double sign = waves_[w].minus ? -1.0 : 1.0;
+            double* c = &coefficients_[kCoefficients * waves_[w].place];
+            const double sign = waves_[w].minus ? -1.0 : 1.0, z = std::abs(waves_[w].n[2]);
             // A e^(+-iz) = A cos z +- iA sin z.
-            by_cosine_[at] += re, by_cosine_[at + 1] += im;
-            by_sine_[at] -= sign * im, by_sine_[at + 1] += sign * re;
+            c[0] += re, c[1] -= sign * im, c[2] += im, c[3] += sign * re;
+            c[4] -= z * sign * im, c[5] -= z * re, c[6] += z * sign * re, c[7] -= z * im;
         }
     }
 
@@ -311,14 +327,14 @@ class EwaldWaves {
             for (int v = 0; v < kBlock; v += 2 * kLanes) {
                 VectorD value[2][2] = {}, slope[2][2] = {};
                 for (int z = 0; z <= row.last; ++z) {
-                    const double* b = &by_cosine_[2 * (row.begin + z)];
-                    const double* d = &by_sine_[2 * (row.begin + z)];
+                    const double* k = &coefficients_[kCoefficients * (row.begin + z)];
                     for (int half = 0; half < 2; ++half) {
                         const size_t place = static_cast<size_t>(z) * kBlock + v + half * kLanes;
                         const VectorD c = load(&f.cosine[2][place]), e = load(&f.sine[2][place]);
-                        const VectorD nc = c * static_cast<double>(z), ne = e * static_cast<double>(z);
-                        value[half][0] += b[0] * c + d[0] * e, value[half][1] += b[1] * c + d[1] * e;
-                        slope[half][0] += d[0] * nc - b[0] * ne, slope[half][1] += d[1] * nc - b[1] * ne;
+                        value[half][0] += k[0] * c, value[half][0] += k[1] * e;
+                        value[half][1] += k[2] * c, value[half][1] += k[3] * e;
+                        slope[half][0] += k[4] * c, slope[half][0] += k[5] * e;
+                        slope[half][1] += k[6] * c, slope[half][1] += k[7] * e;
                     }
                 }
                 for (int half = 0; half < 2; ++half) {
@@ -336,7 +352,8 @@ class EwaldWaves {
             const int p = static_cast<int>(m - at);
             const double c = kTwoPi * charge_[m];
             for (int a = 0; a < 3; ++a)
-                gradient[3 * m + a] += c * (inverse_[a][0] * g[0][p] + inverse_[a][1] * g[1][p] + inverse_[a][2] * g[2][p]);
+                gradient[3 * m + a] +=
+                    c * (inverse_[a][0] * g[0][p] + inverse_[a][1] * g[1][p] + inverse_[a][2] * g[2][p]);
         }
     }
 
@@ -351,7 +368,7 @@ class EwaldWaves {
     size_t places_ = 0;
     std::vector<Row> rows_;
     std::vector<Wave> waves_;
-    std::vector<double> along_[3], charge_, sums_[kPieces], own_, by_cosine_, by_sine_;
+    std::vector<double> along_[3], charge_, sums_[kPieces], total_, own_, coefficients_;
 };
 
 }  // namespace mlmm

@@ -1,0 +1,108 @@
+"""The splitting of 1/r: psi_0 is its own transform, and it needs fewer waves than a Gaussian."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from numpy.polynomial import legendre, polynomial
+from scipy.special import erfc, erfcinv
+
+from mlmm.electrostatics.boxes import half_space
+from mlmm.electrostatics.ewald_insertion import EwaldInsertion
+from mlmm.electrostatics.prolate_splitting import bandwidth, prolate_function, smooth_part
+
+TOLERANCES = (0.05, 1e-3, 1e-4, 1e-6, 1e-9)
+#: Where both series are compared.
+X = np.linspace(0.0, 1.0, 21)
+
+
+@pytest.mark.parametrize("tolerance", TOLERANCES)
+def test_the_transform_of_psi_is_psi(tolerance):
+    """∫ psi(x) cos(c x y) dx = lambda psi(y): the defining equation, which no Gaussian fulfils."""
+    c = bandwidth(tolerance)
+    psi = prolate_function(c)
+    node, weight = legendre.leggauss(120)
+
+    def deviation(values: np.ndarray, at: np.ndarray) -> float:
+        transform = np.cos(c * np.multiply.outer(X, node)) @ (weight * values)
+        return float(np.abs(transform / transform[0] - at / at[0]).max())
+
+    assert deviation(legendre.legval(node, psi), legendre.legval(X, psi)) < 1e-13
+    assert legendre.legval(1.0, psi) == pytest.approx(2.0 * tolerance, rel=1e-4)
+    # Control: a Gaussian of the same curvature ends and is not its own transform.
+    assert deviation(np.exp(-0.5 * c * node**2), np.exp(-0.5 * c * X**2)) > tolerance
+
+
+@pytest.mark.parametrize("tolerance", TOLERANCES)
+def test_smooth_part_is_the_mean_of_psi(tolerance):
+    """F = Phi(x)/x with Phi(1) = 1, and F + 2 u F' is psi; no coefficient is large."""
+    c = bandwidth(tolerance)
+    smooth = smooth_part(c, tolerance)
+    psi = prolate_function(c)
+    integral = legendre.legint(psi, lbnd=0.0)
+    x = X[1:]
+    t = 2.0 * x**2 - 1.0
+    exact = legendre.legval(x, integral) / legendre.legval(1.0, integral) / x
+    assert np.abs(polynomial.polyval(t, smooth) - exact).max() < 1e-2 * tolerance + 1e-13
+    slope = 4.0 * x**2 * polynomial.polyval(t, polynomial.polyder(smooth))
+    found = (polynomial.polyval(t, smooth) + slope) / polynomial.polyval(-1.0, smooth)
+    assert np.abs(found - legendre.legval(x, psi)).max() < 1e-2 * tolerance + 1e-13
+    assert np.abs(smooth).max() < 1.5
+    # Control: with one power less it is another function.
+    assert np.abs(polynomial.polyval(t, smooth[:-1]) - exact).max() > 1e-4 * tolerance
+
+
+def gaussian_sum(region, outside, charges, cell, tolerance: float, cutoff: float) -> tuple[np.ndarray, int]:
+    """Gradient of the potential by Ewald's own splitting, with its number of waves up to 2 a (a r_c)."""
+    a = float(erfcinv(tolerance)) / cutoff
+    d = outside[None] - region[:, None]
+    d -= np.round(d / cell.diagonal()) * cell.diagonal()
+    r = np.linalg.norm(d, axis=2)
+    force = (erfc(a * r) / r + 2.0 * a / np.sqrt(np.pi) * np.exp(-((a * r) ** 2))) / r**2
+    gradient = ((charges * force * (r < cutoff))[..., None] * d).sum(1)
+    n = half_space(torch.tensor(cell), 2.0 * a * a * cutoff).numpy()
+    k = 2.0 * np.pi * n / cell.diagonal()
+    square = (k**2).sum(1)
+    weight = 8.0 * np.pi / np.prod(cell.diagonal()) * np.exp(-square / (4.0 * a * a)) / square
+    whole = np.exp(1j * outside @ k.T).T @ charges
+    return gradient + (np.exp(-1j * region @ k.T) * whole * weight).imag @ k, len(n)
+
+
+@pytest.mark.parametrize("tolerance", [1e-3, 1e-4, 1e-5])
+def test_the_same_field_takes_fewer_waves_than_a_gaussian(tolerance):
+    """Among charges of molecules, one cutoff: error of the field no larger, at most half of the waves."""
+    generator = np.random.default_rng(7)
+    cell, cutoff = np.diag([3.0, 3.0, 3.0]), 1.2
+    centres = generator.random((900, 3)) @ cell
+    region = 1.5 + 0.15 * generator.standard_normal((8, 3))
+    apart = centres[None] - region[:, None]
+    apart -= 3.0 * np.round(apart / 3.0)
+    centres = centres[np.linalg.norm(apart, axis=2).min(0) > 0.3]
+    arms = generator.standard_normal((len(centres), 2, 3))
+    arms *= 0.1 / np.linalg.norm(arms, axis=2, keepdims=True)
+    outside = np.concatenate([centres, centres + arms[:, 0], centres + arms[:, 1]])
+    charges = np.repeat([-0.8, 0.4, 0.4], len(centres))
+    reference = torch.full((8,), 0.125, dtype=torch.float64)
+
+    def prolate(tolerance: float) -> tuple[np.ndarray, int]:
+        sum_ = EwaldInsertion(reference, torch.tensor(charges), torch.tensor(cell), tolerance, cutoff)
+        found = sum_.potentials(torch.tensor(region), torch.tensor(outside), torch.tensor(cell))[2]
+        return found.numpy() / sum_.coulomb, len(sum_.triples)
+
+    exact, _ = gaussian_sum(region, outside, charges, cell, 1e-10, 1.5)
+    assert np.abs(prolate(1e-9)[0] - exact).max() < 1e-6 * np.abs(exact).max()
+    errors, waves = zip(
+        *(
+            (np.square(field - exact).mean() ** 0.5, n)
+            for field, n in (
+                prolate(tolerance),
+                gaussian_sum(region, outside, charges, cell, tolerance, cutoff),
+            )
+        ),
+        strict=True,
+    )
+    assert errors[0] < errors[1] and waves[0] <= 0.5 * waves[1]
+    # Control: as few waves of a Gaussian leave a larger error.
+    fewer, n = gaussian_sum(region, outside, charges, cell, 20.0 * tolerance, cutoff)
+    assert n < 1.5 * waves[0] and np.square(fewer - exact).mean() ** 0.5 > 3.0 * errors[0]
