@@ -29,13 +29,13 @@ from mlmm.reference.labels import Molecule, PointCharges
 from mlmm.units import HARTREE
 
 SOLUTES = {
-    "acetate": ("CC(=O)[O-]", 14),
-    "methylammonium": ("C[NH3+]", 14),
-    "N-methylacetamide": ("CC(=O)NC", 14),
+    "acetate": ("CC(=O)[O-]", 62),
+    "methylammonium": ("C[NH3+]", 62),
+    "N-methylacetamide": ("CC(=O)NC", 64),
 }
 HIDDEN_WINDOWS, WINDOW_FRAMES = (1, 3, 5, 7, 9, 11), (19, 39)
 METHOD = "RKS wB97X-D3BJ/6-31+G*, density fitting, grids level 2, conv_tol 1e-7, bare point charges"
-RADIUS, SPACING, TIMESTEP, EQUILIBRATION = 0.6, 1.0, 2e-3, 3.0  # nm, ps
+RADIUS, SPACING, TIMESTEP, EQUILIBRATION = 0.6, 2.0, 2e-3, 5.0  # nm, ps
 _SOLUTE_UNIT, _WATER_UNIT = 1e-4, 1e-3  # nm; integers in the file
 LEVELS = ("force field", "fixed AMP-BMS charges", "predicted charges", "AMP-BMS 0.35", "AMP-BMS 1.0")
 

@@ -28,7 +28,7 @@ def test_amp_bms_has_the_errors_of_the_guide(name):
     """Every number of its table, against wB97X-D3BJ in the same point charges, as stored."""
     exact, found = interactions(DATA["solutes"][name])
     errors = (found - exact[:, None]) / 4.184
-    assert len(exact) == 14 and len(LEVELS) == found.shape[1]
+    assert len(exact) >= 76 and len(LEVELS) == found.shape[1]
     pairs = np.stack([np.abs(errors).mean(axis=0), errors.mean(axis=0)], axis=1).ravel()
     table = [len(exact), exact.mean() / 4.184, exact.std() / 4.184, *pairs]
     assert table == pytest.approx(row_of_the_guide(name), abs=0.06)
@@ -57,7 +57,7 @@ def test_chorismate_along_its_reaction():
 
 
 def test_every_value_says_how_it_was_made():
-    assert sum("in_charges" in frame for s in DATA["solutes"].values() for frame in s["frames"]) >= 40
+    assert sum("in_charges" in frame for s in DATA["solutes"].values() for frame in s["frames"]) >= 200
     assert "wB97X-D3BJ/6-31+G*" in DATA["about"]["method"] and DATA["about"]["programs"]["pyscf"]
     for solute in DATA["solutes"].values():
         assert sum(solute["fixed_charges"]) == pytest.approx(solute["charge"], abs=1e-3)
