@@ -188,3 +188,23 @@ def test_whole_windows_are_held_out_where_that_is_asked_for(folder):
     train, held_out = windows('data.held_out_by="windows"')
     assert held_out and not train & held_out
     assert windows()[0] == windows()[1]
+
+
+def test_a_section_of_another_kind_is_refused_and_the_advice_works(folder, capsys):
+    """Nothing would read it: a start in [field] is no start of amp-bms. Both ways that the sentence names."""
+    path = folder / "train.toml"
+    path.write_text(TOML + '[model]\nkind = "amp-bms"\n')
+    status, _, err = trained(path, "--out", folder / "run", capsys=capsys)
+    assert status == 2 and not (folder / "run").exists()
+    assert (
+        'section [amp] for kind = "amp-bms"' in err
+        and 'got [networks]. Write [amp], or kind = "networks"' in err
+    )
+    path.write_text(TOML + '[model]\nkind = "networks"\n')
+    assert load_training(path).networks.members == 2
+    path.write_text('[data]\nlabels = "labels.xyz"\n[amp]\ntrained = "last"\n[model]\nkind = "amp-bms"\n')
+    assert load_training(path).amp.trained == "last"
+    # One file serves several kinds, but an override of what nothing reads is a mistake.
+    assert load_training(path, ["model.kind=gdml", "kernel.noise=0.1"]).kernel.noise == 0.1
+    with pytest.raises(ConfigError, match=r'got \[field\]. Write \[amp\], or kind = "qeq-ani" in \[model\]'):
+        load_training(path, ["field.start=ani2x"])

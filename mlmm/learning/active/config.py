@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from mlmm.ensembles.options import ExecutorOptions
 from mlmm.errors import ConfigError
 from mlmm.learning.active.options import ChoiceOptions, ExploreOptions, LoopOptions, StopOptions
 from mlmm.learning.training.config import SECTIONS as TRAINING
-from mlmm.learning.training.config import TrainConfig
+from mlmm.learning.training.config import TrainConfig, check_sections
 from mlmm.options import check_names
 from mlmm.options.files import beside, check_is_table, check_table, read_toml, set_value
 
@@ -80,6 +81,7 @@ def load_learning(path: str | Path, overrides: Sequence[str] = ()) -> LearnConfi
     """
     path = Path(path)
     content = read_toml(path, "the file of a loop", "mlmm learn --template > learn.toml")
+    written = deepcopy(content)
     for override in overrides:
         set_value(content, override, "choice.by=passive")
     known = [*SECTIONS, "method", "data"]
@@ -104,6 +106,7 @@ def load_learning(path: str | Path, overrides: Sequence[str] = ()) -> LearnConfi
     training = TrainConfig(
         **{attribute: made[name] for name, (_, attribute) in TRAINING.items() if name != "data"}
     )
+    check_sections(training, written, overrides, path)
     explore = made["explore"]
     explore = replace(
         explore,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mlmm.learning.training.amp_bms import fine_tune_amp
-from mlmm.learning.training.config import TrainConfig
+from mlmm.learning.training.config import TrainConfig, own_options
 from mlmm.learning.training.field_ani import train_field_ani
 from mlmm.learning.training.loop import EpochReport
 from mlmm.learning.training.targets import Sample
@@ -22,12 +22,7 @@ AMONG_CHARGES = ("qeq-ani", "amp-bms")
 
 def start_of(config: TrainConfig) -> str:
     """The potential that a training begins with; empty for none."""
-    return {
-        "networks": config.networks.start,
-        "message-passing": config.graph.start,
-        "qeq-ani": config.among.start,
-        "amp-bms": config.amp.start,
-    }.get(config.model.kind, "")
+    return str(getattr(own_options(config), "start", ""))
 
 
 def fit_among_charges(

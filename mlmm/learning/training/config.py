@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from mlmm.errors import ConfigError
 from mlmm.learning.training.field_options import AMPOptions, FieldANIOptions
@@ -13,10 +15,25 @@ from mlmm.learning.training.options import FitOptions, GraphOptions, KernelOptio
 from mlmm.options import check_fields, check_names, documented, number, setting, word
 from mlmm.options.files import beside, check_table, read_toml, set_value
 
-__all__ = ["SECTIONS", "DataOptions", "ModelOptions", "TrainConfig", "load_training"]
+__all__ = [
+    "SECTIONS",
+    "DataOptions",
+    "ModelOptions",
+    "TrainConfig",
+    "check_sections",
+    "load_training",
+    "own_options",
+]
 
-#: What can be trained.
-KINDS = ("networks", "message-passing", "gp", "gdml", "qeq-ani", "amp-bms")
+#: What can be trained, and the section that it reads beside [data], [model] and [fit].
+KINDS = {
+    "networks": "networks",
+    "message-passing": "graph",
+    "gp": "kernel",
+    "gdml": "kernel",
+    "qeq-ani": "field",
+    "amp-bms": "amp",
+}
 
 
 @documented
@@ -64,7 +81,7 @@ class ModelOptions:
 
     kind: str = word(
         "networks",
-        KINDS,
+        tuple(KINDS),
         "networks on symmetry functions, message passing (graph-pes), sparse Gaussian process, sGDML; "
         "qeq-ani, amp-bms: among charges",
     )
@@ -127,6 +144,7 @@ def load_training(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfi
     """
     path = Path(path)
     content = read_toml(path, "the file of a training", "see `mlmm train --help` for one")
+    written = deepcopy(content)
     for override in overrides:
         set_value(content, override, "fit.epochs=100")
     check_names(content, SECTIONS, f"sections {', '.join(f'[{name}]' for name in SECTIONS)} in {path}")
@@ -135,9 +153,53 @@ def load_training(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfi
         for name, (schema, attribute) in SECTIONS.items()
     }
     config = TrainConfig(**made)
+    check_sections(config, written, overrides, path)
     if not config.data.labels:
         raise ConfigError(f"labels in {path} [data]", "none", 'write labels = "set.xyz"')
     return _beside(config, path.parent)
+
+
+def check_sections(
+    config: TrainConfig, content: Mapping[str, Any], overrides: Sequence[str], path: Path
+) -> None:
+    """Refuse a section of another kind of model, which nothing would read.
+
+    A kind that an override has put in the place of the file's own leaves the file its section, so that one
+    file serves several kinds.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        The outcome.
+    content : mapping
+        The file before its overrides.
+    overrides : sequence of str
+        ``section.key=value``.
+    path : Path
+
+    Raises
+    ------
+    ConfigError
+        There is one.
+    """
+    kind = config.model.kind
+    own = KINDS[kind]
+    of_file = KINDS.get(str(content.get("model", {}).get("kind", ModelOptions.kind)), own)
+    unread = [section for section in content if section not in (own, of_file)]
+    unread += [section for section in (text.split(".")[0] for text in overrides) if section != own]
+    for section in unread:
+        if section in KINDS.values():
+            others = " or ".join(f'"{name}"' for name, read in KINDS.items() if read == section)
+            raise ConfigError(
+                f'the section [{own}] for kind = "{kind}" in {path}',
+                f"[{section}]",
+                f"write [{own}], or kind = {others} in [model]",
+            )
+
+
+def own_options(config: TrainConfig) -> Any:
+    """Options of the section that the kind of model reads."""
+    return getattr(config, SECTIONS[KINDS[config.model.kind]][1])
 
 
 def _beside(config: TrainConfig, folder: Path) -> TrainConfig:

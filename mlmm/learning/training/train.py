@@ -24,7 +24,7 @@ from mlmm.learning.training.among_charges import (
 )
 from mlmm.learning.training.ani import train_networks
 from mlmm.learning.training.base import minus_base
-from mlmm.learning.training.config import ModelOptions, TrainConfig
+from mlmm.learning.training.config import ModelOptions, TrainConfig, own_options
 from mlmm.learning.training.gaussian_process import fit_gaussian_process
 from mlmm.learning.training.gdml import fit_gdml
 from mlmm.learning.training.loop import EpochReport
@@ -249,12 +249,7 @@ def _about(config: TrainConfig, divided: Divided, out: Path) -> dict[str, Any]:
             'label in a vacuum, or write kind = "qeq-ani" or "amp-bms"',
         )
     _check_base(model)
-    networks = {
-        "networks": config.networks,
-        "message-passing": config.graph,
-        "qeq-ani": config.among,
-        "amp-bms": config.amp,
-    }.get(model.kind)
+    networks = None if model.kind in ("gp", "gdml") else own_options(config)
     correction = model.base.endswith(".xml")
     return {
         "name": model.name or out.stem,
