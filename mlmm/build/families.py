@@ -11,10 +11,20 @@ from mlmm.build.build_log import Decision
 from mlmm.build.files.atoms import NUCLEOTIDES
 from mlmm.errors import ConfigError
 
-__all__ = ["FAMILIES", "GLYCAM", "WATER_MODELS", "force_field_files", "lacking_impropers", "water_box"]
+__all__ = [
+    "CHARMM_CAPS",
+    "FAMILIES",
+    "GLYCAM",
+    "WATER_MODELS",
+    "force_field_files",
+    "lacking_impropers",
+    "water_box",
+]
 
 #: Carbohydrates; its types are those of ff14SB.
 GLYCAM = "amber14/GLYCAM_06j-1.xml"
+#: Caps of CHARMM36m as residues of their own, in this package's data.
+CHARMM_CAPS = "charmm36m_caps.xml"
 #: Water model -> pre-equilibrated box that OpenMM ships, with as many sites.
 WATER_MODELS = {
     "tip3p": "tip3p",
@@ -55,7 +65,7 @@ FAMILIES = {
         {name: f"amber19/{name}.xml" for name in WATER_MODELS},
     ),
     "charmm36m": Family(
-        ("charmm36_2024.xml",),
+        ("charmm36_2024.xml", CHARMM_CAPS),
         (),
         {
             "tip3p": "charmm36_2024/water.xml",

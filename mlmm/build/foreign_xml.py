@@ -29,7 +29,7 @@ _Found = Callable[[str, dict[str, str], int], None]
 def check_force_field_files(files: Iterable[str | Path], trust: bool = False) -> None:
     """Refuse force fields that run Python code; files that they include are read as OpenMM finds them.
 
-    Force fields in the folders of OpenMM and of installed packages are trusted.
+    Force fields in the folders of OpenMM, of installed packages and of this one are trusted.
 
     Parameters
     ----------
@@ -123,7 +123,8 @@ def _located(file: str) -> Path | None:
 
 
 def _shipped(path: Path) -> bool:
-    folders = (Path(folder).resolve() for folder in openmm_forcefield._getDataDirectories())
+    folders = [Path(folder).resolve() for folder in openmm_forcefield._getDataDirectories()]
+    folders.append(Path(__file__).resolve().parents[1] / "data")
     return any(path.resolve().is_relative_to(folder) for folder in folders)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import openmm
 from openmm import app, unit
 
+from mlmm.build.families import CHARMM_CAPS
 from mlmm.build.foreign_xml import check_force_field_files
 from mlmm.build.gaps import describe_residue
 from mlmm.errors import ConfigError, StructureError
@@ -91,7 +92,9 @@ def load_force_field(files: Sequence[str | Path], trust: bool = False) -> app.Fo
     ConfigError
         A file that is missing or runs code, or files that contradict each other.
     """
-    names = [str(file) for file in files]
+    own = Path(__file__).resolve().parents[1] / "data"
+    # The package's own file goes by its name alone, so that a build is recorded alike on every machine.
+    names = [str(own / file) if str(file) == CHARMM_CAPS else str(file) for file in files]
     check_force_field_files(names, trust)
     try:
         return app.ForceField(*names)

@@ -141,10 +141,11 @@ def test_cap_without_room_is_rejected(tmp_path):
         build_system(path, solvate=False, gaps="cap")
 
 
-def test_unresolved_tails_are_capped_where_asked(tmp_path):
+@pytest.mark.parametrize("forcefield", ["amber14", pytest.param("charmm36m", marks=pytest.mark.slow)])
+def test_unresolved_tails_are_capped_where_asked(tmp_path, forcefield):
     path = gapped(tmp_path, {1, 2}, extra=("ALA", "GLY"))
-    charged = build_system(path, solvate=False)
-    capped = build_system(path, solvate=False, tails="cap")
+    charged = build_system(path, solvate=False, forcefield=forcefield)
+    capped = build_system(path, solvate=False, tails="cap", forcefield=forcefield)
     names = [residue.name for residue in capped.topology.residues()]
     assert names[0] == "ACE" and names[-1] == "NME"
     assert capped.provenance["net_charge"] == charged.provenance["net_charge"]
@@ -153,7 +154,7 @@ def test_unresolved_tails_are_capped_where_asked(tmp_path):
     assert f"2 residues (ALA-GLY) missing beyond {NAMES[-1]} 16 of chain A: capped with NME" in text
     assert "charged terminus" not in text
     # A chain whose ends are in the file keeps its charged ends.
-    whole = build_system(gapped(tmp_path, set()), solvate=False, tails="cap")
+    whole = build_system(gapped(tmp_path, set()), solvate=False, tails="cap", forcefield=forcefield)
     assert not {"ACE", "NME"} & {residue.name for residue in whole.topology.residues()}
 
 
