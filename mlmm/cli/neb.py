@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _begin(search: Search) -> tuple[dict[str, Any], Any]:
-    from mlmm.reactions.path import nudged_elastic_band
+    from mlmm.reactions.path import along_scan, nudged_elastic_band
     from mlmm.reactions.results import path_result, write_xyz
 
     options, path = search.options, None
@@ -52,6 +52,9 @@ def _begin(search: Search) -> tuple[dict[str, Any], Any]:
                 "a run without one",
                 "give another run, or write start and end in [neb]",
             )
+        if "directions" in search.earlier:
+            scanned = search.earlier["directions"], search.earlier["energies"]
+            points = along_scan(search.surface, *scanned, options.spring)
         first, last = points[0], points[-1]
         if options.interpolation == "given":
             path = _spread(points, options.images + 2)

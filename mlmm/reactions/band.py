@@ -1,4 +1,9 @@
-"""A band of images between two minima: forces across it and springs along it, and how it is relaxed."""
+"""A band of images between two minima: forces across it and springs along it, and how it is relaxed.
+
+Springs are stiffer the higher their images (Ásgeirsson et al., J. Chem. Theory Comput. 17, 4929 (2021), doi
+10.1021/acs.jctc.1c00462). Equal ones that are soft let images slide down both sides of a high barrier where
+the path bends, since the tangent there is a guess; one long step then leads over it.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +21,7 @@ from mlmm.reactions.progress import Progress
 from mlmm.reactions.surface import FORCE_OF_ASE, ReactionSurface
 from mlmm.units import ANGSTROM, ELECTRONVOLT
 
-__all__ = ["PathResult", "band_force", "folds", "relax_band"]
+__all__ = ["PathResult", "band_force", "folds", "relax_band", "spring_constants"]
 
 #: Force across the path below which the highest image may begin to climb, kJ/mol/nm.
 _CLIMB = 300.0
@@ -69,17 +74,19 @@ class PathResult:
 class _Band(NEB):
     """ASE's band, whose images are evaluated together."""
 
-    def __init__(self, images: list[Any], surface: ReactionSurface, spring: float, climb: bool):
+    def __init__(
+        self, images: list[Any], surface: ReactionSurface, springs: tuple[float, float], climb: bool
+    ):
         super().__init__(
             images,
-            k=spring / FORCE_OF_ASE * ANGSTROM,
+            k=springs[0] / FORCE_OF_ASE * ANGSTROM,
             climb=climb,
             method="improvedtangent",
             allow_shared_calculator=False,
             # That turns images behind the optimiser's back; forces without rotation do not.
             remove_rotation_and_translation=False,
         )
-        self._surface = surface
+        self._surface, self._springs = surface, springs
         self._turns = surface.free and surface.dimensions == 3 and len(surface) > 1
 
     def get_forces(self) -> np.ndarray:
@@ -94,6 +101,8 @@ class _Band(NEB):
         )
         for image, found in zip(new, results, strict=True):
             image.calc.take(image, found)
+        energies = np.array([image.get_potential_energy() for image in self.images])
+        self.k = [k / FORCE_OF_ASE * ANGSTROM for k in spring_constants(energies, *self._springs)]
         forces = super().get_forces()
         if self._turns:
             forces = forces.reshape(len(self.images) - 2, -1)
@@ -103,9 +112,38 @@ class _Band(NEB):
         return forces.reshape(-1, 3)
 
 
-def band_force(surface: ReactionSurface, path: np.ndarray, spring: float, climb: bool) -> float:
-    """Largest force on an atom of an image across a path, with the springs along it, kJ/mol/nm."""
-    return _force(_Band([surface.atoms(image) for image in path], surface, spring, climb))
+def spring_constants(energies: np.ndarray, spring: float, top: float) -> np.ndarray:
+    """Force constants of the springs between images (K − 1,), in the unit of `spring` and `top`.
+
+    `top` for a spring at the highest image, `spring` for one whose images lie below the higher end, and
+    linear in the energy of its higher image between.
+
+    Parameters
+    ----------
+    energies : ndarray, shape (K,)
+    spring, top : float
+    """
+    low, high = max(energies[0], energies[-1]), energies.max()
+    if high <= low:
+        return np.full(len(energies) - 1, spring)
+    share = (np.maximum(energies[1:], energies[:-1]) - low) / (high - low)
+    return np.asarray(spring + (top - spring) * np.clip(share, 0.0, 1.0))
+
+
+def band_force(
+    surface: ReactionSurface, path: np.ndarray, springs: tuple[float, float], climb: bool
+) -> float:
+    """Largest force on an atom of an image across a path, with the springs along it, kJ/mol/nm.
+
+    Parameters
+    ----------
+    surface : ReactionSurface
+    path : ndarray, shape (K, n, 3), nm
+    springs : pair of float
+        See `spring_constants`, kJ/mol/nm².
+    climb : bool
+    """
+    return _force(_Band([surface.atoms(image) for image in path], surface, springs, climb))
 
 
 def folds(path: np.ndarray) -> tuple[int, ...]:
@@ -134,7 +172,7 @@ def relax_band(
     images = [surface.atoms(image) for image in path]
     done = progress.get("iterations")
     iterations = 0 if done is None else int(done)
-    band = _Band(images, surface, options.spring, climb=False)
+    band = _Band(images, surface, (options.spring, options.spring_top), climb=False)
     optimiser = _optimiser(band, options.optimiser, _LONGEST)
     best, returns = (np.inf, path), 0
     near = max(_CLIMB, options.force_tolerance)

@@ -143,7 +143,17 @@ class NEBOptions(_Checked):
     relax_ends: bool = setting(True, "minimise both ends first")
     climb: bool = setting(True, "drive the highest image to the saddle point (doi 10.1063/1.1329672)")
     spring: Quantity = quantity(
-        "0.1 eV/A^2", "energy per length squared", "force constant between neighbouring images", above=0
+        "1 eV/A^2",
+        "energy per length squared",
+        "force constant between neighbouring images at the foot of the path",
+        above=0,
+    )
+    spring_top: Quantity = quantity(
+        "3 eV/A^2",
+        "energy per length squared",
+        "force constant at the highest image; stiffer, so that images do not slide off the barrier (doi "
+        "10.1021/acs.jctc.1c00462); between foot and top it goes with the energy",
+        above=0,
     )
     optimiser: str = word(
         "bfgs",

@@ -20,7 +20,7 @@ from mlmm.reactions.surface import ReactionSurface
 from mlmm.reactions.surrogate_path import surrogate_path
 from mlmm.units import ANGSTROM
 
-__all__ = ["check_apart", "interpolate", "nudged_elastic_band", "superposed"]
+__all__ = ["along_scan", "check_apart", "interpolate", "nudged_elastic_band", "superposed"]
 
 #: Sum of covalent radii times this: atoms that are closer run into each other.
 _CLASH = 0.55
@@ -53,6 +53,46 @@ def interpolate(
     )
     idpp_interpolate(band, traj=None, log=None, fmax=0.1, steps=200)
     return np.array([image.positions * ANGSTROM for image in band.images])
+
+
+def along_scan(
+    surface: ReactionSurface, directions: np.ndarray, energies: np.ndarray, spring: float
+) -> np.ndarray:
+    """A path (P, n, 3), nm, of one structure from each point of a scan that went forth and back.
+
+    Where both ways are in different valleys, the lower one of each point jumps back and forth between them.
+    Here Σ E + Σ k/2 L² is lowest, with the lengths L of all steps: a jump has to pay.
+
+    Parameters
+    ----------
+    surface : ReactionSurface
+    directions : ndarray, shape (D, P, n, 3), nm
+    energies : ndarray, shape (D, P), kJ/mol
+    spring : float
+        k, kJ/mol/nm².
+    """
+    weights = np.ones(len(surface))
+
+    def laid(where: np.ndarray, before: np.ndarray) -> np.ndarray:
+        return superposed(where, before, weights) if surface.free and len(surface) > 1 else where
+
+    ways = range(len(directions))
+    cost, begun = energies[:, 0].copy(), []
+    for k in range(1, directions.shape[1]):
+        steps = np.array([
+            [np.sum((laid(directions[b, k], directions[a, k - 1]) - directions[a, k - 1]) ** 2) for a in ways]
+            for b in ways
+        ])  # fmt: skip
+        totals = cost + 0.5 * spring * steps
+        begun.append(totals.argmin(axis=1))
+        cost = totals.min(axis=1) + energies[:, k]
+    chosen = [int(cost.argmin())]
+    for earlier in reversed(begun):
+        chosen.append(int(earlier[chosen[-1]]))
+    path = [directions[chosen[-1], 0]]
+    for k, way in enumerate(reversed(chosen[:-1]), start=1):
+        path.append(laid(directions[way, k], path[-1]))
+    return np.array(path)
 
 
 def check_apart(surface: ReactionSurface, path: np.ndarray) -> None:

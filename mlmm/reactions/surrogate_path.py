@@ -165,7 +165,7 @@ def _true(
         return Evaluation(near[1], near[2])
 
     judged = replace(surface, make=lambda: evaluate, workers=1, executor=None, remote=None, calls=0)
-    force = band_force(judged, path, options.spring, options.climb)
+    force = band_force(judged, path, (options.spring, options.spring_top), options.climb)
     return PathResult(
         positions=path,
         energies=np.array([row[1] for row in rows]),

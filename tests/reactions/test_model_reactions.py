@@ -12,14 +12,14 @@ from scipy.integrate import solve_ivp
 from scipy.spatial.transform import Rotation
 
 from mlmm.errors import ConfigError, SimulationError
-from mlmm.reactions.band import band_force, folds
+from mlmm.reactions.band import band_force, folds, spring_constants
 from mlmm.reactions.conservation import check_forces
 from mlmm.reactions.gaussian_process import GaussianProcess
 from mlmm.reactions.hessian import hessian, normal_modes
 from mlmm.reactions.irc import follow_reaction_coordinate
 from mlmm.reactions.minimise import minimise
 from mlmm.reactions.options import IRCOptions, NEBOptions, TransitionStateOptions
-from mlmm.reactions.path import check_apart, interpolate, nudged_elastic_band, superposed
+from mlmm.reactions.path import along_scan, check_apart, interpolate, nudged_elastic_band, superposed
 from mlmm.reactions.results import grid_saddle, path_result
 from mlmm.reactions.surface import Evaluation, ReactionSurface
 from mlmm.reactions.transition_state import find_saddle, judge_saddle
@@ -101,7 +101,6 @@ def test_band_climbs_to_the_saddle_point_along_the_known_path():
         images=7,
         interpolation="linear",
         force_tolerance="0.5 kJ/mol/nm",
-        spring="0.1 eV/A^2",
         relax_ends=False,
     )
     surface = mueller_brown_surface(workers=2)
@@ -117,6 +116,52 @@ def test_band_climbs_to_the_saddle_point_along_the_known_path():
     assert max(off) < 0.015
     line = np.linspace(MINIMA["middle"][0], MINIMA["right"][0], 9)[1:-1]
     assert max(np.linalg.norm(curve - image, axis=1).min() for image in line) > 0.05
+
+
+@pytest.mark.parametrize("foot", ["1 eV/A^2", "3 eV/A^2"])
+def test_springs_that_are_stiffer_on_the_top_put_more_images_there(foot):
+    """Without climbing, a band at rest has one tension: k L is the same for all springs."""
+    ends = at(MINIMA["deep"][0]), at(MINIMA["right"][0])
+    options = NEBOptions(
+        images=8,
+        interpolation="linear",
+        force_tolerance="0.1 kJ/mol/nm",
+        relax_ends=False,
+        climb=False,
+        spring=foot,
+        spring_top="3 eV/A^2",
+    )
+    found = nudged_elastic_band(mueller_brown_surface(), *ends, options)
+    lengths = np.diff(found.lengths)
+    constants = spring_constants(found.energies, options.spring, options.spring_top)
+    # The force that is left on an image is at least the difference of its two tensions.
+    assert found.converged and np.abs(np.diff(constants * lengths)).max() <= found.force <= 0.1
+    if foot == "1 eV/A^2":
+        assert constants.max() == pytest.approx(options.spring_top)
+        assert lengths.max() > 2.0 * lengths.min()
+    else:
+        assert lengths.max() < 1.01 * lengths.min()
+
+
+def test_springs_go_from_foot_to_top_with_the_energy_of_their_higher_image():
+    np.testing.assert_allclose(
+        spring_constants(np.array([0.0, 10.0, 60.0, 110.0, 35.0, 5.0, 10.0]), 1.0, 3.0),
+        [1.0, 2.0, 3.0, 3.0, 1.5, 1.0],
+    )
+    np.testing.assert_allclose(spring_constants(np.array([5.0, 3.0, 4.0]), 1.0, 3.0), 1.0)
+
+
+def test_soft_springs_let_a_band_wander_and_the_default_does_not():
+    """Over the high barrier, where the path bends; the soft ones are what other programs begin with."""
+    ends = at(MINIMA["deep"][0]), at(MINIMA["middle"][0])
+    default = NEBOptions(
+        images=7, interpolation="linear", force_tolerance="1 kJ/mol/nm", relax_ends=False, steps=100
+    )
+    found = nudged_elastic_band(mueller_brown_surface(), *ends, default)
+    assert found.converged and found.returns == 0
+    assert found.energies.max() == pytest.approx(SADDLES["high"][1], abs=2e-3)
+    soft = dataclasses.replace(default, spring="0.1 eV/A^2", spring_top="0.1 eV/A^2", steps=200)
+    assert not nudged_elastic_band(mueller_brown_surface(), *ends, soft).converged
 
 
 @pytest.mark.parametrize(("failures", "returns"), [(range(60, 61), 1), (range(60, 10**6), 5)])
@@ -204,14 +249,35 @@ def test_structures_are_laid_on_each_other_by_rotation_alone():
     np.testing.assert_allclose(path, np.tile(surface.positions, (5, 1, 1)), atol=1e-12)
 
 
+@pytest.mark.parametrize(("gain", "jumps"), [(1.0, 0), (60.0, 1)])
+def test_a_path_along_a_scan_jumps_only_where_that_pays(gain, jumps):
+    """Forth falls into the valley of back halfway; before, it is lower at every other point, or far lower."""
+    surface = bent_molecule()
+    other = surface.positions.copy()
+    other[3] += [0.0, 0.0, -0.12]  # the last atom on the other side
+    stretch = np.linspace(0.0, 0.02, 8)[:, None, None] * np.array([1.0, 0.0, 0.0]) * np.arange(4)[:, None]
+    back = other + stretch
+    forth = np.concatenate([(surface.positions + stretch)[:4], back[4:]])
+    turn = Rotation.from_rotvec([0.4, 0.2, -0.9]).as_matrix().T
+    energies = np.zeros((2, 8))
+    energies[0, :4] = np.array([-1.0, 1.0, -1.0, 1.0]) - (gain - 1.0)
+    found = along_scan(surface, np.array([forth @ turn, back]), energies, 1e4)
+    steps = np.linalg.norm(np.diff(found, axis=0).reshape(7, -1), axis=1)
+    assert (steps > 0.05).sum() == jumps
+    # Point by point the lower one goes back and forth between valleys.
+    lowest = np.array([forth, back])[energies.argmin(axis=0), np.arange(8)]
+    steps = np.linalg.norm(np.diff(lowest, axis=0).reshape(7, -1), axis=1)
+    assert (steps > 0.05).sum() == (3 if jumps == 0 else 1)
+
+
 def test_springs_of_a_band_turn_no_molecule():
     """Images that are one molecule turned by uneven angles feel no force; held in place, springs pull."""
     surface = bent_molecule()
     path = np.array(
         [surface.positions @ Rotation.from_rotvec([0, 0, w]).as_matrix().T for w in (0, 0.02, 0.1)]
     )
-    assert band_force(surface, path, 1e4, climb=False) < 20.0
-    assert band_force(dataclasses.replace(surface, free=False), path, 1e4, climb=False) > 60.0
+    assert band_force(surface, path, (1e4, 1e4), climb=False) < 20.0
+    assert band_force(dataclasses.replace(surface, free=False), path, (1e4, 1e4), climb=False) > 60.0
 
 
 def test_images_that_cross_are_found():
