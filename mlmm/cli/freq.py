@@ -25,7 +25,9 @@ EPILOG = epilog(
 Second derivatives of the atoms that move, by central differences with all others where they are.
 Translation, rotation and their free energies belong to a molecule in a vacuum alone; in an environment there
 are vibrations only. Free energies are given with harmonic modes, and with modes below freq.cutoff as rotors
-(quasi-RRHO).
+(quasi-RRHO). A barrier has an error: of the second derivatives, by their asymmetry and by twice the
+displacement along the lowest modes; of structures that still feel a force; of low modes; and, for a committee
+of networks, their spread, which is a lower bound. That of the method itself is not in it.
 """,
 )
 
@@ -64,7 +66,7 @@ def _begin(search: Search) -> tuple[dict[str, Any], Any]:
     reference = None
     if options.reference:
         reference = from_run(surface, Path(options.reference), "frequencies of the reactant")
-        if "symmetry_number" not in reference:
+        if not {"symmetry_number", "doubled"} <= reference.keys():
             raise ConfigError(
                 "a run of mlmm freq as freq.reference",
                 f"{options.reference}",
@@ -81,17 +83,24 @@ def _begin(search: Search) -> tuple[dict[str, Any], Any]:
                 kept = end.positions
                 progress.keep(f"minimised in {end.steps} steps", relaxed=kept)
             positions = kept
-        if "hessian" in earlier and not options.structure and not options.relax:
+        if {"hessian", "antisymmetric"} <= earlier.keys() and not options.structure and not options.relax:
             found = surface.evaluate(positions, memory)
             asymmetry = float(earlier.get("asymmetry", 0.0))
-            second = Hessian(positions, earlier["hessian"], asymmetry, found.energy, found.forces)
+            second = Hessian(
+                positions,
+                earlier["hessian"],
+                asymmetry,
+                found.energy,
+                found.forces,
+                earlier["antisymmetric"],
+            )
         else:
             second = hessian(surface, positions, options.displacement, memory=memory, progress=progress)
         modes = normal_modes(
             second.matrix, surface.masses, positions, free=surface.free, dimensions=surface.dimensions
         )
         modes, overlaps = oriented(modes, expected, positions, surface.masses)
-        facts, arrays = frequency_result(surface, second, modes, overlaps, options, reference)
+        facts, arrays = frequency_result(surface, second, modes, overlaps, options, reference, memory)
         facts["variables"] = search.all_values(positions)
         write_xyz(search.run.file("path.xyz"), surface.numbers, arrays["movie"], arrays["movie_labels"])
         write_xyz(search.run.file("structure.xyz"), surface.numbers, [positions], ["structure"])

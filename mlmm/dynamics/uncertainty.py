@@ -30,6 +30,7 @@ from mlmm.structures import Structure
 from mlmm.units import ANGSTROM, parse
 
 __all__ = ["ACTIONS", "Uncertainty", "UncertaintyLimits", "UncertaintyMonitor", "measure_uncertainty"]
+__all__ += ["member_energies"]
 
 logger = logging.getLogger(__name__)
 ACTIONS = ("warn", "save", "stop")
@@ -160,6 +161,11 @@ def measure_uncertainty(
         seen, centres = _seen(hybrid, positions, box)
         found = dataclasses.replace(found, distances=training.distances(seen, centres).numpy())
     return found
+
+
+def member_energies(hybrid: HybridSystem, positions: np.ndarray, box: np.ndarray | None) -> np.ndarray:
+    """Energy of the region by each member of a committee (K,), kJ/mol; arguments as `measure_uncertainty`."""
+    return np.asarray(_members(hybrid, positions, box, False, None)[0].sum(dim=1).cpu().numpy(), np.float64)
 
 
 def _members(

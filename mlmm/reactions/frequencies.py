@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from mlmm.errors import ConfigError
-from mlmm.reactions.hessian import Modes, normal_modes
+from mlmm.reactions.barrier_error import PointError, committee_error, doubled_step, joined, point_error
+from mlmm.reactions.hessian import Hessian, Modes, normal_modes
 from mlmm.reactions.options import FrequencyOptions
 from mlmm.reactions.rate import eyring_rate
 from mlmm.reactions.results import mode_movie
@@ -44,6 +45,9 @@ class Barrier:
         Factor for tunnelling, not in the rate.
     isotopes : float, optional
         k(light)/k(heavy).
+    error : float
+        Of `quasi_gibbs`, without that of the method itself; see `mlmm.reactions.barrier_error`.
+    error_parts : dict of str to float
     """
 
     temperature: float
@@ -55,6 +59,8 @@ class Barrier:
     rate: float
     wigner: float
     isotopes: float | None = None
+    error: float = float("nan")
+    error_parts: Mapping[str, float] = field(default_factory=dict)
 
 
 def temperatures_of(options: FrequencyOptions) -> list[float]:
@@ -114,42 +120,51 @@ def thermal(
 
 
 def barriers(
-    energy: float,
+    saddle: Hessian,
     modes: Modes,
     own: Sequence[Thermochemistry],
     reference: Mapping[str, np.ndarray],
-    heavy: np.ndarray | None,
+    errors: Sequence[tuple[PointError, PointError]],
     options: FrequencyOptions,
-    free: bool,
+    *,
+    free: bool = True,
+    heavy: np.ndarray | None = None,
+    potential: float | None = None,
 ) -> list[Barrier]:
     """A saddle point beside its reactant, whose arrays are `reference`, at each temperature.
 
     Parameters
     ----------
-    energy : float
-        kJ/mol.
+    saddle : Hessian
     modes : Modes
     own : sequence of Thermochemistry
     reference : mapping of str to ndarray
         Result of `mlmm freq` for the reactant, which has a symmetry number and a multiplicity of its own.
-    heavy : ndarray, shape (n,), optional
-        Masses with isotopes.
+    errors : sequence of pairs of PointError
+        Of the saddle point and of the reactant, at each temperature.
     options : FrequencyOptions
     free : bool
+        Whether translation and rotation count.
+    heavy : ndarray, shape (n,), optional
+        Masses with isotopes.
+    potential : float, optional
+        Error of the barrier of energy by the members of a committee.
     """
     masses, where = reference["masses"], reference["positions"]
     states = int(reference["multiplicity"]), int(reference["symmetry_number"])
     other = thermal(reference["wavenumbers"], where, masses, free, *states, options)
     found = []
-    for mine, theirs in zip(own, other, strict=True):
-        rise = energy - float(reference["energy"])
+    for mine, theirs, points in zip(own, other, errors, strict=True):
+        rise = saddle.energy - float(reference["energy"])
+        gibbs = rise + mine.gibbs - theirs.gibbs
         quasi = rise + mine.quasi_gibbs - theirs.quasi_gibbs
+        error, parts = joined(points, gibbs - quasi, potential)
         effect = None
         if heavy is not None:
             pairs = []
             for matrix, places, light in (
                 (reference["hessian"], where, reference["wavenumbers"]),
-                (reference["saddle_hessian"], reference["saddle_positions"], modes.wavenumbers),
+                (saddle.matrix, saddle.positions, modes.wavenumbers),
             ):
                 replaced = normal_modes(matrix, heavy, places, free=free).wavenumbers
                 pairs.append((light * options.scale, replaced * options.scale))
@@ -160,11 +175,13 @@ def barriers(
                 energy=rise,
                 zero_point=rise + mine.zero_point - theirs.zero_point,
                 enthalpy=rise + mine.enthalpy - theirs.enthalpy,
-                gibbs=rise + mine.gibbs - theirs.gibbs,
+                gibbs=gibbs,
                 quasi_gibbs=quasi,
                 rate=eyring_rate(quasi, 0.0, mine.temperature).value,
                 wigner=wigner_factor(modes.wavenumbers[0] * options.scale, mine.temperature),
                 isotopes=effect,
+                error=error,
+                error_parts=parts,
             )
         )
     return found
@@ -177,14 +194,18 @@ def frequency_result(
     overlaps: Mapping[str, float],
     options: FrequencyOptions,
     reference: Mapping[str, np.ndarray] | None,
+    memory: np.ndarray | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Facts and arrays of frequencies; `found` is the `Hessian`."""
+    """Facts and arrays of frequencies; `found` is the `Hessian`, `memory` an environment at rest."""
     from mlmm.reactions.surface import force_norm
 
     multiplicity = int(surface.facts.get("multiplicity", 1))
     states = multiplicity, options.symmetry_number
     own = thermal(modes.wavenumbers, found.positions, surface.masses, surface.free, *states, options)
     heavy = substituted(surface, options.isotopes) if options.isotopes else None
+    doubled = doubled_step(surface, found.positions, modes, options.displacement, memory)
+    members = surface.member_energies(found.positions, memory)
+    treated = {"scale": options.scale, "cutoff": options.cutoff}
     facts: dict[str, Any] = {
         "energy": found.energy,
         "force": force_norm(found.forces),
@@ -210,8 +231,19 @@ def frequency_result(
         ],
     }
     if reference is not None:
-        both = {**reference, "saddle_hessian": found.matrix, "saddle_positions": found.positions}
-        rows = barriers(found.energy, modes, own, both, heavy, options, surface.free)
+        second, their_modes = _of_reference(reference, surface.free)
+        their_doubled, their_masses = reference["doubled"], reference["masses"]
+        errors = [
+            (
+                point_error(found, modes, doubled, surface.masses, warmth, **treated),
+                point_error(second, their_modes, their_doubled, their_masses, warmth, **treated),
+            )
+            for warmth in temperatures_of(options)
+        ]
+        spread = committee_error(members, reference["members"], float(surface.facts.get("calibration", 1.0)))
+        rows = barriers(
+            found, modes, own, reference, errors, options, free=surface.free, heavy=heavy, potential=spread
+        )
         facts["barriers"] = [dict(row.__dict__) for row in rows]
     elif heavy is not None:
         replaced = normal_modes(found.matrix, heavy, found.positions, free=surface.free)
@@ -223,6 +255,10 @@ def frequency_result(
         "positions": found.positions,
         "highest": found.positions,
         "hessian": found.matrix,
+        "antisymmetric": found.antisymmetric,
+        "doubled": doubled,
+        "forces": found.forces,
+        "members": members,
         "energy": found.energy,
         "wavenumbers": modes.wavenumbers,
         "vectors": modes.vectors,
@@ -233,3 +269,16 @@ def frequency_result(
         "movie_labels": [f"lowest mode, {modes.wavenumbers[0]:.0f} 1/cm".replace("-", "imaginary ")] * 20,
     }
     return facts, arrays
+
+
+def _of_reference(reference: Mapping[str, np.ndarray], free: bool) -> tuple[Hessian, Modes]:
+    """Second derivatives and modes of the reactant."""
+    second = Hessian(
+        reference["positions"],
+        reference["hessian"],
+        float("nan"),
+        float(reference["energy"]),
+        reference["forces"],
+        reference["antisymmetric"],
+    )
+    return second, normal_modes(second.matrix, reference["masses"], second.positions, free=free)

@@ -35,6 +35,8 @@ class Hessian:
     energy : float
         At the structure, kJ/mol.
     forces : ndarray, shape (n, 3), kJ/mol/nm
+    antisymmetric : ndarray, shape (3n, 3n), kJ/mol/nm²
+        (H − Hᵀ)/2 before: the error of each element.
     """
 
     positions: np.ndarray
@@ -42,6 +44,7 @@ class Hessian:
     asymmetry: float
     energy: float
     forces: np.ndarray
+    antisymmetric: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,7 @@ def hessian(
         asymmetry=asymmetry,
         energy=float(here[-1]),
         forces=here[:-1].reshape(n, 3),
+        antisymmetric=0.5 * (matrix - matrix.T),
     )
 
 

@@ -176,6 +176,7 @@ def saddle_result(
         "highest": found.positions,
         "positions": found.positions,
         "hessian": found.hessian.matrix,
+        "antisymmetric": found.hessian.antisymmetric,
         **_modes(found.modes),
         "energy": found.energy,
         "asymmetry": found.hessian.asymmetry,

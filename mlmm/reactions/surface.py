@@ -80,8 +80,10 @@ class ReactionSurface:
         The whole system; collective variables find their atoms in it.
     indices : ndarray, optional
         Places of the atoms in it.
+    members : callable, optional
+        Energies (K,) in kJ/mol of the members of a committee at positions and memory, each up to a constant.
     facts : mapping
-        For the record of a run.
+        For the record of a run; `calibration`, where there is one, is the factor from spreads to errors.
     dimensions : {2, 3}
         Of space: in 2, the third coordinate stays where it is.
 
@@ -103,6 +105,7 @@ class ReactionSurface:
     whole: Callable[[np.ndarray, np.ndarray | None], np.ndarray] | None = None
     built: Any = None
     indices: np.ndarray | None = None
+    members: Callable[[np.ndarray, np.ndarray | None], np.ndarray] | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     dimensions: int = 3
     calls: int = 0
@@ -158,6 +161,10 @@ class ReactionSurface:
         if self._pool is None:
             return [self.evaluate(*pair) for pair in zip(positions, given, strict=True)]
         return list(self._pool.map(self.evaluate, positions, given))
+
+    def member_energies(self, positions: np.ndarray, memory: np.ndarray | None = None) -> np.ndarray:
+        """Energies of the members of a committee (K,), kJ/mol; none for a surface that is not one."""
+        return np.zeros(0) if self.members is None else self.members(np.asarray(positions), memory)
 
     def send_to(self, executor: Any, folder: str) -> None:
         """Have worker processes evaluate several structures; see `mlmm.ensembles.executors`.

@@ -52,6 +52,7 @@ def hybrid_surface(
     SelectionError
         Atoms that do not exist.
     """
+    from mlmm.dynamics.uncertainty import member_energies
     from mlmm.interfaces.ase import as_ase
 
     options = options or SurfaceOptions()
@@ -95,6 +96,10 @@ def hybrid_surface(
         return found
 
     spec = hybrid.potential.spec
+
+    def members(where: np.ndarray, memory: np.ndarray | None) -> np.ndarray:
+        return member_energies(hybrid, whole(where, memory), box)
+
     return ReactionSurface(
         numbers=atoms.numbers,
         positions=base[indices],
@@ -111,7 +116,9 @@ def hybrid_surface(
             "environment": "none" if everything else options.environment,
             "precision": "double" if double else "single",
             "potential": {"name": spec.name, "citation": spec.citation},
+            **_calibration(spec),
         },
+        members=members if spec.members > 1 else None,
     )
 
 
@@ -150,13 +157,19 @@ def potential_surface(
         energy, forces = energy_and_forces(potential, structure(where))
         return Evaluation(energy, forces.numpy())
 
+    def members(where: np.ndarray, memory: np.ndarray | None) -> np.ndarray:
+        with torch.no_grad():
+            found = potential.atom_energies(structure(where)).members
+        return np.zeros(0) if found is None else np.asarray(found.sum(dim=1).cpu().numpy(), np.float64)
+
     spec = potential.spec
     facts = {
         "surface": f"{spec.name} alone",
         "precision": spec.precision,
         "potential": {"name": spec.name, "citation": spec.citation},
+        **_calibration(spec),
     }
-    return _of_molecule(built, options, lambda: evaluate, facts)
+    return _of_molecule(built, options, lambda: evaluate, facts, members if spec.members > 1 else None)
 
 
 def method_surface(
@@ -189,9 +202,13 @@ def method_surface(
     evaluate = _OfMethod(chosen, numbers, options.charge, options.multiplicity)
     # Refused here: elements, electrons, programs that are not there.
     evaluate(np.array(built.positions), None)
-    return _of_molecule(
-        built, options, partial(_same, evaluate), {"surface": chosen.title, "precision": "double"}
-    )
+    asked: Any = getattr(chosen, "member_energies", None)
+
+    def members(where: np.ndarray, memory: np.ndarray | None) -> np.ndarray:
+        return np.asarray(asked(Molecule(numbers, where, options.charge, options.multiplicity)))
+
+    facts = {"surface": chosen.title, "precision": "double"}
+    return _of_molecule(built, options, partial(_same, evaluate), facts, None if asked is None else members)
 
 
 def _same(evaluator: Evaluator) -> Evaluator:
@@ -223,7 +240,7 @@ class _OfMethod:
 
 
 def _of_molecule(
-    built: BuiltSystem, options: SurfaceOptions, make: Any, facts: dict[str, Any]
+    built: BuiltSystem, options: SurfaceOptions, make: Any, facts: dict[str, Any], members: Any = None
 ) -> ReactionSurface:
     masses = [atom.element.mass._value for atom in built.topology.atoms()]
     return ReactionSurface(
@@ -235,8 +252,14 @@ def _of_molecule(
         workers=_threads(options),
         built=built,
         indices=np.arange(built.n_atoms),
+        members=members,
         facts=facts | {"charge": options.charge, "multiplicity": options.multiplicity, "environment": "none"},
     )
+
+
+def _calibration(spec: Any) -> dict[str, float]:
+    """The factor by which errors of forces exceed the spread of the members, where it was measured."""
+    return {} if spec.calibration is None else {"calibration": float(spec.calibration.scale)}
 
 
 def _threads(options: SurfaceOptions) -> int:

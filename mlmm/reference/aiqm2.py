@@ -109,6 +109,18 @@ class AIQM2:
             record=record,
         )
 
+    def member_energies(self, molecule: Molecule) -> np.ndarray:
+        """Corrections of the eight networks (8,), kJ/mol; all else in the energy is the same for each.
+
+        Raises
+        ------
+        PotentialError
+            Without the published networks.
+        """
+        check_molecule(self, molecule, most=8, elements=tuple(_SELF_ENERGIES))
+        networks = _networks(str(find_networks(self.networks)))
+        return HARTREE * networks(molecule.numbers, molecule.positions)[0]
+
 
 def dispersion_energy(molecule: Molecule) -> tuple[str, float, np.ndarray]:
     """D4 with the damping of wB97X in AIQM2: version of dftd4, hartree, gradient (N, 3) in hartree/bohr.

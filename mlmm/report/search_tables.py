@@ -8,9 +8,16 @@ from typing import Any
 from mlmm.report.text import as_float, as_list, as_mapping, duration, in_digits
 from mlmm.units import KILOCALORIE
 
-__all__ = ["search_cards", "search_tables"]
+__all__ = ["BARRIER_PARTS", "search_cards", "search_tables"]
 
 Card = tuple[str, str, str, str]
+#: Parts of the error of a barrier, see `mlmm.reactions.barrier_error`, in words.
+BARRIER_PARTS = {
+    "derivatives": "second derivatives",
+    "stationary": "forces that are left",
+    "low_modes": "low modes, harmonic or rotors",
+    "potential": "members of the committee, at least",
+}
 
 
 def search_cards(kind: str, run: dict, result: dict) -> list[Card]:
@@ -50,7 +57,10 @@ def search_cards(kind: str, run: dict, result: dict) -> list[Card]:
         rate = as_float(rows[0].get("rate"))
         return [
             _energy(
-                "Free energy of activation", rows[0].get("quasi_gibbs"), f"ΔG‡ at {temperature}, quasi-RRHO"
+                "Free energy of activation",
+                rows[0].get("quasi_gibbs"),
+                f"ΔG‡ at {temperature}, quasi-RRHO",
+                rows[0].get("error"),
             ),
             _energy("Barrier", rows[0].get("energy"), "ΔE‡ without vibrations"),
             ("Rate constant", f"{rate:.2e}", "1/s", f"Eyring, {temperature}, transmission 1"),
@@ -93,10 +103,14 @@ def search_tables(kind: str, run: dict, result: dict) -> list[dict[str, Any]]:
     return found
 
 
-def _energy(label: str, value: Any, remark: str) -> Card:
-    number = as_float(value)
-    kilocalories = f"{number / KILOCALORIE:.2f} kcal/mol" if math.isfinite(number) else ""
+def _energy(label: str, value: Any, remark: str, error: Any = None) -> Card:
+    number, off = as_float(value), as_float(error)
+    known = math.isfinite(off)
+    kilocalories = f"{number / KILOCALORIE:.2f}" if math.isfinite(number) else ""
     text = f"{number:.1f}" if math.isfinite(number) else "not recorded"
+    if kilocalories:
+        kilocalories += (f" ± {off / KILOCALORIE:.2f}" if known else "") + " kcal/mol"
+        text += f" ± {off:.1f}" if known else ""
     return (label, text, "kJ/mol", "; ".join(part for part in (kilocalories, remark) if part))
 
 
@@ -164,6 +178,23 @@ def _barriers(rows: list[dict]) -> dict[str, Any]:
         ]
         for name, key in lines
     ]
+    cells.append(
+        [
+            "its error",
+            *(
+                f"{as_float(row.get('error')):.1f} ({as_float(row.get('error')) / KILOCALORIE:.2f})"
+                for row in rows
+            ),
+        ]
+    )
+    parts = list(dict.fromkeys(name for row in rows for name in as_mapping(row.get("error_parts"))))
+    cells += [
+        [
+            f"– {BARRIER_PARTS.get(name, name)}",
+            *(f"{as_float(as_mapping(row.get('error_parts')).get(name)):.2f}" for row in rows),
+        ]
+        for name in parts
+    ]
     cells.append(["Rate constant / (1/s)", *(f"{as_float(row.get('rate')):.2e}" for row in rows)])
     cells.append(["Wigner's factor", *(f"{as_float(row.get('wigner')):.3f}" for row in rows)])
     if any(row.get("isotopes") is not None for row in rows):
@@ -171,7 +202,7 @@ def _barriers(rows: list[dict]) -> dict[str, Any]:
     note = (
         "kJ/mol (kcal/mol). The rate is Eyring's with a transmission coefficient of 1; Wigner's factor for "
     )
-    note += "tunnelling is not in it."
+    note += "tunnelling is not in it. The error of the method itself is not in the error."
     return {"title": "Above the reactant", "header": ["", *map(_kelvin, rows)], "rows": cells, "note": note}
 
 

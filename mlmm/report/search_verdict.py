@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from mlmm.report.search_tables import BARRIER_PARTS
 from mlmm.report.text import as_float, as_list, as_mapping, in_digits, look_up
 from mlmm.report.verdict import Judgement, Verdict
+from mlmm.units import KILOCALORIE
 
 __all__ = ["judge_search"]
 
@@ -15,6 +17,13 @@ _SAME, _OTHER = 0.5, 4.0
 #: Relative asymmetry of second derivatives that is rounding, and that spoils frequencies.
 _FINE, _COARSE = 2e-3, 2e-2
 _PAIR = 2  # ends of a path
+#: What to do about a part of the error of a barrier.
+_BARRIER_ADVICE = {
+    "derivatives": "change freq.displacement, or compute in double precision (surface.precision)",
+    "stationary": "converge both structures farther: ts.force_tolerance, and freq.relax for the reactant",
+    "low_modes": "sample the free energy instead of counting modes: mlmm pmf",
+    "potential": "label structures along the path and train again (mlmm learn), or take a reference method",
+}
 
 
 def judge_search(run: Mapping[str, Any]) -> Verdict:
@@ -189,7 +198,25 @@ def _frequencies(result: dict) -> list[Judgement | None]:
             "frequencies belong to points without force",
         ),
         _asymmetry(result),
+        *(_barrier(as_mapping(row)) for row in as_list(result.get("barriers"))[:1]),
     ]
+
+
+def _barrier(row: dict) -> Judgement:
+    """The barrier with its error, and what to do about the largest part of it."""
+    value, error = as_float(row.get("quasi_gibbs")), as_float(row.get("error"))
+    parts = {name: as_float(x) for name, x in as_mapping(row.get("error_parts")).items()}
+    shown = ", ".join(f"{BARRIER_PARTS.get(name, name)} {x:.1f}" for name, x in parts.items())
+    kilocalories = f"{value / KILOCALORIE:.2f} ± {error / KILOCALORIE:.2f} kcal/mol"
+    at, large = in_digits(row.get("temperature"), "K", 5), error > KILOCALORIE
+    worst = max(parts, key=lambda name: parts[name]) if parts else ""
+    return Judgement(
+        "barrier",
+        "look" if large else "ok",
+        f"ΔG‡ at {at} {value:.1f} ± {error:.1f} kJ/mol ({kilocalories}): {shown} kJ/mol; without the error "
+        "of the method itself",
+        _BARRIER_ADVICE.get(worst, "") if large else "",
+    )
 
 
 def _asymmetry(result: dict) -> Judgement:

@@ -93,6 +93,8 @@ def test_from_a_scan_to_a_free_energy_of_activation(folder, capsys, monkeypatch)
     assert results["neb"]["barrier"] == pytest.approx(found[0]["energy"], abs=2.0)
     assert found[0]["rate"] < found[1]["rate"] and found[0]["isotopes"] > 1.1
     assert found[0]["zero_point"] < found[0]["energy"]
+    # A method of two halves of a second derivative that agree, and no committee.
+    assert 0.0 < found[0]["error"] < 1.0 and "potential" not in found[0]["error_parts"]
     # Bonds of the TS: H lies between C and N, nearer to C.
     turn = top["variables"]["turn"]["value"]
     assert -0.05 < turn < 0.05
@@ -100,8 +102,9 @@ def test_from_a_scan_to_a_free_energy_of_activation(folder, capsys, monkeypatch)
         page = (folder / words[-1] / "report.html").read_text()
         assert "3Dmol" in page and "Expected" not in page.split("<script")[0]
     capsys.readouterr()
-    assert main(["report", "ts", "irc"]) == 0
-    assert "one imaginary mode" in capsys.readouterr().out
+    assert main(["report", "ts", "barrier"]) == 0
+    said = capsys.readouterr().out
+    assert "one imaginary mode" in said and f"ΔG‡ at 300 K {found[0]['quasi_gibbs']:.1f} ± " in said
 
 
 def test_settings_and_kinds_of_a_run_that_goes_on_are_its_own(folder, capsys):

@@ -100,6 +100,7 @@ def test_aiqm2_in_its_parts(networks, name):
     energies, gradient = correction(start.numbers, start.positions)
     np.testing.assert_allclose(energies, VALUES[f"{key}/E_nets"], atol=1e-12)
     np.testing.assert_allclose(gradient, VALUES[f"{key}/grad_nets"], atol=1e-12)
+    np.testing.assert_allclose(AIQM2().member_energies(start) / HARTREE, energies, atol=1e-12)
     _, dispersion, slope = dispersion_energy(start)
     assert dispersion == pytest.approx(VALUES[f"{key}/E_d4"], abs=1e-12)
     np.testing.assert_allclose(slope, VALUES[f"{key}/grad_d4"], atol=1e-12)
