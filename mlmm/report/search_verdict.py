@@ -112,7 +112,8 @@ def _path(result: dict) -> list[Judgement | None]:
             f"the path turns back on itself at image {', '.join(map(str, folds))}: images cross"
             if folds
             else "in order along the path",
-            "give more images or a larger neb.spring, or begin from a scan with interpolation = given"
+            'begin from a scan along the reaction (--from, interpolation = "given"), or use stiffer springs '
+            "(neb.spring and neb.spring_top)"
             if folds
             else "",
         ),

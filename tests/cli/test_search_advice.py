@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
-from model_surfaces import mueller_brown_surface
+from model_surfaces import MINIMA, at, mueller_brown_surface
 
 import mlmm.reactions.conservation
 from mlmm.cli import main
 from mlmm.reactions.conservation import check_forces
+from mlmm.reactions.options import NEBOptions
+from mlmm.reactions.path import nudged_elastic_band
+from mlmm.reactions.results import path_result
 from mlmm.report.search_verdict import judge_search
-from mlmm.report.verdict import Judgement
 
 _WATER = "3\n\nH -0.93 0.0 0\nO 0 0 0\nH 0.93 0 0\n"
 _ECLIPSED = """11
@@ -105,16 +109,54 @@ def test_an_angle_on_a_straight_line_is_refused(folder, capsys):
     assert main(["scan", "my.toml", "--out", "bent", "--set", "surface.molecule=bent.xyz"]) == 0
 
 
-def test_images_that_cross_are_said_to_and_which():
-    """The verdict names the images and what to change; the same path in order is fine."""
-    path = {"force": 10.0, "converged": True, "iterations": 5, "highest": 2, "images": 4}
+_CYANIDE = """
+[surface]
+molecule = "hcn.xyz"
+method = "gfn2"
 
-    def judged(folds: list[int]) -> dict[str, Judgement]:
-        run = {"kind": "neb", "state": "finished", "result": path | {"folds": folds}}
-        return {one.name: one for one in judge_search(run).judgements}
+[variable.turn]
+kind = "difference"
+groups = ["element H", "element C", "element H", "element N"]
 
-    found = judged([2, 3])
-    assert found["images"].level == "bad"
-    assert "turns back on itself at image 2, 3: images cross" in found["images"].finding
-    assert "neb.spring" in found["images"].advice
-    assert judged([])["images"].level == "ok"
+[scan]
+variables = ["turn"]
+start = ["-0.08 nm"]
+end = ["0.07 nm"]
+points = [6]
+
+[neb]
+start = "hcn.xyz"
+end = "hnc.xyz"
+images = 9
+steps = 60
+"""
+
+
+def test_images_that_cross_are_named_and_a_path_from_a_scan_does_not(folder, capsys):
+    """The straight way of H from one end of CN to the other runs through both atoms."""
+    (folder / "hcn.xyz").write_text("3\n\nH -1.066 0.05 0\nC 0 0 0\nN 1.157 0 0\n")
+    (folder / "hnc.xyz").write_text("3\n\nH 2.16 0.05 0\nC 0 0 0\nN 1.157 0 0\n")
+    (folder / "cyanide.toml").write_text(_CYANIDE)
+    main(["neb", "cyanide.toml", "--out", "straight"])
+    said = capsys.readouterr().out
+    assert "the path turns back on itself at image" in said and "images cross" in said
+    assert 'begin from a scan along the reaction (--from, interpolation = "given")' in said
+    assert main(["scan", "cyanide.toml", "--out", "scan"]) == 0
+    around = ["--from", "scan", "--set", "neb.interpolation=given", "--set", "neb.images=5"]
+    assert main(["neb", "cyanide.toml", "--out", "around", *around]) == 0
+    said = capsys.readouterr().out
+    assert "in order along the path" in said and "Nothing speaks against this run" in said
+
+
+def test_stiffer_springs_put_images_that_cross_in_order():
+    """Images that nearly no spring holds apart run into one minimum past each other."""
+    ends = at(MINIMA["deep"][0]), at(MINIMA["middle"][0])
+    options = NEBOptions(images=15, interpolation="linear", force_tolerance="1 kJ/mol/nm", relax_ends=False)
+    soft = dataclasses.replace(options, spring="0.001 eV/A^2", spring_top="0.001 eV/A^2")
+    for given, order in ((soft, False), (options, True)):
+        surface = mueller_brown_surface()
+        found = nudged_elastic_band(surface, *ends, given)
+        run = {"kind": "neb", "state": "finished", "result": path_result(surface, found)[0]}
+        judged = {one.name: one for one in judge_search(run).judgements}["images"]
+        assert (judged.level == "ok") == order == (not found.folds)
+        assert ("use stiffer springs (neb.spring and neb.spring_top)" in judged.advice) == (not order)

@@ -168,8 +168,11 @@ def test_variables_that_are_undefined_or_elsewhere_are_refused(tmp_path):
     np.testing.assert_allclose(torsion.difference([3.1], [-3.1]), [6.2 - 2 * np.pi], atol=1e-12)
     np.testing.assert_allclose(ends(surface).difference([3.1], [-3.1]), [6.2], atol=1e-12)
     straight = np.array([[0.0, 0, 0], [0.15, 0, 0], [0.3, 0, 0], [0.45, 0, 0]])
-    with pytest.raises(SimulationError, match=r"variable t \(torsion\).*lie on a line"):
+    with pytest.raises(SimulationError, match=r"variable t \(torsion\).*lie on a line.*such as a distance"):
         torsion.values(straight)
+    # As the sentence says, a distance is defined there.
+    apart = SurfaceVariables(surface, [mlmm.Variable("d", "distance", [[0], [3]])])
+    np.testing.assert_allclose(apart.values(straight), [0.45])
     with pytest.raises(SelectionError, match="matches none"):
         SurfaceVariables(surface, [mlmm.Variable("d", "distance", ["name ZZ", "name C1"])])
     part = dataclasses.replace(surface, indices=np.array([2, 3]), facts={"environment": "frozen"})
