@@ -198,7 +198,7 @@ def test_a_section_of_another_kind_is_refused_and_the_advice_works(folder, capsy
     assert status == 2 and not (folder / "run").exists()
     assert (
         'section [amp] for kind = "amp-bms"' in err
-        and 'got [networks]. Write [amp], or kind = "networks"' in err
+        and 'got [networks]. Write [amp], or write kind = "networks"' in err
     )
     path.write_text(TOML + '[model]\nkind = "networks"\n')
     assert load_training(path).networks.members == 2
@@ -206,5 +206,12 @@ def test_a_section_of_another_kind_is_refused_and_the_advice_works(folder, capsy
     assert load_training(path).amp.trained == "last"
     # One file serves several kinds, but an override of what nothing reads is a mistake.
     assert load_training(path, ["model.kind=gdml", "kernel.noise=0.1"]).kernel.noise == 0.1
-    with pytest.raises(ConfigError, match=r'got \[field\]. Write \[amp\], or kind = "qeq-ani" in \[model\]'):
+    with pytest.raises(ConfigError, match=r'got \[field\]. Leave it out, or write kind = "qeq-ani" in \[mod'):
         load_training(path, ["field.start=ani2x"])
+    # Of a file with its own section and another one, the other has to go.
+    whole = path.read_text()
+    path.write_text(whole + '[field]\nstart = "ani2x"\n')
+    with pytest.raises(ConfigError, match=r"got \[field\]. Leave it out"):
+        load_training(path)
+    path.write_text(whole)
+    assert load_training(path).model.kind == "amp-bms"

@@ -189,11 +189,12 @@ def check_sections(
     unread += [section for section in (text.split(".")[0] for text in overrides) if section != own]
     for section in unread:
         if section in KINDS.values():
+            rename = "leave it out" if own in content else f"write [{own}]"
             others = " or ".join(f'"{name}"' for name, read in KINDS.items() if read == section)
             raise ConfigError(
                 f'the section [{own}] for kind = "{kind}" in {path}',
                 f"[{section}]",
-                f"write [{own}], or kind = {others} in [model]",
+                f"{rename}, or write kind = {others} in [model]",
             )
 
 
