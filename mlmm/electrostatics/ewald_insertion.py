@@ -70,14 +70,15 @@ class EwaldInsertion(Insertion):
     tolerance : float
         Relative error of the potential, and half of what w has fallen to where the sums end.
     cutoff : float, optional
-        r_c in this box, nm; by default such that both sums together cost least.
+        r_c in this box, nm, at least nine widths; by default such that both sums together cost least.
     width : float
         Standard deviation of Gaussian charges, nm; 0: points.
 
     Raises
     ------
     EmbeddingError
-        A cutoff beyond half of the box, a tolerance that is none, or charges wider than a bond is long.
+        A cutoff beyond half of the box or below nine widths of a charge, a tolerance that is none, or charges
+        wider than a bond is long.
     """
 
     def __init__(
@@ -103,14 +104,17 @@ class EwaldInsertion(Insertion):
         if cell is not None:
             cell = cell.to(torch.float64).cpu()
             smallest = float(box_widths(cell).min())
+            # A Gaussian charge is a point before the taper begins.
+            least = _REACH * math.sqrt(2.0) * self.width / _TAPER
             if cutoff is None:
                 volume, n = float(torch.linalg.det(cell)), max(len(reference_charges), 1)
-                cutoff = min(_cheapest_cutoff(volume, n, self.bandwidth), 0.5 * smallest)
-            if not 0.0 < cutoff <= 0.5 * smallest:
+                cutoff = min(max(_cheapest_cutoff(volume, n, self.bandwidth), least), 0.5 * smallest)
+            if not (least <= cutoff <= 0.5 * smallest and cutoff > 0.0):
                 raise EmbeddingError(
-                    f"a cutoff of the direct sum up to half of the box, {0.5 * smallest:.3g} nm",
+                    f"a cutoff of the direct sum from {least:.3g} nm, nine widths of a charge, up to half of "
+                    f"the box, {0.5 * smallest:.3g} nm",
                     f"{cutoff:g} nm",
-                    "leave it out, or use a larger box",
+                    "leave it out, use narrower charges (charge_width), or a larger box",
                 )
             self.share = cutoff / smallest
             triples = half_space(cell, self.bandwidth / cutoff)
@@ -250,11 +254,13 @@ class EwaldInsertion(Insertion):
         """Screened part within the cutoff, in units of K: the potential of points, which the fixed charges
         meet in the force field, and that of the charges with its derivatives, whose trace is left out.
         """
-        blurred = self.reach * math.sqrt(2.0) * self.width
+        # The smooth part is no polynomial beyond the cutoff, which a box that shrinks takes with it.
+        blurred = min(self.reach * math.sqrt(2.0) * self.width, cutoff)
         # Detached, not under no_grad: TorchScript would share its subexpressions with what has a gradient.
         between = external_positions.detach().unsqueeze(0) - positions.detach().unsqueeze(1)
         squares = minimum_image(between, cell).square().sum(2)
-        near = ((squares < cutoff**2) & (squares >= blurred**2)).nonzero()
+        # What is not a number stays among the pairs, so that their energy is none either.
+        near = (~((squares >= cutoff**2) | (squares < blurred**2))).nonzero()
         close = (squares < blurred**2).nonzero()
         i, m = near[:, 0], near[:, 1]
         vectors = external_positions.index_select(0, m) - positions.index_select(0, i)

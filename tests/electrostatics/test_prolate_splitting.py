@@ -11,6 +11,7 @@ from scipy.special import erfc, erfcinv
 from mlmm.electrostatics.boxes import half_space
 from mlmm.electrostatics.ewald_insertion import EwaldInsertion
 from mlmm.electrostatics.prolate_splitting import bandwidth, prolate_function, smooth_part
+from mlmm.errors import EmbeddingError
 
 TOLERANCES = (0.05, 1e-3, 1e-4, 1e-6, 1e-9)
 #: Where both series are compared.
@@ -69,9 +70,9 @@ def gaussian_sum(region, outside, charges, cell, tolerance: float, cutoff: float
     return gradient + (np.exp(-1j * region @ k.T) * whole * weight).imag @ k, len(n)
 
 
-@pytest.mark.parametrize("tolerance", [1e-3, 1e-4, 1e-5])
-def test_the_same_field_takes_fewer_waves_than_a_gaussian(tolerance):
-    """Among charges of molecules, one cutoff: error of the field no larger, at most half of the waves."""
+@pytest.mark.parametrize(("tolerance", "share"), [(1e-3, 0.50), (1e-4, 0.37), (1e-5, 0.32)])
+def test_the_same_field_takes_fewer_waves_than_a_gaussian(tolerance, share):
+    """Among charges of molecules, one cutoff: error of the field no larger with a share of the waves."""
     generator = np.random.default_rng(7)
     cell, cutoff = np.diag([3.0, 3.0, 3.0]), 1.2
     centres = generator.random((900, 3)) @ cell
@@ -102,7 +103,36 @@ def test_the_same_field_takes_fewer_waves_than_a_gaussian(tolerance):
         ),
         strict=True,
     )
-    assert errors[0] < errors[1] and waves[0] <= 0.5 * waves[1]
+    assert errors[0] < errors[1] and waves[0] / waves[1] == pytest.approx(share, abs=0.005)
     # Control: as few waves of a Gaussian leave a larger error.
     fewer, n = gaussian_sum(region, outside, charges, cell, 20.0 * tolerance, cutoff)
     assert n < 1.5 * waves[0] and np.square(fewer - exact).mean() ** 0.5 > 3.0 * errors[0]
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_a_gaussian_charge_ends_before_the_cutoff_and_with_a_box_that_shrinks(native):
+    """Field among wide charges in a small box, against that of eight copies in a box of twice the size."""
+    generator = np.random.default_rng(21)
+    box = 0.92 * torch.eye(3, dtype=torch.float64)
+    region, outside = (torch.tensor(generator.random((n, 3))) for n in (4, 20))
+    charges = torch.tensor(generator.permutation([0.5, -0.5] * 10))
+    reference = torch.zeros(4, dtype=torch.float64)
+    copies = torch.cartesian_prod(*[torch.arange(2, dtype=torch.float64)] * 3)
+    small = EwaldInsertion(reference, charges, box, 1e-8, width=0.05)
+    small.native = small.native and native
+
+    def deviation(scale: float) -> float:
+        cell = scale * box
+        places = (outside @ cell).unsqueeze(0) + (copies @ cell).unsqueeze(1)
+        large = EwaldInsertion(reference, charges.repeat(8), 2.0 * cell, 1e-8, width=0.05)
+        exact = large.potentials(region @ cell, places.flatten(0, 1), 2.0 * cell)[2]
+        found = small.potentials(region @ cell, outside @ cell, cell)[2]
+        return float((found - exact).abs().max() / exact.abs().max())
+
+    assert deviation(1.0) < 1e-6
+    # Its cutoff is then below the reach of a charge, 8.5 widths.
+    assert small.cutoff(0.75 * box) < 8.0 * 0.05 and deviation(0.75) < 1e-6
+    with pytest.raises(EmbeddingError, match=r"from 0\.447 nm, nine widths of a charge"):
+        EwaldInsertion(reference, charges, box, cutoff=0.4, width=0.05)
+    with pytest.raises(EmbeddingError, match="narrower charges"):
+        EwaldInsertion(reference, charges, 0.9 * box, width=0.05)

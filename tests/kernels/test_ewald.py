@@ -145,13 +145,15 @@ def test_few_charges_and_none():
     assert float(evaluate(insertion, arguments, True)[0].abs().max()) == 0.0
 
 
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("cell", ["cube", "open"])
 @pytest.mark.parametrize("which", [0, 1, 2, 3])
-def test_what_is_not_a_number_stays_so(which):
+def test_what_is_not_a_number_stays_so(which, cell, native):
     """In positions, charges and dipoles: the energy of its atom, or of all, is none either."""
-    insertion, arguments = system_of(CELLS["cube"], width=0.03)
+    insertion, arguments = system_of(CELLS[cell], width=0.03)
     arguments[which] = arguments[which].clone()
     arguments[which].flatten()[4] = float("nan")
-    found = evaluate(insertion, arguments, True)
+    found = evaluate(insertion, arguments, native)
     assert bool(torch.isnan(found[0].sum())) and bool(torch.isnan(found[2].sum()))
 
 

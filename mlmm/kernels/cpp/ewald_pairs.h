@@ -207,7 +207,8 @@ class EwaldPairs {
         if (own.source.size() < room) own.source.resize(room + room / 4);
         const double closest = displace(box, &atoms_[3 * i], n, own);
         const double limit = ranges.cutoff * ranges.cutoff;
-        const double near = ranges.width > 0.0 ? 2.0 * kReach * kReach * ranges.width * ranges.width : 0.0;
+        // The smooth part is no polynomial beyond the cutoff.
+        const double near = std::fmin(limit, 2.0 * kReach * kReach * ranges.width * ranges.width);
         int k = 0;
         for (size_t c = 0; c < n; ++c) {
             own.put(k, c, strength_[c], which_[c]);
