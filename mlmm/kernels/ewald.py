@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -74,6 +74,11 @@ def _threads(sources: int) -> int:
     return max(1, min(torch.get_num_threads(), sources // _SOURCES_PER_THREAD))
 
 
+def _numbers(tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:
+    """In double precision, one after another, as the library takes them; a module may have been cast."""
+    return [tensor.detach().to(torch.float64).contiguous() for tensor in tensors]
+
+
 def _box(cell: torch.Tensor | None) -> torch.Tensor | None:
     """Box vectors in rows, as the library takes them."""
     if cell is None:
@@ -107,7 +112,8 @@ def _evaluate(
             str([tuple(tensor.shape) for tensor in given]),
             "pass the atoms and charges that the sum was made for",
         )
-    x, s, q, mu, theta = (tensor.detach().to(torch.float64).contiguous() for tensor in given)
+    x, s, q, mu, theta = _numbers(given)
+    source_charges, reference, triples, smooth = _numbers([source_charges, reference, triples, smooth])
     cell = _box(cell)
     energies = torch.empty(n, dtype=torch.float64)
     library, pointer = _library(), ctypes.c_void_p()
@@ -198,7 +204,8 @@ def _potentials_held(
     positions: torch.Tensor, sources: torch.Tensor, cell: torch.Tensor | None, *settings: Any
 ) -> tuple[torch.Tensor, Held]:
     """Rows (n, 14) as `_potentials`, and what their gradient needs."""
-    charges, reference, triples, smooth, ranges = settings
+    *numbers, ranges = settings
+    charges, reference, triples, smooth = _numbers(numbers)
     n, m = reference.shape[0], charges.shape[0]
     if positions.shape != (n, 3) or sources.shape != (m, 3):
         raise EmbeddingError(
@@ -206,7 +213,7 @@ def _potentials_held(
             f"{tuple(positions.shape)} and {tuple(sources.shape)}",
             "pass the atoms and charges that the sum was made for",
         )
-    x, s = (tensor.detach().to(torch.float64).contiguous() for tensor in (positions, sources))
+    x, s = _numbers([positions, sources])
     cell = _box(cell)
     rows = torch.empty(n, _ROW, dtype=torch.float64)
     library, pointer = _library(), ctypes.c_void_p()
@@ -243,7 +250,7 @@ class _Potentials(torch.autograd.Function):
     def forward(ctx: Any, positions: torch.Tensor, sources: torch.Tensor, *others: Any) -> torch.Tensor:
         rows, ctx.held = _potentials_held(positions, sources, *others)
         ctx.given, ctx.others = [(t.shape, t.dtype) for t in (positions, sources)], len(others)
-        ctx.reference = others[2]
+        (ctx.reference,) = _numbers([others[2]])
         return rows
 
     @staticmethod

@@ -157,6 +157,16 @@ def test_what_is_not_a_number_stays_so(which, cell, native):
     assert bool(torch.isnan(found[0].sum())) and bool(torch.isnan(found[2].sum()))
 
 
+def test_a_module_that_was_cast_keeps_its_charges_and_waves():
+    """To float32 and back: charges have seven digits left, and the kernel never reads them as others."""
+    insertion, arguments = system_of(CELLS["leaning"], width=0.03)
+    exact = [*evaluate(insertion, arguments, True), *potentials(insertion, arguments, True)]
+    insertion.float()
+    found = [*evaluate(insertion, arguments, True), *potentials(insertion, arguments, True)]
+    for one, other in zip(found, exact, strict=True):
+        assert 0.0 < float((one - other).abs().max()) < 1e-5 * float(other.abs().max())
+
+
 def test_wrong_shapes_and_second_derivatives_are_refused():
     insertion, arguments = system_of(CELLS["cube"])
     with pytest.raises(EmbeddingError, match="shapes"):
