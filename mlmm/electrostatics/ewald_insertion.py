@@ -68,7 +68,8 @@ class EwaldInsertion(Insertion):
     cell : torch.Tensor, shape (3, 3), nm, optional
         Box when the sum is set up; None for an open system.
     tolerance : float
-        Relative error of the potential, and half of what w has fallen to where the sums end.
+        Error of differences of the potential, in units of that of 1 e at 1 nm; half of what w has fallen to
+        where the sums end.
     cutoff : float, optional
         r_c in this box, nm, at least nine widths; by default such that both sums together cost least.
     width : float
