@@ -77,7 +77,11 @@ def replace_residues(
         ]
         if matches:
             text = f"{who} kept: the force field has a template for its atoms ({matches[0].template.name})"
-            decisions.append(Decision("repair", "modified residue", text, who))
+            usual, has = group_charge(residue, bonded, atoms), _charge(matches[0])
+            other = usual != 0 and has is not None and has != usual
+            if other:
+                text += f", with a charge of {has:+d} e, where its groups have {usual:+d} e at pH 7"
+            decisions.append(Decision("repair", "modified residue", text, who, warning=other))
             continue
         before, after = group_charge(residue, bonded, atoms), _standard_charge(fixer, parent)
         if before != after:
@@ -97,6 +101,15 @@ def replace_residues(
     fixer.nonstandardResidues = changes
     fixer.replaceNonstandardResidues()
     return decisions
+
+
+def _charge(match: Match) -> int | None:
+    """Of a template inside a chain; None where charges go by types, or it ends a chain."""
+    template = match.template
+    charges = [atom.parameters.get("charge") for atom in template.atoms]
+    if len(template.externalBonds) != 2 or None in charges:
+        return None
+    return round(sum(float(charge) for charge in charges))
 
 
 def _truncated(fixer: pdbfixer.PDBFixer, residue: app.topology.Residue, match: Match) -> bool:

@@ -318,6 +318,19 @@ def test_a_substitution_that_changes_the_charge_is_a_question_whose_advice_works
     assert built.n_atoms == build_system(CASES / "af.pdb", solvate=False).n_atoms
 
 
+@pytest.mark.slow
+def test_a_phosphate_with_a_proton_of_the_force_field_is_a_warning(tmp_path):
+    """CHARMM36m has the monoanion of phosphoserine under its name: no guess without a word."""
+    path = tmp_path / "sep.pdb"
+    path.write_text("\n".join(phosphorylated()) + "\n")
+    built = build_system(path, solvate=False, forcefield="charmm36m")
+    (entry,) = (e for e in built.provenance["log"] if e["kind"] == "modified residue")
+    assert entry["warning"] and "SEP 5 of chain A kept" in entry["text"]
+    assert "(SEP), with a charge of -1 e, where its groups have -2 e at pH 7" in entry["text"]
+    native = build_system(CASES / "af.pdb", solvate=False).provenance["net_charge"]
+    assert built.provenance["net_charge"] == native - 1
+
+
 def test_residues_are_mutated_by_chain_and_number():
     native = build_system(CASES / "af.pdb", solvate=False)
     built = build_system(CASES / "af.pdb", solvate=False, mutate=["A:LEU4 -> ALA", "A:SER5 -> LYS"])
