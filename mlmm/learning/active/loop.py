@@ -204,8 +204,10 @@ class _Loop:
                         places += [k for k, block in enumerate(blocks) if block == picked[-1]]
             if not places:
                 raise ConfigError(
-                    "two blocks of explored structures or more, of which some are held out",
-                    f"{counted(len(set(blocks)), 'block')} in {counted(len(candidates), 'structure')}",
+                    f"two blocks of explored structures or more in a basin (the {self.options.basin} of "
+                    "their origin), of which one is held out",
+                    f"{counted(len(basins), 'basin')} of one block each in "
+                    f"{counted(len(candidates), 'structure')}",
                     "explore more, or reduce loop.block, the frames that are held out together",
                 )
             write_json(path, {"blocks": sorted(picked), "candidates": sorted(places[:wanted])})
