@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+from hydrogen_cyanide import CYANIDE, ISOCYANIDE, SCAN
 from model_surfaces import MINIMA, at, mueller_brown_surface
 
 import mlmm.reactions.conservation
@@ -109,21 +110,7 @@ def test_an_angle_on_a_straight_line_is_refused(folder, capsys):
     assert main(["scan", "my.toml", "--out", "bent", "--set", "surface.molecule=bent.xyz"]) == 0
 
 
-_CYANIDE = """
-[surface]
-molecule = "hcn.xyz"
-method = "gfn2"
-
-[variable.turn]
-kind = "difference"
-groups = ["element H", "element C", "element H", "element N"]
-
-[scan]
-variables = ["turn"]
-start = ["-0.08 nm"]
-end = ["0.07 nm"]
-points = [6]
-
+_CYANIDE = f"""{SCAN}
 [neb]
 start = "hcn.xyz"
 end = "hnc.xyz"
@@ -134,8 +121,8 @@ steps = 60
 
 def test_images_that_cross_are_named_and_a_path_from_a_scan_does_not(folder, capsys):
     """The straight way of H from one end of CN to the other runs through both atoms."""
-    (folder / "hcn.xyz").write_text("3\n\nH -1.066 0.05 0\nC 0 0 0\nN 1.157 0 0\n")
-    (folder / "hnc.xyz").write_text("3\n\nH 2.16 0.05 0\nC 0 0 0\nN 1.157 0 0\n")
+    (folder / "hcn.xyz").write_text(CYANIDE)
+    (folder / "hnc.xyz").write_text(ISOCYANIDE)
     (folder / "cyanide.toml").write_text(_CYANIDE)
     main(["neb", "cyanide.toml", "--out", "straight"])
     said = capsys.readouterr().out

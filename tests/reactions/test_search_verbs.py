@@ -8,6 +8,7 @@ import signal
 
 import numpy as np
 import pytest
+from hydrogen_cyanide import CYANIDE, SCAN
 
 import mlmm.reactions.irc
 from mlmm.cli import main
@@ -16,23 +17,7 @@ from mlmm.errors import ConfigError
 from mlmm.reactions.run import load_arrays, run_search
 from mlmm.reactions.surface import Evaluation, ReactionSurface
 
-CYANIDE = "3\nHCN\nH -1.066 0.05 0\nC 0 0 0\nN 1.157 0 0\n"
-RUN_FILE = """
-[surface]
-molecule = "hcn.xyz"
-method = "gfn2"
-workers = 2
-
-[variable.turn]
-kind = "difference"
-groups = ["element H", "element C", "element H", "element N"]
-
-[scan]
-variables = ["turn"]
-start = ["-0.08 nm"]
-end = ["0.07 nm"]
-points = [6]
-
+RUN_FILE = f"""{SCAN}
 [neb]
 images = 5
 interpolation = "given"
@@ -45,7 +30,7 @@ step = "0.02 nm"
 
 [freq]
 temperatures = ["300 K", "500 K"]
-isotopes = {"element H" = 2.014}
+isotopes = {{"element H" = 2.014}}
 """
 
 
