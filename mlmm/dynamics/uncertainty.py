@@ -29,8 +29,14 @@ from mlmm.potentials.descriptors import TrainingSet
 from mlmm.structures import Structure
 from mlmm.units import ANGSTROM, parse
 
-__all__ = ["ACTIONS", "Uncertainty", "UncertaintyLimits", "UncertaintyMonitor", "measure_uncertainty"]
-__all__ += ["member_energies"]
+__all__ = [
+    "ACTIONS",
+    "Uncertainty",
+    "UncertaintyLimits",
+    "UncertaintyMonitor",
+    "measure_uncertainty",
+    "member_energies",
+]
 
 logger = logging.getLogger(__name__)
 ACTIONS = ("warn", "save", "stop")
