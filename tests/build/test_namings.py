@@ -329,6 +329,10 @@ def test_a_phosphate_with_a_proton_of_the_force_field_is_a_warning(tmp_path):
     assert "(SEP), with a charge of -1 e, where its groups have -2 e at pH 7" in entry["text"]
     native = build_system(CASES / "af.pdb", solvate=False).provenance["net_charge"]
     assert built.provenance["net_charge"] == native - 1
+    # Control: a modified residue whose template has the charge of its groups is kept without a warning.
+    plain = build_system(CASES / "hyp_h.pdb", solvate=False)
+    (entry,) = (e for e in plain.provenance["log"] if e["kind"] == "modified residue")
+    assert "kept" in entry["text"] and not entry["warning"]
 
 
 def test_residues_are_mutated_by_chain_and_number():

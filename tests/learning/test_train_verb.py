@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from labelled_molecules import shaken, springs
 
 from mlmm.cli.program import main
+from mlmm.config.label_file import load_label_file
 from mlmm.errors import ConfigError
 from mlmm.learning.dataset.frames import frame_text
 from mlmm.learning.training.config import load_training
@@ -215,3 +217,18 @@ def test_a_section_of_another_kind_is_refused_and_the_advice_works(folder, capsy
         load_training(path)
     path.write_text(whole)
     assert load_training(path).model.kind == "amp-bms"
+
+
+def test_shipped_files_of_trainings_are_valid():
+    """Chorismate in water: the fit, its student, the transfer to a density functional and its labels."""
+    folder = Path(__file__).parents[2] / "systems/chorismate_water"
+    kinds = {
+        name: load_training(folder / f"{name}.toml").model.kind for name in ("train", "student", "transfer")
+    }
+    assert kinds == {"train": "amp-bms", "student": "qeq-ani", "transfer": "amp-bms"}
+    transfer = load_training(folder / "transfer.toml")
+    assert transfer.amp.start == "amp-bms" and transfer.data.held_out_labels
+    job = load_label_file(folder / "dft.toml", [])
+    assert (job.structures.first, job.structures.every) == (8, 40) and job.method == "pyscf"
+    with pytest.raises(ConfigError, match=r"got \[field\]"):
+        load_training(folder / "transfer.toml", ["field.start=ani1x"])
