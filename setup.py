@@ -31,7 +31,8 @@ PLUGIN_SOURCES = (
     *("adaptive_blend.cpp", "adaptive_device.cpp", "ani_force.cpp", "blend_arrays.cpp", "blend_force.cpp"),
     *("blend_proxy.cpp", "committee.cpp", "common_kernel.cpp", "device_ani.cpp", "device_blend.cpp"),
     "device_force.cpp",
-    *("member_energies.cpp", "networks.cpp", "on_device.cpp", "packing.cpp", "plugin.cpp", "proxy.cpp"),
+    *("member_energies.cpp", "network_plan.cpp", "networks.cpp", "on_device.cpp", "packing.cpp"),
+    *("plugin.cpp", "proxy.cpp"),
     *("reference_kernel.cpp", "source_hash.cpp", "supermolecular_blend.cpp", "supermolecular_device.cpp"),
     "xml_numbers.cpp",
 )
@@ -45,10 +46,12 @@ PLUGIN_HEADERS = (
         "guarded.h",
         "like_molecules.h",
     ),
-    *("mm_terms.h", "networks.h", "on_device.h", "packing.h", "places.h", "xml_numbers.h", "zone_weights.h"),
+    *("mm_terms.h", "network_plan.h", "networks.h", "on_device.h", "packing.h", "places.h"),
+    *("xml_numbers.h", "zone_weights.h"),
     *(
         "device_ani.h",
         "device_blend.h",
+        "device_cells.h",
         "device_force.h",
         "device_forces.h",
         "device_nearby.h",

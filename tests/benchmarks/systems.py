@@ -72,7 +72,8 @@ def relaxed(built: BuiltSystem, length: float = 2.0, *, iterations: int = 200, s
     """
     integrator = openmm.LangevinMiddleIntegrator(300.0, 5.0, FEMTOSECOND)
     integrator.setRandomNumberSeed(seed)
-    context = openmm.Context(built.system, integrator)
+    # By name: of itself OpenMM takes any OpenCL driver before the processor.
+    context = openmm.Context(built.system, integrator, openmm.Platform.getPlatformByName("CPU"))
     context.setPositions(built.positions)
     openmm.LocalEnergyMinimizer.minimize(context, 10.0, iterations)
     context.setVelocitiesToTemperature(300.0, seed)

@@ -34,26 +34,27 @@ _PRELUDE = """
 typedef long long mm_long;
 typedef unsigned long long mm_ulong;
 """
-#: Of ANI-1x on alanine dipeptide, with a cap.
+#: Of ANI-1x on alanine dipeptide, with a cap, its atoms sorted into cells.
 _DEFINES = {
     **{"NUM_ATOMS": 23, "NUM_CENTRES": 23, "NUM_CAPS": 1, "NUM_SPECIES": 4, "NUM_BLOCKS": 14},
     **{"NUM_RADIAL": 16, "NUM_MEANS": 4, "NUM_ANGLES": 8, "MOST_FUNCTIONS": 32, "FUNCTIONS": 384},
-    **{"MEMBERS": 8, "ROWS": 8, "TILE_ROWS": 8, "NUM_TILES": 5, "NUM_LARGE_TILES": 4},
-    **{"FIRST_COLUMNS": 5, "BACK_COLUMNS": 4, "MOST_COLUMNS": 5, "TILE_STEPS": 2, "LAST_BEFORE": 288},
-    **{"FORWARD_LAYERS": "FORWARD(160, 128, 0, 40960, 0) FORWARD(128, 96, 41088, 65664, 160)"},
-    **{"BACKWARD_LAYERS": "BACKWARD(128, 96, 53376, 160) BACKWARD(160, 128, 20480, 0)"},
-    **{"HIDDEN": 3, "WIDTH_0": 160, "WIDTH_LAST": 96, "ALL_WIDTHS": 384},
+    **{"MEMBERS": 8, "ROWS": 16, "PART_ROWS": 8, "NUM_TILES": 5, "NETWORK_GROUP": 256, "STEPS": 1},
     **{
-        "SEARCH_GROUP": 128,
-        "SEARCH_CHUNK": 2048,
-        "SYMMETRY_GROUP": 128,
-        "FORCE_GROUP": 64,
-        "FORCE_SHARES": 4,
+        "MOST_COLUMNS": 5,
+        "PARTS": 5120,
+        "HIDDEN": 3,
+        "WIDTH_LAST": 96,
+        "LAST_BEFORE": 288,
+        "ALL_WIDTHS": 384,
     },
-    **{"NETWORK_GROUP": 256, "OTHERS_GROUP": 256, "MOST_PARTS": 16, "OTHER_COLUMNS": 2, "OTHER_STEPS": 2},
-    **{"PADDED_NUM_ATOMS": 2336, "USE_PERIODIC": 1},
+    "FORWARD_LAYERS": "FIRST_LAYER(384, 160, 5, 4, 0, 3932160) "
+    "FORWARD(1, 160, 128, 4, 4, 3937280, 5248000, 160) FORWARD(2, 128, 96, 3, 4, 5252096, 6038528, 288)",
+    "BACKWARD_LAYERS": "BACKWARD(2, 128, 96, 4, 4, 5645312, 160) BACKWARD(1, 160, 128, 5, 4, 4592640, 0) "
+    "FIRST_LAYER_BACK(384, 160, 3, 1, 1966080)",
+    **{"DESCRIBE_GROUP": 128, "MOST_NEAR": 1024, "CELLS_ALONG": 18, "CELL_GROUP": 512},
+    **{"FORCE_GROUP": 128, "FORCE_SHARES": 8, "PADDED_NUM_ATOMS": 2336, "USE_PERIODIC": 1},
     **{"RADIAL_CUTOFF": "NUMBER(5.2e+00)", "ANGULAR_CUTOFF": "NUMBER(3.5e+00)"},
-    **{"LENGTH": "NUMBER(1.0e+01)", "ENERGY": "NUMBER(2.6e+03)"},
+    **{"LENGTH": "NUMBER(1.0e+01)", "ENERGY": "NUMBER(2.6e+03)", "CELL_EDGE": "NUMBER(5.21e-01)"},
 }
 #: Rows that the device chooses, of a zone with force-field terms of every kind; and those of two structures.
 _MOVING = {"MOVING_ROWS": 1, "NUM_CANDIDATES": 46, "ROW_GROUP": 512}
@@ -70,7 +71,7 @@ _ADAPTIVE = _MOVING | {
     **{"CORE_ALPHA": "(3.0f)", "TWO_BY_ROOT_PI": "(1.128379f)"},
 }
 _SUPERMOLECULAR = _MOVING | {"TWO_SIDES": 1, "NUM_SOURCES": 5}
-_ALL = ("neighbours", "symmetry", "networks", "forces")
+_ALL = ("symmetry", "networks", "forces")
 #: Of each force: what its program is made of, further definitions, and its kernels.
 FORCES = {
     "static": (("rows", *_ALL), {}, set()),
@@ -81,10 +82,7 @@ FORCES = {
     ),
     "supermolecular": (("rows", *_ALL, "nearby"), _SUPERMOLECULAR, {"makeRows", "chooseCandidates"}),
 }
-KERNELS = {
-    *("findNeighbours", "symmetryFunctions", "firstLayer", "otherLayers", "firstLayerBack", "addForces"),
-    "spreadCapForces",
-}
+KERNELS = {"sortIntoCells", "describeAtoms", "evaluateNetworks", "addForces"}
 
 
 def texts_of(part: str) -> list[str]:
@@ -94,10 +92,15 @@ def texts_of(part: str) -> list[str]:
 
 
 def device_code(force: str) -> str:
-    """In the order of the program: macros of the rows first, their kernel behind the neighbours."""
+    """In the order of the program: what is chosen and sorted first, a layer for each kind of memory."""
     macros, chosen = texts_of("rows")
-    parts = [text for part in FORCES[force][0] if part != "rows" for text in texts_of(part)]
-    return macros + parts[0] + ("" if force == "static" else chosen) + "".join(parts[1:])
+    arithmetic, search = texts_of("neighbours")
+    of_functions, of_rows, layer, tiles, networks = texts_of("networks")
+    texts = {
+        "networks": tiles + of_functions + layer + of_rows + layer + networks,
+        "rows": macros + arithmetic + texts_of("cells")[0] + ("" if force == "static" else chosen) + search,
+    }
+    return "".join(texts.get(part) or "".join(texts_of(part)) for part in FORCES[force][0])
 
 
 def source(precision: str, force: str, whole_power: bool) -> str:

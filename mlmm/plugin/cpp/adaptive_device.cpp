@@ -38,7 +38,7 @@ class AdaptiveOnDevice : public DeviceBlend {
         for (const int atom : atoms) weigh(atom, lambda), candidates.push_back(candidate_of[atom]);
         for (int m = 0; m < n_molecules; ++m)
             for (int i = start[m]; i < start[m + 1]; ++i) molecule_of[atoms[i]] = m;
-        networks.numbers("candidateWeights", of_candidates), networks.numbers("weights", weights);
+        networks.at("candidateWeights").upload(of_candidates, true), networks.numbers("weights", weights);
         networks.integers("moleculeOf", molecule_of), networks.integers("moleculeCandidates", candidates);
         networks.integers("moleculeStart", start), networks.integers("moleculeAtoms", atoms);
         networks.numbers("lambdas", std::vector<double>(n_molecules, lambda));

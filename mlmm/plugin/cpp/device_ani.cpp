@@ -2,9 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
+#include <utility>
 
 #include "centres.h"
+#include "device_cells.h"
 #include "device_forces.h"
 #include "device_neighbours.h"
 #include "device_networks.h"
@@ -17,7 +18,12 @@ namespace mlmm {
 
 namespace {
 
-constexpr int kSearchGroup = 128, kSearchChunk = 2048, kNetworkGroup = 256, kRowGroup = 512;
+// Threads of a group: of the sum of forces on one centre, with so many for each of its neighbours; of what is one group.
+constexpr int kForceGroup = 128, kForceShares = 8, kSingleGroup = 512;
+// Atoms near one centre that a group has places for. With no more atoms in all each is looked at for every centre; more
+// of them are sorted into cells, a little longer than the cutoff.
+constexpr int kMostNear = 1024;
+constexpr double kCellEdge = 1.002;
 // Local memory, bytes: what every device of CUDA and HIP has, and of OpenCL.
 constexpr int kLocalMemory = 49152, kLeastLocalMemory = 32768;
 // Regions that leave most of a large device idle: small tiles, and more threads for each centre.
@@ -28,37 +34,10 @@ constexpr size_t kWholeLists = 64u << 20, kMovingLists = 640u << 20, kMovingRows
 
 }  // namespace
 
-DeviceGroups::DeviceGroups(const ANIForce& force, bool opencl, int real_size) {
-    const bool few = Atoms(force).centres.size() <= kFewCentres;
-    local_memory = opencl ? kLeastLocalMemory : kLocalMemory;
-    others = few && !opencl ? 512 : 256;
-    // Widths of all layers, each as large as its largest, and shares of the sums of any of them.
-    std::vector<int> most;
-    int parts = 1;
-    for (const ElementWeights& networks : force.committee->networks)
-        for (size_t k = 0; k + 1 < networks.widths.size(); ++k) {
-            if (most.size() <= k) most.push_back(0);
-            most[k] = std::max(most[k], (networks.widths[k] + 31) / 32 * 32);
-        }
-    const auto fits = [&](int numbers) { return numbers * real_size <= local_memory; };
-    rows = few ? 4 : 8, tile_rows = 8, most_columns = few ? 1 : 5, tile_steps = few ? 4 : 2;
-    other_columns = few ? 1 : 2, other_steps = few ? 4 : 2;
-    const int widths = std::accumulate(most.begin(), most.end(), 0);
-    for (const int width : most) parts = std::max(parts, parts_of(width));
-    while (rows > 1 && !fits(rows * (widths + parts * 32 + 1))) rows /= 2;
-    while (most_columns > 1 && !fits(kNetworkGroup * tile_rows * most_columns)) --most_columns;
-    while (tile_rows > 1 && !fits(kNetworkGroup * tile_rows * most_columns)) tile_rows /= 2;
-    this->force = 128, shares = 8;
-}
-
-int DeviceGroups::parts_of(int outputs) const {
-    const int blocks = (outputs / 32 + other_columns - 1) / other_columns;
-    return std::max(1, others / 32 / blocks) * (outputs / 32);
-}
-
 DeviceANI::DeviceANI(ComputeContext& cc, const ANIForce& force, const std::vector<int>& sides)
-    : OnDevice(cc), groups(force, opencl, real_size()), packing(force, groups.rows, groups.tile_rows),
-      n_atoms(force.size()), members(force.committee->members), moving(!sides.empty()) {
+    : OnDevice(cc), packing(force), n_atoms(force.size()), members(force.committee->members),
+      few(packing.centres.size() <= kFewCentres), moving(!sides.empty()),
+      plan(packing.layers, few, opencl, opencl ? kLeastLocalMemory : kLocalMemory, real_size()) {
     rows = static_cast<int>(packing.centres.size());
     if (moving) {
         make_candidates(force, sides);
@@ -92,12 +71,12 @@ void DeviceANI::make_candidates(const ANIForce& force, const std::vector<int>& s
     for (const int atom : packing.order) atom_sides.push_back(sides[atom]);
     integers("candidates", candidates), integers("candidateSides", candidate_sides);
     integers("candidateStart", start), integers("slots", slots), integers("atomSides", atom_sides);
-    integers("rowOf", std::vector<int>(candidates.size(), -1)), integers("rowCounts", {0, 0, 0});
+    integers("rowOf", std::vector<int>(candidates.size(), -1)), integers("rowCounts", {0, 0});
     numbers("candidateWeights", std::vector<double>(candidates.size(), 0.0));
 }
 
 int DeviceANI::row_size() const {
-    return real_size() * (packing.functions + members * (packing.functions + packing.most[0] + 1));
+    return real_size() * (packing.functions + members * (packing.functions + 1));
 }
 
 void DeviceANI::add(const std::string& source, const std::map<std::string, std::string>& defines) {
@@ -112,14 +91,19 @@ void DeviceANI::make_arrays() {
     // Whether an energy was no number; whether there was too little room.
     integers("status", {0, 0});
     numbers("capDistances", p.cap_distances, true), numbers("constants", p.constants);
-    numbers("first", p.first), numbers("firstBack", p.first_back), numbers("firstBias", p.first_bias);
-    numbers("others", p.others), numbers("last", p.last);
-    array("capForces", 3 * p.cap_distances.size(), sizeof(long long))
-        .upload(std::vector<long long>(std::max<size_t>(3 * p.cap_distances.size(), 1), 0));
-    if (!moving) integers("centres", p.centres), integers("tiles", p.tiles), integers("largeTiles", p.large_tiles);
+    numbers("matrices", p.weights), numbers("last", p.last);
+    if (!moving) integers("centres", p.centres), integers("tiles", p.tiles(plan.rows));
+    if (n_atoms > kMostNear) {
+        // No more than two for each atom, however large the box.
+        cells_along = static_cast<int>(std::ceil(std::cbrt(2.0 * n_atoms)));
+        const size_t cells = static_cast<size_t>(cells_along) * cells_along * cells_along;
+        array("cellStart", cells + 1, sizeof(int)), array("cellNext", cells, sizeof(int));
+        array("cellOfAtom", n_atoms, sizeof(int)), array("cellPlaces", n_atoms, 4 * real_size());
+        array("cellAtoms", n_atoms, sizeof(int)), integers("cellsBroken", {0});
+    }
     make_row_arrays();
     // What is final is on the device.
-    std::vector<double>().swap(p.first), std::vector<double>().swap(p.first_back), std::vector<double>().swap(p.others);
+    std::vector<double>().swap(p.weights);
 }
 
 // All that has a place for each row; what is in it is lost.
@@ -133,15 +117,13 @@ void DeviceANI::make_row_arrays() {
         cc.clearBuffer(at(name));
     };
     make("starts", 2 * n * (packing.species_start.size() + 1), sizeof(int)), make("wanted", 2 * n, sizeof(int));
-    make("rowWeights", n, real_size()), make("poison", n, real_size());
-    // Its padding stays zero.
-    make("functions", n * packing.functions, real_size()), make("slopes", members * n * packing.functions, real_size());
-    make("hidden", members * n * packing.most[0], real_size()), make("energies", members * n, real_size());
+    make("rowWeights", n, real_size()), make("poison", n, real_size()), make("energies", members * n, real_size());
+    // Its padding stays zero; a tile that is not full reads beyond its rows.
+    make("functions", (n + plan.rows) * packing.functions, real_size());
+    make("slopes", members * n * packing.functions, real_size());
     if (moving) {
         make("centres", n, sizeof(int)), make("rowSides", n, sizeof(int));
-        const size_t more = packing.species_start.size() + 1;
-        make("tiles", 3 * (n / groups.rows + more), sizeof(int));
-        make("largeTiles", 3 * (n / groups.tile_rows + more), sizeof(int));
+        make("tiles", 3 * (n / plan.rows + packing.species_start.size() + 1), sizeof(int));
     }
     // One place for every other atom, so that no list can be too short, as long as they are small.
     const int all = std::max(1, n_atoms - 1);
@@ -163,80 +145,78 @@ void DeviceANI::make_lists(const std::string& name, int& room, int wanted) {
     array(name + "Atom", size, sizeof(int));
 }
 
-// Blocks of 32 columns of a matrix that a warp takes: as many as it may, of those that leave least idle.
-int DeviceANI::columns_of(int width) const {
-    int best = 1;
-    const auto all = [&](int columns) { return (width / 32 + columns - 1) / columns * columns; };
-    for (int columns = 2; columns <= groups.most_columns; ++columns)
-        if (all(columns) <= all(best)) best = columns;
-    return best;
-}
-
 void DeviceANI::compile_all() {
     std::map<std::string, std::string> defines = packing.defines;
-    defines.insert(more_defines.begin(), more_defines.end());
-    const int most_functions = std::stoi(defines["MOST_FUNCTIONS"]);
-    int group = 128;
-    while (group > 32 && group * (most_functions + 1) * real_size() > groups.local_memory) group /= 2;
-    symmetry_group = group, pair_blocks = std::stoi(defines["NUM_BLOCKS"]);
-    int parts = 1;
-    for (const int width : packing.most) parts = std::max(parts, groups.parts_of(width));
-    row_group = std::min(kRowGroup, cc.getMaxThreadBlockSize());
+    for (const auto& made : {plan.defines(), more_defines}) defines.insert(made.begin(), made.end());
+    const int most_functions = std::stoi(defines["MOST_FUNCTIONS"]), room = opencl ? kLeastLocalMemory : kLocalMemory;
+    const int most_near = std::min(n_atoms, kMostNear);
+    const auto fits = [&](int group) {
+        return group * (most_functions + 1) * real_size() +
+                   (3 * most_near + 2) * static_cast<int>(sizeof(int)) <= room;
+    };
+    describe_group = few && !opencl ? 256 : 128;
+    while (describe_group > 32 && !fits(describe_group)) describe_group /= 2;
+    row_group = std::min(kSingleGroup, cc.getMaxThreadBlockSize());
     while (row_group & (row_group - 1)) row_group &= row_group - 1;
-    defines["SEARCH_GROUP"] = std::to_string(kSearchGroup), defines["SYMMETRY_GROUP"] = std::to_string(group);
-    const int whole_groups = (n_atoms + kSearchGroup - 1) / kSearchGroup * kSearchGroup;
-    defines["SEARCH_CHUNK"] = std::to_string(std::min(kSearchChunk, whole_groups));
-    defines["FORCE_GROUP"] = std::to_string(groups.force), defines["FORCE_SHARES"] = std::to_string(groups.shares);
-    defines["NETWORK_GROUP"] = std::to_string(kNetworkGroup), defines["OTHERS_GROUP"] = std::to_string(groups.others);
-    defines["MOST_PARTS"] = std::to_string(parts), defines["OTHER_STEPS"] = std::to_string(groups.other_steps);
-    defines["OTHER_COLUMNS"] = std::to_string(groups.other_columns);
-    defines["TILE_STEPS"] = std::to_string(groups.tile_steps);
-    first_columns = columns_of(packing.most[0]), back_columns = columns_of(packing.functions);
-    defines["FIRST_COLUMNS"] = std::to_string(first_columns), defines["BACK_COLUMNS"] = std::to_string(back_columns);
-    defines["MOST_COLUMNS"] = std::to_string(std::max(first_columns, back_columns));
-    defines["PADDED_NUM_ATOMS"] = std::to_string(cc.getPaddedNumAtoms());
+    const std::pair<const char*, int> given[] = {{"DESCRIBE_GROUP", describe_group},
+                                                 
+                                                 {"MOST_NEAR", most_near},
+                                                 {"CELLS_ALONG", cells_along},
+                                                 {"CELL_GROUP", row_group},
+                                                 {"FORCE_GROUP", kForceGroup},
+                                                 {"FORCE_SHARES", kForceShares},
+                                                 {"NUM_TILES", static_cast<int>(at("tiles").getSize()) / 3},
+                                                 {"PADDED_NUM_ATOMS", cc.getPaddedNumAtoms()}};
+    for (const auto& [name, number] : given) defines[name] = std::to_string(number);
+    defines["CELL_EDGE"] = "(NUMBER(" + std::to_string(kCellEdge) + ")*RADIAL_CUTOFF/LENGTH)";
     std::string source = std::string(kDeviceRowCounts) + kDeviceNeighbours;
+    if (cells_along > 0) source += kDeviceCells;
     if (moving) {
         defines["MOVING_ROWS"] = "1", defines["NUM_CANDIDATES"] = std::to_string(candidates.size());
         defines["NUM_CENTRES"] = std::to_string(rows), defines["ROW_GROUP"] = std::to_string(row_group);
         if (two_sides) defines["TWO_SIDES"] = "1";
         source += kDeviceRows;
     }
-    compile(source + kDeviceSymmetry + kDeviceNetworks + kDeviceForces + more, defines);
+    source += std::string(kDeviceSearch) + kDeviceSymmetry + kDeviceTiles;
+    source += std::string(kDeviceLayerOfFunctions) + kDeviceLayer + kDeviceLayerOfRows + kDeviceLayer;
+    compile(source + kDeviceNetworks + kDeviceForces + more, defines);
 }
 
 void DeviceANI::make_kernels() {
-    const std::vector<std::string> counts(moving ? 1 : 0, "rowCounts");
-    const auto with_counts = [&](std::vector<std::string> names) {
-        names.insert(names.end(), counts.begin(), counts.end());
+    std::vector<std::string> rows_and_cells(moving ? 1 : 0, "rowCounts");
+    const std::vector<std::string> counts = rows_and_cells;
+    const auto joined = [](std::vector<std::string> names, const std::vector<std::string>& more) {
+        names.insert(names.end(), more.begin(), more.end());
         return names;
     };
-    std::vector<std::string> searched = with_counts(
-        {"posq", "correction", "particles", "capParticles", "capDistances", "centres", "speciesStart", "radial",
-         "radialCut", "radialAtom", "angular", "angularCut", "angularAtom", "starts", "poison", "wanted", "status"});
-    if (two_sides) searched.insert(searched.end(), {"atomSides", "rowSides"});
     if (moving)
         choose = kernel("makeRows", 0, {"candidates", "candidateSides", "candidateStart", "slots", "candidateWeights",
-                                        "centres", "rowSides", "rowWeights", "rowOf", "tiles", "largeTiles",
-                                        "rowCounts", "status"});
-    find = kernel("findNeighbours", 6, searched);
-    describe = kernel("symmetryFunctions", 2,
-                      with_counts({"radial", "radialCut", "angular", "angularCut", "starts", "poison", "constants",
-                                   "functions"}));
-    first = kernel("firstLayer", 0, with_counts({"largeTiles", "widths", "first", "firstBias", "functions", "hidden"}));
-    others = kernel("otherLayers", 2, with_counts({"tiles", "others", "last", "rowWeights", "hidden", "energies",
-                                                   "status", "energyBuffer"}));
-    back = kernel("firstLayerBack", 0, with_counts({"largeTiles", "widths", "firstBack", "hidden", "slopes"}));
-    push = kernel("addForces", 2,
-                  with_counts({"radial", "radialCut", "radialAtom", "angular", "angularCut", "angularAtom", "starts",
-                               "constants", "slopes", "particles", "centres", "capForces", "forces"}));
-    if (!packing.cap_distances.empty())
-        spread = kernel("spreadCapForces", 3,
-                        {"posq", "correction", "capParticles", "capDistances", "capForces", "forces"});
+                                        "centres", "rowSides", "rowWeights", "rowOf", "tiles", "rowCounts", "status"});
+    if (cells_along > 0) {
+        sort = kernel("sortIntoCells", 3, {"posq", "correction", "particles", "capParticles", "capDistances",
+                                           "cellStart", "cellNext", "cellOfAtom", "cellPlaces", "cellAtoms",
+                                           "cellsBroken"});
+        rows_and_cells = joined(rows_and_cells, {"cellStart", "cellPlaces", "cellAtoms", "cellsBroken"});
+    }
+    if (two_sides) rows_and_cells = joined(rows_and_cells, {"atomSides", "rowSides"});
+    describe = kernel("describeAtoms", 6,
+                      joined({"posq", "correction", "particles", "capParticles", "capDistances", "centres",
+                              "speciesStart", "radial", "radialCut", "radialAtom", "angular", "angularCut",
+                              "angularAtom", "starts", "poison", "wanted", "status", "constants", "functions"},
+                             rows_and_cells));
+    evaluate = kernel("evaluateNetworks", 2,
+                      joined({"tiles", "widths", "matrices", "last", "rowWeights", "functions", "slopes", "energies",
+                              "status", "energyBuffer"},
+                             counts));
+    push = kernel("addForces", 5,
+                  joined({"posq", "correction", "capParticles", "capDistances", "radial", "radialCut", "radialAtom",
+                          "angular", "angularCut", "angularAtom", "starts", "constants", "slopes", "particles",
+                          "centres", "forces"},
+                         counts));
 }
 
 bool DeviceANI::prepare() {
-    if (compiled && find) return false;
+    if (compiled && describe) return false;
     if (!compiled) compile_all();
     compiled = true;
     make_kernels();
@@ -245,33 +225,20 @@ bool DeviceANI::prepare() {
 
 void DeviceANI::launch(bool forces, bool energy) {
     if (moving) choose->execute(row_group, row_group);
-    set_box(find);
-    find->setArg(3, radial_room), find->setArg(4, angular_room);
-    set_real(find, 5, std::nan(""));
-    find->execute(rows * kSearchGroup, kSearchGroup);
+    if (sort) set_box(sort), sort->execute(row_group, row_group);
+    set_box(describe), set_box(push);
+    for (ComputeKernel* k : {&describe, &push}) (*k)->setArg(3, radial_room), (*k)->setArg(4, angular_room);
+    set_real(describe, 5, std::nan(""));
+    describe->execute(rows * describe_group, describe_group);
     if (!whole) {
         // Read while the networks run.
         if (!event) event = cc.createEvent();
         at("status").download(cc.getPinnedBuffer(), false);
         event->enqueue();
     }
-    for (ComputeKernel* k : {&describe, &push}) (*k)->setArg(0, radial_room), (*k)->setArg(1, angular_room);
-    const auto count = [&](const char* tiles) { return static_cast<int>(at(tiles).getSize()) / 3 * members; };
-    const auto blocks = [&](int width, int columns) {
-        return count("largeTiles") * ((width + 32 * columns - 1) / (32 * columns)) * kNetworkGroup;
-    };
-    describe->execute((rows * pair_blocks + symmetry_group / 32 - 1) / (symmetry_group / 32) * symmetry_group,
-                      symmetry_group);
-    first->execute(blocks(packing.most[0], first_columns), kNetworkGroup);
-    others->setArg(0, static_cast<int>(forces)), others->setArg(1, static_cast<int>(energy));
-    others->execute(count("tiles") * groups.others, groups.others);
-    if (!forces) return;
-    back->execute(blocks(packing.functions, back_columns), kNetworkGroup);
-    push->execute(rows * groups.force, groups.force);
-    if (spread) {
-        set_box(spread);
-        spread->execute(static_cast<int>(packing.cap_distances.size()));
-    }
+    evaluate->setArg(0, static_cast<int>(forces)), evaluate->setArg(1, static_cast<int>(energy));
+    evaluate->execute(static_cast<int>(at("tiles").getSize()) / 3 * members * plan.threads, plan.threads);
+    if (forces) push->execute(rows * kForceGroup, kForceGroup);
 }
 
 bool DeviceANI::had_room() {

@@ -2,18 +2,10 @@
 // supermolecular forces have in common.
 #pragma once
 
+#include "network_plan.h"
 #include "on_device.h"
-#include "packing.h"
 
 namespace mlmm {
-
-// Rows of tiles, columns and threads: many where there is work for them, as many as local memory has room for.
-struct DeviceGroups {
-    DeviceGroups(const ANIForce& force, bool opencl, int real_size);
-    // Places for sums in local memory, for each row and 32 columns, of a layer with so many outputs.
-    int parts_of(int outputs) const;
-    int local_memory, rows, tile_rows, tile_steps, most_columns, others, other_columns, other_steps, force, shares;
-};
 
 class DeviceANI : public OnDevice {
    public:
@@ -31,7 +23,7 @@ class DeviceANI : public OnDevice {
     // When all is launched. Without room for all rows and neighbours more of it is made, and this evaluation is void.
     bool had_room();
     // Neither kernels nor arrays will change.
-    bool is_settled() const { return compiled && find && whole; }
+    bool is_settled() const { return compiled && describe && whole; }
     // Of the energies of atoms since it was asked last; waits for the device.
     bool is_finite();
 
@@ -39,7 +31,6 @@ class DeviceANI : public OnDevice {
     int candidate(int atom, int side = 1) const { return candidate_of[side - 1][atom]; }
     int n_candidates() const { return static_cast<int>(candidates.size()); }
 
-    const DeviceGroups groups;
     Packing packing;
     const int n_atoms, members;
     int rows = 0;  // those that there is room for
@@ -52,17 +43,16 @@ class DeviceANI : public OnDevice {
     void compile_all();
     void make_kernels();
     void grow();
-    int columns_of(int width) const;
     int row_size() const;
 
-    bool moving = false, two_sides = false, compiled = false, whole = true;
+    bool few = false, moving = false, two_sides = false, compiled = false, whole = true;
+    NetworkPlan plan;
     std::vector<int> candidates, candidate_sides, atom_sides, candidate_of[2];
     std::string more;
     std::map<std::string, std::string> more_defines;
-    OpenMM::ComputeKernel choose, find, describe, first, others, back, push, spread;
+    OpenMM::ComputeKernel choose, sort, describe, evaluate, push;
     OpenMM::ComputeEvent event;
-    int radial_room = 0, angular_room = 0, symmetry_group = 128, row_group = 256, pair_blocks = 0;
-    int first_columns = 1, back_columns = 1;
+    int radial_room = 0, angular_room = 0, describe_group = 0, row_group = 0, cells_along = 0;
 };
 
 }  // namespace mlmm

@@ -31,23 +31,43 @@ DEVICE FixedVector sumOverGroup(LOCAL_ARG mm_long* parts, const int size, mm_lon
     return sum;
 }
 
+#if NUM_CAPS > 0
+#define CAPS_ARGUMENT , mixed4 boxA, mixed4 boxB, mixed4 boxC, GLOBAL const real4* RESTRICT posq, \
+    GLOBAL const real4* RESTRICT correction, GLOBAL const int* RESTRICT capParticles, \
+    GLOBAL const mixed* RESTRICT capDistances
+#define CAPS_GIVEN , boxA, boxB, boxC, posq, correction, capParticles, capDistances
+#else
+#define CAPS_ARGUMENT
+#define CAPS_GIVEN
+#endif
+
+DEVICE void pull(GLOBAL mm_ulong* RESTRICT forces, int particle, mm_long x, mm_long y, mm_long z) {
+    ATOMIC_ADD(&forces[particle], (mm_ulong) x);
+    ATOMIC_ADD(&forces[particle+PADDED_NUM_ATOMS], (mm_ulong) y);
+    ATOMIC_ADD(&forces[particle+2*PADDED_NUM_ATOMS], (mm_ulong) z);
+}
+
 /**
- * Adds minus a gradient to the force on an atom.
+ * Adds minus a gradient to the force on an atom; that on a cap goes to both particles of its bond, of what is along the
+ * bond all to the outer one.
  */
-DEVICE void push(GLOBAL mm_ulong* RESTRICT forces, GLOBAL mm_ulong* RESTRICT capForces, int particle,
-    mm_long x, mm_long y, mm_long z) {
+DEVICE void push(GLOBAL mm_ulong* RESTRICT forces, int particle, mm_long x, mm_long y, mm_long z CAPS_ARGUMENT) {
 #if NUM_CAPS > 0
     if (particle < 0) {
-        int cap = -1-particle;
-        ATOMIC_ADD(&capForces[cap], (mm_ulong) -x);
-        ATOMIC_ADD(&capForces[cap+NUM_CAPS], (mm_ulong) -y);
-        ATOMIC_ADD(&capForces[cap+2*NUM_CAPS], (mm_ulong) -z);
+        int cap = -1-particle, outer = capParticles[2*cap], inner = capParticles[2*cap+1];
+        mixed3 d = separation(particlePosition(posq, correction, outer), particlePosition(posq, correction, inner),
+            boxA, boxB, boxC);
+        mixed inverse = 1/sqrt(d.x*d.x+d.y*d.y+d.z*d.z);
+        mixed ux = d.x*inverse, uy = d.y*inverse, uz = d.z*inverse;
+        mixed along = x*ux+y*uy+z*uz, scale = capDistances[cap]*inverse;
+        mm_long innerX = (mm_long) (scale*(x-along*ux)), innerY = (mm_long) (scale*(y-along*uy)),
+            innerZ = (mm_long) (scale*(z-along*uz));
+        pull(forces, inner, -innerX, -innerY, -innerZ);
+        pull(forces, outer, innerX-x, innerY-y, innerZ-z);
         return;
     }
 #endif
-    ATOMIC_ADD(&forces[particle], (mm_ulong) -x);
-    ATOMIC_ADD(&forces[particle+PADDED_NUM_ATOMS], (mm_ulong) -y);
-    ATOMIC_ADD(&forces[particle+2*PADDED_NUM_ATOMS], (mm_ulong) -z);
+    pull(forces, particle, -x, -y, -z);
 }
 
 /**
@@ -55,15 +75,15 @@ DEVICE void push(GLOBAL mm_ulong* RESTRICT forces, GLOBAL mm_ulong* RESTRICT cap
  * neighbours.
  * A pair of neighbours is met from both sides, so that each thread has the whole gradient of one neighbour.
  */
-KERNEL void addForces(int radialRoom, int angularRoom, GLOBAL const real4* RESTRICT radial,
-        GLOBAL const real2* RESTRICT radialCut, GLOBAL const int* RESTRICT radialAtom,
-            GLOBAL const real4* RESTRICT angular,
+KERNEL void addForces(mixed4 boxA, mixed4 boxB, mixed4 boxC, int radialRoom, int angularRoom,
+        GLOBAL const real4* RESTRICT posq, GLOBAL const real4* RESTRICT correction,
+        GLOBAL const int* RESTRICT capParticles, GLOBAL const mixed* RESTRICT capDistances,
+        GLOBAL const real4* RESTRICT radial, GLOBAL const real2* RESTRICT radialCut,
+        GLOBAL const int* RESTRICT radialAtom, GLOBAL const real4* RESTRICT angular,
         GLOBAL const real2* RESTRICT angularCut, GLOBAL const int* RESTRICT angularAtom,
-            GLOBAL const int* RESTRICT starts,
-        GLOBAL const real* RESTRICT constants, GLOBAL const real* RESTRICT slopes,
-            GLOBAL const int* RESTRICT particles,
-        GLOBAL const int* RESTRICT centres, GLOBAL mm_ulong* RESTRICT capForces,
-            GLOBAL mm_ulong* RESTRICT forces ROW_COUNTS_ARGUMENT) {
+        GLOBAL const int* RESTRICT starts, GLOBAL const real* RESTRICT constants, GLOBAL const real* RESTRICT slopes,
+        GLOBAL const int* RESTRICT particles, GLOBAL const int* RESTRICT centres,
+        GLOBAL mm_ulong* RESTRICT forces ROW_COUNTS_ARGUMENT) {
     LOCAL real byFunction[FUNCTIONS];
     LOCAL mm_long parts[3*FORCE_GROUP];
     GLOBAL const real* RESTRICT etaRadial = constants;
@@ -97,7 +117,7 @@ KERNEL void addForces(int radialRoom, int angularRoom, GLOBAL const real4* RESTR
             }
             along *= NUMBER(0.25);
             mm_long x = fixedPoint(along*u.x), y = fixedPoint(along*u.y), z = fixedPoint(along*u.z);
-            push(forces, capForces, particles[radialAtom[row*radialRoom+i]], x, y, z);
+            push(forces, particles[radialAtom[row*radialRoom+i]], x, y, z CAPS_GIVEN);
             sumX += x; sumY += y; sumZ += z;
         }
         start += NUM_SPECIES+1;
@@ -150,40 +170,14 @@ KERNEL void addForces(int radialRoom, int angularRoom, GLOBAL const real4* RESTR
             }
             mm_long x = fixedPoint(gx+byRadius*u.x), y = fixedPoint(gy+byRadius*u.y),
                 z = fixedPoint(gz+byRadius*u.z);
-            push(forces, capForces, particles[angularAtom[row*angularRoom+i]], x, y, z);
+            push(forces, particles[angularAtom[row*angularRoom+i]], x, y, z CAPS_GIVEN);
             sumX += x; sumY += y; sumZ += z;
         }
         FixedVector sum = sumOverGroup(parts, FORCE_GROUP, sumX, sumY, sumZ);
         if (LOCAL_ID == 0)
-            push(forces, capForces, particles[centres[row]], -sum.x, -sum.y, -sum.z);
+            push(forces, particles[centres[row]], -sum.x, -sum.y, -sum.z CAPS_GIVEN);
         SYNC_THREADS;
     }
 }
-
-#if NUM_CAPS > 0
-/**
- * The force on a cap to both particles of its bond: along the bond all of it stays with the outer one.
- */
-KERNEL void spreadCapForces(mixed4 boxA, mixed4 boxB, mixed4 boxC, GLOBAL const real4* RESTRICT posq,
-        GLOBAL const real4* RESTRICT correction, GLOBAL const int* RESTRICT capParticles,
-            GLOBAL const mixed* RESTRICT capDistances,
-        GLOBAL mm_ulong* RESTRICT capForces, GLOBAL mm_ulong* RESTRICT forces) {
-    for (int cap = GLOBAL_ID; cap < NUM_CAPS; cap += GLOBAL_SIZE) {
-        int outer = capParticles[2*cap], inner = capParticles[2*cap+1];
-        mixed3 d = separation(particlePosition(posq, correction, outer), particlePosition(posq, correction,
-            inner), boxA, boxB, boxC);
-        mixed inverse = 1/sqrt(d.x*d.x+d.y*d.y+d.z*d.z);
-        mixed ux = d.x*inverse, uy = d.y*inverse, uz = d.z*inverse;
-        mm_long wholeX = (mm_long) capForces[cap], wholeY = (mm_long) capForces[cap+NUM_CAPS],
-            wholeZ = (mm_long) capForces[cap+2*NUM_CAPS];
-        capForces[cap] = capForces[cap+NUM_CAPS] = capForces[cap+2*NUM_CAPS] = 0;
-        mixed along = wholeX*ux+wholeY*uy+wholeZ*uz, scale = capDistances[cap]*inverse;
-        mm_long x = (mm_long) (scale*(wholeX-along*ux)), y = (mm_long) (scale*(wholeY-along*uy)),
-            z = (mm_long) (scale*(wholeZ-along*uz));
-        push(forces, capForces, inner, -x, -y, -z);
-        push(forces, capForces, outer, x-wholeX, y-wholeY, z-wholeZ);
-    }
-}
-#endif
 
 )KERNEL";

@@ -87,20 +87,21 @@ DEVICE real2 cutoffFunction(real r, real cutoff) {
 }
 
 /**
- * For each thread the sum of `value` over those before it; *total: over all. counts: 2*SEARCH_GROUP numbers.
+ * For each thread of a group of `size` the sum of `value` over those before it; *total: over all. counts: 2*size
+ * numbers.
  */
-DEVICE int sumBefore(int value, LOCAL_ARG int* counts, int* total) {
+DEVICE int sumBefore(int value, LOCAL_ARG int* counts, const int size, int* total) {
     int from = 0;
     counts[LOCAL_ID] = value;
     SYNC_THREADS;
-    for (int step = 1; step < SEARCH_GROUP; step *= 2) {
+    for (int step = 1; step < size; step *= 2) {
         int sum = counts[from+LOCAL_ID]+(LOCAL_ID >= step ? counts[from+LOCAL_ID-step] : 0);
-        from = SEARCH_GROUP-from;
+        from = size-from;
         counts[from+LOCAL_ID] = sum;
         SYNC_THREADS;
     }
     int sum = counts[from+LOCAL_ID];
-    *total = counts[from+SEARCH_GROUP-1];
+    *total = counts[from+size-1];
     SYNC_THREADS;
     return sum-value;
 }
@@ -151,135 +152,162 @@ DEVICE int atMost(int number, int room) {
     return (number < room ? number : room);
 }
 
-/**
- * One group for each centre; lists in the order of the atoms. room: places in each list; where that is too little,
- * the list is cut, and the status says so. wanted: neighbours of each centre, whatever the room.
- *
- * Of each chunk of the atoms, all threads look for those that may be near, side by side in memory; these are listed
- * in local memory in their order, and the few of them get exact distances. A threshold within rounding of the cutoff
- * does not matter: the cutoff function is zero there, and so is its slope.
- */
-KERNEL void findNeighbours(mixed4 boxA, mixed4 boxB, mixed4 boxC, int radialRoom, int angularRoom, real notANumber,
-        GLOBAL const real4* RESTRICT posq, GLOBAL const real4* RESTRICT correction,
-            GLOBAL const int* RESTRICT particles,
-        GLOBAL const int* RESTRICT capParticles, GLOBAL const mixed* RESTRICT capDistances,
-        GLOBAL const int* RESTRICT centres, GLOBAL const int* RESTRICT speciesStart,
-        GLOBAL real4* RESTRICT radial, GLOBAL real2* RESTRICT radialCut, GLOBAL int* RESTRICT radialAtom,
-        GLOBAL real4* RESTRICT angular, GLOBAL real2* RESTRICT angularCut, GLOBAL int* RESTRICT angularAtom,
-        GLOBAL int* RESTRICT starts, GLOBAL real* RESTRICT poison, GLOBAL int* RESTRICT wanted,
-        GLOBAL int* RESTRICT status ROW_COUNTS_ARGUMENT SIDES_ARGUMENT) {
-    LOCAL char near[SEARCH_CHUNK];
-    LOCAL int found[SEARCH_CHUNK], kinds[SEARCH_CHUNK+1];
-    LOCAL int counts[2*SEARCH_GROUP];
-    LOCAL int broken;
-    const int share = SEARCH_CHUNK/SEARCH_GROUP;
-    const Edges edges = edgesOf(boxA, boxB, boxC);
-    for (int row = GROUP_ID; row < ROW_COUNT; row += NUM_GROUPS) {
-        int own = centres[row], numRadial = 0, numAngular = 0;
-        mixed3 here = atomPosition(posq, correction, particles, capParticles, capDistances, own, boxA, boxB, boxC);
-        if (LOCAL_ID == 0)
-            broken = !(fabs(here.x)+fabs(here.y)+fabs(here.z) < (mixed) 1e12f);
-        SYNC_THREADS;
-        for (int base = 0; base < NUM_ATOMS; base += SEARCH_CHUNK) {
-            int size = (NUM_ATOMS-base < SEARCH_CHUNK ? NUM_ATOMS-base : SEARCH_CHUNK);
-            for (int j = LOCAL_ID; j < SEARCH_CHUNK; j += SEARCH_GROUP) {
-                char flag = 0;
-                if (j < size && IS_NEIGHBOUR(row, own, base+j)) {
-                    int particle = particles[base+j];
-                    real4 there = posq[particle < 0 ? 0 : particle];
-#if NUM_CAPS > 0
-                    if (particle < 0) {
-                        mixed3 cap = atomPosition(posq, correction, particles, capParticles, capDistances, base+j,
-                            boxA, boxB, boxC);
-                        there = make_real4((real) cap.x, (real) cap.y, (real) cap.z, 0);
-                    }
+)KERNEL";
+
+static const char* const kDeviceSearch = R"KERNEL(
+
+#if CELLS_ALONG > 0
+#define CELLS_ARGUMENT , GLOBAL const int* RESTRICT cellStart, GLOBAL const real4* RESTRICT cellPlaces, \
+    GLOBAL const int* RESTRICT cellAtoms, GLOBAL const int* RESTRICT cellsBroken
+#define CELLS_GIVEN , cellStart, cellPlaces, cellAtoms, cellsBroken
+#else
+#define CELLS_ARGUMENT
+#define CELLS_GIVEN
 #endif
-                    flag = mayBeNear(there.x-(real) here.x, there.y-(real) here.y, there.z-(real) here.z, edges);
-                    if (flag == 2)
-                        broken = 1;
-                }
-                near[j] = (flag == 1);
+
+/**
+ * Numbers of the atoms that may be within the cutoff of `here`, in any order; *count of them. *broken: where a position
+ * is no number, or more are near than there can be.
+ */
+DEVICE void collectNear(int row, int own, mixed3 here, Edges edges, mixed4 boxA, mixed4 boxB, mixed4 boxC,
+        GLOBAL const real4* RESTRICT posq, GLOBAL const real4* RESTRICT correction,
+        GLOBAL const int* RESTRICT particles, GLOBAL const int* RESTRICT capParticles,
+        GLOBAL const mixed* RESTRICT capDistances, LOCAL_ARG int* found, LOCAL_ARG int* count, LOCAL_ARG int* broken
+        CELLS_ARGUMENT SIDES_ARGUMENT) {
+#if CELLS_ALONG > 0
+    if (LOCAL_ID == 0 && cellsBroken[0])
+        *broken = 1;
+    const Cell along = cellsAlong(edges), home = cellOf(here.x, here.y, here.z, edges, along);
+    const int nx = atMost(along.x, 3), ny = atMost(along.y, 3), nz = atMost(along.z, 3);
+    for (int task = LOCAL_ID/32; task < nx*ny*nz; task += DESCRIBE_GROUP/32) {
+        int x = beside(home.x, task%nx-(nx == 3), along.x), y = beside(home.y, task/nx%ny-(ny == 3), along.y),
+            z = beside(home.z, task/(nx*ny)-(nz == 3), along.z);
+        int cell = (z*along.y+y)*along.x+x, end = cellStart[cell+1];
+        for (int slot = cellStart[cell]+LOCAL_ID%32; slot < end; slot += 32) {
+            real4 there = cellPlaces[slot];
+            int j = cellAtoms[slot];
+#else
+    for (int j = LOCAL_ID; j < NUM_ATOMS; j += DESCRIBE_GROUP) {
+        {
+            int particle = particles[j];
+            real4 there = posq[particle < 0 ? 0 : particle];
+#if NUM_CAPS > 0
+            if (particle < 0) {
+                mixed3 cap = atomPosition(posq, correction, particles, capParticles, capDistances, j, boxA, boxB, boxC);
+                there = make_real4((real) cap.x, (real) cap.y, (real) cap.z, 0);
             }
-            SYNC_THREADS;
-            int mine = 0, all;
-            for (int j = LOCAL_ID*share; j < (LOCAL_ID+1)*share; j++)
-                mine += near[j];
-            int place = sumBefore(mine, counts, &all);
-            for (int j = LOCAL_ID*share; j < (LOCAL_ID+1)*share; j++)
-                if (near[j])
-                    found[place++] = base+j;
-            SYNC_THREADS;
-            // Exact distances. kinds: of the atoms before each one, how many are within the angular cutoff.
-            int before = numAngular;
-            for (int first = 0; first < all; first += SEARCH_GROUP) {
-                int k = first+LOCAL_ID, isAngular = 0, j = 0;
-                real r = 0, ux = 0, uy = 0, uz = 0;
-                if (k < all) {
-                    j = found[k];
-                    mixed3 there = atomPosition(posq, correction, particles, capParticles, capDistances, j, boxA, boxB,
-                        boxC);
-                    mixed3 d = separation(here, there, boxA, boxB, boxC);
-                    real x = (real) (LENGTH*d.x), y = (real) (LENGTH*d.y), z = (real) (LENGTH*d.z);
-                    real squared = x*x+y*y+z*z;
-                    // On top of each other.
-                    if (!(squared > NUMBER(1e-12)))
-                        broken = 1;
-                    isAngular = (squared < ANGULAR_CUTOFF*ANGULAR_CUTOFF);
-                    r = SQRT(squared);
-                    ux = x/r; uy = y/r; uz = z/r;
-                }
-                int total, next = before+sumBefore(isAngular, counts, &total);
-                before += total;
-                if (k < all) {
-                    kinds[k] = next;
-                    int slot = numRadial+k;
-                    if (slot < radialRoom) {
-                        radial[row*radialRoom+slot] = make_real4(ux, uy, uz, r);
-                        radialCut[row*radialRoom+slot] = (r < RADIAL_CUTOFF ? cutoffFunction(r, RADIAL_CUTOFF) :
-                            make_real2(0, 0));
-                        radialAtom[row*radialRoom+slot] = j;
-                    }
-                    if (isAngular && next < angularRoom) {
-                        angular[row*angularRoom+next] = make_real4(ux, uy, uz, r);
-                        angularCut[row*angularRoom+next] = cutoffFunction(r, ANGULAR_CUTOFF);
-                        angularAtom[row*angularRoom+next] = j;
-                    }
-                }
+#endif
+#endif
+            if (!IS_NEIGHBOUR(row, own, j))
+                continue;
+            char flag = mayBeNear(there.x-(real) here.x, there.y-(real) here.y, there.z-(real) here.z, edges);
+            if (flag == 2)
+                *broken = 1;
+            if (flag == 1) {
+                int place = ATOMIC_ADD(count, 1);
+                if (place < MOST_NEAR)
+                    found[place] = j;
+                else
+                    *broken = 1;
             }
-            if (LOCAL_ID == 0)
-                kinds[all] = before;
-            SYNC_THREADS;
-            // Where each element begins, by bisection.
-            for (int s = LOCAL_ID; s < NUM_SPECIES; s += SEARCH_GROUP) {
-                int start = speciesStart[s];
-                if (start >= base && start < base+size) {
-                    int low = 0, high = all;
-                    while (low < high) {
-                        int middle = (low+high)/2;
-                        if (found[middle] < start)
-                            low = middle+1;
-                        else
-                            high = middle;
-                    }
-                    starts[(2*row)*(NUM_SPECIES+1)+s] = atMost(numRadial+low, radialRoom);
-                    starts[(2*row+1)*(NUM_SPECIES+1)+s] = atMost(kinds[low], angularRoom);
-                }
-            }
-            numRadial += all;
-            numAngular = before;
-            SYNC_THREADS;
         }
-        if (LOCAL_ID == 0) {
-            starts[(2*row)*(NUM_SPECIES+1)+NUM_SPECIES] = atMost(numRadial, radialRoom);
-            starts[(2*row+1)*(NUM_SPECIES+1)+NUM_SPECIES] = atMost(numAngular, angularRoom);
-            wanted[2*row] = numRadial;
-            wanted[2*row+1] = numAngular;
-            if (numRadial > radialRoom || numAngular > angularRoom)
-                status[1] = 1;
-            poison[row] = (broken ? notANumber : (real) 0);
-        }
-        SYNC_THREADS;
     }
+}
+
+DEVICE int sumOf(LOCAL_ARG const int* numbers, int count) {
+    int sum = 0;
+    for (int i = 0; i < count; i++)
+        sum += numbers[i];
+    return sum;
+}
+
+/**
+ * Neighbours of one centre, by one group; lists in the order of the atoms, whatever the order in which they are found.
+ * radialRoom and angularRoom: places in each list; where that is too little, the list is cut, and the status says so.
+ * wanted: neighbours of each centre, whatever the room. near: 3*MOST_NEAR numbers.
+ * broken: whether a position is no number, or is that of another atom.
+ *
+ * Those that may be near are collected by quick arithmetic; the few of them get exact distances. A threshold within
+ * rounding of the cutoff does not matter: the cutoff function is zero there, and so is its slope.
+ */
+DEVICE void listNeighbours(int row, mixed4 boxA, mixed4 boxB, mixed4 boxC, int radialRoom, int angularRoom,
+        GLOBAL const real4* RESTRICT posq, GLOBAL const real4* RESTRICT correction,
+        GLOBAL const int* RESTRICT particles, GLOBAL const int* RESTRICT capParticles,
+        GLOBAL const mixed* RESTRICT capDistances, GLOBAL const int* RESTRICT centres,
+        GLOBAL const int* RESTRICT speciesStart, GLOBAL real4* radial, GLOBAL real2* radialCut, GLOBAL int* radialAtom,
+        GLOBAL real4* angular, GLOBAL real2* angularCut, GLOBAL int* angularAtom, GLOBAL int* starts,
+        GLOBAL int* RESTRICT wanted, GLOBAL int* RESTRICT status, LOCAL_ARG int* near, LOCAL_ARG int* count,
+        LOCAL_ARG int* broken CELLS_ARGUMENT SIDES_ARGUMENT) {
+    const Edges edges = edgesOf(boxA, boxB, boxC);
+    const int own = centres[row];
+    const mixed3 here = atomPosition(posq, correction, particles, capParticles, capDistances, own, boxA, boxB, boxC);
+    LOCAL_ARG int* unsorted = near;
+    LOCAL_ARG int* found = near+MOST_NEAR;
+    LOCAL_ARG int* isAngular = near+2*MOST_NEAR;
+    if (LOCAL_ID == 0) {
+        *broken = !(fabs(here.x)+fabs(here.y)+fabs(here.z) < (mixed) 1e12f);
+        *count = 0;
+    }
+    SYNC_THREADS;
+    collectNear(row, own, here, edges, boxA, boxB, boxC, posq, correction, particles, capParticles, capDistances,
+        unsorted, count, broken CELLS_GIVEN SIDES_GIVEN);
+    SYNC_THREADS;
+    const int all = atMost(*count, MOST_NEAR);
+    for (int k = LOCAL_ID; k < all; k += DESCRIBE_GROUP) {
+        int j = unsorted[k], place = 0;
+        for (int i = 0; i < all; i++)
+            place += (unsorted[i] < j);
+        found[place] = j;
+    }
+    SYNC_THREADS;
+    for (int k = LOCAL_ID; k < all; k += DESCRIBE_GROUP) {
+        const int j = found[k];
+        mixed3 there = atomPosition(posq, correction, particles, capParticles, capDistances, j, boxA, boxB, boxC);
+        mixed3 d = separation(here, there, boxA, boxB, boxC);
+        const real x = (real) (LENGTH*d.x), y = (real) (LENGTH*d.y), z = (real) (LENGTH*d.z);
+        const real squared = x*x+y*y+z*z, r = SQRT(squared);
+        // On top of each other.
+        if (!(squared > NUMBER(1e-12)))
+            *broken = 1;
+        isAngular[k] = (squared < ANGULAR_CUTOFF*ANGULAR_CUTOFF);
+        if (k < radialRoom) {
+            radial[row*radialRoom+k] = make_real4(x/r, y/r, z/r, r);
+            radialCut[row*radialRoom+k] = (r < RADIAL_CUTOFF ? cutoffFunction(r, RADIAL_CUTOFF) : make_real2(0, 0));
+            radialAtom[row*radialRoom+k] = j;
+        }
+    }
+    SYNC_THREADS;
+    for (int k = LOCAL_ID; k < all; k += DESCRIBE_GROUP) {
+        const int place = sumOf(isAngular, k);
+        if (isAngular[k] && k < radialRoom && place < angularRoom) {
+            const real4 u = radial[row*radialRoom+k];
+            angular[row*angularRoom+place] = u;
+            angularCut[row*angularRoom+place] = cutoffFunction(u.w, ANGULAR_CUTOFF);
+            angularAtom[row*angularRoom+place] = found[k];
+        }
+    }
+    // PoCL 3.1 leaves out the first of two such loops with nothing between them.
+    SYNC_THREADS;
+    // Where each element begins.
+    for (int s = LOCAL_ID; s <= NUM_SPECIES; s += DESCRIBE_GROUP) {
+        const int start = (s < NUM_SPECIES ? speciesStart[s] : NUM_ATOMS);
+        int numRadial = 0, numAngular = 0, listed = 0;
+        for (int i = 0; i < all; i++)
+            if (found[i] < start) {
+                numRadial++;
+                numAngular += isAngular[i];
+                listed += (i < radialRoom ? isAngular[i] : 0);
+            }
+        starts[(2*row)*(NUM_SPECIES+1)+s] = atMost(numRadial, radialRoom);
+        starts[(2*row+1)*(NUM_SPECIES+1)+s] = atMost(listed, angularRoom);
+        if (s == NUM_SPECIES) {
+            wanted[2*row] = all;
+            wanted[2*row+1] = numAngular;
+            if (all > radialRoom || numAngular > angularRoom)
+                status[1] = 1;
+        }
+    }
+    SYNC_THREADS;
 }
 
 )KERNEL";

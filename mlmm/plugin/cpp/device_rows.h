@@ -10,21 +10,21 @@ static const char* const kDeviceRowCounts = R"KERNEL(
 // Rows and tiles of this step; NUM_CENTRES is the number of rows that there is room for.
 #define ROW_COUNT rowCounts[0]
 #define TILE_COUNT rowCounts[1]
-#define LARGE_TILE_COUNT rowCounts[2]
 #define ROW_COUNTS_ARGUMENT , GLOBAL const int* RESTRICT rowCounts
 #else
 #define ROW_COUNT NUM_CENTRES
 #define TILE_COUNT NUM_TILES
-#define LARGE_TILE_COUNT NUM_LARGE_TILES
 #define ROW_COUNTS_ARGUMENT
 #endif
 
 #ifdef TWO_SIDES
 // Each row belongs to one of two structures, and sees the atoms of that one.
 #define SIDES_ARGUMENT , GLOBAL const int* RESTRICT atomSides, GLOBAL const int* RESTRICT rowSides
+#define SIDES_GIVEN , atomSides, rowSides
 #define IS_NEIGHBOUR(row, own, atom) (atom != own && (atomSides[atom]&rowSides[row]) != 0)
 #else
 #define SIDES_ARGUMENT
+#define SIDES_GIVEN
 #define IS_NEIGHBOUR(row, own, atom) (atom != own)
 #endif
 
@@ -33,17 +33,16 @@ static const char* const kDeviceRowCounts = R"KERNEL(
 static const char* const kDeviceRows = R"KERNEL(
 
 /**
- * Tiles of up to `most` rows of one element, which has the rows from before[s] to before[s+1]; their number.
+ * Tiles of up to ROWS rows of one element, which has the rows from before[s] to before[s+1]; their number.
  */
-DEVICE int cutTiles(LOCAL_ARG const int* before, GLOBAL const int* RESTRICT slots, int most,
-        GLOBAL int* RESTRICT tiles) {
+DEVICE int cutTiles(LOCAL_ARG const int* before, GLOBAL const int* RESTRICT slots, GLOBAL int* RESTRICT tiles) {
     int tile = 0;
     for (int s = 0; s < NUM_SPECIES; s++) {
-        int rows = before[s+1]-before[s], ofElement = (rows+most-1)/most;
+        int rows = before[s+1]-before[s], ofElement = (rows+ROWS-1)/ROWS;
         for (int t = LOCAL_ID; t < ofElement; t += ROW_GROUP) {
             tiles[3*(tile+t)] = slots[s];
-            tiles[3*(tile+t)+1] = before[s]+t*most;
-            tiles[3*(tile+t)+2] = (rows-t*most < most ? rows-t*most : most);
+            tiles[3*(tile+t)+1] = before[s]+t*ROWS;
+            tiles[3*(tile+t)+2] = (rows-t*ROWS < ROWS ? rows-t*ROWS : ROWS);
         }
         tile += ofElement;
     }
@@ -58,7 +57,7 @@ KERNEL void makeRows(GLOBAL const int* RESTRICT candidates, GLOBAL const int* RE
         GLOBAL const int* RESTRICT candidateStart, GLOBAL const int* RESTRICT slots,
         GLOBAL const real* RESTRICT candidateWeights, GLOBAL int* RESTRICT centres, GLOBAL int* RESTRICT rowSides,
         GLOBAL real* RESTRICT rowWeights, GLOBAL int* RESTRICT rowOf, GLOBAL int* RESTRICT tiles,
-        GLOBAL int* RESTRICT largeTiles, GLOBAL int* RESTRICT rowCounts, GLOBAL int* RESTRICT status) {
+        GLOBAL int* RESTRICT rowCounts, GLOBAL int* RESTRICT status) {
     LOCAL int sums[2*ROW_GROUP];
     LOCAL int before[NUM_SPECIES+1];
     const int share = (NUM_CANDIDATES+ROW_GROUP-1)/ROW_GROUP;
@@ -67,20 +66,8 @@ KERNEL void makeRows(GLOBAL const int* RESTRICT candidates, GLOBAL const int* RE
     int count = 0;
     for (int k = first; k < last; k++)
         count += (candidateWeights[k] != 0);
-    sums[LOCAL_ID] = count;
-    SYNC_THREADS;
-    int from = 0;
-    for (int step = 1; step < ROW_GROUP; step *= 2) {
-        int sum = sums[from+LOCAL_ID];
-        if (LOCAL_ID >= step)
-            sum += sums[from+LOCAL_ID-step];
-        from = ROW_GROUP-from;
-        sums[from+LOCAL_ID] = sum;
-        SYNC_THREADS;
-    }
-    const int total = sums[from+ROW_GROUP-1];
+    int total, next = sumBefore(count, sums, ROW_GROUP, &total), species = 0;
     const int fits = (total <= NUM_CENTRES);
-    int next = sums[from+LOCAL_ID]-count, species = 0;
     // Elements without candidates of their own at the end begin where the last ends.
     for (int s = LOCAL_ID; s <= NUM_SPECIES; s += ROW_GROUP)
         if (candidateStart[s] == NUM_CANDIDATES)
@@ -103,15 +90,12 @@ KERNEL void makeRows(GLOBAL const int* RESTRICT candidates, GLOBAL const int* RE
         rowOf[k] = row;
     }
     SYNC_THREADS;
-    int few = 0, many = 0;
-    if (fits) {
-        many = cutTiles(before, slots, ROWS, tiles);
-        few = cutTiles(before, slots, TILE_ROWS, largeTiles);
-    }
+    int cut = 0;
+    if (fits)
+        cut = cutTiles(before, slots, tiles);
     if (LOCAL_ID == 0) {
         rowCounts[0] = (fits ? total : 0);
-        rowCounts[1] = many;
-        rowCounts[2] = few;
+        rowCounts[1] = cut;
         if (!fits)
             status[1] = 1;
     }

@@ -18,16 +18,14 @@ DEVICE real power(real x, real zeta) {
 }
 
 /**
- * Lanes of 32 threads, one for each (centre, element or pair of elements): each thread sums its share of the
- * neighbours, or pairs of them, and then all of them one function after the other.
+ * Symmetry functions of one centre, by one group: lanes of 32 threads take one element or pair of elements, each thread
+ * its share of the neighbours, or pairs of them, and then all of them one function after the other. `poison` is added
+ * to one. parts: DESCRIBE_GROUP*(MOST_FUNCTIONS+1) numbers.
  */
-KERNEL void symmetryFunctions(int radialRoom, int angularRoom, GLOBAL const real4* RESTRICT radial,
-        GLOBAL const real2* RESTRICT radialCut, GLOBAL const real4* RESTRICT angular,
-            GLOBAL const real2* RESTRICT angularCut,
-        GLOBAL const int* RESTRICT starts, GLOBAL const real* RESTRICT poison,
-            GLOBAL const real* RESTRICT constants,
-        GLOBAL real* RESTRICT functions ROW_COUNTS_ARGUMENT) {
-    LOCAL real parts[SYMMETRY_GROUP*(MOST_FUNCTIONS+1)];
+DEVICE void sumFunctions(int row, int radialRoom, int angularRoom, GLOBAL const real4* radial,
+        GLOBAL const real2* radialCut, GLOBAL const real4* angular, GLOBAL const real2* angularCut,
+        GLOBAL const int* starts, real poison, GLOBAL const real* RESTRICT constants, GLOBAL real* RESTRICT functions,
+        LOCAL_ARG real* parts) {
     const int lane = LOCAL_ID%32, sub = LOCAL_ID/32;
     GLOBAL const real* RESTRICT etaRadial = constants;
     GLOBAL const real* RESTRICT shiftRadial = etaRadial+NUM_RADIAL;
@@ -36,21 +34,21 @@ KERNEL void symmetryFunctions(int radialRoom, int angularRoom, GLOBAL const real
     GLOBAL const real* RESTRICT zeta = shiftMean+NUM_MEANS;
     GLOBAL const real* RESTRICT halfCos = zeta+NUM_ANGLES;
     GLOBAL const real* RESTRICT halfSin = halfCos+NUM_ANGLES;
-    for (int base = GROUP_ID*(SYMMETRY_GROUP/32); base < ROW_COUNT*NUM_BLOCKS; base +=
-        NUM_GROUPS*(SYMMETRY_GROUP/32)) {
-        int task = base+sub;
-        int row = task/NUM_BLOCKS, block = task-row*NUM_BLOCKS;
-        int isRadial = (block < NUM_SPECIES);
-        int width = (isRadial ? NUM_RADIAL : NUM_MEANS*NUM_ANGLES);
-        int offset = (isRadial ? block*NUM_RADIAL :
+    GLOBAL const int* start = starts+(2*row)*(NUM_SPECIES+1);
+    GLOBAL const int* angularStart = start+NUM_SPECIES+1;
+    GLOBAL const real4* where = angular+row*angularRoom;
+    GLOBAL const real2* cut = angularCut+row*angularRoom;
+    for (int base = 0; base < NUM_BLOCKS; base += DESCRIBE_GROUP/32) {
+        const int block = base+sub, isRadial = (block < NUM_SPECIES);
+        const int width = (isRadial ? NUM_RADIAL : NUM_MEANS*NUM_ANGLES);
+        const int offset = (isRadial ? block*NUM_RADIAL :
             NUM_SPECIES*NUM_RADIAL+(block-NUM_SPECIES)*NUM_MEANS*NUM_ANGLES);
-        if (task < ROW_COUNT*NUM_BLOCKS) {
+        if (block < NUM_BLOCKS) {
             real sums[MOST_FUNCTIONS];
             for (int k = 0; k < MOST_FUNCTIONS; k++)
                 sums[k] = 0;
             if (isRadial) {
-                GLOBAL const int* RESTRICT start = starts+(2*row)*(NUM_SPECIES+1)+block;
-                for (int i = start[0]+lane; i < start[1]; i += 32) {
+                for (int i = start[block]+lane; i < start[block+1]; i += 32) {
                     real r = radial[row*radialRoom+i].w, f = NUMBER(0.25)*radialCut[row*radialRoom+i].x;
                     for (int k = 0; k < NUM_RADIAL; k++) {
                         real d = r-shiftRadial[k];
@@ -58,7 +56,7 @@ KERNEL void symmetryFunctions(int radialRoom, int angularRoom, GLOBAL const real
                     }
                 }
                 if (block == 0 && lane == 0)
-                    sums[0] += poison[row];
+                    sums[0] += poison;
             }
             else {
                 int pair = block-NUM_SPECIES, s = 0;
@@ -66,11 +64,8 @@ KERNEL void symmetryFunctions(int radialRoom, int angularRoom, GLOBAL const real
                     pair -= NUM_SPECIES-s;
                     s++;
                 }
-                GLOBAL const int* RESTRICT start = starts+(2*row+1)*(NUM_SPECIES+1);
-                int t = s+pair, firstS = start[s], countS = start[s+1]-firstS, firstT = start[t],
-                    countT = start[t+1]-firstT;
-                GLOBAL const real4* RESTRICT where = angular+row*angularRoom;
-                GLOBAL const real2* RESTRICT cut = angularCut+row*angularRoom;
+                int t = s+pair, firstS = angularStart[s], countS = angularStart[s+1]-firstS,
+                    firstT = angularStart[t], countT = angularStart[t+1]-firstT;
                 for (int i = lane; i < countS*countT; i += 32) {
                     int a = i/countT, b = i-a*countT;
                     if (s == t && a >= b)
@@ -96,7 +91,7 @@ KERNEL void symmetryFunctions(int radialRoom, int angularRoom, GLOBAL const real
                 parts[LOCAL_ID*(MOST_FUNCTIONS+1)+k] = sums[k];
         }
         SYNC_THREADS;
-        if (task < ROW_COUNT*NUM_BLOCKS)
+        if (block < NUM_BLOCKS)
             for (int k = lane; k < width; k += 32) {
                 real sum = 0;
                 for (int l = 0; l < 32; l++)
@@ -105,6 +100,36 @@ KERNEL void symmetryFunctions(int radialRoom, int angularRoom, GLOBAL const real
             }
         SYNC_THREADS;
     }
+}
+
+/**
+ * One group for each centre: its lists of neighbours, which the forces need again, and its symmetry functions. poison:
+ * what is added where a position is no number.
+ *
+ * A group lists for all its centres before it sums for any: PoCL 3.1 loses code where both are in one loop.
+ */
+KERNEL void describeAtoms(mixed4 boxA, mixed4 boxB, mixed4 boxC, int radialRoom, int angularRoom, real notANumber,
+        GLOBAL const real4* RESTRICT posq, GLOBAL const real4* RESTRICT correction,
+        GLOBAL const int* RESTRICT particles, GLOBAL const int* RESTRICT capParticles,
+        GLOBAL const mixed* RESTRICT capDistances, GLOBAL const int* RESTRICT centres,
+        GLOBAL const int* RESTRICT speciesStart, GLOBAL real4* radial, GLOBAL real2* radialCut, GLOBAL int* radialAtom,
+        GLOBAL real4* angular, GLOBAL real2* angularCut, GLOBAL int* angularAtom, GLOBAL int* starts,
+        GLOBAL real* poison, GLOBAL int* RESTRICT wanted, GLOBAL int* RESTRICT status,
+        GLOBAL const real* RESTRICT constants, GLOBAL real* RESTRICT functions ROW_COUNTS_ARGUMENT CELLS_ARGUMENT
+        SIDES_ARGUMENT) {
+    LOCAL real parts[DESCRIBE_GROUP*(MOST_FUNCTIONS+1)];
+    LOCAL int near[3*MOST_NEAR], count[1], broken[1];
+    for (int row = GROUP_ID; row < ROW_COUNT; row += NUM_GROUPS) {
+        listNeighbours(row, boxA, boxB, boxC, radialRoom, angularRoom, posq, correction, particles, capParticles,
+            capDistances, centres, speciesStart, radial, radialCut, radialAtom, angular, angularCut, angularAtom,
+            starts, wanted, status, near, count, broken CELLS_GIVEN SIDES_GIVEN);
+        if (LOCAL_ID == 0)
+            poison[row] = (broken[0] ? notANumber : (real) 0);
+        SYNC_THREADS;
+    }
+    for (int row = GROUP_ID; row < ROW_COUNT; row += NUM_GROUPS)
+        sumFunctions(row, radialRoom, angularRoom, radial, radialCut, angular, angularCut, starts, poison[row],
+            constants, functions, parts);
 }
 
 )KERNEL";

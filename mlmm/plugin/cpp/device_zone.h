@@ -4,12 +4,6 @@
 
 static const char* const kDeviceZone = R"KERNEL(
 
-DEVICE void pull(GLOBAL mm_ulong* RESTRICT forces, int particle, mm_long x, mm_long y, mm_long z) {
-    ATOMIC_ADD(&forces[particle], (mm_ulong) x);
-    ATOMIC_ADD(&forces[particle+PADDED_NUM_ATOMS], (mm_ulong) y);
-    ATOMIC_ADD(&forces[particle+2*PADDED_NUM_ATOMS], (mm_ulong) z);
-}
-
 // In this order what is no number stays so.
 DEVICE real clamped(real x) {
     return (x < 0 ? (real) 0 : (x > 1 ? (real) 1 : x));

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "openmm/OpenMMException.h"
 #include "openmm/cuda/CudaPlatform.h"
 #include "openmm/hip/HipPlatform.h"
 #include "openmm/opencl/OpenCLPlatform.h"
@@ -43,6 +44,7 @@ OnDevice::OnDevice(ComputeContext& cc)
       wide(twofold || cc.getUseMixedPrecision()) {}
 
 ArrayInterface& OnDevice::array(const std::string& name, size_t size, int element_size) {
+    if (has(name)) throw OpenMMException("mlmm: two arrays of one program are called " + name);
     std::unique_ptr<ArrayInterface>& made = arrays[name];
     made.reset(cc.createArray());
     made->initialize(cc, std::max<size_t>(size, 1), element_size, "ani_" + name);

@@ -40,23 +40,21 @@ std::string whole_power(const std::vector<double>& exponents) {
 
 }  // namespace
 
-Packing::Packing(const ANIForce& force, int rows, int large_rows) {
+Packing::Packing(const ANIForce& force) {
     pack_atoms(force);
-    pack_tiles(tiles, rows), pack_tiles(large_tiles, large_rows);
     pack_constants(*force.committee);
     pack_networks(*force.committee);
-    defines["ROWS"] = std::to_string(rows), defines["TILE_ROWS"] = std::to_string(large_rows);
-    defines["NUM_TILES"] = std::to_string(tiles.size() / 3);
-    defines["NUM_LARGE_TILES"] = std::to_string(large_tiles.size() / 3);
 }
 
-void Packing::pack_tiles(std::vector<int>& list, int most) const {
+std::vector<int> Packing::tiles(int most) const {
+    std::vector<int> list;
     for (int row = 0; row < static_cast<int>(element_of_row.size()); ++row) {
         const int element = element_of_row[row];
         if (list.empty() || list[list.size() - 3] != element || list.back() == most)
             list.insert(list.end(), {element, row, 0});
         ++list.back();
     }
+    return list;
 }
 
 void Packing::pack_atoms(const ANIForce& force) {
@@ -131,65 +129,55 @@ void Packing::pack_networks(const Committee& committee) {
         if (committee.networks[e].widths.size() != depth || depth < 2)
             throw OpenMMException("Expected networks with as many hidden layers for each element, at least one, on a "
                                   "GPU, but got others. Use the platform CPU.");
-    const int hidden = static_cast<int>(depth) - 1, members = committee.members;
-    most.assign(hidden, 0);
-    for (const int e : elements)
-        for (int k = 0; k < hidden; ++k) {
-            widths.push_back(padded(committee.networks[e].widths[k]));
-            most[k] = std::max(most[k], widths.back());
-        }
-    const std::vector<int> places = places_of_functions(committee);
-    const size_t blocks = elements.size() * members;
-    first.assign(blocks * functions * most[0], 0.0), first_back = first;
-    first_bias.assign(blocks * most[0], 0.0), last.assign(blocks * (most.back() + 1), 0.0);
+    const int hidden = static_cast<int>(depth) - 1;
+    const size_t blocks = elements.size() * committee.members;
     size_t size = 0;
-    int before = 0;
-    std::string forward, backward;
-    for (int k = 1; k < hidden; ++k) {
-        const size_t matrix = blocks * most[k - 1] * most[k];
-        for (const size_t entry : {static_cast<size_t>(most[k - 1]), static_cast<size_t>(most[k]), size, size + matrix,
-                                   size + 2 * matrix})
-            layers.push_back(static_cast<int>(entry));
-        const std::string shape = std::to_string(most[k - 1]) + ", " + std::to_string(most[k]) + ", ";
-        const std::string end = ", " + std::to_string(before) + ")";
-        forward += "FORWARD(" + shape + std::to_string(size) + ", " + std::to_string(size + 2 * matrix) + end + " ";
-        backward = "BACKWARD(" + shape + std::to_string(size + matrix) + end + " " + backward;
-        before += most[k - 1], size += 2 * matrix + blocks * most[k];
+    int inputs = functions, before = 0;
+    for (int k = 0; k < hidden; ++k) {
+        int outputs = 0;
+        for (const int e : elements) outputs = std::max(outputs, padded(committee.networks[e].widths[k]));
+        const size_t matrix = blocks * inputs * outputs;
+        layers.push_back({inputs, outputs, size, size + matrix, size + 2 * matrix});
+        size += 2 * matrix + blocks * outputs;
+        if (k + 1 < hidden) before += outputs;
+        inputs = outputs;
     }
-    defines["FORWARD_LAYERS"] = forward, defines["BACKWARD_LAYERS"] = backward;
-    defines["LAST_BEFORE"] = std::to_string(before);
-    others.assign(size + 1, 0.0);
+    weights.assign(size + 1, 0.0), last.assign(blocks * (inputs + 1), 0.0);
+    const std::vector<int> places = places_of_functions(committee);
     for (size_t slot = 0; slot < elements.size(); ++slot) {
-        const ElementWeights& networks = committee.networks[elements[slot]];
-        for (int m = 0; m < members; ++m) {
-            const size_t block = slot * members + m;
-            size_t inputs = committee.length_of_functions();
-            for (int k = 0; k < hidden; ++k) {
-                const int outputs = networks.widths[k], in = k == 0 ? functions : most[k - 1], out = most[k];
-                const float* w = networks.weights[k].data() + m * outputs * inputs;
-                double* there = k == 0 ? first.data() : others.data() + layers[5 * (k - 1) + 2];
-                double* back = k == 0 ? first_back.data() : others.data() + layers[5 * (k - 1) + 3];
-                double* bias = k == 0 ? first_bias.data() : others.data() + layers[5 * (k - 1) + 4];
-                there += block * in * out, back += block * in * out, bias += block * out;
-                const int taken = k == 0 ? static_cast<int>(places.size()) : static_cast<int>(inputs);
-                for (int o = 0; o < outputs; ++o) {
-                    for (int i = 0; i < taken; ++i) {
-                        const double value = w[o * inputs + (k == 0 ? places[i] : i)];
-                        there[i * out + o] = value, back[o * in + i] = value;
-                    }
-                    bias[o] = networks.biases[k][m * outputs + o];
-                }
-                inputs = outputs;
-            }
-            double* end = last.data() + block * (most.back() + 1);
-            for (size_t i = 0; i < inputs; ++i) end[i] = networks.weights[hidden][m * inputs + i];
-            end[most.back()] = networks.biases[hidden][m];
-        }
+        for (int k = 0; k < hidden; ++k) widths.push_back(padded(committee.networks[elements[slot]].widths[k]));
+        for (int m = 0; m < committee.members; ++m) pack_member(committee, static_cast<int>(slot), m, places);
     }
     defines["HIDDEN"] = std::to_string(hidden);
-    defines["WIDTH_0"] = std::to_string(most[0]);
-    defines["WIDTH_LAST"] = std::to_string(most.back());
-    defines["ALL_WIDTHS"] = std::to_string(std::accumulate(most.begin(), most.end(), 0));
+    defines["WIDTH_LAST"] = std::to_string(inputs), defines["LAST_BEFORE"] = std::to_string(before);
+    defines["ALL_WIDTHS"] = std::to_string(before + inputs);
+}
+
+void Packing::pack_member(const Committee& committee, int slot, int member, const std::vector<int>& places) {
+    const ElementWeights& networks = committee.networks[elements[slot]];
+    const size_t block = static_cast<size_t>(slot) * committee.members + member;
+    size_t inputs = committee.length_of_functions();
+    for (size_t k = 0; k < layers.size(); ++k) {
+        const PackedLayer& layer = layers[k];
+        const size_t in = layer.inputs, out = layer.outputs, outputs = networks.widths[k];
+        const size_t taken = k == 0 ? places.size() : inputs;
+        const float* w = networks.weights[k].data() + member * outputs * inputs;
+        double* there = weights.data() + layer.weights + block * in * out;
+        double* back = weights.data() + layer.transposed + block * in * out;
+        double* bias = weights.data() + layer.biases + block * out;
+        for (size_t o = 0; o < outputs; ++o) {
+            for (size_t i = 0; i < taken; ++i) {
+                const double value = w[o * inputs + (k == 0 ? places[i] : i)];
+                there[(i / 4 * out + o) * 4 + i % 4] = value, back[(o / 4 * in + i) * 4 + o % 4] = value;
+            }
+            bias[o] = networks.biases[k][member * outputs + o];
+        }
+        inputs = outputs;
+    }
+    const size_t width = layers.back().outputs;
+    double* end = last.data() + block * (width + 1);
+    for (size_t i = 0; i < inputs; ++i) end[i] = networks.weights[layers.size()][member * inputs + i];
+    end[width] = networks.biases[layers.size()][member];
 }
 
 std::vector<double> Packing::row_weights(const ANIForce& force) const {

@@ -9,9 +9,14 @@
 
 namespace mlmm {
 
+// A hidden layer: padded widths, and where its weights, the transposed ones and its biases begin.
+struct PackedLayer {
+    int inputs, outputs;
+    size_t weights, transposed, biases;
+};
+
 struct Packing {
-    // rows: most of a tile and of a large one.
-    Packing(const ANIForce& force, int rows, int large_rows);
+    explicit Packing(const ANIForce& force);
 
     // Atoms of the force (particles and then caps) sorted by element; a cap k has the particle -1-k.
     std::vector<int> order, particles, cap_particles;
@@ -19,27 +24,27 @@ struct Packing {
     std::vector<int> centres, species_start;
     // Where each centre of the force (particles and then caps) stands among the rows.
     std::vector<int> row_of_centre;
-    // Of each tile: element, first row, number of rows.
-    std::vector<int> tiles, large_tiles;
     std::vector<double> constants;
-    // Padded widths of the hidden layers, (elements, layers), and the largest of each.
-    std::vector<int> widths, most;
-    // (elements, members, inputs, outputs) and transposed; the same of the other layers one after the other.
-    std::vector<double> first, first_back, first_bias, others, last;
-    // Of each layer from the second on: inputs, outputs, places of weights, transposed weights and biases.
-    std::vector<int> layers;
+    // Padded widths of the hidden layers, (elements, layers).
+    std::vector<int> widths;
+    std::vector<PackedLayer> layers;
+    // Of each layer (elements, members, quarters of the inputs, outputs, 4), transposed alike, and biases; of the last,
+    // with one output, weights and bias.
+    std::vector<double> weights, last;
     // What the source is compiled with.
     std::map<std::string, std::string> defines;
     int functions = 0;
 
+    // Up to `most` rows of one element; of each tile: element, first row, number of rows.
+    std::vector<int> tiles(int most) const;
     // lambda times the kJ/mol of a hartree over the members, by row.
     std::vector<double> row_weights(const ANIForce& force) const;
 
    private:
     void pack_atoms(const ANIForce& force);
-    void pack_tiles(std::vector<int>& list, int most) const;
     void pack_constants(const Committee& committee);
     void pack_networks(const Committee& committee);
+    void pack_member(const Committee& committee, int slot, int member, const std::vector<int>& places);
     std::vector<int> places_of_functions(const Committee& committee) const;
 
     std::vector<int> species, elements;  // elements: of centres

@@ -1,0 +1,93 @@
+"""Atoms that are sorted into cells on a GPU, as a thousand or more are: in every box as on the processor."""
+
+from __future__ import annotations
+
+import numpy as np
+import openmm
+import pytest
+from ani_contexts import context_of, evaluated, picked, system_of, tolerance
+
+from mlmm.plugin import ANIForce, plugin_problem
+from mlmm.potentials import load_potential
+
+pytestmark = pytest.mark.skipif(plugin_problem() is not None, reason="the plugin was not built")
+
+HOST = ("CPU", {"Threads": "1"})
+N = 2197  # thirteen along each edge
+#: Edges of boxes, nm: five cells along each, up to two along one, three and more in a leaning one; none.
+BOXES = {
+    "cube": np.diag([2.7, 2.7, 2.7]),
+    "flat": np.diag([4.6, 3.8, 1.1]),
+    "two and three": np.diag([6.0, 2.0, 1.6]),
+    "leaning": np.array([[2.9, 0, 0], [1.2, 2.6, 0], [-1.3, 1.1, 2.7]]),
+    "large": np.diag([40.0, 30.0, 50.0]),
+    "open": None,
+}
+
+
+def atoms_in(cell: np.ndarray | None) -> tuple[list[int], np.ndarray, np.ndarray]:
+    """Numbers, weights of 60 atoms in any place, and positions as dense as in water, beside the origin."""
+    generator = np.random.default_rng(8)
+    edges = cell if cell is not None and np.linalg.det(cell) < 25 else np.diag([2.8, 2.8, 2.8])
+    grid = np.stack(np.meshgrid(*[np.arange(13)] * 3, indexing="ij"), -1).reshape(-1, 3)
+    fractions = (grid + generator.uniform(-0.25, 0.25, (N, 3))) / 13 - 0.5
+    weights = np.zeros(N)
+    weights[generator.choice(N, 60, replace=False)] = 1.0
+    return generator.choice([1, 8], N).tolist(), weights, fractions @ edges
+
+
+def context_with(cell, host) -> openmm.Context:
+    numbers, weights, _ = atoms_in(cell)
+    single = load_potential("ani1x", members=[0]).parameters
+    force = ANIForce(single, numbers, None, weights, periodic=cell is not None, precision="float64")
+    return context_of(system_of(N, force, cell=cell), host)
+
+
+@pytest.mark.parametrize("platform", picked("GPU-mixed"))
+@pytest.mark.parametrize("box", BOXES)
+def test_no_neighbour_is_lost(platform, box):
+    """Energy and forces; in the boxes those beyond an edge count, and the order in which a cell has its atoms
+    changes no bit."""
+    cell = BOXES[box]
+    positions = atoms_in(cell)[2]
+    context = context_with(cell, platform)
+    (energy, forces), (found, others) = (evaluated(c, positions) for c in (context_with(cell, HOST), context))
+    relative = 20 * tolerance(platform)
+    assert abs(found - energy) < relative * abs(energy)
+    assert np.abs(others - forces).max() < relative * np.abs(forces).max()
+    for _ in range(3):
+        again = evaluated(context, positions)
+        assert again[0] == found and np.array_equal(again[1], others)
+    if box not in ("large", "open"):
+        alone = evaluated(context_with(None, HOST), positions)[1]
+        assert np.abs(alone - forces).max() > 100 * relative * np.abs(forces).max()
+
+
+@pytest.mark.parametrize("platform", picked("GPU-mixed"))
+def test_without_a_box_any_place_will_do(platform):
+    """Far from the origin, and in two parts that are far from one another."""
+    positions = atoms_in(None)[2]
+    positions[N // 2 :] += [0.0, 900.0, 0.0]
+    energy = [evaluated(context_with(None, host), positions - 400.0) for host in (HOST, platform)]
+    relative = 20 * tolerance(platform)
+    assert abs(energy[1][0] - energy[0][0]) < relative * abs(energy[0][0])
+    # Float32 positions, 400 nm away, are good to 3e-5 nm; mixed precision keeps the rest beside them.
+    assert np.abs(energy[1][1] - energy[0][1]).max() < relative * np.abs(energy[0][1]).max()
+
+
+@pytest.mark.parametrize("platform", picked("GPU-mixed"))
+@pytest.mark.parametrize("broken", ["no number", "collapsed"])
+def test_what_is_no_structure_reaches_the_host(platform, broken):
+    """An atom without weight that is nowhere, and more atoms in one place than there are places for."""
+    cell, (_, weights, positions) = BOXES["cube"], atoms_in(BOXES["cube"])
+    context = context_with(cell, platform)
+    energy = evaluated(context, positions)[0]
+    moved = positions.copy()
+    if broken == "no number":
+        moved[np.flatnonzero(weights == 0)[7], 2] = np.nan
+    else:
+        moved *= 0.1
+    context.setPositions(moved)
+    with pytest.raises(openmm.OpenMMException, match="finite energies of the atoms of an ANIForce"):
+        context.getState(energy=True)
+    assert evaluated(context, positions)[0] == energy
