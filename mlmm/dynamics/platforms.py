@@ -8,11 +8,21 @@ import openmm
 
 from mlmm.errors import ConfigError
 
-__all__ = ["choose_platform", "platform_arguments"]
+__all__ = ["choose_platform", "leaves_processor_idle", "platform_arguments"]
 
 #: OpenCL is not among them: OpenMM finds it with the driver of any laptop's graphics, where double precision
 #: and TorchForce may be missing; a kernel that cannot be loaded there ends the process.
 _BY_ITSELF = ("CUDA", "HIP", "CPU", "Reference")
+
+
+def leaves_processor_idle(platform: openmm.Platform) -> bool:
+    """Whether forces are evaluated on a GPU.
+
+    Parameters
+    ----------
+    platform : openmm.Platform
+    """
+    return platform.getName() in ("CUDA", "HIP", "OpenCL")
 
 
 def choose_platform(

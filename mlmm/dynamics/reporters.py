@@ -13,6 +13,7 @@ import openmm
 from openmm import unit
 
 from mlmm.collective_variables.values import variable_values
+from mlmm.dynamics.beside import Beside
 from mlmm.dynamics.dcd_frames import DCDWriter
 from mlmm.dynamics.frames import as_tensors, positions_and_box
 from mlmm.dynamics.imaging import RegionImages
@@ -84,8 +85,12 @@ class EnergyTable:
     hybrid : HybridSystem
     resume_at : int, optional
         Length in bytes to which an existing table is cut before going on; a new table otherwise.
-    watch : UncertaintyMonitor, optional
+    monitor : UncertaintyMonitor, optional
         What is measured of the uncertainty; the spreads of a committee by default.
+    beside : bool
+        Whether the uncertainty, and what else follows from positions, is measured while the run goes on: for
+        platforms that leave the processor idle. A row is then written a little later, the same numbers in the
+        same order; `size` and `close` wait for it.
     """
 
     def __init__(
@@ -94,8 +99,11 @@ class EnergyTable:
         hybrid: HybridSystem,
         resume_at: int | None = None,
         monitor: UncertaintyMonitor | None = None,
+        *,
+        beside: bool = False,
     ):
         self.hybrid, self.monitor = hybrid, monitor or UncertaintyMonitor(hybrid)
+        self._beside: Beside[dict[str, float]] | None = Beside() if beside else None
         self.last_uncertainty = Uncertainty()
         self.columns = energy_columns(hybrid)
         zones = hybrid.zones
@@ -112,7 +120,7 @@ class EnergyTable:
         self._file.flush()
 
     def write(self, stage: str, step: int, time: float, context: openmm.Context) -> dict[str, float]:
-        """Evaluate and append one row; returns it.
+        """Evaluate and append one row; returns it, without what is measured beside the run.
 
         Parameters
         ----------
@@ -140,18 +148,32 @@ class EnergyTable:
                 "finite energies", f"{row['total']} kJ/mol at step {step} of stage {stage}", ADVICE
             )
         positions, box = positions_and_box(state, self.hybrid.built.periodic)
-        self.last_uncertainty = self.monitor.measure(positions, box)
         row["volume"] = math.nan if box is None else float(np.prod(np.diag(box)))
-        row |= self.last_uncertainty.row()
+        head = (stage, str(step), f"{time:.6f}")
+        if self._beside is not None:
+            self._beside.submit(
+                lambda: self._measured(positions, box), lambda found: self._append(head, row | found)
+            )
+            return row
+        row |= self._measured(positions, box)
+        self._append(head, row)
+        return row
+
+    def _measured(self, positions: np.ndarray, box: np.ndarray | None) -> dict[str, float]:
+        """What follows from the positions alone."""
+        self.last_uncertainty = self.monitor.measure(positions, box)
+        row = self.last_uncertainty.row()
         if self._weights is not None:
             found = self._weights(*as_tensors(positions, box))
             row["zone_molecules"], row["zone_lambda"] = float((found > 0).sum()), float(found.sum())
         if self.hybrid.biases.variables:
             row |= variable_values(self.hybrid.biases, *as_tensors(positions, box))
-        numbers = ("" if math.isnan(row[name]) else repr(float(row[name])) for name in self.columns[3:])
-        self._writer.writerow([stage, step, f"{time:.6f}", *numbers])
-        self._file.flush()
         return row
+
+    def _append(self, head: tuple[str, str, str], row: dict[str, float]) -> None:
+        numbers = ("" if math.isnan(row[name]) else repr(float(row[name])) for name in self.columns[3:])
+        self._writer.writerow([*head, *numbers])
+        self._file.flush()
 
     def _energies(self, context: openmm.Context) -> tuple[openmm.State, dict[str, float]]:
         """State with kinetic energy and positions, and the energy of each group; each is evaluated once.
@@ -173,12 +195,23 @@ class EnergyTable:
 
     @property
     def size(self) -> int:
-        """Bytes written."""
+        """Bytes written, those of all rows."""
+        self.finish()
         return self._file.tell()
 
+    def finish(self) -> None:
+        """Write what is still measured beside the run."""
+        if self._beside is not None:
+            self._beside.finish()
+
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the file, with all rows in it."""
+        try:
+            self.finish()
+        finally:
+            if self._beside is not None:
+                self._beside.close()
+            self._file.close()
 
 
 class LambdaTable:

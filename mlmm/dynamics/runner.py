@@ -17,19 +17,20 @@ from mlmm.dynamics.barostat import Barostat, own_barostats
 from mlmm.dynamics.biases import unjoined_molecules
 from mlmm.dynamics.checksums import GrowingChecksums
 from mlmm.dynamics.drift import measure_drift
-from mlmm.dynamics.failures import broken_positions, retold
+from mlmm.dynamics.failures import retold
 from mlmm.dynamics.frames import has_velocities, positions_and_box
 from mlmm.dynamics.imaging import RegionImages
 from mlmm.dynamics.integrators import make_integrator, separate_reciprocal
 from mlmm.dynamics.interruption import StopRequest
 from mlmm.dynamics.minimisation import minimise
 from mlmm.dynamics.options import CHECKPOINT_SHARE, RunOptions
+from mlmm.dynamics.platforms import leaves_processor_idle
 from mlmm.dynamics.progress import Progress
 from mlmm.dynamics.records import measure_timing, write_pdb
 from mlmm.dynamics.reporters import EnergyTable, TrajectoryWriter
 from mlmm.dynamics.resuming import extensible
 from mlmm.dynamics.run_directory import Checkpoint, RunDirectory
-from mlmm.dynamics.stability import ADVICE, StabilityCheck
+from mlmm.dynamics.stability_watch import StabilityWatch
 from mlmm.dynamics.stages import Dynamics, Minimise
 from mlmm.dynamics.uncertainty import Uncertainty, UncertaintyMonitor
 from mlmm.errors import SimulationError
@@ -80,9 +81,8 @@ class Runner:
         self.progress = progress or (lambda _: None)
         self.looks = tuple(n for n in (monitor.interval,) if n)
         self.stop = StopRequest()
-        self.last_positions: np.ndarray = hybrid.built.positions
-        self.last_box = hybrid.built.box_vectors
-        self._stability = StabilityCheck(hybrid)
+        beside = leaves_processor_idle(platform[0])
+        self._watch = StabilityWatch(hybrid, options.unstable, summary, beside=beside)
         self._last_checkpoint = (0.0, 0.0)  # when it ended, and how long it took, s
         self._images = RegionImages(hybrid.built.topology, hybrid.zones.region.atoms)
         self._sums: GrowingChecksums
@@ -120,7 +120,7 @@ class Runner:
                             return self._end("interrupted", str(self.stop))
                 return self._end("finished", None)
             except (SimulationError, openmm.OpenMMException) as error:
-                raise self._failure(error) from error
+                raise self._failure(self._watch.cause(error)) from error
             except BaseException as error:
                 with suppress(OSError):  # on a full disk that cannot be written either
                     self._end("failed", f"{type(error).__name__}: {error}")
@@ -134,10 +134,13 @@ class Runner:
             with suppress(OSError):
                 file.close()
 
+        files.callback(self._watch.close)
         sizes = checkpoint.sizes if checkpoint else {}
         self._sums = GrowingChecksums(self.run.path, sizes, checkpoint.sums if checkpoint else None)
         table = self.run.file("energies.csv")
-        self.table = EnergyTable(table, self.hybrid, sizes.get(table.name), self.monitor)
+        # Limits on the uncertainty are held against a row before the next step.
+        beside = leaves_processor_idle(self.platform[0]) and not self.monitor.limits.by_column()
+        self.table = EnergyTable(table, self.hybrid, sizes.get(table.name), self.monitor, beside=beside)
         files.callback(close, self.table)
         self.monitor.resume(self.summary.get("uncertainty") if checkpoint else None, self.run.path)
         self.summary["uncertainty"] = self.monitor.facts
@@ -192,8 +195,7 @@ class Runner:
         before = self._seconds_so_far(stage)
         started = time.monotonic()
         first_step = step
-        friction = 0.0 if stage.ensemble == "NVE" else float(stage.friction)
-        self._stability.begin(stage.temperature, friction, step * stage.step_length)
+        self._watch.begin(stage, step)
         chunk = 1
         events = (*self._intervals, *self.looks, _LOOK)
         while step < stage.steps and not self.stop:
@@ -236,7 +238,7 @@ class Runner:
     def _events(self, index: int, stage: Dynamics, step: int, context: openmm.Context) -> None:
         """Whatever is due after this step."""
         report, frame, checkpoint = self._intervals
-        self._check_stable(stage, step, context)
+        self._watch.look(stage, step, context)
         if step % report == 0:
             self._row(index, stage, step, context)
         elif any(step % n == 0 for n in self.looks):
@@ -252,27 +254,6 @@ class Runner:
         """Whether another checkpoint stays within its share of the time, unless the interval is given."""
         ended, took = self._last_checkpoint
         return bool(self.options.checkpoint_interval) or time.monotonic() - ended > took / CHECKPOINT_SHARE
-
-    def _check_stable(self, stage: Dynamics, step: int, context: openmm.Context) -> None:
-        """End a run that explodes, or warn once in a stage; the frame is the last that was looked at."""
-        state = context.getState(positions=True, velocities=True)
-        positions, box = positions_and_box(state, self.hybrid.built.periodic)
-        where = f"step {step} of stage {stage.name}"
-        what = broken_positions(positions, self.last_positions, self.hybrid.built.label)
-        if what is not None:
-            raise SimulationError("atoms that stay together", f"{what} at {where}", ADVICE)
-        self.last_positions, self.last_box = positions, box
-        velocities = state.getVelocities(asNumpy=True)._value
-        now = step * stage.step_length
-        what = self._stability.problem(positions, velocities, box, stage.temperature, now)
-        if what is None:
-            return
-        if self.options.unstable == "stop":
-            raise SimulationError("a simulation that is stable", f"{what} at {where}", ADVICE)
-        said = f"stage {stage.name} is not stable"
-        if not any(warning.startswith(said) for warning in self.summary["warnings"]):
-            self.summary["warnings"] += [f"{said}: {what} at step {step}"]
-            logger.warning("%s", self.summary["warnings"][-1])
 
     def _row(self, index: int, stage: Dynamics, step: int, context: openmm.Context) -> None:
         """A row of the energy table; the last step always has one."""
@@ -290,6 +271,7 @@ class Runner:
         self.stop.reason = self.monitor.judge(found, positions, box, where, self.run.path)
 
     def _finish_stage(self, stage: Dynamics, context: openmm.Context, seconds: float) -> None:
+        self.table.finish()
         self._add_stage(stage.facts() | {"seconds": seconds})
         if stage.trajectory:
             self.summary["timing"] = measure_timing(self.hybrid, stage, context, seconds)
@@ -319,7 +301,7 @@ class Runner:
         if state is None:
             context.setPositions(self.hybrid.built.positions)
         else:
-            self.last_positions, self.last_box = positions_and_box(state, self.hybrid.built.periodic)
+            self._watch.start_from(state)
             if self.hybrid.built.periodic:
                 context.setPeriodicBoxVectors(*state.getPeriodicBoxVectors())
             context.setPositions(state.getPositions())
@@ -346,6 +328,8 @@ class Runner:
         return state, context.createCheckpoint()
 
     def _checkpoint(self, stage: int, step: int, state: openmm.State | None, context: bytes) -> None:
+        # No frame in it that is still to be looked at.
+        self._watch.finish()
         xml = "" if state is None else openmm.XmlSerializer.serialize(state)
         sizes = {"energies.csv": self.table.size, **self.trajectory.sizes, **self.monitor.sizes}
         frames, sums = self.trajectory.frames, self._sums.up_to(sizes)
@@ -378,8 +362,8 @@ class Runner:
     def _failure(self, error: Exception) -> SimulationError:
         """Save the last finite frame and retell the error."""
         frame = self.run.file("last_finite_frame.pdb")
-        box = self.last_box
-        write_pdb(frame, self.hybrid, self._images.gather(self.last_positions, box), box)
+        box = self._watch.box
+        write_pdb(frame, self.hybrid, self._images.gather(self._watch.positions, box), box)
         where = f"stage {self.summary.get('stage')} after step {self.summary.get('step', 0)}"
         failure = retold(error, where, self.hybrid, self.platform[0].getName(), frame)
         self._end("failed", str(failure))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import mdtraj
 import numpy as np
 import pytest
@@ -115,6 +117,20 @@ def test_steps_that_are_too_long_end_the_run_with_a_frame(tmp_path, dipeptide):
     assert run.state == "failed" and "at step" in run.summary["message"]
     frame = mdtraj.load(str(run.file("last_finite_frame.pdb"))).xyz[0]
     assert np.isfinite(frame).all() and np.abs(frame - dipeptide.built.positions).max() > 0.05
+
+
+def test_looks_beside_a_run_end_it_with_the_same_words_and_frame(tmp_path, dipeptide, monkeypatch):
+    """As on a GPU, where the run goes on meanwhile: step, temperature, atoms and last good frame."""
+    ends, frames = [], []
+    for beside in (False, True):
+        monkeypatch.setattr("mlmm.dynamics.runner.leaves_processor_idle", lambda platform, own=beside: own)
+        with pytest.raises(SimulationError) as ended:
+            dynamics(tmp_path / str(beside), dipeptide, "2.5 fs")
+        ends.append(re.search(r"the region at .* at step \d+ of stage \w+", str(ended.value)).group())
+        frames.append((tmp_path / str(beside) / "last_finite_frame.pdb").read_text())
+        run = RunDirectory(tmp_path / str(beside))
+        assert run.state == "failed" and run.read_checkpoint().step == 0
+    assert ends[0] == ends[1] and frames[0] == frames[1]
 
 
 def test_a_key_leaves_it_at_a_warning_once_for_each_stage(tmp_path, dipeptide):

@@ -1,0 +1,55 @@
+"""Work on the processor beside a run on a GPU: calls one after the other, and their results in that order."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Generic, TypeVar
+
+__all__ = ["Beside"]
+
+T = TypeVar("T")
+
+
+class Beside(Generic[T]):
+    """Calls in a thread of their own; what is done with each result happens in the thread that asks.
+
+    OpenMM's steps and the plugin's evaluations hold no lock of Python's, so that both go on at a time.
+
+    Parameters
+    ----------
+    most : int
+        Calls that may wait; a further one waits for the oldest of them, so that no more memory is held.
+    """
+
+    def __init__(self, most: int = 8):
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="beside")
+        self._waiting: deque[tuple[Future[T], Callable[[T], None]]] = deque()
+        self._most = most
+
+    def submit(self, call: Callable[[], T], then: Callable[[T], None]) -> None:
+        """Make a call, and hand its result on once it is there and those before it were handed on.
+
+        Raises
+        ------
+        Exception
+            Whatever an earlier call, or what was done with its result, has raised.
+        """
+        self._waiting.append((self._pool.submit(call), then))
+        while self._waiting and (self._waiting[0][0].done() or len(self._waiting) > self._most):
+            self._hand_on()
+
+    def finish(self) -> None:
+        """Wait for all calls; raises as `submit`."""
+        while self._waiting:
+            self._hand_on()
+
+    def close(self) -> None:
+        """End the thread; what was not handed on is lost."""
+        self._waiting.clear()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _hand_on(self) -> None:
+        future, then = self._waiting.popleft()
+        then(future.result())

@@ -1,0 +1,150 @@
+"""What is measured while a run goes on on a GPU: the same rows, and nothing waits for them or is lost."""
+
+from __future__ import annotations
+
+import threading
+
+import openmm
+import pytest
+from runs import CrashError, chain_hybrid, crash_at, results, run_in
+
+from mlmm.dynamics.beside import Beside
+from mlmm.dynamics.platforms import leaves_processor_idle
+from mlmm.dynamics.reporters import EnergyTable
+from mlmm.dynamics.uncertainty import UncertaintyLimits, UncertaintyMonitor
+from mlmm.errors import PotentialError
+from mlmm.hybrid.system import hybrid_system
+from mlmm.potentials import load_potential
+from mlmm.zones.region import region_from_atoms
+from mlmm.zones.static import hard_zones
+
+
+@pytest.fixture(scope="module")
+def committee(dipeptide_vacuum):
+    """Two members, so that there is a spread to measure."""
+    region = region_from_atoms(dipeptide_vacuum.topology, range(22), "molecule")
+    potential = load_potential("ani1x", members=[0, 1])
+    return hybrid_system(dipeptide_vacuum, hard_zones(dipeptide_vacuum, region), potential)
+
+
+@pytest.fixture
+def on_a_gpu(monkeypatch):
+    """A run takes its platform for a GPU, and tells with what it opened its table."""
+    opened = []
+
+    class Watched(EnergyTable):
+        def __init__(self, *given, **options):
+            opened.append(options["beside"])
+            super().__init__(*given, **options)
+
+    monkeypatch.setattr("mlmm.dynamics.runner.leaves_processor_idle", lambda platform: True)
+    monkeypatch.setattr("mlmm.dynamics.runner.EnergyTable", Watched)
+    return opened
+
+
+def table_with(tmp_path, measure, *, beside=True) -> tuple[EnergyTable, openmm.Context]:
+    """A table whose monitor does something else."""
+    hybrid = chain_hybrid()
+    monitor = UncertaintyMonitor(hybrid)
+    plain = monitor.measure
+    monitor.measure = lambda positions, box: measure(plain, positions, box)
+    platform = openmm.Platform.getPlatformByName("Reference")
+    context = openmm.Context(hybrid.system, openmm.VerletIntegrator(0.001), platform)
+    context.setPositions(hybrid.built.positions)
+    return EnergyTable(tmp_path / "energies.csv", hybrid, None, monitor, beside=beside), context
+
+
+def lines(tmp_path) -> int:
+    return len((tmp_path / "energies.csv").read_text().splitlines())
+
+
+def test_a_run_has_the_same_rows_killed_or_not(tmp_path, committee, on_a_gpu):
+    """Energies, spreads of the members, frames and the last state: the same bytes."""
+    platform = {"platform": "CPU", "threads": 1}
+    whole = run_in(tmp_path / "whole", committee, **platform)
+    with pytest.raises(CrashError):
+        run_in(tmp_path / "killed", committee, progress=crash_at("produce", 60), **platform)
+    killed = run_in(tmp_path / "killed", committee, resume=True, **platform)
+    assert on_a_gpu == [True, True, True]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mlmm.dynamics.runner.leaves_processor_idle", leaves_processor_idle)
+        usual = run_in(tmp_path / "usual", committee, **platform)
+    assert on_a_gpu[3] is False
+    assert results(whole) == results(usual) == results(killed)
+    spreads = [row.split(",") for row in usual.file("energies.csv").read_text().splitlines()]
+    column = spreads[0].index("committee_spread")
+    assert len({row[column] for row in spreads[1:]}) > 5
+
+
+def test_limits_are_held_against_a_row_before_the_next_step(tmp_path, committee, on_a_gpu):
+    """With them nothing is measured beside the run."""
+    run_in(
+        tmp_path / "run",
+        committee,
+        "5 fs",
+        monitor=UncertaintyMonitor(committee, UncertaintyLimits(100.0)),
+    )
+    assert on_a_gpu == [False]
+
+
+def test_steps_do_not_wait_for_a_row(tmp_path):
+    """Rows are there when somebody asks for the size; without a thread of its own each would wait."""
+    gate = threading.Event()
+
+    def slow(plain, positions, box):
+        assert gate.wait(60.0)
+        return plain(positions, box)
+
+    table, context = table_with(tmp_path, slow)
+    for step in range(5):
+        table.write("produce", step, 0.0, context)
+    assert lines(tmp_path) == 1
+    gate.set()
+    assert table.size == (tmp_path / "energies.csv").stat().st_size
+    assert lines(tmp_path) == 6
+    table.close()
+    gate.clear()
+    waiting, context = table_with(tmp_path, slow, beside=False)
+    threading.Timer(0.3, gate.set).start()
+    waiting.write("produce", 0, 0.0, context)
+    assert gate.is_set() and lines(tmp_path) == 2
+    waiting.close()
+
+
+def test_a_failure_ends_the_run_and_keeps_the_rows_before_it(tmp_path):
+    count = iter(range(10))
+
+    def failing(plain, positions, box):
+        if next(count) == 2:
+            raise PotentialError("a number", "none", "look at it")
+        return plain(positions, box)
+
+    table, context = table_with(tmp_path, failing)
+    with pytest.raises(PotentialError, match="Expected a number"):
+        for step in range(4):
+            table.write("produce", step, 0.0, context)
+        assert table.size
+    assert lines(tmp_path) == 3
+    table.close()
+
+
+def test_results_come_in_order_and_no_more_than_some_wait():
+    """A further call waits for the oldest one."""
+    gate, taken = threading.Event(), []
+    beside: Beside[int] = Beside(most=3)
+    for k in range(3):
+        beside.submit(lambda k=k: gate.wait(60.0) and k, taken.append)
+    assert taken == []
+    threading.Timer(0.2, gate.set).start()
+    beside.submit(lambda: 3, taken.append)
+    assert gate.is_set() and taken[0] == 0
+    beside.close()
+    assert taken == [0, 1, 2, 3]
+
+
+def test_which_platforms_leave_the_processor_idle():
+    platforms = [openmm.Platform.getPlatform(i) for i in range(openmm.Platform.getNumPlatforms())]
+    idle = {platform.getName() for platform in platforms if leaves_processor_idle(platform)}
+    assert idle.isdisjoint({"Reference", "CPU"}) and idle == {"CUDA", "HIP", "OpenCL"} & {
+        platform.getName() for platform in platforms
+    }
