@@ -7,6 +7,8 @@ import functools
 import openmm
 
 from mlmm.errors import ConfigError
+from mlmm.plugin import plugin_problem
+from mlmm.plugin.members import as_force
 
 __all__ = ["choose_platform", "leaves_processor_idle", "platform_arguments"]
 
@@ -83,5 +85,7 @@ def _works(name: str) -> bool:
 
 
 def _has_foreign_force(system: openmm.System) -> bool:
-    """Whether a force is of a plugin, as TorchForce: OpenMM hands it back without a class of its own."""
-    return any(type(force) is openmm.Force for force in system.getForces())
+    """Whether a force is of another plugin, as TorchForce: OpenMM hands it back without its own class."""
+    bare = [force for force in system.getForces() if type(force) is openmm.Force]
+    # Without this plugin none can be its own.
+    return any(plugin_problem() is not None or as_force(force) is None for force in bare)

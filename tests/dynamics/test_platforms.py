@@ -13,6 +13,8 @@ from mlmm.build import BuiltSystem
 from mlmm.dynamics import platforms
 from mlmm.errors import ConfigError
 from mlmm.hybrid.system import hybrid_system
+from mlmm.plugin import plugin_problem
+from mlmm.potentials import load_potential
 from mlmm.zones.region import region_from_atoms
 from mlmm.zones.static import hard_zones
 
@@ -72,6 +74,17 @@ def test_a_torchforce_on_opencl_is_refused(machine):
         platforms.choose_platform("OpenCL", system=torch_force.system)
     for system in (python_force.system, chains().system):
         assert platforms.choose_platform("OpenCL", system=system)[0].getName() == "OpenCL"
+
+
+@pytest.mark.skipif(plugin_problem() is not None, reason="the plugin was not built")
+def test_the_native_bridge_may_run_on_opencl(machine, dipeptide_vacuum):
+    """Its force, too, comes back from OpenMM without a class of its own."""
+    region = region_from_atoms(dipeptide_vacuum.topology, range(22), "molecule")
+    potential = load_potential("ani1x", members=[0], kernel="native")
+    hybrid = hybrid_system(dipeptide_vacuum, hard_zones(dipeptide_vacuum, region), potential)
+    assert hybrid.bridge == "native" and any(type(f) is openmm.Force for f in hybrid.system.getForces())
+    machine(("Reference", "CPU", "OpenCL"))
+    assert platforms.choose_platform("OpenCL", system=hybrid.system)[0].getName() == "OpenCL"
 
 
 def test_a_platform_without_a_device_does_not_work(monkeypatch):
