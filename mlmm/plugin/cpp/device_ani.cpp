@@ -18,14 +18,14 @@ namespace mlmm {
 
 namespace {
 
-// Threads of a group: of the sum of forces on one centre, with so many for each of its neighbours; of what is one group.
+// Threads of a group: for the forces of one centre, so many of them for each neighbour; for what is one group.
 constexpr int kForceGroup = 128, kForceShares = 8, kSingleGroup = 512;
 // Atoms near one centre that a group has places for. With no more atoms in all each is looked at for every centre; more
 // of them are sorted into cells, a little longer than the cutoff.
 constexpr int kMostNear = 1024;
 constexpr double kCellEdge = 1.002;
-// Local memory, bytes: what every device of CUDA and HIP has, and of OpenCL.
-constexpr int kLocalMemory = 49152, kLeastLocalMemory = 32768;
+// Local memory of a group, bytes: every device of CUDA and HIP has it, and all but small ones of OpenCL.
+constexpr int kLocalMemory = 49152;
 // Regions that leave most of a large device idle: small tiles, and more threads for each centre.
 constexpr int kFewCentres = 64;
 // Lists of neighbours with room for every atom take no more than this, bytes; longer ones grow where they must. There
@@ -37,7 +37,7 @@ constexpr size_t kWholeLists = 64u << 20, kMovingLists = 640u << 20, kMovingRows
 DeviceANI::DeviceANI(ComputeContext& cc, const ANIForce& force, const std::vector<int>& sides)
     : OnDevice(cc), packing(force), n_atoms(force.size()), members(force.committee->members),
       few(packing.centres.size() <= kFewCentres), moving(!sides.empty()),
-      plan(packing.layers, few, opencl, opencl ? kLeastLocalMemory : kLocalMemory, real_size()) {
+      plan(packing.layers, few, most_threads(), kLocalMemory, real_size()) {
     rows = static_cast<int>(packing.centres.size());
     if (moving) {
         make_candidates(force, sides);
@@ -74,6 +74,9 @@ void DeviceANI::make_candidates(const ANIForce& force, const std::vector<int>& s
     integers("rowOf", std::vector<int>(candidates.size(), -1)), integers("rowCounts", {0, 0});
     numbers("candidateWeights", std::vector<double>(candidates.size(), 0.0));
 }
+
+// PoCL 3.1 computes wrong forces with larger groups, where Intel's driver and Oclgrind do not.
+int DeviceANI::most_threads() { return opencl ? 256 : cc.getMaxThreadBlockSize(); }
 
 int DeviceANI::row_size() const {
     return real_size() * (packing.functions + members * (packing.functions + 1));
@@ -148,13 +151,13 @@ void DeviceANI::make_lists(const std::string& name, int& room, int wanted) {
 void DeviceANI::compile_all() {
     std::map<std::string, std::string> defines = packing.defines;
     for (const auto& made : {plan.defines(), more_defines}) defines.insert(made.begin(), made.end());
-    const int most_functions = std::stoi(defines["MOST_FUNCTIONS"]), room = opencl ? kLeastLocalMemory : kLocalMemory;
+    const int most_functions = std::stoi(defines["MOST_FUNCTIONS"]);
     const int most_near = std::min(n_atoms, kMostNear);
     const auto fits = [&](int group) {
         return group * (most_functions + 1) * real_size() +
-                   (3 * most_near + 2) * static_cast<int>(sizeof(int)) <= room;
+                   (3 * most_near + 2) * static_cast<int>(sizeof(int)) <= kLocalMemory;
     };
-    describe_group = few && !opencl ? 256 : 128;
+    describe_group = few && most_threads() > 256 ? 256 : 128;
     while (describe_group > 32 && !fits(describe_group)) describe_group /= 2;
     row_group = std::min(kSingleGroup, cc.getMaxThreadBlockSize());
     while (row_group & (row_group - 1)) row_group &= row_group - 1;

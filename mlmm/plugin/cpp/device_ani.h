@@ -44,6 +44,7 @@ class DeviceANI : public OnDevice {
     void make_kernels();
     void grow();
     int row_size() const;
+    int most_threads();
 
     bool few = false, moving = false, two_sides = false, compiled = false, whole = true;
     NetworkPlan plan;

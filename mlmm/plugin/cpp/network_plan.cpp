@@ -13,9 +13,10 @@ int slots(int shares) { return (shares + 1) / 2; }
 
 }  // namespace
 
-NetworkPlan::NetworkPlan(const std::vector<PackedLayer>& layers, bool few, bool opencl, int local_memory, int real_size)
+NetworkPlan::NetworkPlan(const std::vector<PackedLayer>& layers, bool few, int most_threads, int local_memory,
+                         int real_size)
     : layers(layers) {
-    if (few && !opencl) threads = 512;
+    if (few && most_threads >= 512) threads = 512;
     // With few rows a warp has little to do until what it reads is there: it asks for more at a time.
     steps = few ? 2 : 1;
     for (rows = few ? 4 : 16; rows > 1; rows /= 2)

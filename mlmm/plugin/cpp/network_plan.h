@@ -12,8 +12,8 @@ namespace mlmm {
 
 class NetworkPlan {
    public:
-    // few: a region that leaves most of a large device idle; local_memory: bytes of a group.
-    NetworkPlan(const std::vector<PackedLayer>& layers, bool few, bool opencl, int local_memory, int real_size);
+    // few: a region that leaves most of a large device idle; of a group: the most threads, and bytes of local memory.
+    NetworkPlan(const std::vector<PackedLayer>& layers, bool few, int most_threads, int local_memory, int real_size);
 
     std::map<std::string, std::string> defines() const;
 
