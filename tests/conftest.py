@@ -11,6 +11,8 @@ import pytest
 # these as they load.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENMM_CPU_THREADS", "1")
+# What names no platform: of itself OpenMM takes any OpenCL driver, also one for the device code alone.
+os.environ.setdefault("OPENMM_DEFAULT_PLATFORM", "CPU")
 
 import torch
 

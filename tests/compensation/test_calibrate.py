@@ -35,10 +35,13 @@ def few_samples(monkeypatch):
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_a_potential_without_a_stable_liquid_gives_no_compensation(bulk, few_samples, tmp_path, seed):
-    """Atoms of this one fall upon each other: the kinetic energy explodes, mostly without reaching NaN."""
-    partial = tmp_path / "partial.json"
+    """Atoms of this one fall upon each other: the kinetic energy explodes, mostly without reaching NaN.
+
+    After 0.1 ps that of seed 0 has not done so on some processors.
+    """
+    partial, longer = tmp_path / "partial.json", SHORT | {"length": "0.3 ps"}
     with pytest.raises(SimulationError, match=r"at lambda = 1\. Try a smaller time step"):
-        calibrate(bulk, ContactPotential(), seed=seed, platform="CPU", partial=partial, **SHORT)
+        calibrate(bulk, ContactPotential(), seed=seed, platform="CPU", partial=partial, **longer)
     # What was sound is kept.
     assert partial.read_text().count('"weight"') == 1
 

@@ -87,7 +87,7 @@ def test_help_explains_every_key_and_the_template_is_valid(folder, capsys):
     for key in ("energy_weight", "held_out", "permutations", "freeze", "base"):
         assert f"  {key} = " in out
     _, template, _ = trained("--template", capsys=capsys)
-    (folder / "new.toml").write_text(template)
+    (folder / "new.toml").write_text(template, encoding="utf-8")
     assert load_training(folder / "new.toml").networks.start == "ani1x"
     status, _, err = trained("--explain", "nothing", capsys=capsys)
     assert status == 2 and "a section data, model, networks, graph, kernel" in err
