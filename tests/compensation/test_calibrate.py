@@ -37,7 +37,7 @@ def few_samples(monkeypatch):
 def test_a_potential_without_a_stable_liquid_gives_no_compensation(bulk, few_samples, tmp_path, seed):
     """Atoms of this one fall upon each other: the kinetic energy explodes, mostly without reaching NaN.
 
-    After 0.1 ps that of seed 0 has not done so on some processors.
+    After 0.1 ps that of seed 0 had not done so on one processor.
     """
     partial, longer = tmp_path / "partial.json", SHORT | {"length": "0.3 ps"}
     with pytest.raises(SimulationError, match=r"at lambda = 1\. Try a smaller time step"):

@@ -162,7 +162,6 @@ void DeviceANI::compile_all() {
     row_group = std::min(kSingleGroup, cc.getMaxThreadBlockSize());
     while (row_group & (row_group - 1)) row_group &= row_group - 1;
     const std::pair<const char*, int> given[] = {{"DESCRIBE_GROUP", describe_group},
-                                                 
                                                  {"MOST_NEAR", most_near},
                                                  {"CELLS_ALONG", cells_along},
                                                  {"CELL_GROUP", row_group},
