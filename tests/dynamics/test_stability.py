@@ -11,6 +11,7 @@ from runs import chain_hybrid, run_in
 from toys import SpringPotential
 
 import mlmm
+from mlmm.dynamics.beside import Beside
 from mlmm.dynamics.run_directory import RunDirectory
 from mlmm.dynamics.stability import StabilityCheck, largest_kinetic_energy
 from mlmm.errors import SimulationError
@@ -121,7 +122,9 @@ def test_steps_that_are_too_long_end_the_run_with_a_frame(tmp_path, dipeptide):
 
 def test_looks_beside_a_run_end_it_with_the_same_words_and_frame(tmp_path, dipeptide, monkeypatch):
     """As on a GPU, where the run goes on meanwhile: step, temperature, atoms and last good frame."""
-    ends, frames = [], []
+    ends, frames, calls = [], [], []
+    submit = Beside.submit
+    monkeypatch.setattr(Beside, "submit", lambda own, *call: (calls.append(call), submit(own, *call)))
     for beside in (False, True):
         monkeypatch.setattr("mlmm.dynamics.runner.leaves_processor_idle", lambda platform, own=beside: own)
         with pytest.raises(SimulationError) as ended:
@@ -130,6 +133,7 @@ def test_looks_beside_a_run_end_it_with_the_same_words_and_frame(tmp_path, dipep
         frames.append((tmp_path / str(beside) / "last_finite_frame.pdb").read_text())
         run = RunDirectory(tmp_path / str(beside))
         assert run.state == "failed" and run.read_checkpoint().step == 0
+        assert bool(calls) == beside
     assert ends[0] == ends[1] and frames[0] == frames[1]
 
 
