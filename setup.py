@@ -57,7 +57,8 @@ PLUGIN_HEADERS = (
         "device_nearby.h",
         "device_neighbours.h",
     ),
-    *("device_networks.h", "device_pairs.h", "device_rows.h", "device_symmetry.h", "device_terms.h"),
+    *("device_networks.h", "device_pairs.h", "device_rows.h", "device_symmetry.h"),
+    *("device_tensor_cores.h", "device_terms.h"),
     "device_zone.h",
 )
 # Nothing that assumes finite numbers: what is not a number must reach the host.

@@ -1,4 +1,4 @@
-"""Atoms that are sorted into cells on a GPU, as a thousand or more are: in every box as on the processor."""
+"""Atoms that are sorted into cells on a GPU, as thousands of them are: in every box as on the processor."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from mlmm.potentials import load_potential
 pytestmark = pytest.mark.skipif(plugin_problem() is not None, reason="the plugin was not built")
 
 HOST = ("CPU", {"Threads": "1"})
-N = 2197  # thirteen along each edge
-#: Edges of boxes, nm: five cells along each, up to two along one, three and more in a leaning one; none.
+#: Along the edges; with fewer along the first no atom is sorted, and each is looked at for every centre.
+GRID, FEWER = (29, 13, 13), 13
+#: Edges of boxes, nm: five cells or more along each, up to two along one, three and more in a leaning one; none.
 BOXES = {
-    "cube": np.diag([2.7, 2.7, 2.7]),
-    "flat": np.diag([4.6, 3.8, 1.1]),
-    "two and three": np.diag([6.0, 2.0, 1.6]),
-    "leaning": np.array([[2.9, 0, 0], [1.2, 2.6, 0], [-1.3, 1.1, 2.7]]),
+    "small": np.diag([2.7, 2.7, 2.7]),
+    "long": np.diag([6.0, 2.7, 2.7]),
+    "flat": np.diag([10.3, 3.8, 1.1]),
+    "two and three": np.diag([13.4, 2.0, 1.6]),
+    "leaning": np.array([[6.5, 0, 0], [2.7, 2.6, 0], [-2.9, 1.1, 2.7]]),
     "large": np.diag([40.0, 30.0, 50.0]),
     "open": None,
 }
@@ -28,19 +30,24 @@ BOXES = {
 def atoms_in(cell: np.ndarray | None) -> tuple[list[int], np.ndarray, np.ndarray]:
     """Numbers, weights of 60 atoms in any place, and positions as dense as in water, beside the origin."""
     generator = np.random.default_rng(8)
-    edges = cell if cell is not None and np.linalg.det(cell) < 25 else np.diag([2.8, 2.8, 2.8])
-    grid = np.stack(np.meshgrid(*[np.arange(13)] * 3, indexing="ij"), -1).reshape(-1, 3)
-    fractions = (grid + generator.uniform(-0.25, 0.25, (N, 3))) / 13 - 0.5
-    weights = np.zeros(N)
-    weights[generator.choice(N, 60, replace=False)] = 1.0
-    return generator.choice([1, 8], N).tolist(), weights, fractions @ edges
+    volume = np.inf if cell is None else np.linalg.det(cell)
+    shape = np.array((FEWER, *GRID[1:]) if volume < 25 else GRID)
+    edges = cell if volume < 60 else np.diag([6.2, 2.8, 2.8])
+    grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1).reshape(-1, 3)
+    n = len(grid)
+    fractions = (grid + generator.uniform(-0.25, 0.25, (n, 3))) / shape - 0.5
+    weights = np.zeros(n)
+    weights[generator.choice(n, 60, replace=False)] = 1.0
+    return generator.choice([1, 8], n).tolist(), weights, fractions @ edges
 
 
-def context_with(cell, host) -> openmm.Context:
+def context_with(cell, host, *, periodic=True) -> openmm.Context:
+    """With the atoms of a box, and the box itself if it is to count."""
     numbers, weights, _ = atoms_in(cell)
+    box = cell if periodic else None
     single = load_potential("ani1x", members=[0]).parameters
-    force = ANIForce(single, numbers, None, weights, periodic=cell is not None, precision="float64")
-    return context_of(system_of(N, force, cell=cell), host)
+    force = ANIForce(single, numbers, None, weights, periodic=box is not None, precision="float64")
+    return context_of(system_of(len(numbers), force, cell=box), host)
 
 
 @pytest.mark.parametrize("platform", picked("GPU-mixed"))
@@ -59,7 +66,7 @@ def test_no_neighbour_is_lost(platform, box):
         again = evaluated(context, positions)
         assert again[0] == found and np.array_equal(again[1], others)
     if box not in ("large", "open"):
-        alone = evaluated(context_with(None, HOST), positions)[1]
+        alone = evaluated(context_with(cell, HOST, periodic=False), positions)[1]
         assert np.abs(alone - forces).max() > 100 * relative * np.abs(forces).max()
 
 
@@ -67,7 +74,7 @@ def test_no_neighbour_is_lost(platform, box):
 def test_without_a_box_any_place_will_do(platform):
     """Far from the origin, and in two parts that are far from one another."""
     positions = atoms_in(None)[2]
-    positions[N // 2 :] += [0.0, 900.0, 0.0]
+    positions[len(positions) // 2 :] += [0.0, 900.0, 0.0]
     energy = [evaluated(context_with(None, host), positions - 400.0) for host in (HOST, platform)]
     relative = 20 * tolerance(platform)
     assert abs(energy[1][0] - energy[0][0]) < relative * abs(energy[0][0])
@@ -79,7 +86,7 @@ def test_without_a_box_any_place_will_do(platform):
 @pytest.mark.parametrize("broken", ["no number", "collapsed"])
 def test_what_is_no_structure_reaches_the_host(platform, broken):
     """An atom without weight that is nowhere, and more atoms in one place than there are places for."""
-    cell, (_, weights, positions) = BOXES["cube"], atoms_in(BOXES["cube"])
+    cell, (_, weights, positions) = BOXES["long"], atoms_in(BOXES["long"])
     context = context_with(cell, platform)
     energy = evaluated(context, positions)[0]
     moved = positions.copy()

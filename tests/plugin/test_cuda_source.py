@@ -97,7 +97,7 @@ def device_code(force: str) -> str:
     arithmetic, search = texts_of("neighbours")
     of_functions, of_rows, layer, tiles, networks = texts_of("networks")
     texts = {
-        "networks": tiles + of_functions + layer + of_rows + layer + networks,
+        "networks": tiles + texts_of("tensor_cores")[0] + of_functions + layer + of_rows + layer + networks,
         "rows": macros + arithmetic + texts_of("cells")[0] + ("" if force == "static" else chosen) + search,
     }
     return "".join(texts.get(part) or "".join(texts_of(part)) for part in FORCES[force][0])

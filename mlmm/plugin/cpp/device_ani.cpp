@@ -11,6 +11,7 @@
 #include "device_networks.h"
 #include "device_rows.h"
 #include "device_symmetry.h"
+#include "device_tensor_cores.h"
 
 using namespace OpenMM;
 
@@ -18,16 +19,19 @@ namespace mlmm {
 
 namespace {
 
-// Threads of a group: for the forces of one centre, so many of them for each neighbour; for what is one group.
-constexpr int kForceGroup = 128, kForceShares = 8, kSingleGroup = 512;
-// Atoms near one centre that a group has places for. With no more atoms in all each is looked at for every centre; more
-// of them are sorted into cells, a little longer than the cutoff.
+// Threads of a group: of those for the forces of one centre so many for each neighbour; for what is one group.
+constexpr int kForceShares = 8, kSingleGroup = 512;
+// Atoms near one centre that a group has places for.
 constexpr int kMostNear = 1024;
+// With no more atoms in all each is looked at for every centre, which takes less than to sort them into cells; those
+// are a little longer than the cutoff.
+constexpr int kMostSearched = 4096;
 constexpr double kCellEdge = 1.002;
 // Local memory of a group, bytes: every device of CUDA and HIP has it, and all but small ones of OpenCL.
 constexpr int kLocalMemory = 49152;
-// Regions that leave most of a large device idle: small tiles, and more threads for each centre.
-constexpr int kFewCentres = 64;
+// Regions that leave most of a large device idle: small tiles where there are no tensor cores, and one queue; and those
+// that have more threads for each centre.
+constexpr int kFewCentres = 64, kSomeCentres = 1024;
 // Lists of neighbours with room for every atom take no more than this, bytes; longer ones grow where they must. There
 // is more for rows that move, most of which are not there at any time. And what these take besides, some kilobytes.
 constexpr size_t kWholeLists = 64u << 20, kMovingLists = 640u << 20, kMovingRows = 96u << 20;
@@ -37,7 +41,7 @@ constexpr size_t kWholeLists = 64u << 20, kMovingLists = 640u << 20, kMovingRows
 DeviceANI::DeviceANI(ComputeContext& cc, const ANIForce& force, const std::vector<int>& sides)
     : OnDevice(cc), packing(force), n_atoms(force.size()), members(force.committee->members),
       few(packing.centres.size() <= kFewCentres), moving(!sides.empty()),
-      plan(packing.layers, few, most_threads(), kLocalMemory, real_size()) {
+      plan(packing.layers, few && !(cuda && !twofold), most_threads(), kLocalMemory, real_size()) {
     rows = static_cast<int>(packing.centres.size());
     if (moving) {
         make_candidates(force, sides);
@@ -96,7 +100,7 @@ void DeviceANI::make_arrays() {
     numbers("capDistances", p.cap_distances, true), numbers("constants", p.constants);
     numbers("matrices", p.weights), numbers("last", p.last);
     if (!moving) integers("centres", p.centres), integers("tiles", p.tiles(plan.rows));
-    if (n_atoms > kMostNear) {
+    if (n_atoms > kMostSearched) {
         // No more than two for each atom, however large the box.
         cells_along = static_cast<int>(std::ceil(std::cbrt(2.0 * n_atoms)));
         const size_t cells = static_cast<size_t>(cells_along) * cells_along * cells_along;
@@ -157,15 +161,17 @@ void DeviceANI::compile_all() {
         return group * (most_functions + 1) * real_size() +
                    (3 * most_near + 2) * static_cast<int>(sizeof(int)) <= kLocalMemory;
     };
-    describe_group = few && most_threads() > 256 ? 256 : 128;
+    const bool some = rows <= kSomeCentres && most_threads() > 256;
+    describe_group = some ? 256 : 128;
     while (describe_group > 32 && !fits(describe_group)) describe_group /= 2;
+    force_group = some && !few ? 256 : 128;
     row_group = std::min(kSingleGroup, cc.getMaxThreadBlockSize());
     while (row_group & (row_group - 1)) row_group &= row_group - 1;
     const std::pair<const char*, int> given[] = {{"DESCRIBE_GROUP", describe_group},
                                                  {"MOST_NEAR", most_near},
                                                  {"CELLS_ALONG", cells_along},
                                                  {"CELL_GROUP", row_group},
-                                                 {"FORCE_GROUP", kForceGroup},
+                                                 {"FORCE_GROUP", force_group},
                                                  {"FORCE_SHARES", kForceShares},
                                                  {"NUM_TILES", static_cast<int>(at("tiles").getSize()) / 3},
                                                  {"PADDED_NUM_ATOMS", cc.getPaddedNumAtoms()}};
@@ -179,7 +185,7 @@ void DeviceANI::compile_all() {
         if (two_sides) defines["TWO_SIDES"] = "1";
         source += kDeviceRows;
     }
-    source += std::string(kDeviceSearch) + kDeviceSymmetry + kDeviceTiles;
+    source += std::string(kDeviceSearch) + kDeviceSymmetry + kDeviceTiles + kDeviceTensorCores;
     source += std::string(kDeviceLayerOfFunctions) + kDeviceLayer + kDeviceLayerOfRows + kDeviceLayer;
     compile(source + kDeviceNetworks + kDeviceForces + more, defines);
 }
@@ -240,7 +246,7 @@ void DeviceANI::launch(bool forces, bool energy) {
     }
     evaluate->setArg(0, static_cast<int>(forces)), evaluate->setArg(1, static_cast<int>(energy));
     evaluate->execute(static_cast<int>(at("tiles").getSize()) / 3 * members * plan.threads, plan.threads);
-    if (forces) push->execute(rows * kForceGroup, kForceGroup);
+    if (forces) push->execute(rows * force_group, force_group);
 }
 
 bool DeviceANI::had_room() {

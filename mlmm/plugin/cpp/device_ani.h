@@ -22,6 +22,8 @@ class DeviceANI : public OnDevice {
     void launch(bool forces, bool energy);
     // When all is launched. Without room for all rows and neighbours more of it is made, and this evaluation is void.
     bool had_room();
+    // Whether its kernels take so little of a step that a queue of their own costs more than it saves.
+    bool is_small() const { return few; }
     // Neither kernels nor arrays will change.
     bool is_settled() const { return compiled && describe && whole; }
     // Of the energies of atoms since it was asked last; waits for the device.
@@ -53,7 +55,7 @@ class DeviceANI : public OnDevice {
     std::map<std::string, std::string> more_defines;
     OpenMM::ComputeKernel choose, sort, describe, evaluate, push;
     OpenMM::ComputeEvent event;
-    int radial_room = 0, angular_room = 0, describe_group = 0, row_group = 0, cells_along = 0;
+    int radial_room = 0, angular_room = 0, describe_group = 0, force_group = 0, row_group = 0, cells_along = 0;
 };
 
 }  // namespace mlmm

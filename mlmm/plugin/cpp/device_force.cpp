@@ -42,13 +42,14 @@ void DeviceForce::join_evaluations(int group) {
     cc.getPostComputations().push_back(new PostComputation(*this, group));
 }
 
-// In a queue of its own, so that the kernels of one step that do not fill the device run side by side. Kernels of
-// OpenMM add energies to one buffer without atomics: nothing beside them where an energy is asked for.
+// In a queue of its own, so that the kernels of one step that do not fill the device run side by side; with few atoms
+// to tell the queues to wait for each other takes longer than that saves. Kernels of OpenMM add energies to one buffer
+// without atomics: nothing beside them where an energy is asked for.
 void DeviceForce::execute(bool forces, bool energy) {
     if (contexts.size() > 1) return;
     ContextSelector selector(cc);
     if (beside) finish();
-    if (energy || !networks.is_settled()) return run(forces, energy);
+    if (energy || networks.is_small() || !networks.is_settled()) return run(forces, energy);
     ready->enqueue(), ready->queueWait(queue);
     const ComputeQueue before = Queues::current(cc);
     Queues::current(cc) = queue, beside = true;

@@ -13,19 +13,33 @@ typedef struct {
     mm_long x, y, z;
 } FixedVector;
 
+#define SUM_SHARES 8
+
 /**
- * The sum over all threads of a group, known to the first of them. parts: 3*size numbers. Whatever the threads wrote to
- * local memory before is there afterwards.
+ * The sum over all threads of a group, known to the first of them; each of SUM_SHARES threads adds up some first.
+ * parts: 3*size numbers. Whatever the threads wrote to local memory before is there afterwards.
  */
 DEVICE FixedVector sumOverGroup(LOCAL_ARG mm_long* parts, const int size, mm_long x, mm_long y, mm_long z) {
     FixedVector sum;
-    sum.x = x; sum.y = y; sum.z = z;
+    sum.x = 0; sum.y = 0; sum.z = 0;
     parts[LOCAL_ID] = x;
     parts[size+LOCAL_ID] = y;
     parts[2*size+LOCAL_ID] = z;
     SYNC_THREADS;
+    if (LOCAL_ID < SUM_SHARES)
+        for (int t = LOCAL_ID; t < size; t += SUM_SHARES) {
+            sum.x += parts[t]; sum.y += parts[size+t]; sum.z += parts[2*size+t];
+        }
+    SYNC_THREADS;
+    if (LOCAL_ID < SUM_SHARES) {
+        parts[LOCAL_ID] = sum.x;
+        parts[size+LOCAL_ID] = sum.y;
+        parts[2*size+LOCAL_ID] = sum.z;
+    }
+    SYNC_THREADS;
     if (LOCAL_ID == 0)
-        for (int t = 1; t < size; t++) {
+#pragma unroll
+        for (int t = 1; t < SUM_SHARES; t++) {
             sum.x += parts[t]; sum.y += parts[size+t]; sum.z += parts[2*size+t];
         }
     return sum;
@@ -113,7 +127,7 @@ KERNEL void addForces(mixed4 boxA, mixed4 boxB, mixed4 boxC, int radialRoom, int
             real along = 0;
             for (int k = 0; k < NUM_RADIAL; k++) {
                 real d = u.w-shiftRadial[k];
-                along += byFunction[s*NUM_RADIAL+k]*EXP(-etaRadial[k]*d*d)*(f.y-2*etaRadial[k]*d*f.x);
+                along += byFunction[s*NUM_RADIAL+k]*exponential(-etaRadial[k]*d*d)*(f.y-2*etaRadial[k]*d*f.x);
             }
             along *= NUMBER(0.25);
             mm_long x = fixedPoint(along*u.x), y = fixedPoint(along*u.y), z = fixedPoint(along*u.z);
@@ -157,7 +171,7 @@ KERNEL void addForces(mixed4 boxA, mixed4 boxB, mixed4 boxC, int radialRoom, int
                 }
                 real byCosine = 0, byMean = 0, byWeight = 0;
                 for (int k = 0; k < NUM_MEANS; k++) {
-                    real d = mean-shiftMean[k], e = EXP(-etaMean[k]*d*d);
+                    real d = mean-shiftMean[k], e = exponential(-etaMean[k]*d*d);
                     byCosine += e*turns[k];
                     byMean -= 2*etaMean[k]*d*e*values[k];
                     byWeight += e*values[k];

@@ -57,6 +57,19 @@ DEVICE mixed3 atomPosition(GLOBAL const real4* RESTRICT posq, GLOBAL const real4
 }
 
 /**
+ * e to the power x. CUDA's quick one rounds x*log2(e), which loses a digit for each ten of it; here the rest is kept.
+ */
+DEVICE real exponential(real x) {
+#ifdef USE_DOUBLE_PRECISION
+    return EXP(x);
+#else
+    real whole = x*NUMBER(1.44269504);
+    real rest = fma(x, NUMBER(1.44269504), -whole)+x*NUMBER(1.925963033500701e-8);
+    return exp2(whole)*(1+NUMBER(0.69314718056)*rest);
+#endif
+}
+
+/**
  * cos(pi r/R)/2 + 1/2 and its derivative, 0 <= r <= R.
  */
 DEVICE real2 cutoffFunction(real r, real cutoff) {
@@ -187,6 +200,7 @@ DEVICE void collectNear(int row, int own, mixed3 here, Edges edges, mixed4 boxA,
             real4 there = cellPlaces[slot];
             int j = cellAtoms[slot];
 #else
+#pragma unroll 4
     for (int j = LOCAL_ID; j < NUM_ATOMS; j += DESCRIBE_GROUP) {
         {
             int particle = particles[j];
@@ -277,8 +291,11 @@ DEVICE void listNeighbours(int row, mixed4 boxA, mixed4 boxB, mixed4 boxC, int r
         }
     }
     SYNC_THREADS;
+    // How many of those before it are near enough for angles; the unsorted numbers are not needed any more.
+    LOCAL_ARG int* before = unsorted;
     for (int k = LOCAL_ID; k < all; k += DESCRIBE_GROUP) {
         const int place = sumOf(isAngular, k);
+        before[k] = place;
         if (isAngular[k] && k < radialRoom && place < angularRoom) {
             const real4 u = radial[row*radialRoom+k];
             angular[row*angularRoom+place] = u;
@@ -291,13 +308,17 @@ DEVICE void listNeighbours(int row, mixed4 boxA, mixed4 boxB, mixed4 boxC, int r
     // Where each element begins.
     for (int s = LOCAL_ID; s <= NUM_SPECIES; s += DESCRIBE_GROUP) {
         const int start = (s < NUM_SPECIES ? speciesStart[s] : NUM_ATOMS);
-        int numRadial = 0, numAngular = 0, listed = 0;
-        for (int i = 0; i < all; i++)
-            if (found[i] < start) {
-                numRadial++;
-                numAngular += isAngular[i];
-                listed += (i < radialRoom ? isAngular[i] : 0);
-            }
+        int numRadial = 0;
+        for (int end = all; numRadial < end;) {
+            const int middle = (numRadial+end)/2;
+            if (found[middle] < start)
+                numRadial = middle+1;
+            else
+                end = middle;
+        }
+        const int last = atMost(numRadial, radialRoom)-1;
+        const int numAngular = (numRadial == 0 ? 0 : before[numRadial-1]+isAngular[numRadial-1]);
+        const int listed = (last < 0 ? 0 : before[last]+isAngular[last]);
         starts[(2*row)*(NUM_SPECIES+1)+s] = atMost(numRadial, radialRoom);
         starts[(2*row+1)*(NUM_SPECIES+1)+s] = atMost(listed, angularRoom);
         if (s == NUM_SPECIES) {

@@ -124,7 +124,7 @@ static const char* const kDeviceTiles = R"KERNEL(
 #endif
 
 DEVICE real celu(real x) {
-    return (x > 0 ? x : NUMBER(0.1)*(EXP(10*x)-1));
+    return (x > 0 ? x : NUMBER(0.1)*(exponential(10*x)-1));
 }
 
 DEVICE real slopeOf(real value) {
@@ -149,6 +149,7 @@ static const char* const kDeviceNetworks = R"KERNEL(
 // Layers of the compiled program: inputs and outputs, blocks of outputs for a warp, shares, places of weights (or of
 // the transposed ones) and biases, and what stands before the outputs, or inputs, in local memory, in numbers of each
 // row. WIDTH: that of the inputs, of this element.
+#ifndef TENSOR_CORES
 #define FORWARD_FROM(MULTIPLIED, X, STRIDE, INPUTS, WIDTH, OUTPUTS, COLUMNS, SHARES, WEIGHTS, BIASES, BEFORE) \
     MULTIPLIED(X, STRIDE, WIDTH, OUTPUTS, COLUMNS, SHARES, weights4+(WEIGHTS+place*(INPUTS*OUTPUTS))/4, parts, 0, 0); \
     for (int i = LOCAL_ID; i < ROWS*OUTPUTS; i += NETWORK_GROUP) \
@@ -177,6 +178,7 @@ static const char* const kDeviceNetworks = R"KERNEL(
     if (SHARES > 1) \
         for (int i = LOCAL_ID; i < rows*INPUTS; i += NETWORK_GROUP) \
             slopes[(member*NUM_CENTRES+first)*INPUTS+i] = sumOfShares(parts, INPUTS, SHARES, i/INPUTS, i%INPUTS);
+#endif
 
 /**
  * Energies of all rows by each member, and the gradients in their symmetry functions.

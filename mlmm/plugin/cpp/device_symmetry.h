@@ -52,7 +52,7 @@ DEVICE void sumFunctions(int row, int radialRoom, int angularRoom, GLOBAL const 
                     real r = radial[row*radialRoom+i].w, f = NUMBER(0.25)*radialCut[row*radialRoom+i].x;
                     for (int k = 0; k < NUM_RADIAL; k++) {
                         real d = r-shiftRadial[k];
-                        sums[k] += EXP(-etaRadial[k]*d*d)*f;
+                        sums[k] += exponential(-etaRadial[k]*d*d)*f;
                     }
                 }
                 if (block == 0 && lane == 0)
@@ -66,10 +66,15 @@ DEVICE void sumFunctions(int row, int radialRoom, int angularRoom, GLOBAL const 
                 }
                 int t = s+pair, firstS = angularStart[s], countS = angularStart[s+1]-firstS,
                     firstT = angularStart[t], countT = angularStart[t+1]-firstT;
-                for (int i = lane; i < countS*countT; i += 32) {
+                // Of one element with itself each pair once: those that are 1, 2, ... places apart, around a circle.
+                const int items = (s == t ? countS*(countS-1)/2 : countS*countT);
+                for (int i = lane; i < items; i += 32) {
                     int a = i/countT, b = i-a*countT;
-                    if (s == t && a >= b)
-                        continue;
+                    if (s == t) {
+                        const int apart = a+1;
+                        a = b;
+                        b = (a+apart < countS ? a+apart : a+apart-countS);
+                    }
                     real4 u = where[firstS+a], v = where[firstT+b];
                     real weight = 2*cut[firstS+a].x*cut[firstT+b].x;
                     real c = NUMBER(0.95)*(u.x*v.x+u.y*v.y+u.z*v.z);
@@ -77,7 +82,7 @@ DEVICE void sumFunctions(int row, int radialRoom, int angularRoom, GLOBAL const 
                     real byMean[NUM_MEANS];
                     for (int k = 0; k < NUM_MEANS; k++) {
                         real d = mean-shiftMean[k];
-                        byMean[k] = weight*EXP(-etaMean[k]*d*d);
+                        byMean[k] = weight*exponential(-etaMean[k]*d*d);
                     }
                     for (int z = 0; z < NUM_ANGLES; z++) {
                         real x = NUMBER(0.5)+c*halfCos[z]+sine*halfSin[z];

@@ -40,7 +40,8 @@ std::vector<ComputeContext*> contexts_of(const Platform& platform, ContextImpl& 
 }
 
 OnDevice::OnDevice(ComputeContext& cc)
-    : cc(cc), opencl(cc.getContextImpl()->getPlatform().getName() == "OpenCL"), twofold(cc.getUseDoublePrecision()),
+    : cc(cc), opencl(cc.getContextImpl()->getPlatform().getName() == "OpenCL"),
+      cuda(cc.getContextImpl()->getPlatform().getName() == "CUDA"), twofold(cc.getUseDoublePrecision()),
       wide(twofold || cc.getUseMixedPrecision()) {}
 
 ArrayInterface& OnDevice::array(const std::string& name, size_t size, int element_size) {

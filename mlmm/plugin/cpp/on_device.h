@@ -57,7 +57,7 @@ class OnDevice {
     int mixed_size() const { return wide ? sizeof(double) : sizeof(float); }
 
     OpenMM::ComputeContext& cc;
-    const bool opencl, twofold, wide;
+    const bool opencl, cuda, twofold, wide;
 
    private:
     std::map<std::string, std::unique_ptr<OpenMM::ArrayInterface>> arrays;
