@@ -15,7 +15,7 @@ def cache_folder(part: str) -> Path:
 
     Parameters
     ----------
-    part : {"models", "structures", "ligands"}
+    part : {"models", "structures", "ligands", "graphs"}
         Below ``MLMM_CACHE``, or below ``mlmm`` in the user's cache folder (``XDG_CACHE_HOME`` or ``~/.cache``
         on Linux, ``~/Library/Caches`` on macOS).
     """

@@ -15,12 +15,10 @@ import openmm
 import torch
 
 from mlmm.errors import MLMMError, SimulationError
-from mlmm.units import FEMTOSECOND
 
 __all__ = [
     "Task",
     "Timing",
-    "device_name",
     "interleaved",
     "machine_facts",
     "peak_resident_mb",
@@ -160,16 +158,6 @@ def reason(error: BaseException) -> str:
     """The first line of an error, with its type where that is not the project's own."""
     text = (str(error).strip() or "no message").splitlines()[0]
     return text if isinstance(error, MLMMError) else f"{type(error).__name__}: {text}"
-
-
-def device_name(platform: openmm.Platform) -> str:
-    """Name of the device that a platform runs on; empty for a platform that has no devices."""
-    if "DeviceName" not in platform.getPropertyNames():
-        return ""
-    system = openmm.System()
-    system.addParticle(1.0)
-    context = openmm.Context(system, openmm.VerletIntegrator(FEMTOSECOND), platform)
-    return platform.getPropertyValue(context, "DeviceName")
 
 
 def step_task(

@@ -25,7 +25,6 @@ import openmm
 
 from mlmm.bench.measure import (
     Task,
-    device_name,
     interleaved,
     machine_facts,
     peak_resident_mb,
@@ -36,9 +35,10 @@ from mlmm.bench.potential_call import potential_task
 from mlmm.bench.table import StepCost, cost_rows
 from mlmm.dynamics.barostat import own_barostats
 from mlmm.dynamics.frames import positions_and_box
+from mlmm.dynamics.graph_choice import choose_graphs
 from mlmm.dynamics.integrators import forget_forces, make_integrator, separate_reciprocal
 from mlmm.dynamics.options import RunOptions
-from mlmm.dynamics.platforms import choose_platform
+from mlmm.dynamics.platforms import choose_platform, device_name
 from mlmm.dynamics.reporters import EnergyTable, TrajectoryWriter
 from mlmm.dynamics.run_directory import Checkpoint, RunDirectory
 from mlmm.dynamics.stages import Dynamics
@@ -94,6 +94,7 @@ def measure_step(
     options = options or RunOptions()
     stage = stage.under(options)
     platform = choose_platform(options.platform, options.threads, hybrid.system)
+    hybrid, _ = choose_graphs(hybrid, platform)
     bench = _Bench(hybrid, stage, platform, options.seed + 1)
     progress("settling the structure under the force field")
     bench.settle(minimise)
@@ -104,7 +105,7 @@ def measure_step(
         lost = {}
         for name, make in (against or {}).items():
             try:
-                tasks[name] = bench.steps(make().system, bench.single)
+                tasks[name] = bench.steps(choose_graphs(make(), platform)[0].system, bench.single)
             # One that lacks a package or memory is a row with a reason.
             except Exception as error:
                 lost[name] = reason(error)
@@ -296,5 +297,6 @@ def _system_facts(hybrid: HybridSystem, stage: Dynamics) -> dict[str, Any]:
         "scheme": hybrid.scheme,
         "mm_side": hybrid.mm_side,
         "bridge": hybrid.bridge,
+        "cuda_graphs": hybrid.cuda_graphs,
         "timestep_fs": float(stage.timestep) * 1e3,
     }

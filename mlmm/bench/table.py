@@ -93,10 +93,11 @@ class StepCost:
 
     def __str__(self) -> str:
         s = self.system
+        graphs = " with CUDA graphs" if s.get("cuda_graphs") else ""
         what = (
             f"{s['atoms']:,} atoms, {s['ml_atoms']} of them in {s['potential']} ({s['members']} members, "
             f"kernel {s['kernel']}); scheme {s['scheme']}, force field in {s['mm_side']}, "
-            f"bridge {s['bridge']}; steps of {s['timestep_fs']:g} fs"
+            f"bridge {s['bridge']}{graphs}; steps of {s['timestep_fs']:g} fs"
         )
         where = f"platform {self.machine['platform']}"
         if self.machine.get("device"):

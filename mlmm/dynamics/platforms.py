@@ -9,8 +9,9 @@ import openmm
 from mlmm.errors import ConfigError
 from mlmm.plugin import plugin_problem
 from mlmm.plugin.members import as_force
+from mlmm.units import FEMTOSECOND
 
-__all__ = ["choose_platform", "leaves_processor_idle", "platform_arguments"]
+__all__ = ["choose_platform", "device_name", "leaves_processor_idle", "platform_arguments", "precision_of"]
 
 #: OpenCL is not among them: OpenMM finds it with the driver of any laptop's graphics, where double precision
 #: and TorchForce may be missing; a kernel that cannot be loaded there ends the process.
@@ -68,6 +69,32 @@ def choose_platform(
 def platform_arguments(name: str = "", threads: int = 0, system: openmm.System | None = None) -> list[object]:
     """List what ``openmm.Context`` takes after System and integrator; arguments as for `choose_platform`."""
     return [*choose_platform(name, threads, system)]
+
+
+def device_name(platform: openmm.Platform) -> str:
+    """Name of the device that a platform runs on; empty for a platform that has no devices."""
+    if "DeviceName" not in platform.getPropertyNames():
+        return ""
+    system = openmm.System()
+    system.addParticle(1.0)
+    context = openmm.Context(system, openmm.VerletIntegrator(FEMTOSECOND), platform)
+    return platform.getPropertyValue(context, "DeviceName")
+
+
+def precision_of(platform: openmm.Platform, properties: dict[str, str]) -> str:
+    """Arithmetic of a platform with some properties: ``single``, ``mixed`` or ``double``.
+
+    Parameters
+    ----------
+    platform : openmm.Platform
+    properties : dict of str to str
+        As a context gets them.
+    """
+    if platform.getName() == "Reference":
+        return "double"
+    if "Precision" not in platform.getPropertyNames():
+        return "single"
+    return (properties.get("Precision") or platform.getPropertyDefaultValue("Precision")).lower()
 
 
 @functools.cache

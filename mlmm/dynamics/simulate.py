@@ -18,6 +18,7 @@ from mlmm.dynamics.biases import check_biases
 from mlmm.dynamics.failures import disk_errors
 from mlmm.dynamics.fingerprint import settings_of
 from mlmm.dynamics.frames import positions_and_box
+from mlmm.dynamics.graph_choice import choose_graphs
 from mlmm.dynamics.integrators import beyond_tested
 from mlmm.dynamics.lock import locked
 from mlmm.dynamics.options import RunOptions
@@ -187,6 +188,10 @@ def simulate(
             with log_to(run.file("run.log")):
                 for said in [*untested, *(beginning.warnings if beginning else ())]:
                     logger.warning("%s", said)
+                embedding = summary["embedding"]
+                record = None if checkpoint is None else embedding
+                hybrid, graphs = choose_graphs(hybrid, chosen, record)
+                summary["embedding"] = embedding | {"cuda_graphs": graphs}
                 runner = Runner(hybrid, run, stages, options, chosen, summary, observer, progress)
                 runner.run_from(checkpoint, beginning.state if beginning else None)
     runner.stop.pass_on()

@@ -15,10 +15,12 @@ from mlmm.errors import ConfigError
 from mlmm.modules import Module
 from mlmm.potentials.base import is_capturable
 
-__all__ = ["CUDA_GRAPHS", "EnergyAndForces", "SamePlaces", "has_cuda_graphs", "wants_graphs"]
+__all__ = ["CUDA_GRAPHS", "MEASURED", "EnergyAndForces", "SamePlaces", "has_cuda_graphs", "wants_graphs"]
 
+#: Nothing is recorded yet: a run finds out by itself, see `mlmm.dynamics.graph_choice`.
+MEASURED = "measured"
 #: "auto": where all that the bridge evaluates can be recorded; "on": there, and an error elsewhere.
-CUDA_GRAPHS = ("off", "auto", "on")
+CUDA_GRAPHS = ("off", "auto", "on", MEASURED)
 
 
 def wants_graphs(cuda_graphs: str, bridge: str, module: torch.nn.Module | None, name: str) -> bool:
@@ -26,7 +28,7 @@ def wants_graphs(cuda_graphs: str, bridge: str, module: torch.nn.Module | None, 
 
     Parameters
     ----------
-    cuda_graphs : {"off", "auto", "on"}
+    cuda_graphs : {"off", "auto", "on", "measured"}
     bridge : {"torchforce", "pythonforce", "native"}
     module : torch.nn.Module or None
         What a TorchForce would evaluate.
@@ -42,7 +44,7 @@ def wants_graphs(cuda_graphs: str, bridge: str, module: torch.nn.Module | None, 
         raise ConfigError(
             f"cuda_graphs = {' | '.join(CUDA_GRAPHS)}", repr(cuda_graphs), 'write cuda_graphs = "off"'
         )
-    if cuda_graphs == "off":
+    if cuda_graphs in ("off", MEASURED):
         return False
     problem = None
     if bridge != "torchforce":

@@ -14,6 +14,7 @@ from mlmm.build import BuiltSystem
 from mlmm.collective_variables.definitions import Biases
 from mlmm.electrostatics.reaction_field import WATER_PERMITTIVITY
 from mlmm.forcefield.remove_terms import RemovedTerms
+from mlmm.hybrid.cuda_graphs import MEASURED
 from mlmm.modules import Module
 from mlmm.potentials.base import PotentialModel, PotentialSpec
 from mlmm.schemes import SCHEMES, Scheme
@@ -82,8 +83,9 @@ class HybridSpec:
         How an embedded region meets charges beyond some distance.
     far_permittivity : float
         Of the medium beyond a reaction field.
-    cuda_graphs : {"off", "auto", "on"}
-        Whether a TorchForce records CUDA graphs.
+    cuda_graphs : {"measured", "off", "auto", "on"}
+        Whether a TorchForce records CUDA graphs: by default where a run on CUDA finds them right and faster,
+        see `mlmm.dynamics.graph_choice`, and not in the System that is made of this spec.
     reference_charges : dict of int to float
         What replaced the force field's own charges of these atoms, e; `built` has them already.
     biases : Biases
@@ -110,7 +112,7 @@ class HybridSpec:
     charge_width: float = 0.03
     far_field: str = "ewald"
     far_permittivity: float = WATER_PERMITTIVITY
-    cuda_graphs: str = "off"
+    cuda_graphs: str = MEASURED
     reference_charges: Mapping[int, float] = field(default_factory=dict)
     biases: Biases = field(default_factory=Biases)
     model_weight: float | None = None

@@ -20,6 +20,7 @@ from mlmm.collective_variables.bind import bind_variable
 from mlmm.collective_variables.openmm_forces import set_parameters
 from mlmm.collective_variables.options import Restraint, Variable
 from mlmm.dynamics.beginning import begin
+from mlmm.dynamics.graph_choice import choose_graphs
 from mlmm.dynamics.integrators import make_integrator
 from mlmm.dynamics.interruption import StopRequest
 from mlmm.dynamics.lock import locked
@@ -179,6 +180,10 @@ class Metadynamics:
         progress("equilibrated without bias")
 
     def _biased(self, hybrid: HybridSystem, progress: Callable[[str], None]) -> None:
+        platform = choose_platform(self.run.platform, self.run.threads, hybrid.system)
+        # What the equilibration found holds here, and whenever this goes on.
+        equilibration = RunDirectory(self.out / "equilibration").summary
+        hybrid, _ = choose_graphs(hybrid, platform, equilibration["embedding"])
         system = hybrid.create_system()
         bias = make_bias(system, self.axes, self.options, self.run.temperature)
         seed = seed_of(self.run.seed, 1) % 0x3FFFFFFF + 1
@@ -188,7 +193,6 @@ class Metadynamics:
             seed,
             constrained=system.getNumConstraints() > 0,
         )
-        platform = choose_platform(self.run.platform, self.run.threads, system)
         simulation = app.Simulation(hybrid.built.topology, system, integrator, *platform)
         set_parameters(simulation.context, hybrid.biases, "produce")
         with _Files(self.out, hybrid, self.stage.step_length, self.run.trajectory_interval) as files:

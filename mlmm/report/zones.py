@@ -70,6 +70,10 @@ def _setup(run: dict) -> list[tuple[str, str]]:
     rows += _electrostatics(embedding, bool(look_up(run, "system", "periodic")))
     rows.append(("Force field in", _MM_SIDES.get(mm_side, in_words(embedding.get("mm_side")))))
     rows.append(("Bridge", in_words(embedding.get("bridge"))))
+    graphs = as_mapping(embedding.get("cuda_graphs"))
+    if graphs:
+        taken = "taken" if graphs.get("taken") is True else "not taken"
+        rows.append(("CUDA graphs", f"{taken}: {in_words(graphs.get('reason'))}"))
     compensation = as_mapping(embedding.get("compensation"))
     if compensation:
         parts = [

@@ -14,9 +14,10 @@ import openmm
 from openmm import unit
 
 from mlmm.dynamics.barostat import own_barostats
+from mlmm.dynamics.graph_choice import choose_graphs
 from mlmm.dynamics.integrators import make_integrator, separate_reciprocal
 from mlmm.dynamics.options import RunOptions
-from mlmm.dynamics.platforms import platform_arguments
+from mlmm.dynamics.platforms import choose_platform, platform_arguments
 from mlmm.dynamics.reporters import degrees_of_freedom
 from mlmm.dynamics.stages import Dynamics, NVECheck
 from mlmm.errors import ConfigError, SimulationError
@@ -77,6 +78,9 @@ def scan_time_steps(
     """
 
     own, shared = split_changes(changes, TimeStepOptions, _USED)
+    run = with_changes(RunOptions, run, shared)
+    # As a run has it.
+    hybrid, _ = choose_graphs(hybrid, choose_platform(run.platform, run.threads, hybrid.system))
 
     def system_for(separate: bool) -> openmm.System:
         if not separate:
@@ -91,7 +95,7 @@ def scan_time_steps(
         hybrid.built.positions,
         hybrid.zones.active,
         with_changes(TimeStepOptions, options, own),
-        with_changes(RunOptions, run, shared),
+        run,
         progress=progress,
     )
 

@@ -15,8 +15,9 @@ import openmm
 import torch
 
 from benchmarks.systems import dipeptide_in_water, nearest_region, replicated, rigid_outside
-from mlmm.bench.measure import Task, device_name, interleaved, step_task
+from mlmm.bench.measure import Task, interleaved, step_task
 from mlmm.build import BuiltSystem
+from mlmm.dynamics.platforms import device_name
 from mlmm.hybrid.system import HybridSystem, hybrid_system
 from mlmm.potentials import load_potential
 from mlmm.units import FEMTOSECOND

@@ -20,12 +20,11 @@ from benchmarks.variants import ON_A_GPU, VARIANTS, Timed, bare_call, make, step
 from mlmm.bench.measure import (
     Task,
     Timing,
-    device_name,
     machine_facts,
     reason,
 )
 from mlmm.build import BuiltSystem
-from mlmm.dynamics.platforms import choose_platform
+from mlmm.dynamics.platforms import choose_platform, device_name
 from mlmm.errors import ConfigError, SimulationError
 from mlmm.hybrid.bridge import torchforce_problem
 from mlmm.potentials.ani.native import instruction_set

@@ -148,7 +148,8 @@ class ANIPotential(ShortOfSpec):
                     f"at most {room} neighbours within {cutoff:g} nm of an atom on a GPU "
                     f"(neighbour_density = {self.neighbour_density:g} atoms per nm³)",
                     f"{most}",
-                    f"look for clashing atoms, or write neighbour_density = {wanted}",
+                    "look for clashing atoms, or give load_potential, in Python, "
+                    f"neighbour_density = {wanted}",
                 )
 
     def atom_energies(self, structure: Structure) -> AtomEnergies:
