@@ -9,15 +9,17 @@ import struct
 import numpy as np
 import openmm
 import pytest
-from bonded_pair import HALF, HEIGHT, MIDDLE, distance, exact_profile, pair_hybrid
+from bonded_pair import HALF, HEIGHT, MIDDLE, Well, distance, exact_profile, pair_hybrid
 from openmm import app
 from wells import KT, TEMPERATURE, double_well, exact_bins, metropolis
 
 import mlmm
 from mlmm.collective_variables.bind import bind_variable
+from mlmm.dynamics import graph_choice
 from mlmm.dynamics.dcd_frames import DCDFrames
 from mlmm.dynamics.options import ProtocolOptions, RunOptions
 from mlmm.errors import ConfigError
+from mlmm.hybrid.system import HybridSystem
 from mlmm.reactions.growing_bias import axes_of, make_bias
 from mlmm.reactions.metadynamics import Metadynamics
 from mlmm.reactions.reweighted_profile import analyse_held, analyse_metadynamics
@@ -181,6 +183,35 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, monkeypatch, method):
     # The bias has grown from nothing.
     assert rows["bias"][0] == pytest.approx(0.0 if method == "well_tempered" else -20.0, abs=1e-6)
     assert rows["bias"].max() > rows["bias"][0] + 1.0
+
+
+@pytest.mark.parametrize("times", [[2.0, 1.0], [1.0, 2.0]])
+def test_the_choice_of_the_equilibration_about_cuda_graphs_is_kept(tmp_path, monkeypatch, times):
+    """Also by a run that goes on, whatever is remembered or would be measured by then."""
+    monkeypatch.setenv("MLMM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(graph_choice, "GRAPH_PLATFORM", "Reference")
+    monkeypatch.setattr(graph_choice, "evaluation_times", lambda sides: times)
+    monkeypatch.setattr(Well, "capturable", True, raising=False)
+    used, create = [], HybridSystem.create_system
+
+    def watched(self, *arguments, **changes):
+        used.append(self.cuda_graphs)
+        return create(self, *arguments, **changes)
+
+    def dying(self, steps):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(HybridSystem, "create_system", watched)
+    with monkeypatch.context() as patch:
+        patch.setattr(app.Simulation, "step", dying)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "run").sample()
+    (remembered,) = (tmp_path / "cache/graphs").iterdir()
+    remembered.unlink()
+    monkeypatch.setattr(graph_choice, "evaluation_times", lambda sides: times[::-1])
+    run(tmp_path / "run").sample()
+    assert used == [times[1] < times[0]] * 2
+    assert not list((tmp_path / "cache/graphs").iterdir())
 
 
 def test_frames_are_written_when_the_trajectory_says(tmp_path):
