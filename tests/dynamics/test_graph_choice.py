@@ -13,68 +13,29 @@ import logging
 import numpy as np
 import pytest
 import torch
+from graph_faults import (
+    CPU,
+    EVEN,
+    FASTER,
+    SLOWER,
+    NoMemory,
+    NoNumber,
+    OldEnergy,
+    OldEnergyAlone,
+    OldForces,
+    OneForce,
+    Raises,
+    Sound,
+    files,
+    make,
+)
 from toys import energy_and_forces
 
-from mlmm.bench.step_cost import measure_step
-from mlmm.cache import cache_folder
-from mlmm.dynamics import graph_choice, simulate
+from mlmm.dynamics import graph_choice
 from mlmm.dynamics.graph_memory import module_digest
 from mlmm.dynamics.platforms import choose_platform, precision_of
-from mlmm.dynamics.run_directory import RunDirectory
-from mlmm.dynamics.runner import Runner
-from mlmm.dynamics.stages import Equilibrate, Produce
-from mlmm.hybrid.cuda_graphs import SamePlaces
 from mlmm.hybrid.system import hybrid_system
 from mlmm.potentials import load_potential
-from mlmm.report.zones import _setup
-from mlmm.validation import time_steps
-from mlmm.zones.region import region_from_atoms
-from mlmm.zones.static import hard_zones, static_zones
-
-CPU = choose_platform("CPU", 1)
-FASTER, SLOWER, EVEN = [2.0, 1.0], [1.0, 2.0], [1.0, 0.99]
-
-
-def make(built, *, scheme="additive", bridge="torchforce", members=(0,), **options):
-    """The dipeptide, or some of it, in ANI-1x."""
-    potential = load_potential("ani1x", members=members, kernel="torch", **options)
-    region = region_from_atoms(built.topology, range(22), "molecule")
-    zones = hard_zones(built, region) if scheme == "additive" else static_zones(built, region)
-    return hybrid_system(built, zones, potential, scheme=scheme, bridge=bridge)
-
-
-@pytest.fixture
-def small(dipeptide_vacuum):
-    return make(dipeptide_vacuum)
-
-
-@pytest.fixture
-def measured(monkeypatch, tmp_path):
-    """Ask about the CPU platform, with a cache of its own; returns what was measured."""
-    monkeypatch.setenv("MLMM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(graph_choice, "GRAPH_PLATFORM", "CPU")
-    calls, measure = [], graph_choice.measure_graphs
-
-    def counted(hybrid, platform):
-        calls.append(hybrid)
-        return measure(hybrid, platform)
-
-    monkeypatch.setattr(graph_choice, "measure_graphs", counted)
-    return calls
-
-
-@pytest.fixture
-def takes(monkeypatch):
-    """Set how long an evaluation takes, without and with a graph, ms."""
-
-    def put(times):
-        monkeypatch.setattr(graph_choice, "evaluation_times", lambda sides: times)
-
-    return put
-
-
-def files():
-    return list(cache_folder("graphs").glob("*"))
 
 
 @pytest.mark.parametrize(("times", "taken"), [(FASTER, True), (SLOWER, False), (EVEN, False)])
@@ -168,83 +129,6 @@ def test_a_digest_sees_weights_attributes_and_code(dipeptide_vacuum):
     Square.__qualname__ = Square.__name__ = "Twice"
     codes = [module_digest(torch.jit.script(kind())) for kind in (Twice, Twice, Square)]
     assert codes[0] == codes[1] != codes[2]
-
-
-class Faulty(SamePlaces):
-    """Right in some calls only; calls with forces and for the energy alone take turns."""
-
-    def __init__(self, module: torch.nn.Module, n_particles: int):
-        super().__init__(module, n_particles)
-        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
-
-    def forward(
-        self, positions: torch.Tensor, box: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        energy, forces = self.module(positions, box)
-        with torch.no_grad():
-            self.calls.add_(1)
-        return self.spoilt(energy, forces)
-
-
-class Sound(Faulty):
-    def spoilt(self, energy: torch.Tensor, forces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return energy, forces
-
-
-class OldForces(Faulty):
-    """As a replay whose results belong to another graph."""
-
-    def spoilt(self, energy: torch.Tensor, forces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        with torch.no_grad():
-            if int(self.calls) <= 2:
-                self.in_double.copy_(forces)
-        return energy, self.in_double.to(forces.dtype)
-
-
-class OneForce(Faulty):
-    """One part in 10,000 of the largest force, and not in the first round."""
-
-    def spoilt(self, energy: torch.Tensor, forces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        if int(self.calls) > 2:
-            return energy, torch.where(forces.abs() == forces.abs().max(), 1.0001 * forces, forces)
-        return energy, forces
-
-
-class OldEnergy(Faulty):
-    def spoilt(self, energy: torch.Tensor, forces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        with torch.no_grad():
-            if int(self.calls) <= 2:
-                self.energy.copy_(energy)
-        return self.energy, forces
-
-
-class OldEnergyAlone(Faulty):
-    def spoilt(self, energy: torch.Tensor, forces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        with torch.no_grad():
-            if int(self.calls) == 2:
-                self.energy.copy_(energy)
-        if int(self.calls) % 2 == 0:
-            return self.energy, forces
-        return energy, forces
-
-
-class NoNumber(Faulty):
-    def spoilt(self, energy: torch.Tensor, forces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return energy, forces * float("nan")
-
-
-class Raises(Faulty):
-    def spoilt(self, energy: torch.Tensor, forces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        if int(self.calls) > 0:
-            raise RuntimeError("operation not permitted when stream is capturing")
-        return energy, forces
-
-
-class NoMemory(Faulty):
-    def spoilt(self, energy: torch.Tensor, forces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        if int(self.calls) > 0:
-            raise RuntimeError("CUDA out of memory")
-        return energy, forces
 
 
 @pytest.mark.parametrize(
@@ -384,107 +268,3 @@ def test_times_are_medians_of_evaluations_in_turn(monkeypatch):
     found = graph_choice.evaluation_times([Fake("usual", 0.002), Fake("graph", 0.001)])
     assert found == pytest.approx([2.0, 1.0])
     assert order == ["usual", "graph"] * (len(order) // 2) and len(order) > 2 * 20
-
-
-@pytest.fixture
-def runs(monkeypatch):
-    """Whether each run that begins or goes on records graphs."""
-    seen = []
-
-    class Seen(Runner):
-        def __init__(self, hybrid, *rest):
-            seen.append(hybrid.cuda_graphs)
-            super().__init__(hybrid, *rest)
-
-    monkeypatch.setattr(simulate, "Runner", Seen)
-    return seen
-
-
-def run(hybrid, folder, length, **options):
-    options = {"platform": "CPU", "threads": 1, "seed": 3} | options
-    stages = [Equilibrate("2 fs"), Produce(length)]
-    return simulate.simulate(hybrid, folder, stages, timestep="0.5 fs", **options)
-
-
-@pytest.mark.parametrize(("times", "taken"), [(FASTER, True), (SLOWER, False)])
-def test_a_run_records_its_choice_and_goes_on_with_it(times, taken, small, measured, takes, runs, tmp_path):
-    """Whatever the cache says meanwhile; on another device, or without a choice, it is made anew."""
-    takes(times)
-    first = run(small, tmp_path / "run", "4 fs")
-    facts = first.summary["embedding"]["cuda_graphs"]
-    assert facts["taken"] is taken and first.read_checkpoint().summary["embedding"]["cuda_graphs"] == facts
-    assert "CUDA graphs" in first.file("run.log").read_text()
-    assert ("CUDA graphs", f"{'taken' if taken else 'not taken'}: {facts['reason']}") in _setup(first.summary)
-    for path in files():
-        path.unlink()
-    takes(times[::-1])
-    second = run(small, tmp_path / "run", "8 fs", resume=True)
-    assert runs == [taken, taken] and len(measured) == 1
-    assert second.summary["embedding"]["cuda_graphs"] == facts
-    assert "(as the run began)" in second.file("run.log").read_text()
-    # Another run has no record to keep to.
-    run(small, tmp_path / "other", "4 fs")
-    assert runs[2:] == [not taken] and len(measured) == 2
-
-
-def test_a_run_on_another_device_is_asked_anew(small, measured, takes, runs, monkeypatch, tmp_path):
-    takes(FASTER)
-    run(small, tmp_path / "run", "4 fs")
-    takes(SLOWER)
-    monkeypatch.setattr(graph_choice, "device_name", lambda platform: "another card")
-    run(small, tmp_path / "run", "8 fs", resume=True)
-    assert runs == [True, False] and len(measured) == 2
-
-
-def test_a_run_of_a_version_without_graphs_goes_on_without(
-    small, measured, takes, runs, tmp_path, monkeypatch
-):
-    takes(FASTER)
-    with monkeypatch.context() as patch:
-        patch.setattr(simulate, "choose_graphs", lambda hybrid, platform, record=None: (hybrid, None))
-        run(small, tmp_path / "run", "4 fs")
-    read = RunDirectory.read_checkpoint
-
-    def older(self, **options):
-        checkpoint = read(self, **options)
-        if "cuda_graphs" in checkpoint.summary["embedding"] and not runs[1:]:
-            del checkpoint.summary["embedding"]["cuda_graphs"]
-        return checkpoint
-
-    monkeypatch.setattr(RunDirectory, "read_checkpoint", older)
-    for length in ("8 fs", "12 fs"):
-        again = run(small, tmp_path / "run", length, resume=True)
-        assert "a version that had none" in again.summary["embedding"]["cuda_graphs"]["reason"]
-    assert runs == [False, False, False] and not measured
-    run(small, tmp_path / "other", "4 fs")
-    assert runs[3:] == [True]
-
-
-def test_a_run_begun_elsewhere_is_asked_on_cuda(small, measured, takes, runs, monkeypatch, tmp_path):
-    """Where there was nothing to choose, the record says so, and a choice outlives a stay elsewhere."""
-    takes(FASTER)
-    begun = run(small, tmp_path / "run", "4 fs", platform="Reference")
-    assert begun.summary["embedding"]["cuda_graphs"] is None and not measured
-    run(small, tmp_path / "run", "6 fs", resume=True)
-    run(small, tmp_path / "run", "8 fs", resume=True, platform="Reference")
-    takes(SLOWER)
-    run(small, tmp_path / "run", "10 fs", resume=True)
-    assert runs == [False, True, False, True] and len(measured) == 1
-
-
-def test_what_is_timed_and_what_judges_time_steps_is_what_runs(small, measured, takes, monkeypatch):
-    takes(FASTER)
-    options = {"platform": "CPU", "threads": 1}
-    cost = measure_step(small, Produce("1 ps"), simulate.RunOptions(**options), rounds=1, minimise=0)
-    assert cost.system["cuda_graphs"] and len(measured) == 1
-    given = []
-    monkeypatch.setattr(
-        time_steps, "judge_settings", lambda system_for, *_, **__: given.append(system_for(False))
-    )
-    time_steps.scan_time_steps(small, **options)
-    assert given[0] is not small.system
-    takes(SLOWER)
-    for path in files():
-        path.unlink()
-    time_steps.scan_time_steps(small, **options)
-    assert given[1] is small.system
