@@ -30,7 +30,7 @@ PLUGIN_FOLDER = "mlmm/plugin/cpp"
 PLUGIN_SOURCES = (
     *("adaptive_blend.cpp", "adaptive_device.cpp", "ani_force.cpp", "blend_arrays.cpp", "blend_force.cpp"),
     *("blend_proxy.cpp", "committee.cpp", "common_kernel.cpp", "device_ani.cpp", "device_blend.cpp"),
-    "device_force.cpp",
+    *("device_force.cpp", "device_networks.cpp"),
     *("member_energies.cpp", "network_plan.cpp", "networks.cpp", "on_device.cpp", "packing.cpp"),
     *("plugin.cpp", "proxy.cpp"),
     *("reference_kernel.cpp", "source_hash.cpp", "supermolecular_blend.cpp", "supermolecular_device.cpp"),

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(plugin_problem() is not None, reason="the plugin
 HOST = ("CPU", {"Threads": "1"})
 #: Along the edges; with fewer along the first no atom is sorted, and each is looked at for every centre.
 GRID, FEWER = (29, 13, 13), 13
-#: Edges of boxes, nm: five cells or more along each, up to two along one, three and more in a leaning one; none.
+#: Edges of boxes, nm: five cells or more along each, up to two along one, three in a leaning one; none.
 BOXES = {
     "small": np.diag([2.7, 2.7, 2.7]),
     "long": np.diag([6.0, 2.7, 2.7]),

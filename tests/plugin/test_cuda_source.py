@@ -113,7 +113,7 @@ def source(precision: str, force: str, whole_power: bool) -> str:
     for name, kind in (("real", real), ("mixed", mixed)):
         defines |= {f"make_{name}{n}": f"make_{kind}{n}" for n in (2, 3, 4)}
     defines |= {"USE_MIXED_PRECISION": 1} if precision == "mixed" else {}
-    defines |= {"USE_DOUBLE_PRECISION": 1} if twofold else {}
+    defines |= {"USE_DOUBLE_PRECISION": 1} if twofold else {"USE_TENSOR_CORES": 1}
     defines |= _DEFINES | (
         {"WHOLE_POWER": "result = result*result;result = result*x;"} if whole_power else {}
     )

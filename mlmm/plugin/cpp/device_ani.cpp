@@ -29,9 +29,11 @@ constexpr int kMostSearched = 4096;
 constexpr double kCellEdge = 1.002;
 // Local memory of a group, bytes: every device of CUDA and HIP has it, and all but small ones of OpenCL.
 constexpr int kLocalMemory = 49152;
-// Regions that leave most of a large device idle: small tiles where there are no tensor cores, and one queue; and those
-// that have more threads for each centre.
+// Regions that leave most of a large device idle: small tiles and one queue; and those that have more threads for each
+// centre.
 constexpr int kFewCentres = 64, kSomeCentres = 1024;
+// Rows of a tile for tensor cores.
+constexpr int kTensorRows = 16;
 // Lists of neighbours with room for every atom take no more than this, bytes; longer ones grow where they must. There
 // is more for rows that move, most of which are not there at any time. And what these take besides, some kilobytes.
 constexpr size_t kWholeLists = 64u << 20, kMovingLists = 640u << 20, kMovingRows = 96u << 20;
@@ -41,7 +43,8 @@ constexpr size_t kWholeLists = 64u << 20, kMovingLists = 640u << 20, kMovingRows
 DeviceANI::DeviceANI(ComputeContext& cc, const ANIForce& force, const std::vector<int>& sides)
     : OnDevice(cc), packing(force), n_atoms(force.size()), members(force.committee->members),
       few(packing.centres.size() <= kFewCentres), moving(!sides.empty()),
-      plan(packing.layers, few && !(cuda && !twofold), most_threads(), kLocalMemory, real_size()) {
+      plan(packing.layers, few, most_threads(), kLocalMemory, real_size()),
+      tensor_cores(cuda && !twofold && plan.rows == kTensorRows) {
     rows = static_cast<int>(packing.centres.size());
     if (moving) {
         make_candidates(force, sides);
@@ -185,9 +188,14 @@ void DeviceANI::compile_all() {
         if (two_sides) defines["TWO_SIDES"] = "1";
         source += kDeviceRows;
     }
-    source += std::string(kDeviceSearch) + kDeviceSymmetry + kDeviceTiles + kDeviceTensorCores;
-    source += std::string(kDeviceLayerOfFunctions) + kDeviceLayer + kDeviceLayerOfRows + kDeviceLayer;
-    compile(source + kDeviceNetworks + kDeviceForces + more, defines);
+    const std::string layers = std::string(kDeviceTiles) + kDeviceTensorCores + kDeviceLayerOfFunctions +
+                               kDeviceLayer + kDeviceLayerOfRows + kDeviceLayer + kDeviceNetworks;
+    if (tensor_cores) {
+        compile(std::string(kDeviceRowCounts) + kDeviceNeighbours + layers, defines);
+        plainly = evaluation();
+        defines["USE_TENSOR_CORES"] = "1";
+    }
+    compile(source + kDeviceSearch + kDeviceSymmetry + layers + kDeviceForces + more, defines);
 }
 
 void DeviceANI::make_kernels() {
@@ -212,10 +220,7 @@ void DeviceANI::make_kernels() {
                               "speciesStart", "radial", "radialCut", "radialAtom", "angular", "angularCut",
                               "angularAtom", "starts", "poison", "wanted", "status", "constants", "functions"},
                              rows_and_cells));
-    evaluate = kernel("evaluateNetworks", 2,
-                      joined({"tiles", "widths", "matrices", "last", "rowWeights", "functions", "slopes", "energies",
-                              "status", "energyBuffer"},
-                             counts));
+    evaluate = evaluation();
     push = kernel("addForces", 5,
                   joined({"posq", "correction", "capParticles", "capDistances", "radial", "radialCut", "radialAtom",
                           "angular", "angularCut", "angularAtom", "starts", "constants", "slopes", "particles",
@@ -244,8 +249,8 @@ void DeviceANI::launch(bool forces, bool energy) {
         at("status").download(cc.getPinnedBuffer(), false);
         event->enqueue();
     }
-    evaluate->setArg(0, static_cast<int>(forces)), evaluate->setArg(1, static_cast<int>(energy));
-    evaluate->execute(static_cast<int>(at("tiles").getSize()) / 3 * members * plan.threads, plan.threads);
+    if (plainly) compare_evaluations();
+    run_networks(evaluate, forces, energy);
     if (forces) push->execute(rows * force_group, force_group);
 }
 

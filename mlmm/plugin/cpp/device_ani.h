@@ -25,7 +25,7 @@ class DeviceANI : public OnDevice {
     // Whether its kernels take so little of a step that a queue of their own costs more than it saves.
     bool is_small() const { return few; }
     // Neither kernels nor arrays will change.
-    bool is_settled() const { return compiled && describe && whole; }
+    bool is_settled() const { return compiled && describe && whole && !plainly; }
     // Of the energies of atoms since it was asked last; waits for the device.
     bool is_finite();
 
@@ -44,16 +44,20 @@ class DeviceANI : public OnDevice {
     void make_lists(const std::string& name, int& room, int wanted);
     void compile_all();
     void make_kernels();
+    OpenMM::ComputeKernel evaluation();
+    void compare_evaluations();
+    void run_networks(OpenMM::ComputeKernel& kernel, bool forces, bool energy);
     void grow();
     int row_size() const;
     int most_threads();
 
     bool few = false, moving = false, two_sides = false, compiled = false, whole = true;
     NetworkPlan plan;
+    bool tensor_cores;
     std::vector<int> candidates, candidate_sides, atom_sides, candidate_of[2];
     std::string more;
     std::map<std::string, std::string> more_defines;
-    OpenMM::ComputeKernel choose, sort, describe, evaluate, push;
+    OpenMM::ComputeKernel choose, sort, describe, evaluate, plainly, push;
     OpenMM::ComputeEvent event;
     int radial_room = 0, angular_room = 0, describe_group = 0, force_group = 0, row_group = 0, cells_along = 0;
 };

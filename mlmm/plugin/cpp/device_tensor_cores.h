@@ -1,5 +1,5 @@
-// Device code of the layers on tensor cores, in CUDA's own dialect: for single precision and whole tiles, on devices
-// that have them; elsewhere stands what device_networks.h has.
+// Device code of the layers on tensor cores, in CUDA's own dialect: for single precision and tiles of 16 rows, on
+// devices that have them; elsewhere stands what device_networks.h has.
 //
 // A number is the sum of two that have eleven bits each; of the products the largest three are taken, which leaves the
 // accuracy of single precision (Markidis et al., IPDPSW 2018, 10.1109/IPDPSW.2018.00091). Rows are those of a tile,
@@ -8,7 +8,7 @@
 
 static const char* const kDeviceTensorCores = R"KERNEL(
 
-#if defined(__CUDA_ARCH__) && !defined(USE_DOUBLE_PRECISION) && ROWS == 16
+#if defined(USE_TENSOR_CORES) && defined(__CUDA_ARCH__)
 #if __CUDA_ARCH__ >= 800
 #define TENSOR_CORES
 #endif
