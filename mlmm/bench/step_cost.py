@@ -39,9 +39,10 @@ from mlmm.dynamics.graph_choice import choose_graphs
 from mlmm.dynamics.integrators import forget_forces, make_integrator, separate_reciprocal
 from mlmm.dynamics.options import RunOptions
 from mlmm.dynamics.platforms import choose_platform, device_name
-from mlmm.dynamics.reporters import EnergyTable, TrajectoryWriter
+from mlmm.dynamics.reporters import EnergyTable
 from mlmm.dynamics.run_directory import Checkpoint, RunDirectory
 from mlmm.dynamics.stages import Dynamics
+from mlmm.dynamics.trajectory import TrajectoryWriter
 from mlmm.dynamics.uncertainty import UncertaintyMonitor
 from mlmm.hybrid.system import HybridSystem
 from mlmm.kernels.direct_pairs import REGION_PAIRS, ZONE_PAIRS

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Generic, TypeVar
 
-__all__ = ["Beside"]
+__all__ = ["Beside", "quick_switches"]
 
 T = TypeVar("T")
+_SWITCH = 1e-4
 
 
 class Beside(Generic[T]):
@@ -37,7 +40,13 @@ class Beside(Generic[T]):
             Whatever an earlier call, or what was done with its result, has raised.
         """
         self._waiting.append((self._pool.submit(call), then))
-        while self._waiting and (self._waiting[0][0].done() or len(self._waiting) > self._most):
+        self.catch_up()
+        while len(self._waiting) > self._most:
+            self._hand_on()
+
+    def catch_up(self) -> None:
+        """Hand on the results that are there; raises as `submit`, and waits for nothing."""
+        while self._waiting and self._waiting[0][0].done():
             self._hand_on()
 
     def finish(self) -> None:
@@ -53,3 +62,18 @@ class Beside(Generic[T]):
     def _hand_on(self) -> None:
         future, then = self._waiting.popleft()
         then(future.result())
+
+
+@contextmanager
+def quick_switches() -> Iterator[None]:
+    """Python's lock changes hands after 0.1 ms here, instead of 5 ms.
+
+    A thread that comes back from OpenMM waits that long for the lock where another one calculates in Python:
+    a step of 5 ms and four short calls took 31 ms beside such a thread, 6.7 ms with 0.1 ms, 5.8 ms alone.
+    """
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(_SWITCH)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from mlmm.units import GAS_CONSTANT
 
 __all__ = [
     "broken_positions",
+    "cause_of",
     "check_temperature",
     "crowded",
     "disk_errors",
@@ -48,6 +49,24 @@ def broken_positions(positions: np.ndarray, before: np.ndarray, label: Callable[
     farthest = int(moved.argmax())  # the first NaN, if there is any
     what = "NaN" if np.isnan(moved[farthest]) else f"an atom that moved {moved[farthest]:.3g} nm"
     return f"{what} ({label(farthest)})"
+
+
+def cause_of(error: Exception, waits: Iterable[Callable[[], None]]) -> Exception:
+    """The error, or what was wrong before OpenMM saw it and is still to be told by what goes on beside a run.
+
+    Parameters
+    ----------
+    error : Exception
+    waits : iterable of callable
+        Each waits for its part of that, and raises a SimulationError.
+    """
+    if isinstance(error, openmm.OpenMMException):
+        for wait in waits:
+            try:
+                wait()
+            except SimulationError as earlier:
+                return earlier
+    return error
 
 
 def check_temperature(context: openmm.Context, target: float, where: str) -> None:

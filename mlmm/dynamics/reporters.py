@@ -1,12 +1,10 @@
-"""What a simulation writes while it runs: energy table, trajectory, lambda, all made to be resumed."""
+"""The energy table that a simulation writes while it runs, made to be resumed."""
 
 from __future__ import annotations
 
 import csv
 import math
-import struct
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import openmm
@@ -14,10 +12,10 @@ from openmm import unit
 
 from mlmm.collective_variables.values import variable_values
 from mlmm.dynamics.beside import Beside
-from mlmm.dynamics.dcd_frames import DCDWriter
+from mlmm.dynamics.bonded_energies import BondedEnergies
 from mlmm.dynamics.frames import as_tensors, positions_and_box
-from mlmm.dynamics.imaging import RegionImages
 from mlmm.dynamics.integrators import energy_groups, kinetic_energy_needs_forces
+from mlmm.dynamics.moments import Moment, fetch
 from mlmm.dynamics.stability import ADVICE
 from mlmm.dynamics.uncertainty import COLUMNS, Uncertainty, UncertaintyMonitor
 from mlmm.errors import ConfigError, SimulationError
@@ -26,7 +24,7 @@ from mlmm.plugin import potential_energies
 from mlmm.units import GAS_CONSTANT
 from mlmm.zones.adaptive import AdaptiveWeights, AdaptiveZones
 
-__all__ = ["EnergyTable", "LambdaTable", "TrajectoryWriter", "degrees_of_freedom", "energy_columns"]
+__all__ = ["EnergyTable", "degrees_of_freedom", "energy_columns"]
 
 
 def degrees_of_freedom(system: openmm.System) -> int:
@@ -88,9 +86,10 @@ class EnergyTable:
     monitor : UncertaintyMonitor, optional
         What is measured of the uncertainty; the spreads of a committee by default.
     beside : bool
-        Whether the uncertainty, and what else follows from positions, is measured while the run goes on: for
-        platforms that leave the processor idle. A row is then written a little later, the same numbers in the
-        same order; `size` and `close` wait for it.
+        Whether what follows from positions and velocities (uncertainty, bonded and kinetic energies) is
+        found while the run goes on: for platforms that leave the processor idle. A row is then written a
+        little later, in the same order, and an energy that is not finite is told then; `size` and `close`
+        wait for it.
     """
 
     def __init__(
@@ -103,7 +102,13 @@ class EnergyTable:
         beside: bool = False,
     ):
         self.hybrid, self.monitor = hybrid, monitor or UncertaintyMonitor(hybrid)
-        self._beside: Beside[dict[str, float]] | None = Beside() if beside else None
+        self._groups = {name: energy_groups(name, group) for name, group in hybrid.force_groups.items()}
+        self._beside: Beside[dict[str, float]] | None = None
+        if beside:
+            system = hybrid.system
+            self._beside = Beside()
+            self._bonded = BondedEnergies(system, self._groups)
+            self._masses = np.array([system.getParticleMass(i)._value for i in range(hybrid.built.n_atoms)])
         self.last_uncertainty = Uncertainty()
         self.columns = energy_columns(hybrid)
         zones = hybrid.zones
@@ -119,8 +124,10 @@ class EnergyTable:
         self._writer = csv.writer(self._file)
         self._file.flush()
 
-    def write(self, stage: str, step: int, time: float, context: openmm.Context) -> dict[str, float]:
-        """Evaluate and append one row; returns it, without what is measured beside the run.
+    def write(
+        self, stage: str, step: int, time: float, context: openmm.Context, now: Moment | None = None
+    ) -> dict[str, float]:
+        """Evaluate and append one row; returns it, without what is found beside the run.
 
         Parameters
         ----------
@@ -130,39 +137,58 @@ class EnergyTable:
         time : float
             Since the start of the first dynamics, ps.
         context : openmm.Context
+        now : Moment, optional
+            Of this step with its kinetic energy, where a table beside the run has it already.
 
         Raises
         ------
         SimulationError
-            An energy that is not finite.
+            An energy that is not finite; beside the run, of an earlier row too.
         """
-        state, row = self._energies(context)
-        # The sum of the groups, not a further evaluation: the columns then add up to the last digit.
-        bias = row.get("E_bias", 0.0)
-        row["potential"] = math.fsum(value for name, value in row.items() if name != "E_bias")
-        row["kinetic"] = state.getKineticEnergy().value_in_unit(unit.kilojoule_per_mole)
-        row["total"] = row["potential"] + row["kinetic"] + bias
-        row["temperature"] = 2 * row["kinetic"] / (self._freedom * GAS_CONSTANT)
-        if not math.isfinite(row["total"]):
-            raise SimulationError(
-                "finite energies", f"{row['total']} kJ/mol at step {step} of stage {stage}", ADVICE
-            )
-        positions, box = positions_and_box(state, self.hybrid.built.periodic)
-        row["volume"] = math.nan if box is None else float(np.prod(np.diag(box)))
         head = (stage, str(step), f"{time:.6f}")
         if self._beside is not None:
+            then = now or fetch(context, self.hybrid.built.periodic, kinetic=True)
+            names = [name for name in self._groups if name not in self._bonded.names]
+            found = self._evaluated(context, names)
             self._beside.submit(
-                lambda: self._measured(positions, box), lambda found: self._append(head, row | found)
+                lambda: self._completed(head, found, then), lambda row: self._append(head, row)
             )
-            return row
-        row |= self._measured(positions, box)
+            return {f"E_{name}": found[name] for name in names}
+        state, row = self._energies(context)
+        row = self._with_sums(head, row, state.getKineticEnergy().value_in_unit(unit.kilojoule_per_mole))
+        row |= self._measured(*positions_and_box(state, self.hybrid.built.periodic))
         self._append(head, row)
         return row
+
+    def _completed(
+        self, head: tuple[str, str, str], found: dict[str, float], now: Moment
+    ) -> dict[str, float]:
+        """The row of a moment, from the energies that the device has evaluated."""
+        found = found | self._bonded(now.positions, now.box)
+        row = {f"E_{name}": found[name] for name in self._groups}
+        row = self._with_sums(head, row, now.kinetic_energy(self._masses))
+        return row | self._measured(now.positions, now.box)
+
+    def _with_sums(
+        self, head: tuple[str, str, str], row: dict[str, float], kinetic: float
+    ) -> dict[str, float]:
+        """The energies of the groups, and what follows from them and the kinetic energy."""
+        # The sum of the groups, not a further evaluation: the columns then add up to the last digit.
+        potential = math.fsum(value for name, value in row.items() if name != "E_bias")
+        total = potential + kinetic + row.get("E_bias", 0.0)
+        if not math.isfinite(total):
+            raise SimulationError(
+                "finite energies", f"{total} kJ/mol at step {head[1]} of stage {head[0]}", ADVICE
+            )
+        temperature = 2 * kinetic / (self._freedom * GAS_CONSTANT)
+        sums = {"potential": potential, "kinetic": kinetic, "total": total, "temperature": temperature}
+        return row | sums
 
     def _measured(self, positions: np.ndarray, box: np.ndarray | None) -> dict[str, float]:
         """What follows from the positions alone."""
         self.last_uncertainty = self.monitor.measure(positions, box)
-        row = self.last_uncertainty.row()
+        row = {"volume": math.nan if box is None else float(np.prod(np.diag(box)))}
+        row |= self.last_uncertainty.row()
         if self._weights is not None:
             found = self._weights(*as_tensors(positions, box))
             row["zone_molecules"], row["zone_lambda"] = float((found > 0).sum()), float(found.sum())
@@ -180,18 +206,22 @@ class EnergyTable:
 
         The state has the energy of one group where its kinetic energy does not depend on forces.
         """
-        groups = {name: energy_groups(name, group) for name, group in self.hybrid.force_groups.items()}
         # Multiple time steps have no kick by this whole set, so that none can take its forces for evaluated.
-        last = "nonbonded" if "nonbonded" in groups else next(iter(groups))
+        last = "nonbonded" if "nonbonded" in self._groups else next(iter(self._groups))
         every = kinetic_energy_needs_forces(context.getIntegrator())
-        names = [name for name in groups if every or name != last]
-        found = dict(zip(names, potential_energies(context, [groups[name] for name in names]), strict=True))
+        found = self._evaluated(context, [name for name in self._groups if every or name != last])
         if every:
             state = context.getState(energy=True, positions=True)
         else:
-            state = context.getState(energy=True, positions=True, groups=groups[last])
+            state = context.getState(energy=True, positions=True, groups=self._groups[last])
             found[last] = state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
-        return state, {f"E_{name}": found[name] for name in groups}
+        return state, {f"E_{name}": found[name] for name in self._groups}
+
+    def _evaluated(self, context: openmm.Context, names: list[str]) -> dict[str, float]:
+        """Energies of some kinds on the device, kJ/mol, each evaluated once."""
+        return dict(
+            zip(names, potential_energies(context, [self._groups[name] for name in names]), strict=True)
+        )
 
     @property
     def size(self) -> int:
@@ -199,8 +229,18 @@ class EnergyTable:
         self.finish()
         return self._file.tell()
 
+    @property
+    def takes_moments(self) -> bool:
+        """Whether a row is made of a moment with its kinetic energy."""
+        return self._beside is not None
+
+    def catch_up(self) -> None:
+        """Write the rows that are ready; raises as `write`."""
+        if self._beside is not None:
+            self._beside.catch_up()
+
     def finish(self) -> None:
-        """Write what is still measured beside the run."""
+        """Write what is still measured beside the run; raises as `write`."""
         if self._beside is not None:
             self._beside.finish()
 
@@ -212,125 +252,3 @@ class EnergyTable:
             if self._beside is not None:
                 self._beside.close()
             self._file.close()
-
-
-class LambdaTable:
-    """lambda of every atom in every frame of the trajectory, for a zone that moves: float32 (frames, N), npy.
-
-    Parameters
-    ----------
-    path : Path
-    zones : AdaptiveZones
-    resume_at : int, optional
-        Frames to which an existing table is cut before going on; a new table otherwise.
-    """
-
-    def __init__(self, path: Path, zones: AdaptiveZones, resume_at: int = 0):
-        self._zones, self._frames = zones, resume_at
-        self._file = path.open("r+b" if resume_at else "wb")
-        self._row = 4 * zones.n_atoms
-        self._start = self._write_header()
-        self._file.truncate(self._start + resume_at * self._row)
-
-    def _write_header(self) -> int:
-        """Its length does not depend on the number of frames: numpy leaves room for it."""
-        self._file.seek(0)
-        shape = (self._frames, self._zones.n_atoms)
-        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(self._file, header)
-        return self._file.tell()
-
-    def write(self, positions: np.ndarray, box: np.ndarray | None) -> None:
-        """Append a frame: positions (N, 3) and box (3, 3), nm."""
-        weights = self._zones.weights(*as_tensors(positions, box))
-        self._file.seek(self._start + self._frames * self._row)
-        self._file.write(weights.numpy().astype("<f4").tobytes())
-        self._frames += 1
-        self._write_header()
-        self._file.flush()
-
-    @property
-    def size(self) -> int:
-        """Bytes written."""
-        return self._start + self._frames * self._row
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-
-class TrajectoryWriter:
-    """DCD frames centred on the region, every molecule whole and in the cell around it.
-
-    A zone that moves gets a `LambdaTable` beside it, ``lambda.npy``.
-
-    Parameters
-    ----------
-    path : Path
-    hybrid : HybridSystem
-    timestep : float
-        ps.
-    interval : int
-        Steps between frames.
-    resume_at : tuple of (int, int), optional
-        Bytes and frames to which an existing trajectory is cut before going on.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        hybrid: HybridSystem,
-        timestep: float,
-        interval: int,
-        resume_at: tuple[int, int] | None = None,
-    ):
-        self._path, self._topology = path, hybrid.built.topology
-        self._spacing = (timestep * unit.picosecond, 0, interval)
-        # Opened with the first frame: a trajectory without frames is no trajectory.
-        self._file: BinaryIO | None = None
-        self._images = RegionImages(hybrid.built.topology, hybrid.zones.region.atoms)
-        self._periodic = hybrid.built.periodic
-        self.frames = 0
-        if resume_at is not None and resume_at[1] > 0:
-            self._continue(*resume_at)
-        self._table: LambdaTable | None = None
-        if isinstance(hybrid.zones, AdaptiveZones):
-            self._table = LambdaTable(path.with_name("lambda.npy"), hybrid.zones, self.frames)
-
-    def _continue(self, size: int, frames: int) -> None:
-        self._file = self._path.open("r+b")
-        self._file.truncate(size)
-        # The header counts the frames: int32 at byte 8.
-        self._file.seek(8)
-        self._file.write(struct.pack("<i", frames))
-        self._dcd = DCDWriter(self._file, self._topology, *self._spacing, append=True)
-        self.frames = frames
-
-    def write(self, context: openmm.Context) -> None:
-        """Append the current frame."""
-        if self._file is None:
-            self._file = self._path.open("wb")
-            self._dcd = DCDWriter(self._file, self._topology, *self._spacing)
-        positions, box = positions_and_box(context.getState(positions=True), self._periodic)
-        self._dcd.write(self._images.gather(positions, box), box)
-        self._file.flush()
-        if self._table is not None:
-            self._table.write(positions, box)
-        self.frames += 1
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Bytes written, by name of the file."""
-        size = 0
-        if self._file is not None:
-            self._file.seek(0, 2)
-            size = self._file.tell()
-        found = {self._path.name: size}
-        return found if self._table is None else found | {"lambda.npy": self._table.size}
-
-    def close(self) -> None:
-        """Close the files."""
-        if self._file is not None:
-            self._file.close()
-        if self._table is not None:
-            self._table.close()

@@ -14,24 +14,27 @@ import openmm
 from mlmm.build.foreign_xml import read_serialised
 from mlmm.collective_variables.openmm_forces import set_parameters
 from mlmm.dynamics.barostat import Barostat, own_barostats
+from mlmm.dynamics.beside import quick_switches
 from mlmm.dynamics.biases import unjoined_molecules
 from mlmm.dynamics.checksums import GrowingChecksums
 from mlmm.dynamics.drift import measure_drift
-from mlmm.dynamics.failures import retold
+from mlmm.dynamics.failures import cause_of, retold
 from mlmm.dynamics.frames import has_velocities, positions_and_box
 from mlmm.dynamics.imaging import RegionImages
 from mlmm.dynamics.integrators import make_integrator, separate_reciprocal
 from mlmm.dynamics.interruption import StopRequest
 from mlmm.dynamics.minimisation import minimise
+from mlmm.dynamics.moments import Moment, fetch
 from mlmm.dynamics.options import CHECKPOINT_SHARE, RunOptions
 from mlmm.dynamics.platforms import leaves_processor_idle
 from mlmm.dynamics.progress import Progress
 from mlmm.dynamics.records import measure_timing, write_pdb
-from mlmm.dynamics.reporters import EnergyTable, TrajectoryWriter
+from mlmm.dynamics.reporters import EnergyTable
 from mlmm.dynamics.resuming import extensible
 from mlmm.dynamics.run_directory import Checkpoint, RunDirectory
 from mlmm.dynamics.stability_watch import StabilityWatch
 from mlmm.dynamics.stages import Dynamics, Minimise
+from mlmm.dynamics.trajectory import TrajectoryWriter
 from mlmm.dynamics.uncertainty import Uncertainty, UncertaintyMonitor
 from mlmm.errors import SimulationError
 from mlmm.hybrid.system import HybridSystem
@@ -81,8 +84,9 @@ class Runner:
         self.progress = progress or (lambda _: None)
         self.looks = tuple(n for n in (monitor.interval,) if n)
         self.stop = StopRequest()
-        beside = leaves_processor_idle(platform[0])
-        self._watch = StabilityWatch(hybrid, options.unstable, summary, beside=beside)
+        self._beside = leaves_processor_idle(platform[0])
+        self._watch = StabilityWatch(hybrid, options.unstable, summary, beside=self._beside)
+        self._looked = 0  # step of the stage
         self._last_checkpoint = (0.0, 0.0)  # when it ended, and how long it took, s
         self._images = RegionImages(hybrid.built.topology, hybrid.zones.region.atoms)
         self._sums: GrowingChecksums
@@ -96,6 +100,8 @@ class Runner:
             state = read_serialised(checkpoint.state, "State", "state.xml of the checkpoint")
         first = checkpoint.stage if checkpoint else 0
         with ExitStack() as files:
+            if self._beside:
+                files.enter_context(quick_switches())
             self._open(checkpoint, files)
             self.summary["state"] = "running"
             if checkpoint is None:
@@ -120,7 +126,8 @@ class Runner:
                             return self._end("interrupted", str(self.stop))
                 return self._end("finished", None)
             except (SimulationError, openmm.OpenMMException) as error:
-                raise self._failure(self._watch.cause(error)) from error
+                found = cause_of(error, (self._watch.finish, self.table.finish))
+                raise self._failure(found) from error
             except BaseException as error:
                 with suppress(OSError):  # on a full disk that cannot be written either
                     self._end("failed", f"{type(error).__name__}: {error}")
@@ -139,7 +146,7 @@ class Runner:
         self._sums = GrowingChecksums(self.run.path, sizes, checkpoint.sums if checkpoint else None)
         table = self.run.file("energies.csv")
         # Limits on the uncertainty are held against a row before the next step.
-        beside = leaves_processor_idle(self.platform[0]) and not self.monitor.limits.by_column()
+        beside = self._beside and not self.monitor.limits.by_column()
         self.table = EnergyTable(table, self.hybrid, sizes.get(table.name), self.monitor, beside=beside)
         files.callback(close, self.table)
         self.monitor.resume(self.summary.get("uncertainty") if checkpoint else None, self.run.path)
@@ -151,6 +158,7 @@ class Runner:
             written[0].step_length if written else 0.001,
             self.options.trajectory_interval,
             (sizes["trajectory.dcd"], checkpoint.frames) if checkpoint else None,
+            beside=self._beside,
         )
         files.callback(close, self.trajectory)
 
@@ -196,6 +204,7 @@ class Runner:
         started = time.monotonic()
         first_step = step
         self._watch.begin(stage, step)
+        self._looked = step
         chunk = 1
         events = (*self._intervals, *self.looks, _LOOK)
         while step < stage.steps and not self.stop:
@@ -219,6 +228,8 @@ class Runner:
         elapsed = time.monotonic() - started
         self.summary.setdefault("seconds", {})[stage.name] = before + elapsed
         complete = step == stage.steps
+        if self._looked != step:  # interrupted
+            self._watch.look(stage, step, fetch(context, self.hybrid.built.periodic, velocities=True))
         self._checkpoint(index, step, *self._snapshot(context))
         if complete:
             if stage is not self.stages[-1] and index == extensible(self.stages):
@@ -238,14 +249,25 @@ class Runner:
     def _events(self, index: int, stage: Dynamics, step: int, context: openmm.Context) -> None:
         """Whatever is due after this step."""
         report, frame, checkpoint = self._intervals
-        self._watch.look(stage, step, context)
-        if step % report == 0:
-            self._row(index, stage, step, context)
+        row, image = step % report == 0, bool(stage.trajectory) and step % frame == 0
+        saved = step % checkpoint == 0 and step < stage.steps and self._checkpoint_is_due()
+        # As often as it has to be where the device would wait; a frame is written once it was found good.
+        look = not self._beside or image or saved or step % _LOOK == 0 or step == stage.steps
+        for part in (self._watch, self.table, self.trajectory):
+            part.catch_up()
+        kinetic = row and self.table.takes_moments
+        if row or look:
+            now = fetch(context, self.hybrid.built.periodic, velocities=look, kinetic=kinetic)
+        if look:
+            self._looked = step
+            self._watch.look(stage, step, now, *([self.trajectory.append] if image and self._beside else []))
+        if row:
+            self._row(index, stage, step, context, now if kinetic else None)
         elif any(step % n == 0 for n in self.looks):
             self._look(stage, step, None, context)
-        if stage.trajectory and step % frame == 0:
-            self.trajectory.write(context)
-        if step % checkpoint == 0 and step < stage.steps and self._checkpoint_is_due():
+        if image and not self._beside:
+            self.trajectory.append(now)
+        if saved:
             started = time.monotonic()
             self._checkpoint(index, step, *self._snapshot(context))
             self._last_checkpoint = time.monotonic(), time.monotonic() - started
@@ -255,9 +277,12 @@ class Runner:
         ended, took = self._last_checkpoint
         return bool(self.options.checkpoint_interval) or time.monotonic() - ended > took / CHECKPOINT_SHARE
 
-    def _row(self, index: int, stage: Dynamics, step: int, context: openmm.Context) -> None:
+    def _row(
+        self, index: int, stage: Dynamics, step: int, context: openmm.Context, now: Moment | None = None
+    ) -> None:
         """A row of the energy table; the last step always has one."""
-        self.table.write(stage.name, step, self._start_time(index) + step * stage.step_length, context)
+        when = self._start_time(index) + step * stage.step_length
+        self.table.write(stage.name, step, when, context, now)
         self._look(stage, step, self.table.last_uncertainty, context)
 
     def _look(self, stage: Dynamics, step: int, known: Uncertainty | None, context: openmm.Context) -> None:

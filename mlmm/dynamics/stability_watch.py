@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import openmm
 from mlmm.dynamics.beside import Beside
 from mlmm.dynamics.failures import broken_positions
 from mlmm.dynamics.frames import positions_and_box
+from mlmm.dynamics.moments import Moment
 from mlmm.dynamics.stability import ADVICE, StabilityCheck
 from mlmm.dynamics.stages import Dynamics
 from mlmm.errors import SimulationError
@@ -55,17 +57,32 @@ class StabilityWatch:
         friction = 0.0 if stage.ensemble == "NVE" else float(stage.friction)
         self._check.begin(stage.temperature, friction, step * stage.step_length)
 
-    def look(self, stage: Dynamics, step: int, context: openmm.Context) -> None:
-        """At the frame after a step.
+    def look(
+        self,
+        stage: Dynamics,
+        step: int,
+        moment: Moment,
+        then: Callable[[Moment], None] = lambda _: None,
+    ) -> None:
+        """At what a step has left.
+
+        Parameters
+        ----------
+        stage : Dynamics
+        step : int
+        moment : Moment
+            With velocities.
+        then : callable
+            Takes the moment over once it was found good, or has been warned of; beside a run that is later.
 
         Raises
         ------
         SimulationError
             For this frame; beside a run, for an earlier one too.
         """
-        state = context.getState(positions=True, velocities=True)
-        positions, box = positions_and_box(state, self.hybrid.built.periodic)
-        velocities = state.getVelocities(asNumpy=True)._value
+        positions, box, velocities = moment.positions, moment.box, moment.velocities
+        if velocities is None:
+            raise ValueError("a moment without velocities")
         before, self._seen = self._seen, positions
         now = step * stage.step_length
 
@@ -83,6 +100,7 @@ class StabilityWatch:
             self.positions, self.box = positions, box
             if unstable is not None:
                 self._tell_unstable(stage, step, unstable)
+            then(moment)
 
         if self._beside is None:
             tell(problems())
@@ -98,19 +116,15 @@ class StabilityWatch:
             self.summary["warnings"] += [f"{said}: {what} at step {step}"]
             logger.warning("%s", self.summary["warnings"][-1])
 
+    def catch_up(self) -> None:
+        """Tell what was found so far; raises as `look`."""
+        if self._beside is not None:
+            self._beside.catch_up()
+
     def finish(self) -> None:
         """Wait for all looks; raises as `look`."""
         if self._beside is not None:
             self._beside.finish()
-
-    def cause(self, error: Exception) -> Exception:
-        """The error, or what a look beside the run finds in a frame before it."""
-        if isinstance(error, openmm.OpenMMException):
-            try:
-                self.finish()
-            except SimulationError as earlier:
-                return earlier
-        return error
 
     def close(self) -> None:
         """No more looks."""

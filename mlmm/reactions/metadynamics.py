@@ -26,11 +26,11 @@ from mlmm.dynamics.interruption import StopRequest
 from mlmm.dynamics.lock import locked
 from mlmm.dynamics.options import ProtocolOptions, RunOptions
 from mlmm.dynamics.platforms import choose_platform
-from mlmm.dynamics.reporters import TrajectoryWriter
 from mlmm.dynamics.run_directory import RunDirectory, timestamp, versions
 from mlmm.dynamics.simulate import simulate
 from mlmm.dynamics.stages import Equilibrate, Minimise, Produce
 from mlmm.dynamics.start import Start
+from mlmm.dynamics.trajectory import TrajectoryWriter
 from mlmm.errors import ConfigError, SimulationError
 from mlmm.hybrid.system import HybridSystem
 from mlmm.reactions.growing_bias import Axis, GrowingBias, axes_of, make_bias
