@@ -41,12 +41,10 @@ class Beside(Generic[T]):
         """
         self._waiting.append((self._pool.submit(call), then))
         self.catch_up()
-        while len(self._waiting) > self._most:
-            self._hand_on()
 
     def catch_up(self) -> None:
-        """Hand on the results that are there; raises as `submit`, and waits for nothing."""
-        while self._waiting and self._waiting[0][0].done():
+        """Hand on the results that are there; raises as `submit`."""
+        while self._waiting and (self._waiting[0][0].done() or len(self._waiting) > self._most):
             self._hand_on()
 
     def finish(self) -> None:

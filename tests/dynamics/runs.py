@@ -55,3 +55,9 @@ def results(run: RunDirectory) -> tuple[bytes, bytes, str]:
     """Energy table, frames (the header before them holds the time of day) and last state of a run."""
     frames = run.file("trajectory.dcd").read_bytes()[276:]
     return run.file("energies.csv").read_bytes(), frames, run.read_checkpoint().state
+
+
+def columns(run: RunDirectory) -> dict[str, list[str]]:
+    """The energy table by column."""
+    names, *rows = [line.split(",") for line in run.file("energies.csv").read_text().splitlines()]
+    return dict(zip(names, zip(*rows, strict=True), strict=True))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+import time
 
 import openmm
 import pytest
-from runs import CrashError, chain_hybrid, crash_at, results, run_in
+from runs import CrashError, chain_hybrid, columns, crash_at, results, run_in
 
-from mlmm.dynamics.beside import Beside
+from mlmm.dynamics.beside import Beside, quick_switches
 from mlmm.dynamics.platforms import leaves_processor_idle
 from mlmm.dynamics.reporters import EnergyTable
 from mlmm.dynamics.uncertainty import UncertaintyLimits, UncertaintyMonitor
@@ -58,8 +60,12 @@ def lines(tmp_path) -> int:
     return len((tmp_path / "energies.csv").read_text().splitlines())
 
 
+#: Found from positions and velocities on the processor, where a run without GPU has them from its Context.
+FOUND_ANEW = ("E_bonds", "E_angles", "E_torsions", "potential", "kinetic", "total", "temperature")
+
+
 def test_a_run_has_the_same_rows_killed_or_not(tmp_path, committee, on_a_gpu):
-    """Energies, spreads of the members, frames and the last state: the same bytes."""
+    """Energies, spreads, frames and last state: the same bytes, killed or not; sums to 1e-9."""
     platform = {"platform": "CPU", "threads": 1}
     whole = run_in(tmp_path / "whole", committee, **platform)
     with pytest.raises(CrashError):
@@ -70,10 +76,64 @@ def test_a_run_has_the_same_rows_killed_or_not(tmp_path, committee, on_a_gpu):
         patch.setattr("mlmm.dynamics.runner.leaves_processor_idle", leaves_processor_idle)
         usual = run_in(tmp_path / "usual", committee, **platform)
     assert on_a_gpu[3] is False
-    assert results(whole) == results(usual) == results(killed)
-    spreads = [row.split(",") for row in usual.file("energies.csv").read_text().splitlines()]
-    column = spreads[0].index("committee_spread")
-    assert len({row[column] for row in spreads[1:]}) > 5
+    assert results(whole) == results(killed)
+    assert results(whole)[1:] == results(usual)[1:]
+    beside, alone = columns(whole), columns(usual)
+    assert list(beside) == list(alone) and set(FOUND_ANEW) <= set(alone)
+    for name, values in alone.items():
+        if name in FOUND_ANEW:
+            found, expected = ([float(value) for value in row] for row in (beside[name], values))
+            assert found == pytest.approx(expected, rel=1e-9), name
+            # Those of the next row are others.
+            assert found[1:] != pytest.approx(expected[:-1], rel=1e-9) or not any(expected)
+        else:
+            assert beside[name] == values, name
+    assert len(set(alone["committee_spread"])) > 5
+
+
+@pytest.mark.parametrize("ensemble", ["NPT", "NVE"])
+def test_killed_runs_of_a_force_field_in_a_box_too(tmp_path, on_a_gpu, ensemble):
+    """Bonded terms, a barostat or leapfrog velocities, frames at steps without a row: the same bytes."""
+    boxed = chain_hybrid(box=2.1)
+    whole = run_in(tmp_path / "whole", boxed, ensemble=ensemble)
+    with pytest.raises(CrashError):
+        run_in(tmp_path / "killed", boxed, ensemble=ensemble, progress=crash_at("produce", 60))
+    killed = run_in(tmp_path / "killed", boxed, ensemble=ensemble, resume=True)
+    assert results(whole) == results(killed)
+    assert on_a_gpu == [True, True, True]
+    assert len(set(columns(whole)["E_torsions"])) > 5
+
+
+def test_python_lets_go_of_its_lock_soon_beside_a_run(tmp_path, monkeypatch):
+    """Calls that release the lock come back sooner beside a thread that calculates; then all is as before."""
+    ended = threading.Event()
+
+    def calculating():
+        while not ended.is_set():
+            sum(k * k for k in range(1000))
+
+    def waited() -> float:
+        started = time.monotonic()
+        for _ in range(30):
+            time.sleep(0.0005)
+        return time.monotonic() - started
+
+    before = sys.getswitchinterval()
+    thread = threading.Thread(target=calculating)
+    thread.start()
+    try:
+        slow = waited()
+        with quick_switches():
+            quick = waited()
+    finally:
+        ended.set()
+        thread.join()
+    assert quick < 0.6 * slow and sys.getswitchinterval() == before
+    for gpu in (True, False):
+        monkeypatch.setattr("mlmm.dynamics.runner.leaves_processor_idle", lambda platform, own=gpu: own)
+        seen = set()
+        run_in(tmp_path / str(gpu), progress=lambda now, seen=seen: seen.add(sys.getswitchinterval()))
+        assert sys.getswitchinterval() == before and (min(seen) < before) == gpu
 
 
 def test_limits_are_held_against_a_row_before_the_next_step(tmp_path, committee, on_a_gpu):
