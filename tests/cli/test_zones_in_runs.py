@@ -20,9 +20,9 @@ from mlmm.cli.program import main
 from mlmm.config.load import load_config
 from mlmm.config.objects import describe, hybrid_from, resolved, zones_from
 from mlmm.dynamics.imaging import RegionImages
-from mlmm.dynamics.reporters import LambdaTable
 from mlmm.dynamics.simulate import simulate
 from mlmm.dynamics.stages import Produce
+from mlmm.dynamics.trajectory import LambdaTable
 from mlmm.errors import ConfigError, PotentialError, SelectionError
 from mlmm.forcefield.reference_platform import forces_of, potential_of
 from mlmm.hybrid.system import hybrid_system
