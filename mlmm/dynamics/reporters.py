@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,8 @@ class EnergyTable:
             system = hybrid.system
             self._beside = Beside()
             self._bonded = BondedEnergies(system, self._groups)
+            # Meanwhile the other thread measures the uncertainty of the row before.
+            self._terms = ThreadPoolExecutor(1, thread_name_prefix="bonded")
             self._masses = np.array([system.getParticleMass(i)._value for i in range(hybrid.built.n_atoms)])
         self.last_uncertainty = Uncertainty()
         self.columns = energy_columns(hybrid)
@@ -150,8 +153,10 @@ class EnergyTable:
             then = now or fetch(context, self.hybrid.built.periodic, kinetic=True)
             names = [name for name in self._groups if name not in self._bonded.names]
             found = self._evaluated(context, names)
+            bonded = self._terms.submit(self._bonded, then.positions, then.box)
             self._beside.submit(
-                lambda: self._completed(head, found, then), lambda row: self._append(head, row)
+                lambda: self._completed(head, found | bonded.result(), then),
+                lambda row: self._append(head, row),
             )
             return {f"E_{name}": found[name] for name in names}
         state, row = self._energies(context)
@@ -163,8 +168,7 @@ class EnergyTable:
     def _completed(
         self, head: tuple[str, str, str], found: dict[str, float], now: Moment
     ) -> dict[str, float]:
-        """The row of a moment, from the energies that the device has evaluated."""
-        found = found | self._bonded(now.positions, now.box)
+        """The row of a moment, from the energy of each kind."""
         row = {f"E_{name}": found[name] for name in self._groups}
         row = self._with_sums(head, row, now.kinetic_energy(self._masses))
         return row | self._measured(now.positions, now.box)
@@ -251,4 +255,5 @@ class EnergyTable:
         finally:
             if self._beside is not None:
                 self._beside.close()
+                self._terms.shutdown(cancel_futures=True)
             self._file.close()

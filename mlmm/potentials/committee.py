@@ -272,7 +272,7 @@ def force_spread(forces: torch.Tensor) -> torch.Tensor:
     """sqrt(sum_k |F_k − mean F|² / (K − 1)) of every atom, (N,), from forces (K, N, 3)."""
     spread = forces.new_zeros(forces.shape[1])
     # Of a whole system few atoms feel the potential.
-    acting = (forces != 0).any(dim=2).any(dim=0)
+    acting = (forces != 0).any(dim=0).any(dim=1)
     spread[acting] = forces[:, acting].std(dim=0).square().sum(dim=1).sqrt()
     return spread
 
