@@ -87,7 +87,7 @@ class Runner:
         self._beside = leaves_processor_idle(platform[0])
         self._watch = StabilityWatch(hybrid, options.unstable, summary, beside=self._beside)
         self._looked = 0  # step of the stage
-        self._last_checkpoint = (0.0, 0.0)  # when it ended, and how long it took, s
+        self._last_checkpoint = (0.0, 0.0)  # of whatever stage: when it ended, and how long it took, s
         self._images = RegionImages(hybrid.built.topology, hybrid.zones.region.atoms)
         self._sums: GrowingChecksums
         self.table: EnergyTable
@@ -268,9 +268,7 @@ class Runner:
         if image and not self._beside:
             self.trajectory.append(now)
         if saved:
-            started = time.monotonic()
             self._checkpoint(index, step, *self._snapshot(context))
-            self._last_checkpoint = time.monotonic(), time.monotonic() - started
 
     def _checkpoint_is_due(self) -> bool:
         """Whether another checkpoint stays within its share of the time, unless the interval is given."""
@@ -353,6 +351,7 @@ class Runner:
         return state, context.createCheckpoint()
 
     def _checkpoint(self, stage: int, step: int, state: openmm.State | None, context: bytes) -> None:
+        started = time.monotonic()
         # No frame in it that is still to be looked at.
         self._watch.finish()
         xml = "" if state is None else openmm.XmlSerializer.serialize(state)
@@ -361,6 +360,7 @@ class Runner:
         facts = dict(self.summary)
         self.run.write_checkpoint(Checkpoint(stage, step, xml, context, sizes, frames, facts, sums))
         self.run.write_summary(self.summary)
+        self._last_checkpoint = time.monotonic(), time.monotonic() - started
 
     def _write_final(self, state: openmm.State) -> None:
         """The structure as the last stage left it, gathered around the region."""
