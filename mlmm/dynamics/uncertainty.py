@@ -151,14 +151,11 @@ def measure_uncertainty(
     """
     found = Uncertainty()
     if hybrid.potential.spec.members > 1:
-        members, by_member = _members(hybrid, positions, box, forces, native)
+        members, spread = _members(hybrid, positions, box, forces, native)
         totals = members.sum(dim=1)
-        spread = None
-        if by_member is not None:
-            spread = force_spread(by_member).cpu().numpy()
-            if hybrid.potential.spec.calibration is not None:
-                # Atoms on which no member exerts a force have no error.
-                spread = np.where(spread > 0.0, hybrid.potential.spec.calibration.deviation(spread), 0.0)
+        if spread is not None and hybrid.potential.spec.calibration is not None:
+            # Atoms on which no member exerts a force have no error.
+            spread = np.where(spread > 0.0, hybrid.potential.spec.calibration.deviation(spread), 0.0)
         # Whole energies of scheme "supermolecular" are no atom's.
         whole = not (hybrid.spec.rules.has_shares or hybrid.spec.rules.isolated)
         atoms = None if whole else members.std(dim=0).cpu().numpy()
@@ -180,19 +177,22 @@ def _members(
     box: np.ndarray | None,
     forces: bool,
     native: MemberEvaluation | None,
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Energies of the zone's atoms by each member, (members, A), and forces (members, N, 3) if wanted."""
+) -> tuple[torch.Tensor, np.ndarray | None]:
+    """Energies of the zone's atoms by each member, (members, A), and if wanted the spread of forces (N,)."""
     native = member_evaluation(hybrid.system) if native is None else native
     if native is not None:
         found = native(positions, box, forces=forces)
-        own = None if found.forces is None else torch.from_numpy(found.forces)
-        return torch.from_numpy(found.energies), own
+        spread = None
+        if found.forces is not None:
+            spread = np.zeros(len(positions))
+            spread[found.acting] = force_spread(torch.from_numpy(found.forces)).numpy()
+        return torch.from_numpy(found.energies), spread
     where, cell = as_tensors(positions, box)
     where.requires_grad_(forces)
     with torch.set_grad_enabled(forces):
         members = _contributions(hybrid, where, cell)
     by_member = member_forces(members.sum(dim=1), where) if forces else None
-    return members.detach(), by_member
+    return members.detach(), None if by_member is None else force_spread(by_member).cpu().numpy()
 
 
 def _contributions(hybrid: HybridSystem, where: torch.Tensor, cell: torch.Tensor | None) -> torch.Tensor:

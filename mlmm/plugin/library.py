@@ -104,7 +104,7 @@ def _declare(library: ctypes.CDLL) -> None:
         "blend_get_numbers": [pointer, ctypes.c_char_p, pointer, pointer],
         "members_new": [pointer, word, pointer],
         "members_evaluate": [pointer, pointer, pointer, word, pointer],
-        "members_take": [pointer, pointer, pointer, pointer],
+        "members_take": [pointer, pointer, pointer, pointer, pointer],
         "members_release": [pointer],
     }.items():
         getattr(library, f"mlmm_{name}").argtypes = types

@@ -27,12 +27,15 @@ class MemberEnergies:
         Of the System; −1 for caps, and for a difference of whole energies.
     energies : ndarray, shape (members, A)
         Each times its weight, kJ/mol.
-    forces : ndarray, shape (members, N, 3), optional
-        Of the sums of these energies on all particles, kJ/mol/nm, the force of lambda included.
+    acting : ndarray, shape (F,)
+        Particles on which a force can act.
+    forces : ndarray, shape (members, F, 3), optional
+        Of the sums of these energies, kJ/mol/nm, the force of lambda included.
     """
 
     particles: np.ndarray
     energies: np.ndarray
+    acting: np.ndarray
     forces: np.ndarray | None = None
 
 
@@ -81,16 +84,17 @@ class MemberEvaluation:
                 f"{where.shape} and {None if cell is None else cell.shape}",
                 "pass those of the whole System",
             )
-        count = np.zeros(1, dtype=np.int64)
+        counts = np.zeros(2, dtype=np.int64)
         rows = None if cell is None else cell.ctypes.data
-        call("mlmm_members_evaluate", self._held, *addresses(where), rows, int(forces), *addresses(count))
-        particles = np.zeros(int(count[0]), dtype=np.int32)
-        energies = np.zeros((self.members, int(count[0])))
-        found = np.zeros((self.members, self.n_particles, 3)) if forces else None
+        call("mlmm_members_evaluate", self._held, *addresses(where), rows, int(forces), *addresses(counts))
+        n_atoms, n_acting = counts.tolist()
+        particles, acting = np.zeros(n_atoms, dtype=np.int32), np.zeros(n_acting, dtype=np.int32)
+        energies = np.zeros((self.members, n_atoms))
+        found = np.zeros((self.members, n_acting, 3)) if forces else None
         load_plugin().mlmm_members_take(
-            self._held, *addresses(particles, energies), None if found is None else found.ctypes.data
+            self._held, *addresses(particles, energies, acting), None if found is None else found.ctypes.data
         )
-        return MemberEnergies(particles, energies, found)
+        return MemberEnergies(particles, energies, acting, found)
 
 
 def as_force(force: openmm.Force) -> ANIForce | AdaptiveANIForce | SupermolecularANIForce | None:

@@ -88,6 +88,7 @@ class AdaptiveBlend : public Blend {
         result.particles.clear(), result.energies.resize(size);
         for (size_t c = 0; c < count; ++c) result.particles.push_back(places.particles[centres[c]]);
         for (size_t k = 0; k < size; ++k) result.energies[k] = eps[k] * weight[result.particles[k % count]];
+        result.acting.clear();
         result.forces.assign(forces ? 3 * static_cast<size_t>(n) * members_of_committee : 0, 0.0);
         for (int m = 0; forces && m < members_of_committee; ++m) {
             by_energy.assign(size, 0.0);

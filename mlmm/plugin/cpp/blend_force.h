@@ -44,7 +44,9 @@ class BlendForce : public OpenMM::Force {
 struct MemberEnergies {
     std::vector<int> particles;    // (A,), -1 for what is no particle
     std::vector<double> energies;  // (members, A), each times its weight, kJ/mol
-    std::vector<double> forces;    // (members, particles of the System, 3) of their sums, where they are wanted
+    // Forces (members, acting, 3) of their sums, where they are wanted, on the particles on which any can act.
+    std::vector<double> forces;
+    std::vector<int> acting;
 };
 
 // The energy of one force at any positions, on the processor; not for several threads at once.

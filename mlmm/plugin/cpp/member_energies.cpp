@@ -27,6 +27,11 @@ class StaticBlend : public Blend {
         }
         for (const int p : places.particles)
             if (p < 0 || p >= n_particles) throw OpenMMException("Expected particles of the System. Count from 0.");
+        acting = places.particles;
+        for (const Cap& cap : places.caps) acting.insert(acting.end(), {cap.outer, cap.inner});
+        std::sort(acting.begin(), acting.end());
+        acting.erase(std::unique(acting.begin(), acting.end()), acting.end());
+        on_all.resize(n_particles);
     }
 
     double evaluate(const Vec3* where, const Vec3* box, int threads, Vec3* forces) override {
@@ -47,13 +52,16 @@ class StaticBlend : public Blend {
         const size_t count = centres.size();
         result.energies.resize(eps.size());
         for (size_t k = 0; k < eps.size(); ++k) result.energies[k] = weights[k % count] * eps[k];
-        result.forces.assign(forces ? 3 * static_cast<size_t>(n_particles) * networks.members() : 0, 0.0);
+        result.forces.clear(), result.acting = acting;
         for (int m = 0; forces && m < networks.members(); ++m) {
             std::fill(by_energy.begin(), by_energy.end(), 0.0);
             std::copy(weights.begin(), weights.end(), by_energy.begin() + m * count);
             networks.gradient(by_energy, gradient);
-            places.scatter(gradient, where, box,
-                           reinterpret_cast<Vec3*>(result.forces.data()) + static_cast<size_t>(n_particles) * m);
+            places.scatter(gradient, where, box, on_all.data());
+            for (const int p : acting) {
+                result.forces.insert(result.forces.end(), {on_all[p][0], on_all[p][1], on_all[p][2]});
+                on_all[p] = Vec3();
+            }
         }
     }
 
@@ -69,10 +77,29 @@ class StaticBlend : public Blend {
     Networks networks;
     int n_particles;
     Places places;
-    std::vector<int> particles;
+    std::vector<int> particles, acting;
+    std::vector<Vec3> on_all;  // zero between two evaluations: few particles of a large System have a force
     std::vector<int64_t> species, centres;
     std::vector<double> weights, positions, eps, by_energy, gradient;
 };
+
+// Leaves the forces (members, all particles, 3) on those that have any.
+void keep_acting(size_t n_particles, MemberEnergies& found) {
+    const size_t row = 3 * n_particles, members = found.forces.size() / row;
+    std::vector<double> kept;
+    for (size_t p = 0; p < n_particles; ++p)
+        for (size_t k = 3 * p; k < found.forces.size(); k += row) {
+            const double* f = &found.forces[k];
+            if (f[0] == 0.0 && f[1] == 0.0 && f[2] == 0.0) continue;
+            found.acting.push_back(static_cast<int>(p));
+            break;
+        }
+    kept.reserve(3 * members * found.acting.size());
+    for (size_t m = 0; m < members; ++m)
+        for (const int p : found.acting)
+            kept.insert(kept.end(), &found.forces[m * row + 3 * p], &found.forces[m * row + 3 * p] + 3);
+    found.forces.swap(kept);
+}
 
 // What Python holds.
 struct Evaluation {
@@ -103,8 +130,9 @@ EXPORT int mlmm_members_new(Force* force, int n_particles, void** made) {
     });
 }
 
-// Positions (particles of the System, 3) and box vectors in rows, nm; how many atoms there are energies of.
-EXPORT int mlmm_members_evaluate(void* held, const double* positions, const double* box, int forces, int64_t* atoms) {
+// Positions (particles of the System, 3) and box vectors in rows, nm; how many atoms there are energies of, and of how
+// many particles forces.
+EXPORT int mlmm_members_evaluate(void* held, const double* positions, const double* box, int forces, int64_t* counts) {
     return guarded([&] {
         Evaluation& own = *static_cast<Evaluation*>(held);
         const Vec3* rows = own.periodic ? reinterpret_cast<const Vec3*>(box) : nullptr;
@@ -112,15 +140,18 @@ EXPORT int mlmm_members_evaluate(void* held, const double* positions, const doub
             throw OpenMMException("Expected box vectors for a periodic force, but got none. Pass them.");
         if (rows) check_box(*own.committee, rows);
         own.blend->members(reinterpret_cast<const Vec3*>(positions), rows, own.threads, forces != 0, own.found);
-        *atoms = own.found.particles.size();
+        if (own.found.acting.empty() && !own.found.forces.empty()) keep_acting(own.n_particles, own.found);
+        counts[0] = own.found.particles.size(), counts[1] = own.found.acting.size();
     });
 }
 
-// The particles of those atoms (A,), -1 for others, their energies (members, A), and forces (members, particles, 3).
-EXPORT void mlmm_members_take(const void* held, int32_t* particles, double* energies, double* forces) {
+// The particles of those atoms (A,), -1 for others, their energies (members, A), the particles with forces (F,), and
+// these (members, F, 3).
+EXPORT void mlmm_members_take(const void* held, int32_t* particles, double* energies, int32_t* acting, double* forces) {
     const MemberEnergies& found = static_cast<const Evaluation*>(held)->found;
     std::copy(found.particles.begin(), found.particles.end(), particles);
     std::copy(found.energies.begin(), found.energies.end(), energies);
+    std::copy(found.acting.begin(), found.acting.end(), acting);
     if (forces) std::copy(found.forces.begin(), found.forces.end(), forces);
 }
 

@@ -71,6 +71,7 @@ class SupermolecularBlend : public Blend {
         // A difference of whole energies is no atom's.
         result.particles = {-1};
         result.energies.assign(networks.members(), 0.0);
+        result.acting.clear();
         result.forces.assign(forces ? 3 * static_cast<size_t>(n_particles) * networks.members() : 0, 0.0);
         for (const bool first : {true, false}) {
             if (!pass(first, where, box, threads, forces)) continue;
