@@ -2,13 +2,17 @@
 
 Forces are compared with those of the Reference platform where the GPU has the atoms, in mixed and double
 precision: those of the potential alone, and of all, whose error is that of OpenMM's own forces. Then steps
-of the force field and of the hybrids are timed in turn, in mixed precision.
+of the force field and of the hybrids are timed in turn, in mixed precision; on CUDA also with networks on
+tensor cores, for which the environment asks when a Context is made.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import openmm
@@ -56,6 +60,16 @@ def cases(quick: bool) -> dict[str, tuple[BuiltSystem, HybridSystem]]:
     return found
 
 
+@contextmanager
+def tensor_cores() -> Iterator[None]:
+    """Contexts that are made within have their networks on tensor cores."""
+    os.environ["MLMM_TENSOR_CORES"] = "1"
+    try:
+        yield
+    finally:
+        del os.environ["MLMM_TENSOR_CORES"]
+
+
 def context_on(system: openmm.System, platform: str, precision: str, positions: np.ndarray) -> openmm.Context:
     """With Langevin steps of 1 fs at 300 K."""
     integrator = openmm.LangevinMiddleIntegrator(300.0, 1.0, FEMTOSECOND)
@@ -93,18 +107,23 @@ def start(built: BuiltSystem, platform: str) -> np.ndarray:
     return context.getState(positions=True).getPositions(asNumpy=True)._value
 
 
-def timed(built: BuiltSystem, hybrid: HybridSystem, platform: str, rounds: int) -> tuple[float, float]:
-    """Milliseconds of a step: the force field's, and the hybrid's in units of it."""
+def timed(built: BuiltSystem, hybrid: HybridSystem, platform: str, rounds: int) -> list[float]:
+    """Of a step: milliseconds of the force field's, the hybrid's in units of it, that with tensor cores."""
     where = start(built, platform)
-    tasks: dict[str, Task] = {
-        name: step_task(context_on(system, platform, "mixed", where))
-        for name, system in (("force field", built.system), ("hybrid", hybrid.system))
-    }
+
+    def task(system: openmm.System) -> Task:
+        return step_task(context_on(system, platform, "mixed", where))
+
+    tasks = {"force field": task(built.system), "hybrid": task(hybrid.system)}
+    if platform == "CUDA":
+        with tensor_cores():
+            tasks["tensor cores"] = task(hybrid.system)
     timings, lost = interleaved(tasks, rounds)
     if lost:
         raise SystemExit(f"lost: {lost}")
-    field, both = timings["force field"].wall, timings["hybrid"].wall
-    return float(np.median(field)), float(np.median(both / field))
+    field = timings.pop("force field").wall
+    ratios = [float(np.median(own.wall / field)) for own in timings.values()]
+    return [float(np.median(field)), *ratios]
 
 
 def main(arguments: list[str]) -> int:
@@ -122,15 +141,24 @@ def main(arguments: list[str]) -> int:
         return 2
     torch.set_num_threads(1)
     print(f"{device_name(openmm.Platform.getPlatformByName(given.platform))}, {given.platform}, ANI-1x × 8\n")
-    print("| | bridge | F of ML, mixed | double | F of all, mixed | double | force field, ms | hybrid / it |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| | bridge | F of ML, mixed | double | F of all, mixed | double | ", end="")
+    print("F of ML, tensor cores | force field, ms | hybrid / it | with tensor cores |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     wrong = False
     for name, (built, hybrid) in cases(given.quick).items():
         errors = {precision: force_errors(hybrid, given.platform, precision) for precision in LIMITS}
         wrong |= any(not errors[precision][0] < limit for precision, limit in LIMITS.items())
-        field, ratio = timed(built, hybrid, given.platform, 3 if given.quick else 15)
-        shown = " | ".join(f"{errors[precision][i]:.1e}" for i in (0, 1) for precision in LIMITS)
-        print(f"| {name} | {hybrid.bridge} | {shown} | {field:.3f} | {ratio:.2f} |", flush=True)
+        shown = [f"{errors[precision][i]:.1e}" for i in (0, 1) for precision in LIMITS]
+        if given.platform == "CUDA":
+            with tensor_cores():
+                error = force_errors(hybrid, given.platform, "mixed")[0]
+            wrong |= not error < LIMITS["mixed"]
+            shown.append(f"{error:.1e}")
+        else:
+            shown.append("")
+        field, *ratios = timed(built, hybrid, given.platform, 3 if given.quick else 15)
+        shown += [f"{field:.3f}", *(f"{ratio:.2f}" for ratio in ratios)]
+        print(f"| {name} | {hybrid.bridge} | {' | '.join(shown)} |", flush=True)
     if wrong:
         print(f"\nA force of the potential is wrong: more than {LIMITS} of the largest.", file=sys.stderr)
     return int(wrong)

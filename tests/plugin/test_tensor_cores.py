@@ -8,10 +8,13 @@ import subprocess
 
 import numpy as np
 import pytest
+from ani_contexts import context_of, evaluated, force_of, picked, system_of, tolerance
+from ani_gases import gas
 from test_cuda_source import texts_of
 
+from mlmm.plugin import plugin_problem
+
 COMPILER = shutil.which("g++")
-pytestmark = pytest.mark.skipif(COMPILER is None, reason="no g++")
 
 ROWS, TILES, FUNCTIONS, WIDTHS = 21, ((0, 16), (16, 5)), 96, (64, 96, 32)
 #: Places of weights, transposed weights and biases, layer after layer, as `packing.cpp` has them.
@@ -146,6 +149,7 @@ def on_tensor_cores(
     return found[: ROWS * FUNCTIONS].reshape(ROWS, FUNCTIONS), found[ROWS * FUNCTIONS :]
 
 
+@pytest.mark.skipif(COMPILER is None, reason="no g++")
 def test_they_are_the_networks_and_three_products_are_needed(tmp_path):
     """Energies and gradients against numpy in double precision, rows of a full tile and of one that is not.
 
@@ -185,3 +189,21 @@ def test_they_are_the_networks_and_three_products_are_needed(tmp_path):
     one = ("__float_as_uint(x-__uint_as_float(parts.high))+0x1000", "0")
     assert np.abs(on_tensor_cores(tmp_path, data, swapped)[0] - gradient).max() > 0.1 * largest
     assert np.abs(on_tensor_cores(tmp_path, data, one)[0] - gradient).max() > 1e-4 * largest
+
+
+@pytest.mark.skipif(plugin_problem() is not None, reason="the plugin was not built")
+@pytest.mark.parametrize("platform", picked("CUDA-single", "CUDA-mixed"))
+def test_on_a_device_they_give_the_same_forces(platform, monkeypatch, capfd):
+    """As the processor; other last digits than the device's other arithmetic has; they are not refused."""
+    numbers = [1, 1, 8, 6, 1, 7, 1, 8] * 17
+    where = gas(len(numbers), 1.5, [1], seed=4).positions.numpy()
+
+    def forces(host: tuple[str, dict[str, str]]) -> np.ndarray:
+        return evaluated(context_of(system_of(len(numbers), force_of(numbers)), host), where)[1]
+
+    expected, without = forces(("CPU", {"Threads": "1"})), forces(platform)
+    monkeypatch.setenv("MLMM_TENSOR_CORES", "1")
+    found = forces(platform)
+    assert "not used" not in capfd.readouterr().err
+    assert np.abs(found - expected).max() < tolerance(platform) * np.abs(expected).max()
+    assert not np.array_equal(found, without)

@@ -12,9 +12,9 @@ from mlmm.plugin import SupermolecularANIForce, plugin_problem
 pytestmark = pytest.mark.skipif(plugin_problem() is not None, reason="the plugin was not built")
 
 HOST = ("CPU", {"Threads": "1"})
-#: Atoms with a weight of H, C, N, O, and all atoms. Tiles hold 4 and 8 rows in small regions, 8 in others; a
-#: group of threads looks at 128 atoms.
-SIZES = {"small": ((9, 7, 8, 5), 127), "large": ((41, 7, 8, 9), 129)}
+#: Atoms with a weight of H, C, N, O, and all atoms. Tiles hold 4 rows in small regions, 16 in others, half of
+#: that in double precision; a group of threads looks at 128 atoms.
+SIZES = {"small": ((9, 7, 8, 5), 127), "large": ((33, 15, 16, 17), 129)}
 
 
 @pytest.mark.parametrize("platform", picked("GPU-mixed"))

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <utility>
 
 #include "centres.h"
@@ -32,7 +33,7 @@ constexpr int kLocalMemory = 49152;
 // Regions that leave most of a large device idle: small tiles and one queue; and those that have more threads for each
 // centre.
 constexpr int kFewCentres = 64, kSomeCentres = 1024;
-// Rows of a tile for tensor cores.
+// Rows of a tile for tensor cores. They have been on no device yet, so that whoever wants them has to ask for them.
 constexpr int kTensorRows = 16;
 // Lists of neighbours with room for every atom take no more than this, bytes; longer ones grow where they must. There
 // is more for rows that move, most of which are not there at any time. And what these take besides, some kilobytes.
@@ -44,7 +45,7 @@ DeviceANI::DeviceANI(ComputeContext& cc, const ANIForce& force, const std::vecto
     : OnDevice(cc), packing(force), n_atoms(force.size()), members(force.committee->members),
       few(packing.centres.size() <= kFewCentres), moving(!sides.empty()),
       plan(packing.layers, few, most_threads(), kLocalMemory, real_size()),
-      tensor_cores(cuda && !twofold && plan.rows == kTensorRows) {
+      tensor_cores(cuda && !twofold && plan.rows == kTensorRows && std::getenv("MLMM_TENSOR_CORES")) {
     rows = static_cast<int>(packing.centres.size());
     if (moving) {
         make_candidates(force, sides);
