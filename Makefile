@@ -14,7 +14,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # One process a core, but no more than eight: each needs up to 2 GB. tests/conftest.py gives each one thread.
-# UTF-8 whatever the locale: a library has been seen to change that of a process, which then read files as ASCII.
+# UTF-8 whatever the locale: OpenMM's OpenCL platform leaves that of a process at C, which then reads files as ASCII.
 PYTEST := PYTHONUTF8=1 $(BIN)/python -m pytest -n auto --maxprocesses=8 --durations=15
 
 .PHONY: demo test slow faults bench lint types format venv clean
