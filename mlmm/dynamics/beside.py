@@ -22,12 +22,14 @@ class Beside(Generic[T]):
 
     Parameters
     ----------
+    in_thread : bool
+        Otherwise each call is made at once, and so is what is done with its result.
     most : int
         Calls that may wait; a further one waits for the oldest of them, so that no more memory is held.
     """
 
-    def __init__(self, most: int = 8):
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="beside")
+    def __init__(self, in_thread: bool = True, most: int = 8):
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="beside") if in_thread else None
         self._waiting: deque[tuple[Future[T], Callable[[T], None]]] = deque()
         self._most = most
 
@@ -39,6 +41,9 @@ class Beside(Generic[T]):
         Exception
             Whatever an earlier call, or what was done with its result, has raised.
         """
+        if self._pool is None:
+            then(call())
+            return
         self._waiting.append((self._pool.submit(call), then))
         self.catch_up()
 
@@ -55,7 +60,8 @@ class Beside(Generic[T]):
     def close(self) -> None:
         """End the thread; what was not handed on is lost."""
         self._waiting.clear()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _hand_on(self) -> None:
         future, then = self._waiting.popleft()

@@ -104,10 +104,11 @@ class EnergyTable:
     ):
         self.hybrid, self.monitor = hybrid, monitor or UncertaintyMonitor(hybrid)
         self._groups = {name: energy_groups(name, group) for name, group in hybrid.force_groups.items()}
-        self._beside: Beside[dict[str, float]] | None = None
+        self.beside: Beside[dict[str, float]] = Beside(beside)
+        #: Whether a row is made of a moment with its kinetic energy.
+        self.takes_moments = beside
         if beside:
             system = hybrid.system
-            self._beside = Beside()
             self._bonded = BondedEnergies(system, self._groups)
             # Meanwhile the other thread measures the uncertainty of the row before.
             self._terms = ThreadPoolExecutor(1, thread_name_prefix="bonded")
@@ -149,12 +150,12 @@ class EnergyTable:
             An energy that is not finite; beside the run, of an earlier row too.
         """
         head = (stage, str(step), f"{time:.6f}")
-        if self._beside is not None:
+        if self.takes_moments:
             then = now or fetch(context, self.hybrid.built.periodic, kinetic=True)
             names = [name for name in self._groups if name not in self._bonded.names]
             found = self._evaluated(context, names)
             bonded = self._terms.submit(self._bonded, then.positions, then.box)
-            self._beside.submit(
+            self.beside.submit(
                 lambda: self._completed(head, found | bonded.result(), then),
                 lambda row: self._append(head, row),
             )
@@ -230,30 +231,15 @@ class EnergyTable:
     @property
     def size(self) -> int:
         """Bytes written, those of all rows."""
-        self.finish()
+        self.beside.finish()
         return self._file.tell()
-
-    @property
-    def takes_moments(self) -> bool:
-        """Whether a row is made of a moment with its kinetic energy."""
-        return self._beside is not None
-
-    def catch_up(self) -> None:
-        """Write the rows that are ready; raises as `write`."""
-        if self._beside is not None:
-            self._beside.catch_up()
-
-    def finish(self) -> None:
-        """Write what is still measured beside the run; raises as `write`."""
-        if self._beside is not None:
-            self._beside.finish()
 
     def close(self) -> None:
         """Close the file, with all rows in it."""
         try:
-            self.finish()
+            self.beside.finish()
         finally:
-            if self._beside is not None:
-                self._beside.close()
+            self.beside.close()
+            if self.takes_moments:
                 self._terms.shutdown(cancel_futures=True)
             self._file.close()

@@ -126,7 +126,7 @@ class Runner:
                             return self._end("interrupted", str(self.stop))
                 return self._end("finished", None)
             except (SimulationError, openmm.OpenMMException) as error:
-                found = cause_of(error, (self._watch.finish, self.table.finish))
+                found = cause_of(error, (self._watch.beside.finish, self.table.beside.finish))
                 raise self._failure(found) from error
             except BaseException as error:
                 with suppress(OSError):  # on a full disk that cannot be written either
@@ -141,7 +141,7 @@ class Runner:
             with suppress(OSError):
                 file.close()
 
-        files.callback(self._watch.close)
+        files.callback(self._watch.beside.close)
         sizes = checkpoint.sizes if checkpoint else {}
         self._sums = GrowingChecksums(self.run.path, sizes, checkpoint.sums if checkpoint else None)
         table = self.run.file("energies.csv")
@@ -254,7 +254,7 @@ class Runner:
         # As often as it has to be where the device would wait; a frame is written once it was found good.
         look = not self._beside or image or saved or step % _LOOK == 0 or step == stage.steps
         for part in (self._watch, self.table, self.trajectory):
-            part.catch_up()
+            part.beside.catch_up()
         kinetic = row and self.table.takes_moments
         if row or look:
             now = fetch(context, self.hybrid.built.periodic, velocities=look, kinetic=kinetic)
@@ -294,7 +294,7 @@ class Runner:
         self.stop.reason = self.monitor.judge(found, positions, box, where, self.run.path)
 
     def _finish_stage(self, stage: Dynamics, context: openmm.Context, seconds: float) -> None:
-        self.table.finish()
+        self.table.beside.finish()
         self._add_stage(stage.facts() | {"seconds": seconds})
         if stage.trajectory:
             self.summary["timing"] = measure_timing(self.hybrid, stage, context, seconds)
@@ -353,7 +353,7 @@ class Runner:
     def _checkpoint(self, stage: int, step: int, state: openmm.State | None, context: bytes) -> None:
         started = time.monotonic()
         # No frame in it that is still to be looked at.
-        self._watch.finish()
+        self._watch.beside.finish()
         xml = "" if state is None else openmm.XmlSerializer.serialize(state)
         sizes = {"energies.csv": self.table.size, **self.trajectory.sizes, **self.monitor.sizes}
         frames, sums = self.trajectory.frames, self._sums.up_to(sizes)

@@ -45,7 +45,7 @@ class StabilityWatch:
         self.box: np.ndarray | None = hybrid.built.box_vectors
         self._check = StabilityCheck(hybrid)
         self._seen = self.positions
-        self._beside: Beside[tuple[str | None, str | None]] | None = Beside() if beside else None
+        self.beside: Beside[tuple[str | None, str | None]] = Beside(beside)
 
     def start_from(self, state: openmm.State) -> None:
         """A frame that needs no look, with which a stage begins."""
@@ -102,10 +102,7 @@ class StabilityWatch:
                 self._tell_unstable(stage, step, unstable)
             then(moment)
 
-        if self._beside is None:
-            tell(problems())
-        else:
-            self._beside.submit(problems, tell)
+        self.beside.submit(problems, tell)
 
     def _tell_unstable(self, stage: Dynamics, step: int, what: str) -> None:
         if self.unstable == "stop":
@@ -115,18 +112,3 @@ class StabilityWatch:
         if not any(warning.startswith(said) for warning in self.summary["warnings"]):
             self.summary["warnings"] += [f"{said}: {what} at step {step}"]
             logger.warning("%s", self.summary["warnings"][-1])
-
-    def catch_up(self) -> None:
-        """Tell what was found so far; raises as `look`."""
-        if self._beside is not None:
-            self._beside.catch_up()
-
-    def finish(self) -> None:
-        """Wait for all looks; raises as `look`."""
-        if self._beside is not None:
-            self._beside.finish()
-
-    def close(self) -> None:
-        """No more looks."""
-        if self._beside is not None:
-            self._beside.close()

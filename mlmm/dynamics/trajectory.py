@@ -103,7 +103,7 @@ class TrajectoryWriter:
         self._images = RegionImages(hybrid.built.topology, hybrid.zones.region.atoms)
         self._periodic = hybrid.built.periodic
         self._frames = 0
-        self._beside: Beside[None] | None = Beside() if beside else None
+        self.beside: Beside[None] = Beside(beside)
         if resume_at is not None and resume_at[1] > 0:
             self._continue(*resume_at)
         self._table: LambdaTable | None = None
@@ -131,10 +131,7 @@ class TrajectoryWriter:
         OSError
             It cannot be written; beside the run, an earlier one could not.
         """
-        if self._beside is None:
-            self._append(now.positions, now.box)
-        else:
-            self._beside.submit(lambda: self._append(now.positions, now.box), lambda _: None)
+        self.beside.submit(lambda: self._append(now.positions, now.box), lambda _: None)
 
     def _append(self, positions: np.ndarray, box: np.ndarray | None) -> None:
         if self._file is None:
@@ -146,26 +143,16 @@ class TrajectoryWriter:
             self._table.write(positions, box)
         self._frames += 1
 
-    def catch_up(self) -> None:
-        """Raise what has gone wrong beside the run so far."""
-        if self._beside is not None:
-            self._beside.catch_up()
-
-    def finish(self) -> None:
-        """Wait for all frames; raises as `append`."""
-        if self._beside is not None:
-            self._beside.finish()
-
     @property
     def frames(self) -> int:
         """Frames written, those before a resumed run with them."""
-        self.finish()
+        self.beside.finish()
         return self._frames
 
     @property
     def sizes(self) -> dict[str, int]:
         """Bytes written, by name of the file."""
-        self.finish()
+        self.beside.finish()
         size = 0
         if self._file is not None:
             self._file.seek(0, 2)
@@ -176,10 +163,9 @@ class TrajectoryWriter:
     def close(self) -> None:
         """Close the files, with all frames in them."""
         try:
-            self.finish()
+            self.beside.finish()
         finally:
-            if self._beside is not None:
-                self._beside.close()
+            self.beside.close()
             if self._file is not None:
                 self._file.close()
             if self._table is not None:

@@ -149,7 +149,7 @@ def make_force(
         Whether the energy gets the box (minimum image).
     name : str
         Of the force.
-    cuda_graphs : {"off", "auto", "on", "measured"}
+    cuda_graphs : {"off", "on", "measured"}
         Whether a TorchForce on OpenMM's CUDA platform records the energy as one graph and replays it;
         "measured" is "off" here.
     n_particles : int

@@ -19,8 +19,8 @@ __all__ = ["CUDA_GRAPHS", "MEASURED", "EnergyAndForces", "SamePlaces", "has_cuda
 
 #: Nothing is recorded yet: a run finds out by itself, see `mlmm.dynamics.graph_choice`.
 MEASURED = "measured"
-#: "auto": where all that the bridge evaluates can be recorded; "on": there, and an error elsewhere.
-CUDA_GRAPHS = ("off", "auto", "on", MEASURED)
+#: "on": an error where not all that the bridge evaluates can be recorded.
+CUDA_GRAPHS = ("off", "on", MEASURED)
 
 
 def wants_graphs(cuda_graphs: str, bridge: str, module: torch.nn.Module | None, name: str) -> bool:
@@ -28,7 +28,7 @@ def wants_graphs(cuda_graphs: str, bridge: str, module: torch.nn.Module | None, 
 
     Parameters
     ----------
-    cuda_graphs : {"off", "auto", "on", "measured"}
+    cuda_graphs : {"off", "on", "measured"}
     bridge : {"torchforce", "pythonforce", "native"}
     module : torch.nn.Module or None
         What a TorchForce would evaluate.
@@ -44,20 +44,20 @@ def wants_graphs(cuda_graphs: str, bridge: str, module: torch.nn.Module | None, 
         raise ConfigError(
             f"cuda_graphs = {' | '.join(CUDA_GRAPHS)}", repr(cuda_graphs), 'write cuda_graphs = "off"'
         )
-    if cuda_graphs in ("off", MEASURED):
+    if cuda_graphs != "on":
         return False
     problem = None
     if bridge != "torchforce":
         problem = f"bridge {bridge!r}"
     elif module is None or not is_capturable(module):
         problem = f"{name}, whose tensors change their shapes from step to step"
-    if problem is not None and cuda_graphs == "on":
+    if problem is not None:
         raise ConfigError(
             "for CUDA graphs a TorchForce with ANI in a static zone, compiled mm_side, shapes not 'lists'",
             problem,
-            'write cuda_graphs = "auto" or "off"',
+            'write cuda_graphs = "off"',
         )
-    return problem is None
+    return True
 
 
 def has_cuda_graphs(force: Any) -> bool:

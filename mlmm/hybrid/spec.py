@@ -83,7 +83,7 @@ class HybridSpec:
         How an embedded region meets charges beyond some distance.
     far_permittivity : float
         Of the medium beyond a reaction field.
-    cuda_graphs : {"measured", "off", "auto", "on"}
+    cuda_graphs : {"measured", "off", "on"}
         Whether a TorchForce records CUDA graphs: by default where a run on CUDA finds them right and faster,
         see `mlmm.dynamics.graph_choice`, and not in the System that is made of this spec.
     reference_charges : dict of int to float

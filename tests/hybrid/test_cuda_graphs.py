@@ -132,16 +132,18 @@ def test_a_blend_gives_its_forces_itself(water):
     ],
 )
 def test_systems_without_a_cuda_graph_are_rejected_or_run_without(water, kind, options):
-    """ "on" says why; "auto" goes on without."""
+    """ "on" says why; "off" goes on without."""
     with pytest.raises(ConfigError, match="for CUDA graphs a TorchForce with ANI in a static zone"):
         make(water, kind, **options)
-    assert not make(water, kind, cuda_graphs="auto", **options).cuda_graphs
+    assert not make(water, kind, cuda_graphs="off", **options).cuda_graphs
 
 
 def test_unknown_settings_and_models_without_graphs_are_rejected(water):
     with pytest.raises(ConfigError, match="cuda_graphs = off"):
         make(water, "additive", cuda_graphs="yes")
-    assert make(water, "additive", cuda_graphs="auto").cuda_graphs
+    assert make(water, "additive", cuda_graphs="on").cuda_graphs
+    # Nobody has measured yet.
+    assert not make(water, "additive", cuda_graphs="measured").cuda_graphs
 
     class Other(torch.nn.Module):
         def forward(self, positions: torch.Tensor, cell: torch.Tensor | None) -> torch.Tensor:
@@ -153,7 +155,7 @@ def test_unknown_settings_and_models_without_graphs_are_rejected(water):
     options = {"bridge": "torchforce", "periodic": False, "name": "water", "n_particles": 3}
     with pytest.raises(ConfigError, match="water, whose tensors change their shapes"):
         make_force(energy, cuda_graphs="on", **options)
-    assert not has_cuda_graphs(make_force(energy, cuda_graphs="auto", **options))
+    assert not has_cuda_graphs(make_force(energy, cuda_graphs="off", **options))
     assert not has_cuda_graphs(openmm.NonbondedForce())
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import openmm
 import pytest
 from ani_contexts import context_of, evaluated, picked, system_of, tolerance
 
+import mlmm
 from mlmm.plugin import ANIForce, plugin_problem
 from mlmm.potentials import load_potential
 
@@ -39,6 +43,15 @@ def atoms_in(cell: np.ndarray | None) -> tuple[list[int], np.ndarray, np.ndarray
     weights = np.zeros(n)
     weights[generator.choice(n, 60, replace=False)] = 1.0
     return generator.choice([1, 8], n).tolist(), weights, fractions @ edges
+
+
+def test_there_are_as_many_atoms_as_are_sorted():
+    """And in the small box fewer, so that both ways are taken."""
+    code = (Path(mlmm.__file__).parent / "plugin/cpp/device_ani.cpp").read_text(encoding="utf-8")
+    most = int(re.search(r"kMostSearched = (\d+);", code).group(1))
+    assert {name: len(atoms_in(cell)[0]) > most for name, cell in BOXES.items()} == {
+        name: name != "small" for name in BOXES
+    }
 
 
 def context_with(cell, host, *, periodic=True) -> openmm.Context:

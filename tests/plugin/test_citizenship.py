@@ -300,12 +300,14 @@ def test_energy_is_conserved(positions):
 
 
 @pytest.mark.parametrize("platform", picked("GPU-single", "GPU-mixed", "GPU-double"))
-def test_forces_beside_those_of_openmm_are_those_of_a_queue(platform, water):
-    """Without an energy the networks have a queue of their own: the same bits, and none of another step.
+@pytest.mark.parametrize("n", [60, 90])
+def test_forces_beside_those_of_openmm_are_those_of_a_queue(platform, n, water):
+    """Without an energy the networks of more than 64 atoms have a queue of their own: the same bits, and none
+    of another step.
 
     Control: the forces of the next positions are others.
     """
-    weights = np.where(np.arange(water.n_atoms) < 60, 1.0, 0.0)
+    weights = np.where(np.arange(water.n_atoms) < n, 1.0, 0.0)
     system, force = copy.deepcopy(water.system), force_of(water.numbers.tolist(), weights, periodic=True)
     force.setForceGroup(5)
     system.addForce(force)
