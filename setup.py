@@ -5,7 +5,9 @@ Nothing is built where there is no compiler, and no plugin without the headers i
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import os
 import pathlib
 import platform
 import sys
@@ -86,6 +88,16 @@ def source_hash(folder: str, files: tuple[str, ...]) -> str:
 
 class BuildKernel(build_ext):
     """Plain libraries for ctypes: a name without the version of Python, no entry point of a module."""
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count()
+
+    def build_extension(self, ext: Extension) -> None:
+        # The libraries share sources, not objects: in one folder they would overwrite one another's.
+        own = copy.copy(self)
+        own.build_temp = os.path.join(self.build_temp, ext.name)
+        build_ext.build_extension(own, ext)
 
     def get_ext_filename(self, fullname: str) -> str:
         return fullname.replace(".", "/") + ".so"
