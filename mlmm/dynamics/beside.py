@@ -39,7 +39,7 @@ class Beside(Generic[T]):
         Raises
         ------
         Exception
-            Whatever an earlier call, or what was done with its result, has raised.
+            Whatever an earlier call, or what was done with its result, has raised; those after it are lost.
         """
         if self._pool is None:
             then(call())
@@ -65,7 +65,12 @@ class Beside(Generic[T]):
 
     def _hand_on(self) -> None:
         future, then = self._waiting.popleft()
-        then(future.result())
+        try:
+            then(future.result())
+        except Exception:
+            # Nothing is handed on with a gap before it.
+            self._waiting.clear()
+            raise
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from contextlib import nullcontext
 
 import openmm
 import pytest
@@ -179,8 +180,27 @@ def test_results_come_in_order_and_no_more_than_some_wait():
     threading.Timer(0.2, gate.set).start()
     beside.submit(lambda: 3, taken.append)
     assert gate.is_set() and taken[0] == 0
+    beside.finish()
     beside.close()
     assert taken == [0, 1, 2, 3]
+
+
+def test_nothing_is_handed_on_after_a_call_that_failed():
+    """Also where its result was there before anybody asked: a table has no row after a gap."""
+    gate, taken = threading.Event(), []
+    beside: Beside[float] = Beside()
+    for k in (2, 1, 0, 5):
+        beside.submit(lambda k=k: gate.wait(60.0) and 4 / k, taken.append)
+    assert taken == []
+    gate.set()
+    for raises in (True, False):
+        with pytest.raises(ZeroDivisionError) if raises else nullcontext():
+            beside.finish()
+        assert taken == [2.0, 4.0]
+    beside.submit(lambda: 3.0, taken.append)
+    beside.finish()
+    beside.close()
+    assert taken == [2.0, 4.0, 3.0]
 
 
 def test_which_platforms_leave_the_processor_idle():
