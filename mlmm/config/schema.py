@@ -247,7 +247,12 @@ class ZoneSettings:
 class RunSettings(RunOptions, ProtocolOptions):
     """Stages, conditions and machine of a run."""
 
-    ml_threads: int = number(1, "threads of the potential", least=0, section="run")
+    ml_threads: int = number(
+        1,
+        "threads of a potential that torch evaluates; the native bridge takes those of OpenMM",
+        least=0,
+        section="run",
+    )
 
     def __post_init__(self) -> None:
         """A run file keeps what was written."""

@@ -96,7 +96,10 @@ class RunOptions:
     )
     platform: str = setting("", "OpenMM platform; empty: CUDA, HIP or CPU, the first that works", **_RUN)
     threads: int = number(
-        0, "threads of OpenMM's CPU platform; 0: as many as the machine has", least=0, **_RUN
+        0,
+        "threads of OpenMM's CPU platform and of the native bridge; 0: as many as the machine has",
+        least=0,
+        **_RUN,
     )
     unstable: str = word(
         "stop",

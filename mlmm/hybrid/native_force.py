@@ -47,7 +47,6 @@ def native_force(spec: HybridSpec, energy: RegionEnergy | Module, name: str) -> 
     options = {
         "periodic": spec.built.periodic,
         "precision": spec.potential.spec.precision,
-        "threads": torch.get_num_threads(),
     }
     force = make(spec, energy, options)
     force.setName(name)
@@ -101,5 +100,5 @@ def member_evaluation(system: openmm.System) -> MemberEvaluation | None:
     for force in system.getForces():
         own = as_force(force)
         if own is not None:
-            return MemberEvaluation(own, system.getNumParticles())
+            return MemberEvaluation(own, system.getNumParticles(), torch.get_num_threads())
     return None

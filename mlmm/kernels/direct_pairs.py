@@ -50,7 +50,7 @@ ZONE_PAIRS = "pairs of the zone"
 # Fewer pairs cost less as exceptions than the way to the host and back.
 _FEW = 2000
 # Pairs for which a second thread is worth its start.
-_PAIRS_PER_THREAD = 100_000
+_PAIRS_PER_THREAD = 20_000
 _PROBLEMS = {1: ("atoms that exist", "an index out of range"), 2: ("enough memory", "none left")}
 
 

@@ -54,7 +54,7 @@ class ANIForce(openmm.Force):
     precision : {"float32", "float64"}
         Arithmetic of the networks on Reference and CPU; a GPU computes in that of its platform.
     threads : int
-        Of the networks on Reference and CPU, at most one for 16 particles with weight; 0 for those of the
+        Of the networks on Reference and CPU, at most one for 4 particles with weight; 0 for those of the
         platform CPU, and one on Reference. No number of them changes a bit of the result.
 
     Raises

@@ -102,7 +102,7 @@ def _declare(library: ctypes.CDLL) -> None:
         "blend_set_numbers": [pointer, ctypes.c_char_p, integer, pointer],
         "blend_get_integers": [pointer, ctypes.c_char_p, pointer, pointer],
         "blend_get_numbers": [pointer, ctypes.c_char_p, pointer, pointer],
-        "members_new": [pointer, word, pointer],
+        "members_new": [pointer, word, word, pointer],
         "members_evaluate": [pointer, pointer, pointer, word, pointer],
         "members_take": [pointer, pointer, pointer, pointer, pointer],
         "members_release": [pointer],

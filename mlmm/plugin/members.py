@@ -47,6 +47,8 @@ class MemberEvaluation:
     force : ANIForce, AdaptiveANIForce or SupermolecularANIForce
     n_particles : int
         Of its System.
+    threads : int
+        At most.
 
     Raises
     ------
@@ -54,11 +56,16 @@ class MemberEvaluation:
         Particles that are not in the System, or arrays that do not belong together.
     """
 
-    def __init__(self, force: ANIForce | AdaptiveANIForce | SupermolecularANIForce, n_particles: int):
+    def __init__(
+        self,
+        force: ANIForce | AdaptiveANIForce | SupermolecularANIForce,
+        n_particles: int,
+        threads: int = 1,
+    ):
         self._held = ctypes.c_void_p()
         self.members, self.n_particles = force.getNumMembers(), n_particles
         self._release = load_plugin().mlmm_members_release
-        call("mlmm_members_new", int(force.this), n_particles, ctypes.byref(self._held))
+        call("mlmm_members_new", int(force.this), n_particles, int(threads), ctypes.byref(self._held))
 
     def __del__(self) -> None:
         if self._held:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 
 import numpy as np
@@ -24,7 +26,7 @@ from ani_gases import gas
 from mlmm.blending.link_atoms import CappedModel
 from mlmm.build.surroundings.bulk import build_bulk_water
 from mlmm.errors import PotentialError
-from mlmm.plugin import ANIForce, plugin_problem
+from mlmm.plugin import ANIForce, MemberEvaluation, plugin_problem
 from mlmm.potentials import load_potential
 
 pytestmark = pytest.mark.skipif(plugin_problem() is not None, reason="the plugin was not built")
@@ -198,6 +200,25 @@ def test_threads_change_no_bit(positions):
         results.append(evaluated(context_of(system, ("CPU", {"Threads": threads})), shifted))
     for energy, forces in results[1:]:
         assert energy == results[0][0] and np.array_equal(forces, results[0][1])
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="not Linux")
+def test_a_forked_process_has_threads_of_its_own(positions):
+    """Threads do not survive a fork: the child has the same bits, and threads to share the work with."""
+    evaluation = MemberEvaluation(force_of(NUMBERS * 3), 3 * N, threads=3)
+    shifted = np.concatenate([positions + 1.3 * k for k in range(3)])
+    before = evaluation(shifted)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        after = evaluation(shifted)
+        same = np.array_equal(after.forces, before.forces) and np.array_equal(after.energies, before.energies)
+        alone = len(os.listdir("/proc/self/task")) == 1
+        os._exit(0 if same and not alone else 1 + alone)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFEXITED(status), f"ended by signal {os.WTERMSIG(status)}"
+    assert os.WEXITSTATUS(status) == 0, "1: other bits; 2: no threads"
+    assert np.abs(before.forces).max() > 100
 
 
 def test_float32_networks_on_the_processor(positions):

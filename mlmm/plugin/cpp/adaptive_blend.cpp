@@ -15,7 +15,7 @@ namespace mlmm {
 namespace {
 
 // Pairs for which a second thread is worth its start.
-constexpr size_t kPairsPerThread = 100000;
+constexpr size_t kPairsPerThread = 20000;
 
 std::vector<int64_t> wide(const std::vector<int>& values) { return {values.begin(), values.end()}; }
 

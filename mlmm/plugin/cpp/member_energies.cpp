@@ -112,20 +112,19 @@ struct Evaluation {
 
 }  // namespace
 
-// Of an ANIForce or an ANIBlendForce in a System with so many particles, as it is now.
-EXPORT int mlmm_members_new(Force* force, int n_particles, void** made) {
+// Of an ANIForce or an ANIBlendForce in a System with so many particles, as it is now, by at most so many threads.
+EXPORT int mlmm_members_new(Force* force, int n_particles, int threads, void** made) {
     return guarded([&] {
         auto own = std::make_unique<Evaluation>();
-        own->n_particles = n_particles;
+        own->n_particles = n_particles, own->threads = std::max(1, threads);
         if (const auto* ani = dynamic_cast<ANIForce*>(force)) {
-            own->committee = ani->committee, own->periodic = ani->periodic, own->threads = ani->threads;
+            own->committee = ani->committee, own->periodic = ani->periodic;
             own->blend = std::make_unique<StaticBlend>(*ani, n_particles);
         } else {
             const auto& blend = dynamic_cast<const BlendForce&>(*force);
-            own->committee = blend.committee, own->periodic = blend.periodic, own->threads = blend.threads;
+            own->committee = blend.committee, own->periodic = blend.periodic;
             own->blend = make_blend(blend, n_particles);
         }
-        own->threads = std::max(1, own->threads);
         *made = own.release();
     });
 }

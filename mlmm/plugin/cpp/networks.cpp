@@ -18,7 +18,7 @@ namespace mlmm {
 namespace {
 
 // Below so many centres a second thread costs more than it saves.
-constexpr int kCentresPerThread = 16;
+constexpr int kCentresPerThread = 4;
 
 // Beside this library: mlmm/plugin/cpp/x.so, mlmm/kernels/cpp/ani_*.so.
 std::string kernels() {

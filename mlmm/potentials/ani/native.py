@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 # Below so many centres a second thread costs more than it saves.
-_CENTRES_PER_THREAD = 16
+_CENTRES_PER_THREAD = 4
 _PROBLEMS = {
     1: ("a model whose weights this process has loaded", "an unknown one: a module saved by another process"),
     2: ("networks for every element of a centre", "an element that the module was not bound to"),

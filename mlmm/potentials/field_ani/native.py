@@ -28,7 +28,7 @@ __all__ = ["choose_field_kernel", "load_field_weights"]
 
 _COLUMNS = 5  # energy, charge, dipole
 # Below so many atoms a second thread costs more than it saves.
-_ATOMS_PER_THREAD = 16
+_ATOMS_PER_THREAD = 4
 _PROBLEMS = {
     1: ("a model whose weights this process has loaded", "an unknown one: a module saved by another process"),
     2: ("networks for every element", "an element that the module was not bound to"),
