@@ -64,7 +64,7 @@ def _script(kind: str) -> Callable[[Path, Path], object]:
 
 def _model(place: Path) -> Path:
     built = chains(box=None)
-    with open(place / "model.cif", "w") as file:
+    with open(place / "model.cif", "w", encoding="utf-8") as file:
         app.PDBxFile.writeFile(built.topology, built.positions * unit.nanometer, file)
     return place / "model.cif"
 

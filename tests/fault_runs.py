@@ -114,7 +114,7 @@ class Process:
     def end(self) -> tuple[str, str]:
         """Wait; returns exit status and the last line that was printed."""
         _, status = os.waitpid(self.pid, 0)
-        with open(self.printed, errors="replace") as pipe:
+        with open(self.printed, encoding="utf-8", errors="replace") as pipe:
             lines = pipe.read().strip().splitlines() or [""]
         if os.WIFSIGNALED(status):
             return signal.Signals(os.WTERMSIG(status)).name, "killed"

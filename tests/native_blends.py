@@ -65,10 +65,10 @@ def supermolecular(built, bridge, potential, atoms=range(6)) -> HybridSystem:
     return hybrid_system(built, hard_zones(built, region), potential, scheme="supermolecular", bridge=bridge)
 
 
-def model(hybrid, positions, platform=("Reference", {})):
-    """Energy and forces of what is added to OpenMM, where the platform has the atoms, and those positions."""
+def model(hybrid, positions, platform=None):
+    """Energy and forces of what is added to OpenMM, where the platform (Reference) has the atoms, and where that is."""
     groups = 1 << hybrid.force_groups["ml"]
-    context = context_of(hybrid.system, platform)
+    context = context_of(hybrid.system, platform or ("Reference", {}))
     context.setPositions(positions)
     state = context.getState(energy=True, forces=True, positions=True, groups=groups)
     where = state.getPositions(asNumpy=True)._value

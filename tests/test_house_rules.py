@@ -35,6 +35,29 @@ def test_files_are_short_quiet_and_without_stray_constants(path):
         assert not re.search(r"\b(96\.48|627\.5|4\.184|0\.5291|27\.211|2625\.|138\.93)", text)
 
 
+def without_encoding(text: str) -> list[int]:
+    """Lines where a text file is read or written as whatever encoding the process has just now."""
+    calls = (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call))
+    return [
+        call.lineno
+        for call in calls
+        if getattr(call.func, "attr", "") in ("read_text", "write_text")
+        and all(keyword.arg != "encoding" for keyword in call.keywords)
+    ]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_text_files_are_utf_8(path):
+    """OpenMM's OpenCL platform leaves a process in the C locale, where Python would take them for ASCII."""
+    assert without_encoding(path.read_text()) == []
+
+
+def test_files_without_encoding_are_detected():
+    assert without_encoding(
+        "a.read_text()\nb.write_text(\n  'x', encoding='utf-8'\n)\nb.write_text('x')"
+    ) == [1, 5]
+
+
 def public_functions(node: ast.AST, inside: str = "") -> Iterator[tuple[str, ast.FunctionDef]]:
     """Functions, methods and constructors without a leading underscore, with their names."""
     for child in ast.iter_child_nodes(node):

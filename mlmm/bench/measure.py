@@ -202,13 +202,13 @@ def step_task(
 
 def resident_mb() -> float:
     """Memory of this process now, MB."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def peak_resident_mb() -> float:
     """Largest memory of this process so far, MB; getrusage would give that of the process that started it."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return int(next(line.split()[1] for line in lines if line.startswith("VmHWM"))) * 1024 / 1e6
 
 
@@ -240,7 +240,7 @@ def _processor() -> str:
     if not cpuinfo.exists():
         return python_platform.processor() or python_platform.machine()
     facts: dict[str, str] = {}
-    for line in cpuinfo.read_text().splitlines():
+    for line in cpuinfo.read_text(encoding="utf-8").splitlines():
         key, _, value = line.partition(":")
         facts.setdefault(key.strip(), value.strip())
     name = facts.get("model name", python_platform.machine())

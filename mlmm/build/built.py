@@ -272,7 +272,7 @@ class BuiltSystem(ShortRepr):
         expected = f"a folder written by BuiltSystem.save at {str(folder)!r}"
         again = "build the system again, or give the folder of a finished build"
         try:
-            index = json.loads((folder / _INDEX).read_text())
+            index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
             checksums = {name: _sha256(folder / name) for name in (_SYSTEM, _POSITIONS)}
             if index["format"] != _FORMAT:
                 raise StructureError(expected, f"format {index['format']} instead of {_FORMAT}", again)
@@ -281,7 +281,9 @@ class BuiltSystem(ShortRepr):
                     raise StructureError(
                         expected, f"{name} that is not the file described in {_INDEX}", again
                     )
-            system = read_serialised((folder / _SYSTEM).read_text(), "System", str(folder / _SYSTEM))
+            system = read_serialised(
+                (folder / _SYSTEM).read_text(encoding="utf-8"), "System", str(folder / _SYSTEM)
+            )
             positions = np.load(folder / _POSITIONS, allow_pickle=False)
             topology = topology_from_dict(index["topology"])
             return cls(topology, positions, system, index["provenance"], index.get("ligands", {}))

@@ -87,7 +87,7 @@ def residues(folder: Path) -> int:
         windows.append(drawn.windows)
     found = residue_contributions(tables[0], tables[1], (windows[0], windows[1]))
     print("\n".join(found.lines()))
-    with (folder / "residues.csv").open("w", newline="") as file:
+    with (folder / "residues.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(
             [

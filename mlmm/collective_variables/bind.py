@@ -168,7 +168,7 @@ def _read(path: str, name: str) -> tuple[np.ndarray, list[int]]:
     """Coordinates (K, n, 3) in nm of every model of a PDB or mmCIF file, and atomic numbers, 0 if unknown."""
     kind = app.PDBxFile if path.lower().endswith((".cif", ".mmcif")) else app.PDBFile
     try:
-        with open(path) as file:
+        with open(path, encoding="utf-8") as file:
             found = kind(file)
         frames = [found.getPositions(asNumpy=True, frame=k)._value for k in range(found.getNumFrames())]
         elements = [atom.element.atomic_number if atom.element else 0 for atom in found.topology.atoms()]

@@ -115,7 +115,7 @@ def _force_field_drift(
 
 def _hybrid_drift(hybrid: HybridSystem, stage: Dynamics, run: RunDirectory) -> dict[str, Any] | None:
     """Slope of the total energy in an NVE stage, from the energy table; None for fewer than ten rows."""
-    with run.file("energies.csv").open(newline="") as file:
+    with run.file("energies.csv").open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["stage"] == stage.name]
     if len(rows) < 10:
         return None

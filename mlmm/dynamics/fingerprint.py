@@ -115,7 +115,7 @@ def same_force_field(folder: Path, system: openmm.System) -> bool:
         Where `BuiltSystem.save` wrote it.
     system : openmm.System
     """
-    then, now = (folder / "system.xml").read_text(), openmm.XmlSerializer.serialize(system)
+    then, now = (folder / "system.xml").read_text(encoding="utf-8"), openmm.XmlSerializer.serialize(system)
     if then == now:
         return True
     # Numbers on their own, and whatever stands between them.

@@ -201,11 +201,11 @@ def _keep_insertion_codes(path: Path, topology: app.Topology) -> None:
     codes = [atom.residue.insertionCode.strip() for atom in topology.atoms()]
     if not any(codes):
         return
-    lines, rest = path.read_text().splitlines(keepends=True), iter(codes)
+    lines, rest = path.read_text(encoding="utf-8").splitlines(keepends=True), iter(codes)
     for k, line in enumerate(lines):
         if line.startswith(("ATOM", "HETATM")):
             lines[k] = line[:26] + f"{next(rest):1.1s}" + line[27:]
-    path.write_text("".join(lines))
+    path.write_text("".join(lines), encoding="utf-8")
 
 
 def _fits_pdb(topology: app.Topology) -> bool:

@@ -119,10 +119,10 @@ class EnergyTable:
         self._weights = AdaptiveWeights(zones) if isinstance(zones, AdaptiveZones) else None
         self._freedom = degrees_of_freedom(hybrid.system)
         if resume_at is None:
-            self._file = path.open("w", newline="")
+            self._file = path.open("w", newline="", encoding="utf-8")
             csv.writer(self._file).writerow(self.columns)
         else:
-            self._file = path.open("r+", newline="")
+            self._file = path.open("r+", newline="", encoding="utf-8")
             self._file.truncate(resume_at)
             self._file.seek(0, 2)
         self._writer = csv.writer(self._file)

@@ -105,7 +105,7 @@ class RunDirectory(ShortRepr):
         They are those of `run.json`, or of the last checkpoint where that file is gone or damaged.
         """
         try:
-            return json.loads((self.path / "run.json").read_text())
+            return json.loads((self.path / "run.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             with suppress(ConfigError):
                 return self.read_checkpoint(put_aside=False).summary

@@ -387,7 +387,7 @@ class UncertaintyMonitor:
             extra = f" {found.forces[i]:.4f}" if found.forces is not None else ""
             text.append(f"{symbol:2} {place}{extra}")
         path = run / "to_label.xyz"
-        with path.open("a") as file:
+        with path.open("a", encoding="utf-8") as file:
             file.write("\n".join(text) + "\n")
             self.facts["bytes"] = file.tell()
         self.facts["saved"] = [*self.facts["saved"], {"frame": where, "reason": reason}]

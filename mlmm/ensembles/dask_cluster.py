@@ -200,7 +200,7 @@ def read_cluster(path: str | Path) -> tuple[str, dict[str, Any], dict[str, int]]
         A file that is missing, no TOML, or without a system or a number of jobs.
     """
     try:
-        content = tomllib.loads(Path(path).read_text())
+        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"a cluster in {path}, in TOML", str(error), "correct the file") from error
     found = [name for name in content if name in _SYSTEMS]

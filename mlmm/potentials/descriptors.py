@@ -184,7 +184,7 @@ def read_xyz(path: str | Path) -> list[Structure]:
         A file that is missing or not in that format: names the line.
     """
     try:
-        lines = Path(path).read_text().splitlines()
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise PotentialError(f"an xyz file at {path}", str(error), "give structures in xyz format") from error
     structures, at = [], 0

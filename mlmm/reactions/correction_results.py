@@ -122,7 +122,7 @@ def profile_facts(
 
 def write_corrected(path: Path, facts: dict[str, Any]) -> None:
     """Write the change and the corrected profile as CSV, a row for each bin."""
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(
             [

@@ -280,7 +280,7 @@ class _Files:
     def open(self, found: Mapping[str, Any] | None, names: Sequence[str]) -> None:
         """Open the table and the trajectory, cut to their lengths at the checkpoint."""
         path = self._folder / _TABLE
-        self._table = path.open("r+" if found else "w", newline="")
+        self._table = path.open("r+" if found else "w", newline="", encoding="utf-8")
         if found:
             self._table.truncate(int(found["table_size"]))
             self._table.seek(0, os.SEEK_END)

@@ -89,7 +89,7 @@ def compare_residues(first: Path, second: Path) -> list[dict[str, Any]]:
 
 
 def _table(path: Path) -> dict[str, list[float]]:
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         return {
             row["residue"]: [float(row["difference"]), float(row["difference_error"])]
             for row in csv.DictReader(file)

@@ -44,7 +44,7 @@ def write_xyz(
             f"{name:2s} {x:14.8f} {y:14.8f} {z:14.8f}"
             for name, (x, y, z) in zip(names, np.asarray(frame) / ANGSTROM, strict=True)
         ]
-    path.write_text("\n".join(lines) + "\n")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def mode_movie(positions: np.ndarray, vector: np.ndarray) -> np.ndarray:

@@ -135,7 +135,7 @@ def analyse_metadynamics(folder: str | Path, *, bins: int, bootstraps: int, seed
     """
     path = Path(folder)
     record = json.loads((path / "metadynamics.json").read_text(encoding="utf-8"))
-    with (path / "variables.csv").open(newline="") as file:
+    with (path / "variables.csv").open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["held"] == "1"]
     axes = record["axes"]
     temperature = float(record["settings"]["temperature"])
@@ -181,7 +181,7 @@ def _write(path: Path, record: dict[str, Any], found: HeldBias) -> None:
         },
         nan=True,
     )
-    with (path / "profile.csv").open("w", newline="") as file:
+    with (path / "profile.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow([axis["variable"], "free_energy_kj_per_mol", "standard_error"])
         for row in zip(places, profile.values, profile.errors, strict=True):
@@ -204,7 +204,7 @@ def _write_map(
         surface = -thermal * np.log(mass)
     surface -= surface.min()
     middles = [0.5 * (one[1:] + one[:-1]) for one in edges]
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow([axes[0]["variable"], axes[1]["variable"], "free_energy_kj_per_mol"])
         for i, first in enumerate(middles[0]):

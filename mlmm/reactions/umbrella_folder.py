@@ -90,7 +90,7 @@ def write_profile(path: Path, result: UmbrellaResult) -> None:
     """Write the profile as CSV: place, free energy and its standard error."""
     profile = result.profile
     name = result.coordinate.name
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow([name, "free_energy_kj_per_mol", "standard_error"])
         for row in zip(profile.centres, profile.values, profile.errors, strict=True):

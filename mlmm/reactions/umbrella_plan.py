@@ -130,7 +130,7 @@ def _of_run(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _of_table(path: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Values and energies of a table."""
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     columns = list(rows[0]) if rows else []
     energy = next((column for column in columns if column.startswith("energy")), None)

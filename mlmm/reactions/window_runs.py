@@ -151,7 +151,7 @@ def production_values(folders: Sequence[Path], name: str, stage: str = "produce"
     """Values of a variable in the production of runs one after the other, in internal units."""
     found: list[float] = []
     for folder in folders:
-        with (folder / "energies.csv").open(newline="") as file:
+        with (folder / "energies.csv").open(newline="", encoding="utf-8") as file:
             found += [float(row[name]) for row in csv.DictReader(file) if row["stage"] == stage]
     return np.array(found)
 

@@ -86,11 +86,11 @@ class Orca:
                 return failed(self, failure or "no gradient file was written", record, watch)
             if _NORMAL_END not in output:
                 return failed(self, f"its output ends without {_NORMAL_END!r}", record, watch)
-            energy, gradient = read_gradient(gradient_file.read_text(), len(molecule))
+            energy, gradient = read_gradient(gradient_file.read_text(encoding="utf-8"), len(molecule))
             on_charges = None
             if molecule.external is not None:
                 charge_file = folder / "job.pcgrad"
-                text = charge_file.read_text() if charge_file.is_file() else "0"
+                text = charge_file.read_text(encoding="utf-8") if charge_file.is_file() else "0"
                 on_charges = read_point_charge_gradient(text, len(molecule.external))
         charges = read_charges(output, len(molecule))
         return answered(self, record, watch, energy, gradient, on_charges, charges=charges)

@@ -113,7 +113,7 @@ class Psi4:
             answer_file = folder / "answer.json"
             if not answer_file.is_file():
                 return failed(self, failure or "no answer was written", record, watch)
-            return read_answer(self, answer_file.read_text(), molecule, record, watch)
+            return read_answer(self, answer_file.read_text(encoding="utf-8"), molecule, record, watch)
 
 
 def input_text(method: Psi4, molecule: Molecule) -> str:

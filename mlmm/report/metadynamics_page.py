@@ -104,7 +104,7 @@ def _cards(result: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
 
 def _series(folder: pathlib.Path, record: Mapping[str, Any]) -> list[Sketch]:
     """Each variable over time; the part in which the bias is held in another colour."""
-    with (folder / "variables.csv").open(newline="") as file:
+    with (folder / "variables.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     times = np.array([float(row["time_ps"]) for row in rows])
     held = np.array([row["held"] == "1" for row in rows])

@@ -205,7 +205,7 @@ def measuring_parser(about: str) -> argparse.ArgumentParser:
 
 def read_rows(path: Path) -> list[dict]:
     """Rows of a file, one in JSON on each line."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def main() -> None:

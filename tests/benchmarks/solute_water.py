@@ -41,7 +41,7 @@ LEVELS = ("force field", "fixed AMP-BMS charges", "predicted charges", "AMP-BMS 
 
 
 def read(path: Path) -> dict:
-    return json.loads(path.read_text()) if path.exists() else {"about": {}, "solutes": {}}
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"about": {}, "solutes": {}}
 
 
 def write(path: Path, data: dict) -> None:

@@ -188,7 +188,7 @@ def test_files_that_cannot_be_used_are_refused(files, tmp_path):
 def test_system_as_xml_with_a_structure_keeps_every_force(dipeptide_water, tmp_path):
     built = dipeptide_water
     (tmp_path / "system.xml").write_text(openmm.XmlSerializer.serialize(built.system))
-    with open(tmp_path / "model.cif", "w") as file:
+    with open(tmp_path / "model.cif", "w", encoding="utf-8") as file:
         app.PDBxFile.writeFile(built.topology, built.positions * unit.nanometer, file)
     taken = load_openmm(tmp_path / "system.xml", tmp_path / "model.cif")
     assert openmm.XmlSerializer.serialize(taken.system) == openmm.XmlSerializer.serialize(built.system)

@@ -298,7 +298,7 @@ def test_byte_order_mark_and_foreign_remarks_are_harmless(tmp_path):
 
 def test_mmcif_gives_the_same_molecule(tmp_path):
     model = app.PDBFile(str(write(tmp_path, DIPEPTIDE)))
-    with open(tmp_path / "good.cif", "w") as file:
+    with open(tmp_path / "good.cif", "w", encoding="utf-8") as file:
         app.PDBxFile.writeFile(model.topology, model.positions, file)
     built = vacuum(tmp_path / "good.cif")
     np.testing.assert_allclose(built.positions, vacuum(tmp_path / "bad.pdb").positions, atol=1e-6)

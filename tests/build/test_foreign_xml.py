@@ -38,7 +38,7 @@ class Harm:
 
 
 def force_field(code: str, where: Path) -> Path:
-    where.write_text(f"<ForceField>\n{RESIDUE}\n{code}\n</ForceField>")
+    where.write_text(f"<ForceField>\n{RESIDUE}\n{code}\n</ForceField>", encoding="utf-8")
     return where
 
 
@@ -123,7 +123,7 @@ def with_harm(system: openmm.System, marker: Path) -> str:
 def test_python_in_a_serialised_system_does_not_run(dipeptide_vacuum, tmp_path):
     built, marker = dipeptide_vacuum, tmp_path / "ran"
     (tmp_path / "system.xml").write_text(with_harm(built.system, marker))
-    with open(tmp_path / "model.cif", "w") as file:
+    with open(tmp_path / "model.cif", "w", encoding="utf-8") as file:
         app.PDBxFile.writeFile(built.topology, built.positions * unit.nanometer, file)
     problem = None
     try:

@@ -48,7 +48,7 @@ def no_programs(monkeypatch):
 
 
 def write(path: Path, lines) -> Path:
-    path.write_text("\n".join([*lines, "END", ""]))
+    path.write_text("\n".join([*lines, "END", ""]), encoding="utf-8")
     return path
 
 
@@ -393,7 +393,7 @@ def test_failing_or_hanging_ambertools_programs_are_reported_and_killed(tmp_path
         ambertools.run_program(str(script), ["60"], *arguments)
     state = Path(f"/proc/{int((tmp_path / 'child').read_text())}/stat")
     for _ in range(3000):
-        if not state.exists() or state.read_text().split()[2] == "Z":
+        if not state.exists() or state.read_text(encoding="utf-8").split()[2] == "Z":
             break
         time.sleep(0.02)
     else:

@@ -105,7 +105,7 @@ def test_requested_protonation_is_built(tmp_path):
 
 def test_the_user_overrides_hydrogens_and_names_of_the_file(tmp_path):
     built = build_system(written(tmp_path, NEAR), solvate=False, protonate={"A:HIS31": "HIP"})
-    with open(tmp_path / "with_h.pdb", "w") as file:
+    with open(tmp_path / "with_h.pdb", "w", encoding="utf-8") as file:
         app.PDBFile.writeFile(built.topology, 10 * built.positions, file, keepIds=True)
     kept = build_system(tmp_path / "with_h.pdb", solvate=False)
     assert kept.provenance["net_charge"] == built.provenance["net_charge"]

@@ -116,7 +116,7 @@ def _check_cached(path: Path) -> None:
     """Compare a cached file with the checksum that was written after its download."""
     again = f"delete {path} and download it again"
     try:
-        expected = json.loads(_facts_of(path).read_text())["sha256"]
+        expected = json.loads(_facts_of(path).read_text(encoding="utf-8"))["sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StructureError(
             "a download with its checksum beside it", f"{path} without ({error})", again

@@ -116,7 +116,7 @@ def gaff_parameters(
 
 def _cached(path: Path, smiles: str) -> LigandParameters | None:
     try:
-        found = LigandParameters(**json.loads(path.read_text()))
+        found = LigandParameters(**json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError) as error:
@@ -148,7 +148,7 @@ def _run_amber(
     molecule.AddConformer(conformer)
     with tempfile.TemporaryDirectory(prefix="mlmm-ligand-") as name:
         folder = Path(name)
-        (folder / "in.sdf").write_text(chem.MolToMolBlock(molecule) + "$$$$\n")
+        (folder / "in.sdf").write_text(chem.MolToMolBlock(molecule) + "$$$$\n", encoding="utf-8")
         arguments = ["-i", "in.sdf", "-fi", "sdf", "-o", "typed.mol2", "-fo", "mol2", "-at", "gaff2"]
         arguments += ["-rn", "LIG", "-dr", "no", "-pf", "no", "-nc", str(net)]
         arguments += ["-c", "bcc"] if charges is None else []
@@ -166,7 +166,8 @@ def _run_amber(
             )
         (folder / "leap.in").write_text(
             "source leaprc.gaff2\nloadamberparams extra.frcmod\nLIG = loadmol2 typed.mol2\n"
-            "saveamberparm LIG out.prmtop out.inpcrd\nquit\n"
+            "saveamberparm LIG out.prmtop out.inpcrd\nquit\n",
+            encoding="utf-8",
         )
         run_program(programs["tleap"], ["-f", "leap.in"], folder, "out.prmtop", what)
         (folder / "tleap.out").replace(folder / "leap.out")

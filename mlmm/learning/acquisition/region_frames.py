@@ -265,4 +265,4 @@ def _resolved(run: RunDirectory) -> dict[str, Any]:
     import tomllib
 
     path = run.file("resolved.toml")
-    return tomllib.loads(path.read_text()) if path.exists() else {}
+    return tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

@@ -91,7 +91,7 @@ def kept_candidates(folder: Path) -> list[Molecule] | None:
 def read_facts(path: Path) -> Any:
     """Read JSON (ConfigError where it cannot be read)."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"readable facts in {path}", str(error), "delete the folder of that round and resume"

@@ -73,7 +73,7 @@ class Dataset(ShortRepr):
     def __init__(self, path: str | Path):
         self.path = Path(path)
         try:
-            facts = json.loads((self.path / "set.json").read_text())
+            facts = json.loads((self.path / "set.json").read_text(encoding="utf-8"))
             if facts["format"] != _FORMAT:
                 raise ValueError(f"the format {facts['format']!r}")
             self.method: str = facts["method"]

@@ -68,7 +68,7 @@ def _by_force_field(molecules: Sequence[Molecule], path: Path) -> list[tuple[flo
     from openmm import unit
 
     try:
-        system = openmm.XmlSerializer.deserialize(path.read_text())
+        system = openmm.XmlSerializer.deserialize(path.read_text(encoding="utf-8"))
     except (OSError, openmm.OpenMMException) as error:
         raise ConfigError(
             f"an OpenMM System in {path}", str(error), "write it with openmm.XmlSerializer"

@@ -96,7 +96,7 @@ def read_neurochem(folder: str | Path) -> ANIParameters:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text()
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         raise PotentialError(
             f"the file {path.name}", str(error), "copy the whole published folder"
