@@ -66,7 +66,7 @@ def supermolecular(built, bridge, potential, atoms=range(6)) -> HybridSystem:
 
 
 def model(hybrid, positions, platform=None):
-    """Energy and forces of what is added to OpenMM, where the platform (Reference) has the atoms, and where that is."""
+    """Energy and forces of what is added to OpenMM, where the platform has the atoms, and those positions."""
     groups = 1 << hybrid.force_groups["ml"]
     context = context_of(hybrid.system, platform or ("Reference", {}))
     context.setPositions(positions)

@@ -16,13 +16,14 @@ from mlmm.plugin import plugin_problem
 
 COMPILER = shutil.which("g++")
 
-ROWS, TILES, FUNCTIONS, WIDTHS = 21, ((0, 16), (16, 5)), 96, (64, 96, 32)
+ROWS, TILES, FUNCTIONS, WIDTHS = 21, ((0, 16), (16, 5)), 384, (64, 96, 32)
 #: Places of weights, transposed weights and biases, layer after layer, as `packing.cpp` has them.
 INPUTS = (FUNCTIONS, *WIDTHS[:-1])
 SIZES = [a * b for a, b in zip(INPUTS, WIDTHS, strict=True)]
 STARTS = np.concatenate([[0], np.cumsum([2 * s + w for s, w in zip(SIZES, WIDTHS, strict=True)])]).tolist()
 
-#: Threads of a group are threads, and what they share is static. PTX ISA, "Matrix Fragments for mma.m16n8k8".
+#: Threads of a group are threads, and what they share is static. PTX ISA, "Matrix Fragments for mma.m16n8k8";
+#: sums are cut off, not rounded, and what is not a number has all bits set.
 _SHIM = """
 #include <cmath>
 #include <cstdio>
@@ -67,7 +68,9 @@ static void product(float* c, const unsigned (&a)[4], const unsigned (&b)[2]) {
         double sum = c[i];
         for (int k = 0; k < 8; k++)
             sum += (double) fragmentsA[first+row%8*4+k%4][row/8+2*(k/4)]*fragmentsB[first+column*4+k%4][k/4];
-        c[i] = sum;
+        c[i] = sum;  // and what does not fit is cut off
+        if (std::fabs((double) c[i]) > std::fabs(sum)) c[i] = std::nextafter(c[i], 0.0f);
+        if (sum != sum) c[i] = __uint_as_float(0x7fffffff);
     }
     pthread_barrier_wait(&warps[thread/32]);
 }
@@ -97,17 +100,18 @@ int main() {
         for (auto& thread : threads) thread.join();
     }
     fwrite(slopes.data(), 4, slopes.size(), stdout); fwrite(energies.data(), 4, energies.size(), stdout);
-    return status[0];
+    fwrite(status, 4, 1, stdout);
+    return 0;
 }
 """
 
 
-def program(fault: tuple[str, str] | None) -> str:
-    """One element and one member, three hidden layers; with a fault in the code if one is given."""
+def program(*faults: tuple[str, str]) -> str:
+    """One element and one member, three hidden layers; with faults in the code if they are given."""
     macros = texts_of("rows")[0]
     of_functions, of_rows, layer, tiles, networks = texts_of("networks")
     tensor_cores = texts_of("tensor_cores")[0]
-    if fault is not None:
+    for fault in faults:
         assert fault[0] in tensor_cores
         tensor_cores = tensor_cores.replace(*fault)
     code = macros + tiles + tensor_cores + of_functions + layer + of_rows + layer + networks
@@ -138,23 +142,20 @@ def program(fault: tuple[str, str] | None) -> str:
     )
 
 
-def on_tensor_cores(
-    folder, data: bytes, fault: tuple[str, str] | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Gradients in the symmetry functions and energies of all rows."""
-    (folder / "program.cpp").write_text(program(fault))
+def on_tensor_cores(folder, data: bytes, *faults: tuple[str, str]) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Gradients in the symmetry functions and energies of all rows; whether it told of a broken one."""
+    (folder / "program.cpp").write_text(program(*faults), encoding="utf-8")
     command = [COMPILER, "-std=c++17", "-O1", "-w", "-pthread", "-o", "program", "program.cpp"]
     subprocess.run(command, cwd=folder, check=True)
-    found = np.frombuffer(subprocess.run([folder / "program"], input=data, capture_output=True).stdout, "f4")
-    return found[: ROWS * FUNCTIONS].reshape(ROWS, FUNCTIONS), found[ROWS * FUNCTIONS :]
+    done = subprocess.run([folder / "program"], input=data, capture_output=True, check=True)
+    found = np.frombuffer(done.stdout, "f4")
+    slopes, energies = found[: ROWS * FUNCTIONS], found[ROWS * FUNCTIONS : -1]
+    return slopes.reshape(ROWS, FUNCTIONS), energies, found[-1] != 0
 
 
-@pytest.mark.skipif(COMPILER is None, reason="no g++")
-def test_they_are_the_networks_and_three_products_are_needed(tmp_path):
-    """Energies and gradients against numpy in double precision, rows of a full tile and of one that is not.
-
-    Controls: places of a fragment that are swapped, and one product instead of three.
-    """
+@pytest.fixture(scope="module")
+def networks() -> tuple[bytes, np.ndarray, np.ndarray, np.ndarray]:
+    """Weights as they lie on a device, symmetry functions, and energies and gradients by numpy in float64."""
     generator = np.random.default_rng(5)
     matrices = [
         generator.normal(0, 1.2 / np.sqrt(i), (o, i)).astype("f4")
@@ -169,7 +170,7 @@ def test_they_are_the_networks_and_three_products_are_needed(tmp_path):
         for own in (matrix, matrix.T):  # (quarters of the inputs, outputs, 4)
             packed.append(own.reshape(len(own), -1, 4).transpose(1, 0, 2).ravel())
         packed.append(bias)
-    data = b"".join(np.ascontiguousarray(x).tobytes() for x in (*packed, last, weights, functions))
+    data = b"".join(np.ascontiguousarray(x).tobytes() for x in (*packed, last, weights))
     values, x = [], functions.astype(float)
     for matrix, bias in zip(matrices, biases, strict=True):
         x = x @ matrix.T + bias
@@ -178,17 +179,53 @@ def test_they_are_the_networks_and_three_products_are_needed(tmp_path):
     gradient = weights[:, None] * last[:-1].astype(float)
     for matrix, value in zip(matrices[::-1], values[::-1], strict=True):
         gradient = (gradient * np.where(value > 0, 1, 1 + 10 * value)) @ matrix
-    slopes, energies = on_tensor_cores(tmp_path, data)
-    largest = np.abs(gradient).max()
-    assert np.abs(slopes - gradient).max() < 3e-6 * largest
-    assert np.abs(energies - (x @ last[:-1] + last[-1])).max() < 3e-6 * np.abs(energies).max()
+    return data, functions, x @ last[:-1] + last[-1], gradient
+
+
+@pytest.mark.skipif(COMPILER is None, reason="no g++")
+def test_they_are_the_networks_and_three_products_are_needed(tmp_path, networks):
+    """Energies and gradients against double precision, rows of a full tile and of one that is not.
+
+    Controls: places of a fragment that are swapped, one product for three, and sums left to tensor cores.
+    """
+    data, functions, exact, gradient = networks
+
+    def errors(*faults: tuple[str, str]) -> tuple[float, float]:
+        slopes, energies, broken = on_tensor_cores(tmp_path, data + functions.tobytes(), *faults)
+        assert not broken
+        apart = np.abs(slopes - gradient).max() / np.abs(gradient).max()
+        return apart, np.sqrt(np.mean((energies - exact) ** 2)) / np.abs(exact).max()
+
     swapped = (
         "a[0].high, a[1].high, a[2].high, a[3].high, b0.high",
         "a[0].high, a[2].high, a[1].high, a[3].high, b0.high",
     )
     one = ("__float_as_uint(x-__uint_as_float(parts.high))+0x1000", "0")
-    assert np.abs(on_tensor_cores(tmp_path, data, swapped)[0] - gradient).max() > 0.1 * largest
-    assert np.abs(on_tensor_cores(tmp_path, data, one)[0] - gradient).max() > 1e-4 * largest
+    inside = (("real part[4] = {0, 0, 0, 0};", "real (&part)[4] = sums[t];"), ("sums[t][i] += part[i];", ";"))
+    of_forces, of_energies = errors()
+    assert of_forces < 1e-6 and of_energies < 3e-7
+    assert errors(swapped)[0] > 0.1
+    assert errors(one)[0] > 1e-4
+    assert errors(*inside)[1] > 4 * of_energies
+
+
+@pytest.mark.skipif(COMPILER is None, reason="no g++")
+def test_what_is_not_a_number_stays_so_in_its_row(tmp_path, networks):
+    """The bits of a device's own, which rounding would make a zero of; the other rows are as they were.
+
+    Control: without the line that looks for it all energies are finite.
+    """
+    data, functions, _, _ = networks
+    broken = functions.copy()
+    broken[3, 40] = np.uint32(0x7FFFFFFF).view("f4")
+    slopes, energies, told = on_tensor_cores(tmp_path, data + broken.tobytes())
+    plain_slopes, plain_energies, _ = on_tensor_cores(tmp_path, data + functions.tobytes())
+    others = np.arange(ROWS) != 3
+    assert told and np.isnan(energies[3]) and np.isnan(slopes[3]).all()
+    assert np.array_equal(slopes[others], plain_slopes[others])
+    assert np.array_equal(energies[others], plain_energies[others])
+    without = ("(rows[i] == rows[i] ? a[i].high : 0x7fffe000)", "a[i].high")
+    assert np.isfinite(on_tensor_cores(tmp_path, data + broken.tobytes(), without)[1]).all()
 
 
 @pytest.mark.skipif(plugin_problem() is not None, reason="the plugin was not built")

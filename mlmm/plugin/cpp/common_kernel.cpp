@@ -26,7 +26,10 @@ class StaticOnDevice : public DeviceForce {
 
    private:
     void make_kernels() override {}
-    void launch_all(bool forces, bool energy) override { networks.launch(forces, energy); }
+    void launch_networks(bool forces, bool energy) override { networks.launch(forces, energy); }
+    void launch_forces(bool forces, bool) override {
+        if (forces) networks.push_forces();
+    }
 };
 
 class CommonANIKernel : public ANIKernel {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <cstring>
 #include <utility>
 
 #include "centres.h"
@@ -39,13 +40,18 @@ constexpr int kTensorRows = 16;
 // is more for rows that move, most of which are not there at any time. And what these take besides, some kilobytes.
 constexpr size_t kWholeLists = 64u << 20, kMovingLists = 640u << 20, kMovingRows = 96u << 20;
 
+bool asked_for(const char* variable) {
+    const char* value = std::getenv(variable);
+    return value && *value && std::strcmp(value, "0") != 0;
+}
+
 }  // namespace
 
 DeviceANI::DeviceANI(ComputeContext& cc, const ANIForce& force, const std::vector<int>& sides)
     : OnDevice(cc), packing(force), n_atoms(force.size()), members(force.committee->members),
       few(packing.centres.size() <= kFewCentres), moving(!sides.empty()),
       plan(packing.layers, few, most_threads(), kLocalMemory, real_size()),
-      tensor_cores(cuda && !twofold && plan.rows == kTensorRows && std::getenv("MLMM_TENSOR_CORES")) {
+      tensor_cores(cuda && !twofold && plan.rows == kTensorRows && asked_for("MLMM_TENSOR_CORES")) {
     rows = static_cast<int>(packing.centres.size());
     if (moving) {
         make_candidates(force, sides);
@@ -251,9 +257,10 @@ void DeviceANI::launch(bool forces, bool energy) {
         event->enqueue();
     }
     if (plainly) compare_evaluations();
-    run_networks(evaluate, forces, energy);
-    if (forces) push->execute(rows * force_group, force_group);
+    run_networks(plainly ? plainly : evaluate, forces, energy);
 }
+
+void DeviceANI::push_forces() { push->execute(rows * force_group, force_group); }
 
 bool DeviceANI::had_room() {
     if (whole) return true;

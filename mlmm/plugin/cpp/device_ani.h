@@ -20,6 +20,8 @@ class DeviceANI : public OnDevice {
     // At the begin of an evaluation; whether kernels of the program have to be made, again where there was one.
     bool prepare();
     void launch(bool forces, bool energy);
+    // After it, in the same evaluation.
+    void push_forces();
     // When all is launched. Without room for all rows and neighbours more of it is made, and this evaluation is void.
     bool had_room();
     // Whether its kernels take so little of a step that a queue of their own costs more than it saves.

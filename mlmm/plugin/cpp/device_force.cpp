@@ -22,6 +22,7 @@ struct DeviceForce::PostComputation : public ComputeContext::ForcePostComputatio
     PostComputation(DeviceForce& force, int group) : force(force), group(group) {}
     double computeForceAndEnergy(bool forces, bool energy, int groups) override {
         if (force.contexts.size() == 1) {
+            ContextSelector selector(force.cc);
             force.finish();
         } else if (groups & (1 << group)) {
             ContextSelector selector(force.cc);
@@ -42,49 +43,52 @@ void DeviceForce::join_evaluations(int group) {
     cc.getPostComputations().push_back(new PostComputation(*this, group));
 }
 
-// In a queue of its own, so that the kernels of one step that do not fill the device run side by side; with few atoms
-// to tell the queues to wait for each other takes longer than that saves. Kernels of OpenMM add energies to one buffer
-// without atomics: nothing beside them where an energy is asked for.
+// The networks have a queue of their own, so that the kernels of one step that do not fill the device run side by side;
+// with few atoms to tell the queues to wait for each other takes longer than that saves. Some kernels of OpenMM add
+// energies and forces without atomics (RMSDForce, PME without a stream of its own): nothing is added beside them.
 void DeviceForce::execute(bool forces, bool energy) {
     if (contexts.size() > 1) return;
     ContextSelector selector(cc);
-    if (beside) finish();
+    if (beside) wait();  // Another force has broken that evaluation off.
     if (energy || networks.is_small() || !networks.is_settled()) return run(forces, energy);
     ready->enqueue(), ready->queueWait(queue);
     const ComputeQueue before = Queues::current(cc);
-    Queues::current(cc) = queue, beside = true;
+    Queues::current(cc) = queue;
     try {
-        run(forces, energy), done->enqueue();
+        launch_networks(forces, false), done->enqueue();
     } catch (...) {
-        Queues::current(cc) = before, beside = false;
+        Queues::current(cc) = before;
         throw;
     }
-    Queues::current(cc) = before;
+    Queues::current(cc) = before, beside = true, wanted = forces;
 }
 
 void DeviceForce::run(bool forces, bool energy) {
     if (networks.prepare()) make_kernels();
-    launch_all(forces, energy);
+    launch_networks(forces, energy), launch_forces(forces, energy);
     if (!networks.had_room()) {
         // OpenMM evaluates anew.
         cc.setForcesValid(false);
         return;
     }
-    // Looking waits for the device, which whoever asks for the energy does anyway.
-    if (energy || ++evaluations % kLookEvery == 0) unseen = true;
-    if (unseen && !beside) look();
+    look(energy);
 }
 
 void DeviceForce::finish() {
     if (!beside) return;
-    ContextSelector selector(cc);
-    beside = false;
-    done->queueWait(Queues::current(cc));
-    if (unseen) look();
+    wait();
+    launch_forces(wanted, false);
+    look(false);
 }
 
-void DeviceForce::look() {
-    unseen = false;
+void DeviceForce::wait() {
+    beside = false;
+    done->queueWait(Queues::current(cc));
+}
+
+// That waits for the device, which whoever asks for the energy does anyway.
+void DeviceForce::look(bool energy) {
+    if (!energy && ++evaluations % kLookEvery != 0) return;
     if (networks.is_finite()) return;
     throw OpenMMException("Expected finite energies of the atoms of an ANIForce, but got NaN or infinity. Look at the "
                           "positions for atoms on top of each other, or use a smaller time step.");

@@ -21,8 +21,9 @@ class DeviceForce {
     DeviceForce(const std::vector<OpenMM::ComputeContext*>& contexts, const ANIForce& atoms,
                 const std::vector<int>& sides);
     virtual void make_kernels() = 0;
-    // Nothing may be added to the buffer of energies where the energy is not asked for.
-    virtual void launch_all(bool forces, bool energy) = 0;
+    // What adds to no buffer of OpenMM's, or to that of energies where the energy is asked for; and what adds forces.
+    virtual void launch_networks(bool forces, bool energy) = 0;
+    virtual void launch_forces(bool forces, bool energy) = 0;
 
     DeviceANI networks;
 
@@ -30,14 +31,15 @@ class DeviceForce {
     struct PostComputation;
     void run(bool forces, bool energy);
     void finish();
-    void look();
+    void wait();
+    void look(bool energy);
 
     std::vector<OpenMM::ComputeContext*> contexts;  // one for each device; all the work is done on the first
     OpenMM::ComputeContext& cc;
     OpenMM::ComputeQueue queue;
     OpenMM::ComputeEvent ready, done;
-    // Its kernels run beside others; an evaluation has not been looked at for what is no number.
-    bool beside = false, unseen = false;
+    // Its networks run beside other kernels; forces are wanted of them.
+    bool beside = false, wanted = false;
     int evaluations = 0;
 };
 

@@ -28,6 +28,8 @@ ComputeKernel DeviceANI::evaluation() {
 void DeviceANI::compare_evaluations() {
     std::vector<double> found[2];
     for (const int own : {0, 1}) {
+        // What no row has now may be anything.
+        cc.clearBuffer(at("slopes"));
         run_networks(own ? evaluate : plainly, true, false);
         at("slopes").download(found[own], true);
     }
@@ -35,8 +37,8 @@ void DeviceANI::compare_evaluations() {
     for (size_t i = 0; i < found[0].size(); ++i) {
         if (!std::isfinite(found[0][i])) return;
         largest = std::max(largest, std::fabs(found[0][i]));
-        const double apart = std::fabs(found[1][i] - found[0][i]);
-        difference = apart <= difference ? difference : apart;
+        if (!std::isfinite(found[1][i])) found[1][i] = INFINITY;
+        difference = std::max(difference, std::fabs(found[1][i] - found[0][i]));
     }
     // Without rows, or with broken positions, there is nothing to compare yet.
     if (largest == 0) return;

@@ -2,8 +2,10 @@
 // devices that have them; elsewhere stands what device_networks.h has.
 //
 // A number is the sum of two that have eleven bits each; of the products the largest three are taken, which leaves the
-// accuracy of single precision (Markidis et al., IPDPSW 2018, 10.1109/IPDPSW.2018.00091). Rows are those of a tile,
-// 16, and columns eight outputs at a time; the four lanes that share a row hold four inputs each, as weights lie.
+// accuracy of single precision (Markidis et al., IPDPSW 2018, 10.1109/IPDPSW.2018.00091). Tensor cores cut off what does
+// not fit into a sum, which is a bias; those of 16 inputs are therefore added up outside (Ootomo and Yokota, IJHPCA 36,
+// 475, 2022, 10.1177/10943420221090256). Rows are those of a tile, 16, and columns eight outputs at a time; the four
+// lanes that share a row hold four inputs each, as weights lie.
 #pragma once
 
 static const char* const kDeviceTensorCores = R"KERNEL(
@@ -76,16 +78,24 @@ DEVICE void multiplyTiles(const real4* RESTRICT x, const int stride, int begin, 
 #pragma unroll
         for (int i = 0; i < 8; i++)
             a[i] = inTwoParts(rows[i]);
+        // The device's own has all bits set, of which the sum above makes a zero.
+#pragma unroll
+        for (int i = 0; i < 8; i++)
+            a[i].high = (rows[i] == rows[i] ? a[i].high : 0x7fffe000);
 #pragma unroll
         for (int t = 0; t < TILES; t++) {
             const TwoParts b0 = inTwoParts(taken[t].x), b1 = inTwoParts(taken[t].y), b2 = inTwoParts(taken[t].z),
                 b3 = inTwoParts(taken[t].w);
-            addProduct(sums[t], a[0].low, a[1].low, a[2].low, a[3].low, b0.high, b1.high);
-            addProduct(sums[t], a[4].low, a[5].low, a[6].low, a[7].low, b2.high, b3.high);
-            addProduct(sums[t], a[0].high, a[1].high, a[2].high, a[3].high, b0.low, b1.low);
-            addProduct(sums[t], a[4].high, a[5].high, a[6].high, a[7].high, b2.low, b3.low);
-            addProduct(sums[t], a[0].high, a[1].high, a[2].high, a[3].high, b0.high, b1.high);
-            addProduct(sums[t], a[4].high, a[5].high, a[6].high, a[7].high, b2.high, b3.high);
+            real part[4] = {0, 0, 0, 0};
+            addProduct(part, a[0].low, a[1].low, a[2].low, a[3].low, b0.high, b1.high);
+            addProduct(part, a[4].low, a[5].low, a[6].low, a[7].low, b2.high, b3.high);
+            addProduct(part, a[0].high, a[1].high, a[2].high, a[3].high, b0.low, b1.low);
+            addProduct(part, a[4].high, a[5].high, a[6].high, a[7].high, b2.low, b3.low);
+            addProduct(part, a[0].high, a[1].high, a[2].high, a[3].high, b0.high, b1.high);
+            addProduct(part, a[4].high, a[5].high, a[6].high, a[7].high, b2.high, b3.high);
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                sums[t][i] += part[i];
         }
     }
 }

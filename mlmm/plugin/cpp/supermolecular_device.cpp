@@ -31,10 +31,14 @@ class SupermolecularOnDevice : public DeviceBlend {
                                 "candidateSides", "atomSides", "sources", "candidateWeights"});
     }
 
-    void launch_all(bool forces, bool energy) override {
+    void launch_networks(bool forces, bool energy) override {
         networks.set_box(mark);
         mark->execute(networks.n_candidates());
         networks.launch(forces, energy);
+    }
+
+    void launch_forces(bool forces, bool) override {
+        if (forces) networks.push_forces();
     }
 
     ComputeKernel mark;
