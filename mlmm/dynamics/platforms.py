@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 
 import openmm
 
@@ -12,6 +13,8 @@ from mlmm.plugin.members import as_force
 from mlmm.units import FEMTOSECOND
 
 __all__ = ["choose_platform", "device_name", "leaves_processor_idle", "platform_arguments", "precision_of"]
+
+logger = logging.getLogger(__name__)
 
 #: OpenCL is not among them: OpenMM finds it with the driver of any laptop's graphics, where double precision
 #: and TorchForce may be missing; a kernel that cannot be loaded there ends the process.
@@ -32,6 +35,9 @@ def choose_platform(
     name: str = "", threads: int = 0, system: openmm.System | None = None
 ) -> tuple[openmm.Platform, dict[str, str]]:
     """Find a platform by its name, in any case, and its properties.
+
+    A GPU computes in mixed precision: forces in single, their sums, velocities, energies in more. In single
+    precision alone, OpenMM's default, energies are known to some 1e-7 of themselves, and drift.
 
     Parameters
     ----------
@@ -62,8 +68,10 @@ def choose_platform(
             "one, which ends the process there",
             'leave platform out for CUDA or CPU, or write bridge = "pythonforce"',
         )
-    several = threads > 0 and platform.getName() == "CPU"
-    return platform, {"Threads": str(threads)} if several else {}
+    if platform.getName() == "CPU":
+        return platform, {"Threads": str(threads)} if threads > 0 else {}
+    mixed = leaves_processor_idle(platform) and _computes_in_mixed(platform.getName())
+    return platform, {"Precision": "mixed"} if mixed else {}
 
 
 def platform_arguments(name: str = "", threads: int = 0, system: openmm.System | None = None) -> list[object]:
@@ -107,6 +115,20 @@ def _works(name: str) -> bool:
     try:
         openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName(name))
     except openmm.OpenMMException:
+        return False
+    return True
+
+
+@functools.cache
+def _computes_in_mixed(name: str) -> bool:
+    """Whether a platform has double precision for sums, which some graphics for laptops have not."""
+    system = openmm.System()
+    system.addParticle(1.0)
+    arguments = openmm.VerletIntegrator(FEMTOSECOND), openmm.Platform.getPlatformByName(name)
+    try:
+        openmm.Context(system, *arguments, {"Precision": "mixed"})
+    except openmm.OpenMMException as error:
+        logger.warning("%s computes in single precision here: in mixed it said %s", name, error)
         return False
     return True
 

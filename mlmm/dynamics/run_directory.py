@@ -95,7 +95,9 @@ class RunDirectory(ShortRepr):
             "state": str(facts.get("state", "")),
             "title": shortened(str(facts.get("title", ""))),
             "stages": shortened(stages),
-            "platform": str(machine) + (f", {facts['threads']} threads" if "threads" in facts else ""),
+            "platform": str(machine)
+            + (f", {facts['threads']} threads" if "threads" in facts else "")
+            + (f", {facts['precision']} precision" if "precision" in facts else ""),
         }
 
     @property

@@ -22,7 +22,7 @@ from mlmm.dynamics.graph_choice import choose_graphs
 from mlmm.dynamics.integrators import beyond_tested
 from mlmm.dynamics.lock import locked
 from mlmm.dynamics.options import RunOptions
-from mlmm.dynamics.platforms import choose_platform
+from mlmm.dynamics.platforms import choose_platform, precision_of
 from mlmm.dynamics.progress import Progress
 from mlmm.dynamics.records import distance_facts, log_to, muted, run_facts, write_pdb
 from mlmm.dynamics.resuming import check_files, take_up
@@ -249,8 +249,10 @@ def _untested(hybrid: HybridSystem, stages: Sequence[Minimise | Dynamics]) -> li
 
 
 def _platform_facts(platform: openmm.Platform, properties: dict[str, str]) -> dict[str, str]:
-    """Name and number of threads, which is the environment's or the machine's where none was asked for."""
+    """Name; precision of a GPU; number of threads, that of the machine where none was given."""
     facts = {"platform": platform.getName()}
+    if "Precision" in properties:
+        facts["precision"] = precision_of(platform, properties)
     if platform.getName() == "CPU":
         facts["threads"] = properties.get("Threads") or platform.getPropertyDefaultValue("Threads")
     return facts

@@ -77,6 +77,7 @@ def write_report(run_directory: str | os.PathLike | RunRecord) -> pathlib.Path:
         run,
         title=record.title,
         seed=UNKNOWN if look_up(run, "seed") is None else run["seed"],
+        arithmetic=_arithmetic(run),
         verdict=record.verdict,
         warnings=_warnings(run),
         notes=notes,
@@ -153,6 +154,12 @@ def key_results(run: dict, energies: dict[str, np.ndarray]) -> dict[str, tuple[s
             f"described by {in_words(look_up(run, 'potential', 'name'))}",
         ),
     }
+
+
+def _arithmetic(run: dict) -> str:
+    """Precision of a GPU, or the number of threads of the processor."""
+    precision = look_up(run, "precision")
+    return f"{precision} precision" if precision else f"threads: {in_words(look_up(run, 'threads'))}"
 
 
 def _box(vectors: list) -> str:

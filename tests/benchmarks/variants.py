@@ -143,7 +143,7 @@ def stepper(
     thermostat : bool
         Langevin at 300 K, otherwise plain Verlet.
     platform : str
-        OpenMM's, at its own precision.
+        OpenMM's; a GPU in mixed precision.
     """
     if thermostat:
         integrator: openmm.Integrator = openmm.LangevinMiddleIntegrator(_TEMPERATURE, 5.0, FEMTOSECOND)

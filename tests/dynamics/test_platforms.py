@@ -40,9 +40,8 @@ def machine(monkeypatch):
         listed = [Listed(name, float(speed)) for speed, name in enumerate(names)]
         monkeypatch.setattr(openmm.Platform, "getNumPlatforms", lambda: len(listed))
         monkeypatch.setattr(openmm.Platform, "getPlatform", lambda number: listed[number])
-        works = getattr(platforms, "_works", None)
-        if works is not None:
-            monkeypatch.setattr(platforms, "_works", lambda name: name not in broken)
+        monkeypatch.setattr(platforms, "_works", lambda name: name not in broken)
+        monkeypatch.setattr(platforms, "_computes_in_mixed", lambda name: name != "OpenCL")
 
     return put
 
@@ -62,6 +61,9 @@ def test_opencl_is_not_taken_unasked(machine, names, broken, chosen):
     assert platforms.choose_platform()[0].getName() == chosen
     assert platforms.platform_arguments()[0].getName() == chosen
     assert platforms.choose_platform("opencl")[0].getName() == "OpenCL"
+    # In mixed precision where the device has it.
+    assert platforms.choose_platform()[1] == ({"Precision": "mixed"} if chosen in ("CUDA", "HIP") else {})
+    assert platforms.choose_platform("opencl", 2)[1] == {}
 
 
 def test_a_torchforce_on_opencl_is_refused(machine):
@@ -85,6 +87,21 @@ def test_the_native_bridge_may_run_on_opencl(machine, dipeptide_vacuum):
     assert hybrid.bridge == "native" and any(type(f) is openmm.Force for f in hybrid.system.getForces())
     machine(("Reference", "CPU", "OpenCL"))
     assert platforms.choose_platform("OpenCL", system=hybrid.system)[0].getName() == "OpenCL"
+
+
+def test_precision_of_a_device_without_double_precision(monkeypatch, caplog):
+    platforms._computes_in_mixed.cache_clear()
+    given = []
+
+    def refuse(*arguments):
+        given.append(arguments[-1])
+        raise openmm.OpenMMException("This device does not support double precision")
+
+    monkeypatch.setattr(openmm, "Context", refuse)
+    monkeypatch.setattr(openmm.Platform, "getPlatformByName", lambda name: name)
+    assert not platforms._computes_in_mixed("OpenCL") and given == [{"Precision": "mixed"}]
+    assert "OpenCL computes in single precision here" in caplog.text and "double precision" in caplog.text
+    platforms._computes_in_mixed.cache_clear()
 
 
 def test_a_platform_without_a_device_does_not_work(monkeypatch):

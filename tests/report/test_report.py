@@ -302,6 +302,14 @@ def test_report_states_every_fact(finished_page, fact):
     assert fact in finished_page.text
 
 
+def test_a_run_on_a_gpu_names_its_precision(run_directory):
+    run = json.loads((run_directory / "run.json").read_text())
+    del run["threads"]
+    (run_directory / "run.json").write_text(json.dumps(run | {"platform": "CUDA", "precision": "mixed"}))
+    text = _page(run_directory).text
+    assert "OpenMM platform CUDA, mixed precision" in text and "threads" not in text
+
+
 def test_mean_temperature_is_that_of_production(run_directory):
     rows = [line.split(",") for line in (run_directory / "energies.csv").read_text().splitlines()[1:]]
     samples = np.array([float(row[9]) for row in rows if row[0] == "produce"])
