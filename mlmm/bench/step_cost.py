@@ -38,7 +38,7 @@ from mlmm.dynamics.frames import positions_and_box
 from mlmm.dynamics.graph_choice import choose_graphs
 from mlmm.dynamics.integrators import forget_forces, make_integrator, separate_reciprocal
 from mlmm.dynamics.options import RunOptions
-from mlmm.dynamics.platforms import choose_platform, device_name
+from mlmm.dynamics.platforms import choose_platform, device_name, leaves_processor_idle
 from mlmm.dynamics.reporters import EnergyTable
 from mlmm.dynamics.run_directory import Checkpoint, RunDirectory
 from mlmm.dynamics.stages import Dynamics
@@ -52,6 +52,8 @@ __all__ = ["StepCost", "measure_step"]
 _PAIR_GROUP = 8  # one that no force of a hybrid system has
 _SETTLING_STEPS = 50
 _STEPS_IN_A_BLOCK = 100
+# Rows, frames or checkpoints; no more wait for the thread that makes them without keeping the steps.
+_ROWS_IN_A_BLOCK = 8
 _HOLDING_MASS = 1e6  # times an atom's own; a step costs as much
 
 
@@ -242,6 +244,8 @@ class _Bench:
     ) -> dict[str, Task]:
         """A row of the energy table, a frame and a checkpoint of a run, each written into a folder.
 
+        On a GPU rows and frames cost what they keep the steps waiting; the rest goes on beside, as in a run.
+
         Parameters
         ----------
         options : RunOptions
@@ -252,9 +256,14 @@ class _Bench:
         """
         context = self.context(self.hybrid.system, self.single)
         self.steps_of(context).prepare()
-        table = EnergyTable(folder / "energies.csv", self.hybrid, None, monitor)
+        beside = leaves_processor_idle(self.platform[0])
+        table = EnergyTable(folder / "energies.csv", self.hybrid, None, monitor, beside=beside)
         frames = TrajectoryWriter(
-            folder / "trajectory.dcd", self.hybrid, self.stage.step_length, options.trajectory_interval
+            folder / "trajectory.dcd",
+            self.hybrid,
+            self.stage.step_length,
+            options.trajectory_interval,
+            beside=beside,
         )
         files.callback(table.close)
         files.callback(frames.close)
@@ -269,8 +278,13 @@ class _Bench:
             xml = openmm.XmlSerializer.serialize(state)
             run.write_checkpoint(Checkpoint(0, 0, xml, context.createCheckpoint(), {}, 0, {}))
 
-        work = {"energy table": row, "frame": lambda: frames.write(context), "checkpoint": checkpoint}
-        return {name: Task(_repeated(once), at_most=20) for name, once in work.items()}
+        return {
+            "energy table": Task(_repeated(row), check=table.beside.finish, at_most=_ROWS_IN_A_BLOCK),
+            "frame": Task(
+                _repeated(lambda: frames.write(context)), check=frames.beside.finish, at_most=_ROWS_IN_A_BLOCK
+            ),
+            "checkpoint": Task(_repeated(checkpoint), at_most=_ROWS_IN_A_BLOCK),
+        }
 
 
 def _repeated(once: Callable[[], Any]) -> Callable[[int], None]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import threading
 import time
 
 import numpy as np
@@ -16,6 +18,7 @@ from mlmm.bench.measure import Timing
 from mlmm.bench.step_cost import REGION_PAIRS, ZONE_PAIRS
 from mlmm.bench.table import cost_rows
 from mlmm.cli.program import main
+from mlmm.dynamics.imaging import RegionImages
 from mlmm.dynamics.options import RunOptions
 from mlmm.dynamics.platforms import choose_platform
 from mlmm.dynamics.stages import Produce
@@ -81,6 +84,33 @@ def test_steps_without_the_potential_never_call_it(dipeptide_vacuum):
         task.run(5)
         calls.append(potential.calls - before)
     assert calls[0] == 0 and calls[1] >= 6
+
+
+@pytest.mark.parametrize("gpu", [True, False])
+def test_rows_and_frames_on_a_gpu_cost_what_keeps_the_steps(dipeptide_vacuum, monkeypatch, tmp_path, gpu):
+    """Their thread goes on outside the clock, and has written all at the end of a block."""
+    from mlmm.bench.step_cost import _Bench
+
+    monkeypatch.setattr("mlmm.bench.step_cost.leaves_processor_idle", lambda platform: gpu)
+    gate, plain = threading.Event(), RegionImages.gather
+    monkeypatch.setattr(RegionImages, "gather", lambda own, *frame: gate.wait(60.0) and plain(own, *frame))
+    hybrid = additive(dipeptide_vacuum, Costly())
+    bench = _Bench(hybrid, Produce("1 ps").under(REFERENCE), choose_platform("Reference"), 1)
+    bench.settle(0)
+    with contextlib.ExitStack() as files:
+        if not gpu:
+            gate.set()
+        tasks = bench.reporters(REFERENCE, None, tmp_path, files)
+        for name in ("energy table", "frame"):
+            tasks[name].run(tasks[name].at_most)
+        assert gate.is_set() != gpu
+        gate.set()
+        for name in ("energy table", "frame"):
+            tasks[name].check()
+        rows = len((tmp_path / "energies.csv").read_text().splitlines()) - 1
+        assert rows == tasks["energy table"].at_most
+    frames = (tmp_path / "trajectory.dcd").stat().st_size - 276
+    assert frames // (3 * (8 + 4 * hybrid.built.n_atoms)) == tasks["frame"].at_most
 
 
 def test_other_system_that_fails_loses_its_row_with_the_reason(dipeptide_vacuum):
