@@ -311,6 +311,8 @@ def test_forces_beside_those_of_openmm_are_those_of_a_queue(platform, n, water):
     system, force = copy.deepcopy(water.system), force_of(water.numbers.tolist(), weights, periodic=True)
     force.setForceGroup(5)
     system.addForce(force)
+    # OpenMM adds its forces without atomics.
+    system.addForce(openmm.RMSDForce(water.positions[::-1], list(range(n))))
     context = context_of(system, platform)
     moved = water.positions + 0.002 * np.random.default_rng(4).normal(size=water.positions.shape)
     found = {}
