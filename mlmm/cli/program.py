@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Callable, Sequence
 
@@ -87,6 +88,9 @@ _VERBS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of ``mlmm``; returns the exit status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What a terminal has no letter for is written as its number, and does not end a run.
+        sys.stdout.reconfigure(errors="backslashreplace")
     parser = _parser()
     options = parser.parse_args(arguments)
     verb: Callable[[argparse.Namespace], int] = options.verb

@@ -501,3 +501,14 @@ def test_every_run_file_is_valid_and_resolved_settings_are_a_fixed_point(root, t
 
 def test_executable_is_installed():
     assert shutil.which("mlmm", path=str(Path(sys.executable).parent))
+
+
+def test_a_terminal_without_greek_letters_gets_their_numbers():
+    """In the C locale with Python's help against it turned off."""
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    environment.pop("PYTHONIOENCODING", None)
+    call = command("config", "--explain", "zones")
+    printed = subprocess.run(call, capture_output=True, env=environment)
+    assert printed.returncode == 0 and b"\\xc5" in printed.stdout
+    printed = subprocess.run(call, capture_output=True, env={**os.environ, "PYTHONUTF8": "1"})
+    assert "Å" in printed.stdout.decode()
