@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,7 +63,7 @@ class MemberEvaluation:
         n_particles: int,
         threads: int = 1,
     ):
-        self._held = ctypes.c_void_p()
+        self._held, self._busy = ctypes.c_void_p(), threading.Lock()
         self.members, self.n_particles = force.getNumMembers(), n_particles
         self._release = load_plugin().mlmm_members_release
         call("mlmm_members_new", int(force.this), n_particles, int(threads), ctypes.byref(self._held))
@@ -93,14 +94,16 @@ class MemberEvaluation:
             )
         counts = np.zeros(2, dtype=np.int64)
         rows = None if cell is None else cell.ctypes.data
-        call("mlmm_members_evaluate", self._held, *addresses(where), rows, int(forces), *addresses(counts))
-        n_atoms, n_acting = counts.tolist()
-        particles, acting = np.zeros(n_atoms, dtype=np.int32), np.zeros(n_acting, dtype=np.int32)
-        energies = np.zeros((self.members, n_atoms))
-        found = np.zeros((self.members, n_acting, 3)) if forces else None
-        load_plugin().mlmm_members_take(
-            self._held, *addresses(particles, energies, acting), None if found is None else found.ctypes.data
-        )
+        with self._busy:  # What was found waits in the library until it is taken.
+            call(
+                "mlmm_members_evaluate", self._held, *addresses(where), rows, int(forces), *addresses(counts)
+            )
+            n_atoms, n_acting = counts.tolist()
+            particles, acting = np.zeros(n_atoms, dtype=np.int32), np.zeros(n_acting, dtype=np.int32)
+            energies = np.zeros((self.members, n_atoms))
+            found = np.zeros((self.members, n_acting, 3)) if forces else None
+            taken = addresses(particles, energies, acting)
+            load_plugin().mlmm_members_take(self._held, *taken, None if found is None else found.ctypes.data)
         return MemberEnergies(particles, energies, acting, found)
 
 

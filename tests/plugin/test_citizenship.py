@@ -330,3 +330,36 @@ def test_forces_beside_those_of_openmm_are_those_of_a_queue(platform, n, water):
         alone, together = (forces(-1, energy) for energy in (False, True))
         assert np.abs(alone - together).max() < tolerance(platform) * np.abs(together).max()
     assert np.abs(found["first"] - found["moved"]).max() > 0.01 * np.abs(found["first"]).max()
+
+
+@pytest.mark.parametrize("platform", picked("GPU-mixed"))
+def test_no_forces_are_left_over_from_an_evaluation_that_was_broken_off(platform, water):
+    """Another force raises while the networks run; the next evaluation is of other groups.
+
+    Control: the networks' forces, which would be added, are some thousand times what may be between them.
+    """
+    raises = []
+
+    def moody(state):
+        if raises:
+            raise ValueError(raises.pop())
+        return 0.0, np.zeros((water.n_atoms, 3))
+
+    weights = np.where(np.arange(water.n_atoms) < 90, 1.0, 0.0)
+    system, force = copy.deepcopy(water.system), force_of(water.numbers.tolist(), weights, periodic=True)
+    other = openmm.PythonForce(moody)
+    force.setForceGroup(5), other.setForceGroup(6)
+    system.addForce(force), system.addForce(other)
+    context = context_of(system, platform)
+    context.setPositions(water.positions)
+
+    def forces(groups: int) -> np.ndarray:
+        return context.getState(forces=True, groups=groups).getForces(asNumpy=True)._value
+
+    expected = [forces(groups) for groups in (1, 1 << 5)]
+    for groups, good in zip((1, 1 << 5), expected, strict=True):
+        raises.append("in the midst")
+        with pytest.raises(Exception, match="in the midst"):
+            forces(-1)
+        assert np.abs(forces(groups) - good).max() < tolerance(platform) * np.abs(good).max()
+    assert np.abs(expected[1]).max() > 0.01 * np.abs(expected[0]).max()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import openmm
@@ -200,6 +201,17 @@ def test_threads_change_no_bit(positions):
         results.append(evaluated(context_of(system, ("CPU", {"Threads": threads})), shifted))
     for energy, forces in results[1:]:
         assert energy == results[0][0] and np.array_equal(forces, results[0][1])
+
+
+def test_one_evaluation_of_members_in_several_threads(positions):
+    """They wait for each other."""
+    evaluation = MemberEvaluation(force_of(NUMBERS), N, threads=2)
+    places = [positions + 0.002 * np.random.default_rng(k).normal(size=(N, 3)) for k in range(3)]
+    expected = [evaluation(place).forces for place in places]
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda k: evaluation(places[k % 3]).forces, range(60)))
+    assert all(np.array_equal(forces, expected[k % 3]) for k, forces in enumerate(found))
+    assert not np.array_equal(expected[0], expected[1])
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="not Linux")

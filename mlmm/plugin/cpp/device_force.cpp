@@ -23,7 +23,7 @@ struct DeviceForce::PostComputation : public ComputeContext::ForcePostComputatio
     double computeForceAndEnergy(bool forces, bool energy, int groups) override {
         if (force.contexts.size() == 1) {
             ContextSelector selector(force.cc);
-            force.finish();
+            force.finish((groups & (1 << group)) != 0);
         } else if (groups & (1 << group)) {
             ContextSelector selector(force.cc);
             force.run(forces, energy);
@@ -74,9 +74,10 @@ void DeviceForce::run(bool forces, bool energy) {
     look(energy);
 }
 
-void DeviceForce::finish() {
+void DeviceForce::finish(bool asked) {
     if (!beside) return;
     wait();
+    if (!asked) return;  // They are of an evaluation that another force has broken off.
     launch_forces(wanted, false);
     look(false);
 }

@@ -30,7 +30,7 @@ class DeviceForce {
    private:
     struct PostComputation;
     void run(bool forces, bool energy);
-    void finish();
+    void finish(bool asked);
     void wait();
     void look(bool energy);
 
