@@ -83,10 +83,7 @@ def device_name(platform: openmm.Platform) -> str:
     """Name of the device that a platform runs on; empty for a platform that has no devices."""
     if "DeviceName" not in platform.getPropertyNames():
         return ""
-    system = openmm.System()
-    system.addParticle(1.0)
-    context = openmm.Context(system, openmm.VerletIntegrator(FEMTOSECOND), platform)
-    return platform.getPropertyValue(context, "DeviceName")
+    return platform.getPropertyValue(_context_on(platform), "DeviceName")
 
 
 def precision_of(platform: openmm.Platform, properties: dict[str, str]) -> str:
@@ -105,15 +102,20 @@ def precision_of(platform: openmm.Platform, properties: dict[str, str]) -> str:
     return (properties.get("Precision") or platform.getPropertyDefaultValue("Precision")).lower()
 
 
+def _context_on(platform: openmm.Platform, properties: dict[str, str] | None = None) -> openmm.Context:
+    """A context of one particle."""
+    system = openmm.System()
+    system.addParticle(1.0)
+    return openmm.Context(system, openmm.VerletIntegrator(FEMTOSECOND), platform, properties or {})
+
+
 @functools.cache
 def _works(name: str) -> bool:
     """Whether a platform can run one particle; a GPU platform is there without a GPU as well."""
     if name in ("CPU", "Reference"):
         return True
-    system = openmm.System()
-    system.addParticle(1.0)
     try:
-        openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName(name))
+        _context_on(openmm.Platform.getPlatformByName(name))
     except openmm.OpenMMException:
         return False
     return True
@@ -122,11 +124,8 @@ def _works(name: str) -> bool:
 @functools.cache
 def _computes_in_mixed(name: str) -> bool:
     """Whether a platform has double precision for sums, which some graphics for laptops have not."""
-    system = openmm.System()
-    system.addParticle(1.0)
-    arguments = openmm.VerletIntegrator(FEMTOSECOND), openmm.Platform.getPlatformByName(name)
     try:
-        openmm.Context(system, *arguments, {"Precision": "mixed"})
+        _context_on(openmm.Platform.getPlatformByName(name), {"Precision": "mixed"})
     except openmm.OpenMMException as error:
         logger.warning("%s computes in single precision here: in mixed it said %s", name, error)
         return False

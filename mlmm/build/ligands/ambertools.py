@@ -61,11 +61,8 @@ def tool_versions(folder: Path) -> dict[str, str]:
 def read_log(folder: Path, name: str) -> str:
     """Text of a log without the codes that colour a terminal, empty if there is none."""
     path = folder / name
-    return (
-        re.sub(r"\x1b\[[0-9;]*m", "", path.read_text(errors="replace", encoding="utf-8"))
-        if path.is_file()
-        else ""
-    )
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
 def _end(running: subprocess.Popen) -> None:

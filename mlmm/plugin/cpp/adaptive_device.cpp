@@ -174,13 +174,11 @@ class AdaptiveOnDevice : public DeviceBlend {
         kernel->execute(threads, group);
     }
 
-    void launch_networks(bool forces, bool energy) override {
+    void launch_before() override {
         if (weigh && n_molecules > 0) networks.set_box(weigh), weigh->execute(n_molecules);
-        networks.launch(forces, energy);
     }
 
-    void launch_forces(bool forces, bool energy) override {
-        if (forces) networks.push_forces();
+    void launch_after(bool energy) override {
         if (n_pair_atoms > 0) run_kernel(pairs, energy, n_pair_atoms * kPairGroup, kPairGroup);
         if (in_core) run_kernel(in_core, energy, n_core * kPairGroup, kPairGroup);
         if (n_terms > 0) run_kernel(terms, energy, n_terms);

@@ -23,13 +23,6 @@ class StaticOnDevice : public DeviceForce {
         for (int m = 0; m < networks.members; ++m)
             for (const int row : networks.packing.row_of_centre) result.push_back(rows[m * networks.rows + row]);
     }
-
-   private:
-    void make_kernels() override {}
-    void launch_networks(bool forces, bool energy) override { networks.launch(forces, energy); }
-    void launch_forces(bool forces, bool) override {
-        if (forces) networks.push_forces();
-    }
 };
 
 class CommonANIKernel : public ANIKernel {

@@ -55,7 +55,7 @@ void DeviceForce::execute(bool forces, bool energy) {
     const ComputeQueue before = Queues::current(cc);
     Queues::current(cc) = queue;
     try {
-        launch_networks(forces, false), done->enqueue();
+        launch_before(), networks.launch(forces, false), done->enqueue();
     } catch (...) {
         Queues::current(cc) = before;
         throw;
@@ -65,7 +65,7 @@ void DeviceForce::execute(bool forces, bool energy) {
 
 void DeviceForce::run(bool forces, bool energy) {
     if (networks.prepare()) make_kernels();
-    launch_networks(forces, energy), launch_forces(forces, energy);
+    launch_before(), networks.launch(forces, energy), add_forces(forces, energy);
     if (!networks.had_room()) {
         // OpenMM evaluates anew.
         cc.setForcesValid(false);
@@ -78,8 +78,13 @@ void DeviceForce::finish(bool asked) {
     if (!beside) return;
     wait();
     if (!asked) return;  // They are of an evaluation that another force has broken off.
-    launch_forces(wanted, false);
+    add_forces(wanted, false);
     look(false);
+}
+
+void DeviceForce::add_forces(bool forces, bool energy) {
+    if (forces) networks.push_forces();
+    launch_after(energy);
 }
 
 void DeviceForce::wait() {

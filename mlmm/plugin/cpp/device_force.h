@@ -20,16 +20,17 @@ class DeviceForce {
    protected:
     DeviceForce(const std::vector<OpenMM::ComputeContext*>& contexts, const ANIForce& atoms,
                 const std::vector<int>& sides);
-    virtual void make_kernels() = 0;
-    // What adds to no buffer of OpenMM's, or to that of energies where the energy is asked for; and what adds forces.
-    virtual void launch_networks(bool forces, bool energy) = 0;
-    virtual void launch_forces(bool forces, bool energy) = 0;
+    // Of a blend: what comes before the networks, and what adds forces and energies after them.
+    virtual void make_kernels() {}
+    virtual void launch_before() {}
+    virtual void launch_after(bool) {}
 
     DeviceANI networks;
 
    private:
     struct PostComputation;
     void run(bool forces, bool energy);
+    void add_forces(bool forces, bool energy);
     void finish(bool asked);
     void wait();
     void look(bool energy);

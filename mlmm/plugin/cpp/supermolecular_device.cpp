@@ -31,14 +31,9 @@ class SupermolecularOnDevice : public DeviceBlend {
                                 "candidateSides", "atomSides", "sources", "candidateWeights"});
     }
 
-    void launch_networks(bool forces, bool energy) override {
+    void launch_before() override {
         networks.set_box(mark);
         mark->execute(networks.n_candidates());
-        networks.launch(forces, energy);
-    }
-
-    void launch_forces(bool forces, bool) override {
-        if (forces) networks.push_forces();
     }
 
     ComputeKernel mark;
