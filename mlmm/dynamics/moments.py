@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import openmm
-
-from mlmm.dynamics.integrators import kinetic_energy_needs_forces
 
 __all__ = ["Moment", "fetch"]
 
@@ -22,32 +22,28 @@ class Moment:
     box : ndarray, shape (3, 3), nm, or None
     velocities : ndarray, shape (N, 3), nm/ps, optional
         As the integrator keeps them, at half a step before where it is a leapfrog.
-    kinetic : float, optional
-        Kinetic energy at the time of the positions, kJ/mol, where it does not follow from `velocities`.
+    kinetic : float
+        Kinetic energy at the time of the positions, kJ/mol; NaN where it was not fetched.
+    potential : float
+        Potential energy of the force groups that it was fetched for, kJ/mol.
+    energies : mapping of str to float
+        Potential energies by kind, kJ/mol, as far as they were evaluated.
     """
 
     positions: np.ndarray
     box: np.ndarray | None
     velocities: np.ndarray | None = None
-    kinetic: float | None = None
-
-    def kinetic_energy(self, masses: np.ndarray) -> float:
-        """Kinetic energy, kJ/mol, from masses (N,), amu.
-
-        Raises
-        ------
-        ValueError
-            It was not fetched.
-        """
-        if self.kinetic is not None:
-            return self.kinetic
-        if self.velocities is None:
-            raise ValueError("neither velocities nor a kinetic energy were fetched")
-        return 0.5 * float(masses @ np.einsum("ij,ij->i", self.velocities, self.velocities))
+    kinetic: float = math.nan
+    potential: float = math.nan
+    energies: Mapping[str, float] = field(default_factory=dict)
 
 
 def fetch(
-    context: openmm.Context, periodic: bool, *, velocities: bool = False, kinetic: bool = False
+    context: openmm.Context,
+    periodic: bool,
+    *,
+    velocities: bool = False,
+    groups: Collection[int] | None = None,
 ) -> Moment:
     """Positions and box, and what else is asked for, by one State.
 
@@ -57,17 +53,18 @@ def fetch(
     periodic : bool
         Whether there is a box.
     velocities : bool
-    kinetic : bool
-        Whether `Moment.kinetic_energy` will be wanted. An evaluation of all forces where it needs them;
-        otherwise it is left to the moment, so that nothing waits for a sum over all atoms.
+    groups : collection of int, optional
+        Force groups whose potential energy is wanted, and the kinetic energy with it. Where that one does
+        not follow from velocities alone it is right for all groups only.
     """
-    evaluated = kinetic and kinetic_energy_needs_forces(context.getIntegrator())
-    state = context.getState(positions=True, velocities=velocities or kinetic, energy=evaluated)
+    energy = {} if groups is None else {"energy": True, "groups": set(groups)}
+    state = context.getState(positions=True, velocities=velocities, **energy)
     return Moment(
         _array(state, openmm.State.Positions),
         state.getPeriodicBoxVectors(asNumpy=True)._value if periodic else None,
-        _array(state, openmm.State.Velocities) if velocities or kinetic else None,
-        state.getKineticEnergy()._value if evaluated else None,
+        _array(state, openmm.State.Velocities) if velocities else None,
+        state.getKineticEnergy()._value if energy else math.nan,
+        state.getPotentialEnergy()._value if energy else math.nan,
     )
 
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import openmm
-from openmm import unit
 
 from mlmm.collective_variables.values import variable_values
 from mlmm.dynamics.beside import Beside
 from mlmm.dynamics.bonded_energies import BondedEnergies
-from mlmm.dynamics.frames import as_tensors, positions_and_box
+from mlmm.dynamics.frames import as_tensors
 from mlmm.dynamics.integrators import energy_groups, kinetic_energy_needs_forces
 from mlmm.dynamics.moments import Moment, fetch
 from mlmm.dynamics.stability import ADVICE
@@ -87,10 +89,9 @@ class EnergyTable:
     monitor : UncertaintyMonitor, optional
         What is measured of the uncertainty; the spreads of a committee by default.
     beside : bool
-        Whether what follows from positions and velocities (uncertainty, bonded and kinetic energies) is
-        found while the run goes on: for platforms that leave the processor idle. A row is then written a
-        little later, in the same order, and an energy that is not finite is told then; `size` and `close`
-        wait for it.
+        Whether what follows from positions (uncertainty, bonded energies) is found while the run goes on: for
+        platforms that leave the processor idle. A row is then written a little later, in the same order, and
+        an energy that is not finite is told then; `size` and `close` wait for it.
     """
 
     def __init__(
@@ -104,15 +105,15 @@ class EnergyTable:
     ):
         self.hybrid, self.monitor = hybrid, monitor or UncertaintyMonitor(hybrid)
         self._groups = {name: energy_groups(name, group) for name, group in hybrid.force_groups.items()}
-        self.beside: Beside[dict[str, float]] = Beside(beside)
-        #: Whether a row is made of a moment with its kinetic energy.
-        self.takes_moments = beside
+        self.beside: Beside[str] = Beside(beside)
+        self._bonded: BondedEnergies | None = None
         if beside:
-            system = hybrid.system
-            self._bonded = BondedEnergies(system, self._groups)
+            self._bonded = BondedEnergies(hybrid.system, self._groups)
             # Meanwhile the other thread measures the uncertainty of the row before.
             self._terms = ThreadPoolExecutor(1, thread_name_prefix="bonded")
-            self._masses = np.array([system.getParticleMass(i)._value for i in range(hybrid.built.n_atoms)])
+        left = self._bonded.names if self._bonded else ()
+        #: Kinds of which a moment has the energy.
+        self._evaluated = [name for name in self._groups if name not in left]
         self.last_uncertainty = Uncertainty()
         self.columns = energy_columns(hybrid)
         zones = hybrid.zones
@@ -125,13 +126,34 @@ class EnergyTable:
             self._file = path.open("r+", newline="", encoding="utf-8")
             self._file.truncate(resume_at)
             self._file.seek(0, 2)
-        self._writer = csv.writer(self._file)
         self._file.flush()
 
-    def write(
-        self, stage: str, step: int, time: float, context: openmm.Context, now: Moment | None = None
-    ) -> dict[str, float]:
-        """Evaluate and append one row; returns it, without what is found beside the run.
+    def moment(self, context: openmm.Context, velocities: bool = False) -> Moment:
+        """Evaluate what a row needs from the device; each force group once.
+
+        Parameters
+        ----------
+        context : openmm.Context
+        velocities : bool
+            Whether somebody else wants those.
+
+        Returns
+        -------
+        Moment
+            With its kinetic energy and the energies of all kinds that are not found beside the run.
+        """
+        every = kinetic_energy_needs_forces(context.getIntegrator())
+        # Multiple time steps have no kick by this whole set, so that none can take its forces for evaluated.
+        last = next((name for name in ("nonbonded", *self._evaluated) if name in self._evaluated), "")
+        first = [name for name in self._evaluated if every or name != last]
+        found = potential_energies(context, [self._groups[name] for name in first])
+        # The kinetic energy comes with one of the groups, unless it depends on all forces.
+        groups = range(32) if every else self._groups.get(last, ())
+        now = fetch(context, self.hybrid.built.periodic, velocities=velocities, groups=groups)
+        return replace(now, energies={last: now.potential} | dict(zip(first, found, strict=True)))
+
+    def write(self, stage: str, step: int, time: float, now: Moment) -> None:
+        """Append one row.
 
         Parameters
         ----------
@@ -140,9 +162,8 @@ class EnergyTable:
             Of that stage.
         time : float
             Since the start of the first dynamics, ps.
-        context : openmm.Context
-        now : Moment, optional
-            Of this step with its kinetic energy, where a table beside the run has it already.
+        now : Moment
+            From `moment`, at this step.
 
         Raises
         ------
@@ -150,29 +171,22 @@ class EnergyTable:
             An energy that is not finite; beside the run, of an earlier row too.
         """
         head = (stage, str(step), f"{time:.6f}")
-        if self.takes_moments:
-            then = now or fetch(context, self.hybrid.built.periodic, kinetic=True)
-            names = [name for name in self._groups if name not in self._bonded.names]
-            found = self._evaluated(context, names)
-            bonded = self._terms.submit(self._bonded, then.positions, then.box)
-            self.beside.submit(
-                lambda: self._completed(head, found | bonded.result(), then),
-                lambda row: self._append(head, row),
-            )
-            return {f"E_{name}": found[name] for name in names}
-        state, row = self._energies(context)
-        row = self._with_sums(head, row, state.getKineticEnergy().value_in_unit(unit.kilojoule_per_mole))
-        row |= self._measured(*positions_and_box(state, self.hybrid.built.periodic))
-        self._append(head, row)
-        return row
+        bonded = self._terms.submit(self._bonded, now.positions, now.box) if self._bonded else None
+        self.beside.submit(lambda: self._line(head, now, bonded.result() if bonded else {}), self._append)
 
-    def _completed(
-        self, head: tuple[str, str, str], found: dict[str, float], now: Moment
-    ) -> dict[str, float]:
-        """The row of a moment, from the energy of each kind."""
+    def _line(self, head: tuple[str, str, str], now: Moment, bonded: Mapping[str, float]) -> str:
+        """The row of a moment."""
+        found = {**now.energies, **bonded}
         row = {f"E_{name}": found[name] for name in self._groups}
-        row = self._with_sums(head, row, now.kinetic_energy(self._masses))
-        return row | self._measured(now.positions, now.box)
+        row = self._with_sums(head, row, now.kinetic) | self._measured(now.positions, now.box)
+        numbers = ("" if math.isnan(row[name]) else repr(float(row[name])) for name in self.columns[3:])
+        line = io.StringIO()
+        csv.writer(line).writerow([*head, *numbers])
+        return line.getvalue()
+
+    def _append(self, line: str) -> None:
+        self._file.write(line)
+        self._file.flush()
 
     def _with_sums(
         self, head: tuple[str, str, str], row: dict[str, float], kinetic: float
@@ -201,33 +215,6 @@ class EnergyTable:
             row |= variable_values(self.hybrid.biases, *as_tensors(positions, box))
         return row
 
-    def _append(self, head: tuple[str, str, str], row: dict[str, float]) -> None:
-        numbers = ("" if math.isnan(row[name]) else repr(float(row[name])) for name in self.columns[3:])
-        self._writer.writerow([*head, *numbers])
-        self._file.flush()
-
-    def _energies(self, context: openmm.Context) -> tuple[openmm.State, dict[str, float]]:
-        """State with kinetic energy and positions, and the energy of each group; each is evaluated once.
-
-        The state has the energy of one group where its kinetic energy does not depend on forces.
-        """
-        # Multiple time steps have no kick by this whole set, so that none can take its forces for evaluated.
-        last = "nonbonded" if "nonbonded" in self._groups else next(iter(self._groups))
-        every = kinetic_energy_needs_forces(context.getIntegrator())
-        found = self._evaluated(context, [name for name in self._groups if every or name != last])
-        if every:
-            state = context.getState(energy=True, positions=True)
-        else:
-            state = context.getState(energy=True, positions=True, groups=self._groups[last])
-            found[last] = state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
-        return state, {f"E_{name}": found[name] for name in self._groups}
-
-    def _evaluated(self, context: openmm.Context, names: list[str]) -> dict[str, float]:
-        """Energies of some kinds on the device, kJ/mol, each evaluated once."""
-        return dict(
-            zip(names, potential_energies(context, [self._groups[name] for name in names]), strict=True)
-        )
-
     @property
     def size(self) -> int:
         """Bytes written, those of all rows."""
@@ -240,6 +227,6 @@ class EnergyTable:
             self.beside.finish()
         finally:
             self.beside.close()
-            if self.takes_moments:
+            if self._bonded:
                 self._terms.shutdown(cancel_futures=True)
             self._file.close()

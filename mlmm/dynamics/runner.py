@@ -255,14 +255,17 @@ class Runner:
         look = not self._beside or image or saved or step % _LOOK == 0 or step == stage.steps
         for part in (self._watch, self.table, self.trajectory):
             part.beside.catch_up()
-        kinetic = row and self.table.takes_moments
-        if row or look:
-            now = fetch(context, self.hybrid.built.periodic, velocities=look, kinetic=kinetic)
+        # On a GPU one State for all; elsewhere no energy is evaluated of what was not found good.
+        shared = row and self._beside
+        if shared:
+            now = self.table.moment(context, velocities=look)
+        elif look:
+            now = fetch(context, self.hybrid.built.periodic, velocities=True)
         if look:
             self._looked = step
             self._watch.look(stage, step, now, *([self.trajectory.append] if image and self._beside else []))
         if row:
-            self._row(index, stage, step, context, now if kinetic else None)
+            self._row(index, stage, step, context, now if shared else None)
         elif any(step % n == 0 for n in self.looks):
             self._look(stage, step, None, context)
         if image and not self._beside:
@@ -280,7 +283,7 @@ class Runner:
     ) -> None:
         """A row of the energy table; the last step always has one."""
         when = self._start_time(index) + step * stage.step_length
-        self.table.write(stage.name, step, when, context, now)
+        self.table.write(stage.name, step, when, now or self.table.moment(context))
         self._look(stage, step, self.table.last_uncertainty, context)
 
     def _look(self, stage: Dynamics, step: int, known: Uncertainty | None, context: openmm.Context) -> None:

@@ -16,9 +16,9 @@ __all__ = ["potential_energies"]
 def potential_energies(context: openmm.Context, groups: Sequence[Collection[int]]) -> list[float]:
     """Potential energies of sets of force groups at the positions of a Context, kJ/mol.
 
-    One evaluation for each, of the energy alone. A State with an energy holds the kinetic energy as well: on
-    a GPU all velocities are fetched for it, and integrators with velocities at half steps evaluate forces.
-    Where the plugin is not there the energies come from States: the same numbers.
+    One evaluation for each, of the energy alone. A State with an energy holds the kinetic energy as well,
+    which is summed for it, and for which integrators with velocities at half steps evaluate forces. Where the
+    plugin is not there the energies come from States: the same numbers.
 
     Parameters
     ----------

@@ -139,7 +139,7 @@ def test_steps_do_not_wait_for_a_row(tmp_path):
 
     table, context = table_with(tmp_path, slow)
     for step in range(5):
-        table.write("produce", step, 0.0, context)
+        table.write("produce", step, 0.0, table.moment(context))
     assert lines(tmp_path) == 1
     gate.set()
     assert table.size == (tmp_path / "energies.csv").stat().st_size
@@ -148,7 +148,7 @@ def test_steps_do_not_wait_for_a_row(tmp_path):
     gate.clear()
     waiting, context = table_with(tmp_path, slow, beside=False)
     threading.Timer(0.3, gate.set).start()
-    waiting.write("produce", 0, 0.0, context)
+    waiting.write("produce", 0, 0.0, waiting.moment(context))
     assert gate.is_set() and lines(tmp_path) == 2
     waiting.close()
 
@@ -164,7 +164,7 @@ def test_a_failure_ends_the_run_and_keeps_the_rows_before_it(tmp_path):
     table, context = table_with(tmp_path, failing)
     with pytest.raises(PotentialError, match="Expected a number"):
         for step in range(4):
-            table.write("produce", step, 0.0, context)
+            table.write("produce", step, 0.0, table.moment(context))
         assert table.size
     assert lines(tmp_path) == 3
     table.close()

@@ -136,7 +136,7 @@ def test_a_row_beside_a_run_is_that_of_the_device(tmp_path, kind, hybrid):
     for beside in (False, True):
         path = tmp_path / f"{beside}.csv"
         with contextlib.closing(EnergyTable(path, hybrid, beside=beside)) as table:
-            table.write("produce", 6, 0.003, context)
+            table.write("produce", 6, 0.003, table.moment(context))
     names, usual = rows(tmp_path / "False.csv")
     found = rows(tmp_path / "True.csv")[1]
     for name, one, other in zip(names, usual, found, strict=True):
