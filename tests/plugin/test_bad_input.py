@@ -118,16 +118,23 @@ def test_a_box_that_is_too_small_ends_the_run(platform, positions):
     integrator.step(1)
 
 
-@pytest.mark.parametrize("broken", [np.nan, np.inf])
-def test_nan_reaches_the_host_from_the_processor(positions, broken):
-    """Energy and forces, also where it is a neighbour without weight that is nowhere."""
+@pytest.mark.parametrize("platform", picked("Reference", "CPU"))
+def test_nan_reaches_the_host_from_the_processor_as_an_error(platform, positions):
+    """Also of a neighbour without weight that is nowhere, and of atoms at one place; then all is as before."""
     for weights in (np.ones(6), np.array([1.0, 1, 1, 1, 1, 0])):
-        context = context_of(system_of(6, force_of(NUMBERS, weights)), REFERENCE)
-        moved = positions.copy()
-        moved[5, 1] = broken
-        context.setPositions(moved)
-        assert np.isnan(context.getState(energy=True).getPotentialEnergy()._value)
-        assert np.isfinite(evaluated(context, positions)[0])
+        integrator = openmm.VerletIntegrator(1e-6)
+        context = context_of(system_of(6, force_of(NUMBERS, weights)), platform, integrator)
+        energy = evaluated(context, positions)[0]
+        for atom, place in ((5, np.nan), (5, np.inf), (4, positions[3])):
+            moved = positions.copy()
+            moved[atom] = place
+            context.setPositions(moved)
+            # The platform CPU looks at coordinates itself.
+            told = "finite energies of the atoms of an ANIForce|coordinate is NaN"
+            for asked in (lambda: context.getState(energy=True), lambda: integrator.step(1)):
+                with pytest.raises(openmm.OpenMMException, match=told):
+                    asked()
+            assert evaluated(context, positions)[0] == energy
 
 
 @pytest.mark.parametrize("platform", picked("GPU-mixed", "GPU-single"))

@@ -120,6 +120,11 @@ class ANIForceImpl : public ForceImpl {
 
 }  // namespace
 
+OpenMMException not_finite() {
+    return OpenMMException("Expected finite energies of the atoms of an ANIForce, but got NaN or infinity. Look at the "
+                           "positions for atoms on top of each other, or use a smaller time step.");
+}
+
 ForceImpl* ANIForce::createImpl() const { return new ANIForceImpl(*this); }
 
 void ANIForce::update_parameters(Context& context) {

@@ -68,6 +68,9 @@ class ANIKernel : public OpenMM::KernelImpl {
     virtual void atom_energies(std::vector<double>& energies) = 0;
 };
 
+// What an evaluation ends with whose energy is no number.
+OpenMM::OpenMMException not_finite();
+
 ANIKernel* make_reference_kernel(const OpenMM::Platform& platform);
 ANIKernel* make_common_kernel(const OpenMM::Platform& platform, OpenMM::ContextImpl& context);
 

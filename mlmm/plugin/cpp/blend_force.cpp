@@ -3,7 +3,9 @@
 #include "blend_force.h"
 
 #include <algorithm>
+#include <cmath>
 
+#include "ani_force.h"
 #include "networks.h"
 #include "openmm/Kernel.h"
 #include "openmm/internal/ContextImpl.h"
@@ -47,7 +49,10 @@ class BlendForceImpl : public CustomCPPForceImpl {
         Vec3 box[3];
         read_box(context, box);
         std::fill(forces.begin(), forces.end(), Vec3());
-        return blend->evaluate(positions.data(), owner.periodic ? box : nullptr, threads, forces.data());
+        const double energy =
+            blend->evaluate(positions.data(), owner.periodic ? box : nullptr, threads, forces.data());
+        if (!std::isfinite(energy)) throw not_finite();
+        return energy;
     }
 
    private:

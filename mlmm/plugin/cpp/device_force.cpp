@@ -95,9 +95,7 @@ void DeviceForce::wait() {
 // That waits for the device, which whoever asks for the energy does anyway.
 void DeviceForce::look(bool energy) {
     if (!energy && ++evaluations % kLookEvery != 0) return;
-    if (networks.is_finite()) return;
-    throw OpenMMException("Expected finite energies of the atoms of an ANIForce, but got NaN or infinity. Look at the "
-                          "positions for atoms on top of each other, or use a smaller time step.");
+    if (!networks.is_finite()) throw not_finite();
 }
 
 }  // namespace mlmm

@@ -1,5 +1,6 @@
 // Reference and CPU platforms: both keep positions and forces in ReferencePlatform::PlatformData, in double.
 #include <algorithm>
+#include <cmath>
 #include <optional>
 
 #include "networks.h"
@@ -52,6 +53,7 @@ class ReferenceANIKernel : public ANIKernel {
         }
         double total = 0.0;
         for (size_t k = 0; k < energies.size(); ++k) total += by_energy[k] * energies[k];
+        if (!std::isfinite(total)) throw not_finite();
         return total;
     }
 
