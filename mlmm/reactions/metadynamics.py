@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openmm
 from openmm import app
 
 from mlmm.build import BuiltSystem
@@ -24,6 +25,7 @@ from mlmm.dynamics.graph_choice import choose_graphs
 from mlmm.dynamics.integrators import make_integrator
 from mlmm.dynamics.interruption import StopRequest
 from mlmm.dynamics.lock import locked
+from mlmm.dynamics.moments import fetch
 from mlmm.dynamics.options import ProtocolOptions, RunOptions
 from mlmm.dynamics.platforms import choose_platform
 from mlmm.dynamics.run_directory import RunDirectory, timestamp, versions
@@ -200,7 +202,7 @@ class Metadynamics:
             if found is None:
                 self._start(hybrid, simulation)
             else:
-                simulation.context.loadCheckpoint(found["context"].tobytes())
+                _take_up(simulation.context, found)
                 simulation.currentStep = int(found["step"])
                 bias.take_up(
                     {k[5:]: v for k, v in found.items() if k.startswith("bias_")}, simulation.context
@@ -252,6 +254,22 @@ class Metadynamics:
                     what = "the bias grows" if step <= growing else "the bias is held"
                     progress(f"{what}: step {step:,} of {self.stage.steps:,}, {left:.0f} s left")
         stop.pass_on()
+
+
+def _take_up(context: openmm.Context, found: Mapping[str, Any]) -> None:
+    """A checkpoint bit for bit, or positions and velocities where platform or precision have changed."""
+    try:
+        context.loadCheckpoint(found["context"].tobytes())
+    except openmm.OpenMMException as error:
+        if "positions" not in found:
+            raise ConfigError(
+                "a checkpoint of this platform and precision", str(error), "choose another --out"
+            ) from error
+        logger.warning("going on from positions and velocities only (%s): the random numbers differ", error)
+        if "box" in found:
+            context.setPeriodicBoxVectors(*found["box"])
+        context.setPositions(found["positions"])
+        context.setVelocities(found["velocities"])
 
 
 class _Files:
@@ -307,7 +325,11 @@ class _Files:
         self._table.flush()
         sizes = self._frames.sizes
         arrays = {f"bias_{name}": value for name, value in bias.state().items()}
+        now = fetch(simulation.context, self._hybrid.built.periodic, velocities=True)
         checkpoint = {
+            "positions": now.positions,
+            "velocities": now.velocities,
+            **({} if now.box is None else {"box": now.box}),
             "context": np.frombuffer(simulation.context.createCheckpoint(), dtype=np.uint8),
             "step": simulation.currentStep,
             "table_size": self._table.tell(),

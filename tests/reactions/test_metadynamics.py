@@ -23,6 +23,7 @@ from mlmm.hybrid.system import HybridSystem
 from mlmm.reactions.growing_bias import axes_of, make_bias
 from mlmm.reactions.metadynamics import Metadynamics
 from mlmm.reactions.reweighted_profile import analyse_held, analyse_metadynamics
+from mlmm.reactions.run import load_arrays, save_arrays
 from mlmm.reactions.sampling_options import MetadynamicsOptions
 from mlmm.reactions.windows import Window
 
@@ -183,6 +184,42 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, monkeypatch, method):
     # The bias has grown from nothing.
     assert rows["bias"][0] == pytest.approx(0.0 if method == "well_tempered" else -20.0, abs=1e-6)
     assert rows["bias"].max() > rows["bias"][0] + 1.0
+
+
+def test_a_run_goes_on_where_the_platform_has_changed(tmp_path, monkeypatch, caplog):
+    """From the same place with the bias that it had; not from a checkpoint without positions."""
+    calls, step = [0], app.Simulation.step
+
+    def dying(self, steps):
+        calls[0] += 1
+        if calls[0] == 12:
+            raise KeyboardInterrupt
+        return step(self, steps)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(app.Simulation, "step", dying)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path).sample()
+    other = run(tmp_path)
+    other.run = dataclasses.replace(other.run, platform="CPU")
+    file = tmp_path / "bias.npz"
+    there = load_arrays(file)
+    save_arrays(file, {name: value for name, value in there.items() if name != "positions"})
+    with pytest.raises(ConfigError, match="a checkpoint of this platform and precision"):
+        other.sample()
+    save_arrays(file, there)
+    begun = []
+
+    def watched(self, steps):
+        begun.append(self.context.getState(positions=True).getPositions(asNumpy=True)._value)
+        step(self, steps)
+
+    monkeypatch.setattr(app.Simulation, "step", watched)
+    other.sample()
+    assert "positions and velocities only" in caplog.text
+    assert begun[0] == pytest.approx(there["positions"], abs=1e-9)
+    rows = np.genfromtxt(tmp_path / "variables.csv", delimiter=",", names=True)
+    assert list(np.diff(rows["step"])) == [50] * 29 and rows["bias"].max() > 1.0
 
 
 @pytest.mark.parametrize("times", [[2.0, 1.0], [1.0, 2.0]])
