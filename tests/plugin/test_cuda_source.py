@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import re
+from collections.abc import Mapping
 from importlib import util
 from pathlib import Path
 
@@ -103,13 +104,13 @@ def device_code(force: str) -> str:
     return "".join(texts.get(part) or "".join(texts_of(part)) for part in FORCES[force][0])
 
 
-def source(precision: str, force: str, whole_power: bool) -> str:
-    """The program as OpenMM would hand it to the compiler."""
+def source(precision: str, force: str, whole_power: bool, quick: Mapping[str, str] | None = None) -> str:
+    """The program as OpenMM would hand it to the compiler; `quick` functions of a platform's own."""
     twofold = precision == "double"
     real, mixed = "double" if twofold else "float", "float" if precision == "single" else "double"
     ending = "" if twofold else "f"
     macros = {"SQRT": "sqrt", "EXP": "exp", "LOG": "log"}
-    defines = {name: function + ending for name, function in macros.items()}
+    defines = {name: function + ending for name, function in macros.items()} | dict(quick or {})
     for name, kind in (("real", real), ("mixed", mixed)):
         defines |= {f"make_{name}{n}": f"make_{kind}{n}" for n in (2, 3, 4)}
     defines |= {"USE_MIXED_PRECISION": 1} if precision == "mixed" else {}

@@ -38,10 +38,10 @@ class AdaptiveOnDevice : public DeviceBlend {
         for (const int atom : atoms) weigh(atom, lambda), candidates.push_back(candidate_of[atom]);
         for (int m = 0; m < n_molecules; ++m)
             for (int i = start[m]; i < start[m + 1]; ++i) molecule_of[atoms[i]] = m;
-        networks.at("candidateWeights").upload(of_candidates, true), networks.numbers("weights", weights);
+        networks.at("candidateWeights").upload(of_candidates, true), networks.numbers("weights", weights, true);
         networks.integers("moleculeOf", molecule_of), networks.integers("moleculeCandidates", candidates);
         networks.integers("moleculeStart", start), networks.integers("moleculeAtoms", atoms);
-        networks.numbers("lambdas", std::vector<double>(n_molecules, lambda));
+        networks.numbers("lambdas", std::vector<double>(n_molecules, lambda), true);
         networks.array("byLambda", n_molecules, sizeof(long long))
             .upload(std::vector<long long>(std::max(1, n_molecules), 0));
         networks.numbers("anchors", arrays.numbers("anchors", atoms.size()), true);

@@ -134,7 +134,7 @@ void DeviceANI::make_row_arrays() {
         cc.clearBuffer(at(name));
     };
     make("starts", 2 * n * (packing.species_start.size() + 1), sizeof(int)), make("wanted", 2 * n, sizeof(int));
-    make("rowWeights", n, real_size()), make("poison", n, real_size()), make("energies", members * n, real_size());
+    make("rowWeights", n, real_size()), make("energies", members * n, real_size());
     // Its padding stays zero; a tile that is not full reads beyond its rows.
     make("functions", (n + plan.rows) * packing.functions, real_size());
     make("slopes", members * n * packing.functions, real_size());
@@ -222,10 +222,10 @@ void DeviceANI::make_kernels() {
         rows_and_cells = joined(rows_and_cells, {"cellStart", "cellPlaces", "cellAtoms", "cellsBroken"});
     }
     if (two_sides) rows_and_cells = joined(rows_and_cells, {"atomSides", "rowSides"});
-    describe = kernel("describeAtoms", 6,
+    describe = kernel("describeAtoms", 5,
                       joined({"posq", "correction", "particles", "capParticles", "capDistances", "centres",
                               "speciesStart", "radial", "radialCut", "radialAtom", "angular", "angularCut",
-                              "angularAtom", "starts", "poison", "wanted", "status", "constants", "functions"},
+                              "angularAtom", "starts", "wanted", "status", "constants", "functions"},
                              rows_and_cells));
     evaluate = evaluation();
     push = kernel("addForces", 5,
@@ -248,7 +248,6 @@ void DeviceANI::launch(bool forces, bool energy) {
     if (sort) set_box(sort), sort->execute(row_group, row_group);
     set_box(describe), set_box(push);
     for (ComputeKernel* k : {&describe, &push}) (*k)->setArg(3, radial_room), (*k)->setArg(4, angular_room);
-    set_real(describe, 5, std::nan(""));
     describe->execute(rows * describe_group, describe_group);
     if (!whole) {
         // Read while the networks run.

@@ -61,9 +61,10 @@ DEVICE int beside(int place, int step, int cells) {
  * cellPlaces and cellAtoms: positions (nm) and numbers of the atoms, cell after cell, in any order within one.
  * cellsBroken: whether a position is no number.
  */
-KERNEL void sortIntoCells(mixed4 boxA, mixed4 boxB, mixed4 boxC, GLOBAL const real4* RESTRICT posq,
-        GLOBAL const real4* RESTRICT correction, GLOBAL const int* RESTRICT particles,
-        GLOBAL const int* RESTRICT capParticles, GLOBAL const mixed* RESTRICT capDistances,
+KERNEL AT_MOST(CELL_GROUP) void sortIntoCells(mixed4 boxA, mixed4 boxB, mixed4 boxC,
+        GLOBAL const real4* RESTRICT posq, GLOBAL const real4* RESTRICT correction,
+        GLOBAL const int* RESTRICT particles, GLOBAL const int* RESTRICT capParticles,
+        GLOBAL const mixed* RESTRICT capDistances,
         GLOBAL int* cellStart, GLOBAL int* cellNext, GLOBAL int* cellOfAtom, GLOBAL real4* RESTRICT cellPlaces,
         GLOBAL int* RESTRICT cellAtoms, GLOBAL int* RESTRICT cellsBroken) {
     LOCAL int counts[2*CELL_GROUP];
@@ -79,7 +80,7 @@ KERNEL void sortIntoCells(mixed4 boxA, mixed4 boxB, mixed4 boxC, GLOBAL const re
     for (int j = LOCAL_ID; j < NUM_ATOMS; j += CELL_GROUP) {
         mixed3 p = atomPosition(posq, correction, particles, capParticles, capDistances, j, boxA, boxB, boxC);
         int place = 0;
-        if (fabs(p.x)+fabs(p.y)+fabs(p.z) < (mixed) 1e6f) {
+        if (!isNoNumber((real) (p.x+p.y+p.z)) && fabs(p.x)+fabs(p.y)+fabs(p.z) < (mixed) 1e6f) {
             Cell cell = cellOf(p.x, p.y, p.z, edges, along);
             place = (cell.z*along.y+cell.y)*along.x+cell.x;
         }

@@ -89,7 +89,7 @@ DEVICE void push(GLOBAL mm_ulong* RESTRICT forces, int particle, mm_long x, mm_l
  * neighbours.
  * A pair of neighbours is met from both sides, so that each thread has the whole gradient of one neighbour.
  */
-KERNEL void addForces(mixed4 boxA, mixed4 boxB, mixed4 boxC, int radialRoom, int angularRoom,
+KERNEL AT_MOST(FORCE_GROUP) void addForces(mixed4 boxA, mixed4 boxB, mixed4 boxC, int radialRoom, int angularRoom,
         GLOBAL const real4* RESTRICT posq, GLOBAL const real4* RESTRICT correction,
         GLOBAL const int* RESTRICT capParticles, GLOBAL const mixed* RESTRICT capDistances,
         GLOBAL const real4* RESTRICT radial, GLOBAL const real2* RESTRICT radialCut,

@@ -13,6 +13,28 @@ static const char* const kDeviceNeighbours = R"KERNEL(
 #define NUMBER(x) x##f
 #endif
 
+// Most threads of a group of a kernel, of which HIP's compiler would leave registers for 1,024.
+#if defined(__HIP__)
+#define AT_MOST(threads) __launch_bounds__(threads)
+#else
+#define AT_MOST(threads)
+#endif
+
+/**
+ * Whether a number is infinite or none. By its bits: HIP's compiler takes every number for finite, x != x for false.
+ */
+DEVICE int isNoNumber(real x) {
+#ifdef USE_DOUBLE_PRECISION
+    union { real number; unsigned int words[2]; } bits;
+    bits.number = x;
+    return (bits.words[1]&0x7fffffffu) >= 0x7fe00000u;
+#else
+    union { real number; unsigned int word; } bits;
+    bits.number = x;
+    return (bits.word&0x7fffffffu) >= 0x7f000000u;
+#endif
+}
+
 DEVICE mixed3 particlePosition(GLOBAL const real4* RESTRICT posq, GLOBAL const real4* RESTRICT correction,
     int index) {
     real4 p = posq[index];
@@ -156,7 +178,7 @@ DEVICE real quickSquare(real x, real y, real z, const int wraps, Edges edges) {
  */
 DEVICE char mayBeNear(real x, real y, real z, Edges edges) {
     real squared = LENGTH*LENGTH*quickSquare(x, y, z, 1, edges);
-    if (!(squared < NUMBER(1e24)))
+    if (isNoNumber(squared) || squared > NUMBER(1e24))
         return 2;
     return squared < NUMBER(1.001)*RADIAL_CUTOFF*RADIAL_CUTOFF;
 }
@@ -259,7 +281,7 @@ DEVICE void listNeighbours(int row, mixed4 boxA, mixed4 boxB, mixed4 boxC, int r
     LOCAL_ARG int* found = near+MOST_NEAR;
     LOCAL_ARG int* isAngular = near+2*MOST_NEAR;
     if (LOCAL_ID == 0) {
-        *broken = !(fabs(here.x)+fabs(here.y)+fabs(here.z) < (mixed) 1e12f);
+        *broken = isNoNumber((real) (here.x+here.y+here.z));
         *count = 0;
     }
     SYNC_THREADS;
@@ -281,7 +303,7 @@ DEVICE void listNeighbours(int row, mixed4 boxA, mixed4 boxB, mixed4 boxC, int r
         const real x = (real) (LENGTH*d.x), y = (real) (LENGTH*d.y), z = (real) (LENGTH*d.z);
         const real squared = x*x+y*y+z*z, r = SQRT(squared);
         // On top of each other.
-        if (!(squared > NUMBER(1e-12)))
+        if (squared <= NUMBER(1e-12))
             *broken = 1;
         isAngular[k] = (squared < ANGULAR_CUTOFF*ANGULAR_CUTOFF);
         if (k < radialRoom) {

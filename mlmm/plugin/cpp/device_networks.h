@@ -120,7 +120,7 @@ static const char* const kDeviceTiles = R"KERNEL(
 #if defined(__CUDA_ARCH__)
 #define SIDE_BY_SIDE __launch_bounds__(NETWORK_GROUP, 512/NETWORK_GROUP)
 #else
-#define SIDE_BY_SIDE
+#define SIDE_BY_SIDE AT_MOST(NETWORK_GROUP)
 #endif
 
 DEVICE real celu(real x) {
@@ -216,7 +216,7 @@ KERNEL SIDE_BY_SIDE void evaluateNetworks(int includeForces, int includeEnergy, 
             rowEnergies[LOCAL_ID] = sum;
             if (LOCAL_ID < rows) {
                 energies[member*NUM_CENTRES+first+LOCAL_ID] = ENERGY*sum;
-                if (!(sum > -NUMBER(1e12) && sum < NUMBER(1e12)))
+                if (isNoNumber(sum) || fabs(sum) > NUMBER(1e12))
                     status[0] = 1;
             }
         }

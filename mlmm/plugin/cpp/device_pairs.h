@@ -60,27 +60,23 @@ DEVICE mixed2 shortPair(mixed r, mixed charges, mixed sigma, mixed epsilon, int 
     return make_mixed2(wells.x+k*(inverse-tail), wells.y-k*(inverse*inverse+tailSlope));
 }
 
-DEVICE mm_long fixedMixed(mixed value) {
-    return (mm_long) (value*0x100000000);
-}
-
 /**
  * One group for each atom that may have a weight: minus sum (w_i+w_j)/2 V_ij with all others that the networks
  * replace pairs of. parameters: charge, half sigma, root of epsilon.
  */
-KERNEL void replacedPairs(mixed4 boxA, mixed4 boxB, mixed4 boxC, int includeEnergy, GLOBAL const real4* RESTRICT posq,
-        GLOBAL const real4* RESTRICT correction, GLOBAL const int* RESTRICT owned, GLOBAL const int* RESTRICT pairAtoms,
-        GLOBAL const real4* RESTRICT parameters, GLOBAL const int* RESTRICT specialStart,
-        GLOBAL const int* RESTRICT specialOther, GLOBAL const real* RESTRICT weights,
-        GLOBAL const int* RESTRICT moleculeOf, GLOBAL mm_ulong* RESTRICT byLambda, GLOBAL mm_ulong* RESTRICT forces,
-        GLOBAL mixed* RESTRICT energyBuffer) {
+KERNEL AT_MOST(PAIR_GROUP) void replacedPairs(mixed4 boxA, mixed4 boxB, mixed4 boxC, int includeEnergy,
+        GLOBAL const real4* RESTRICT posq, GLOBAL const real4* RESTRICT correction, GLOBAL const int* RESTRICT owned,
+        GLOBAL const int* RESTRICT pairAtoms, GLOBAL const real4* RESTRICT parameters,
+        GLOBAL const int* RESTRICT specialStart, GLOBAL const int* RESTRICT specialOther,
+        GLOBAL const mixed* RESTRICT weights, GLOBAL const int* RESTRICT moleculeOf,
+        GLOBAL mm_ulong* RESTRICT byLambda, GLOBAL mm_ulong* RESTRICT forces, GLOBAL mixed* RESTRICT energyBuffer) {
     LOCAL mixed halves[PAIR_GROUP], sums[PAIR_GROUP];
     LOCAL mm_long pulls[3*PAIR_GROUP];
     const Edges edges = edgesOf(boxA, boxB, boxC);
     mixed total = 0;
     for (int k = GROUP_ID; k < NUM_PAIR_ATOMS; k += NUM_GROUPS) {
         const int i = pairAtoms[k];
-        const real own = weights[i];
+        const mixed own = weights[i];
         // The same for the whole group.
         if (own == 0)
             continue;
@@ -102,7 +98,7 @@ KERNEL void replacedPairs(mixed4 boxA, mixed4 boxB, mixed4 boxC, int includeEner
             if (special)
                 continue;
             real4 other = parameters[j];
-            mixed r = sqrt(squared), weight = ((mixed) own+weights[j])/2;
+            mixed r = sqrt(squared), weight = (own+weights[j])/2;
             mixed2 pair = shortPair(r, (mixed) mine.x*other.x, (mixed) mine.y+other.y, (mixed) mine.z*other.z, 1);
             mixed along = weight*pair.y/r;
             mm_long x = fixedMixed(along*d.x), y = fixedMixed(along*d.y), z = fixedMixed(along*d.z);
@@ -136,8 +132,8 @@ KERNEL void replacedPairs(mixed4 boxA, mixed4 boxB, mixed4 boxC, int includeEner
 /**
  * One group for each atom of the core: what a NonbondedForce holds for the pairs inside it, in full.
  */
-KERNEL void corePairs(mixed4 boxA, mixed4 boxB, mixed4 boxC, int includeEnergy, GLOBAL const real4* RESTRICT posq,
-        GLOBAL const real4* RESTRICT correction, GLOBAL const int* RESTRICT core,
+KERNEL AT_MOST(PAIR_GROUP) void corePairs(mixed4 boxA, mixed4 boxB, mixed4 boxC, int includeEnergy,
+        GLOBAL const real4* RESTRICT posq, GLOBAL const real4* RESTRICT correction, GLOBAL const int* RESTRICT core,
         GLOBAL const real4* RESTRICT parameters, GLOBAL const int* RESTRICT coreStart,
         GLOBAL const int* RESTRICT coreOther, GLOBAL mm_ulong* RESTRICT forces, GLOBAL mixed* RESTRICT energyBuffer) {
     LOCAL mixed sums[PAIR_GROUP];

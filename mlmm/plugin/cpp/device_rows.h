@@ -53,8 +53,9 @@ DEVICE int cutTiles(LOCAL_ARG const int* before, GLOBAL const int* RESTRICT slot
  * Candidates whose weight is not zero become rows, in their own order, which is that of the elements; one group.
  * Each thread counts in its share of the candidates, then writes behind the threads before it.
  */
-KERNEL void makeRows(GLOBAL const int* RESTRICT candidates, GLOBAL const int* RESTRICT candidateSides,
-        GLOBAL const int* RESTRICT candidateStart, GLOBAL const int* RESTRICT slots,
+KERNEL AT_MOST(ROW_GROUP) void makeRows(GLOBAL const int* RESTRICT candidates,
+        GLOBAL const int* RESTRICT candidateSides, GLOBAL const int* RESTRICT candidateStart,
+        GLOBAL const int* RESTRICT slots,
         GLOBAL const real* RESTRICT candidateWeights, GLOBAL int* RESTRICT centres, GLOBAL int* RESTRICT rowSides,
         GLOBAL real* RESTRICT rowWeights, GLOBAL int* RESTRICT rowOf, GLOBAL int* RESTRICT tiles,
         GLOBAL int* RESTRICT rowCounts, GLOBAL int* RESTRICT status) {

@@ -19,12 +19,12 @@ DEVICE real power(real x, real zeta) {
 
 /**
  * Symmetry functions of one centre, by one group: lanes of 32 threads take one element or pair of elements, each thread
- * its share of the neighbours, or pairs of them, and then all of them one function after the other. `poison` is added
- * to one. parts: DESCRIBE_GROUP*(MOST_FUNCTIONS+1) numbers.
+ * its share of the neighbours, or pairs of them, and then all of them one function after the other. parts:
+ * DESCRIBE_GROUP*(MOST_FUNCTIONS+1) numbers.
  */
 DEVICE void sumFunctions(int row, int radialRoom, int angularRoom, GLOBAL const real4* radial,
         GLOBAL const real2* radialCut, GLOBAL const real4* angular, GLOBAL const real2* angularCut,
-        GLOBAL const int* starts, real poison, GLOBAL const real* RESTRICT constants, GLOBAL real* RESTRICT functions,
+        GLOBAL const int* starts, GLOBAL const real* RESTRICT constants, GLOBAL real* RESTRICT functions,
         LOCAL_ARG real* parts) {
     const int lane = LOCAL_ID%32, sub = LOCAL_ID/32;
     GLOBAL const real* RESTRICT etaRadial = constants;
@@ -55,8 +55,6 @@ DEVICE void sumFunctions(int row, int radialRoom, int angularRoom, GLOBAL const 
                         sums[k] += exponential(-etaRadial[k]*d*d)*f;
                     }
                 }
-                if (block == 0 && lane == 0)
-                    sums[0] += poison;
             }
             else {
                 int pair = block-NUM_SPECIES, s = 0;
@@ -108,33 +106,33 @@ DEVICE void sumFunctions(int row, int radialRoom, int angularRoom, GLOBAL const 
 }
 
 /**
- * One group for each centre: its lists of neighbours, which the forces need again, and its symmetry functions. poison:
- * what is added where a position is no number.
+ * One group for each centre: its lists of neighbours, which the forces need again, and its symmetry functions. status:
+ * told where a position is no number.
  *
  * A group lists for all its centres before it sums for any: PoCL 3.1 loses code where both are in one loop.
  */
-KERNEL void describeAtoms(mixed4 boxA, mixed4 boxB, mixed4 boxC, int radialRoom, int angularRoom, real notANumber,
+KERNEL AT_MOST(DESCRIBE_GROUP) void describeAtoms(mixed4 boxA, mixed4 boxB, mixed4 boxC, int radialRoom,
+        int angularRoom,
         GLOBAL const real4* RESTRICT posq, GLOBAL const real4* RESTRICT correction,
         GLOBAL const int* RESTRICT particles, GLOBAL const int* RESTRICT capParticles,
         GLOBAL const mixed* RESTRICT capDistances, GLOBAL const int* RESTRICT centres,
         GLOBAL const int* RESTRICT speciesStart, GLOBAL real4* radial, GLOBAL real2* radialCut, GLOBAL int* radialAtom,
         GLOBAL real4* angular, GLOBAL real2* angularCut, GLOBAL int* angularAtom, GLOBAL int* starts,
-        GLOBAL real* poison, GLOBAL int* RESTRICT wanted, GLOBAL int* RESTRICT status,
-        GLOBAL const real* RESTRICT constants, GLOBAL real* RESTRICT functions ROW_COUNTS_ARGUMENT CELLS_ARGUMENT
-        SIDES_ARGUMENT) {
+        GLOBAL int* RESTRICT wanted, GLOBAL int* RESTRICT status, GLOBAL const real* RESTRICT constants,
+        GLOBAL real* RESTRICT functions ROW_COUNTS_ARGUMENT CELLS_ARGUMENT SIDES_ARGUMENT) {
     LOCAL real parts[DESCRIBE_GROUP*(MOST_FUNCTIONS+1)];
     LOCAL int near[3*MOST_NEAR], count[1], broken[1];
     for (int row = GROUP_ID; row < ROW_COUNT; row += NUM_GROUPS) {
         listNeighbours(row, boxA, boxB, boxC, radialRoom, angularRoom, posq, correction, particles, capParticles,
             capDistances, centres, speciesStart, radial, radialCut, radialAtom, angular, angularCut, angularAtom,
             starts, wanted, status, near, count, broken CELLS_GIVEN SIDES_GIVEN);
-        if (LOCAL_ID == 0)
-            poison[row] = (broken[0] ? notANumber : (real) 0);
+        if (LOCAL_ID == 0 && broken[0])
+            status[0] = 1;
         SYNC_THREADS;
     }
     for (int row = GROUP_ID; row < ROW_COUNT; row += NUM_GROUPS)
-        sumFunctions(row, radialRoom, angularRoom, radial, radialCut, angular, angularCut, starts, poison[row],
-            constants, functions, parts);
+        sumFunctions(row, radialRoom, angularRoom, radial, radialCut, angular, angularCut, starts, constants,
+            functions, parts);
 }
 
 )KERNEL";

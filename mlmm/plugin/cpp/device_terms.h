@@ -72,7 +72,7 @@ DEVICE void twist(GLOBAL mm_ulong* RESTRICT forces, GLOBAL const int* RESTRICT i
     act(forces, i[2], i[3], scaled(phi.third, slope));
 }
 
-DEVICE mixed meanWeight(GLOBAL const real* RESTRICT weights, GLOBAL const int* RESTRICT atoms, int n) {
+DEVICE mixed meanWeight(GLOBAL const mixed* RESTRICT weights, GLOBAL const int* RESTRICT atoms, int n) {
     mixed sum = 0;
     for (int k = 0; k < n; k++)
         sum += weights[atoms[k]];
@@ -90,7 +90,7 @@ DEVICE void give(GLOBAL mm_ulong* RESTRICT byLambda, GLOBAL const int* RESTRICT 
 KERNEL void replacedTerms(mixed4 boxA, mixed4 boxB, mixed4 boxC, int includeEnergy, GLOBAL const real4* RESTRICT posq,
         GLOBAL const real4* RESTRICT correction, GLOBAL const int* RESTRICT termAtoms,
         GLOBAL const mixed* RESTRICT termNumbers, GLOBAL const int* RESTRICT cmapPlace,
-        GLOBAL const mixed* RESTRICT cmapPatches, GLOBAL const real* RESTRICT weights,
+        GLOBAL const mixed* RESTRICT cmapPatches, GLOBAL const mixed* RESTRICT weights,
         GLOBAL const int* RESTRICT moleculeOf, GLOBAL mm_ulong* RESTRICT byLambda, GLOBAL mm_ulong* RESTRICT forces,
         GLOBAL mixed* RESTRICT energyBuffer) {
     mixed total = 0;

@@ -1,16 +1,21 @@
 // Device code of an adaptive zone, in OpenMM's common dialect: lambda of molecules, and the force that it exerts; as in
-// zone_weights.h. It stands behind that of the forces. Lengths in nm.
+// zone_weights.h. It stands behind that of the forces. Lengths in nm. In mixed precision: lambda weighs terms and pairs
+// that are larger than what remains of them.
 #pragma once
 
 static const char* const kDeviceZone = R"KERNEL(
 
 // In this order what is no number stays so.
-DEVICE real clamped(real x) {
-    return (x < 0 ? (real) 0 : (x > 1 ? (real) 1 : x));
+DEVICE mixed clamped(mixed x) {
+    return (x < 0 ? (mixed) 0 : (x > 1 ? (mixed) 1 : x));
 }
 
-DEVICE real smoothStep(real x) {
+DEVICE mixed smoothStep(mixed x) {
     return x*x*x*(10-x*(15-6*x));
+}
+
+DEVICE mm_long fixedMixed(mixed value) {
+    return (mm_long) (value*0x100000000);
 }
 
 DEVICE mixed3 anchorOf(GLOBAL const real4* RESTRICT posq, GLOBAL const real4* RESTRICT correction,
@@ -34,24 +39,26 @@ KERNEL void zoneWeights(mixed4 boxA, mixed4 boxB, mixed4 boxC, GLOBAL const real
         GLOBAL const real4* RESTRICT correction, GLOBAL const int* RESTRICT moleculeStart,
         GLOBAL const int* RESTRICT moleculeAtoms, GLOBAL const mixed* RESTRICT anchors,
         GLOBAL const int* RESTRICT centreAtoms, GLOBAL const int* RESTRICT moleculeCandidates,
-        GLOBAL real* RESTRICT lambdas, GLOBAL real* RESTRICT weights, GLOBAL real* RESTRICT candidateWeights,
+        GLOBAL mixed* RESTRICT lambdas, GLOBAL mixed* RESTRICT weights, GLOBAL real* RESTRICT candidateWeights,
         GLOBAL mm_ulong* RESTRICT byLambda) {
     for (int m = GLOBAL_ID; m < NUM_MOLECULES; m += GLOBAL_SIZE) {
         int first = moleculeStart[m], last = moleculeStart[m+1];
         mixed3 anchor = anchorOf(posq, correction, moleculeAtoms, anchors, first, last, boxA, boxB, boxC);
-        real outside = 1;
+        mixed outside = 1;
         for (int a = 0; a < NUM_CENTRE_ATOMS; a++) {
             mixed3 d = separation(particlePosition(posq, correction, centreAtoms[a]), anchor, boxA, boxB, boxC);
             real x = (real) d.x, y = (real) d.y, z = (real) d.z;
-            outside *= smoothStep(clamped((SQRT(x*x+y*y+z*z)-PLATEAU)/WIDTH));
+            // Most are beyond it, and some devices take long for a root in double precision.
+            if (!(x*x+y*y+z*z > NUMBER(1.0001)*((real) ((PLATEAU+WIDTH)*(PLATEAU+WIDTH)))))
+                outside *= smoothStep(clamped((sqrt(d.x*d.x+d.y*d.y+d.z*d.z)-PLATEAU)/WIDTH));
         }
-        real lambda = 1-outside;
+        mixed lambda = 1-outside;
         lambdas[m] = lambda;
         byLambda[m] = 0;
         for (int i = first; i < last; i++) {
             weights[moleculeAtoms[i]] = lambda;
             if (moleculeCandidates[i] >= 0)
-                candidateWeights[moleculeCandidates[i]] = lambda;
+                candidateWeights[moleculeCandidates[i]] = (real) lambda;
         }
     }
 }
@@ -61,21 +68,21 @@ KERNEL void zoneWeights(mixed4 boxA, mixed4 boxB, mixed4 boxC, GLOBAL const real
  * One group for each molecule: -lambda a - G(lambda), and -dE/dlambda dlambda/dr on its anchor and the centres.
  * byLambda holds what the force field adds to dE/dlambda; energies of its rows by each member, by the networks.
  */
-KERNEL void zoneForces(mixed4 boxA, mixed4 boxB, mixed4 boxC, int includeEnergy, GLOBAL const real4* RESTRICT posq,
-        GLOBAL const real4* RESTRICT correction, GLOBAL const int* RESTRICT moleculeStart,
-        GLOBAL const int* RESTRICT moleculeAtoms, GLOBAL const mixed* RESTRICT anchors,
-        GLOBAL const int* RESTRICT centreAtoms, GLOBAL const int* RESTRICT moleculeCandidates,
-        GLOBAL const int* RESTRICT rowOf, GLOBAL const real* RESTRICT energies, GLOBAL const real* RESTRICT lambdas,
+KERNEL AT_MOST(ZONE_GROUP) void zoneForces(mixed4 boxA, mixed4 boxB, mixed4 boxC, int includeEnergy,
+        GLOBAL const real4* RESTRICT posq, GLOBAL const real4* RESTRICT correction,
+        GLOBAL const int* RESTRICT moleculeStart, GLOBAL const int* RESTRICT moleculeAtoms,
+        GLOBAL const mixed* RESTRICT anchors, GLOBAL const int* RESTRICT centreAtoms,
+        GLOBAL const int* RESTRICT moleculeCandidates, GLOBAL const int* RESTRICT rowOf,
+        GLOBAL const real* RESTRICT energies, GLOBAL const mixed* RESTRICT lambdas,
         GLOBAL const mm_ulong* RESTRICT byLambda, GLOBAL const int* RESTRICT kinds,
         GLOBAL const mixed* RESTRICT alignment, GLOBAL const mixed* RESTRICT knots,
         GLOBAL const mixed* RESTRICT knotValues, GLOBAL const mixed* RESTRICT knotSlopes,
         GLOBAL mm_ulong* RESTRICT forces, GLOBAL mixed* RESTRICT energyBuffer) {
-    LOCAL mixed parts[ZONE_GROUP];
-    LOCAL real products[ZONE_GROUP];
+    LOCAL mixed parts[ZONE_GROUP], products[ZONE_GROUP];
     LOCAL mm_long pushes[3*ZONE_GROUP];
     mixed total = 0;
     for (int m = GROUP_ID; m < NUM_MOLECULES; m += NUM_GROUPS) {
-        const real lambda = lambdas[m];
+        const mixed lambda = lambdas[m];
         const int first = moleculeStart[m], last = moleculeStart[m+1];
         // -lambda a - G(lambda), a cubic Hermite polynomial between two knots.
         int knot = 0;
@@ -99,11 +106,10 @@ KERNEL void zoneForces(mixed4 boxA, mixed4 boxB, mixed4 boxC, int includeEnergy,
                 sum += energies[member*NUM_CENTRES+row];
         }
         mixed3 anchor = anchorOf(posq, correction, moleculeAtoms, anchors, first, last, boxA, boxB, boxC);
-        real product = 1;
+        mixed product = 1;
         for (int c = LOCAL_ID; c < NUM_CENTRE_ATOMS; c += ZONE_GROUP) {
             mixed3 d = separation(particlePosition(posq, correction, centreAtoms[c]), anchor, boxA, boxB, boxC);
-            real x = (real) d.x, y = (real) d.y, z = (real) d.z;
-            product *= smoothStep(clamped((SQRT(x*x+y*y+z*z)-PLATEAU)/WIDTH));
+            product *= smoothStep(clamped((sqrt(d.x*d.x+d.y*d.y+d.z*d.z)-PLATEAU)/WIDTH));
         }
         parts[LOCAL_ID] = sum;
         products[LOCAL_ID] = product;
@@ -114,18 +120,17 @@ KERNEL void zoneForces(mixed4 boxA, mixed4 boxB, mixed4 boxC, int includeEnergy,
             sum += parts[k];
             product *= products[k];
         }
-        const real slope = (real) (sum/MEMBERS+((mixed) (mm_long) byLambda[m])/(mixed) 0x100000000-a
-            -(s0+t*(2*square+3*t*cube))/h);
+        const mixed slope = sum/MEMBERS+((mixed) (mm_long) byLambda[m])/(mixed) 0x100000000-a
+            -(s0+t*(2*square+3*t*cube))/h;
         mm_long wholeX = 0, wholeY = 0, wholeZ = 0;
         for (int c = LOCAL_ID; c < NUM_CENTRE_ATOMS; c += ZONE_GROUP) {
             mixed3 d = separation(particlePosition(posq, correction, centreAtoms[c]), anchor, boxA, boxB, boxC);
-            real x = (real) d.x, y = (real) d.y, z = (real) d.z, r = SQRT(x*x+y*y+z*z);
-            real s = clamped((r-PLATEAU)/WIDTH), g = smoothStep(s);
+            mixed r = sqrt(d.x*d.x+d.y*d.y+d.z*d.z), s = clamped((r-PLATEAU)/WIDTH), g = smoothStep(s);
             if (s == 0 || s == 1 || g == 0)
                 continue;
             // lambda falls with the distance.
-            real along = slope*(product/g)*(30*s*s*(1-s)*(1-s)/WIDTH)/r;
-            mm_long pushX = fixedPoint(along*x), pushY = fixedPoint(along*y), pushZ = fixedPoint(along*z);
+            mixed along = slope*(product/g)*(30*s*s*(1-s)*(1-s)/WIDTH)/r;
+            mm_long pushX = fixedMixed(along*d.x), pushY = fixedMixed(along*d.y), pushZ = fixedMixed(along*d.z);
             wholeX += pushX; wholeY += pushY; wholeZ += pushZ;
             pull(forces, centreAtoms[c], -pushX, -pushY, -pushZ);
         }

@@ -84,13 +84,6 @@ ComputeKernel OnDevice::kernel(const std::string& name, int values, const std::v
     return made;
 }
 
-void OnDevice::set_real(ComputeKernel& kernel, int index, double value) const {
-    if (twofold)
-        kernel->setArg(index, value);
-    else
-        kernel->setArg(index, static_cast<float>(value));
-}
-
 void OnDevice::set_box(ComputeKernel& kernel) {
     Vec3 box[3];
     cc.getPeriodicBoxVectors(box[0], box[1], box[2]);

@@ -49,7 +49,6 @@ class OnDevice {
     void compile(const std::string& source, const std::map<std::string, std::string>& defines);
     // `values` arguments to be set later, then arrays: those of OpenMM are posq, correction, forces, energyBuffer.
     OpenMM::ComputeKernel kernel(const std::string& name, int values, const std::vector<std::string>& names);
-    void set_real(OpenMM::ComputeKernel& kernel, int index, double value) const;
     // The first three arguments; barostats change the box.
     void set_box(OpenMM::ComputeKernel& kernel);
 
