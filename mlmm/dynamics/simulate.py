@@ -35,6 +35,7 @@ from mlmm.errors import ConfigError
 from mlmm.forcefield.reference_platform import box_with_missed_pairs
 from mlmm.hybrid.system import HybridSystem, check_hybrid
 from mlmm.options import with_changes
+from mlmm.plugin import plugin_problem
 from mlmm.schemes import SchemeChoice
 
 __all__ = ["simulate"]
@@ -201,6 +202,11 @@ def simulate(
 def _log_hybrid(hybrid: HybridSystem) -> None:
     """The scheme and what the user should know of the hybrid system, for the log of a run."""
     logger.info("scheme %s", SchemeChoice(hybrid.scheme, hybrid.spec.scheme_reason))
+    problem = plugin_problem()
+    if problem is not None and hybrid.bridge != "native" and getattr(hybrid.potential, "in_openmm", False):
+        logger.warning(
+            "%s by %s, not by OpenMM's plugin: %s", hybrid.potential.spec.name, hybrid.bridge, problem
+        )
     for said in hybrid.warnings:
         logger.warning("%s", said)
 

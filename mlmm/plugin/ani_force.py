@@ -15,13 +15,14 @@ import openmm
 
 from mlmm.errors import PotentialError
 from mlmm.plugin.committees import addresses, find_committee, give_networks, symbols_of
-from mlmm.plugin.library import call, load_plugin, register_platforms
+from mlmm.plugin.library import call, load_plugin, pointer, register_platforms
 
 if TYPE_CHECKING:
     from mlmm.potentials.ani.neurochem import ANIParameters
 
 __all__ = ["ANIForce"]
 
+_MOST_PARTICLES = 2**31 - 1
 _EMPTY = (
     '<Force type="ANIForce" version="1" periodic="{periodic}" precision="{precision}">'
     "<Particles/><Caps/></Force>"
@@ -85,6 +86,12 @@ class ANIForce(openmm.Force):
         parameters = find_committee(parameters)
         symbols = symbols_of(parameters, [*numbers, *([1] if len(caps) else [])])
         places = np.arange(len(numbers)) if particles is None else np.asarray(particles)
+        if places.size and (places.dtype.kind not in "iu" or np.abs(places).max() > _MOST_PARTICLES):
+            raise PotentialError(
+                f"particles as whole numbers up to {_MOST_PARTICLES:,}",
+                f"{places.tolist()[:3]} …",
+                "count the particles of the System from 0",
+            )
         shares = np.ones(len(numbers)) if weights is None else np.asarray(weights, dtype=np.float64)
         if places.shape != (len(numbers),) or shares.shape != (len(numbers),):
             raise PotentialError(
@@ -115,7 +122,7 @@ class ANIForce(openmm.Force):
         TypeError
             Another kind of force.
         """
-        if not load_plugin().mlmm_plugin_is(int(force.this)):
+        if not load_plugin().mlmm_plugin_is(pointer(force, openmm.Force)):
             raise TypeError(f"Expected an ANIForce, but got {force.getName()!r}. Look for one in the System.")
         result = cls.__new__(cls)
         result.this = force.this
@@ -217,7 +224,7 @@ class ANIForce(openmm.Force):
         openmm.OpenMMException
             Other particles than the Context has, weights that are no numbers, or a foreign Context.
         """
-        call("mlmm_plugin_update", self._pointer, int(context.this))
+        call("mlmm_plugin_update", self._pointer, pointer(context, openmm.Context))
 
     def getMemberEnergies(self, context: openmm.Context) -> np.ndarray:
         """eps of each particle, and then each cap, by each member at the last evaluation, kJ/mol.
@@ -235,7 +242,7 @@ class ANIForce(openmm.Force):
         call(
             "mlmm_plugin_atom_energies",
             self._pointer,
-            int(context.this),
+            pointer(context, openmm.Context),
             energies.size,
             *addresses(energies),
         )

@@ -14,7 +14,7 @@ import openmm
 
 from mlmm.errors import PotentialError
 from mlmm.plugin.committees import addresses, find_committee, give_networks, symbols_of
-from mlmm.plugin.library import call, load_plugin, register_platforms
+from mlmm.plugin.library import call, load_plugin, pointer, register_platforms
 
 if TYPE_CHECKING:
     from mlmm.potentials.ani.neurochem import ANIParameters
@@ -73,7 +73,7 @@ class _BlendForce(openmm.Force):
         """
         library = load_plugin()
         if (
-            not library.mlmm_blend_is(int(force.this))
+            not library.mlmm_blend_is(pointer(force, openmm.Force))
             or library.mlmm_blend_kind(int(force.this)).decode() != cls.kind
         ):
             raise TypeError(

@@ -8,7 +8,7 @@ import numpy as np
 import openmm
 
 from mlmm.plugin.committees import addresses
-from mlmm.plugin.library import call, plugin_problem
+from mlmm.plugin.library import call, plugin_problem, pointer
 
 __all__ = ["potential_energies"]
 
@@ -36,5 +36,7 @@ def potential_energies(context: openmm.Context, groups: Sequence[Collection[int]
         return [float(state.getPotentialEnergy()._value) for state in states]
     bits = np.array([sum(1 << group for group in set(own)) for own in groups], dtype=np.uint32)
     energies = np.zeros(len(bits))
-    call("mlmm_plugin_group_energies", int(context.this), len(bits), *addresses(bits, energies))
+    call(
+        "mlmm_plugin_group_energies", pointer(context, openmm.Context), len(bits), *addresses(bits, energies)
+    )
     return [float(energy) for energy in energies]

@@ -12,7 +12,7 @@ import openmm
 from mlmm.errors import MissingPackageError
 from mlmm.kernels.library import builds, check_sources
 
-__all__ = ["call", "load_plugin", "plugin_problem", "register_platforms"]
+__all__ = ["call", "load_plugin", "plugin_problem", "pointer", "register_platforms"]
 
 _PATH = Path(__file__).with_name("cpp") / "ani_plugin.so"
 _ADVICE = (
@@ -50,7 +50,9 @@ def load_plugin() -> ctypes.CDLL:
         check_sources(library, _PATH)
         openmm.Platform.loadPluginLibrary(str(_PATH))
     except (OSError, openmm.OpenMMException) as error:
-        raise MissingPackageError(what, str(error).strip().rstrip("."), _ADVICE) from error
+        raise MissingPackageError(
+            what, f"one that says: {str(error).strip().rstrip('.')}", _ADVICE
+        ) from error
     _declare(library)
     return library
 
@@ -71,6 +73,19 @@ def call(name: str, *arguments: object) -> None:
     library = load_plugin()
     if getattr(library, name)(*arguments) != 0:
         raise openmm.OpenMMException(library.mlmm_plugin_error().decode())
+
+
+def pointer(wrapped: object, kind: type) -> int:
+    """Where the C++ object behind one of OpenMM's Python objects is.
+
+    Raises
+    ------
+    TypeError
+        An object of another class, of which C++ would not know.
+    """
+    if not isinstance(wrapped, kind):
+        raise TypeError(f"Expected an openmm.{kind.__name__}, but got a {type(wrapped).__name__}. Pass that.")
+    return int(wrapped.this)  # type: ignore[attr-defined]
 
 
 def _declare(library: ctypes.CDLL) -> None:

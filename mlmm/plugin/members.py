@@ -13,7 +13,7 @@ from mlmm.errors import PotentialError
 from mlmm.plugin.ani_force import ANIForce
 from mlmm.plugin.blend_force import AdaptiveANIForce, SupermolecularANIForce
 from mlmm.plugin.committees import addresses
-from mlmm.plugin.library import call, load_plugin
+from mlmm.plugin.library import call, load_plugin, plugin_problem, pointer
 
 __all__ = ["MemberEnergies", "MemberEvaluation", "as_force"]
 
@@ -64,9 +64,10 @@ class MemberEvaluation:
         threads: int = 1,
     ):
         self._held, self._busy = ctypes.c_void_p(), threading.Lock()
+        place = pointer(force, openmm.Force)
         self.members, self.n_particles = force.getNumMembers(), n_particles
         self._release = load_plugin().mlmm_members_release
-        call("mlmm_members_new", int(force.this), n_particles, int(threads), ctypes.byref(self._held))
+        call("mlmm_members_new", place, n_particles, int(threads), ctypes.byref(self._held))
 
     def __del__(self) -> None:
         if self._held:
@@ -108,7 +109,9 @@ class MemberEvaluation:
 
 
 def as_force(force: openmm.Force) -> ANIForce | AdaptiveANIForce | SupermolecularANIForce | None:
-    """What a bare Force of a System is, where it is one of the plugin's."""
+    """What a bare Force of a System is, where it is one of the plugin's; None without the plugin."""
+    if plugin_problem() is not None:
+        return None
     for kind in (ANIForce, AdaptiveANIForce, SupermolecularANIForce):
         try:
             found: ANIForce | AdaptiveANIForce | SupermolecularANIForce = kind.cast(force)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import openmm
@@ -14,8 +16,17 @@ import torch
 from ani_contexts import context_of, evaluated, force_of, in_torch, parameters, picked, system_of
 from ani_gases import gas
 
+import mlmm
 from mlmm.errors import MissingPackageError, PotentialError
-from mlmm.plugin import ANIForce, library, plugin_problem
+from mlmm.plugin import (
+    AdaptiveANIForce,
+    ANIForce,
+    MemberEvaluation,
+    SupermolecularANIForce,
+    library,
+    plugin_problem,
+    potential_energies,
+)
 
 pytestmark = [
     pytest.mark.usefixtures("kernels_by_default"),
@@ -120,7 +131,7 @@ def test_a_box_that_is_too_small_ends_the_run(platform, positions):
 
 @pytest.mark.parametrize("platform", picked("Reference", "CPU"))
 def test_nan_reaches_the_host_from_the_processor_as_an_error(platform, positions):
-    """Also of a neighbour without weight that is nowhere, and of atoms at one place; then all is as before."""
+    """Also of a neighbour without weight that is nowhere, or of atoms at one place; then all is as before."""
     for weights in (np.ones(6), np.array([1.0, 1, 1, 1, 1, 0])):
         integrator = openmm.VerletIntegrator(1e-6)
         context = context_of(system_of(6, force_of(NUMBERS, weights)), platform, integrator)
@@ -131,9 +142,10 @@ def test_nan_reaches_the_host_from_the_processor_as_an_error(platform, positions
             context.setPositions(moved)
             # The platform CPU looks at coordinates itself.
             told = "finite energies of the atoms of an ANIForce|coordinate is NaN"
-            for asked in (lambda: context.getState(energy=True), lambda: integrator.step(1)):
-                with pytest.raises(openmm.OpenMMException, match=told):
-                    asked()
+            with pytest.raises(openmm.OpenMMException, match=told):
+                context.getState(energy=True)
+            with pytest.raises(openmm.OpenMMException, match=told):
+                integrator.step(1)
             assert evaluated(context, positions)[0] == energy
 
 
@@ -239,3 +251,117 @@ def test_the_energy_tells_members_apart(positions):
     """The control of all that is called equal here: another member is another energy."""
     _, _, members = in_torch(NUMBERS, positions, np.ones(6))
     assert abs(members[0].sum() - members[1].sum()) > 1.0
+
+
+_A_RUN = """
+import sys
+from mlmm.cli import main
+changes = ["run.minimise=2", "run.equilibrate=4 fs", "run.produce=8 fs", "run.nve=0 fs", "run.timestep=1 fs"]
+changes += ["report.interval=2", "potential.members=[0,1]"]
+options = [word for change in changes for word in ("--set", change)]
+sys.exit(main(["run", RUN_FILE, "--out", OUT, *options]))
+"""
+
+
+def test_a_committee_runs_to_the_end_without_the_plugin(tmp_path):
+    """Rows with the spread of the members, and the reason in the log of the run."""
+    file = Path(mlmm.__file__).parent.parent / "systems/alanine_dipeptide/run.toml"
+    where = f"RUN_FILE, OUT = {str(file)!r}, {str(tmp_path / 'run')!r}\n"
+    done = run_with_plugin(tmp_path / "none.so", where + _A_RUN)
+    assert done.returncode in (0, 1), done.stderr  # 1: a check of so short a run
+    with (tmp_path / "run/energies.csv").open(encoding="utf-8") as table:
+        rows = list(csv.DictReader(table))
+    assert len(rows) >= 4 and all(float(row["committee_spread"]) > 0 for row in rows)
+    log = (tmp_path / "run/run.log").read_text(encoding="utf-8")
+    assert log.count("ANI-1x by torchforce, not by OpenMM's plugin: Expected the OpenMM plugin of mlmm") == 1
+
+
+def test_an_object_of_another_class_is_refused(positions):
+    """Which C++ would take for what it is not."""
+    force = force_of(NUMBERS)
+    context = context_of(system_of(6, force), REFERENCE)
+    context.setPositions(positions)
+    system = context.getSystem()
+    for call in (
+        lambda: force.updateParametersInContext(system),
+        lambda: force.getMemberEnergies(context.getIntegrator()),
+        lambda: potential_energies(system, [{0}]),
+        lambda: MemberEvaluation(system, 6),
+    ):
+        with pytest.raises(TypeError, match=r"Expected an openmm\.(Context|Force), but got a"):
+            call()
+    for kind in (ANIForce, AdaptiveANIForce, SupermolecularANIForce):
+        for other in (system, context, context.getState()):
+            with pytest.raises(TypeError, match=r"Expected an openmm\.Force, but got a"):
+                kind.cast(other)
+    assert np.isfinite(force.getMemberEnergies(context)).all()
+
+
+def test_caps_outside_the_system_are_refused_without_a_context(positions):
+    """By reports, as by a Context."""
+    for cap in ((0, 7, 0.1), (0, 100_000_000, 0.1), (-5, 0, 0.1)):
+        force = ANIForce(parameters(), NUMBERS, caps=[cap])
+        with pytest.raises(openmm.OpenMMException, match="Expected particles between 0 and 5 in an ANIForce"):
+            MemberEvaluation(force, 6)
+    moved = positions.copy()
+    moved[2] = moved[1]
+    evaluation = MemberEvaluation(force_of(NUMBERS), 6)
+    assert np.isfinite(evaluation(positions).energies).all()
+    with pytest.raises(openmm.OpenMMException, match="finite energies"):
+        evaluation(moved)
+
+
+@pytest.mark.parametrize("particles", [[2**32, 1], [0.9, 1.9]])
+def test_particles_are_whole_numbers(particles):
+    with pytest.raises(PotentialError, match="particles as whole numbers"):
+        ANIForce(parameters(), [8, 1], particles)
+
+
+@pytest.mark.parametrize("platform", picked("Reference", "CPU"))
+def test_forces_that_are_no_numbers_are_an_error_where_the_energy_is_one(platform):
+    """Of two atoms at one place, which have no angle; their energy alone is finite."""
+    integrator = openmm.VerletIntegrator(1e-6)
+    context = context_of(system_of(2, force_of([8, 1])), platform, integrator)
+    context.setPositions(np.zeros((2, 3)))
+    with pytest.raises(openmm.OpenMMException, match="finite energies of the atoms of an ANIForce"):
+        integrator.step(1)
+    context.setPositions([[0, 0, 0], [0.1, 0, 0]])
+    integrator.step(1)
+
+
+_TOO_LITTLE = """
+import dataclasses, resource
+import numpy as np
+from mlmm.plugin import ANIForce
+from mlmm.plugin.committees import find_committee
+one = find_committee("ani1x")
+tiled = {}
+for name in ("weights", "biases"):
+    tiled[name] = {
+        symbol: tuple(np.tile(a, (MANY,) + (1,) * (a.ndim - 1)) for a in layers)
+        for symbol, layers in getattr(one, name).items()
+    }
+committee = dataclasses.replace(one, **tiled)
+force = ANIForce(committee, [8]) if MADE_BEFORE else None
+pages = int(open("/proc/self/statm").read().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + ROOM, -1))
+system = openmm.System()
+system.addParticle(16.0)
+try:
+    system.addForce(force or ANIForce(committee, [8]))
+    openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference"))
+except openmm.OpenMMException as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no memory that can be limited here")
+@pytest.mark.parametrize("made_before", [True, False])
+def test_more_members_than_memory_is_a_sentence(made_before):
+    """Wherever it runs out: for the force or for the Context; with enough of it nothing is said."""
+    # With less than that OpenMM has no threads for a Context, and ends the process.
+    for room, told in (((100 if made_before else 20) << 20, True), (1 << 34, False)):
+        given = f"ROOM, MANY, MADE_BEFORE = {room}, 40, {made_before}\n"
+        done = run_with_plugin(library._PATH, given + _TOO_LITTLE)
+        assert done.returncode == 0, done.stderr
+        assert ("Expected memory" in done.stdout and "Use fewer" in done.stdout) == told, done.stdout

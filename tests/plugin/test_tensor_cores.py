@@ -55,6 +55,8 @@ static int group;
 static pthread_barrier_t all, warps[NETWORK_GROUP/32];
 #define SYNC_THREADS pthread_barrier_wait(&all);
 static real exponential(real x) { return std::exp(x); }
+static int isNoNumber(real x) { return !std::isfinite(x); }
+#define AT_MOST(threads)
 static unsigned __float_as_uint(float x) { unsigned bits; memcpy(&bits, &x, 4); return bits; }
 static float __uint_as_float(unsigned bits) { float x; memcpy(&x, &bits, 4); return x; }
 static float fragmentsA[NETWORK_GROUP][4], fragmentsB[NETWORK_GROUP][2];

@@ -2,6 +2,7 @@
 #include "ani_force.h"
 
 #include <cmath>
+#include <new>
 #include <set>
 
 #include "blend_force.h"
@@ -12,15 +13,26 @@ namespace mlmm {
 
 namespace {
 
+void check_weights(const ANIForce& force) {
+    for (const SeenParticle& p : force.particles)
+        if (!std::isfinite(p.weight))
+            throw OpenMMException("Expected finite weights of particles, but got NaN or infinity for particle " +
+                                  std::to_string(p.particle) + ". Set it between 0 and 1.");
+}
+
 class ANIForceImpl : public ForceImpl {
    public:
     explicit ANIForceImpl(const ANIForce& owner) : owner(owner) {}
 
     void initialize(ContextImpl& context) override {
-        check(context.getSystem());
+        check_atoms(owner, context.getSystem().getNumParticles());
         particles = owner.particles, caps = owner.caps;
-        kernel = context.getPlatform().createKernel(ANIKernel::Name(), context);
-        kernel.getAs<ANIKernel>().initialize(context.getSystem(), owner);
+        try {
+            kernel = context.getPlatform().createKernel(ANIKernel::Name(), context);
+            kernel.getAs<ANIKernel>().initialize(context.getSystem(), owner);
+        } catch (const std::bad_alloc&) {
+            throw no_memory();
+        }
     }
     const Force& getOwner() const override { return owner; }
     void updateContextState(ContextImpl&, bool&) override {}
@@ -47,7 +59,7 @@ class ANIForceImpl : public ForceImpl {
             throw OpenMMException(
                 "Expected new weights of the particles of the Context, but got other particles, or a weight that "
                 "becomes zero or ceases to be. Call context.reinitialize(preserveState=True).");
-        check_weights();
+        check_weights(owner);
         particles = owner.particles;
         kernel.getAs<ANIKernel>().read_weights(owner);
         // Else the integrator goes on with forces from the old weights.
@@ -67,50 +79,6 @@ class ANIForceImpl : public ForceImpl {
     }
 
    private:
-    void check(const System& system) const {
-        const Committee& committee = *owner.committee;
-        if (committee.elements.empty())
-            throw OpenMMException("Expected a committee of ANI networks, but the ANIForce has none. Give it one.");
-        const auto inside = [&](int particle) {
-            if (particle < 0 || particle >= system.getNumParticles())
-                throw OpenMMException("Expected particles between 0 and " +
-                                      std::to_string(system.getNumParticles() - 1) + " in an ANIForce, but got " +
-                                      std::to_string(particle) + ". Count from 0.");
-        };
-        const auto known = [&](int element, double weight) {
-            if (element < 0 || element >= static_cast<int>(committee.elements.size()))
-                throw OpenMMException("Expected an element of the ANI networks, but got number " +
-                                      std::to_string(element) + ". Choose another potential.");
-            if (weight != 0 && committee.networks[element].empty())
-                throw OpenMMException("Expected networks for " + committee.elements[element] +
-                                      ", of which a particle with a weight is one, but got none. Give the "
-                                      "committee all its elements.");
-        };
-        std::set<int> seen;
-        for (const SeenParticle& p : owner.particles) {
-            inside(p.particle);
-            known(p.element, p.weight);
-            if (!seen.insert(p.particle).second)
-                throw OpenMMException("Expected every particle once in an ANIForce, but got " +
-                                      std::to_string(p.particle) + " twice. Add it once.");
-        }
-        for (const Cap& cap : owner.caps) {
-            inside(cap.outer), inside(cap.inner);
-            known(cap.element, 1.0);
-            if (cap.outer == cap.inner || !(cap.distance > 0) || !std::isfinite(cap.distance))
-                throw OpenMMException("Expected a cap on a bond between two particles, at a positive distance, but "
-                                      "got particle " + std::to_string(cap.outer) + ". Give the bond that is cut.");
-        }
-        check_weights();
-    }
-
-    void check_weights() const {
-        for (const SeenParticle& p : owner.particles)
-            if (!std::isfinite(p.weight))
-                throw OpenMMException("Expected finite weights of particles, but got NaN or infinity for particle " +
-                                      std::to_string(p.particle) + ". Set it between 0 and 1.");
-    }
-
     const ANIForce& owner;
     std::vector<SeenParticle> particles;
     std::vector<Cap> caps;
@@ -119,6 +87,47 @@ class ANIForceImpl : public ForceImpl {
 };
 
 }  // namespace
+
+void check_atoms(const ANIForce& force, int n_particles) {
+    const Committee& committee = *force.committee;
+    if (committee.elements.empty())
+        throw OpenMMException("Expected a committee of ANI networks, but the ANIForce has none. Give it one.");
+    const auto inside = [&](int particle) {
+        if (particle < 0 || particle >= n_particles)
+            throw OpenMMException("Expected particles between 0 and " +
+                                  std::to_string(n_particles - 1) + " in an ANIForce, but got " +
+                                  std::to_string(particle) + ". Count from 0.");
+    };
+    const auto known = [&](int element, double weight) {
+        if (element < 0 || element >= static_cast<int>(committee.elements.size()))
+            throw OpenMMException("Expected an element of the ANI networks, but got number " +
+                                  std::to_string(element) + ". Choose another potential.");
+        if (weight != 0 && committee.networks[element].empty())
+            throw OpenMMException("Expected networks for " + committee.elements[element] +
+                                  ", of which a particle with a weight is one, but got none. Give the "
+                                  "committee all its elements.");
+    };
+    std::set<int> seen;
+    for (const SeenParticle& p : force.particles) {
+        inside(p.particle);
+        known(p.element, p.weight);
+        if (!seen.insert(p.particle).second)
+            throw OpenMMException("Expected every particle once in an ANIForce, but got " +
+                                  std::to_string(p.particle) + " twice. Add it once.");
+    }
+    for (const Cap& cap : force.caps) {
+        inside(cap.outer), inside(cap.inner);
+        known(cap.element, 1.0);
+        if (cap.outer == cap.inner || !(cap.distance > 0) || !std::isfinite(cap.distance))
+            throw OpenMMException("Expected a cap on a bond between two particles, at a positive distance, but "
+                                  "got particle " + std::to_string(cap.outer) + ". Give the bond that is cut.");
+    }
+    check_weights(force);
+}
+
+OpenMMException no_memory() {
+    return OpenMMException("Expected memory for ANI networks, but got none. Use fewer members or atoms.");
+}
 
 OpenMMException not_finite() {
     return OpenMMException("Expected finite energies of the atoms of an ANIForce, but got NaN or infinity. Look at the "

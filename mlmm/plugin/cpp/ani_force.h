@@ -68,8 +68,12 @@ class ANIKernel : public OpenMM::KernelImpl {
     virtual void atom_energies(std::vector<double>& energies) = 0;
 };
 
-// What an evaluation ends with whose energy is no number.
+// What an evaluation ends with whose energy or forces are no numbers.
 OpenMM::OpenMMException not_finite();
+// What there was no memory for.
+OpenMM::OpenMMException no_memory();
+// Refuses particles, caps and weights that do not go with the committee and a System with so many particles.
+void check_atoms(const ANIForce& force, int n_particles);
 
 ANIKernel* make_reference_kernel(const OpenMM::Platform& platform);
 ANIKernel* make_common_kernel(const OpenMM::Platform& platform, OpenMM::ContextImpl& context);

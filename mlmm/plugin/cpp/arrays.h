@@ -39,14 +39,15 @@ class Arrays {
         }
         return found;
     }
-    // So many numbers, none of them NaN.
+    // So many numbers, finite; a cutoff may be infinite.
     const std::vector<double>& numbers(const std::string& name, size_t size) const {
         const auto place = force_.numbers.find(name);
         if (place == force_.numbers.end()) refuse(name, "none");
         if (place->second.size() != size)
             refuse(name, std::to_string(place->second.size()) + " numbers instead of " + std::to_string(size));
         for (const double value : place->second)
-            if (std::isnan(value)) refuse(name, "NaN");
+            if (std::isnan(value) || (std::isinf(value) && name != "core_ranges"))
+                refuse(name, std::isnan(value) ? "NaN" : "infinity");
         return place->second;
     }
     size_t size(const std::string& name) const {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <new>
 
 #include "ani_force.h"
 #include "networks.h"
@@ -22,14 +23,10 @@ class BlendForceImpl : public CustomCPPForceImpl {
     explicit BlendForceImpl(const BlendForce& owner) : CustomCPPForceImpl(owner), owner(owner) {}
 
     void initialize(ContextImpl& context) override {
-        const System& system = context.getSystem();
-        blend = make_blend(owner, system.getNumParticles());
-        if (context.getPlatform().supportsKernels({BlendKernel::Name()})) {
-            kernel = context.getPlatform().createKernel(BlendKernel::Name(), context);
-            if (kernel.getAs<BlendKernel>().initialize(system, owner)) {
-                blend.reset();
-                return;
-            }
+        try {
+            if (on_device(context)) return;
+        } catch (const std::bad_alloc&) {
+            throw no_memory();
         }
         threads = owner.threads > 0 ? owner.threads : threads_of(context);
         CustomCPPForceImpl::initialize(context);
@@ -51,11 +48,23 @@ class BlendForceImpl : public CustomCPPForceImpl {
         std::fill(forces.begin(), forces.end(), Vec3());
         const double energy =
             blend->evaluate(positions.data(), owner.periodic ? box : nullptr, threads, forces.data());
-        if (!std::isfinite(energy)) throw not_finite();
+        const auto is_broken = [](const Vec3& f) { return !std::isfinite(f[0] + f[1] + f[2]); };
+        if (!std::isfinite(energy) || std::any_of(forces.begin(), forces.end(), is_broken)) throw not_finite();
         return energy;
     }
 
    private:
+    // Makes a kernel for a GPU platform, or what is evaluated on the processor.
+    bool on_device(ContextImpl& context) {
+        const System& system = context.getSystem();
+        blend = make_blend(owner, system.getNumParticles());
+        if (!context.getPlatform().supportsKernels({BlendKernel::Name()})) return false;
+        kernel = context.getPlatform().createKernel(BlendKernel::Name(), context);
+        if (!kernel.getAs<BlendKernel>().initialize(system, owner)) return false;
+        blend.reset();
+        return true;
+    }
+
     void read_box(ContextImpl& context, Vec3* box) const {
         if (!owner.periodic) return;
         context.getPeriodicBoxVectors(box[0], box[1], box[2]);

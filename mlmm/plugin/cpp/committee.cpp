@@ -4,6 +4,7 @@
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <set>
 
 #include "openmm/OpenMMException.h"
 
@@ -88,7 +89,9 @@ void Committee::check() const {
                        zeta.size() == angle.size() && finite(eta_radial) && finite(shift_radial) &&
                        finite(eta_mean) && finite(shift_mean) && finite(zeta) && finite(angle) &&
                        radial_cutoff > 0 && std::isfinite(radial_cutoff) && angular_cutoff > 0 &&
-                       angular_cutoff <= radial_cutoff;
+                       angular_cutoff <= radial_cutoff && length > 0 && std::isfinite(length) && energy > 0 &&
+                       std::isfinite(energy) && std::set<std::string>(elements.begin(), elements.end()).size() ==
+                                                    elements.size();
     if (!whole)
         throw OpenMMException(
             "Expected elements, members and finite constants of ANI symmetry functions, but got none or some "

@@ -2,7 +2,10 @@
 #pragma once
 
 #include <exception>
+#include <new>
 #include <string>
+
+#include "ani_force.h"
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
@@ -20,6 +23,8 @@ int guarded(F f) {
     try {
         f();
         return 0;
+    } catch (const std::bad_alloc&) {
+        last_error() = no_memory().what();
     } catch (const std::exception& error) {
         last_error() = error.what();
     } catch (...) {

@@ -1,6 +1,7 @@
 // Energies and forces of each member of a committee at any positions, without a Context: what reports ask for.
 #include <algorithm>
 
+#include "ani_force.h"
 #include "blend_force.h"
 #include "guarded.h"
 #include "networks.h"
@@ -16,6 +17,7 @@ class StaticBlend : public Blend {
    public:
     StaticBlend(const ANIForce& force, int n_particles)
         : networks(*force.committee, force.twofold), n_particles(n_particles) {
+        check_atoms(force, n_particles);
         const Atoms atoms(force);
         species.assign(atoms.element.begin(), atoms.element.end());
         centres.assign(atoms.centres.begin(), atoms.centres.end());
@@ -25,8 +27,6 @@ class StaticBlend : public Blend {
             weights.push_back(atoms.weight[c]);
             particles.push_back(c < static_cast<int64_t>(force.particles.size()) ? force.particles[c].particle : -1);
         }
-        for (const int p : places.particles)
-            if (p < 0 || p >= n_particles) throw OpenMMException("Expected particles of the System. Count from 0.");
         acting = places.particles;
         for (const Cap& cap : places.caps) acting.insert(acting.end(), {cap.outer, cap.inner});
         std::sort(acting.begin(), acting.end());
@@ -139,6 +139,7 @@ EXPORT int mlmm_members_evaluate(void* held, const double* positions, const doub
             throw OpenMMException("Expected box vectors for a periodic force, but got none. Pass them.");
         if (rows) check_box(*own.committee, rows);
         own.blend->members(reinterpret_cast<const Vec3*>(positions), rows, own.threads, forces != 0, own.found);
+        if (!are_finite(own.found.energies) || !are_finite(own.found.forces)) throw not_finite();
         if (own.found.acting.empty() && !own.found.forces.empty()) keep_acting(own.n_particles, own.found);
         counts[0] = own.found.particles.size(), counts[1] = own.found.acting.size();
     });

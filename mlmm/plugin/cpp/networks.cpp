@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 
 #include <algorithm>
+#include <cmath>
 #include <mutex>
 
 #include "ani_force.h"
@@ -137,6 +138,10 @@ void Networks::energies(const std::vector<double>& positions, const double* cell
 void Networks::gradient(const std::vector<double>& by_energy, std::vector<double>& result) const {
     result.assign(size_, 0.0);
     KernelLibrary::check(library_.backward(held_.get(), by_energy.data(), threads_, result.data()));
+}
+
+bool are_finite(const std::vector<double>& numbers) {
+    return std::all_of(numbers.begin(), numbers.end(), [](double value) { return std::isfinite(value); });
 }
 
 int threads_of(ContextImpl& context) {

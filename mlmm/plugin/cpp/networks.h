@@ -59,6 +59,8 @@ class Networks {
     int members_ = 0, threads_ = 1;
 };
 
+bool are_finite(const std::vector<double>& numbers);
+
 // Those of the platform CPU; others have one.
 int threads_of(OpenMM::ContextImpl& context);
 

@@ -49,6 +49,7 @@ class ReferenceANIKernel : public ANIKernel {
         networks->energies(positions, box ? cell : nullptr, species, centres, most_threads, forces, energies);
         if (forces) {
             networks->gradient(by_energy, gradient);
+            if (!are_finite(gradient)) throw not_finite();
             places.scatter(gradient, all, box, data.forces->data());
         }
         double total = 0.0;
