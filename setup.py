@@ -34,7 +34,7 @@ PLUGIN_SOURCES = (
     *("blend_proxy.cpp", "committee.cpp", "common_kernel.cpp", "device_ani.cpp", "device_blend.cpp"),
     *("device_force.cpp", "device_networks.cpp"),
     *("member_energies.cpp", "network_plan.cpp", "networks.cpp", "on_device.cpp", "packing.cpp"),
-    *("plugin.cpp", "proxy.cpp"),
+    *("pair_blend.cpp", "plugin.cpp", "proxy.cpp"),
     *("reference_kernel.cpp", "source_hash.cpp", "supermolecular_blend.cpp", "supermolecular_device.cpp"),
     "xml_numbers.cpp",
 )

@@ -8,7 +8,7 @@ import logging
 import openmm
 
 from mlmm.errors import ConfigError
-from mlmm.plugin.members import as_force
+from mlmm.plugin.members import is_of_plugin
 from mlmm.units import FEMTOSECOND
 
 __all__ = ["choose_platform", "device_name", "leaves_processor_idle", "platform_arguments", "precision_of"]
@@ -135,4 +135,4 @@ def _has_foreign_force(system: openmm.System) -> bool:
     """Whether a force is of another plugin, as TorchForce: OpenMM hands it back without its own class."""
     bare = [force for force in system.getForces() if type(force) is openmm.Force]
     # Without this plugin none can be its own.
-    return any(as_force(force) is None for force in bare)
+    return not all(map(is_of_plugin, bare))

@@ -49,6 +49,8 @@ from mlmm.hybrid.spec import (
 )
 from mlmm.kernels.direct_pairs import RegionPairs, ZonePairs
 from mlmm.modules import Module
+from mlmm.plugin import plugin_problem
+from mlmm.plugin.blend_force import pair_force
 from mlmm.potentials.base import PotentialModel, field_module
 from mlmm.zones.adaptive import AdaptiveWeights, AdaptiveZones
 from mlmm.zones.compensation import Compensation, CompensationEnergy
@@ -153,8 +155,7 @@ def join(
     """
     built, name = spec.built, spec.potential.spec.name
     if pairs is not None:
-        host = PairEnergy(pairs)
-        system.addForce(make_force(host, bridge="pythonforce", periodic=pairs.periodic, name=pairs.name))
+        system.addForce(_pair_force(pairs))
     blend = None
     if not isinstance(energy, RegionEnergy):
         energy = blend = _charged(spec, energy) if spec.electrostatics == "charges" else energy
@@ -184,6 +185,13 @@ def join(
         own.setForceGroup(groups["ml"])
         system.addForce(own)
     return AssembledSystem(system, removed, groups, blend, has_cuda_graphs(force))
+
+
+def _pair_force(pairs: RegionPairs | ZonePairs) -> openmm.Force:
+    """Without Python in a step, where the plugin is there."""
+    if plugin_problem() is None:
+        return pair_force(pairs)
+    return make_force(PairEnergy(pairs), bridge="pythonforce", periodic=pairs.periodic, name=pairs.name)
 
 
 def _cut_bonds(spec: HybridSpec) -> list[tuple[int, int]]:

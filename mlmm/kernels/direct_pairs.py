@@ -1,13 +1,13 @@
 """Force-field pairs that stay in OpenMM and that a force of their own subtracts, in float64 without torch.
 
-The force is a PythonForce around the C++ kernel; it stands beside any host of the potential. An exception
-costs OpenMM's CPU platform more than the pair itself, and a custom non-bonded force visits every pair of its
-groups. Here a pair costs a few nanoseconds. What OpenMM rounds to single precision stays rounded in the
-difference: at contacts no more than in the force field itself, but a repulsive wall that a potential does not
-have would leave its noise. Pairs with a well that are neighbours at the start, between which bonds may form,
-leave OpenMM by exceptions therefore. Others keep the noise if they form one later: two carbons in a box of
-4 nm 0.01 kJ/mol/nm at 0.25 nm, 0.2 at 0.20 nm, 14 (at most 34) at 0.15 nm; charges without wells 0.02 at
-0.1 nm. A system built anew from the later structure loses it.
+The force is one of the plugin's around the C++ kernel, or a PythonForce without the plugin; it stands beside
+any host of the potential. An exception costs OpenMM's CPU platform more than the pair itself, and a custom
+non-bonded force visits every pair of its groups. Here a pair costs a few nanoseconds. What OpenMM rounds to
+single precision stays rounded in the difference: at contacts no more than in the force field itself, but a
+repulsive wall that a potential does not have would leave its noise. Pairs with a well that are neighbours at
+the start, between which bonds may form, leave OpenMM by exceptions therefore. Others keep the noise if they
+form one later: two carbons in a box of 4 nm 0.01 kJ/mol/nm at 0.25 nm, 0.2 at 0.20 nm, 14 (at most 34) at
+0.15 nm; charges without wells 0.02 at 0.1 nm. A system built anew from the later structure loses it.
 """
 
 from __future__ import annotations

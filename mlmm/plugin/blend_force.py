@@ -17,9 +17,10 @@ from mlmm.plugin.committees import addresses, find_committee, give_networks, sym
 from mlmm.plugin.library import call, load_plugin, pointer, register_platforms
 
 if TYPE_CHECKING:
+    from mlmm.kernels.direct_pairs import RegionPairs, ZonePairs
     from mlmm.potentials.ani.neurochem import ANIParameters
 
-__all__ = ["AdaptiveANIForce", "SupermolecularANIForce"]
+__all__ = ["AdaptiveANIForce", "SupermolecularANIForce", "pair_force"]
 
 _EMPTY = (
     '<Force type="ANIBlendForce" version="1" kind="{kind}" periodic="{periodic}" precision="{precision}"'
@@ -36,12 +37,12 @@ class _BlendForce(openmm.Force):
 
     def _create(
         self,
-        parameters: ANIParameters,
+        parameters: ANIParameters | None,
         symbols: set[str],
         *,
         periodic: bool,
-        precision: str,
-        threads: int,
+        precision: str = "float32",
+        threads: int = 0,
         integers: Mapping[str, Any],
         numbers: Mapping[str, Any],
     ) -> None:
@@ -54,7 +55,8 @@ class _BlendForce(openmm.Force):
             kind=self.kind, periodic=int(periodic), precision=precision, threads=max(0, int(threads))
         )
         self.this = openmm.XmlSerializer.deserialize(xml).this
-        give_networks(int(self.this), parameters, symbols)
+        if parameters is not None:
+            give_networks(int(self.this), parameters, symbols)
         for name, value in integers.items():
             array = np.ascontiguousarray(value, dtype=np.int32).ravel()
             call("mlmm_blend_set_integers", int(self.this), name.encode(), len(array), *addresses(array))
@@ -113,6 +115,46 @@ class _BlendForce(openmm.Force):
     def getParticles(self) -> np.ndarray:
         """Indices in the System of the particles that the networks see, (n,)."""
         return self._array("seen", "integers")
+
+
+class _PairForce(_BlendForce):
+    """Minus force-field pairs that a potential takes over, kJ/mol; see `mlmm.kernels.direct_pairs`."""
+
+    def __init__(self, periodic: bool, integers: Mapping[str, Any], numbers: Mapping[str, Any]):
+        self._create(None, set(), periodic=periodic, integers=integers, numbers=numbers)
+
+
+class _RegionPairForce(_PairForce):
+    kind = "region_pairs"
+
+
+class _ZonePairForce(_PairForce):
+    kind = "zone_pairs"
+
+
+def pair_force(pairs: RegionPairs | ZonePairs) -> openmm.Force:
+    """The pairs of a hybrid system as a force without Python in a step.
+
+    Parameters
+    ----------
+    pairs : RegionPairs or ZonePairs
+
+    Raises
+    ------
+    MissingPackageError
+        The plugin was not built, or for another OpenMM.
+    """
+    integers = {"atoms": pairs.atoms, "special_start": pairs.start, "special_other": pairs.other}
+    numbers = {"parameters": pairs.parameters, "ranges": pairs.ranges}
+    force: _PairForce
+    own: Any = pairs
+    if hasattr(pairs, "weights"):
+        integers, numbers = integers | {"active": own.active}, numbers | {"weights": own.weights}
+        force = _ZonePairForce(pairs.periodic, integers, numbers)
+    else:
+        force = _RegionPairForce(pairs.periodic, integers, numbers)
+    force.setName(pairs.name)
+    return force
 
 
 class AdaptiveANIForce(_BlendForce):

@@ -15,7 +15,7 @@ from mlmm.plugin.blend_force import AdaptiveANIForce, SupermolecularANIForce
 from mlmm.plugin.committees import addresses
 from mlmm.plugin.library import call, load_plugin, plugin_problem, pointer
 
-__all__ = ["MemberEnergies", "MemberEvaluation", "as_force"]
+__all__ = ["MemberEnergies", "MemberEvaluation", "as_force", "is_of_plugin"]
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,14 @@ class MemberEvaluation:
             taken = addresses(particles, energies, acting)
             load_plugin().mlmm_members_take(self._held, *taken, None if found is None else found.ctypes.data)
         return MemberEnergies(particles, energies, acting, found)
+
+
+def is_of_plugin(force: openmm.Force) -> bool:
+    """Whether a bare Force of a System is one of the plugin's, pairs without networks among them."""
+    if plugin_problem() is not None:
+        return False
+    library, place = load_plugin(), pointer(force, openmm.Force)
+    return bool(library.mlmm_plugin_is(place) or library.mlmm_blend_is(place))
 
 
 def as_force(force: openmm.Force) -> ANIForce | AdaptiveANIForce | SupermolecularANIForce | None:

@@ -166,7 +166,7 @@ def _dipeptide(session: Session) -> None:
     region = nearest_region(session.built, 22)
     names = session.chosen("mm", "mlmm", "mlmm-torch", "mlmm-per-atom", *ON_A_GPU, "openmm-ml")
     timings = _steps(session, names, region, "alanine_dipeptide", 24)
-    session.ratio("dipeptide, whole step / pure MM", timings, "mlmm", "mm", 1.5)
+    session.ratio("dipeptide, whole step / pure MM", timings, "mlmm", "mm", 1.2)
     session.ratio("dipeptide, OpenMM-ML / whole step", timings, "openmm-ml", "mlmm", 3.5)
     if not session.on_cpu or (session.quick and not session.growth_steps):
         return
@@ -279,7 +279,7 @@ def _sizes(session: Session) -> None:
 
 
 def _bridge(session: Session) -> None:
-    for times, wanted in (((1, 1, 1), 0.15), ((3, 2, 2), 0.5)):
+    for times, wanted in (((1, 1, 1), 0.03), ((3, 2, 2), 0.5)):
         built = replicated(session.built, times)
         region = nearest_region(built, 22)
         bridges = [None, "native"] if torchforce_problem() else [None, "torchforce", "native"]

@@ -23,6 +23,7 @@ from mlmm.hybrid.bridge import make_force
 from mlmm.hybrid.direct_pairs import pair_correction
 from mlmm.hybrid.hosts import PairEnergy
 from mlmm.hybrid.system import hybrid_system
+from mlmm.kernels import direct_pairs
 from mlmm.kernels.direct_pairs import REGION_PAIRS, RegionPairs, close_pairs, region_pairs
 from mlmm.potentials import load_potential
 from mlmm.structures import minimum_image
@@ -308,8 +309,8 @@ def test_mlmm_check_sees_pairs_that_are_wrong(water, monkeypatch, bridges):
     """The comparison of hosts contains the pairs."""
     hybrid = make(water, bridge=bridges[0])
     assert _bridge_difference(hybrid, bridges) < 1e-9
-    right = RegionPairs.__call__
-    monkeypatch.setattr(RegionPairs, "__call__", lambda *a: tuple(1.001 * x for x in right(*a)))
+    right = direct_pairs._parameters
+    monkeypatch.setattr(direct_pairs, "_parameters", lambda *a: 1.001 * right(*a))
     assert _bridge_difference(hybrid, bridges) > 1e-6
 
 

@@ -14,24 +14,6 @@ namespace mlmm {
 
 namespace {
 
-// Pairs for which a second thread is worth its start.
-constexpr size_t kPairsPerThread = 20000;
-
-std::vector<int64_t> wide(const std::vector<int>& values) { return {values.begin(), values.end()}; }
-
-// Pairs with parameters of their own, as the kernels read them: partners of each of n atoms.
-struct Special {
-    std::vector<int64_t> start, other;
-
-    Special(const Arrays& arrays, const std::string& name, int n)
-        : start(wide(arrays.integers(name + "_start", 1, 0, 1 << 30))),
-          other(wide(arrays.integers(name + "_other", 1, 0, n - 1))) {
-        if (start.size() != static_cast<size_t>(n) + 1 || start.front() != 0 ||
-            start.back() != static_cast<int64_t>(other.size()) || !std::is_sorted(start.begin(), start.end()))
-            arrays.refuse(name + "_start", "another number of partners");
-    }
-};
-
 class AdaptiveBlend : public Blend {
    public:
     AdaptiveBlend(const BlendForce& force, const Arrays& arrays)

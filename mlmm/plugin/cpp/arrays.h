@@ -1,7 +1,9 @@
 // Named arrays of a BlendForce, checked as they are read.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -46,7 +48,7 @@ class Arrays {
         if (place->second.size() != size)
             refuse(name, std::to_string(place->second.size()) + " numbers instead of " + std::to_string(size));
         for (const double value : place->second)
-            if (std::isnan(value) || (std::isinf(value) && name != "core_ranges"))
+            if (std::isnan(value) || (std::isinf(value) && name != "ranges" && name != "core_ranges"))
                 refuse(name, std::isnan(value) ? "NaN" : "infinity");
         return place->second;
     }
@@ -63,6 +65,24 @@ class Arrays {
    private:
     const BlendForce& force_;
     int n_particles_;
+};
+
+// Pairs for which a second thread is worth its start.
+constexpr size_t kPairsPerThread = 20000;
+
+inline std::vector<int64_t> wide(const std::vector<int>& values) { return {values.begin(), values.end()}; }
+
+// Pairs with parameters of their own, as the kernels read them: partners of each of n atoms.
+struct Special {
+    std::vector<int64_t> start, other;
+
+    Special(const Arrays& arrays, const std::string& name, int n)
+        : start(wide(arrays.integers(name + "_start", 1, 0, 1 << 30))),
+          other(wide(arrays.integers(name + "_other", 1, 0, n - 1))) {
+        if (start.size() != static_cast<size_t>(n) + 1 || start.front() != 0 ||
+            start.back() != static_cast<int64_t>(other.size()) || !std::is_sorted(start.begin(), start.end()))
+            arrays.refuse(name + "_start", "another number of partners");
+    }
 };
 
 }  // namespace mlmm

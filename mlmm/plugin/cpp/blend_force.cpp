@@ -82,6 +82,7 @@ class BlendForceImpl : public CustomCPPForceImpl {
 ForceImpl* BlendForce::createImpl() const { return new BlendForceImpl(*this); }
 
 std::unique_ptr<Blend> make_blend(const BlendForce& force, int n_particles) {
+    if (force.kind == "region_pairs" || force.kind == "zone_pairs") return make_pair_blend(force, n_particles);
     if (force.committee->elements.empty())
         throw OpenMMException("Expected a committee of ANI networks, but the ANIBlendForce has none. Give it one.");
     if (force.kind == "adaptive") return make_adaptive_blend(force, n_particles);
@@ -91,6 +92,7 @@ std::unique_ptr<Blend> make_blend(const BlendForce& force, int n_particles) {
 }
 
 void check_box(const Committee& committee, const Vec3* box) {
+    if (committee.elements.empty()) return;  // pairs alone
     const double least = 2 * committee.radial_cutoff / committee.length;
     // Not a comparison that a box that is no number would pass.
     if (!(box[0][0] >= least && box[1][1] >= least && box[2][2] >= least))

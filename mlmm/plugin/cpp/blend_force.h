@@ -1,5 +1,5 @@
 // Energies of ANI networks whose atoms change with the positions, as an OpenMM Force: adaptive zones, and whole
-// energies with and without a region.
+// energies with and without a region. And force-field pairs that are taken away, without networks.
 #pragma once
 
 #include <map>
@@ -59,9 +59,10 @@ class Blend {
                          MemberEnergies& result) = 0;
 };
 
-// Both check the arrays, and throw an OpenMMException for what does not fit.
+// They check the arrays, and throw an OpenMMException for what does not fit.
 std::unique_ptr<Blend> make_adaptive_blend(const BlendForce& force, int n_particles);
 std::unique_ptr<Blend> make_supermolecular_blend(const BlendForce& force, int n_particles);
+std::unique_ptr<Blend> make_pair_blend(const BlendForce& force, int n_particles);
 std::unique_ptr<Blend> make_blend(const BlendForce& force, int n_particles);
 
 // What GPU platforms supply.

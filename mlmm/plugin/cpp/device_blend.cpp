@@ -13,6 +13,8 @@ class CommonBlendKernel : public BlendKernel {
         : BlendKernel(platform), contexts(contexts) {}
 
     bool initialize(const System& system, const BlendForce& force) override {
+        // Pairs without networks are subtracted on the processor; a hybrid has none on a GPU, but exceptions.
+        if (force.committee->elements.empty()) return false;
         ContextSelector selector(*contexts[0]);
         const Arrays arrays(force, system.getNumParticles());
         blend = (force.kind == "adaptive" ? adaptive_on_device : supermolecular_on_device)(contexts, arrays, force);
