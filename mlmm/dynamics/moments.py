@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import openmm
 
+from mlmm.dynamics.integrators import kinetic_energy_needs_forces
+from mlmm.plugin.energies import take
+
 __all__ = ["Moment", "fetch"]
 
 
@@ -24,17 +27,14 @@ class Moment:
         As the integrator keeps them, at half a step before where it is a leapfrog.
     kinetic : float
         Kinetic energy at the time of the positions, kJ/mol; NaN where it was not fetched.
-    potential : float
-        Potential energy of the force groups that it was fetched for, kJ/mol.
     energies : mapping of str to float
-        Potential energies by kind, kJ/mol, as far as they were evaluated.
+        Potential energies by kind, kJ/mol, as far as they were fetched.
     """
 
     positions: np.ndarray
     box: np.ndarray | None
     velocities: np.ndarray | None = None
     kinetic: float = math.nan
-    potential: float = math.nan
     energies: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -43,9 +43,9 @@ def fetch(
     periodic: bool,
     *,
     velocities: bool = False,
-    groups: Collection[int] | None = None,
+    kinds: Mapping[str, Collection[int]] | None = None,
 ) -> Moment:
-    """Positions and box, and what else is asked for, by one State.
+    """Positions and box, and what else is asked for, by one call.
 
     Parameters
     ----------
@@ -53,23 +53,16 @@ def fetch(
     periodic : bool
         Whether there is a box.
     velocities : bool
-    groups : collection of int, optional
-        Force groups whose potential energy is wanted, and the kinetic energy with it. Where that one does
-        not follow from velocities alone it is right for all groups only.
+    kinds : mapping of str to collection of int, optional
+        Force groups of each kind whose potential energy is wanted, evaluated in this order, and the kinetic
+        energy with them.
     """
-    energy = {} if groups is None else {"energy": True, "groups": set(groups)}
-    state = context.getState(positions=True, velocities=velocities, **energy)
-    return Moment(
-        _array(state, openmm.State.Positions),
-        state.getPeriodicBoxVectors(asNumpy=True)._value if periodic else None,
-        _array(state, openmm.State.Velocities) if velocities else None,
-        state.getKineticEnergy()._value if energy else math.nan,
-        state.getPotentialEnergy()._value if energy else math.nan,
-    )
-
-
-def _array(state: openmm.State, kind: int) -> np.ndarray:
-    """Vectors of all particles (N, 3) in OpenMM's units, without the copies that a Quantity makes of them."""
-    found = np.empty((state._getNumParticles(), 3))
-    state._getVectorAsNumpy(kind, found)
-    return found
+    if kinds is None:
+        found = take(context, velocities=velocities)
+    else:
+        # After an evaluation of all forces where it needs them.
+        needs = kinetic_energy_needs_forces(context.getIntegrator())
+        kinetic = "forces" if needs else "velocities"
+        found = take(context, list(kinds.values()), kinetic=kinetic, velocities=velocities)
+    energies = dict(zip(kinds or (), found.energies, strict=True))
+    return Moment(found.positions, found.box if periodic else None, found.velocities, found.kinetic, energies)

@@ -7,7 +7,6 @@ import io
 import math
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +16,12 @@ from mlmm.collective_variables.values import variable_values
 from mlmm.dynamics.beside import Beside
 from mlmm.dynamics.bonded_energies import BondedEnergies
 from mlmm.dynamics.frames import as_tensors
-from mlmm.dynamics.integrators import energy_groups, kinetic_energy_needs_forces
+from mlmm.dynamics.integrators import energy_groups
 from mlmm.dynamics.moments import Moment, fetch
 from mlmm.dynamics.stability import ADVICE
 from mlmm.dynamics.uncertainty import COLUMNS, Uncertainty, UncertaintyMonitor
 from mlmm.errors import ConfigError, SimulationError
 from mlmm.hybrid.system import HybridSystem
-from mlmm.plugin import potential_energies
 from mlmm.units import GAS_CONSTANT
 from mlmm.zones.adaptive import AdaptiveWeights, AdaptiveZones
 
@@ -112,8 +110,13 @@ class EnergyTable:
             # Meanwhile the other thread measures the uncertainty of the row before.
             self._terms = ThreadPoolExecutor(1, thread_name_prefix="bonded")
         left = self._bonded.names if self._bonded else ()
-        #: Kinds of which a moment has the energy.
-        self._evaluated = [name for name in self._groups if name not in left]
+        #: Kinds of which a moment has the energy, nonbonded last: multiple time steps have no kick by this
+        #: whole set of groups, so that none can take its forces for evaluated.
+        self._evaluated = {
+            name: self._groups[name]
+            for name in sorted(self._groups, key="nonbonded".__eq__)
+            if name not in left
+        }
         self.last_uncertainty = Uncertainty()
         self.columns = energy_columns(hybrid)
         zones = hybrid.zones
@@ -142,15 +145,7 @@ class EnergyTable:
         Moment
             With its kinetic energy and the energies of all kinds that are not found beside the run.
         """
-        every = kinetic_energy_needs_forces(context.getIntegrator())
-        # Multiple time steps have no kick by this whole set, so that none can take its forces for evaluated.
-        last = next((name for name in ("nonbonded", *self._evaluated) if name in self._evaluated), "")
-        first = [name for name in self._evaluated if every or name != last]
-        found = potential_energies(context, [self._groups[name] for name in first])
-        # The kinetic energy comes with one of the groups, unless it depends on all forces.
-        groups = range(32) if every else self._groups.get(last, ())
-        now = fetch(context, self.hybrid.built.periodic, velocities=velocities, groups=groups)
-        return replace(now, energies={last: now.potential} | dict(zip(first, found, strict=True)))
+        return fetch(context, self.hybrid.built.periodic, velocities=velocities, kinds=self._evaluated)
 
     def write(self, stage: str, step: int, time: float, now: Moment) -> None:
         """Append one row.

@@ -106,7 +106,7 @@ def _declare(library: ctypes.CDLL) -> None:
         "set_options": [pointer, word, word],
         "update": [pointer, pointer],
         "atom_energies": [pointer, pointer, integer, pointer],
-        "group_energies": [pointer, word, pointer, pointer],
+        "moment": [pointer, word, pointer, pointer, word, *[pointer] * 4],
     }.items():
         getattr(library, f"mlmm_plugin_{name}").argtypes = types
     for name, types in {

@@ -12,13 +12,14 @@ import pytest
 from runs import chain_hybrid
 from test_restraints_in_runs import RESTRAINTS, SMALL
 
-import mlmm.dynamics.reporters
+import mlmm.dynamics.moments
 import mlmm.plugin.energies
 from mlmm.dynamics.integrators import energy_groups, make_integrator
 from mlmm.dynamics.options import RunOptions
 from mlmm.dynamics.reporters import EnergyTable
 from mlmm.dynamics.stages import NVECheck, Produce
 from mlmm.plugin import plugin_problem, potential_energies
+from mlmm.plugin.energies import take
 
 #: One time step with and without thermostat, and several.
 STAGES = {
@@ -96,28 +97,28 @@ def test_columns_are_those_of_a_state_for_each_group(tmp_path, kind, source, hyb
 @pytest.mark.parametrize("kind", STAGES)
 def test_each_group_is_evaluated_once_for_a_row(tmp_path, kind, source, hybrid, contexts, monkeypatch):
     """Sets of groups in all evaluations, and one kinetic energy; from half steps one evaluation more."""
-    context, states, bare = contexts[kind], [], []
+    context, states, asked, plain = contexts[kind], [], [], openmm.Context.getState
 
-    class Watched:
-        def __getattr__(self, name):
-            return getattr(context, name)
+    def state(self, **what):
+        if what.get("energy"):
+            states.append(what["groups"])
+        return plain(self, **what)
 
-        def getState(self, **what):  # noqa: N802
-            if what.get("energy"):
-                states.append(what.get("groups"))
-            return context.getState(**what)
+    def watched(context, groups, *, kinetic, velocities):
+        asked.append((list(groups), kinetic))
+        return take(context, groups, kinetic=kinetic, velocities=velocities)
 
-    def watched(_, groups):
-        bare.extend(groups)
-        return potential_energies(context, groups)
-
-    monkeypatch.setattr(mlmm.dynamics.reporters, "potential_energies", watched)
-    row_of(tmp_path / "energies.csv", hybrid, Watched())
-    assert len(states) == 1
+    monkeypatch.setattr(openmm.Context, "getState", state)
+    monkeypatch.setattr(mlmm.dynamics.moments, "take", watched)
+    row_of(tmp_path / "energies.csv", hybrid, context)
     own = [energy_groups(name, group) for name, group in hybrid.force_groups.items()]
-    alone = [] if kind == "Verlet" else states
-    assert sorted(map(sorted, bare + alone)) == sorted(map(sorted, own))
-    assert states == ([set(range(32))] if kind == "Verlet" else [energy_groups("nonbonded", 0)])
+    ((groups, kinetic),) = asked
+    assert sorted(map(sorted, groups)) == sorted(map(sorted, own)) and groups[-1] == energy_groups(
+        "nonbonded", 0
+    )
+    assert kinetic == ("forces" if kind == "Verlet" else "velocities")
+    whole = -1 if kind == "Verlet" else 0
+    assert states == ([] if source == "plugin" else [*groups, whole])
 
 
 def test_a_row_between_steps_changes_no_step(tmp_path, hybrid):
@@ -146,3 +147,19 @@ def test_potential_energies_need_positions(hybrid):
     )
     assert whole[0] == pytest.approx(math.fsum(parts), rel=1e-13)
     assert sum(part != 0 for part in parts) > 1
+
+
+@pytest.mark.parametrize("kind", STAGES)
+def test_what_a_context_holds_is_that_of_a_state(kind, source, hybrid, contexts):
+    """Positions, velocities, box and kinetic energy, bit for bit; nothing that was not asked for."""
+    context = contexts[kind]
+    state = context.getState(positions=True, velocities=True, energy=True)
+    needed = "forces" if kind == "Verlet" else "velocities"
+    held = take(context, [{0}, {1, 2}], kinetic=needed, velocities=True)
+    assert np.array_equal(held.positions, state.getPositions(asNumpy=True)._value)
+    assert np.array_equal(held.velocities, state.getVelocities(asNumpy=True)._value)
+    assert np.array_equal(held.box, state.getPeriodicBoxVectors(asNumpy=True)._value)
+    assert held.kinetic == state.getKineticEnergy()._value and len(held.energies) == 2
+    bare = take(context)
+    assert bare.velocities is None and math.isnan(bare.kinetic) and bare.energies == []
+    assert np.array_equal(bare.positions, held.positions) and held.positions.std() > 0.01

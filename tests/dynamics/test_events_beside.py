@@ -10,6 +10,7 @@ import openmm
 import pytest
 from runs import chain_hybrid, columns, results, run_in
 
+from mlmm.dynamics import moments
 from mlmm.dynamics.dcd_frames import DCDWriter
 from mlmm.dynamics.imaging import RegionImages
 from mlmm.dynamics.reporters import EnergyTable
@@ -17,6 +18,7 @@ from mlmm.dynamics.run_directory import RunDirectory
 from mlmm.dynamics.stability_watch import StabilityWatch
 from mlmm.dynamics.trajectory import TrajectoryWriter
 from mlmm.errors import ConfigError, SimulationError
+from mlmm.plugin.energies import take
 
 
 @pytest.fixture
@@ -33,17 +35,15 @@ def seen(monkeypatch) -> list[int]:
     return steps
 
 
-def test_all_that_is_due_shares_one_state(tmp_path, monkeypatch):
-    """A row, a frame and a look after a step by one State; without a GPU the row has one of its own."""
+def test_all_that_is_due_shares_one_moment(tmp_path, monkeypatch):
+    """A row, a frame and a look after a step by one call; without a GPU the row has one of its own."""
     taken: list[tuple[int, bool]] = []
-    plain = openmm.Context.getState
 
-    def counted(context, **what):
-        if what.get("positions") and "parameters" not in what:
-            taken.append((context.getStepCount(), what.get("energy", False)))
-        return plain(context, **what)
+    def counted(context, *groups, **what):
+        taken.append((context.getStepCount(), bool(groups)))
+        return take(context, *groups, **what)
 
-    monkeypatch.setattr(openmm.Context, "getState", counted)
+    monkeypatch.setattr(moments, "take", counted)
     intervals = dict.fromkeys(("report_interval", "trajectory_interval"), 10) | {"checkpoint_interval": 1000}
     for gpu, states in ((True, 1), (False, 2)):
         taken.clear()

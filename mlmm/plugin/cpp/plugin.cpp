@@ -172,12 +172,27 @@ EXPORT int mlmm_plugin_update(Force* force, Context* context) {
     return guarded([&] { ani(force).update_parameters(*context); });
 }
 
-// Potential energies of sets of force groups, one bit for each group; as barostats evaluate them.
-EXPORT int mlmm_plugin_group_energies(Context* context, int n, const uint32_t* groups, double* energies) {
+// Potential energies of sets of force groups, one bit for each group; as barostats evaluate them. Then the kinetic
+// energy, after an evaluation of all forces where `kinetic` is 2, unless it is 0; positions and velocities (particles, 3)
+// and box vectors in rows, unless null. Without the copies that a State makes of them.
+EXPORT int mlmm_plugin_moment(Context* context, int n, const uint32_t* groups, double* energies, int kinetic,
+                              double* kinetic_energy, double* positions, double* velocities, double* box) {
     return guarded([&] {
         ContextImpl& inside = Inside().getContextImpl(*context);
         for (int i = 0; i < n; ++i)
             energies[i] = inside.calcForcesAndEnergy(false, true, static_cast<int>(groups[i]));
+        if (kinetic == 2) inside.calcForcesAndEnergy(true, false, -1);
+        if (kinetic != 0) *kinetic_energy = inside.calcKineticEnergy();
+        std::vector<Vec3> found;
+        const auto copy = [&](double* to) {
+            for (const Vec3& row : found)
+                for (int a = 0; a < 3; ++a) *to++ = row[a];
+        };
+        if (positions) inside.getPositions(found), copy(positions);
+        if (velocities) inside.getVelocities(found), copy(velocities);
+        found.resize(3);
+        inside.getPeriodicBoxVectors(found[0], found[1], found[2]);
+        if (box) copy(box);
     });
 }
 
