@@ -10,7 +10,15 @@ import openmm
 import pytest
 from adaptive_water import around_one, relaxed_water
 from ani_contexts import context_of, picked, tolerance
-from native_blends import adaptive, cases, model, networks, supermolecular, without_force_of_weights
+from native_blends import (
+    adaptive,
+    by_mass,
+    cases,
+    model,
+    networks,
+    supermolecular,
+    without_force_of_weights,
+)
 from toys import energy_and_forces, evaluate
 
 from mlmm.build.surroundings.bulk import build_bulk_water
@@ -63,6 +71,29 @@ def test_they_run_on_a_gpu_platform(water, platform):
         if make is adaptive:
             _, other = energy_and_forces(without_force_of_weights(hybrid), where, groups)
             assert np.abs(forces - other).max() > 1e-3 * largest
+
+
+@pytest.mark.parametrize("platform", picked("GPU-single", "GPU-mixed"))
+def test_lambda_is_known_beyond_single_precision(water, platform):
+    """Charges 20 times as large: what λ weighs is then nearly all, and its last digits are seen.
+
+    6e-8 of the largest. Controls: single precision; with λ alone rounded to it mixed precision was off by 2.8e-6.
+    """
+    strong = copy.copy(cases(water)["by mass"][0])
+    object.__setattr__(strong, "system", openmm.XmlSerializer.clone(strong.system))
+    nonbonded = next(f for f in strong.system.getForces() if isinstance(f, openmm.NonbondedForce))
+    for atom in range(strong.n_atoms):
+        charge, *wells = nonbonded.getParticleParameters(atom)
+        nonbonded.setParticleParameters(atom, 20 * charge, *wells)
+    zones = by_mass(around_one(strong, "0.2 nm", "0.3 nm", molecules=2))
+    hybrid = adaptive(strong, "native", networks(members=(0,)), zones, None)
+    groups = 1 << hybrid.force_groups["ml"]
+    context = context_of(hybrid.system, platform)
+    context.setPositions(strong.positions)
+    state = context.getState(forces=True, positions=True, groups=groups)
+    _, expected, _ = model(hybrid, state.getPositions(asNumpy=True)._value)
+    error = np.abs(state.getForces(asNumpy=True)._value - expected).max() / np.abs(expected).max()
+    assert error > 5e-7 if platform[1]["Precision"] == "single" else error < 3e-7
 
 
 @pytest.mark.parametrize("platform", picked("GPU-mixed"))

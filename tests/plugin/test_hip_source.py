@@ -10,22 +10,19 @@ from pathlib import Path
 import pytest
 from test_cuda_source import FORCES, KERNELS, source
 
-#: Of the system: Debian's packages libamdhip64-dev and rocm-device-libs, or ROCm's own folder.
-ROCM = next(
-    (folder for folder in (Path("/opt/rocm"), Path("/usr")) if (folder / "include/hip").is_dir()), None
-)
+#: Of Debian's packages libamdhip64-dev and rocm-device-libs.
+HEADERS, LIBRARIES = Path("/usr/include"), Path("/usr/lib/x86_64-linux-gnu/amdgcn/bitcode")
 CLANG = next(
     (path for n in ("", *range(30, 14, -1)) if (path := shutil.which(f"clang++-{n}".rstrip("-")))), None
 )
 #: OpenMM's HIP platform compiles with these.
 _OPTIONS = ("-O3", "-ffast-math", "-munsafe-fp-atomics", "-Wno-hip-only")
-_LIBRARIES = "lib/x86_64-linux-gnu/amdgcn/bitcode"
 _QUICK = {"SQRT": "__fsqrt_rn", "EXP": "__expf", "LOG": "__logf"}
 #: As the check stands in the device code, and one of which this compiler leaves nothing for NaN.
 _BY_BITS, _BY_VALUE = "isNoNumber(sum) || fabs(sum) > NUMBER(1e12)", "!(fabs(sum) < NUMBER(1e12))"
 
 pytestmark = pytest.mark.skipif(
-    ROCM is None or CLANG is None,
+    CLANG is None or not (HEADERS / "hip").is_dir() or not LIBRARIES.is_dir(),
     reason="no clang with HIP: tests/README.md says how to have one without a GPU",
 )
 
@@ -38,9 +35,9 @@ def assembly(folder: Path, program: str, processor: str = "gfx90a") -> str:
         (root / "bin/.hipVersion").write_text(
             "HIP_VERSION_MAJOR=5\nHIP_VERSION_MINOR=2\nHIP_VERSION_PATCH=3\n"
         )
-        (root / "include").symlink_to(ROCM / "include")
+        (root / "include").symlink_to(HEADERS)
         (root / "amdgcn").mkdir()
-        (root / "amdgcn/bitcode").symlink_to(ROCM / _LIBRARIES)
+        (root / "amdgcn/bitcode").symlink_to(LIBRARIES)
     (folder / "program.hip").write_text("#include <hip/hip_runtime.h>\n" + program)
     target = [f"--offload-arch={processor}", f"--rocm-path={root}", "--offload-device-only", "-S"]
     files = ["-o", str(folder / "program.s"), str(folder / "program.hip")]

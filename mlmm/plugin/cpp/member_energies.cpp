@@ -139,8 +139,8 @@ EXPORT int mlmm_members_evaluate(void* held, const double* positions, const doub
             throw OpenMMException("Expected box vectors for a periodic force, but got none. Pass them.");
         if (rows) check_box(*own.committee, rows);
         own.blend->members(reinterpret_cast<const Vec3*>(positions), rows, own.threads, forces != 0, own.found);
-        if (!are_finite(own.found.energies) || !are_finite(own.found.forces)) throw not_finite();
         if (own.found.acting.empty() && !own.found.forces.empty()) keep_acting(own.n_particles, own.found);
+        if (!are_finite(own.found.energies) || !are_finite(own.found.forces)) throw not_finite();
         counts[0] = own.found.particles.size(), counts[1] = own.found.acting.size();
     });
 }

@@ -190,9 +190,9 @@ EXPORT int mlmm_plugin_moment(Context* context, int n, const uint32_t* groups, d
         };
         if (positions) inside.getPositions(found), copy(positions);
         if (velocities) inside.getVelocities(found), copy(velocities);
+        if (!box) return;
         found.resize(3);
-        inside.getPeriodicBoxVectors(found[0], found[1], found[2]);
-        if (box) copy(box);
+        inside.getPeriodicBoxVectors(found[0], found[1], found[2]), copy(box);
     });
 }
 
