@@ -77,7 +77,7 @@ def test_they_run_on_a_gpu_platform(water, platform):
 def test_lambda_is_known_beyond_single_precision(water, platform):
     """Charges 20 times as large: what λ weighs is then nearly all, and its last digits are seen.
 
-    6e-8 of the largest. Controls: single precision; with λ alone rounded to it mixed precision was off by 2.8e-6.
+    6e-8 of the largest. Controls: single precision; mixed with λ alone rounded to it was off by 2.8e-6.
     """
     strong = copy.copy(cases(water)["by mass"][0])
     object.__setattr__(strong, "system", openmm.XmlSerializer.clone(strong.system))
